@@ -1,0 +1,33 @@
+# `make train` and `make test` need Python 3.11 and make, nothing else; see `make help`.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+export WANDB_SILENT ?= true
+
+.PHONY: help train test lint smoke bench clean
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+.venv/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+train: .venv/.ready ## set up, and train DANGO on the simulated cell (about a minute)
+	$(BIN)/python -m torchcell.train +experiment=simulated_dango overwrite=true
+
+test: .venv/.ready ## set up, and run all tests
+	$(BIN)/python -m pytest -rs
+
+lint: .venv/.ready ## ruff check and format, mypy on the package
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+smoke: .venv/.ready ## does every experiment that needs no file start and end?
+	$(BIN)/python -m torchcell.train +experiment=simulated_dango debug=fast paths.runs=runs/smoke overwrite=true
+
+bench: .venv/.ready ## measure speed and size against the targets
+	$(BIN)/python scripts/bench/run.py
+
+clean: ## remove the environment and caches; runs stay
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

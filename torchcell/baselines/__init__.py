@@ -1,0 +1,1 @@
+"""What any model must beat, scored by the same code."""

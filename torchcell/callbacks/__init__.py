@@ -1,0 +1,1 @@
+"""Guards (collapse, loss share, non-finite), curriculum, progress."""

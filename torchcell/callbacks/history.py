@@ -1,0 +1,79 @@
+"""``history.csv``: one row an epoch, written whole after each."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from torchcell.data.cache import atomic_write
+
+
+class History(Logger):
+    """Collects what is logged by epoch. When a run goes on, the rows of the epochs it repeats are replaced.
+
+    Args:
+        path: The CSV file; rows that stand there are kept.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__()
+        self.path = Path(path)
+        self._rows: dict[int, dict[str, float]] = {}
+        if self.path.is_file():
+            rows = pd.read_csv(self.path).to_dict("records")
+            self._rows = {int(row["epoch"]): {str(name): value for name, value in row.items()} for row in rows}
+
+    @property
+    def name(self) -> str:
+        """Of the logger."""
+        return "history"
+
+    @property
+    def version(self) -> str:
+        """There is one file a run."""
+        return ""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> History:
+        """The logger itself."""
+        return self
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """The run's ``config.yaml`` holds them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Add values to the epoch's row."""
+        values = dict(metrics)
+        if "epoch" not in values:
+            return
+        epoch = int(values.pop("epoch"))
+        self._rows.setdefault(epoch, {"epoch": epoch}).update(values)
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write the table."""
+        if self._rows:
+            with atomic_write(self.path) as temporary:
+                self.frame().to_csv(temporary, index=False)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write the table a last time."""
+        self.save()
+
+    def forget_from(self, epoch: int) -> None:
+        """Drop the rows of ``epoch`` and later, which a resumed run computes again."""
+        self._rows = {number: row for number, row in self._rows.items() if number < epoch}
+
+    def frame(self) -> pd.DataFrame:
+        """One row an epoch, in order."""
+        frame = pd.DataFrame([self._rows[epoch] for epoch in sorted(self._rows)])
+        return frame.reindex(columns=["epoch", *sorted(set(frame.columns) - {"epoch"})])

@@ -1,0 +1,1 @@
+"""Raw public files -> validated, named records. Knows files, no tensors of a model."""

@@ -1,0 +1,161 @@
+"""Atomic writes, records as ``.npz`` files without pickles, and the cache of parsed sources."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from torchcell.data.errors import InputError
+from torchcell.data.network import Network
+from torchcell.data.screen import Screen
+from torchcell.data.sources import data_home, registry
+
+Record = TypeVar("Record", Screen, Network)
+
+FORMAT = 1
+"""Version of the ``.npz`` layout; part of every cache key."""
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; it replaces ``path`` only when the block ends well.
+
+    After a crash, an exception or a full disk the old file stands whole and no half file is left.
+
+    Args:
+        path: The file to write; missing parent folders are made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays last: writers such as np.savez and pandas read the format from it.
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
+    try:
+        yield temporary
+        with temporary.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.add_note(f"{path} was not written; what stood there before is unchanged")
+        raise
+
+
+def save_screen(screen: Screen, path: str | Path) -> None:
+    """Write a screen with all its columns to an ``.npz`` file, atomically and without pickles."""
+    _save(screen, path)
+
+
+def load_screen(path: str | Path) -> Screen:
+    """Read a screen that ``save_screen`` wrote.
+
+    Raises:
+        InputError: No such file, or it is truncated or another kind of file.
+    """
+    return _load(Screen, path)
+
+
+def save_network(network: Network, path: str | Path) -> None:
+    """Write a network to an ``.npz`` file, atomically and without pickles."""
+    _save(network, path)
+
+
+def load_network(path: str | Path) -> Network:
+    """Read a network that ``save_network`` wrote.
+
+    Raises:
+        InputError: No such file, or it is truncated or another kind of file.
+    """
+    return _load(Network, path)
+
+
+def cached_screen(name: str, sources: Sequence[str], recipe: Mapping[str, Any], build: Callable[[], Screen]) -> Screen:
+    """The screen that ``build`` parses, from the cache where it was parsed before.
+
+    Args:
+        name: First part of the cache file's name.
+        sources: Registered sources that it is parsed from; their checksums are part of the key.
+        recipe: Version of the parser and its arguments, the other part of the key.
+        build: Parses the sources; called at most once however many processes ask at a time.
+    """
+    return _cached(Screen, name, sources, recipe, build)
+
+
+def cached_network(
+    name: str, sources: Sequence[str], recipe: Mapping[str, Any], build: Callable[[], Network]
+) -> Network:
+    """The network that ``build`` parses, from the cache where it was parsed before; see ``cached_screen``."""
+    return _cached(Network, name, sources, recipe, build)
+
+
+def _cached(
+    kind: type[Record],
+    name: str,
+    sources: Sequence[str],
+    recipe: Mapping[str, Any],
+    build: Callable[[], Record],
+) -> Record:
+    from filelock import FileLock
+
+    hashes = {source: [file.sha256 for file in registry()[source].files] for source in sources}
+    text = json.dumps({"format": FORMAT, "sources": hashes, "recipe": dict(recipe)}, sort_keys=True)
+    path = data_home() / "parsed" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npz"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                _save(build().validate(), path)
+    return _load(kind, path)
+
+
+def _save(record: Screen | Network, path: str | Path) -> None:
+    arrays: dict[str, np.ndarray] = {}
+    plain: dict[str, Any] = {"format": FORMAT, "record": type(record).__name__}
+    for field in fields(record):
+        value = getattr(record, field.name)
+        if isinstance(value, np.ndarray):
+            arrays[field.name] = _storable(field.name, value)
+        elif field.name == "columns":
+            arrays |= {f"columns/{key}": _storable(key, column) for key, column in value.items()}
+        elif value is not None:
+            plain[field.name] = dict(value) if isinstance(value, Mapping) else value
+    with atomic_write(path) as temporary:
+        np.savez(temporary, **{"plain": np.array(json.dumps(plain, default=int)), **arrays})  # type: ignore[arg-type]
+
+
+def _storable(name: str, values: np.ndarray) -> np.ndarray:
+    """Strings as a unicode array: an object array could only be stored as a pickle."""
+    if values.dtype != object:
+        return values
+    if not all(isinstance(value, str) for value in values.ravel()):
+        raise InputError(f"column {name!r} mixes types; make it all text or all numbers")
+    return values.astype(str)
+
+
+def _load(kind: type[Record], path: str | Path) -> Record:
+    if not Path(path).is_file():
+        raise InputError(f"no such file: {path}")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        plain = json.loads(str(arrays.pop("plain")))
+    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is damaged or no record of torchcell ({error}); delete it, then run again") from error
+    if plain.pop("record", None) != kind.__name__ or plain.pop("format", None) != FORMAT:
+        raise InputError(f"{path} holds no {kind.__name__} of format {FORMAT}; delete it, then run again")
+    columns = {name.removeprefix("columns/"): arrays.pop(name) for name in list(arrays) if "/" in name}
+    if columns:
+        plain["columns"] = columns
+    if "phenotype_names" in plain:
+        plain["phenotype_names"] = tuple(plain["phenotype_names"])
+    return kind(**arrays, **plain)

@@ -1,0 +1,53 @@
+"""Checks that the records share: each raises one error that names the offending rows or genes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from torchcell.data.errors import InputError, near, some
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def as_positions(index: np.ndarray) -> np.ndarray:
+    """Integer positions, int64, for integers or a mask."""
+    index = np.asarray(index)
+    return np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64)
+
+
+def refuse(record: str, ids: np.ndarray, what: str, remedy: str) -> None:
+    """Raise if any ``ids`` are given: they name the samples with ``what``."""
+    if len(ids):
+        raise InputError(f"{record}: {len(ids)} sample(s) with {what}: {some(ids)}; {remedy}")
+
+
+def refuse_repeats(record: str, names: np.ndarray, what: str) -> None:
+    """Raise if a name stands twice."""
+    unique, counts = np.unique(names, return_counts=True)
+    if (counts > 1).any():
+        raise InputError(f"{record}: {what} used twice: {some(unique[counts > 1])}; make them unique")
+
+
+def refuse_shapes(record: str, arrays: Mapping[str, object], expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise if an array has another shape than expected; an array that is None is left alone."""
+    for name, shape in expected.items():
+        value = arrays[name]
+        if value is not None and np.shape(value) != shape:  # type: ignore[arg-type]
+            raise InputError(f"{record}: {name} has shape {np.shape(value)}, expected {shape}")  # type: ignore[arg-type]
+
+
+def column(record: str, table: pd.DataFrame, name: str) -> np.ndarray:
+    """One column of a table as an array; a missing one is an error with the nearest names."""
+    if name not in table.columns:
+        present = [str(c) for c in table.columns]
+        raise InputError(f"{record}: no column {name!r}; the nearest are {near(name, present) or present}")
+    return table[name].to_numpy()
+
+
+def texts(values: np.ndarray) -> np.ndarray:
+    """Values as text; a missing one (None, NaN) becomes the empty text."""
+    return np.array(["" if value is None or value != value else str(value) for value in values], dtype=str)

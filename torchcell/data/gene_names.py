@@ -1,0 +1,140 @@
+"""``GeneNames``: from the many names of a gene to its one systematic name, without guessing."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from torchcell.data.errors import InputError
+from torchcell.data.sources import fetch
+
+ORF = re.compile(r"(Y[A-P][LR]\d{3}[WC](-[A-Z])?|[QR]\d{4}[WC]?)")
+"""A systematic name of a yeast gene: nuclear, mitochondrial (Q) or of the 2-micron plasmid (R)."""
+
+_SUFFIX = re.compile(r"(Δ|_DAMP)$")
+
+
+class GeneNames:
+    """Maps symbols and aliases to names; case does not matter.
+
+    The tables are asked in order, the most trusted first, and the first that knows a symbol decides. A
+    symbol that stands for several names in that table is ambiguous and resolves to nothing.
+
+    Args:
+        tables: Mappings alias -> names that it may stand for.
+        names: Further names that stand for themselves; the names in the tables always do.
+    """
+
+    def __init__(self, tables: Sequence[Mapping[str, Iterable[str]]], names: Iterable[str] = ()) -> None:
+        self._tables: list[dict[str, set[str]]] = []
+        for table in tables:
+            folded: dict[str, set[str]] = {}
+            for alias, stands_for in table.items():
+                folded.setdefault(alias.upper(), set()).update(stands_for)
+            self._tables.append(folded)
+        own = {name for table in self._tables for stands_for in table.values() for name in stands_for}
+        self._own = {name.upper(): name for name in own.union(names)}
+
+    @classmethod
+    def from_table(cls, path: str | Path, alias: str, name: str, separator: str = ";") -> GeneNames:
+        """Read a CSV or TSV table with one name a row and its aliases in one cell.
+
+        Args:
+            path: The table; tab-separated unless its name ends in ``.csv``.
+            alias: Column of the aliases; the first in a cell is the standard one and is trusted more.
+            name: Column of the names.
+            separator: What stands between the aliases in a cell.
+
+        Raises:
+            InputError: A column is missing.
+        """
+        import pandas as pd
+
+        table = pd.read_csv(path, sep="," if str(path).endswith(".csv") else "\t", dtype=str, na_filter=False)
+        for column in (alias, name):
+            if column not in table:
+                raise InputError(f"{path} has no column {column!r}; it has {list(table.columns)}")
+        pairs = zip(table[alias].str.split(separator, regex=False), table[name], strict=True)
+        return cls(alias_tables(pairs))
+
+    def candidates(self, symbol: str) -> set[str]:
+        """All names that a symbol may stand for: none where it is unknown, several where it is ambiguous."""
+        folded = symbol.upper()
+        if folded in self._own:
+            return {self._own[folded]}
+        return next((table[folded] for table in self._tables if folded in table), set())
+
+    def resolve(self, symbol: str) -> str | None:
+        """The name of a gene, or None where the symbol is unknown or ambiguous."""
+        found = self.candidates(symbol)
+        return next(iter(found)) if len(found) == 1 else None
+
+    def resolve_allele(self, allele: str) -> str | None:
+        """The name of the gene of an allele such as ``ost3Δ``, ``PTA1_damp``, ``cdc28-13`` or ``tid3-1``.
+
+        The longest beginning that is a known symbol counts, so that ``YDR169C-A`` stays whole.
+        """
+        parts = _SUFFIX.sub("", allele.upper()).split("-")
+        for length in range(len(parts), 0, -1):
+            found = self.candidates("-".join(parts[:length]))
+            if found:
+                return next(iter(found)) if len(found) == 1 else None
+        return None
+
+    def resolve_all(self, symbols: Iterable[str]) -> tuple[np.ndarray, dict[str, int]]:
+        """Names of many symbols, and how many were lost.
+
+        Returns:
+            Names, an empty string where there is none, and the counts ``unknown symbols`` and
+            ``ambiguous symbols`` (different symbols, not rows), each only where it is not 0.
+        """
+        symbols = list(symbols)
+        found = {symbol: self.candidates(symbol) for symbol in set(symbols)}
+        why = Counter("unknown" if not names else "ambiguous" for names in found.values() if len(names) != 1)
+        names = [next(iter(found[symbol])) if len(found[symbol]) == 1 else "" for symbol in symbols]
+        return np.array(names, dtype=str), {f"{reason} symbols": count for reason, count in sorted(why.items())}
+
+
+def alias_tables(rows: Iterable[tuple[Sequence[str], str]]) -> list[dict[str, set[str]]]:
+    """Two tables from (aliases, name) rows: the standard symbols, which stand first, and all other aliases."""
+    standard: dict[str, set[str]] = {}
+    other: dict[str, set[str]] = {}
+    for aliases, name in rows:
+        for position, alias in enumerate(aliases):
+            (other if position else standard).setdefault(alias.strip().upper(), set()).add(name)
+    return [standard, other]
+
+
+def yeast_symbols() -> list[tuple[list[str], str]]:
+    """Rows (symbols, ORF) of the UniProt table of yeast.
+
+    In rows of retrotransposons a stray ``;`` has moved the ORF one column to the right; it is taken from there.
+    A cell that names two ORFs is left out: two rows.
+    """
+    import pandas as pd
+
+    path = fetch("yeast_gene_names")["yeast_gene_names_uniprot.tsv"]
+    table = pd.read_csv(path, sep="\t", dtype=str, na_filter=False)
+    rows = []
+    for symbols, locus, next_column in zip(table["symbol"], table["locus_name"], table["acc_number"], strict=True):
+        orf = next((cell for cell in (locus, next_column) if ORF.fullmatch(cell)), None)
+        if orf:
+            rows.append((symbols.split(";"), orf))
+    return rows
+
+
+def yeast_gene_names(strains: Mapping[str, Iterable[str]] | None = None) -> GeneNames:
+    """Yeast symbols to ORFs: given strain names first, then the standard symbols, then the aliases.
+
+    A standard symbol is another gene's alias in 282 cases (RPS28B, PMT1, PAT1, ...); nomenclature gives it to
+    the gene whose standard symbol it is.
+
+    Args:
+        strains: Allele or gene names of a screen that states their ORFs, trusted most.
+    """
+    tables = alias_tables(yeast_symbols())
+    return GeneNames([strains, *tables] if strains else tables)

@@ -1,0 +1,176 @@
+"""The seven gene networks of yeast, and a user's own edge list."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from torchcell.data.cache import cached_network
+from torchcell.data.errors import InputError, near, some
+from torchcell.data.gene_names import ORF, yeast_symbols
+from torchcell.data.network import Network
+from torchcell.data.sources import fetch
+
+STRING_CHANNELS = ("neighborhood", "database", "cooccurence", "fusion")
+RECIPE = 1  # raise it when a parser changes, so that no older cache is read
+
+
+def yeast_networks(names: Sequence[str] | None = None) -> list[Network]:
+    """The named networks of yeast, in that order; by default all seven.
+
+    Args:
+        names: Of ``neighborhood, database, cooccurence, fusion`` (STRING v9.1 channels, weight is the confidence),
+            ``physical`` (BioGRID), ``coexpression`` (weight is the correlation) and ``regulatory`` (YEASTRACT,
+            directed from transcription factor to target). None of them is made from a genetic interaction screen.
+
+    Raises:
+        InputError: An unknown name, or a file that can't be had.
+    """
+    parsers = _parsers()
+    networks = []
+    for name in parsers if names is None else names:
+        if name not in parsers:
+            hint = near(name, list(parsers)) or list(parsers)
+            raise InputError(f"no yeast network named {name!r}; the nearest are: {', '.join(hint)}")
+        sources, parse = parsers[name]
+        networks.append(cached_network(f"network-{name}", sources, {"recipe": RECIPE, "network": name}, parse))
+    return networks
+
+
+def yeast_genes() -> list[str]:
+    """The ordered gene vocabulary of yeast: every gene that a real table here can name.
+
+    The union of the STRING gene list, the ORFs of the UniProt table, every gene with an edge in one of the seven
+    networks and the ORFs of the Costanzo screen: 45 of these, most of them ORFs that were merged or withdrawn since,
+    stand in none of the lists, and a screen must not lose a gene to a newer annotation.
+    """
+    from torchcell.data.costanzo import costanzo2010
+
+    genes = set(_string_genes().tolist()) | {orf for _, orf in yeast_symbols()}
+    for network in yeast_networks():
+        genes.update(network.source.tolist(), network.target.tolist())
+    return sorted(genes.union(costanzo2010().genes.tolist()))
+
+
+def read_network(path: str | Path, name: str, directed: bool = False) -> Network:
+    """Read a user's edge list with the columns ``source``, ``target`` and, optionally, ``weight``.
+
+    Args:
+        path: A ``.csv``, ``.tsv`` or ``.parquet`` file; the columns may stand in any order.
+        name: The relation's name.
+        directed: Whether an edge runs from source to target only.
+
+    Raises:
+        InputError: No such file, a missing column, a row without both genes, or a weight that is no finite number.
+    """
+    import pandas as pd
+
+    from torchcell.data.tables import read_table
+
+    table = read_table(path)
+    missing = [column for column in ("source", "target") if column not in table]
+    if missing:
+        raise InputError(f"{path} has no column {' and '.join(missing)}; it has {list(table.columns)}")
+    empty = table[["source", "target"]].isna().any(axis=1) | (table[["source", "target"]] == "").any(axis=1)
+    if empty.any():
+        raise InputError(f"{path}: rows without both genes: {some(table.index[empty] + 2)} (the header is row 1)")
+    weight = pd.Series(1.0, table.index)
+    if "weight" in table:
+        weight = pd.to_numeric(table["weight"], errors="coerce")
+    return Network(
+        name=name,
+        source=table["source"].to_numpy(dtype=str),
+        target=table["target"].to_numpy(dtype=str),
+        weight=weight.to_numpy(dtype=np.float32),
+        directed=directed,
+    ).validate()
+
+
+def _parsers() -> dict[str, tuple[list[str], Callable[[], Network]]]:
+    """Network name -> its sources and its parser."""
+    string = {channel: (["string_yeast"], partial(_string, channel)) for channel in STRING_CHANNELS}
+    return {
+        **string,
+        "physical": (["biogrid_physical"], _physical),
+        "coexpression": (["hu2007_coexpression"], _coexpression),
+        "regulatory": (["yeastract_regulatory", "yeast_gene_names"], _regulatory),
+    }
+
+
+def _string_genes() -> np.ndarray:
+    text = fetch("string_yeast")["yeast_string_genes.txt"].read_text(encoding="utf-8")
+    return np.array(text.split(), dtype=str)
+
+
+def _string(channel: str) -> Network:
+    """A STRING channel: 1-based positions in the gene list, each edge in both directions."""
+    genes = _string_genes()
+    edges = np.loadtxt(fetch("string_yeast")[f"yeast_string_{channel}_adjacency.txt"])
+    position = edges[:, :2].astype(np.int64) - 1
+    once = position[:, 0] <= position[:, 1]
+    return Network(
+        name=channel,
+        source=genes[position[once, 0]],
+        target=genes[position[once, 1]],
+        weight=edges[once, 2].astype(np.float32),
+        directed=False,
+        genes=genes,
+        lost={"rows that repeat an edge in the other direction": int((~once).sum())},
+    )
+
+
+def _physical() -> Network:
+    """The GML file; the label of a node is ``orf  symbol`` in lower case."""
+    text = fetch("biogrid_physical")["ppc_yeast.gml"].read_text(encoding="utf-8")
+    nodes = {int(i): label.split()[0].upper() for i, label in re.findall(r'id (\d+)\s+label "([^"]+)"', text)}
+    names = sorted({name for name in nodes.values() if not ORF.fullmatch(name)})
+    if names:
+        raise InputError(f"ppc_yeast.gml: labels that name no ORF: {some(names)}")
+    edges = np.array(re.findall(r"source (\d+)\s+target (\d+)", text), dtype=np.int64)
+    label = np.vectorize(nodes.__getitem__, otypes=[str])
+    return Network(
+        name="physical",
+        source=label(edges[:, 0]),
+        target=label(edges[:, 1]),
+        weight=np.ones(len(edges), dtype=np.float32),
+        directed=False,
+        genes=np.unique(list(nodes.values())),
+    )
+
+
+def _coexpression() -> Network:
+    """Three columns without header: ORF, ORF, correlation."""
+    table = np.loadtxt(fetch("hu2007_coexpression")["Hu-2007.txt"], dtype=str)
+    weight = table[:, 2].astype(np.float32)
+    return Network("coexpression", table[:, 0], table[:, 1], weight, directed=False)
+
+
+def _regulatory() -> Network:
+    """A 0/1 matrix, a row per target and a column per transcription factor.
+
+    A few columns and rows carry a symbol: a standard symbol is turned into its ORF (FLO8), any other name is that of
+    a gene without ORF (RNA genes, genes of other strains) and stays as it is.
+    """
+    import pandas as pd
+
+    path = fetch("yeastract_regulatory")["YEASTRACT_20190713_BOTH.tsv"]
+    matrix = pd.read_csv(path, sep="\t", index_col=0)
+    standard = {symbols[0].upper(): orf for symbols, orf in yeast_symbols()}
+
+    def named(labels: pd.Index) -> np.ndarray:
+        return np.array([x if ORF.fullmatch(x) else standard.get(x.upper(), x) for x in labels], dtype=str)
+
+    target, source = np.nonzero(matrix.to_numpy())
+    targets, sources = named(matrix.index), named(matrix.columns)
+    return Network(
+        name="regulatory",
+        source=sources[source],
+        target=targets[target],
+        weight=np.ones(len(source), dtype=np.float32),
+        directed=True,
+        genes=np.unique(np.concatenate([targets, sources])),
+    )

@@ -1,0 +1,1 @@
+"""Records -> batches; one file per representation."""

@@ -1,0 +1,227 @@
+"""``RecordDataModule``: a record and a split become loaders and a ``Spec``, whatever the record's kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import lightning
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from torchcell.data.errors import InputError
+from torchcell.datamodules.spec import Spec, fit_scaler
+from torchcell.graph.cell_graph import CellGraph
+from torchcell.splits.methods import make_split
+from torchcell.splits.split import Split
+
+
+class BatchIndices(Sampler[Tensor]):
+    """Index tensors of whole batches; the order is a pure function of seed and epoch.
+
+    Each of ``world`` processes gets every ``world``-th index and the same number of batches. Indices
+    that fill up the last round stand twice; evaluation drops them by sample.
+
+    Args:
+        index: Samples to draw from, int64 [n].
+        batch_size: Samples a batch.
+        shuffle: Whether to permute anew each epoch.
+        seed: Of the permutation.
+        rank: This process.
+        world: Number of processes.
+    """
+
+    def __init__(self, index: Tensor, batch_size: int, shuffle: bool, seed: int, rank: int = 0, world: int = 1):
+        self.index, self.batch_size, self.shuffle, self.seed = index, batch_size, shuffle, seed
+        self.rank, self.world, self.epoch = rank, world, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self._per_rank() // self.batch_size)
+
+    def _per_rank(self) -> int:
+        return -(-len(self.index) // self.world)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        index = self.index
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+            index = index[torch.randperm(len(index), generator=generator)]
+        if self.world > 1:
+            padded = torch.arange(self._per_rank() * self.world) % len(index)
+            index = index[padded[self.rank :: self.world]]
+        yield from index.split(self.batch_size)
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+class RecordDataModule(lightning.LightningDataModule):
+    """Base of all datamodules. A subclass says how a record is packed, see the methods that raise.
+
+    Args:
+        record: Any record: ``sample_id`` [n], ``target`` [n, T], ``subset``, ``blind``, ``validate``.
+        split: Keys of the ``split`` config: method, n_folds, fold, seed, file.
+        graph: The wild-type graph, or none.
+        batch_size: Samples a training batch and process.
+        eval_batch_size: Samples a batch elsewhere; nothing is learned there, so it may be large.
+        subset: Use only this many samples, chosen at random; for trials.
+        unknown_genes: ``error``, or ``drop`` the samples that name a gene outside the vocabulary.
+        seed: Of the subset and of the order of batches.
+        num_workers: Loader processes; 0 is fastest for index representations.
+    """
+
+    def __init__(
+        self,
+        record: Any,
+        split: dict[str, Any],
+        graph: CellGraph | None = None,
+        batch_size: int = 1024,
+        eval_batch_size: int = 8192,
+        subset: int | None = None,
+        unknown_genes: Literal["error", "drop"] = "error",
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        if unknown_genes not in ("error", "drop"):
+            raise InputError(f"data.unknown_genes={unknown_genes!r}: must be error or drop")
+        self.graph, self.batch_size, self.eval_batch_size = graph, batch_size, eval_batch_size
+        self.seed, self.num_workers = seed, num_workers
+        self.genes = self.vocabulary(record, graph)
+        record, lost = self.admit(record.validate(), self.genes, unknown_genes)
+        self.lost = {**getattr(record, "lost", {}), **lost}
+        self.record_whole = self._subset(record, subset)
+        self.split: Split = make_split(self.record_whole, **split)
+        self.spec = self._spec()
+        self.packed = self.pack(self.record_whole, self.spec)
+
+    # What a representation decides -----------------------------------------------------------------
+
+    @staticmethod
+    def pack(record: Any, spec: Spec) -> Dataset:
+        """All samples as a dataset that slices out a batch for a tensor of indices."""
+        raise NotImplementedError("a datamodule must say how its record is packed")
+
+    @staticmethod
+    def read_request(path: str, spec: Spec) -> Any:
+        """A record without targets from the file a user gives to ``predict``."""
+        raise NotImplementedError("this representation cannot read a request from a file")
+
+    @staticmethod
+    def admit(record: Any, vocabulary: tuple[str, ...], policy: str) -> tuple[Any, dict[str, int]]:
+        """The samples whose names are all known, and a count of what the ``policy`` left out."""
+        return record, {}
+
+    @staticmethod
+    def response(record: Any, prediction: np.ndarray, spec: Spec) -> pd.DataFrame:
+        """The table that ``predict`` writes: sample ids, then a column an output."""
+        table = pd.DataFrame(prediction, columns=list(spec.outputs))
+        table.insert(0, "sample_id", record.sample_id)
+        return table
+
+    @staticmethod
+    def vocabulary(record: Any, graph: CellGraph | None) -> tuple[str, ...]:
+        """Gene names that a batch's indices refer to."""
+        return ()
+
+    def kinds(self, record: Any) -> tuple[str, ...]:
+        """Kinds of perturbation in the training part."""
+        return ()
+
+    def task(self, record: Any) -> str:
+        """One of ``torchcell.datamodules.spec.TASKS``."""
+        return record.task
+
+    def outputs(self, record: Any) -> tuple[str, ...]:
+        """Names of the T predicted values."""
+        return tuple(record.phenotype_names)
+
+    def extras(self, train: Any) -> dict[str, Any]:
+        """What the representation fits on the training part besides the scaler."""
+        return {}
+
+    def ablations(self, index: Tensor, generator: torch.Generator) -> dict[str, Dataset]:
+        """Packed samples with one input spoilt among ``index``, by what was done, for the guards."""
+        return {}
+
+    def ceiling(self, record: Any) -> np.ndarray | None:
+        """What replicates predict of ``record``'s target [n, T]; none where there are no replicates."""
+        return None
+
+    def reference(self, record: Any) -> np.ndarray | None:
+        """What a change is taken against [n, T], e.g. the controls; none for scalar phenotypes."""
+        return None
+
+    # What is the same for all ----------------------------------------------------------------------
+
+    def _subset(self, record: Any, subset: int | None) -> Any:
+        if subset is None or subset >= len(record):
+            return record
+        chosen = np.random.default_rng(self.seed).permutation(len(record))[:subset]
+        return record.subset(np.sort(chosen))
+
+    def _spec(self) -> Spec:
+        train, task = self.record("train"), self.task(self.record_whole)
+        center, scale = fit_scaler(torch.from_numpy(np.asarray(train.target, dtype=np.float32)), task)
+        return Spec(
+            task=task,
+            outputs=self.outputs(self.record_whole),
+            genes=self.genes,
+            kinds=self.kinds(train),
+            center=center,
+            scale=scale,
+            graph=self.graph,
+            split_hash=self.split.hash,
+            extras=self.extras(train),
+        )
+
+    @property
+    def sample_id(self) -> np.ndarray:
+        """Names of the samples; ``batch.sample`` holds positions in it."""
+        return self.record_whole.sample_id
+
+    def record(self, part: str) -> Any:
+        """The samples of one part as a record."""
+        return self.record_whole.subset(self.split.index(part))
+
+    def loader(self, part: str, shuffle: bool = False, packed: Dataset | None = None) -> DataLoader:
+        """Batches of one part; ``packed`` replaces the samples' inputs, e.g. by shuffled ones."""
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        index = torch.from_numpy(self.split.index(part))
+        size = self.batch_size if shuffle else self.eval_batch_size
+        return batches(packed or self.packed, index, size, shuffle, self.seed, rank, world, self.num_workers)
+
+    def train_dataloader(self) -> DataLoader:
+        """Training batches, in a new order each epoch."""
+        return self.loader("train", shuffle=True)
+
+    def val_dataloader(self) -> DataLoader:
+        """Validation batches."""
+        return self.loader("val")
+
+    def test_dataloader(self) -> DataLoader:
+        """Test batches."""
+        return self.loader("test")
+
+
+def batches(
+    packed: Dataset,
+    index: Tensor,
+    batch_size: int,
+    shuffle: bool = False,
+    seed: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    num_workers: int = 0,
+) -> DataLoader:
+    """A loader that slices whole batches out of ``packed``; see ``BatchIndices`` for the arguments."""
+    sampler = BatchIndices(index, batch_size, shuffle, seed, rank, world)
+    return DataLoader(packed, batch_size=None, sampler=sampler, collate_fn=_as_is, num_workers=num_workers)

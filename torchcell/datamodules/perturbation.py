@@ -1,0 +1,180 @@
+"""The perturbation index: a batch is gene indices, a pointer, kinds, targets and sample numbers."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, fields
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from torchcell.data.errors import InputError, near, some
+from torchcell.data.screen import KINDS, Screen
+from torchcell.datamodules.base import RecordDataModule
+from torchcell.datamodules.spec import Spec
+from torchcell.graph.cell_graph import CellGraph
+
+
+@dataclass(frozen=True, eq=False)
+class PerturbationBatch:
+    """B perturbation sets with M members in all; nothing that all samples share.
+
+    Attributes:
+        gene: Members, positions in ``spec.genes``, int64 [M].
+        ptr: Set i is ``gene[ptr[i]:ptr[i + 1]]``, int64 [B + 1].
+        kind: What happened to each member, positions in ``KINDS``, int64 [M].
+        level: Dose or expression level of each member, float32 [M], NaN where it has none.
+        target: Measured values in their own units, float32 [B, T]; NaN is missing.
+        sample: Positions in the datamodule's sample ids, int64 [B].
+    """
+
+    gene: Tensor
+    ptr: Tensor
+    kind: Tensor
+    level: Tensor
+    target: Tensor
+    sample: Tensor
+
+    def __len__(self) -> int:
+        return len(self.sample)
+
+    @property
+    def owner(self) -> Tensor:
+        """The set that each member belongs to, int64 [M]."""
+        sizes = self.ptr[1:] - self.ptr[:-1]
+        numbers = torch.arange(len(self), device=self.ptr.device)
+        return torch.repeat_interleave(numbers, sizes, output_size=len(self.gene))
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> PerturbationBatch:
+        """The batch on another device."""
+        moved = {f.name: getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)}
+        return PerturbationBatch(**moved)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the batch carries."""
+        return sum(getattr(self, f.name).nbytes for f in fields(self))
+
+
+class PerturbationSets(torch.utils.data.Dataset):
+    """All samples of a screen packed into tensors once; indexing with a tensor slices out a batch.
+
+    Args:
+        screen: The samples.
+        vocabulary: Gene names that the indices of a batch refer to.
+
+    Raises:
+        InputError: A gene outside the vocabulary, named with its nearest matches.
+    """
+
+    def __init__(self, screen: Screen, vocabulary: tuple[str, ...]) -> None:
+        position = {name: i for i, name in enumerate(vocabulary)}
+        index = np.array([position.get(name, -1) for name in screen.genes.tolist()], dtype=np.int64)
+        gene = index[screen.gene]
+        if (gene < 0).any():
+            raise InputError(unknown_genes_message(screen, vocabulary))
+        level = np.full(len(gene), np.nan) if screen.level is None else screen.level
+        self.gene = torch.from_numpy(gene)
+        self.kind = torch.from_numpy(screen.kind.astype(np.int64))
+        self.level = torch.from_numpy(level.astype(np.float32))
+        self.ptr = torch.from_numpy(screen.ptr.astype(np.int64))
+        self.target = torch.from_numpy(screen.target.astype(np.float32))
+        sizes = screen.sizes
+        self.set_size = int(sizes[0]) if len(sizes) and (sizes == sizes[0]).all() else None
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def __getitem__(self, index: Tensor) -> PerturbationBatch:
+        if self.set_size is not None:  # sets of one size need no search for their members
+            ptr = torch.arange(0, self.set_size * (len(index) + 1), self.set_size)
+            member = (index[:, None] * self.set_size + torch.arange(self.set_size)).view(-1)
+        else:
+            start = self.ptr[index]
+            sizes = self.ptr[index + 1] - start
+            ptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+            member = torch.arange(int(ptr[-1])) + torch.repeat_interleave(start - ptr[:-1], sizes)
+        return PerturbationBatch(
+            self.gene[member], ptr, self.kind[member], self.level[member], self.target[index], index
+        )
+
+    def shuffled(self, index: Tensor, generator: torch.Generator) -> PerturbationSets:
+        """The same samples and targets, but those at ``index`` exchange their perturbations at random."""
+        order = torch.arange(len(self))
+        order[index] = index[torch.randperm(len(index), generator=generator)]
+        batch = self[order]
+        twin = copy.copy(self)
+        twin.gene, twin.kind, twin.level, twin.ptr = batch.gene, batch.kind, batch.level, batch.ptr
+        return twin
+
+
+def unknown_genes_message(screen: Screen, vocabulary: tuple[str, ...]) -> str:
+    """Name and count the genes outside the vocabulary, with near matches and what to do."""
+    missing = sorted(set(np.unique(screen.genes[screen.gene]).tolist()) - set(vocabulary))
+    hints = [f"{name} -> {' / '.join(near(name, vocabulary))}" for name in missing[:3] if near(name, vocabulary)]
+    did_you_mean = f"; did you mean {', '.join(hints)}?" if hints else ""
+    return (
+        f"{len(missing)} gene(s) of {screen.name} are not in the vocabulary of {len(vocabulary):,} genes: "
+        f"{some(missing)}{did_you_mean} Correct the names, or set unknown_genes=drop to leave their sets out"
+    )
+
+
+class PerturbationDataModule(RecordDataModule):
+    """Batches of perturbation sets for models that look genes up by index; see ``RecordDataModule``."""
+
+    @staticmethod
+    def pack(record: Screen, spec: Spec) -> PerturbationSets:
+        """The screen's samples as tensors."""
+        return PerturbationSets(record, spec.genes)
+
+    @staticmethod
+    def vocabulary(record: Screen, graph: CellGraph | None) -> tuple[str, ...]:
+        """The graph's genes, or without a graph the screen's."""
+        return tuple((record.genes if graph is None else graph.genes).tolist())
+
+    def kinds(self, record: Screen) -> tuple[str, ...]:
+        """Kinds of perturbation in the training part."""
+        return tuple(KINDS[k] for k in np.unique(record.kind))
+
+    @staticmethod
+    def admit(record: Screen, vocabulary: tuple[str, ...], policy: str) -> tuple[Screen, dict[str, int]]:
+        """Refuse genes outside the vocabulary, or drop the sets that name one."""
+        known = np.isin(record.genes, vocabulary)[record.gene]
+        if known.all():
+            return record, {}
+        if policy == "error":
+            raise InputError(unknown_genes_message(record, vocabulary))
+        unknown = np.zeros(len(record), dtype=bool)
+        unknown[record.owner[~known]] = True
+        return record.subset(~unknown), {"samples with a gene outside the graph": int(unknown.sum())}
+
+    @staticmethod
+    def response(record: Screen, prediction: np.ndarray, spec: Spec) -> pd.DataFrame:
+        """Sample id, genes and kinds of each set, then a column a phenotype."""
+        table = RecordDataModule.response(record, prediction, spec)
+        table.insert(1, "genes", ["|".join(genes) for genes in record.sets()])
+        kinds = np.array(KINDS)[record.kind]
+        pairs = zip(record.ptr[:-1], record.ptr[1:], strict=True)
+        table.insert(2, "kinds", ["|".join(kinds[a:b]) for a, b in pairs])
+        return table
+
+    def ablations(self, index: Tensor, generator: torch.Generator) -> dict[str, torch.utils.data.Dataset]:
+        """The perturbations shuffled among the samples: a model that reads them must lose."""
+        packed = self.packed
+        assert isinstance(packed, PerturbationSets)
+        return {"perturbation_shuffled": packed.shuffled(index, generator)}
+
+    def ceiling(self, record: Screen) -> np.ndarray | None:
+        """What true replicates predict of each other; see ``torchcell.baselines.ceiling``."""
+        from torchcell.baselines.ceiling import replicate_ceiling
+
+        return None if record.replicates is None else replicate_ceiling(record)
+
+    @staticmethod
+    def read_request(path: str, spec: Spec) -> Screen:
+        """A user's list of perturbation sets for ``predict``; see CONTRACTS, a user's screen."""
+        from torchcell.data.screen_table import read_perturbations
+
+        return read_perturbations(path)

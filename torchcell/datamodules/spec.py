@@ -1,0 +1,100 @@
+"""``Spec``: what a model reads and what it predicts; the only thing a model knows about the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchcell.data.errors import InputError
+from torchcell.graph.cell_graph import CellGraph
+
+TASKS = ("regression", "binary", "expression")
+
+
+@dataclass(frozen=True, eq=False)
+class Spec:
+    """A plain, serialisable description of a datamodule's inputs and outputs.
+
+    Attributes:
+        task: ``regression`` and ``binary`` score each output over samples, ``expression`` scores each
+            sample over outputs.
+        outputs: Names of the T predicted values, in order.
+        genes: The vocabulary that gene indices in a batch refer to.
+        kinds: Kinds of perturbation that occur in training.
+        center: Mean of each output over the training samples, float32 [T]; 0 for binary outputs.
+        scale: Standard deviation likewise [T]; 1 for binary outputs.
+        graph: The wild-type graph, its genes being ``genes``.
+        split_hash: Of the split that center, scale and all else was fitted on.
+        extras: What a representation needs besides: covariate levels, tables. Strings, numbers,
+            tensors, and lists and dicts of them.
+    """
+
+    task: str
+    outputs: tuple[str, ...]
+    genes: tuple[str, ...]
+    kinds: tuple[str, ...]
+    center: Tensor
+    scale: Tensor
+    graph: CellGraph | None
+    split_hash: str
+    extras: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise InputError(f"task {self.task!r} is none of {TASKS}")
+        if self.graph is not None and tuple(self.graph.genes.tolist()) != self.genes:
+            raise InputError("the spec's genes are not the graph's genes, in the graph's order")
+
+    def to_plain(self) -> dict[str, Any]:
+        """Strings, numbers, tensors, lists and dicts only: it loads with ``weights_only=True``."""
+        return {
+            "task": self.task,
+            "outputs": list(self.outputs),
+            "genes": list(self.genes),
+            "kinds": list(self.kinds),
+            "center": self.center.cpu(),
+            "scale": self.scale.cpu(),
+            "graph": None if self.graph is None else self.graph.to_plain(),
+            "split_hash": self.split_hash,
+            "extras": self.extras,
+        }
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Spec:
+        """The inverse of ``to_plain``."""
+        graph = plain["graph"]
+        return cls(
+            task=plain["task"],
+            outputs=tuple(plain["outputs"]),
+            genes=tuple(plain["genes"]),
+            kinds=tuple(plain["kinds"]),
+            center=plain["center"],
+            scale=plain["scale"],
+            graph=None if graph is None else CellGraph.from_plain(graph),
+            split_hash=plain["split_hash"],
+            extras=plain["extras"],
+        )
+
+
+def fit_scaler(target: Tensor, task: str) -> tuple[Tensor, Tensor]:
+    """Centre and scale of each output over the training samples; missing values don't count.
+
+    Args:
+        target: float32 [n, T], NaN where missing.
+        task: Binary outputs keep centre 0 and scale 1.
+
+    Returns:
+        center [T] and scale [T]; an output that does not vary has scale 1.
+    """
+    outputs = target.shape[1]
+    if task == "binary":
+        return torch.zeros(outputs), torch.ones(outputs)
+    center = target.double().nanmean(0)
+    variance = (target.double() - center).square().nanmean(0)
+    scale = torch.where(variance > 1e-16, variance.sqrt(), torch.ones_like(variance))
+    if not torch.isfinite(center).all():
+        raise InputError("an output has no measured value in the training part; drop it or change the split")
+    return center.float(), scale.float()

@@ -1,0 +1,68 @@
+"""``python -m torchcell.evaluate``: score a checkpoint beside its baselines, on the split it was trained with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torchcell.run.entry import run_entry
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from torchcell.run.scoring import Scored
+
+
+def evaluate(cfg: DictConfig) -> Scored:
+    """Rebuild the data from the checkpoint's config, check its split, score, write the report."""
+    import json
+    import time
+    from pathlib import Path
+
+    import lightning
+    import pandas as pd
+
+    from torchcell.data.errors import InputError
+    from torchcell.run import assemble, checkpoint, scoring
+
+    started = time.perf_counter()
+    saved = checkpoint.load(cfg.ckpt)
+    config, run = saved.config, saved.path.resolve().parents[1]
+    for room in ("data", "graph", "baselines"):
+        checkpoint.check_targets(config[room], cfg.trust)
+    model = saved.model(cfg.trust)
+    datamodule = assemble.datamodule(config)
+    if datamodule.split.hash != saved.spec.split_hash:
+        raise InputError(
+            f"the data now splits as {datamodule.split.hash[:8]}, but {cfg.ckpt} was trained on "
+            f"{saved.spec.split_hash[:8]}: the data or its parser changed since; train again"
+        )
+    history = pd.read_csv(run / "history.csv") if (run / "history.csv").is_file() else None
+    trainer = lightning.Trainer(
+        accelerator="auto", devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False
+    )
+    scored = scoring.score(
+        trainer,
+        model,
+        datamodule,
+        config.baselines,
+        part=cfg.part,
+        n_boot=cfg.n_boot,
+        seed=config.seed,
+        history=history,
+        min_delta=config.trainer.early_stopping.min_delta,
+    )
+    assert scored is not None  # one process
+    known = run / "metrics.json"
+    earlier = json.loads(known.read_text()) if known.is_file() else {}
+    facts = {name: earlier[name] for name in ("epochs", "seconds", "peak_mb", "samples_per_s") if name in earlier}
+    from torchcell.run.folder import environment_facts
+
+    info = assemble.report_info(config, environment_facts(), datamodule, facts)
+    folder = Path(cfg.out) if cfg.out else run
+    scored = scoring.write(scored, folder, info, history, model, facts)
+    scoring.say(scored, started)
+    return scored
+
+
+if __name__ == "__main__":
+    run_entry(evaluate, "evaluate")

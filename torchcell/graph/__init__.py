@@ -1,0 +1,1 @@
+"""The wild-type cell: one multigraph, held once."""

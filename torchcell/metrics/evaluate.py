@@ -1,0 +1,162 @@
+"""``evaluate``: the model and everything it must beat, scored by the same code on the same resamples.
+
+Coverage. A value missing in the data is masked for every system. Where a system itself has no prediction, its
+value is computed on the samples it covers and the rest are counted in ``n_undefined``; it is never compared
+with another system's value on other samples: the verdict recomputes both on the samples they share.
+Undefined metrics (a constant, one class, one unit, nothing covered) are NaN, with every sample counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from torchcell.metrics.bootstrap import Interval, interval, resample
+from torchcell.metrics.guards import spread
+from torchcell.metrics.registry import Metric, profile
+from torchcell.metrics.results import Results
+from torchcell.metrics.verdict import Verdict, judge
+from torchcell.metrics.weights import Weights
+
+COLUMNS: tuple[str, ...] = ("system", "part", "metric", "value", "low", "high", "n_units", "n_undefined")
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What ``evaluate`` found.
+
+    Attributes:
+        table: One row per system and metric, the columns of ``metrics.csv``. ``n_units`` counts grouping
+            units with a defined value, ``n_undefined`` measured samples without one.
+        verdict: Whether the model beat the best baseline.
+        spread: The model's ``guards.spread``.
+        undefined_resamples: Per (system, metric), how many resamples were undefined, where any were.
+    """
+
+    table: pd.DataFrame
+    verdict: Verdict
+    spread: dict[str, object]
+    undefined_resamples: dict[tuple[str, str], int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """One metric of one output, with the resamples it is computed on.
+
+    Attributes:
+        name: As in the table.
+        metric: What is computed.
+        results: On what.
+        output: Position of the output; None for a metric over all genes of each sample.
+        weights: The resamples.
+        measured: Samples with a measured value, a mask [n].
+    """
+
+    name: str
+    metric: Metric
+    results: Results
+    output: int | None
+    weights: Weights
+    measured: np.ndarray
+    _held: dict[str, np.ndarray] = field(default_factory=dict)
+    _values: dict[tuple[str, bytes], np.ndarray] = field(default_factory=dict)
+
+    def per_sample(self, system: str) -> np.ndarray:
+        """Predictions of ``system``, or its values where the metric is one per sample [n]; NaN: none."""
+        if system not in self._held:
+            self._held[system] = self._per_sample(system)
+        return self._held[system]
+
+    def covered(self, system: str) -> np.ndarray:
+        """Measured samples that ``system`` has a prediction (or a defined value) for, a mask [n]."""
+        return self.measured & ~np.isnan(self.per_sample(system))
+
+    def values(self, system: str, rows: np.ndarray) -> np.ndarray:
+        """Value on the data and on each resample [R + 1], on the samples at ``rows`` (a mask) only."""
+        key = system, np.packbits(rows).tobytes()
+        if key not in self._values:
+            self._values[key] = self._compute(self.per_sample(system)[rows], rows)
+        return self._values[key]
+
+    def _per_sample(self, system: str) -> np.ndarray:
+        predicted = np.asarray(self.results.systems[system], dtype=np.float64)
+        if self.output is not None:
+            return predicted[:, self.output]
+        truth, reference = np.asarray(self.results.measured, dtype=np.float64), self.results.reference
+        return self.metric.function(truth, predicted, reference)
+
+    def _compute(self, held: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        weights = self.weights.at(rows)
+        if weights.n_units < 2:
+            return np.full(len(weights.count), np.nan)
+        if self.output is not None:
+            truth = np.asarray(self.results.measured, dtype=np.float64)[rows, self.output]
+            return self.metric.function(truth, held, weights)
+        total, n = weights.total(held, np.ones_like(held))
+        return np.divide(total, n, out=np.full(len(n), np.nan), where=n > 0)
+
+
+def evaluate(results: Results, n_boot: int = 1000, seed: int = 0, converged: bool | None = None) -> Evaluation:
+    """Score every system and judge the model.
+
+    Args:
+        results: What every system predicted.
+        n_boot: Resamples of the grouping units, shared by all systems.
+        seed: Of the resamples.
+        converged: False withholds the verdict; None when nothing was trained here.
+
+    Returns:
+        The table, the verdict and the model's spread. With several outputs a metric of regression or binary
+        tasks is named ``<output>/<metric>``.
+    """
+    weights = resample(results.group, n_boot, seed)
+    rows: list[dict[str, object]] = []
+    undefined: dict[tuple[str, str], int] = {}
+    scored = list(scores(results, weights))
+    for one in scored:
+        for system in results.ordered:
+            covered = one.covered(system)
+            found = interval(one.values(system, covered))
+            n_units, n_undefined = _counts(one, covered, found)
+            rows.append(
+                {
+                    "system": system,
+                    "part": results.part,
+                    "metric": one.name,
+                    "value": found.value,
+                    "low": found.low,
+                    "high": found.high,
+                    "n_units": n_units,
+                    "n_undefined": n_undefined,
+                }
+            )
+            if found.undefined and not np.isnan(found.value):
+                undefined[system, one.name] = found.undefined
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    order = {name: place for place, name in enumerate(results.ordered)}
+    table = table.sort_values("system", key=lambda names: names.map(order), kind="stable", ignore_index=True)
+    guard = spread(results)
+    return Evaluation(table, judge(scored, results, guard, converged), guard, undefined)
+
+
+def scores(results: Results, weights: Weights) -> list[Scored]:
+    """The metrics of the task, each on each output."""
+    measured = ~np.isnan(results.measured)
+    if results.task == "expression":
+        held = measured.any(axis=1)
+        return [Scored(one.name, one, results, None, weights, held) for one in profile(results.task)]
+    several = len(results.outputs) > 1
+    return [
+        Scored(f"{name}/{one.name}" if several else one.name, one, results, t, weights, measured[:, t])
+        for t, name in enumerate(results.outputs)
+        for one in profile(results.task)
+    ]
+
+
+def _counts(one: Scored, covered: np.ndarray, found: Interval) -> tuple[int, int]:
+    """Units with a value, and measured samples without one."""
+    if np.isnan(found.value):
+        return 0, int(one.measured.sum())
+    return one.weights.at(covered).n_units, int((one.measured & ~covered).sum())

@@ -1,0 +1,154 @@
+"""Guards: is the output a constant, is the input used, does one loss term rule, was training flat?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from torchcell.metrics.registry import metric as named_metric
+from torchcell.metrics.results import Results
+
+COLLAPSED_BELOW = 0.01
+"""Predictions that spread less than this share of the data's sd are collapsed. A calibrated predictor spreads
+by its correlation with the truth, so one that stays below can explain no more than 1e-4 of the variance."""
+IGNORED_BELOW = 0.05
+"""An input is ignored when shuffling it costs less than this share of the metric's distance to no skill."""
+RULES_ABOVE = 0.9
+"""A loss term above this share of the total is warned of."""
+
+
+def spread(results: Results, system: str | None = None) -> dict[str, Any]:
+    """How far predictions spread, relative to the data; changes from the reference are taken for expression.
+
+    Args:
+        results: The predictions.
+        system: Whose; by default the model under test.
+
+    Returns:
+        ``over_samples`` (median over outputs of sd(prediction) / sd(measured)), ``over_outputs`` (median over
+        samples, None below two outputs or outside expression, where outputs share no unit), ``per_output``,
+        ``collapsed_outputs``, ``uncovered`` (measured values without a prediction), ``threshold``, and
+        ``collapsed``: at least half of the outputs, or the profile over outputs, below the threshold.
+        A spread that cannot be computed is None.
+    """
+    measured = np.asarray(results.measured, dtype=np.float64)
+    predicted = np.asarray(results.systems[system or results.model], dtype=np.float64)
+    uncovered = int((np.isnan(predicted) & ~np.isnan(measured)).sum())
+    if results.task == "expression" and results.reference is not None:
+        measured, predicted = measured - results.reference, predicted - results.reference
+    missing = np.isnan(measured) | np.isnan(predicted)
+    per_output = _relative_sd(predicted, measured, missing)
+    low = per_output < COLLAPSED_BELOW
+    known = int((~np.isnan(per_output)).sum())
+    over_outputs = None
+    if results.task == "expression" and len(results.outputs) > 1:
+        over_outputs = _median(_relative_sd(predicted.T, measured.T, missing.T))
+    flat_profile = over_outputs is not None and over_outputs < COLLAPSED_BELOW
+    return {
+        "over_samples": _median(per_output),
+        "over_outputs": over_outputs,
+        "per_output": {
+            name: None if np.isnan(value) else float(value)
+            for name, value in zip(results.outputs, per_output, strict=True)
+        },
+        "collapsed_outputs": [name for name, is_low in zip(results.outputs, low, strict=True) if is_low],
+        "uncovered": uncovered,
+        "threshold": COLLAPSED_BELOW,
+        "collapsed": bool(flat_profile or (known > 0 and low.sum() >= known / 2)),
+    }
+
+
+def shuffle_drop(metric: str, task: str, value: float, shuffled: float, no_skill: float = 0.0) -> dict[str, Any]:
+    """What is lost when the input is shuffled, in the metric's own direction.
+
+    Args:
+        metric: Name of the metric.
+        task: Its task, which gives the direction.
+        value: On the true input.
+        shuffled: On the shuffled one.
+        no_skill: The metric's no-skill value on this data.
+
+    Returns:
+        ``drop`` (positive: shuffling hurts), ``share`` of the distance to no skill that is lost, and
+        ``input_ignored``: True when that share is below ``IGNORED_BELOW``, None where it cannot be said
+        (undefined, or no skill to lose).
+    """
+    sign = 1 if named_metric(metric, task).higher_is_better else -1
+    drop, skill = sign * (value - shuffled), sign * (value - no_skill)
+    share = drop / skill if skill > 0 else math.nan
+    return {
+        "metric": metric,
+        "value": _plain(value),
+        "shuffled": _plain(shuffled),
+        "drop": _plain(drop),
+        "share": _plain(share),
+        "input_ignored": None if math.isnan(share) else bool(share < IGNORED_BELOW),
+    }
+
+
+def loss_share_warnings(history: pd.DataFrame) -> list[dict[str, Any]]:
+    """Loss terms above ``RULES_ABOVE`` of the total for an epoch.
+
+    Args:
+        history: One row per epoch with ``epoch`` and ``train/share/<term>``; a term alone rules nothing.
+
+    Returns:
+        Per such term: ``term``, ``n_epochs``, ``first_epoch``, ``worst`` share, and a sentence ``text``.
+    """
+    columns = [name for name in history.columns if name.startswith("train/share/")]
+    found: list[dict[str, Any]] = []
+    for name in columns if len(columns) > 1 else []:
+        rules = history[name] > RULES_ABOVE
+        if not rules.any():
+            continue
+        term, count = name.removeprefix("train/share/"), int(rules.sum())
+        first, worst = int(history.loc[rules, "epoch"].min()), float(history[name].max())
+        extent = f"up to {worst:.1%} of the total, above {RULES_ABOVE:.0%} in {count} epoch(s)"
+        row = {"term": term, "n_epochs": count, "first_epoch": first, "worst": worst}
+        found.append(row | {"text": f"the loss term {term!r} is {extent}"})
+    return found
+
+
+def converged(history: Sequence[float], min_delta: float = 1e-3, higher_is_better: bool = True) -> bool:
+    """Whether the validation metric has stopped improving.
+
+    Args:
+        history: The metric by epoch; NaN where it was undefined.
+        min_delta: What counts as improving.
+        higher_is_better: Direction.
+
+    Returns:
+        False while the best of the last tenth of the epochs (one at least) exceeds the best before it by more
+        than ``min_delta``; also with fewer than two epochs or nothing finite in either part: unknown.
+    """
+    value = np.asarray(history, dtype=np.float64) * (1 if higher_is_better else -1)
+    tail = max(1, math.ceil(len(value) / 10))
+    before, last = value[:-tail], value[-tail:]
+    before, last = before[np.isfinite(before)], last[np.isfinite(last)]
+    return bool(len(before) and len(last) and last.max() <= before.max() + min_delta)
+
+
+def _relative_sd(predicted: np.ndarray, measured: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """sd of each column of ``predicted`` over that of ``measured``; NaN where the data itself is constant."""
+    sd_predicted = _sd(np.where(missing, np.nan, predicted))
+    sd_measured = _sd(np.where(missing, np.nan, measured))
+    return np.divide(sd_predicted, sd_measured, out=np.full_like(sd_measured, np.nan), where=sd_measured > 0)
+
+
+def _sd(x: np.ndarray) -> np.ndarray:
+    held = (~np.isnan(x)).sum(0)
+    centred = x - np.nansum(x, 0) / np.maximum(held, 1)
+    return np.sqrt(np.nansum(centred**2, 0) / np.maximum(held, 1))
+
+
+def _median(values: np.ndarray) -> float | None:
+    return None if np.isnan(values).all() else float(np.nanmedian(values))
+
+
+def _plain(value: float) -> float | None:
+    """A number that JSON can hold: NaN becomes None."""
+    return float(value) if math.isfinite(value) else None

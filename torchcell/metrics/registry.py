@@ -1,0 +1,106 @@
+"""Every metric with its best and its no-skill value, and the list of them that each task is judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+
+from torchcell.data.errors import InputError, near, some
+from torchcell.metrics import profile as over_genes
+from torchcell.metrics import scalar
+from torchcell.metrics.weights import Weights
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric.
+
+    Attributes:
+        name: As in the tables.
+        function: Over samples: ``(truth [n], prediction [n], weights) -> [R]``; over genes:
+            ``(truth [n, G], prediction [n, G], reference [n, G] or None) -> [n]``.
+        best: Value of a perfect prediction.
+        no_skill: What knowing nothing scores: a number, ``mean`` (the score of the truth's mean),
+            ``prevalence`` (the share of positives) or ``undefined``.
+        higher_is_better: Direction.
+        tasks: Where it is used.
+        sentence: What it says, for the reader of the report.
+        over: ``samples``, or ``genes`` of each sample and then the mean over samples.
+    """
+
+    name: str
+    function: Callable[..., np.ndarray]
+    best: float
+    no_skill: float | Literal["mean", "prevalence", "undefined"]
+    higher_is_better: bool
+    tasks: tuple[str, ...]
+    sentence: str
+    over: Literal["samples", "genes"] = "samples"
+
+    def no_skill_value(self, truth: np.ndarray) -> float:
+        """The no-skill value on the measured ``truth`` [n] (NaN left out), NaN where it has none."""
+        truth = np.asarray(truth, dtype=np.float64)
+        truth = truth[~np.isnan(truth)]
+        if not isinstance(self.no_skill, str):
+            return float(self.no_skill)
+        if not len(truth) or self.no_skill == "undefined" or self.over == "genes":
+            return float("nan")
+        if self.no_skill == "prevalence":
+            return float(truth.mean())
+        return float(self.function(truth, np.full_like(truth, truth.mean()), Weights.ones(len(truth)))[0])
+
+
+_SCREEN, _LABEL, _CELL = ("regression",), ("binary",), ("expression",)
+# fmt: off
+REGISTRY: tuple[Metric, ...] = (
+    Metric("pearson", scalar.pearson, 1, 0.0, True, _SCREEN, "linear correlation over samples"),
+    Metric("spearman", scalar.spearman, 1, 0.0, True, _SCREEN, "rank correlation over samples"),
+    Metric("r2", scalar.r2, 1, "mean", True, _SCREEN, "share of the variance explained; below 0 is worse than the mean"),  # noqa: E501
+    Metric("mse", scalar.mse, 0, "mean", False, _SCREEN, "mean squared error"),
+    Metric("rmse", scalar.rmse, 0, "mean", False, _SCREEN, "root mean squared error, in the phenotype's units"),  # noqa: E501
+    Metric("mae", scalar.mae, 0, "mean", False, _SCREEN, "mean absolute error, in the phenotype's units"),
+    Metric("auroc", scalar.auroc, 1, 0.5, True, _LABEL, "chance that a positive is scored above a negative"),
+    Metric("auprc", scalar.auprc, 1, "prevalence", True, _LABEL, "average precision; no skill is the prevalence"),  # noqa: E501
+    Metric("pearson_delta", over_genes.pearson_delta, 1, "undefined", True, _CELL, "correlation over genes of true and predicted change, mean over samples", "genes"),  # noqa: E501
+    Metric("mse", over_genes.mse_over_genes, 0, "mean", False, _CELL, "squared error over genes, mean over samples", "genes"),  # noqa: E501
+    Metric("mae", over_genes.mae_over_genes, 0, "mean", False, _CELL, "absolute error over genes, mean over samples", "genes"),  # noqa: E501
+)
+# fmt: on
+
+PROFILES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "regression": ("pearson", "spearman", "r2", "mse", "rmse", "mae"),
+        "binary": ("auroc", "auprc"),
+        "expression": ("pearson_delta", "mse", "mae"),
+    }
+)
+"""The metrics of each task, in the order of the table."""
+
+HEADLINE: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "regression": ("pearson", "spearman", "r2", "mae"),
+        "binary": ("auroc", "auprc"),
+        "expression": ("pearson_delta", "mse"),
+    }
+)
+"""The metrics that the verdict counts. ``mse`` and ``rmse`` say what ``r2`` says: listed, not counted."""
+
+
+def metric(name: str, task: str) -> Metric:
+    """The metric ``name`` of ``task``; an unknown one is an error with near matches."""
+    for one in REGISTRY:
+        if one.name == name and task in one.tasks:
+            return one
+    known = [one.name for one in REGISTRY if task in one.tasks]
+    raise InputError(f"no metric {name!r} for the task {task!r}; there are {some(near(name, known) or known)}")
+
+
+def profile(task: str) -> tuple[Metric, ...]:
+    """The metrics of ``task``, in the order of the table."""
+    if task not in PROFILES:
+        raise InputError(f"no metrics for the task {task!r}; there are {some(PROFILES)}")
+    return tuple(metric(name, task) for name in PROFILES[task])

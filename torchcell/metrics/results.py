@@ -1,0 +1,115 @@
+"""``Results``: what every system predicted for one part of a split; the only input of every metric."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from torchcell.data.errors import InputError, near, some
+
+TASKS: tuple[str, ...] = ("regression", "binary", "expression")
+_RESERVED = ("sample_id", "target", "measured")
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """Measured values and the predictions of every system on the same samples; n samples, T outputs.
+
+    Attributes:
+        sample_id: Unique names of the samples [n].
+        group: The split's grouping unit of each sample, e.g. its query gene [n]; the bootstrap draws these.
+        outputs: Names of the outputs (phenotypes, or genes of an expression task) [T].
+        measured: Measured values in their units [n, T]; NaN is a missing value.
+        systems: Predictions by system [n, T], in the units of ``measured``; probabilities or scores for a
+            binary task. NaN where a system has nothing to say.
+        part: The part of the split, e.g. ``test``.
+        task: ``regression``, ``binary`` or ``expression``.
+        model: The system under test, a key of ``systems``.
+        ceiling: A replicate ceiling, a key of ``systems``: shown, never a baseline.
+        set_size: Number of perturbed genes per sample [n].
+        reference: What ``expression`` changes are taken against, e.g. the control mean [n, T].
+
+    Raises:
+        InputError: Shapes that don't fit, ids used twice, infinite predictions, unknown names.
+    """
+
+    sample_id: np.ndarray
+    group: np.ndarray
+    outputs: tuple[str, ...]
+    measured: np.ndarray
+    systems: Mapping[str, np.ndarray]
+    part: str = "test"
+    task: str = "regression"
+    set_size: np.ndarray | None = None
+    reference: np.ndarray | None = None
+    model: str = "model"
+    ceiling: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.sample_id)
+
+    def __post_init__(self) -> None:
+        problems = [*self._wrong_names(), *self._wrong_shapes()] or self._wrong_values()
+        if problems:
+            raise InputError(f"results of part {self.part!r}: " + "; ".join(problems))
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """Systems that the model must beat: all but the model and the ceiling."""
+        return tuple(name for name in self.systems if name not in (self.model, self.ceiling))
+
+    @property
+    def ordered(self) -> tuple[str, ...]:
+        """The model, the baselines in given order, then the ceiling."""
+        last = () if self.ceiling is None else (self.ceiling,)
+        return (self.model, *self.baselines, *last)
+
+    def to_frame(self) -> pd.DataFrame:
+        """The table of ``predictions.parquet``: one row per sample and output, one column per system."""
+        t = len(self.outputs)
+        columns: dict[str, np.ndarray] = {
+            "sample_id": np.repeat(np.asarray(self.sample_id, dtype=object), t),
+            "target": np.tile(np.asarray(self.outputs, dtype=object), len(self)),
+            "measured": np.asarray(self.measured).reshape(-1),
+        }
+        columns |= {name: np.asarray(self.systems[name]).reshape(-1) for name in self.ordered}
+        return pd.DataFrame(columns)
+
+    def _wrong_names(self) -> list[str]:
+        found = []
+        if self.task not in TASKS:
+            found.append(f"unknown task {self.task!r}, use one of {TASKS}")
+        for role, name in (("model", self.model), ("ceiling", self.ceiling)):
+            if name is not None and name not in self.systems:
+                hint = some(near(name, list(self.systems)) or self.systems)
+                found.append(f"the {role} {name!r} is not among the systems; there are {hint}")
+        if clash := [name for name in self.systems if name in _RESERVED]:
+            found.append(f"systems named like a column of the predictions table: {some(clash)}; rename them")
+        return found
+
+    def _wrong_shapes(self) -> list[str]:
+        n, t = len(self.sample_id), len(self.outputs)
+        shapes: dict[str, tuple[tuple[int, ...], np.ndarray | None]]
+        shapes = {"group": ((n,), self.group), "measured": ((n, t), self.measured)}
+        shapes |= {"set_size": ((n,), self.set_size), "reference": ((n, t), self.reference)}
+        shapes |= {f"system {name!r}": ((n, t), value) for name, value in self.systems.items()}
+        return [
+            f"{name} has shape {np.shape(value)}, expected {shape}"
+            for name, (shape, value) in shapes.items()
+            if value is not None and np.shape(value) != shape
+        ]
+
+    def _wrong_values(self) -> list[str]:
+        found = [] if len(self.sample_id) else ["no samples"]
+        unique, counts = np.unique(np.asarray(self.sample_id).astype(str), return_counts=True)
+        if (counts > 1).any():
+            found.append(f"sample ids used twice: {some(unique[counts > 1])}; drop what a sampler padded")
+        for name, value in [("measured", self.measured), *self.systems.items()]:
+            infinite = np.isinf(value).any(axis=1)
+            if infinite.any():
+                ids = some(np.asarray(self.sample_id)[infinite])
+                found.append(f"{name!r} is infinite on {infinite.sum()} sample(s): {ids}; use NaN for no value")
+        return found

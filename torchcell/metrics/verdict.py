@@ -1,0 +1,140 @@
+"""The verdict: did the model beat the best baseline, on which metrics, by how much?
+
+Only the headline metrics of the task count (``registry.HEADLINE``). For each, the best baseline is the one
+with the least favourable paired difference among those that cover at least half of the measured samples, on
+the samples that model and baseline share; with full coverage that is the baseline of best value. A metric is
+beaten when the 95 % interval of the paired difference lies on the better side of 0. A ceiling is no baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from torchcell.metrics.bootstrap import Interval, paired
+from torchcell.metrics.registry import HEADLINE
+from torchcell.metrics.results import Results
+
+if TYPE_CHECKING:
+    from torchcell.metrics.evaluate import Scored
+
+MIN_COVERAGE = 0.5
+"""A baseline that predicts fewer of the measured samples is shown, not compared."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The model against its best baseline on one metric.
+
+    Attributes:
+        metric: Name as in the table.
+        baseline: The best baseline; None where no baseline is defined.
+        difference, low, high: Model minus baseline with its paired 95 % interval, in the metric's units.
+        outcome: ``beaten``, ``lost``, ``undecided``, ``undefined`` (the model is undefined) or
+            ``no baseline`` (none is defined; not counted).
+        n_samples: Samples that both cover.
+    """
+
+    metric: str
+    baseline: str | None
+    difference: float
+    low: float
+    high: float
+    outcome: str
+    n_samples: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One line on the model, and what it rests on.
+
+    Attributes:
+        text: For the reader.
+        beaten: Metrics on which the best baseline was beaten; 0 where there is no verdict.
+        compared: Headline metrics on which a baseline is defined; 0 where there is no verdict.
+        per_metric: One comparison per headline metric.
+        collapsed: The predictions are nearly constant.
+        given: False for an unconverged run, or one without baselines.
+    """
+
+    text: str
+    beaten: int
+    compared: int
+    per_metric: tuple[Comparison, ...]
+    collapsed: bool
+    given: bool
+
+
+def judge(scored: Sequence[Scored], results: Results, spread: Mapping[str, Any], converged: bool | None) -> Verdict:
+    """Compare the model with the best baseline on every headline metric.
+
+    Args:
+        scored: Every metric with its resamples.
+        results: The predictions.
+        spread: ``guards.spread`` of the model.
+        converged: False withholds the verdict.
+    """
+    headline = [one for one in scored if one.metric.name in HEADLINE[results.task]]
+    rows = tuple(compare(one, results) for one in headline)
+    beaten = [row.metric for row in rows if row.outcome == "beaten"]
+    compared = sum(row.outcome != "no baseline" for row in rows)
+    given = converged is not False and compared > 0
+    if converged is False:
+        text = "no verdict: not converged, the validation metric was still rising"
+    elif not compared:
+        text = "no verdict: no baseline to compare with"
+    else:
+        text = _sentence(rows, beaten, compared)
+    if spread["collapsed"]:
+        text = f"COLLAPSED: {results.model}'s predictions are nearly constant{_extent(spread)}; {text}"
+    if spread["uncovered"]:
+        text += f"; {results.model} has no prediction for {spread['uncovered']} measured value(s)"
+    return Verdict(text, len(beaten) if given else 0, compared if given else 0, rows, bool(spread["collapsed"]), given)
+
+
+def compare(one: Scored, results: Results) -> Comparison:
+    """The model against its best baseline on one metric."""
+    covered = one.covered(results.model)
+    sign = 1 if one.metric.higher_is_better else -1
+    best: tuple[str, Interval, int] | None = None
+    for name in results.baselines:
+        theirs = one.covered(name)
+        if theirs.sum() < MIN_COVERAGE * one.measured.sum():
+            continue
+        shared = covered & theirs
+        rival = one.values(name, shared if covered.any() else theirs)
+        if np.isnan(rival[0]):
+            continue
+        found = paired(one.values(results.model, shared), rival)
+        # The first is kept while the model is undefined: any baseline then shows that one exists.
+        if best is None or sign * found.value < sign * best[1].value:
+            best = (name, found, int(shared.sum()))
+    if best is None:
+        nan = float("nan")
+        return Comparison(one.name, None, nan, nan, nan, "no baseline", 0)
+    name, found, n_samples = best
+    outcome = "undecided"
+    if np.isnan(found.value):
+        outcome = "undefined"
+    elif found.excludes_zero:
+        outcome = "beaten" if sign * found.value > 0 else "lost"
+    return Comparison(one.name, name, found.value, found.low, found.high, outcome, n_samples)
+
+
+def _sentence(rows: Sequence[Comparison], beaten: Sequence[str], compared: int) -> str:
+    parts = [f"beats the best baseline on {len(beaten)} of {compared} metrics"]
+    for outcome, said in (
+        ("lost", "worse on"), ("undecided", "no difference shown on"),
+        ("undefined", "undefined on"), ("no baseline", "no baseline is defined on"),
+    ):  # fmt: skip
+        if names := [row.metric for row in rows if row.outcome == outcome]:
+            parts.append(f"{said} {', '.join(names)}")
+    return "; ".join(parts)
+
+
+def _extent(spread: Mapping[str, Any]) -> str:
+    value = spread["over_samples"]
+    return "" if value is None else f" (spread {value:.2g} of the data's)"

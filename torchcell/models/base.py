@@ -1,0 +1,233 @@
+"""``Model``: the only place with training, validation and test steps, the optimiser and logging."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+
+from torchcell.data.errors import InputError
+from torchcell.datamodules.spec import Spec
+from torchcell.metrics.streaming import streaming_metrics
+from torchcell.nn.log_cosh import log_cosh
+
+LossWeights = Mapping[str, float] | Callable[[int, int], Mapping[str, float]]
+"""Fixed weights by term, or a pure function of (epoch, max_epochs) that gives them."""
+
+
+class Model(lightning.LightningModule):
+    """Base of all models. A subclass gives ``forward`` and, if it has more than one term, ``losses``.
+
+    Args:
+        spec: Inputs and outputs, from the datamodule or a checkpoint.
+        optimizer: Partial of a torch optimiser: parameter groups -> optimiser.
+        scheduler: Partial of a torch scheduler, stepped once an epoch; none keeps the rate.
+        loss_weights: Weight of each term that ``losses`` names; a term not named weighs 1.
+    """
+
+    warmup_steps: int = 0
+    """Optimiser steps over which the learning rate rises linearly; set from the trainer's config."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        optimizer: Callable[..., torch.optim.Optimizer] | None = None,
+        scheduler: Callable[..., Any] | None = None,
+        loss_weights: LossWeights | None = None,
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.graph = spec.graph
+        self.center: Tensor
+        self.scale: Tensor
+        self.register_buffer("center", spec.center, persistent=False)
+        self.register_buffer("scale", spec.scale, persistent=False)
+        self.optimizer, self.scheduler, self.loss_weights = optimizer, scheduler, loss_weights
+        self.train_metrics = streaming_metrics(spec.task, spec.outputs)
+        self.val_metrics = streaming_metrics(spec.task, spec.outputs)
+        self.checkpoint_extra: dict[str, Any] = {}
+        self._base_seed: int | None = None
+        self._sums: dict[str, Tensor] = {}
+        self._count: dict[str, int] = {}
+        self._tested: list[tuple[Tensor, Tensor]] = []
+
+    # What a model decides --------------------------------------------------------------------------
+
+    def forward(self, batch: Any) -> Tensor:
+        """The prediction [B, T] in the target's units; log-odds for a binary target."""
+        raise NotImplementedError("a model must define forward")
+
+    def losses(self, batch: Any, prediction: Tensor) -> dict[str, Tensor]:
+        """Named scalar terms of the objective, unweighted."""
+        return {"phenotype": self.phenotype_loss(prediction, batch.target)}
+
+    def report_sections(self) -> list[Any]:
+        """What the model adds to the report, ``torchcell.report.page.Section``s."""
+        return []
+
+    # What is the same for all ----------------------------------------------------------------------
+
+    def phenotype_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Mean over the measured values: log-cosh of the standardised residual, or BCE on log-odds.
+
+        Args:
+            prediction: [B, T], the target's units or log-odds.
+            target: [B, T], NaN where missing.
+        """
+        measured = ~torch.isnan(target)
+        safe = torch.where(measured, target, torch.zeros_like(target))
+        if self.spec.task == "binary":
+            loss = nn.functional.binary_cross_entropy_with_logits(prediction, safe, reduction="none")
+        else:
+            loss = log_cosh((prediction - safe) / self.scale)
+        return (loss * measured).sum() / measured.sum().clamp(min=1)
+
+    def tabulate(self, prediction: Tensor) -> Tensor:
+        """The prediction as tables show it: probabilities for a binary target."""
+        return prediction.sigmoid() if self.spec.task == "binary" else prediction
+
+    def term_weights(self) -> Mapping[str, float]:
+        """The weights of this epoch."""
+        if callable(self.loss_weights):
+            return self.loss_weights(self.current_epoch, self.trainer.max_epochs or 1)
+        return self.loss_weights or {}
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Weighted sum of the terms; sums for the epoch's log stay on the device."""
+        prediction = self(batch)
+        weighted = self._weigh(self.losses(batch, prediction))
+        total = torch.stack(list(weighted.values())).sum()
+        self._add("train/loss", total)
+        for name, term in weighted.items():
+            self._add(f"train/loss/{name}", term)
+        self._observe("train", batch, prediction)
+        return total
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """The phenotype's loss and the streaming metrics."""
+        prediction = self(batch)
+        self._add("val/loss", self.phenotype_loss(prediction, batch.target), len(batch))
+        self._observe("val", batch, prediction)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Keep predictions; they are scored once, on the whole set, by the evaluator."""
+        self._tested.append((batch.sample, self.tabulate(self(batch))))
+
+    def predict_step(self, batch: Any, batch_idx: int = 0) -> tuple[Tensor, Tensor]:
+        """Sample numbers [B] and predictions as tables show them [B, T]."""
+        return batch.sample, self.tabulate(self(batch))
+
+    def take_tested(self) -> tuple[Tensor, Tensor]:
+        """Samples [n] and predictions [n, T] of the last test pass, from all processes, each sample once."""
+        sample = torch.cat([sample for sample, _ in self._tested])
+        prediction = torch.cat([prediction for _, prediction in self._tested])
+        self._tested = []
+        if self.trainer.world_size > 1:
+            gathered = self.all_gather({"sample": sample, "prediction": prediction})
+            assert isinstance(gathered, dict)
+            sample, prediction = gathered["sample"].flatten(), gathered["prediction"].flatten(0, 1)
+        order = sample.argsort(stable=True)
+        sample, prediction = sample[order].cpu(), prediction[order].cpu().float()
+        first = torch.ones_like(sample, dtype=torch.bool)
+        first[1:] = sample[1:] != sample[:-1]
+        return sample[first], prediction[first]
+
+    def on_train_epoch_start(self) -> None:
+        """Make the epoch's random draws a function of seed, epoch and process: a resumed run is equal."""
+        if self._base_seed is None:
+            self._base_seed = torch.initial_seed()
+        torch.manual_seed((self._base_seed + 7_919 * (self.current_epoch + 1) + 104_729 * self.global_rank) % 2**63)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch: losses, shares of the objective, streaming metrics."""
+        means = self._drain("train/")
+        terms = {name: value.abs() for name, value in means.items() if name.startswith("train/loss/")}
+        whole = torch.stack(list(terms.values())).sum().clamp(min=1e-12)
+        shares = {name.replace("/loss/", "/share/"): value / whole for name, value in terms.items()}
+        self.log_dict(means | shares | self._scores("train"), sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log loss, metrics and their headline ``val/score``, which early stopping watches."""
+        scores = self._scores("val")
+        headline = [value for name, value in scores.items() if name.endswith(self._headline)]
+        score = torch.stack(headline).mean()
+        score = torch.where(torch.isnan(score), torch.full_like(score, -1.0), score)  # undefined is the worst
+        self.log_dict(self._drain("val/") | scores, sync_dist=True)
+        self.log("val/score", score, sync_dist=True, prog_bar=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let the checkpoint describe itself, see ``torchcell.run.checkpoint``."""
+        checkpoint.update(self.checkpoint_extra)
+
+    def configure_optimizers(self) -> Any:
+        """The configured optimiser, without weight decay on embeddings, norms and biases; with warm-up."""
+        if self.optimizer is None:
+            raise InputError("the model has no optimizer; set model.optimizer in its config")
+        optimizer = self.optimizer(self.parameter_groups())
+        schedulers: list[dict[str, Any]] = []
+        if self.warmup_steps:
+            rise = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / (self.warmup_steps + 1), 1.0, self.warmup_steps)
+            schedulers.append({"scheduler": rise, "interval": "step", "name": "warm-up"})
+        if self.scheduler is not None:
+            schedulers.append({"scheduler": self.scheduler(optimizer), "interval": "epoch", "monitor": "val/score"})
+        return [optimizer], schedulers
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Two groups: weights that decay, and embeddings, norms and biases that never do."""
+        bare = (nn.Embedding, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._BatchNorm)
+        decayed: list[Tensor] = []
+        kept: list[Tensor] = []
+        for module in self.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                keep = isinstance(module, bare) or parameter.ndim < 2 or "embedding" in name or "bias" in name
+                (kept if keep else decayed).append(parameter)
+        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": kept, "weight_decay": 0.0}]
+        return [group for group in groups if group["params"]]
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the norm of all gradients and keep that norm for the log."""
+        largest = gradient_clip_val or float("inf")
+        self._add("train/grad_norm", nn.utils.clip_grad_norm_(self.parameters(), largest))
+
+    def running_terms(self) -> dict[str, float]:
+        """Means so far in this epoch, for the progress bar."""
+        sums = {name: value for name, value in self._sums.items() if name.startswith("train/loss")}
+        return {name.removeprefix("train/"): float(value) / self._count[name] for name, value in sums.items()}
+
+    @property
+    def _headline(self) -> str:
+        return "/AUROC" if self.spec.task == "binary" else "/Pearson"
+
+    def _weigh(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        weights = self.term_weights()
+        unknown = sorted(set(weights) - set(terms))
+        if unknown:
+            raise InputError(f"loss_weights names {unknown}, but the model's terms are {sorted(terms)}")
+        return {name: weights.get(name, 1.0) * term for name, term in terms.items()}
+
+    def _add(self, name: str, value: Tensor, count: int = 1) -> None:
+        value = value.detach() * count
+        self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._count[name] = self._count.get(name, 0) + count
+
+    def _drain(self, prefix: str) -> dict[str, Tensor]:
+        names = [name for name in self._sums if name.startswith(prefix)]
+        return {name: self._sums.pop(name) / self._count.pop(name) for name in names}
+
+    def _observe(self, stage: str, batch: Any, prediction: Tensor) -> None:
+        metrics = self.train_metrics if stage == "train" else self.val_metrics
+        metrics.update(self.tabulate(prediction.detach()), batch.target)
+
+    def _scores(self, stage: str) -> dict[str, Tensor]:
+        metrics = self.train_metrics if stage == "train" else self.val_metrics
+        scores = {f"{stage}/{name}": value for name, value in metrics.compute().items()}
+        metrics.reset()
+        return scores

@@ -1,0 +1,163 @@
+"""DANGO: several networks of the wild-type cell, and a set of perturbed genes read by Hyper-SAGNN."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from torchcell.data.errors import InputError, some
+from torchcell.data.screen import KINDS
+from torchcell.datamodules.perturbation import PerturbationBatch
+from torchcell.datamodules.spec import Spec
+from torchcell.graph.cell_graph import CellGraph
+from torchcell.models.base import LossWeights, Model
+from torchcell.nn.hyper_sagnn import HyperSAGNN
+from torchcell.nn.reconstruction import Reconstruction
+from torchcell.nn.relation_merge import RelationMerge
+from torchcell.nn.sage import SAGE
+
+
+class Dango(Model):
+    r"""DANGO (Zhang et al., bioRxiv 2020.11.26.400739) for perturbation sets of any size.
+
+    One embedding e_i a gene, shared by all channels; two GraphSAGE layers a channel give z_ic, which
+    reconstructs the channel, A_ij ~ z_ic . e_j; a softmax over channels per gene merges them; Hyper-SAGNN
+    scores the set. Terms: ``phenotype``, ``reconstruction`` (the mean over channels, 1 is no skill), and
+    with ``embedding_decay`` also ``embedding``.
+
+    The encoder runs once a step for all genes; in evaluation, once until the parameters change.
+
+    Args:
+        spec: Needs a graph.
+        channels: Relations of the graph to use; all by default.
+        dim: Width of the embeddings.
+        layers: GraphSAGE layers a channel.
+        heads: Attention heads.
+        dropout: Share of the members' features dropped in training.
+        score: Of Hyper-SAGNN, ``difference`` or ``product``.
+        zero_weight: Weight of absent edges in the reconstruction, for all channels or by channel.
+        embedding_sd: Standard deviation of a fresh embedding's length; each entry has sd / sqrt(dim).
+        embedding_decay: Weight of the members' mean squared embedding length; 0 leaves the term out.
+        optimizer: See ``Model``.
+        scheduler: See ``Model``.
+        loss_weights: See ``Model``; ``torchcell.nn.loss_schedule`` has the paper's schedules.
+
+    Raises:
+        InputError: No graph, an unknown or repeated channel, a zero_weight that does not fit the channels.
+    """
+
+    graph: CellGraph
+    kind_row: Tensor
+
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        channels: Sequence[str] | None = None,
+        dim: int = 64,
+        layers: int = 2,
+        heads: int = 4,
+        dropout: float = 0.0,
+        score: Literal["difference", "product"] = "difference",
+        zero_weight: float | Mapping[str, float] = 0.1,
+        embedding_sd: float = 0.5,
+        embedding_decay: float = 0.0,
+        optimizer: Callable[..., torch.optim.Optimizer] | None = None,
+        scheduler: Callable[..., Any] | None = None,
+        loss_weights: LossWeights | None = None,
+    ) -> None:
+        super().__init__(spec, optimizer, scheduler, loss_weights)
+        self.channels = _channels(spec, channels)
+        self.embedding_decay = embedding_decay
+        self.embedding = nn.Embedding(len(spec.genes), dim)
+        nn.init.normal_(self.embedding.weight, std=embedding_sd / dim**0.5)
+        self.encoders = nn.ModuleList(nn.ModuleList(SAGE(dim, dim) for _ in range(layers)) for _ in self.channels)
+        self.reconstruction = Reconstruction(self.graph, self.channels, zero_weight)
+        self.merge = RelationMerge(len(self.channels), dim)
+        self.dropout = nn.Dropout(dropout)
+        self.head = HyperSAGNN(dim, len(spec.outputs), heads, score)
+        # One kind alone would only shift all members alike, so it has no embedding.
+        self.kind_embedding = nn.Embedding(len(spec.kinds), dim) if len(spec.kinds) > 1 else None
+        if self.kind_embedding is not None:
+            nn.init.zeros_(self.kind_embedding.weight)
+        row_of = [spec.kinds.index(kind) if kind in spec.kinds else -1 for kind in KINDS]
+        self.register_buffer("kind_row", torch.tensor(row_of), persistent=False)
+        self._step: list[Tensor] | None = None
+        self._evaluation: tuple[Any, list[Tensor]] | None = None
+
+    def encode(self) -> list[Float[Tensor, "N D"]]:
+        """Embeddings of all genes of the wild type, one [N, D] a channel."""
+        encoded = []
+        for channel, layers in zip(self.channels, self.encoders, strict=True):
+            x_ND = self.embedding.weight
+            for depth, layer in enumerate(cast(nn.ModuleList, layers)):
+                x_ND = nn.functional.leaky_relu(x_ND, 0.1) if depth else x_ND
+                x_ND = layer(self.graph, channel, x_ND)
+            encoded.append(x_ND)
+        return encoded
+
+    def forward(self, batch: PerturbationBatch) -> Float[Tensor, "B T"]:
+        """The prediction in the target's units, log-odds for a binary target."""
+        raw_BT = self.head(self.dropout(self._members(self._encoded(), batch)), batch.ptr)
+        return self.center + self.scale * raw_BT
+
+    def losses(self, batch: PerturbationBatch, prediction: Tensor) -> dict[str, Tensor]:
+        """Phenotype and reconstruction, from the same encoding that gave the prediction."""
+        encoded, self._step = self._step or self.encode(), None
+        columns_ND = self.embedding.weight
+        terms = [
+            self.reconstruction(self.graph, channel, z_ND, columns_ND)
+            for channel, z_ND in zip(self.channels, encoded, strict=True)
+        ]
+        losses = super().losses(batch, prediction) | {"reconstruction": torch.stack(terms).mean()}
+        if self.embedding_decay:
+            length_M = self.embedding(batch.gene).square().sum(-1)
+            losses["embedding"] = self.embedding_decay * length_M.mean()
+        return losses
+
+    def train(self, mode: bool = True) -> Dango:
+        """Switch mode, and forget what was encoded."""
+        self._step = self._evaluation = None
+        return super().train(mode)
+
+    def _encoded(self) -> list[Tensor]:
+        """The encoding of this step, kept for ``losses``; or in evaluation that of these parameters."""
+        if self.training or torch.is_grad_enabled():
+            self._step = self.encode()
+            return self._step
+        state = [(parameter.data_ptr(), parameter._version) for parameter in self.parameters()]
+        if self._evaluation is None or self._evaluation[0] != state:
+            self._evaluation = state, self.encode()
+        return self._evaluation[1]
+
+    def _members(self, encoded: list[Tensor], batch: PerturbationBatch) -> Float[Tensor, "M D"]:
+        """Merged over channels; only for the genes of the batch."""
+        member_MD = self.merge(torch.stack([z_ND.index_select(0, batch.gene) for z_ND in encoded]))
+        row_M = self.kind_row[batch.kind]
+        if not self.training:
+            self._check_kinds(batch.kind, row_M)
+        return member_MD if self.kind_embedding is None else member_MD + self.kind_embedding(row_M)
+
+    def _check_kinds(self, kind_M: Int[Tensor, " M"], row_M: Int[Tensor, " M"]) -> None:
+        if (row_M < 0).any():
+            unseen = [KINDS[k] for k in kind_M[row_M < 0].unique().tolist()]
+            raise InputError(
+                f"kinds of perturbation that were not in training: {some(unseen)}; the model knows "
+                f"{some(self.spec.kinds)}. Leave these sets out, or train with such sets"
+            )
+
+
+def _channels(spec: Spec, channels: Sequence[str] | None) -> list[str]:
+    """The relations to use, checked against the graph."""
+    if spec.graph is None:
+        raise InputError("DANGO needs networks, and the data has no graph; choose one, e.g. graph=string")
+    chosen = list(spec.graph.relations if channels is None else channels)
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise InputError(f"model.channels must name at least one relation, and each once, not {chosen}")
+    for channel in chosen:
+        spec.graph.csr(channel)  # raises with the nearest names
+    return chosen

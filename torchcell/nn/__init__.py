@@ -1,0 +1,1 @@
+"""Building blocks: plain torch, no Lightning, no config; one operator a file."""

@@ -1,0 +1,76 @@
+"""Weights of the loss terms as pure functions of the epoch, so that a resumed run weighs as the whole one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same weights in every epoch.
+
+    Args:
+        weights: Loss term -> weight.
+    """
+
+    weights: Mapping[str, float]
+
+    def __call__(self, epoch: int, max_epochs: int) -> dict[str, float]:
+        """The weights, whatever the epoch."""
+        return dict(self.weights)
+
+
+@dataclass(frozen=True)
+class _TwoTerms:
+    """Moves weight from one term to another over the first ``transition`` of the epochs.
+
+    Args:
+        transition: Share of all epochs after which the weights stand still, in (0, 1].
+        first: The term that comes first.
+        then: The term that follows.
+        others: Weights of further terms, the same in every epoch.
+
+    Source: schedules of DANGO's training, Zhang et al., bioRxiv 2020.11.26.400739.
+    """
+
+    transition: float = 0.5
+    first: str = "reconstruction"
+    then: str = "phenotype"
+    others: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.transition <= 1:
+            raise ValueError(f"transition is a share of the epochs in (0, 1], not {self.transition}")
+
+    def __call__(self, epoch: int, max_epochs: int) -> dict[str, float]:
+        """The weights of epoch 0, 1, ..., max_epochs - 1."""
+        if max_epochs < 1:
+            raise ValueError(f"a schedule over epochs needs max_epochs of at least 1, not {max_epochs}")
+        then = self._then(min(epoch / (self.transition * max_epochs), 1.0))
+        return {self.first: 1.0 - then, self.then: then, **self.others}
+
+    def _then(self, progress: float) -> float:
+        """Weight of the later term, given how much of the transition has passed, in [0, 1]."""
+        raise NotImplementedError
+
+
+class PreThenPost(_TwoTerms):
+    """The first term alone, then the other alone: (1, 0) before the transition and (0, 1) from it on."""
+
+    def _then(self, progress: float) -> float:
+        return float(progress >= 1)
+
+
+class LinearUntilUniform(_TwoTerms):
+    """From the first term alone, linearly to equal weights: (1, 0) to (1/2, 1/2)."""
+
+    def _then(self, progress: float) -> float:
+        return progress / 2
+
+
+class LinearUntilFlipped(_TwoTerms):
+    """From the first term alone, linearly to the other alone: (1, 0) to (0, 1)."""
+
+    def _then(self, progress: float) -> float:
+        return progress

@@ -1,0 +1,65 @@
+"""Ragged sets, given as members and pointers: padding, and sums and means over each set."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+def pad(ptr_P: Int[Tensor, " P"]) -> tuple[Int[Tensor, "B S"], Bool[Tensor, "B S"]]:
+    """Positions of the members of each set in a rectangle.
+
+    Args:
+        ptr_P: Set b holds members ``ptr[b]`` to ``ptr[b + 1]``, [B + 1].
+
+    Returns:
+        index [B, S], S the size of the largest set, and mask [B, S], true at members. ``x[index]`` is x
+        padded; where the mask is false the index is 0, a valid position with no meaning.
+    """
+    size_B = ptr_P.diff()
+    longest = int(size_B.max()) if len(size_B) else 0
+    step_S = torch.arange(longest, device=ptr_P.device)
+    mask_BS = step_S < size_B[:, None]
+    return torch.where(mask_BS, ptr_P[:-1, None] + step_S, 0), mask_BS
+
+
+def owner(ptr_P: Int[Tensor, " P"], n_members: int) -> Int[Tensor, " M"]:
+    """The set that each member belongs to.
+
+    Args:
+        ptr_P: Set b holds members ``ptr[b]`` to ``ptr[b + 1]``, [B + 1].
+        n_members: M, which spares the device a synchronisation.
+
+    Returns:
+        [M].
+    """
+    sets = torch.arange(len(ptr_P) - 1, device=ptr_P.device)
+    return torch.repeat_interleave(sets, ptr_P.diff(), output_size=n_members)
+
+
+def segment_sum(x_MD: Float[Tensor, "M D"], ptr_P: Int[Tensor, " P"]) -> Float[Tensor, "B D"]:
+    """Sum over the members of each set; zeros for an empty one.
+
+    Args:
+        x_MD: One row a member [M, D].
+        ptr_P: Set b holds rows ``ptr[b]`` to ``ptr[b + 1]``, [B + 1].
+
+    Returns:
+        [B, D].
+    """
+    total_BD = x_MD.new_zeros(len(ptr_P) - 1, x_MD.shape[1])
+    return total_BD.index_add(0, owner(ptr_P, len(x_MD)), x_MD)
+
+
+def segment_mean(x_MD: Float[Tensor, "M D"], ptr_P: Int[Tensor, " P"]) -> Float[Tensor, "B D"]:
+    """Mean over the members of each set; zeros for an empty one.
+
+    Args:
+        x_MD: One row a member [M, D].
+        ptr_P: Set b holds rows ``ptr[b]`` to ``ptr[b + 1]``, [B + 1].
+
+    Returns:
+        [B, D].
+    """
+    return segment_sum(x_MD, ptr_P) / ptr_P.diff().clamp(min=1)[:, None]

@@ -1,0 +1,44 @@
+"""Sparse times dense over one relation of the wild-type graph, with the transpose held for backward."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from torchcell.graph.cell_graph import CSR, CellGraph
+
+
+class _SpMM(torch.autograd.Function):
+    """A @ X; the gradient is A^T @ g from the stored transpose, so nothing of size E x d is made."""
+
+    @staticmethod
+    def forward(ctx, x_ND, forward_csr, backward_csr):  # type: ignore[no-untyped-def]
+        ctx.backward_csr = backward_csr
+        return _multiply(forward_csr, x_ND)
+
+    @staticmethod
+    def backward(ctx, grad_ND):  # type: ignore[no-untyped-def]
+        return _multiply(ctx.backward_csr, grad_ND.contiguous()), None, None
+
+
+def _multiply(csr: CSR, x_ND: Tensor) -> Tensor:
+    n = len(csr.indptr) - 1
+    weight = csr.weight.to(x_ND.dtype)
+    # The graph checks its own indices once; checking them again at each step would cost more than the product.
+    matrix = torch.sparse_csr_tensor(csr.indptr, csr.indices, weight, size=(n, x_ND.shape[0]), check_invariants=False)
+    return matrix @ x_ND
+
+
+def spmm(graph: CellGraph, relation: str, x_ND: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
+    """Sum over the edges into each gene: y_i = sum_j A_ij x_j.
+
+    Args:
+        graph: Holds A and its transpose.
+        relation: Which A.
+        x_ND: One row a gene [N, D].
+
+    Returns:
+        [N, D]. Isolated genes get zeros.
+    """
+    return _SpMM.apply(x_ND, graph.csr(relation), graph.csr(relation, transpose=True))

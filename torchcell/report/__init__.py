@@ -1,0 +1,1 @@
+"""Tables, verdict, plots, and one self-contained HTML page."""

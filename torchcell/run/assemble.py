@@ -1,0 +1,88 @@
+"""Parts of a run from its config: datamodule, trainer, and what is told about them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from torchcell.datamodules.base import RecordDataModule
+from torchcell.models.base import Model
+from torchcell.run.checkpoint import AtomicCheckpointIO
+from torchcell.run.folder import RunFolder
+
+NOT_TRAINER = ("warmup_steps", "early_stopping")
+"""Keys of the trainer's config that belong to the model and the callbacks."""
+
+
+def datamodule(cfg: DictConfig) -> RecordDataModule:
+    """Graph, record and split of ``cfg``, loaded, checked and packed."""
+    graph = instantiate(cfg.graph) or None
+    split = OmegaConf.to_container(cfg.split, resolve=True)
+    return instantiate(cfg.data, _partial_=True)(graph=graph, split=split, seed=cfg.seed)
+
+
+def trainer(cfg: DictConfig, folder: RunFolder, logs: list[Logger]) -> lightning.Trainer:
+    """The Lightning trainer with the run's checkpoints, loggers and callbacks."""
+    best = ModelCheckpoint(
+        dirpath=folder.path / "checkpoints",
+        filename="best",
+        monitor="val/score",
+        mode="max",
+        save_last=True,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    config = DictConfig({key: value for key, value in cfg.trainer.items() if key not in NOT_TRAINER})
+    callbacks = [instantiate(callback) for callback in cfg.callbacks.values() if callback is not None]
+    return instantiate(config, _partial_=True)(
+        logger=logs,
+        callbacks=[*callbacks, best],
+        plugins=[AtomicCheckpointIO()],
+        use_distributed_sampler=False,  # the datamodule deals the batches to the processes
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        default_root_dir=folder.path,
+    )
+
+
+def announce(cfg: DictConfig, folder: RunFolder, data: RecordDataModule, model: Model) -> None:
+    """Print what is about to run: data, split, graph, model, folder."""
+    counts = data.split.counts()
+    parts = ", ".join(f"{part} {n:,}" for part, n in counts.items() if n)
+    lines = [
+        f"[bold]{cfg.name}[/bold]  seed {cfg.seed}  ->  {folder.path}",
+        f"data    {len(data.sample_id):,} samples, outputs {', '.join(data.spec.outputs[:4])}",
+        f"split   {cfg.split.method}, fold {cfg.split.fold} of {cfg.split.n_folds}: {parts}  ({data.split.hash[:8]})",
+    ]
+    if data.graph is not None:
+        lines.append(f"graph   {data.graph.extra_repr()}")
+    if data.lost:
+        lines.append("lost    " + "; ".join(f"{what}: {n:,}" for what, n in data.lost.items()))
+    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    lines.append(f"model   {type(model).__name__}, {n_parameters:,} parameters")
+    Console().print("\n".join(lines), soft_wrap=True, highlight=False)
+
+
+def report_info(
+    cfg: DictConfig, environment: dict[str, Any], data: RecordDataModule, facts: dict[str, Any]
+) -> dict[str, Any]:
+    """What the report's head tells of the run."""
+    return {
+        "name": cfg.name,
+        "seed": cfg.seed,
+        "split": f"{data.split.method}, fold {cfg.split.fold} of {cfg.split.n_folds}",
+        "split_hash": data.split.hash,
+        "split_counts": data.split.counts(),
+        "group": data.split.key,
+        "lost": data.lost,
+        "git_commit": environment["git_commit"],
+        "git_dirty": environment["git_dirty"],
+        "versions": environment["versions"],
+        **facts,
+    }

@@ -1,0 +1,162 @@
+"""Checkpoints that describe themselves, and load without running anything they contain."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import get_class, get_object, instantiate
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from omegaconf import DictConfig, OmegaConf
+
+from torchcell.data.cache import atomic_write
+from torchcell.data.errors import InputError, some
+from torchcell.datamodules.spec import Spec
+from torchcell.models.base import Model
+
+KEY = "torchcell"
+FORMAT = 1
+TRUSTED = (
+    "torchcell.models", "torchcell.nn", "torchcell.data", "torchcell.datamodules", "torchcell.graph",
+    "torchcell.baselines", "torch.optim",
+)  # fmt: skip
+"""Packages below which a ``_target_`` that was read from a checkpoint may be called."""
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint whole or not at all, and reads it with ``weights_only=True``."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write beside ``path`` and rename, so that a full disk leaves the old file whole."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict:
+        """Read tensors and plain values only."""
+        return read(path, map_location)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file says of itself.
+
+    Attributes:
+        path: The file.
+        spec: Inputs and outputs of the model.
+        config: The run's composed config.
+        state: The model's weights.
+        epoch: Of the saved weights.
+    """
+
+    path: Path
+    spec: Spec
+    config: DictConfig
+    state: dict[str, Any]
+    epoch: int
+
+    def model(self, trust: Sequence[str] = ()) -> Model:
+        """The model with its weights, in evaluation mode.
+
+        Args:
+            trust: Packages besides torchcell's whose classes the config may name, e.g. your own.
+        """
+        check_targets(self.config.model, trust)
+        model: Model = instantiate(self.config.model, _partial_=True)(spec=self.spec)
+        load_weights(model, self.state, self.path)
+        return model.eval()
+
+    def datamodule_class(self, trust: Sequence[str] = ()) -> Any:
+        """The datamodule's class, which knows how to read and pack a request."""
+        check_targets(self.config.data, trust)
+        return get_class(self.config.data._target_)
+
+
+def describe(spec: Spec, config: DictConfig) -> dict[str, Any]:
+    """What a checkpoint carries beside the weights: plain values and tensors only."""
+    import torchcell
+
+    return {
+        "format": FORMAT,
+        "version": torchcell.__version__,
+        "spec": spec.to_plain(),
+        "config": OmegaConf.to_yaml(config, resolve=True),
+    }
+
+
+def load(path: str | Path) -> Checkpoint:
+    """Read a torchcell checkpoint.
+
+    Raises:
+        InputError: No such file; truncated; not torchcell's; or holding anything but plain values.
+    """
+    content = read(path)
+    if not isinstance(content, dict) or KEY not in content:
+        raise InputError(f"{path} is a torch file but no torchcell checkpoint; pass RUN/checkpoints/best.ckpt")
+    about = content[KEY]
+    if about["format"] > FORMAT:
+        raise InputError(f"{path} was written by torchcell {about['version']}, which is newer; upgrade torchcell")
+    config = OmegaConf.create(about["config"])
+    assert isinstance(config, DictConfig)
+    spec = Spec.from_plain(about["spec"])
+    return Checkpoint(Path(path), spec, config, content["state_dict"], int(content["epoch"]))
+
+
+def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """``torch.load`` with ``weights_only=True`` and errors that say what is wrong with the file."""
+    if not Path(path).is_file():
+        raise InputError(f"no checkpoint {path}; a run keeps its best in RUN/checkpoints/best.ckpt")
+    try:
+        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        why = str(error).split("\n")[0]
+        raise InputError(
+            f"{path} holds more than weights and plain values, or is no torch file, and was not loaded: {why}"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path} cannot be read; it is truncated or no torch file: {error}") from error
+
+
+def load_weights(model: Model, state: dict[str, Any], path: Path) -> None:
+    """Fill ``model`` with ``state``; names or shapes that differ are one error."""
+    own = model.state_dict()
+    missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
+    shapes = [k for k in own if k in state and own[k].shape != state[k].shape]
+    if missing or extra or shapes:
+        raise InputError(
+            f"the weights of {path} do not fit the model: missing {some(missing)}, unknown {some(extra)}, "
+            f"of another shape {some(shapes)}; use the config that it was trained with"
+        )
+    model.load_state_dict(state)
+
+
+def check_targets(config: Any, trust: Sequence[str] = ()) -> None:
+    """Refuse a config that names a ``_target_`` outside the trusted packages.
+
+    The name must lie below a trusted package, and so must the module that defines what it leads to:
+    a module's imports would otherwise open a way to everything that it imports itself.
+    """
+    allowed = (*TRUSTED, *trust)
+    for target in _targets(OmegaConf.to_container(config) if OmegaConf.is_config(config) else config):
+        if not (_below(target, allowed) and _below(getattr(get_object(target), "__module__", ""), allowed)):
+            raise InputError(
+                f"the checkpoint asks to call {target!r}, which lies outside the trusted packages {allowed}; "
+                "if it is yours, add trust=[PACKAGE]"
+            )
+
+
+def _below(name: str, packages: Sequence[str]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def _targets(node: Any) -> list[str]:
+    if isinstance(node, dict):
+        own = [str(node["_target_"])] if "_target_" in node else []
+        return own + [target for value in node.values() for target in _targets(value)]
+    if isinstance(node, list):
+        return [target for value in node for target in _targets(value)]
+    return []

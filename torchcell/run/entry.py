@@ -1,0 +1,113 @@
+"""Start of every Hydra entry point: where the config is, and errors that help."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from torchcell.data.errors import InputError, near
+
+
+def conf_dir() -> Path:
+    """The config tree: inside an installed package, or at the root of a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def run_entry(task: Callable[..., Any], config_name: str) -> None:
+    """Compose the config from the command line and call ``task`` with it; leave with 1 on failure.
+
+    A folder ``conf`` in the working directory is searched too. Bad input is answered in one line;
+    any other failure in one line before its traceback.
+    """
+    import hydra
+
+    for variable in ("TORCHCELL_MIRROR", "TORCHCELL_DATA"):
+        if os.environ.get(variable):
+            os.environ[variable] = str(Path(os.environ[variable]).resolve())
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back to us rather than ending in Hydra's own words
+    own = Path.cwd() / "conf"
+    if own.is_dir() and own.resolve() != conf_dir() and "--config-dir" not in sys.argv:
+        sys.argv += ["--config-dir", str(own)]
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(task)()
+    except Exception as error:
+        print(f"error: {explain(error, config_name, sys.argv[1:])}", file=sys.stderr)
+        if wants_traceback or not _is_plain(error):
+            traceback.print_exception(error)
+        sys.exit(1)
+
+
+def explain(error: BaseException, config_name: str, arguments: list[str]) -> str:
+    """Say in one line what went wrong, with the nearest valid names where a name was wrong."""
+    import hydra.errors
+
+    if isinstance(error, hydra.errors.MissingConfigException) and error.missing_cfg_file:
+        asked = str(error.missing_cfg_file)
+        group, _, name = asked.rpartition("/")
+        valid = list(error.options or [])
+        return f"no {group or 'config'} {name!r}; the nearest are {near(name, valid) or sorted(valid)}"
+    if isinstance(error, hydra.errors.ConfigCompositionException):
+        return _explain_override(error, config_name, arguments)
+    for cause in _chain(error):
+        if isinstance(cause, InputError):
+            return str(cause)
+    deepest = list(_chain(error))[-1]
+    return f"{type(deepest).__name__}: {' '.join(str(deepest).split())}"
+
+
+def _explain_override(error: BaseException, config_name: str, arguments: list[str]) -> str:
+    """Name the override that fits nothing and the keys and groups most like it."""
+    text = " ".join(str(error).split())
+    asked = next((a for a in arguments if "=" in a and a.split("=")[0].lstrip("+~") in text), "")
+    name = asked.split("=")[0].lstrip("+~")
+    others = [a for a in arguments if a != asked and not a.startswith("-")]
+    valid = _valid_names(config_name, others)
+    hint = near(name, valid) or near(name.rpartition(".")[2], valid)
+    return f"no config key or group {name!r}; the nearest are {hint or sorted({v.split('.')[0] for v in valid})}"
+
+
+def _valid_names(config_name: str, overrides: list[str]) -> list[str]:
+    """All dotted keys of the config that the other overrides compose, and all groups."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+
+    GlobalHydra.instance().clear()
+    groups = [path.name for path in conf_dir().iterdir() if path.is_dir()]
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        try:
+            cfg = compose(config_name, overrides)
+        except HydraException:
+            cfg = compose(config_name)
+    return [*groups, *_keys(cfg)]
+
+
+def _keys(cfg: Any, prefix: str = "") -> Iterator[str]:
+    from omegaconf import DictConfig, OmegaConf
+
+    for key in cfg:
+        yield f"{prefix}{key}"
+        node = None if OmegaConf.is_missing(cfg, key) else cfg._get_node(key)
+        if isinstance(node, DictConfig) and not node._is_none():
+            yield from _keys(node, f"{prefix}{key}.")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_plain(error: BaseException) -> bool:
+    """Whether the message alone is enough to mend it."""
+    from hydra.errors import ConfigCompositionException, MissingConfigException
+
+    plain = (InputError, ConfigCompositionException, MissingConfigException)
+    return any(isinstance(cause, plain) for cause in _chain(error))

@@ -1,0 +1,135 @@
+"""The run's folder: one for a config and seed, also under DDP, requeue and array jobs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from torchcell.data.cache import atomic_write
+from torchcell.data.errors import InputError
+
+NOT_HASHED = ("paths", "logger", "ckpt_path", "overwrite", "seed")
+"""Keys that change where or how often a run happens, not what it computes (the seed is in the name)."""
+
+
+def config_hash(cfg: DictConfig) -> str:
+    """sha256 of the composed config as text, interpolations unresolved, so that it is the same everywhere."""
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(plain, dict)
+    kept = {key: value for key, value in plain.items() if key not in NOT_HASHED}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run; see CONTRACTS, a run.
+
+    Attributes:
+        path: ``runs/<experiment>/<first 8 of the config's sha256>-s<seed>``.
+        resume: The checkpoint to go on from, or none.
+    """
+
+    path: Path
+    resume: Path | None
+
+    @classmethod
+    def open(cls, cfg: DictConfig) -> RunFolder:
+        """Make the folder, or refuse if the same config has run there already.
+
+        Raises:
+            InputError: The folder holds a run, and neither ``ckpt_path=last``, ``overwrite=true`` nor
+                a requeued job says what to do with it.
+        """
+        name = f"{config_hash(cfg)[:8]}-s{cfg.seed}"
+        path = Path(cfg.paths.runs) / re.sub(r"[^A-Za-z0-9._-]", "-", str(cfg.name)) / name
+        last = path / "checkpoints" / "last.ckpt"
+        if cfg.overwrite and path.exists() and _rank() == 0:
+            shutil.rmtree(path)
+        resume = cls._resume(cfg, last)
+        if resume is None and (path / "config.yaml").exists() and _rank() == 0:
+            raise InputError(
+                f"{path} already holds a run of this config and seed; go on with ckpt_path=last, "
+                "start anew with overwrite=true, or choose another seed"
+            )
+        (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        return cls(path, resume)
+
+    @staticmethod
+    def _resume(cfg: DictConfig, last: Path) -> Path | None:
+        requeued = int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
+        if cfg.ckpt_path == "last" or (cfg.ckpt_path is None and requeued):
+            if last.is_file():
+                return last
+            if cfg.ckpt_path == "last":
+                raise InputError(f"ckpt_path=last, but there is no {last}; run without it to start")
+            return None
+        if cfg.ckpt_path is None:
+            return None
+        if not Path(cfg.ckpt_path).is_file():
+            raise InputError(f"ckpt_path={cfg.ckpt_path}: no such file; to go on with this run use ckpt_path=last")
+        return Path(cfg.ckpt_path)
+
+    @property
+    def best(self) -> Path:
+        """Checkpoint of the best validation score."""
+        return self.path / "checkpoints" / "best.ckpt"
+
+    def write_start(self, cfg: DictConfig) -> dict[str, Any]:
+        """Write ``config.yaml`` and ``environment.json``; the latter keeps its wandb id when a run goes on."""
+        with atomic_write(self.path / "config.yaml") as temporary:
+            OmegaConf.save(cfg, temporary)
+        known = self.path / "environment.json"
+        wandb_id = json.loads(known.read_text())["wandb_id"] if known.is_file() else uuid.uuid4().hex[:12]
+        environment = environment_facts() | {"wandb_id": wandb_id, "config_hash": config_hash(cfg)}
+        write_json(known, environment)
+        return environment
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write ``content`` as indented JSON, whole or not at all."""
+    with atomic_write(path) as temporary:
+        Path(temporary).write_text(json.dumps(content, indent=2, default=str) + "\n")
+
+
+def environment_facts() -> dict[str, Any]:
+    """Git commit and dirty flag of the code, versions, device."""
+    import importlib.metadata as metadata
+
+    import torch
+
+    packages = ("torchcell", "torch", "lightning", "torch-geometric", "hydra-core", "numpy", "anndata")
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu"
+    return {
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_dirty": bool(_git("status", "--porcelain")),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in packages},
+        "device": device,
+        "cpus": os.cpu_count(),
+        "host": platform.node(),
+    }
+
+
+def _git(*arguments: str) -> str:
+    """The answer of git in the code's folder; empty where the package is installed without git."""
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _rank() -> int:
+    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0")))

@@ -1,0 +1,69 @@
+"""Loggers: ``history.csv`` always; wandb online when logged in, otherwise offline, and never a prompt."""
+
+from __future__ import annotations
+
+import netrc
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from lightning.pytorch.loggers import Logger, WandbLogger
+from omegaconf import DictConfig, OmegaConf
+
+from torchcell.callbacks.history import History
+from torchcell.run.checkpoint import read
+from torchcell.run.folder import RunFolder
+
+
+def logged_in() -> bool:
+    """Whether wandb can go online without asking: a key in the environment or in the netrc file."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc.netrc().authenticators("api.wandb.ai") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def wandb_logger(cfg: DictConfig, folder: Path, environment: dict[str, Any]) -> WandbLogger:
+    """The run's wandb logger; the id stays when the run goes on. WANDB_MODE overrules the choice of mode."""
+    offline = os.environ.get("WANDB_MODE", "online" if logged_in() else "offline") != "online"
+    job = os.environ.get("SLURM_JOB_ID") or pd.Timestamp.now().strftime("%Y%m%d")
+    group = f"{environment['host']}-{job}-{environment['config_hash'][:8]}"
+    logger = WandbLogger(
+        project=cfg.logger.wandb.project,
+        name=f"{cfg.name}-{folder.name}",
+        group=group,
+        tags=list(cfg.logger.wandb.tags),
+        save_dir=str(folder),
+        id=environment["wandb_id"],
+        resume="allow",
+        offline=offline,
+    )
+    logger.experiment.config.update(OmegaConf.to_container(cfg, resolve=True), allow_val_change=True)
+    return logger
+
+
+def build_loggers(cfg: DictConfig, folder: RunFolder, environment: dict[str, Any]) -> tuple[History, list[Logger]]:
+    """The history, and all loggers of the run: wandb where the config asks for it."""
+    history = History(folder.path / "history.csv")
+    if folder.resume is not None:
+        history.forget_from(int(read(folder.resume)["epoch"]) + 1)
+    more = [] if cfg.logger.wandb is None else [wandb_logger(cfg, folder.path, environment)]
+    return history, [history, *more]
+
+
+def log_outcome(loggers: list[Logger], table: pd.DataFrame, summary: dict[str, Any], files: list[Path]) -> None:
+    """Give wandb the metrics table, the figures and the summary."""
+    for logger in loggers:
+        if not isinstance(logger, WandbLogger):
+            continue
+        import wandb
+
+        run = logger.experiment
+        figures = {f"figures/{path.stem}": wandb.Image(str(path)) for path in files if path.suffix == ".png"}
+        run.log(figures | {"metrics": wandb.Table(dataframe=table.astype({"system": str, "metric": str}))})
+        scalars = {f"test/{row.system}/{row.metric}": row.value for row in table.itertuples()}
+        run.summary.update(scalars | {"verdict": summary["verdict"], "collapsed": summary["collapsed"]})
+        run.finish()

@@ -1,0 +1,225 @@
+"""The end of every run: the model, its baselines and the ceiling, scored by one evaluator on one part."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import pandas as pd
+import torch
+
+from torchcell.data.errors import InputError, some
+from torchcell.datamodules.base import RecordDataModule
+from torchcell.metrics.evaluate import Evaluation, evaluate
+from torchcell.metrics.guards import converged, loss_share_warnings, shuffle_drop
+from torchcell.metrics.registry import HEADLINE, metric
+from torchcell.metrics.results import Results
+from torchcell.metrics.weights import Weights
+from torchcell.models.base import Model
+from torchcell.report.page import write_report
+from torchcell.report.table import print_table
+from torchcell.run.baselines import baseline_predictions
+from torchcell.run.folder import write_json
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What a run found.
+
+    Attributes:
+        results: Predictions of every system on the part.
+        evaluation: Table of metrics and the verdict.
+        summary: Content of ``metrics.json``.
+        files: What was written.
+    """
+
+    results: Results
+    evaluation: Evaluation
+    summary: dict[str, Any]
+    files: list[Path]
+
+
+def predict_part(
+    trainer: lightning.Trainer, model: Model, datamodule: RecordDataModule, part: str, packed: Any = None
+) -> np.ndarray:
+    """Predictions for exactly the samples of ``part`` [n, T], in the split's order, from all processes."""
+    trainer.test(model, dataloaders=datamodule.loader(part, packed=packed), verbose=False)
+    sample, prediction = model.take_tested()
+    expected = torch.from_numpy(datamodule.split.index(part))
+    if not torch.equal(sample, expected):
+        lacking = set(expected.tolist()) - set(sample.tolist())
+        names = datamodule.sample_id[sorted(lacking)]
+        raise InputError(f"the pass over {part!r} missed {len(lacking)} of {len(expected)} samples: {some(names)}")
+    return prediction.numpy()
+
+
+def score(
+    trainer: lightning.Trainer,
+    model: Model,
+    datamodule: RecordDataModule,
+    baselines: Mapping[str, Any],
+    part: str = "test",
+    n_boot: int = 1000,
+    seed: int = 0,
+    history: pd.DataFrame | None = None,
+    min_delta: float = 1e-3,
+) -> Scored | None:
+    """Predict with the model, the baselines and the ceiling, and evaluate them.
+
+    Args:
+        trainer: Runs the pass over the part, on however many processes.
+        model: With the weights to be scored.
+        datamodule: The data with its split.
+        baselines: Configs by name, see ``conf/baselines``.
+        part: Which part is scored.
+        n_boot: Bootstrap resamples.
+        seed: Of the resamples, the shuffles and the baselines.
+        history: One row an epoch, if the model was trained here.
+        min_delta: What counts as an improvement of the validation score.
+
+    Returns:
+        The outcome, nothing written yet; None on all processes but the first.
+    """
+    prediction = predict_part(trainer, model, datamodule, part)
+    generator = torch.Generator().manual_seed(seed)
+    index = torch.from_numpy(datamodule.split.index(part))
+    ablated = {
+        name: predict_part(trainer, model, datamodule, part, packed)
+        for name, packed in datamodule.ablations(index, generator).items()
+    }
+    if not trainer.is_global_zero:
+        return None
+    record = datamodule.record(part)
+    systems = {type(model).__name__: prediction} | baseline_predictions(datamodule, baselines, part)
+    ceiling = datamodule.ceiling(record)
+    if ceiling is not None:
+        systems["replicate_ceiling"] = ceiling
+    results = Results(
+        sample_id=record.sample_id,
+        group=datamodule.split.group[datamodule.split.index(part)],
+        outputs=datamodule.spec.outputs,
+        measured=np.asarray(record.target, dtype=np.float32),
+        systems=systems,
+        part=part,
+        task=datamodule.spec.task,
+        set_size=getattr(record, "sizes", None),
+        reference=datamodule.reference(record),
+        model=type(model).__name__,
+        ceiling=None if ceiling is None else "replicate_ceiling",
+    )
+    flat = None if history is None else converged(history["val/score"].tolist(), min_delta)
+    evaluation = evaluate(results, n_boot=n_boot, seed=seed, converged=flat)
+    guards: dict[str, Any] = {"spread": evaluation.spread}
+    guards |= {name: _drop(results, predicted) for name, predicted in ablated.items()}
+    if history is not None:
+        guards["loss_share_warnings"] = loss_share_warnings(history)
+    summary = {
+        "model": type(model).__name__,
+        "part": part,
+        "verdict": evaluation.verdict.text,
+        "collapsed": evaluation.verdict.collapsed,
+        "guards": guards,
+        "split_hash": datamodule.split.hash,
+        "split": {
+            "method": datamodule.split.method,
+            "seed": datamodule.split.seed,
+            **datamodule.split.counts(),
+        },
+        "converged": flat,
+    }
+    return Scored(results, evaluation, summary, [])
+
+
+def _drop(results: Results, ablated: np.ndarray) -> dict[str, Any]:
+    """What the headline metric of the first output loses when an input is shuffled."""
+    name = HEADLINE[results.task][0]
+    one = metric(name, results.task)
+    truth = np.asarray(results.measured, dtype=np.float64)
+    values = []
+    for predicted in (results.systems[results.model], ablated):
+        predicted = np.asarray(predicted, dtype=np.float64)
+        if one.over == "genes":
+            values.append(float(np.nanmean(one.function(truth, predicted, results.reference))))
+        else:
+            held = ~np.isnan(truth[:, 0])
+            weights = Weights.ones(int(held.sum()))
+            values.append(float(one.function(truth[held, 0], predicted[held, 0], weights)[0]))
+    no_skill = one.no_skill if isinstance(one.no_skill, int | float) else 0.0
+    return shuffle_drop(name, results.task, values[0], values[1], float(no_skill))
+
+
+def write(
+    scored: Scored,
+    folder: Path,
+    info: Mapping[str, Any],
+    history: pd.DataFrame | None,
+    model: Model,
+    extra: Mapping[str, Any],
+) -> Scored:
+    """Write metrics, predictions and the report into ``folder``, and print the table.
+
+    Args:
+        scored: The outcome.
+        folder: The run's folder.
+        info: What the report's head tells of the run.
+        history: One row an epoch.
+        model: Asked for its own sections.
+        extra: Further keys of ``metrics.json``, e.g. epochs and seconds.
+    """
+    from torchcell.data.cache import atomic_write
+
+    folder.mkdir(parents=True, exist_ok=True)
+    summary = scored.summary | dict(extra)
+    paths = {name: folder / name for name in ("metrics.csv", "metrics.json")}
+    with atomic_write(paths["metrics.csv"]) as temporary:
+        scored.evaluation.table.to_csv(temporary, index=False)
+    write_json(paths["metrics.json"], summary)
+    predictions = _write_predictions(scored.results, folder)
+    pages = write_report(
+        folder,
+        evaluation=scored.evaluation,
+        results=scored.results,
+        history=history,
+        info=dict(info),
+        guards=summary["guards"],
+        sections=model.report_sections(),
+    )
+    print_table(scored.evaluation, scored.results)
+    return Scored(scored.results, scored.evaluation, summary, [*paths.values(), predictions, *pages])
+
+
+def _write_predictions(results: Results, folder: Path) -> Path:
+    """One long table; predictions per gene as h5ad with a layer a system."""
+    from torchcell.data.cache import atomic_write
+
+    if results.task != "expression":
+        path = folder / "predictions.parquet"
+        with atomic_write(path) as temporary:
+            results.to_frame().to_parquet(temporary, index=False)
+        return path
+    import anndata
+
+    path = folder / "predictions.h5ad"
+    obs = pd.DataFrame({"sample_id": results.sample_id.astype(str)}, index=results.sample_id.astype(str))
+    table = anndata.AnnData(X=results.measured, obs=obs, var=pd.DataFrame(index=list(results.outputs)))
+    for name, values in results.systems.items():
+        table.layers[name] = np.asarray(values, dtype=np.float32)
+    with atomic_write(path) as temporary:
+        table.write_h5ad(temporary)
+    return path
+
+
+def say(scored: Scored, started: float) -> None:
+    """Print the paths that were written and the time it took."""
+    from rich.console import Console
+
+    console = Console()
+    for path in scored.files:
+        if path.suffix in (".html", ".csv", ".json", ".parquet", ".h5ad"):
+            console.print(f"wrote {path}", soft_wrap=True, highlight=False)
+    console.print(f"{time.perf_counter() - started:.0f} s in all", highlight=False)

@@ -1,0 +1,124 @@
+"""How samples are dealt to train, validation and test; test is fold f, validation fold f + 1 mod n."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from torchcell.data.errors import InputError, near
+from torchcell.data.screen import Screen
+from torchcell.splits.split import Split
+
+Method = Callable[[Any, int, int, int], tuple[np.ndarray, np.ndarray, str]]
+"""(record, n_folds, fold, seed) -> (part [n], group [n], what the group names)."""
+
+
+def make_split(
+    record: Any, method: str, n_folds: int = 5, fold: int = 0, seed: int = 0, file: str | Path | None = None
+) -> Split:
+    """Deal the samples of ``record`` to parts, and check the result.
+
+    Args:
+        record: Any record; ``query_disjoint`` and ``gene_disjoint_*`` need a ``Screen``.
+        method: One of ``METHODS``, or ``file``.
+        n_folds: Number of folds, at least 3.
+        fold: The test fold; the next one validates.
+        seed: Of the deal.
+        file: For ``method=file``: a split that was saved or written by hand.
+
+    Raises:
+        InputError: An unknown method or fold, or a split that does not fit the record.
+    """
+    twins = record.twin_keys() if hasattr(record, "twin_keys") else None
+    if method == "file":
+        if file is None:
+            raise InputError("split=file needs split.file=PATH, e.g. a run's split.parquet")
+        return Split.load(file).validate(record.sample_id, twins).aligned(record.sample_id)
+    if method not in METHODS:
+        hint = near(method, [*METHODS, "file"]) or [*METHODS, "file"]
+        raise InputError(f"no split method {method!r}; the nearest are {hint}")
+    if n_folds < 3 or not 0 <= fold < n_folds:
+        raise InputError(f"split.fold={fold} of split.n_folds={n_folds}: needs at least 3 folds, numbered from 0")
+    part, group, key = METHODS[method](record, n_folds, fold, seed)
+    return Split(record.sample_id, part, group, method, seed, key).validate(record.sample_id, twins)
+
+
+def deal(units: np.ndarray, n_folds: int, fold: int, seed: int) -> dict[str, str]:
+    """Deal distinct ``units`` to parts by a seeded shuffle of their sorted names.
+
+    Returns:
+        unit -> ``test`` for fold ``fold``, ``val`` for the next, else ``train``.
+    """
+    names = np.unique(units)
+    order = np.random.default_rng(seed).permutation(len(names))
+    part_of_fold = {fold: "test", (fold + 1) % n_folds: "val"}
+    return {str(names[unit]): part_of_fold.get(i % n_folds, "train") for i, unit in enumerate(order.tolist())}
+
+
+def random(record: Any, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
+    """Samples at random, twins together. Printed, never headline."""
+    twins = record.twin_keys() if hasattr(record, "twin_keys") else record.sample_id
+    part_of = deal(twins.astype(str), n_folds, fold, seed)
+    part = np.array([part_of[key] for key in twins.astype(str).tolist()])
+    if isinstance(record, Screen) and "query" in record.columns:
+        return part, record.columns["query"].astype(str), "query gene"
+    return part, twins.astype(str), "sample"
+
+
+def query_disjoint(record: Screen, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
+    """A set is test if any of its genes, in whatever role, is a held-out query gene."""
+    queries = query_genes(record)
+    part_of = deal(queries, n_folds, fold, seed)
+    part, group = _by_strictest(record, part_of)
+    return part, group, "query gene"
+
+
+def gene_disjoint_any(record: Screen, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
+    """A set is test if any of its genes is held out."""
+    part_of = deal(record.genes[np.unique(record.gene)], n_folds, fold, seed)
+    part, group = _by_strictest(record, part_of)
+    return part, group, "gene"
+
+
+def gene_disjoint_all(record: Screen, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
+    """A set is test if all of its genes are held out; sets of mixed parts are ``unused``."""
+    part_of = deal(record.genes[np.unique(record.gene)], n_folds, fold, seed)
+    part, group = [], []
+    for genes in record.sets():
+        parts = {part_of[gene] for gene in genes}
+        part.append(parts.pop() if len(parts) == 1 else "unused")
+        group.append(genes[0])
+    return np.array(part), np.array(group), "gene"
+
+
+METHODS: dict[str, Method] = {
+    "random": random,
+    "query_disjoint": query_disjoint,
+    "gene_disjoint_any": gene_disjoint_any,
+    "gene_disjoint_all": gene_disjoint_all,
+}
+
+
+def query_genes(record: Screen) -> np.ndarray:
+    """All genes that acted as a query anywhere in the screen."""
+    if not isinstance(record, Screen) or "query" not in record.columns:
+        raise InputError(
+            f"{record.name} has no column 'query', so there are no query genes to hold out; "
+            "add the column (gene names joined by |), or use split=gene_disjoint_any"
+        )
+    named = {gene for cell in np.unique(record.columns["query"].astype(str)) for gene in cell.split("|") if gene}
+    return np.array(sorted(named))
+
+
+def _by_strictest(record: Screen, part_of: dict[str, str]) -> tuple[np.ndarray, np.ndarray]:
+    """The part of a set is that of its strictest gene (test, then val, then train), which is its group."""
+    rank = {"test": 0, "val": 1, "train": 2}
+    part, group = [], []
+    for genes in record.sets():
+        strictest = min(genes, key=lambda gene: (rank.get(part_of.get(gene, ""), 3), gene))
+        part.append(part_of.get(strictest, "train"))
+        group.append(strictest)
+    return np.array(part), np.array(group)

@@ -1,0 +1,142 @@
+"""``Split``: which part each sample belongs to, with its hash; saved with every run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from torchcell.data.errors import InputError, near, some
+
+PARTS = ("train", "val", "test", "unused")
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A table sample id -> part.
+
+    Attributes:
+        sample_id: Unique sample names [n].
+        part: One of ``PARTS`` for each [n].
+        group: The unit that a bootstrap resamples, e.g. a query gene [n].
+        method: How the parts were made.
+        seed: Of that method.
+        key: What ``group`` names, e.g. ``query gene``.
+    """
+
+    sample_id: np.ndarray
+    part: np.ndarray
+    group: np.ndarray
+    method: str
+    seed: int
+    key: str
+
+    @property
+    def hash(self) -> str:
+        """sha256 over the sorted ids with their parts; the order of the rows does not matter."""
+        lines = sorted(f"{i}\t{p}" for i, p in zip(self.sample_id.tolist(), self.part.tolist(), strict=True))
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def index(self, part: str) -> np.ndarray:
+        """Positions of the samples in ``part``, int64."""
+        if part not in PARTS:
+            raise InputError(f"no part {part!r}; the parts are {PARTS}")
+        return np.flatnonzero(self.part == part)
+
+    def counts(self) -> dict[str, int]:
+        """Samples per part."""
+        return {part: int((self.part == part).sum()) for part in PARTS}
+
+    def validate(self, sample_id: Sequence[str] | np.ndarray, twins: np.ndarray | None = None) -> Split:
+        """Return self, or raise one error if the split does not fit the samples it is used with.
+
+        Args:
+            sample_id: The record's ids: each must stand in the split, once, and no other.
+            twins: A key per sample of the record; samples that share one are the same measurement
+                and must not be torn apart.
+        """
+        unique, counts = np.unique(self.sample_id, return_counts=True)
+        if (counts > 1).any():
+            raise InputError(f"the split names samples more than once: {some(unique[counts > 1])}")
+        odd = sorted(set(self.part.tolist()) - set(PARTS))
+        if odd:
+            raise InputError(f"the split has parts {some(odd)}; they must be among {PARTS}")
+        missing, extra = set(sample_id) - set(unique.tolist()), set(unique.tolist()) - set(sample_id)
+        if missing or extra:
+            raise InputError(
+                f"the split does not fit the data: {len(missing)} sample(s) without a part: "
+                f"{some(sorted(missing))}; {len(extra)} unknown sample(s): {some(sorted(extra))}. "
+                "Use the split of the same data, or make a new one"
+            )
+        empty = [part for part in PARTS[:3] if not (self.part == part).any()]
+        if empty:
+            raise InputError(f"the split leaves {some(empty)} empty ({self.counts()}); use other folds or more data")
+        if twins is not None:
+            self._refuse_torn_twins(np.asarray(sample_id), twins)
+        return self
+
+    def _refuse_torn_twins(self, sample_id: np.ndarray, twins: np.ndarray) -> None:
+        part = self.aligned(sample_id).part
+        used = part != "unused"
+        table = pd.DataFrame({"twin": twins[used], "part": part[used], "id": sample_id[used]})
+        spread = table.groupby("twin")["part"].transform("nunique") > 1
+        if spread.any():
+            raise InputError(
+                f"leak: {int(spread.sum())} samples have a twin (the same perturbation) in another part: "
+                f"{some(table['id'][spread])}; put twins in one part, or merge them"
+            )
+
+    def aligned(self, sample_id: Sequence[str] | np.ndarray) -> Split:
+        """The same split with its rows in the order of ``sample_id``."""
+        position = {name: i for i, name in enumerate(self.sample_id.tolist())}
+        order = np.array([position[name] for name in np.asarray(sample_id).tolist()], dtype=np.int64)
+        arrays = (self.sample_id[order], self.part[order], self.group[order])
+        return Split(*arrays, self.method, self.seed, self.key)
+
+    def save(self, path: str | Path) -> None:
+        """Write ``sample_id, part, group`` as parquet, hash and method in the file's metadata."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        from torchcell.data.cache import atomic_write
+
+        columns = {"sample_id": self.sample_id, "part": self.part, "group": self.group}
+        table = pa.table({name: pa.array(values.astype(str)) for name, values in columns.items()})
+        about = {"method": self.method, "seed": self.seed, "key": self.key, "hash": self.hash}
+        with atomic_write(Path(path)) as temporary:
+            pq.write_table(table.replace_schema_metadata({"torchcell": json.dumps(about)}), temporary)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Split:
+        """Read a split from parquet, or from CSV with at least ``sample_id, part``.
+
+        Raises:
+            InputError: No such file, missing columns, or contents that differ from the stored hash.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"no split file {path}; the run folder's split.parquet is one")
+        about: dict[str, object] = {}
+        if path.suffix == ".csv":
+            frame = pd.read_csv(path, dtype=str)
+        else:
+            import pyarrow.parquet as pq
+
+            table = pq.read_table(path)
+            about = json.loads((table.schema.metadata or {}).get(b"torchcell", b"{}"))
+            frame = table.to_pandas()
+        for column in ("sample_id", "part"):
+            if column not in frame:
+                hint = near(column, [str(c) for c in frame.columns])
+                raise InputError(f"{path} has no column {column!r}; nearest: {hint}")
+        group = frame["group"] if "group" in frame else frame["sample_id"]
+        ids, part, groups = (values.to_numpy(dtype=str) for values in (frame["sample_id"], frame["part"], group))
+        split = cls(ids, part, groups, "file", int(str(about.get("seed", 0))), str(about.get("key", "sample")))
+        if about and about["hash"] != split.hash:
+            raise InputError(f"{path} was changed after it was written: its hash is {split.hash}, not {about['hash']}")
+        return split
