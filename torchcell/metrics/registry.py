@@ -61,10 +61,10 @@ REGISTRY: tuple[Metric, ...] = (
     Metric("spearman", scalar.spearman, 1, 0.0, True, _SCREEN, "rank correlation over samples"),
     Metric("r2", scalar.r2, 1, "mean", True, _SCREEN, "share of the variance explained; below 0 is worse than the mean"),  # noqa: E501
     Metric("mse", scalar.mse, 0, "mean", False, _SCREEN, "mean squared error"),
-    Metric("rmse", scalar.rmse, 0, "mean", False, _SCREEN, "root mean squared error, in the phenotype's units"),  # noqa: E501
+    Metric("rmse", scalar.rmse, 0, "mean", False, _SCREEN, "root mean squared error, in the phenotype's units"),
     Metric("mae", scalar.mae, 0, "mean", False, _SCREEN, "mean absolute error, in the phenotype's units"),
     Metric("auroc", scalar.auroc, 1, 0.5, True, _LABEL, "chance that a positive is scored above a negative"),
-    Metric("auprc", scalar.auprc, 1, "prevalence", True, _LABEL, "average precision; no skill is the prevalence"),  # noqa: E501
+    Metric("auprc", scalar.auprc, 1, "prevalence", True, _LABEL, "average precision; no skill is the prevalence"),
     Metric("pearson_delta", over_genes.pearson_delta, 1, "undefined", True, _CELL, "correlation over genes of true and predicted change, mean over samples", "genes"),  # noqa: E501
     Metric("mse", over_genes.mse_over_genes, 0, "mean", False, _CELL, "squared error over genes, mean over samples", "genes"),  # noqa: E501
     Metric("mae", over_genes.mae_over_genes, 0, "mean", False, _CELL, "absolute error over genes, mean over samples", "genes"),  # noqa: E501

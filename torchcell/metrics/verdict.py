@@ -88,6 +88,8 @@ def judge(scored: Sequence[Scored], results: Results, spread: Mapping[str, Any],
         text = "no verdict: no baseline to compare with"
     else:
         text = _sentence(rows, beaten, compared)
+        if few := [name for name in results.baselines if not any(_comparable(one, name) for one in headline)]:
+            text += f"; not compared, for they predict too few of the samples: {', '.join(few)}"
     if spread["collapsed"]:
         text = f"COLLAPSED: {results.model}'s predictions are nearly constant{_extent(spread)}; {text}"
     if spread["uncovered"]:
@@ -101,9 +103,9 @@ def compare(one: Scored, results: Results) -> Comparison:
     sign = 1 if one.metric.higher_is_better else -1
     best: tuple[str, Interval, int] | None = None
     for name in results.baselines:
-        theirs = one.covered(name)
-        if theirs.sum() < MIN_COVERAGE * one.measured.sum():
+        if not _comparable(one, name):
             continue
+        theirs = one.covered(name)
         shared = covered & theirs
         rival = one.values(name, shared if covered.any() else theirs)
         if np.isnan(rival[0]):
@@ -122,6 +124,11 @@ def compare(one: Scored, results: Results) -> Comparison:
     elif found.excludes_zero:
         outcome = "beaten" if sign * found.value > 0 else "lost"
     return Comparison(one.name, name, found.value, found.low, found.high, outcome, n_samples)
+
+
+def _comparable(one: Scored, baseline: str) -> bool:
+    """Whether ``baseline`` predicts enough of the measured samples to be held against the model."""
+    return bool(one.covered(baseline).sum() >= MIN_COVERAGE * one.measured.sum())
 
 
 def _sentence(rows: Sequence[Comparison], beaten: Sequence[str], compared: int) -> str:

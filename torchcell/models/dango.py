@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -62,7 +62,7 @@ class Dango(Model):
         layers: int = 2,
         heads: int = 4,
         dropout: float = 0.0,
-        score: Literal["difference", "product"] = "difference",
+        score: str = "difference",
         zero_weight: float | Mapping[str, float] = 0.1,
         embedding_sd: float = 0.5,
         embedding_decay: float = 0.0,

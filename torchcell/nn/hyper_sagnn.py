@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -39,7 +38,7 @@ class HyperSAGNN(nn.Module):
         features: int,
         outputs: int,
         heads: int = 4,
-        score: Literal["difference", "product"] = "difference",
+        score: str = "difference",
         dropout: float = 0.0,
     ) -> None:
         super().__init__()

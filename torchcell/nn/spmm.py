@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from torchcell.graph.cell_graph import CSR, CellGraph
+
+# torch says once that its CSR support is in beta; we test it against the dense product.
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
 
 
 class _SpMM(torch.autograd.Function):

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from torchcell.data.costanzo import costanzo2010
+from torchcell.data.errors import InputError
+from torchcell.data.kuzmin import read_triples
+from torchcell.data.networks import read_network, yeast_genes, yeast_networks
+from torchcell.graph.cell_graph import CellGraph
+
+UNDIRECTED = {
+    "neighborhood": 45_610, "database": 33_486, "cooccurence": 2_664, "fusion": 1_361,
+    "physical": 58_260, "coexpression": 14_826,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def graph(real_data) -> CellGraph:
+    return CellGraph.from_networks(yeast_networks(), yeast_genes())
+
+
+@pytest.mark.mirror
+def test_undirected_edges_after_symmetrising(graph):
+    assert {name: graph.n_edges(name) for name in UNDIRECTED} == UNDIRECTED
+    for name in UNDIRECTED:
+        matrix = graph.scipy(name)
+        assert (matrix != matrix.T).nnz == 0
+
+
+@pytest.mark.mirror
+def test_regulatory_edges_run_from_factor_to_target(real_data, graph):
+    (regulatory,) = yeast_networks(["regulatory"])
+    assert regulatory.directed
+    assert len(set(zip(regulatory.source.tolist(), regulatory.target.tolist(), strict=True))) == 11_486
+    assert len(np.unique(regulatory.source)) == 220
+    # 43 factors regulate themselves; the graph keeps no self-loops and counts them
+    assert graph.n_edges("regulatory") == 11_486 - 43
+    assert graph.lost["regulatory: self-loops"] == 43
+    assert not any("unknown genes" in what for what in graph.lost)
+
+
+@pytest.mark.mirror
+def test_string_files_are_one_based(real_data, mirror_folder):
+    genes = (mirror_folder / "yeast/yeast_string_genes.txt").read_text().split()
+    i, j, weight = (mirror_folder / "yeast/yeast_string_fusion_adjacency.txt").read_text().split()[:3]
+    (fusion,) = yeast_networks(["fusion"])
+    assert (fusion.source[0], fusion.target[0]) == (genes[int(i) - 1], genes[int(j) - 1])
+    assert fusion.weight[0] == np.float32(weight)
+    assert fusion.lost == {"rows that repeat an edge in the other direction": 1_361}
+
+
+@pytest.mark.mirror
+def test_the_vocabulary_loses_no_gene_of_the_screens(real_data):
+    genes = yeast_genes()
+    assert genes == sorted(set(genes))
+    assert len(genes) == 6_775
+    assert not set(costanzo2010().genes.tolist()) - set(genes)
+    assert not {gene for triple in read_triples().positives for gene in triple} - set(genes)
+
+
+@pytest.mark.mirror
+def test_networks_come_in_the_order_asked_for(real_data):
+    assert [network.name for network in yeast_networks(["physical", "fusion"])] == ["physical", "fusion"]
+
+
+def test_an_unknown_network_names_the_nearest():
+    with pytest.raises(InputError, match="neighbourhood.*neighborhood"):
+        yeast_networks(["neighbourhood"])
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "parquet"])
+def test_a_users_edge_list_in_any_column_order(tmp_path, ending):
+    path = tmp_path / f"edges.{ending}"
+    table = pd.DataFrame({"weight": [0.5, 1.0], "target": ["B", "NA"], "source": ["A", "B"]})
+    if ending == "parquet":
+        table.to_parquet(path)
+    else:
+        table.to_csv(path, sep="\t" if ending == "tsv" else ",", index=False)
+    network = read_network(path, "mine", directed=True)
+    assert network.source.tolist() == ["A", "B"]
+    assert network.target.tolist() == ["B", "NA"]
+    assert network.weight.tolist() == [0.5, 1.0]
+    assert network.directed
+
+
+def test_edges_weigh_one_without_a_weight_column(tmp_path):
+    (tmp_path / "edges.csv").write_text("source,target\nA,B\n")
+    assert read_network(tmp_path / "edges.csv", "mine").weight.tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("source,to\nA,B\n", "no column target.*'to'"),
+        ("source,target\nA,B\nC,\n", "without both genes: '3'"),
+        ("source,target,weight\nA,B,1\nC,D,strong\n", "without a finite weight: 'C-D'"),
+        ("source,target\n", "no rows"),
+    ],
+)
+def test_a_bad_edge_list_names_what_is_wrong(tmp_path, text, message):
+    (tmp_path / "edges.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_network(tmp_path / "edges.csv", "mine")

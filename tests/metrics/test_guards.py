@@ -1,0 +1,123 @@
+"""Guards on planted collapses, ignored inputs, ruling loss terms and unfinished training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from torchcell.metrics.guards import converged, loss_share_warnings, shuffle_drop, spread
+from torchcell.metrics.results import Results
+
+Make = Callable[..., Results]
+
+
+def test_spread_is_the_ratio_of_standard_deviations(make_results: Make) -> None:
+    results = make_results(net=0.5)
+    found = spread(replace(results, systems={"net": 0.25 * results.measured + 7}))
+    assert found["over_samples"] == pytest.approx(0.25)
+    assert found["per_output"] == {"fitness": pytest.approx(0.25)}
+    assert found["over_outputs"] is None
+    assert not found["collapsed"]
+
+
+@pytest.mark.parametrize(("scale", "collapsed"), [(0.0, True), (0.009, True), (0.011, False)])
+def test_collapse_is_called_below_a_hundredth_of_the_data(make_results: Make, scale: float, collapsed: bool) -> None:
+    results = make_results(net=0.5)
+    assert spread(replace(results, systems={"net": scale * results.measured}))["collapsed"] is collapsed
+
+
+def test_one_dead_output_of_two_is_collapsed_and_named(make_results: Make) -> None:
+    one = make_results(net=0.5)
+    y = one.measured
+    two = replace(one, outputs=("a", "b"), measured=np.hstack([y, y]), systems={"net": np.hstack([y, 0 * y])})
+    found = spread(two)
+    assert found["collapsed"]
+    assert found["collapsed_outputs"] == ["b"]
+
+
+def test_expression_that_never_leaves_the_reference_or_is_flat_over_genes_is_collapsed() -> None:
+    rng = np.random.default_rng(0)
+    reference = np.repeat(rng.normal(size=(1, 20)) * 5, 30, axis=0)
+    measured = reference + rng.normal(size=(30, 20))
+    results = Results(
+        np.arange(30).astype(str), np.arange(30).astype(str), tuple(map(str, range(20))), measured,
+        {"model": reference}, task="expression", reference=reference,
+    )  # fmt: skip
+    assert spread(results)["collapsed"]
+    flat = np.repeat(rng.normal(size=(30, 1)), 20, axis=1) + reference
+    found = spread(replace(results, systems={"model": flat}))
+    assert found["over_samples"] > 0.5
+    assert found["collapsed"]
+    assert not spread(replace(results, systems={"model": 0.5 * (measured + reference)}))["collapsed"]
+
+
+def test_uncovered_measurements_are_counted(make_results: Make) -> None:
+    results = make_results(n=40, net=0.5)
+    holes = results.systems["net"].copy()
+    holes[:7] = np.nan
+    assert spread(replace(results, systems={"net": holes}))["uncovered"] == 7
+
+
+@pytest.mark.parametrize(
+    ("metric", "task", "value", "shuffled", "no_skill", "drop", "ignored"),
+    [
+        ("pearson", "regression", 0.4, 0.02, 0.0, 0.38, False),
+        ("pearson", "regression", 0.4, 0.395, 0.0, 0.005, True),
+        ("mse", "regression", 0.5, 0.9, 1.0, 0.4, False),
+        ("auroc", "binary", 0.7, 0.695, 0.5, 0.005, True),
+        ("pearson", "regression", -0.1, 0.0, 0.0, -0.1, None),
+    ],
+)
+def test_shuffling_shows_whether_the_input_is_used(
+    metric: str, task: str, value: float, shuffled: float, no_skill: float, drop: float, ignored: bool | None
+) -> None:
+    found = shuffle_drop(metric, task, value, shuffled, no_skill)
+    assert found["drop"] == pytest.approx(drop)
+    assert found["input_ignored"] is ignored
+
+
+def test_an_undefined_shuffle_is_none_in_json() -> None:
+    found = shuffle_drop("pearson", "regression", 0.4, float("nan"))
+    assert (found["shuffled"], found["drop"], found["input_ignored"]) == (None, None, None)
+
+
+def test_a_ruling_loss_term_is_named_with_its_first_epoch() -> None:
+    history = pd.DataFrame(
+        {
+            "epoch": [0, 1, 2, 3],
+            "train/share/graph": [0.5, 0.95, 0.9999, 0.8],
+            "train/share/phenotype": [0.5, 0.05, 0.0001, 0.2],
+        }
+    )
+    (found,) = loss_share_warnings(history)
+    assert (found["term"], found["n_epochs"], found["first_epoch"]) == ("graph", 2, 1)
+    assert "'graph' is up to 100.0% of the total" in found["text"]
+    assert loss_share_warnings(history.drop(columns="train/share/graph").assign(**{"train/share/phenotype": 1.0})) == []
+
+
+@pytest.mark.parametrize(
+    ("history", "done"),
+    [
+        ([0.1, 0.2, 0.3, 0.4], False),
+        (list(np.linspace(0, 1, 40)), False),
+        ([*np.linspace(0, 1, 30), *[1.0] * 10], True),
+        ([*np.linspace(0, 1, 30), *np.linspace(1, 0.8, 10)], True),
+        ([*[0.5] * 20, 0.5005], True),
+        ([*[0.5] * 20, 0.502], False),
+        ([*[0.5] * 20, *[np.nan] * 3], False),
+        ([np.nan] * 20, False),
+        ([0.5], False),
+        ([], False),
+    ],
+)
+def test_a_run_is_converged_once_the_last_tenth_no_longer_rises(history: list[float], done: bool) -> None:
+    assert converged(history) is done
+
+
+def test_a_loss_converges_downwards() -> None:
+    assert not converged(list(np.linspace(1, 0, 20)), higher_is_better=False)
+    assert converged(list(np.linspace(0, 1, 20)), higher_is_better=False)

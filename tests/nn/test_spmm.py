@@ -1,0 +1,35 @@
+"""The sparse product equals the dense one, forward and backward, and makes nothing of size E x D."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from torchcell.data.network import Network
+from torchcell.graph.cell_graph import CellGraph
+from torchcell.nn.spmm import spmm
+
+
+@pytest.fixture
+def graph() -> CellGraph:
+    rng = np.random.default_rng(0)
+    genes = np.array([f"g{i}" for i in range(30)])  # g20 to g29 have no edges
+    source, target = genes[rng.integers(0, 20, 100)], genes[rng.integers(0, 20, 100)]
+    net = Network("net", source, target, rng.random(100).astype(np.float32), directed=True)
+    return CellGraph.from_networks([net], genes=genes.tolist())
+
+
+def test_equals_the_dense_product(graph):
+    x_ND = torch.randn(30, 4, dtype=torch.float64)
+    dense = torch.from_numpy(graph.scipy("net").toarray()).double()
+    torch.testing.assert_close(spmm(graph, "net", x_ND), dense @ x_ND, rtol=0, atol=1e-12)
+
+
+def test_gradient_equals_the_numerical_one(graph):
+    x_ND = torch.randn(30, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: spmm(graph, "net", x), x_ND)
+
+
+def test_a_gene_without_edges_receives_zero(graph):
+    assert spmm(graph, "net", torch.ones(30, 2))[20:].abs().max() == 0

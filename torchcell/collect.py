@@ -1,0 +1,158 @@
+"""``python -m torchcell.collect RUNS -o table.csv``: many run folders become one table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torchcell.data.errors import InputError, some
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KEYS = ("experiment", "split_method", "part", "system", "metric")
+"""What rows must share to be averaged: the means run over seeds, folds and cell lines."""
+
+
+def collect(folders: list[Path]) -> pd.DataFrame:
+    """One row per run, system and metric, then the means over seeds, folds and lines.
+
+    ``rank`` (1 is best) compares the systems of one run, on one metric; ``split_rank`` compares all
+    runs that share a split hash. Runs of different splits are never ranked together.
+
+    Args:
+        folders: Run folders, or folders that hold run folders at any depth.
+
+    Raises:
+        InputError: No finished run below the folders.
+    """
+    import pandas as pd
+
+    found = sorted({path.parent for folder in folders for path in folder.rglob("metrics.csv")})
+    if not found:
+        unfinished = [path.parent for folder in folders for path in folder.rglob("config.yaml")]
+        hint = f"; {len(unfinished)} run(s) have not finished: {some(unfinished)}" if unfinished else ""
+        raise InputError(f"no metrics.csv below {some(folders)}{hint}")
+    runs = pd.concat([_run(path) for path in found], ignore_index=True)
+    direction = runs["metric"].map(_higher_is_better)
+    signed = runs["value"].where(direction, -runs["value"])
+    ranked = runs["system"] != "replicate_ceiling"
+    runs["rank"] = (
+        signed[ranked].groupby([runs["run"], runs["part"], runs["metric"]]).rank(ascending=False, method="min")
+    )
+    by_split = [runs["split_hash"], runs["part"], runs["metric"]]
+    runs["split_rank"] = signed[ranked].groupby(by_split).rank(ascending=False, method="min")
+    return pd.concat([runs, _means(runs)], ignore_index=True)
+
+
+def _run(folder: Path) -> pd.DataFrame:
+    """The metrics of one run beside what it was."""
+    import pandas as pd
+    from omegaconf import OmegaConf
+
+    table = pd.read_csv(folder / "metrics.csv")
+    config, summary = OmegaConf.load(folder / "config.yaml"), json.loads((folder / "metrics.json").read_text())
+    about = {
+        "run": str(folder),
+        "level": "run",
+        "experiment": config.name,
+        "seed": config.seed,
+        "split_method": config.split.method,
+        "fold": config.split.fold,
+        "split_hash": summary["split_hash"],
+        "cell_line": OmegaConf.select(config, "data.cell_line"),
+    }
+    after = {name: summary.get(name) for name in ("converged", "collapsed", "epochs", "seconds", "verdict")}
+    return table.assign(**about, **after)[[*about, *table.columns, *after]]
+
+
+def _means(runs: pd.DataFrame) -> pd.DataFrame:
+    """Mean, and the standard deviation over runs, of each system on each metric."""
+    groups = runs.groupby(list(KEYS), sort=False, dropna=False)
+    means = groups.agg(
+        value=("value", "mean"),
+        sd=("value", "std"),
+        n_runs=("run", "nunique"),
+        n_splits=("split_hash", "nunique"),
+        epochs=("epochs", "mean"),
+        seconds=("seconds", "mean"),
+        converged=("converged", "all"),
+    ).reset_index()
+    means["run"] = "mean of " + means["n_runs"].astype(str)
+    return means.assign(level="mean")
+
+
+def _higher_is_better(name: str) -> bool:
+    from torchcell.metrics.registry import REGISTRY
+
+    return {one.name: one.higher_is_better for one in REGISTRY}[name.rpartition("/")[2]]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Read the command line, write the table, print the means."""
+    parser = argparse.ArgumentParser(
+        prog="python -m torchcell.collect",
+        description="Turn many run folders into one table: a row per run, system and metric, then the means "
+        "over seeds, folds and lines. Runs of different splits are never ranked together.",
+    )
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders, or folders that hold them at any depth")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="table to write, .csv or .parquet")
+    asked = parser.parse_args(arguments)
+    try:
+        if asked.out.suffix not in (".csv", ".parquet"):
+            raise InputError(f"-o {asked.out}: the name must end in .csv or .parquet")
+        missing = [folder for folder in asked.runs if not folder.is_dir()]
+        if missing:
+            raise InputError(f"no such folder: {some(missing)}")
+        table = collect(asked.runs)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    _write(table, asked.out)
+    _show(table)
+    print(f"wrote {len(table):,} rows to {asked.out}")
+    return 0
+
+
+def _write(table: pd.DataFrame, out: Path) -> None:
+    from torchcell.data.cache import atomic_write
+
+    with atomic_write(out) as temporary:
+        if out.suffix == ".csv":
+            table.to_csv(temporary, index=False)
+        else:
+            table.to_parquet(temporary, index=False)
+
+
+def _show(table: pd.DataFrame) -> None:
+    """The means on the screen, a system a row and a metric a column."""
+    from rich.console import Console
+    from rich.table import Table
+
+    means = table[table["level"] == "mean"]
+    for (experiment, split, part), group in means.groupby(["experiment", "split_method", "part"], sort=False):
+        metrics = list(dict.fromkeys(group["metric"]))
+        runs = int(group["n_runs"].max())
+        screen = Table(title=f"{experiment}, {split}, {part}: mean ± sd of {runs} run(s)", title_justify="left")
+        screen.add_column("system")
+        for metric in metrics:
+            screen.add_column(metric, justify="right")
+        for system, rows in group.groupby("system", sort=False):
+            cells = rows.set_index("metric")
+            screen.add_row(
+                str(system), *(_cell(cells.loc[metric, "value"], cells.loc[metric, "sd"]) for metric in metrics)
+            )
+        Console().print(screen)
+
+
+def _cell(value: float, sd: float) -> str:
+    if value != value:
+        return "undefined"
+    return f"{value:.3f}" if sd != sd else f"{value:.3f} ± {sd:.3f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
