@@ -20,7 +20,7 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
 
     from torchcell.data.cache import atomic_write
     from torchcell.data.errors import InputError
-    from torchcell.datamodules.base import batches
+    from torchcell.datamodules.batch import BatchOrder, PackedLoader
     from torchcell.run import checkpoint
     from torchcell.run.progress import track
 
@@ -36,7 +36,7 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
     asked = representation.read_request(cfg.perturbations, saved.spec)
     record, lost = representation.admit(asked, saved.spec.genes, cfg.unknown_genes)
     packed = representation.pack(record, saved.spec)
-    loader = batches(packed, torch.arange(len(record)), cfg.batch_size)
+    loader = PackedLoader(packed, BatchOrder(torch.arange(len(record)), shuffle=False), cfg.batch_size)
     with torch.inference_mode():
         parts = [model.predict_step(batch.to(device))[1].cpu() for batch in track(loader, "predict")]
     table = representation.response(record, torch.cat(parts).numpy(), saved.spec)

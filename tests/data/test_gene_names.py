@@ -57,7 +57,7 @@ def test_an_earlier_table_is_trusted_more():
 
 def test_a_missing_column_is_named(tmp_path):
     (tmp_path / "names.tsv").write_text("gene\torf\nA\tB\n")
-    with pytest.raises(InputError, match="no column 'symbol'.*'gene', 'orf'"):
+    with pytest.raises(InputError, match=r"no column 'symbol'.*'gene', 'orf'"):
         GeneNames.from_table(tmp_path / "names.tsv", alias="symbol", name="orf")
 
 

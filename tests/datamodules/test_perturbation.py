@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from torchcell.data.errors import InputError
-from torchcell.datamodules.base import BatchIndices
+from torchcell.datamodules.batch import BatchOrder, PackedLoader
 from torchcell.datamodules.perturbation import PerturbationDataModule, PerturbationSets
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.cell_graph import CellGraph
@@ -25,14 +25,14 @@ def test_a_batch_holds_each_set_with_its_own_genes_target_and_number(make_screen
     assert batch.sample.tolist() == [2, 0]
 
 
-def test_sets_of_one_size_are_sliced_as_ragged_ones_are(pairs):
-    sets = PerturbationSets(pairs, tuple(pairs.genes.tolist()))
-    index = torch.randperm(len(pairs))[:50]
-    fast = sets[index]
-    sets.set_size = None
-    ragged = sets[index]
-    assert torch.equal(fast.gene, ragged.gene)
-    assert torch.equal(fast.ptr, ragged.ptr)
+def test_batches_sliced_from_a_gathered_stretch_equal_batches_gathered_alone(make_screen):
+    screen = make_screen(["A|B", "C", "A|C|D", "D", "B|D", "A|D", "B"])
+    sets = PerturbationSets(screen, ("A", "B", "C", "D"))
+    order = BatchOrder(torch.arange(7), shuffle=True)
+    for batch in PackedLoader(sets, order, batch_size=3):
+        alone = sets[batch.sample]
+        for name in ("gene", "ptr", "kind", "target", "sample"):
+            assert torch.equal(getattr(batch, name), getattr(alone, name)), name
 
 
 def test_nothing_that_samples_share_is_in_a_batch(pairs, ring):
@@ -45,18 +45,18 @@ def test_nothing_that_samples_share_is_in_a_batch(pairs, ring):
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_all_processes_together_see_each_sample_once_but_for_the_padding(world):
     index = torch.arange(100, 120)
-    seen = [list(BatchIndices(index, 4, True, 0, rank, world)) for rank in range(world)]
-    assert len({len(batches) for batches in seen}) == 1
-    flat = torch.cat([batch for batches in seen for batch in batches])
+    seen = [BatchOrder(index, True, 0, rank, world).draw() for rank in range(world)]
+    assert len({len(samples) for samples in seen}) == 1
+    flat = torch.cat(seen)
     assert set(flat.tolist()) == set(index.tolist())
     assert len(flat) - len(index) < world
 
 
 def test_the_order_is_a_function_of_seed_and_epoch():
     def order(seed: int, epoch: int) -> list[int]:
-        sampler = BatchIndices(torch.arange(50), 8, True, seed)
-        sampler.set_epoch(epoch)
-        return torch.cat(list(sampler)).tolist()
+        order = BatchOrder(torch.arange(50), True, seed)
+        order.set_epoch(epoch)
+        return order.draw().tolist()
 
     assert order(0, 3) == order(0, 3)
     assert order(0, 3) != order(0, 4)

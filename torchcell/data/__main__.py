@@ -48,7 +48,7 @@ def _list(_: argparse.Namespace) -> None:
         ("name", {"no_wrap": True}), ("files", {"justify": "right"}), ("MB", {"justify": "right"}),
         ("from", {}), ("here", {"no_wrap": True}), ("content", {}), ("licence", {}),
     ):  # fmt: skip
-        table.add_column(column, **how)
+        table.add_column(column, overflow="fold", **how)
     for entry in registry().values():
         table.add_row(*_row(entry))
     Console().print(table)
@@ -56,10 +56,10 @@ def _list(_: argparse.Namespace) -> None:
 
 def _row(entry: Source) -> tuple[str, ...]:
     size = sum(file.bytes for file in entry.files) / 1e6
-    hosts = sorted({file.url.split("/")[2] if file.url else "mirror only" for file in entry.files})
+    origin = sorted({"URL" if file.url else "mirror only" for file in entry.files})
     here = sorted({state(file) for file in entry.files})
     return (
-        entry.name, str(len(entry.files)), f"{size:.1f}", ", ".join(hosts), "/".join(here), entry.content,
+        entry.name, str(len(entry.files)), f"{size:.1f}", ", ".join(origin), "/".join(here), entry.content,
         entry.licence,
     )  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,12 +32,12 @@ def refuse_repeats(record: str, names: np.ndarray, what: str) -> None:
         raise InputError(f"{record}: {what} used twice: {some(unique[counts > 1])}; make them unique")
 
 
-def refuse_shapes(record: str, arrays: Mapping[str, object], expected: Mapping[str, tuple[int, ...]]) -> None:
+def refuse_shapes(record: str, arrays: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]) -> None:
     """Raise if an array has another shape than expected; an array that is None is left alone."""
     for name, shape in expected.items():
         value = arrays[name]
-        if value is not None and np.shape(value) != shape:  # type: ignore[arg-type]
-            raise InputError(f"{record}: {name} has shape {np.shape(value)}, expected {shape}")  # type: ignore[arg-type]
+        if value is not None and np.shape(value) != shape:
+            raise InputError(f"{record}: {name} has shape {np.shape(value)}, expected {shape}")
 
 
 def column(record: str, table: pd.DataFrame, name: str) -> np.ndarray:

@@ -106,7 +106,7 @@ def link_samples(
         pools = ends
     wanted, n_nodes = negatives_per_positive * len(edges), len(graph.node_id)
     rng = np.random.default_rng(seed)
-    taken = _keys(*ends, n_nodes, either_way)
+    taken = _keys(ends[0], ends[1], n_nodes, either_way)
     found = np.empty((0, 2), dtype=np.int64)
     for _ in range(100):
         if len(found) >= wanted:

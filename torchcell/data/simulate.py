@@ -59,7 +59,7 @@ def simulate_cell(
     n_queries: int = 48,
     n_arrays: int = 240,
     triple_share: float = 0.2,
-    noise_sd: float = 0.06,
+    noise_sd: float = 0.055,
     n_replicates: int = 3,
     n_pathways: int = 12,
     n_buffers: int = 30,

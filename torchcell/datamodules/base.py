@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import lightning
@@ -10,57 +9,13 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from torchcell.data.errors import InputError
+from torchcell.datamodules.batch import BatchOrder, Packed, PackedLoader
 from torchcell.datamodules.spec import Spec, fit_scaler
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.splits.methods import make_split
 from torchcell.splits.split import Split
-
-
-class BatchIndices(Sampler[Tensor]):
-    """Index tensors of whole batches; the order is a pure function of seed and epoch.
-
-    Each of ``world`` processes gets every ``world``-th index and the same number of batches. Indices
-    that fill up the last round stand twice; evaluation drops them by sample.
-
-    Args:
-        index: Samples to draw from, int64 [n].
-        batch_size: Samples a batch.
-        shuffle: Whether to permute anew each epoch.
-        seed: Of the permutation.
-        rank: This process.
-        world: Number of processes.
-    """
-
-    def __init__(self, index: Tensor, batch_size: int, shuffle: bool, seed: int, rank: int = 0, world: int = 1):
-        self.index, self.batch_size, self.shuffle, self.seed = index, batch_size, shuffle, seed
-        self.rank, self.world, self.epoch = rank, world, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer before each epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return -(-self._per_rank() // self.batch_size)
-
-    def _per_rank(self) -> int:
-        return -(-len(self.index) // self.world)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        index = self.index
-        if self.shuffle:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-            index = index[torch.randperm(len(index), generator=generator)]
-        if self.world > 1:
-            padded = torch.arange(self._per_rank() * self.world) % len(index)
-            index = index[padded[self.rank :: self.world]]
-        yield from index.split(self.batch_size)
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
 
 
 class RecordDataModule(lightning.LightningDataModule):
@@ -75,7 +30,6 @@ class RecordDataModule(lightning.LightningDataModule):
         subset: Use only this many samples, chosen at random; for trials.
         unknown_genes: ``error``, or ``drop`` the samples that name a gene outside the vocabulary.
         seed: Of the subset and of the order of batches.
-        num_workers: Loader processes; 0 is fastest for index representations.
     """
 
     def __init__(
@@ -88,13 +42,12 @@ class RecordDataModule(lightning.LightningDataModule):
         subset: int | None = None,
         unknown_genes: Literal["error", "drop"] = "error",
         seed: int = 0,
-        num_workers: int = 0,
     ) -> None:
         super().__init__()
         if unknown_genes not in ("error", "drop"):
             raise InputError(f"data.unknown_genes={unknown_genes!r}: must be error or drop")
         self.graph, self.batch_size, self.eval_batch_size = graph, batch_size, eval_batch_size
-        self.seed, self.num_workers = seed, num_workers
+        self.seed = seed
         self.genes = self.vocabulary(record, graph)
         record, lost = self.admit(record.validate(), self.genes, unknown_genes)
         self.lost = {**getattr(record, "lost", {}), **lost}
@@ -106,7 +59,7 @@ class RecordDataModule(lightning.LightningDataModule):
     # What a representation decides -----------------------------------------------------------------
 
     @staticmethod
-    def pack(record: Any, spec: Spec) -> Dataset:
+    def pack(record: Any, spec: Spec) -> Packed:
         """All samples as a dataset that slices out a batch for a tensor of indices."""
         raise NotImplementedError("a datamodule must say how its record is packed")
 
@@ -148,7 +101,7 @@ class RecordDataModule(lightning.LightningDataModule):
         """What the representation fits on the training part besides the scaler."""
         return {}
 
-    def ablations(self, index: Tensor, generator: torch.Generator) -> dict[str, Dataset]:
+    def ablations(self, index: Tensor, generator: torch.Generator) -> dict[str, Packed]:
         """Packed samples with one input spoilt among ``index``, by what was done, for the guards."""
         return {}
 
@@ -192,36 +145,21 @@ class RecordDataModule(lightning.LightningDataModule):
         """The samples of one part as a record."""
         return self.record_whole.subset(self.split.index(part))
 
-    def loader(self, part: str, shuffle: bool = False, packed: Dataset | None = None) -> DataLoader:
+    def loader(self, part: str, shuffle: bool = False, packed: Packed | None = None) -> PackedLoader:
         """Batches of one part; ``packed`` replaces the samples' inputs, e.g. by shuffled ones."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        index = torch.from_numpy(self.split.index(part))
-        size = self.batch_size if shuffle else self.eval_batch_size
-        return batches(packed or self.packed, index, size, shuffle, self.seed, rank, world, self.num_workers)
+        order = BatchOrder(torch.from_numpy(self.split.index(part)), shuffle, self.seed, rank, world)
+        size = self.batch_size if part == "train" else self.eval_batch_size
+        return PackedLoader(packed or self.packed, order, size)
 
-    def train_dataloader(self) -> DataLoader:
-        """Training batches, in a new order each epoch."""
-        return self.loader("train", shuffle=True)
+    def train_dataloader(self) -> PackedLoader:
+        """Training batches, in a new order each epoch unless the trainer overfits a few."""
+        return self.loader("train", shuffle=not getattr(self.trainer, "overfit_batches", 0))
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> PackedLoader:
         """Validation batches."""
         return self.loader("val")
 
-    def test_dataloader(self) -> DataLoader:
+    def test_dataloader(self) -> PackedLoader:
         """Test batches."""
         return self.loader("test")
-
-
-def batches(
-    packed: Dataset,
-    index: Tensor,
-    batch_size: int,
-    shuffle: bool = False,
-    seed: int = 0,
-    rank: int = 0,
-    world: int = 1,
-    num_workers: int = 0,
-) -> DataLoader:
-    """A loader that slices whole batches out of ``packed``; see ``BatchIndices`` for the arguments."""
-    sampler = BatchIndices(index, batch_size, shuffle, seed, rank, world)
-    return DataLoader(packed, batch_size=None, sampler=sampler, collate_fn=_as_is, num_workers=num_workers)

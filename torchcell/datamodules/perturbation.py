@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -13,32 +13,26 @@ from torch import Tensor
 from torchcell.data.errors import InputError, near, some
 from torchcell.data.screen import KINDS, Screen
 from torchcell.datamodules.base import RecordDataModule
+from torchcell.datamodules.batch import Batch, Packed
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.cell_graph import CellGraph
 
 
 @dataclass(frozen=True, eq=False)
-class PerturbationBatch:
-    """B perturbation sets with M members in all; nothing that all samples share.
+class PerturbationBatch(Batch):
+    """B perturbation sets with M members in all, besides the ``target`` and ``sample`` of every batch.
 
     Attributes:
         gene: Members, positions in ``spec.genes``, int64 [M].
         ptr: Set i is ``gene[ptr[i]:ptr[i + 1]]``, int64 [B + 1].
         kind: What happened to each member, positions in ``KINDS``, int64 [M].
         level: Dose or expression level of each member, float32 [M], NaN where it has none.
-        target: Measured values in their own units, float32 [B, T]; NaN is missing.
-        sample: Positions in the datamodule's sample ids, int64 [B].
     """
 
     gene: Tensor
     ptr: Tensor
     kind: Tensor
     level: Tensor
-    target: Tensor
-    sample: Tensor
-
-    def __len__(self) -> int:
-        return len(self.sample)
 
     @property
     def owner(self) -> Tensor:
@@ -47,18 +41,20 @@ class PerturbationBatch:
         numbers = torch.arange(len(self), device=self.ptr.device)
         return torch.repeat_interleave(numbers, sizes, output_size=len(self.gene))
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> PerturbationBatch:
-        """The batch on another device."""
-        moved = {f.name: getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)}
-        return PerturbationBatch(**moved)
+    def narrow(self, start: int, stop: int) -> PerturbationBatch:
+        """Sets ``start`` to ``stop``; all but the pointer are views."""
+        first, last = int(self.ptr[start]), int(self.ptr[stop])
+        return PerturbationBatch(
+            self.target[start:stop],
+            self.sample[start:stop],
+            self.gene[first:last],
+            self.ptr[start : stop + 1] - first,
+            self.kind[first:last],
+            self.level[first:last],
+        )
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes that the batch carries."""
-        return sum(getattr(self, f.name).nbytes for f in fields(self))
 
-
-class PerturbationSets(torch.utils.data.Dataset):
+class PerturbationSets:
     """All samples of a screen packed into tensors once; indexing with a tensor slices out a batch.
 
     Args:
@@ -80,33 +76,36 @@ class PerturbationSets(torch.utils.data.Dataset):
         self.kind = torch.from_numpy(screen.kind.astype(np.int64))
         self.level = torch.from_numpy(level.astype(np.float32))
         self.ptr = torch.from_numpy(screen.ptr.astype(np.int64))
+        self.sizes = torch.from_numpy(screen.sizes.astype(np.int64))
         self.target = torch.from_numpy(screen.target.astype(np.float32))
-        sizes = screen.sizes
-        self.set_size = int(sizes[0]) if len(sizes) and (sizes == sizes[0]).all() else None
 
     def __len__(self) -> int:
         return len(self.target)
 
     def __getitem__(self, index: Tensor) -> PerturbationBatch:
-        if self.set_size is not None:  # sets of one size need no search for their members
-            ptr = torch.arange(0, self.set_size * (len(index) + 1), self.set_size)
-            member = (index[:, None] * self.set_size + torch.arange(self.set_size)).view(-1)
-        else:
-            start = self.ptr[index]
-            sizes = self.ptr[index + 1] - start
-            ptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
-            member = torch.arange(int(ptr[-1])) + torch.repeat_interleave(start - ptr[:-1], sizes)
+        # index_select is several times faster on one dimension than indexing with brackets.
+        start = self.ptr.index_select(0, index)
+        sizes = self.sizes.index_select(0, index)
+        ptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+        total = int(ptr[-1])
+        member = torch.repeat_interleave(start - ptr[:-1], sizes, output_size=total).add_(torch.arange(total))
         return PerturbationBatch(
-            self.gene[member], ptr, self.kind[member], self.level[member], self.target[index], index
+            self.target.index_select(0, index),
+            index,
+            self.gene.index_select(0, member),
+            ptr,
+            self.kind.index_select(0, member),
+            self.level.index_select(0, member),
         )
 
     def shuffled(self, index: Tensor, generator: torch.Generator) -> PerturbationSets:
         """The same samples and targets, but those at ``index`` exchange their perturbations at random."""
         order = torch.arange(len(self))
         order[index] = index[torch.randperm(len(index), generator=generator)]
-        batch = self[order]
+        batch = self[order]  # a batch of all samples, whose perturbations the twin takes over
         twin = copy.copy(self)
         twin.gene, twin.kind, twin.level, twin.ptr = batch.gene, batch.kind, batch.level, batch.ptr
+        twin.sizes = batch.ptr.diff()
         return twin
 
 
@@ -160,7 +159,7 @@ class PerturbationDataModule(RecordDataModule):
         table.insert(2, "kinds", ["|".join(kinds[a:b]) for a, b in pairs])
         return table
 
-    def ablations(self, index: Tensor, generator: torch.Generator) -> dict[str, torch.utils.data.Dataset]:
+    def ablations(self, index: Tensor, generator: torch.Generator) -> dict[str, Packed]:
         """The perturbations shuffled among the samples: a model that reads them must lose."""
         packed = self.packed
         assert isinstance(packed, PerturbationSets)

@@ -1,0 +1,38 @@
+"""``make bench``: every measured target beside its figure; leaves with 1 when one is missed.
+
+Ratios are taken within one run on one machine. Options: ``--only loader`` runs one bench.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import dango
+import loader
+from rich.console import Console
+from rich.table import Table
+from target import Target
+
+BENCHES = {"loader": loader.run, "dango": dango.run}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=sorted(BENCHES), help="run one bench")
+    only = parser.parse_args().only
+    targets: list[Target] = []
+    for name, bench in BENCHES.items():
+        if only in (None, name):
+            targets += bench()
+    table = Table(title="targets", title_justify="left")
+    for column in ("what", "figure", "target", ""):
+        table.add_column(column)
+    for target in targets:
+        table.add_row(target.what, target.figure, target.wanted, "[green]met" if target.met else "[red]missed")
+    Console(width=150).print(table)
+    return int(not all(target.met for target in targets))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from torchcell.data.errors import InputError
+from torchcell.data.response import Response
+from torchcell.data.simulate_response import SimulatedResponse, simulate_response
+
+LEVEL3 = "l1000/l1000_level3_treated_control.h5ad"
+
+
+@pytest.fixture(scope="module")
+def simulated() -> SimulatedResponse:
+    return simulate_response()
+
+
+@pytest.fixture
+def response(simulated: SimulatedResponse) -> Response:
+    return simulated.response
+
+
+def changed(values: np.ndarray, at: object, value: object) -> np.ndarray:
+    values = values.copy()
+    values[at] = value
+    return values
+
+
+@pytest.mark.parametrize(
+    ("part", "at", "value", "what"),
+    [
+        ("treated", (2, 5), np.nan, "treated expression that is not finite"),
+        ("control", (2, 0), np.inf, "control expression that is not finite"),
+        ("dose_value", 2, -666.0, "a negative dose"),
+        ("dose_value", 2, np.nan, "no dose"),
+        ("time", 2, np.nan, "no time"),
+        ("drug", 2, "", "no drug"),
+        ("cell_line", 2, "", "no cell_line"),
+    ],
+)
+def test_a_bad_value_is_refused_and_its_sample_named(
+    response: Response, part: str, at: object, value: object, what: str
+) -> None:
+    bad = replace(response, **{part: changed(getattr(response, part), at, value)})
+    with pytest.raises(InputError, match=what) as caught:
+        bad.validate()
+    assert "1 sample(s)" in str(caught.value)
+    assert str(response.sample_id[2]) in str(caught.value)
+
+
+def test_repeated_names_and_wrong_shapes_are_refused(response: Response) -> None:
+    ids = changed(response.sample_id, 1, response.sample_id[0])
+    with pytest.raises(InputError, match="sample ids used twice"):
+        replace(response, sample_id=ids).validate()
+    with pytest.raises(InputError, match=r"genes used twice: .G0001"):
+        replace(response, genes=changed(response.genes, 3, "G0001")).validate()
+    with pytest.raises(InputError, match=r"control has shape \(144, 29\), expected \(144, 30\)"):
+        replace(response, control=response.control[:, 1:]).validate()
+    with pytest.raises(InputError, match="smiles has shape"):
+        replace(response, smiles=response.smiles[1:]).validate()  # type: ignore[index]
+
+
+def test_subset_takes_rows_in_the_given_order_and_keeps_the_genes(response: Response) -> None:
+    index = np.array([7, 3, 100])
+    part = response.subset(index).validate()
+    assert part.sample_id.tolist() == response.sample_id[index].tolist()
+    np.testing.assert_array_equal(part.target, response.treated[index])
+    np.testing.assert_array_equal(part.control, response.control[index])
+    assert part.smiles is not None
+    assert response.smiles is not None
+    assert part.smiles.tolist() == response.smiles[index].tolist()
+    assert part.phenotype_names == tuple(response.genes)
+    mask = response.cell_line == "LINE2"
+    assert set(response.subset(mask).cell_line) == {"LINE2"}
+    assert len(response.subset(mask)) == mask.sum()
+
+
+@pytest.mark.parametrize("with_smiles", [True, False])
+def test_h5ad_round_trip_keeps_every_value(response: Response, tmp_path: Path, with_smiles: bool) -> None:
+    import anndata
+
+    if not with_smiles:
+        response = replace(response, smiles=None)
+    response.to_anndata().write_h5ad(tmp_path / "response.h5ad")
+    back = Response.from_anndata(anndata.read_h5ad(tmp_path / "response.h5ad"), name=response.name).validate()
+    for name, value in vars(response).items():
+        np.testing.assert_array_equal(getattr(back, name), value, err_msg=name)
+
+
+def test_the_column_map_renames_and_a_missing_column_is_named_with_its_neighbours(response: Response) -> None:
+    adata = response.to_anndata()
+    adata.obs = adata.obs.rename(columns={"dose_value": "dose_um"})
+    back = Response.from_anndata(adata, {"dose_value": "dose_um"})
+    np.testing.assert_array_equal(back.dose_value, response.dose_value)
+    with pytest.raises(InputError, match=r"no column 'dose_value'; the nearest are .'dose_um'"):
+        Response.from_anndata(adata)
+    with pytest.raises(InputError, match=r"no internal column 'dose'; the nearest are .'dose_value'"):
+        Response.from_anndata(adata, {"dose": "dose_um"})
+    with pytest.raises(InputError, match="no layer 'vehicle'"):
+        Response.from_anndata(adata, {"dose_value": "dose_um"}, control_layer="vehicle")
+
+
+def test_the_measured_change_recovers_the_planted_one(simulated: SimulatedResponse) -> None:
+    response = simulated.response
+    change = response.treated - response.control
+    error = change - simulated.effect
+    assert error.std() == pytest.approx(0.15 * np.sqrt(1 + 1 / 16), rel=0.05)
+    high = response.dose_value == 10
+    drugs = np.unique(response.drug)
+    mean = np.stack([change[high & (response.drug == drug)].mean(0) for drug in drugs])
+    nearest = [np.corrcoef(mean[i], simulated.program)[0, 1:].argmax() for i in range(len(drugs))]
+    assert nearest == simulated.mechanism.tolist()
+
+
+def test_the_effect_grows_with_the_dose_and_is_half_at_the_ec50(simulated: SimulatedResponse) -> None:
+    response = simulated.response
+    size = np.abs(simulated.effect).sum(1)
+    by_dose = [size[response.dose_value == np.float32(dose)] for dose in (0.1, 1.0, 10.0)]
+    assert (by_dose[0] < by_dose[1]).all()
+    assert (by_dose[1] < by_dose[2]).all()
+    at = simulate_response(n_drugs=1, n_lines=1, doses=(float(simulated.ec50[0]),))
+    full = at.sensitivity[0, 0] * at.program[0]
+    np.testing.assert_allclose(at.effect[0], 0.5 * full, rtol=1e-5)
+
+
+def test_samples_of_a_plate_share_its_control(simulated: SimulatedResponse) -> None:
+    response = simulated.response
+    for plate in np.unique(response.plate):
+        assert len(np.unique(response.control[response.plate == plate], axis=0)) == 1
+    assert len(np.unique(response.control, axis=0)) == 6
+
+
+@pytest.mark.mirror
+def test_the_level_3_set_reads_with_a_column_map_and_its_unknown_doses_are_named(mirror: Path) -> None:
+    import anndata
+
+    columns = {
+        "perturbation": "pert_iname", "cell_line": "cell_id", "dose_value": "dose_um", "time": "time_h",
+    }  # fmt: skip
+    record = Response.from_anndata(anndata.read_h5ad(mirror / LEVEL3), columns)
+    assert record.treated.shape == (1461, 978)
+    assert record.smiles is not None
+    assert (record.smiles != "").sum() == 1455
+    assert len(np.unique(record.smiles[record.smiles != ""])) == 471
+    lines, counts = np.unique(record.cell_line, return_counts=True)
+    assert dict(zip(lines, counts, strict=True))["A375"] == 705
+    assert len(np.unique(record.plate)) == 104
+    with pytest.raises(InputError, match=r"100 sample\(s\) with no dose in µM: 'TranSiGen:0'"):
+        record.validate()
+    assert len(record.subset(np.isfinite(record.dose_value)).validate()) == 1361

@@ -1,0 +1,111 @@
+"""``Batch``: tensors with a row a sample; and the loader that slices batches out of packed tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor
+
+CHUNK = 16_384
+"""Samples that are gathered at once, their batches then being views; more would leave the processor's cache."""
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """B samples; a subclass adds its inputs as further tensors, and nothing that all samples share.
+
+    Attributes:
+        target: Measured values in their own units, float32 [B, T]; NaN is missing.
+        sample: Positions in the datamodule's sample ids, int64 [B].
+    """
+
+    target: Tensor
+    sample: Tensor
+
+    def __len__(self) -> int:
+        return len(self.sample)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """The batch on another device."""
+        return type(self)(**{f.name: getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)})
+
+    def narrow(self, start: int, stop: int) -> Self:
+        """Samples ``start`` to ``stop`` as views; a batch whose tensors are not a row a sample overrides it."""
+        return type(self)(**{f.name: getattr(self, f.name)[start:stop] for f in fields(self)})
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the batch carries."""
+        return sum(getattr(self, f.name).nbytes for f in fields(self))
+
+
+class Packed(Protocol):
+    """All samples of a record as tensors: indexing with an int64 tensor gathers a batch."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Tensor) -> Any: ...
+
+
+class BatchOrder:
+    """Which samples come in which order on this process; a pure function of seed and epoch.
+
+    Each of ``world`` processes gets every ``world``-th sample and as many as any other. Samples that
+    fill up the last round come twice; evaluation drops them by their number.
+
+    Args:
+        index: Samples to draw from, int64 [n].
+        shuffle: Whether to permute anew each epoch.
+        seed: Of the permutation.
+        rank: This process.
+        world: Number of processes.
+    """
+
+    def __init__(self, index: Tensor, shuffle: bool, seed: int = 0, rank: int = 0, world: int = 1) -> None:
+        self.index, self.shuffle, self.seed, self.rank, self.world = index, shuffle, seed, rank, world
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.index) // self.world)
+
+    def draw(self) -> Tensor:
+        """This process's samples of the epoch, int64 [len(self)]."""
+        index = self.index
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+            index = index[torch.randperm(len(index), generator=generator)]
+        if self.world > 1:
+            padded = torch.arange(len(self) * self.world) % len(index)
+            index = index[padded[self.rank :: self.world]]
+        return index
+
+
+class PackedLoader:
+    """Batches of packed samples: a stretch of the order is gathered at once, its batches are views of it.
+
+    Args:
+        packed: All samples.
+        order: Which of them, in what order.
+        batch_size: Samples a batch; the last may be smaller.
+    """
+
+    def __init__(self, packed: Packed, order: BatchOrder, batch_size: int) -> None:
+        self.packed, self.batch_size = packed, batch_size
+        # The trainer looks for ``set_epoch`` under the first name and expects to find the second beside it.
+        self.sampler, self.batch_sampler = order, None
+
+    def __len__(self) -> int:
+        return -(-len(self.sampler) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Any]:
+        for chunk in self.sampler.draw().split(self.batch_size * max(1, CHUNK // self.batch_size)):
+            gathered = self.packed[chunk]
+            for start in range(0, len(chunk), self.batch_size):
+                yield gathered.narrow(start, min(start + self.batch_size, len(chunk)))

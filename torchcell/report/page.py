@@ -1,0 +1,158 @@
+"""``report.html``: one self-contained page, the verdict in its first line, every figure inside."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from torchcell.metrics.evaluate import Evaluation
+from torchcell.metrics.results import Results
+from torchcell.report.layout import blocks
+from torchcell.report.sections import Section, default_sections, glossary
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Section", "write_report"]
+
+DPI = 160
+_APART = ("lost", "units", "notes", "name")
+"""Entries of ``info`` that have a place of their own."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """A section with its figure as base64 PNG and its table as cells."""
+
+    title: str
+    text: str
+    caption: str
+    image: str
+    heads: list[str]
+    rows: list[list[str]]
+
+
+def write_report(
+    folder: Path,
+    *,
+    evaluation: Evaluation,
+    results: Results,
+    history: pd.DataFrame | None,
+    info: Mapping[str, Any],
+    guards: Mapping[str, Any],
+    sections: Sequence[Section] = (),
+) -> list[Path]:
+    """Write ``report.html`` and ``figures/*.png`` into the run's folder.
+
+    Args:
+        folder: The run's folder.
+        evaluation: Table and verdict.
+        results: What was scored.
+        history: One row per epoch, if anything was trained.
+        info: What to tell of the run, e.g. ``name``, ``split``, ``split_hash``, ``git_commit``, ``seconds``,
+            ``epochs``, ``group`` (what a unit is), ``units`` (unit by output), ``lost`` (what was left out, counted),
+            ``notes`` (sentences). Any further entry is listed as it is.
+        guards: As in ``metrics.json``.
+        sections: What the model adds, shown after the default sections.
+
+    Returns:
+        The files written, the page first.
+    """
+    from torchcell.data.cache import atomic_write
+
+    every = [*default_sections(evaluation, results, history, info, guards), *sections]
+    shown, files = [], []
+    for section in every:
+        image = b""
+        if section.figure is not None:
+            image = _png(section.figure)
+            path = folder / "figures" / f"{section.slug}.png"
+            with atomic_write(path) as temporary:
+                temporary.write_bytes(image)
+            files.append(path)
+        shown.append(_show(section, image))
+    page = folder / "report.html"
+    with atomic_write(page) as temporary:
+        temporary.write_text(render(evaluation, results, info, shown), encoding="utf-8")
+    return [page, *files]
+
+
+def render(evaluation: Evaluation, results: Results, info: Mapping[str, Any], shown: Sequence[_Shown]) -> str:
+    """The page as text; every value is escaped."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("torchcell.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    verdict = evaluation.verdict
+    tone = "bad" if verdict.collapsed else "open" if not verdict.given else "good" if verdict.beaten else "bad"
+    notes = [str(note) for note in info.get("notes", ())]
+    return environment.get_template("template.html.j2").render(
+        name=str(info.get("name", results.model)),
+        model=results.model,
+        verdict=verdict,
+        tone=tone,
+        part=results.part,
+        n_samples=len(results),
+        n_units=len(set(results.group)),
+        unit=str(info.get("group") or "unit"),
+        blocks=blocks(evaluation, results),
+        sections=shown,
+        facts=_facts(info),
+        notes=notes,
+        glossary=glossary(results),
+    )
+
+
+def _facts(info: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and value of what the run is, nested entries flattened."""
+    rows: list[tuple[str, str]] = []
+    for key, value in info.items():
+        title = key.replace("_", " ")
+        if key in _APART or value is None:
+            continue
+        if isinstance(value, Mapping):
+            rows.append((title, ", ".join(f"{inner} {_say(entry)}" for inner, entry in value.items())))
+        else:
+            rows.append((title, _say(value)))
+    units = info.get("units")
+    if units:
+        said = ", ".join(f"{k}: {v}" for k, v in units.items()) if isinstance(units, Mapping) else str(units)
+        rows.append(("units", said))
+    return rows
+
+
+def _say(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_say, value))
+    return str(value)
+
+
+def _show(section: Section, image: bytes) -> _Shown:
+    table = section.table if section.table is not None else pd.DataFrame()
+    return _Shown(
+        section.title,
+        section.text,
+        section.caption,
+        base64.b64encode(image).decode(),
+        [str(name) for name in table.columns],
+        [["" if pd.isna(value) else _say(value) for value in row] for row in table.astype(object).to_numpy().tolist()],
+    )
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, facecolor="white")
+    return buffer.getvalue()

@@ -1,0 +1,195 @@
+"""What the page says, section by section: figures and tables with the sentence that a reader needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from torchcell.metrics.evaluate import Evaluation
+from torchcell.metrics.registry import profile
+from torchcell.metrics.results import Results
+from torchcell.report.layout import best_baseline, number
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST_OUTPUTS = 4
+"""Outputs that get figures of their own; the table has all."""
+
+
+@dataclass(frozen=True, eq=False)
+class Section:
+    """One part of the page.
+
+    Attributes:
+        title: Heading.
+        text: A sentence or two; plain text.
+        figure: Drawn below the text; saved as ``figures/<name>.png``.
+        table: Shown below the figure, without its index.
+        name: Of the figure's file; made from the title by default.
+        caption: What the figure shows, also read aloud in its place.
+    """
+
+    title: str
+    text: str = ""
+    figure: Figure | None = None
+    table: pd.DataFrame | None = None
+    name: str = ""
+    caption: str = ""
+
+    @property
+    def slug(self) -> str:
+        """The name of the figure's file."""
+        plain = "".join(c if c.isalnum() else "_" for c in (self.name or self.title).lower())
+        return "_".join(part for part in plain.split("_") if part)
+
+
+def default_sections(
+    evaluation: Evaluation,
+    results: Results,
+    history: pd.DataFrame | None,
+    info: Mapping[str, Any],
+    guards: Mapping[str, Any],
+) -> list[Section]:
+    """The sections of every report, in order; what can't be drawn says why."""
+    return [
+        _comparison(evaluation, results),
+        *_predictions(evaluation, results, info),
+        *_training(history),
+        _guards(guards),
+        _left_out(info),
+    ]
+
+
+def _comparison(evaluation: Evaluation, results: Results) -> Section:
+    from torchcell.report.forest import forest
+
+    rows = [
+        {
+            "metric": row.metric,
+            "best baseline": row.baseline or "none is defined",
+            "difference": "undefined" if np.isnan(row.difference) else number(row.difference),
+            "95 % interval": "" if np.isnan(row.low) else f"{number(row.low)} to {number(row.high)}",
+            "samples": f"{row.n_samples:,}",
+            "outcome": row.outcome,
+        }
+        for row in evaluation.verdict.per_metric
+    ]
+    return Section(
+        "Against the best baseline",
+        f"{results.model} minus the best baseline on the samples both cover, with the same resamples of units. A "
+        "metric counts as beaten when the interval lies on the better side of 0.",
+        forest(evaluation, results),
+        pd.DataFrame(rows),
+        "forest",
+        "Value and 95 % interval of every system; the dotted line is no skill.",
+    )
+
+
+def _predictions(evaluation: Evaluation, results: Results, info: Mapping[str, Any]) -> list[Section]:
+    from torchcell.report.plots import predicted_against_measured, ranking_curves, residuals_by_set_size
+
+    other = best_baseline(evaluation, results)
+    systems = [results.model] if other is None else [results.model, other]
+    units = info.get("units") if isinstance(info.get("units"), Mapping) else None
+    shown = 1 if results.task == "expression" else min(len(results.outputs), MOST_OUTPUTS)
+    found: list[Section] = []
+    for t in range(shown):
+        tail = f": {results.outputs[t]}" if shown > 1 else ""
+        mark = f"_{results.outputs[t]}" if shown > 1 else ""
+        if results.task == "binary":
+            figure = ranking_curves(results, systems, t)
+            text = "" if figure is not None else "Not drawn: the measured labels hold one class only."
+            caption = "ROC and precision-recall curves; other systems in grey, no skill dashed."
+            found.append(Section(f"Ranking{tail}", text, figure, None, f"ranking{mark}", caption))
+            continue
+        figure = predicted_against_measured(results, systems, t, units)
+        text = "" if figure is not None else "Not drawn: no measured value has a prediction."
+        caption = f"{' and '.join(systems)}; the dashed line is perfect prediction."
+        found.append(
+            Section(
+                f"Predicted against measured{tail}", text, figure, None, f"predicted_against_measured{mark}", caption
+            )
+        )
+        figure = residuals_by_set_size(results, systems, t, units)
+        text = "" if figure is not None else "Not drawn: the samples are not sets of genes."
+        caption = "Quartiles, whiskers at 5 and 95 %; a box off the dashed line is a bias."
+        found.append(
+            Section(f"Residuals by number of perturbed genes{tail}", text, figure, None, f"residuals{mark}", caption)
+        )
+    if shown < len(results.outputs) and results.task != "expression":
+        text = f"{len(results.outputs) - shown} further outputs are in the table and in predictions.parquet."
+        found.append(Section("Further outputs", text))
+    return found
+
+
+def _training(history: pd.DataFrame | None) -> list[Section]:
+    from torchcell.report.curves import learning_curves, loss_shares
+
+    curves = None if history is None or history.empty else learning_curves(history)
+    shares = None if history is None or history.empty else loss_shares(history)
+    untrained = "Not drawn: nothing was trained in this run."
+    return [
+        Section(
+            "Learning curves",
+            "" if curves is not None else untrained,
+            curves,
+            None,
+            "learning_curves",
+            "Loss and validation metric by epoch; the dotted line marks the best epoch.",
+        ),
+        Section(
+            "Shares of the loss",
+            "" if shares is not None else ("Not drawn: the loss has one term." if curves is not None else untrained),
+            shares,
+            None,
+            "loss_shares",
+            "Each term's share of the total; a term beyond a dotted line (90 %) rules the objective.",
+        ),
+    ]
+
+
+def _guards(guards: Mapping[str, Any]) -> Section:
+    rows = [row for name, value in guards.items() for row in guard_rows(name, value)]
+    text = "Checks that a good score is not an accident of the set-up." if rows else "No guard was run."
+    return Section("Guards", text, table=pd.DataFrame(rows, columns=["guard", "finding", "status"]) if rows else None)
+
+
+def guard_rows(name: str, value: Any) -> list[dict[str, str]]:
+    """The guard ``name`` as rows of finding and status; forms that nobody knows are shown as they are."""
+    title = name.replace("_", " ")
+    if isinstance(value, Mapping) and "collapsed" in value:
+        parts = [("samples", value.get("over_samples")), ("outputs", value.get("over_outputs"))]
+        said = "; ".join(f"{number(v)} of the data's sd over {over}" for over, v in parts if v is not None)
+        dead = ", ".join(map(str, value.get("collapsed_outputs", [])[:5]))
+        status = f"COLLAPSED {dead}".strip() if value["collapsed"] else "ok"
+        return [{"guard": title, "finding": said or "undefined", "status": status}]
+    if isinstance(value, Mapping) and {"metric", "value", "shuffled"} <= set(value):
+        before, after = (None if value[k] is None else number(value[k]) for k in ("value", "shuffled"))
+        finding = f"{value['metric']} {before or 'undefined'} becomes {after or 'undefined'}"
+        status = {True: "INPUT IGNORED", False: "ok", None: "can't be said"}[value.get("input_ignored")]
+        return [{"guard": title, "finding": finding, "status": status}]
+    if name == "loss_share_warnings":
+        none = [{"guard": title, "finding": "no term above 90 % of the total", "status": "ok"}]
+        return [{"guard": title, "finding": str(one["text"]), "status": "WARNING"} for one in value] or none
+    if isinstance(value, Mapping):
+        return [row for key, inner in value.items() for row in guard_rows(f"{name} {key}", inner)]
+    return [{"guard": title, "finding": number(value) if isinstance(value, float) else str(value), "status": ""}]
+
+
+def _left_out(info: Mapping[str, Any]) -> Section:
+    lost = info.get("lost") or {}
+    rows = [{"what": what, "count": f"{count:,}"} for what, count in lost.items()]
+    text = (
+        "Counted while the raw data was read and mapped." if rows else "Nothing was left out, or nothing was counted."
+    )
+    return Section("What was left out of the data", text, table=pd.DataFrame(rows) if rows else None)
+
+
+def glossary(results: Results) -> list[tuple[str, str]]:
+    """What each metric of the task says."""
+    return [(one.name, one.sentence) for one in profile(results.task)]

@@ -1,0 +1,67 @@
+"""The table of scores on the screen, with the verdict below it."""
+
+from __future__ import annotations
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from torchcell.metrics.evaluate import Evaluation
+from torchcell.metrics.results import Results
+from torchcell.report.layout import Block, Cell, Row, blocks
+
+MOST_BLOCKS = 4
+"""Outputs shown on the screen; all are in ``metrics.csv``."""
+_STYLE = {"model": "bold cyan", "ceiling": "italic green", "no skill": "dim"}
+
+
+def print_table(evaluation: Evaluation, results: Results, console: Console | None = None) -> None:
+    """Print the scores of every system and the verdict.
+
+    Args:
+        evaluation: The scores.
+        results: What was scored.
+        console: Where to; the terminal by default.
+    """
+    (console or Console()).print(render(evaluation, results))
+
+
+def render(evaluation: Evaluation, results: Results) -> Group:
+    """The tables, a line for the outputs left out, and the verdict."""
+    every = blocks(evaluation, results)
+    parts: list[Table | Text] = [_table(block, results) for block in every[:MOST_BLOCKS]]
+    if len(every) > MOST_BLOCKS:
+        parts.append(Text(f"and {len(every) - MOST_BLOCKS} more outputs in metrics.csv", style="dim"))
+    verdict = evaluation.verdict
+    colour = "red" if verdict.collapsed else "yellow" if not verdict.given else "green" if verdict.beaten else "red"
+    return Group(*parts, Text(f"{results.model}: {verdict.text}", style=f"bold {colour}"))
+
+
+def _table(block: Block, results: Results) -> Table:
+    n_units = len(set(results.group))
+    title = (
+        f"{block.output + ', ' if block.output else ''}{results.part}: {len(results):,} samples in {n_units:,} units"
+    )
+    if block.prevalence is not None:
+        title += f", prevalence {block.prevalence:.3f}"
+    table = Table(title=title, caption="95 % bootstrap intervals over units; best in bold", title_justify="left")
+    table.add_column("system", no_wrap=True)
+    for head in block.heads:
+        table.add_column(head, justify="right")
+    for row in block.rows:
+        table.add_row(_name(row), *(_text(cell) for cell in row.cells), end_section=row.role == "model")
+    return table
+
+
+def _name(row: Row) -> Text:
+    suffix = " (ceiling)" if row.role == "ceiling" else ""
+    return Text(row.system + suffix, style=_STYLE.get(row.role, ""))
+
+
+def _text(cell: Cell) -> Text:
+    if cell.undefined:
+        return Text(cell.text, style="yellow")
+    text = Text(cell.text, style="bold" if cell.best else "")
+    if cell.interval:
+        text.append(f"\n{cell.interval}", style="dim not bold")
+    return text
