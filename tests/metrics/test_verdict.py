@@ -65,7 +65,7 @@ def test_an_undefined_model_counts_as_compared_and_not_beaten(make_results: Make
     silent = replace(results, systems={**results.systems, "net": np.full((400, 1), np.nan)})
     verdict = evaluate(silent, n_boot=20).verdict
     assert {row.outcome for row in verdict.per_metric} == {"undefined"}
-    assert "net has no prediction for 400 measured value(s)" in verdict.text
+    assert "it has no prediction for 400 measured value(s)" in verdict.text
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.005])
@@ -74,7 +74,7 @@ def test_a_collapsed_model_is_called_collapsed(make_results: Make, scale: float)
     flat = 0.3 + scale * results.systems["net"] / results.systems["net"].std()
     verdict = evaluate(replace(results, systems={**results.systems, "net": flat}), n_boot=50).verdict
     assert verdict.collapsed
-    assert verdict.text.startswith("COLLAPSED: net's predictions are nearly constant")
+    assert verdict.text.startswith("COLLAPSED: its predictions are nearly constant")
 
 
 def test_an_unconverged_run_gets_no_verdict_and_is_told_why(make_results: Make) -> None:

@@ -89,7 +89,7 @@ def link_samples(
             the degree alone tells little; ``uniform`` draws from all nodes of the two kinds.
 
     Raises:
-        InputError: An unknown metaedge, or fewer non-edges than asked for.
+        InputError: An unknown metaedge, or more negatives than half of the pairs that are no edge.
     """
     if metaedge not in graph.metaedges:
         hint = near(metaedge, graph.metaedges) or list(graph.metaedges)
@@ -105,23 +105,23 @@ def link_samples(
     else:
         pools = ends
     wanted, n_nodes = negatives_per_positive * len(edges), len(graph.node_id)
+    n_ends = [len(np.unique(pool)) for pool in pools]
+    room = (n_ends[0] * (n_ends[0] - 1) // 2 if either_way else n_ends[0] * n_ends[1]) - len(edges)
+    if wanted > room // 2:  # a draw with rejection is quick only while most pairs are free
+        raise InputError(
+            f"{graph.name}: {wanted} negatives of {metaedge} are asked for, but only {room} pairs of these nodes "
+            "are no edge and at most half of them are drawn; lower negatives_per_positive"
+        )
     rng = np.random.default_rng(seed)
     taken = _keys(ends[0], ends[1], n_nodes, either_way)
     found = np.empty((0, 2), dtype=np.int64)
-    for _ in range(100):
-        if len(found) >= wanted:
-            break
+    while len(found) < wanted:
         drawn = np.stack([rng.choice(pool, 2 * wanted) for pool in pools], axis=1)
         both = np.concatenate([found, drawn[drawn[:, 0] != drawn[:, 1]]])
         keys = _keys(both[:, 0], both[:, 1], n_nodes, either_way)
         _, first = np.unique(keys, return_index=True)
         first = np.sort(first)
         found = both[first[~np.isin(keys[first], taken)]]
-    if len(found) < wanted:
-        raise InputError(
-            f"{graph.name}: {wanted} negatives of {metaedge} are asked for, {len(found)} were found; "
-            "lower negatives_per_positive"
-        )
     source, target = np.concatenate([np.stack(ends, axis=1), found[:wanted]]).T
     return Links(
         name=f"{graph.name}:{metaedge}",

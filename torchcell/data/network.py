@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -42,7 +42,5 @@ class Network:
         bad = ~np.isfinite(self.weight)
         if bad.any():
             edges = [f"{a}-{b}" for a, b in zip(self.source[bad], self.target[bad], strict=True)]
-            raise InputError(
-                f"network {self.name}: {len(edges)} edge(s) without a finite weight: {some(edges)}"
-            )
+            raise InputError(f"network {self.name}: {len(edges)} edge(s) without a finite weight: {some(edges)}")
         return self

@@ -76,17 +76,14 @@ class Screen:
 
     def subset(self, index: np.ndarray) -> Screen:
         """The samples at ``index`` (integers or a mask), in that order; the gene list stays whole."""
-        index = (
-            np.flatnonzero(index) if np.asarray(index).dtype == bool else np.asarray(index, dtype=np.int64)
-        )
+        index = np.flatnonzero(index) if np.asarray(index).dtype == bool else np.asarray(index, dtype=np.int64)
         sizes = self.sizes[index]
         ptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         member = np.arange(ptr[-1]) - np.repeat(ptr[:-1] - self.ptr[:-1][index], sizes)
         pick = {
             f.name: getattr(self, f.name)[index]
             for f in fields(self)
-            if f.name in ("phenotype", "sample_id", "replicates", "truth")
-            and getattr(self, f.name) is not None
+            if f.name in ("phenotype", "sample_id", "replicates", "truth") and getattr(self, f.name) is not None
         }
         return replace(
             self,
@@ -115,9 +112,7 @@ class Screen:
         ids, sizes = self.sample_id, self.sizes
         _refuse(ids[sizes == 0], "an empty gene set", "name at least one gene")
         key = np.unique(self.owner * len(self.genes) + self.gene, return_counts=True)
-        _refuse(
-            ids[key[0][key[1] > 1] // max(len(self.genes), 1)], "a gene named twice", "name each gene once"
-        )
+        _refuse(ids[key[0][key[1] > 1] // max(len(self.genes), 1)], "a gene named twice", "name each gene once")
         _refuse(ids[np.isinf(self.phenotype).any(1)], "an infinite phenotype", "use NaN for a missing value")
         _refuse(ids[np.isnan(self.phenotype).all(1)], "no phenotype at all", "drop the row")
         if self.task == "binary":

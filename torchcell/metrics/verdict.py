@@ -89,11 +89,11 @@ def judge(scored: Sequence[Scored], results: Results, spread: Mapping[str, Any],
     else:
         text = _sentence(rows, beaten, compared)
         if few := [name for name in results.baselines if not any(_comparable(one, name) for one in headline)]:
-            text += f"; not compared, for they predict too few of the samples: {', '.join(few)}"
+            text += f"; not compared, with too few samples covered: {', '.join(few)}"
     if spread["collapsed"]:
-        text = f"COLLAPSED: {results.model}'s predictions are nearly constant{_extent(spread)}; {text}"
+        text = f"COLLAPSED: its predictions are nearly constant{_extent(spread)}; {text}"
     if spread["uncovered"]:
-        text += f"; {results.model} has no prediction for {spread['uncovered']} measured value(s)"
+        text += f"; it has no prediction for {spread['uncovered']:,} measured value(s)"
     return Verdict(text, len(beaten) if given else 0, compared if given else 0, rows, bool(spread["collapsed"]), given)
 
 
@@ -144,4 +144,4 @@ def _sentence(rows: Sequence[Comparison], beaten: Sequence[str], compared: int) 
 
 def _extent(spread: Mapping[str, Any]) -> str:
     value = spread["over_samples"]
-    return "" if value is None else f" (spread {value:.2g} of the data's)"
+    return "" if value is None else f" (spread {value:.2g} of the data's sd)"

@@ -31,13 +31,13 @@ def learning_curves(history: pd.DataFrame) -> Figure | None:
         rows = history[["epoch", name]].dropna()
         axes[0, 1].plot(rows.epoch, rows[name], color=colour, lw=1.8, marker=_marker(rows), ms=3, label=name)
     if "val/score" in history and history["val/score"].notna().any():
-        best = history.loc[history["val/score"].idxmax()]
+        rows = history[["epoch", "val/score"]].dropna()
+        epoch, score = rows.to_numpy(dtype=float)[rows["val/score"].argmax()]
         for one in axes[0]:
-            one.axvline(best.epoch, color=INK, lw=0.9, ls=(0, (1, 2)), zorder=0)
-        text = f"best, epoch {int(best.epoch)}: {best['val/score']:.3f}"
-        axes[0, 1].annotate(text, (best.epoch, 0.03), (-4 if best.epoch > history.epoch.median() else 4, 0),
-                            xycoords=("data", "axes fraction"), textcoords="offset points", fontsize=8, color=INK,
-                            ha="right" if best.epoch > history.epoch.median() else "left")  # fmt: skip
+            one.axvline(epoch, color=INK, lw=0.9, ls=(0, (1, 2)), zorder=0)
+        side, shift = ("right", -4) if epoch > history.epoch.median() else ("left", 4)
+        axes[0, 1].annotate(f"best, epoch {epoch:.0f}: {score:.3f}", (epoch, 0.03), (shift, 0), ha=side, fontsize=8,
+                            xycoords=("data", "axes fraction"), textcoords="offset points", color=INK)  # fmt: skip
     axes[0, 0].set(xlabel="epoch", ylabel="loss")
     axes[0, 1].set(xlabel="epoch", ylabel="validation metric")
     for one in axes[0]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -22,7 +24,7 @@ def forest(evaluation: Evaluation, results: Results) -> Figure | None:
     systems = list(reversed(results.ordered))
     columns = min(len(names), 4)
     rows = -(-len(names) // columns)
-    figure, axes = canvas(2.0 + 2.2 * columns, rows * (0.9 + 0.28 * len(systems)), columns, rows, sharey=True)
+    figure, axes = canvas(1.8 + 1.7 * columns, rows * (0.75 + 0.25 * len(systems)), columns, rows, sharey=True)
     for one, name in zip(axes.flat, names, strict=False):
         rows_of = evaluation.table[evaluation.table.metric == name].set_index("system").loc[systems]
         _panel(one, rows_of, results, name)
@@ -45,7 +47,12 @@ def _panel(one: Axes, rows: pd.DataFrame, results: Results, name: str) -> None:
     numbers = rows[["value", "low", "high", "n_undefined"]].to_numpy(dtype=float)
     for place, (system, (value, start, stop, undefined)) in enumerate(zip(rows.index, numbers, strict=True)):
         kind = role(results, str(system))
-        said = {"transform": one.get_yaxis_transform(), "fontsize": 7, "color": COLOUR[kind], "va": "center"}
+        said: dict[str, Any] = {
+            "transform": one.get_yaxis_transform(),
+            "fontsize": 7,
+            "color": COLOUR[kind],
+            "va": "center",
+        }
         if np.isnan(value):
             one.text(0.02, place, f"undefined ({undefined:,.0f})", style="italic", **said)
         elif value < low:
@@ -63,7 +70,7 @@ def _panel(one: Axes, rows: pd.DataFrame, results: Results, name: str) -> None:
                   loc="left")  # fmt: skip
     one.grid(axis="x", color=RULE, lw=0.5)
     one.set_axisbelow(True)
-    one.locator_params(axis="x", nbins=4)
+    one.locator_params(axis="x", nbins=3)
 
 
 def _scale(rows: pd.DataFrame, model: str, floor: float) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +15,11 @@ from torchcell.metrics.results import Results
 
 @dataclass(frozen=True)
 class Cell:
-    """One value: ``text``, its ``interval`` (empty where it has none), and what it is among its column."""
+    """One value: ``text``, its ``interval`` and a ``note`` (empty where it has none), and what it is in its column."""
 
     text: str
     interval: str = ""
+    note: str = ""
     best: bool = False
     undefined: bool = False
 
@@ -71,7 +73,7 @@ def role(results: Results, system: str) -> str:
 def best_baseline(evaluation: Evaluation, results: Results) -> str | None:
     """The baseline to draw beside the model: the verdict's on the first metric, else the first."""
     named = [row.baseline for row in evaluation.verdict.per_metric if row.baseline is not None]
-    return (named or list(results.baselines) or [None])[0]
+    return next(iter([*named, *results.baselines]), None)
 
 
 def headline_names(results: Results) -> list[str]:
@@ -82,41 +84,59 @@ def headline_names(results: Results) -> list[str]:
     return [f"{output}/{name}" for output in results.outputs for name in names]
 
 
-def number(value: float) -> str:
-    """Three significant places after the point, more for small magnitudes, as in ``0.483`` or ``0.00312``."""
-    if value != 0 and abs(value) < 0.1:
-        return f"{value:.3g}" if abs(value) >= 1e-4 else f"{value:.2e}"
-    return f"{value:.3f}" if abs(value) < 100 else f"{value:,.4g}"
+def digits(values: Iterable[float]) -> int:
+    """Places after the point that give the middle one of ``values`` three significant digits."""
+    sizes = sorted(abs(value) for value in values if np.isfinite(value) and value != 0)
+    if not sizes:
+        return 3
+    return int(np.clip(2 - np.floor(np.log10(sizes[len(sizes) // 2])), 0, 9))
+
+
+def number(value: float, places: int | None = None) -> str:
+    """``value`` with ``places`` after the point, by default three significant digits; never ``-0.000``."""
+    text = f"{value:,.{digits([value]) if places is None else places}f}"
+    return text.removeprefix("-") if float(text.replace(",", "")) == 0 else text
+
+
+def span(low: float, high: float, places: int | None = None) -> str:
+    """An interval, empty where it is undefined."""
+    places = digits([low, high]) if places is None else places
+    return "" if np.isnan(low) else f"[{number(low, places)}, {number(high, places)}]"
 
 
 def _block(table: pd.DataFrame, results: Results, output: str, t: int) -> Block:
     metrics = profile(results.task)
     names = [f"{output}/{one.name}" if output else one.name for one in metrics]
-    rivals = [results.model, *results.baselines]
-    best = {}
-    for name, one in zip(names, metrics, strict=True):
-        values = table.value.reindex([(system, name) for system in rivals])
-        best[name] = values.max() if one.higher_is_better else values.min()
+    columns = [_column(table, results, *pair) for pair in zip(names, metrics, strict=True)]
     rows = [
-        Row(
-            system,
-            role(results, system),
-            tuple(_cell(table.loc[(system, name)], best[name], system in rivals) for name in names),
-        )
-        for system in results.ordered
+        Row(system, role(results, system), tuple(column[place] for column in columns))
+        for place, system in enumerate(results.ordered)
     ]
     truth = np.asarray(results.measured, dtype=np.float64)[:, t]
     floor = [one.no_skill_value(truth) for one in metrics]
-    rows.append(Row("no skill", "no skill", tuple(Cell("" if np.isnan(v) else number(v)) for v in floor)))
+    places = [digits(table.value.xs(name, level="metric")) for name in names]
+    cells = ("" if np.isnan(v) else number(v, d) for v, d in zip(floor, places, strict=True))
+    rows.append(Row("no skill", "no skill", tuple(map(Cell, cells))))
     prevalence = float(np.nanmean(truth)) if results.task == "binary" else None
     return Block(output, metrics, tuple(rows), prevalence)
 
 
-def _cell(row: pd.Series, best: float, ranked: bool) -> Cell:
-    if np.isnan(row.value):
-        return Cell(f"undefined ({int(row.n_undefined):,})", undefined=True)
-    text = number(row.value)
-    if row.n_undefined:
-        text += f" ({int(row.n_undefined):,} undefined)"
-    interval = "" if np.isnan(row.low) else f"{number(row.low)} to {number(row.high)}"
-    return Cell(text, interval, best=bool(ranked and row.value == best))
+def _column(table: pd.DataFrame, results: Results, name: str, measure: Metric) -> list[Cell]:
+    """The cells of one metric; best is among model and baselines that cover every sample."""
+    kept = table.xs(name, level="metric").loc[list(results.ordered), ["value", "low", "high", "n_undefined"]]
+    places, numbers = digits(kept.value), kept.to_numpy(dtype=float)
+    ranked = [
+        value
+        for system, (value, _, _, undefined) in zip(kept.index, numbers, strict=True)
+        if system != results.ceiling and not undefined
+    ]
+    best = (max if measure.higher_is_better else min)(ranked, default=np.nan)
+    cells = []
+    for system, (value, low, high, undefined) in zip(kept.index, numbers, strict=True):
+        if np.isnan(value):
+            cells.append(Cell(f"undefined ({undefined:,.0f})", undefined=True))
+            continue
+        is_best = bool(system != results.ceiling and not undefined and value == best)
+        note = f"{undefined:,.0f} undefined" if undefined else ""
+        cells.append(Cell(number(value, places), span(low, high, places), note, is_best))
+    return cells

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Section", "write_report"]
 
 DPI = 160
+PIXELS_PER_INCH = 108
+"""On the page, so that letters are of one size in all figures."""
 _APART = ("lost", "units", "notes", "name")
 """Entries of ``info`` that have a place of their own."""
 
@@ -34,6 +36,7 @@ class _Shown:
     text: str
     caption: str
     image: str
+    width: int
     heads: list[str]
     rows: list[list[str]]
 
@@ -147,6 +150,7 @@ def _show(section: Section, image: bytes) -> _Shown:
         section.text,
         section.caption,
         base64.b64encode(image).decode(),
+        0 if section.figure is None else round(section.figure.get_figwidth() * PIXELS_PER_INCH),
         [str(name) for name in table.columns],
         [["" if pd.isna(value) else _say(value) for value in row] for row in table.astype(object).to_numpy().tolist()],
     )

@@ -24,10 +24,12 @@ SCATTER_UP_TO = 1500
 MOST_SIZES = 6
 
 
-def canvas(width: float, height: float, columns: int = 1, rows: int = 1, **options: bool) -> tuple[Figure, np.ndarray]:
+def canvas(
+    width: float, height: float, columns: int = 1, rows: int = 1, sharex: bool = False, sharey: bool = False
+) -> tuple[Figure, np.ndarray]:
     """A figure in inches with a grid of plain axes [rows, columns]."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey)
     for one in axes.flat:
         plain(one)
     return figure, axes
@@ -40,8 +42,8 @@ def plain(axes: Axes) -> None:
     axes.tick_params(colors=INK, labelsize=8, length=3, color=RULE)
     for label in (axes.xaxis.label, axes.yaxis.label, axes.title):
         label.set_color(INK)
-    axes.xaxis.label.set_size(9)
-    axes.yaxis.label.set_size(9)
+    axes.xaxis.label.set_fontsize(9)
+    axes.yaxis.label.set_fontsize(9)
 
 
 def with_unit(name: str, units: Mapping[str, str] | None) -> str:
@@ -88,7 +90,7 @@ def predicted_against_measured(
             extent = (x_low, x_high, y_low, y_high)
             density = one.hexbin(x, y, gridsize=55, extent=extent, bins="log", mincnt=1, cmap=shades, linewidths=0)
             bar = figure.colorbar(density, ax=one, shrink=0.6, pad=0.02)
-            bar.outline.set_visible(False)  # type: ignore[operator]
+            bar.outline.set_visible(False)
             bar.ax.tick_params(labelsize=7, length=2)
             bar.set_label("values per cell", size=8)
         else:
@@ -151,9 +153,7 @@ def ranking_curves(results: Results, systems: list[str], output: int = 0) -> Fig
     figure, axes = canvas(8.4, 4.0, 2)
     prevalence = np.nanmean(truth)
     axes[0, 0].plot([0, 1], [0, 1], color=INK, lw=0.9, ls=(0, (4, 3)))
-    axes[0, 1].axhline(prevalence, color=INK, lw=0.9, ls=(0, (4, 3)))
-    axes[0, 1].annotate(f"prevalence {prevalence:.3f}", (0.98, prevalence), (0, 3), ha="right", fontsize=8,
-                        textcoords="offset points", color=INK)  # fmt: skip
+    axes[0, 1].axhline(prevalence, color=INK, lw=0.9, ls=(0, (4, 3)), label=f"prevalence {prevalence:.3f}")
     colours = dict(zip(systems, (BLUE, ORANGE), strict=False))
     for system in sorted(results.ordered, key=lambda name: name in colours):
         score = np.asarray(results.systems[system], dtype=np.float64)[:, output]
@@ -170,6 +170,7 @@ def ranking_curves(results: Results, systems: list[str], output: int = 0) -> Fig
     axes[0, 0].set(xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1.01))
     axes[0, 1].set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.01))
     axes[0, 0].legend(frameon=False, fontsize=8, loc="lower right")
+    axes[0, 1].legend(frameon=False, fontsize=8, loc="upper right")
     return figure
 
 

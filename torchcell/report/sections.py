@@ -12,7 +12,7 @@ import pandas as pd
 from torchcell.metrics.evaluate import Evaluation
 from torchcell.metrics.registry import profile
 from torchcell.metrics.results import Results
-from torchcell.report.layout import best_baseline, number
+from torchcell.report.layout import best_baseline, number, span
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,7 +73,7 @@ def _comparison(evaluation: Evaluation, results: Results) -> Section:
             "metric": row.metric,
             "best baseline": row.baseline or "none is defined",
             "difference": "undefined" if np.isnan(row.difference) else number(row.difference),
-            "95 % interval": "" if np.isnan(row.low) else f"{number(row.low)} to {number(row.high)}",
+            "95 % interval": span(row.low, row.high),
             "samples": f"{row.n_samples:,}",
             "outcome": row.outcome,
         }

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from torchcell.metrics.evaluate import Evaluation
+from torchcell.metrics.registry import HEADLINE
 from torchcell.metrics.results import Results
 from torchcell.report.layout import Block, Cell, Row, blocks
 
@@ -23,13 +24,14 @@ def print_table(evaluation: Evaluation, results: Results, console: Console | Non
         results: What was scored.
         console: Where to; the terminal by default.
     """
-    (console or Console()).print(render(evaluation, results))
+    console = console or Console()
+    console.print(render(evaluation, results, console.width))
 
 
-def render(evaluation: Evaluation, results: Results) -> Group:
-    """The tables, a line for the outputs left out, and the verdict."""
+def render(evaluation: Evaluation, results: Results, width: int = 160) -> Group:
+    """The tables, a line for the outputs left out, and the verdict; a narrow screen gets the headline metrics."""
     every = blocks(evaluation, results)
-    parts: list[Table | Text] = [_table(block, results) for block in every[:MOST_BLOCKS]]
+    parts: list[Table | Text] = [_table(block, results, width) for block in every[:MOST_BLOCKS]]
     if len(every) > MOST_BLOCKS:
         parts.append(Text(f"and {len(every) - MOST_BLOCKS} more outputs in metrics.csv", style="dim"))
     verdict = evaluation.verdict
@@ -37,7 +39,7 @@ def render(evaluation: Evaluation, results: Results) -> Group:
     return Group(*parts, Text(f"{results.model}: {verdict.text}", style=f"bold {colour}"))
 
 
-def _table(block: Block, results: Results) -> Table:
+def _table(block: Block, results: Results, width: int) -> Table:
     n_units = len(set(results.group))
     title = (
         f"{block.output + ', ' if block.output else ''}{results.part}: {len(results):,} samples in {n_units:,} units"
@@ -46,10 +48,12 @@ def _table(block: Block, results: Results) -> Table:
         title += f", prevalence {block.prevalence:.3f}"
     table = Table(title=title, caption="95 % bootstrap intervals over units; best in bold", title_justify="left")
     table.add_column("system", no_wrap=True)
-    for head in block.heads:
-        table.add_column(head, justify="right")
+    narrow = width < 40 + 18 * len(block.metrics)
+    shown = [k for k, one in enumerate(block.metrics) if not narrow or one.name in HEADLINE[results.task]]
+    for k in shown:
+        table.add_column(block.heads[k], justify="right")
     for row in block.rows:
-        table.add_row(_name(row), *(_text(cell) for cell in row.cells), end_section=row.role == "model")
+        table.add_row(_name(row), *(_text(row.cells[k]) for k in shown), end_section=row.role == "model")
     return table
 
 
@@ -64,4 +68,6 @@ def _text(cell: Cell) -> Text:
     text = Text(cell.text, style="bold" if cell.best else "")
     if cell.interval:
         text.append(f"\n{cell.interval}", style="dim not bold")
+    if cell.note:
+        text.append(f"\n{cell.note}", style="yellow not bold")
     return text

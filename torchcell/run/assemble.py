@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from typing import Any
 
 import lightning
@@ -15,6 +17,10 @@ from torchcell.datamodules.base import RecordDataModule
 from torchcell.models.base import Model
 from torchcell.run.checkpoint import AtomicCheckpointIO
 from torchcell.run.folder import RunFolder
+
+# What Lightning says of GPUs, of its own products and of its logging interval tells the user nothing.
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", message=".*(treespec|number of training batches|does not have many workers).*")
 
 NOT_TRAINER = ("warmup_steps", "early_stopping")
 """Keys of the trainer's config that belong to the model and the callbacks."""

@@ -1,0 +1,125 @@
+"""One throwaway linear model, and what it needs to read each kind of record; see ``test_record_kinds``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from torchcell.data.cells import CellExpression
+from torchcell.data.links import Links, link_samples
+from torchcell.data.response import Response
+from torchcell.data.simulate import simulate_cells, simulate_knowledge_graph, simulate_response
+from torchcell.datamodules.base import RecordDataModule
+from torchcell.datamodules.batch import Batch
+from torchcell.datamodules.spec import Spec
+from torchcell.models.base import Model
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureBatch(Batch):
+    """Inputs as a matrix [B, F]."""
+
+    x: Tensor
+
+
+class Features:
+    """All samples as one-hot columns of their levels."""
+
+    def __init__(self, columns: dict[str, np.ndarray], levels: dict[str, list[str]], target: np.ndarray) -> None:
+        hot = [columns[name][:, None] == np.array(known)[None, :] for name, known in levels.items()]
+        self.x = torch.from_numpy(np.concatenate(hot, axis=1).astype(np.float32))
+        self.target = torch.from_numpy(np.asarray(target, dtype=np.float32))
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: Tensor) -> FeatureBatch:
+        return FeatureBatch(self.target[index], index, self.x[index])
+
+    def shuffled(self, index: Tensor, generator: torch.Generator) -> Features:
+        twin = object.__new__(Features)
+        twin.target, twin.x = self.target, self.x.clone()
+        twin.x[index] = self.x[index[torch.randperm(len(index), generator=generator)]]
+        return twin
+
+
+@dataclass(frozen=True)
+class Request:
+    """Samples to predict: named columns and no target."""
+
+    sample_id: np.ndarray
+    columns: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.sample_id)
+
+
+def columns_of(record: Any) -> dict[str, np.ndarray]:
+    if isinstance(record, Request):
+        return record.columns
+    if isinstance(record, Response):
+        return {"drug": record.drug, "cell_line": record.cell_line, "dose": record.dose_value.astype(str)}
+    if isinstance(record, CellExpression):
+        return {"perturbation": record.perturbation, **record.covariates}
+    assert isinstance(record, Links)
+    return {"source": record.node_id[record.source_index], "target": record.node_id[record.target_index]}
+
+
+class LinearDataModule(RecordDataModule):
+    """One-hot columns of any record."""
+
+    @staticmethod
+    def pack(record: Any, spec: Spec) -> Features:
+        blank = np.full((len(record), len(spec.outputs)), np.nan)
+        return Features(columns_of(record), spec.extras["levels"], getattr(record, "target", blank))
+
+    @staticmethod
+    def read_request(path: str, spec: Spec) -> Request:
+        table = pd.read_csv(path, dtype=str)
+        names = list(spec.extras["levels"])
+        return Request(table["sample_id"].to_numpy(str), {name: table[name].to_numpy(str) for name in names})
+
+    def extras(self, train: Any) -> dict[str, Any]:
+        return {"levels": {name: np.unique(values).tolist() for name, values in columns_of(train).items()}}
+
+    def ablations(self, index: Tensor, generator: torch.Generator) -> dict[str, Features]:
+        assert isinstance(self.packed, Features)
+        return {"inputs_shuffled": self.packed.shuffled(index, generator)}
+
+    def reference(self, record: Any) -> np.ndarray | None:
+        if isinstance(record, Response):
+            return record.control
+        if isinstance(record, CellExpression):
+            whole = self.record("train")
+            return np.broadcast_to(whole.target[whole.is_control].mean(0), record.target.shape)
+        return None
+
+
+class Linear(Model):
+    """y = W x + b."""
+
+    def __init__(self, spec: Spec, optimizer: Any = None) -> None:
+        super().__init__(spec, optimizer)
+        width = sum(map(len, spec.extras["levels"].values()))
+        self.head = nn.Linear(width, len(spec.outputs))
+
+    def forward(self, batch: FeatureBatch) -> Tensor:
+        return self.center + self.scale * self.head(batch.x)
+
+
+def response() -> Response:
+    return simulate_response(n_replicates=4).response
+
+
+def cells() -> CellExpression:
+    record = simulate_cells(scale="lognorm").cells
+    return replace(record, X=np.asarray(record.target, dtype=np.float32))
+
+
+def links() -> Links:
+    return link_samples(simulate_knowledge_graph().graph, "CbG", negatives_per_positive=2)

@@ -1,0 +1,78 @@
+"""Wrong names on the command line are answered with the nearest right ones, in one line and with status 1."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def call(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False, env={**os.environ, **environment}
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["+experiment=simulated_dnago"], ["simulated_dnago", "simulated_dango"]),
+        (["split=query_disjont"], ["query_disjont", "query_disjoint"]),
+        (["model.dimm=3"], ["model.dimm", "model.dim"]),
+        (["trainer.max_epoch=3"], ["trainer.max_epoch", "trainer.max_epochs"]),
+        (["modle=dango"], ["modle", "model"]),
+    ],
+)
+def test_a_wrong_name_is_answered_with_the_nearest(tmp_path, arguments, words):
+    answer = call("torchcell.train", *arguments, cwd=tmp_path)
+    assert answer.returncode == 1
+    lines = answer.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    named, nearest = lines[0].split("the nearest are")
+    assert words[0] in named or words[0].split(".")[-1] in named
+    assert f"'{words[1]}'" in nearest
+
+
+def test_a_key_of_the_wrong_kind_says_why_before_its_traceback(tmp_path):
+    answer = call("torchcell.train", "trainer.max_epochs=many", cwd=tmp_path)
+    assert answer.returncode == 1
+    first = next(line for line in answer.stderr.splitlines() if line.startswith("error: "))
+    assert "many" in first or "max_epochs" in first
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate", "predict", "collect", "data"])
+def test_help_names_the_verb_and_an_example(tmp_path, verb):
+    answer = call(f"torchcell.{verb}", "--help", cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    assert f"torchcell.{verb}" in answer.stdout
+
+
+def test_help_loads_no_torch(tmp_path):
+    """``--help`` must be quick; what makes it slow is torch, so it must not be imported."""
+    script = "import sys; sys.argv = ['train', '--help']\n"
+    script += "import runpy, atexit; atexit.register(lambda: print('TORCH', 'torch' in sys.modules))\n"
+    script += "runpy.run_module('torchcell.train', run_name='__main__')"
+    answer = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "TORCH False" in answer.stdout, answer.stderr
+
+
+def test_a_missing_checkpoint_is_one_line(tmp_path):
+    answer = call("torchcell.predict", "ckpt=no.ckpt", "perturbations=x.csv", cwd=tmp_path)
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("error: no checkpoint no.ckpt")
+
+
+def test_a_users_own_conf_folder_is_searched(tmp_path):
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    mine = "# @package _global_\nname: mine\nseed: 17\n"
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(mine)
+    answer = call("torchcell.train", "+experiment=mine", "--cfg", "job", cwd=tmp_path)
+    assert "name: mine" in answer.stdout
+    assert "seed: 17" in answer.stdout
