@@ -51,7 +51,6 @@ def train(cfg: DictConfig) -> Trained:
     environment = folder.write_start(cfg)
 
     datamodule = assemble.datamodule(cfg)
-    datamodule.split.save(folder.path / "split.parquet")
     model: Model = instantiate(cfg.model, _partial_=True)(spec=datamodule.spec)
     model.warmup_steps = cfg.trainer.warmup_steps
     model.checkpoint_extra = {checkpoint.KEY: checkpoint.describe(datamodule.spec, cfg)}
@@ -61,11 +60,13 @@ def train(cfg: DictConfig) -> Trained:
     log, logs = loggers.build_loggers(cfg, folder, environment)
     trainer = assemble.trainer(cfg, folder, logs)
     assemble.announce(cfg, folder, datamodule, model)
+    if trainer.is_global_zero:
+        datamodule.split.save(folder.path / "split.parquet")
     trainer.fit(model, datamodule, ckpt_path=folder.resume, weights_only=True)
     seconds = time.perf_counter() - started
 
     checkpoint.load_weights(model, checkpoint.read(folder.best)["state_dict"], folder.best)
-    history = log.frame()
+    history = log.frame() if trainer.is_global_zero else None
     scored = scoring.score(
         trainer,
         model,
@@ -77,7 +78,7 @@ def train(cfg: DictConfig) -> Trained:
         history=history,
         min_delta=cfg.trainer.early_stopping.min_delta,
     )
-    if scored is not None:
+    if scored is not None and history is not None:
         facts: dict[str, Any] = {
             "epochs": len(history),
             "seconds": round(seconds, 1),
@@ -88,7 +89,7 @@ def train(cfg: DictConfig) -> Trained:
         scored = scoring.write(scored, folder.path, info, history, model, facts)
         loggers.log_outcome(logs, scored.evaluation.table, scored.summary, scored.files)
         scoring.say(scored, started)
-    return Trained(folder, model, datamodule, scored, float(history["val/score"].max()))
+    return Trained(folder, model, datamodule, scored, assemble.best_score(trainer))
 
 
 def main(cfg: DictConfig) -> float:

@@ -25,7 +25,7 @@ def run(steps: int = 30) -> list[Target]:
     mirror = Path(__file__).resolve().parents[3] / "shared" / "data"
     os.environ.setdefault("TORCHCELL_MIRROR", str(mirror))
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose("config", ["+experiment=costanzo2010_dango"])
+        cfg = compose("config", ["+experiment=costanzo2010_dango", "baselines=none"])
     data = assemble.datamodule(cfg)
     model = instantiate(cfg.model, _partial_=True)(spec=data.spec)
     optimizer = cfg.model.optimizer and model.optimizer(model.parameter_groups())

@@ -18,12 +18,12 @@ class _SpMM(torch.autograd.Function):
     """A @ X; the gradient is A^T @ g from the stored transpose, so nothing of size E x d is made."""
 
     @staticmethod
-    def forward(ctx, x_ND, forward_csr, backward_csr):  # type: ignore[no-untyped-def]
+    def forward(ctx, x_ND, forward_csr, backward_csr):
         ctx.backward_csr = backward_csr
         return _multiply(forward_csr, x_ND)
 
     @staticmethod
-    def backward(ctx, grad_ND):  # type: ignore[no-untyped-def]
+    def backward(ctx, grad_ND):
         return _multiply(ctx.backward_csr, grad_ND.contiguous()), None, None
 
 

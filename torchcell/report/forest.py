@@ -47,7 +47,9 @@ def _panel(one: Axes, rows: pd.DataFrame, results: Results, name: str) -> None:
     numbers = rows[["value", "low", "high", "n_undefined"]].to_numpy(dtype=float)
     for place, (system, (value, start, stop, undefined)) in enumerate(zip(rows.index, numbers, strict=True)):
         kind = role(results, str(system))
-        said: dict[str, Any] = {
+        # White behind the words: the grid and the no-skill line would run through them.
+        said: dict[str, Any] = {"bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.8}}
+        said |= {
             "transform": one.get_yaxis_transform(),
             "fontsize": 7,
             "color": COLOUR[kind],
@@ -66,8 +68,8 @@ def _panel(one: Axes, rows: pd.DataFrame, results: Results, name: str) -> None:
     if not np.isnan(floor) and low <= floor <= high:
         one.axvline(floor, color=INK, lw=0.9, ls=(0, (1, 2)), zorder=0)
     one.set(xlim=(low, high), ylim=(-0.6, len(rows) - 0.4))
-    one.set_title(f"{name} {'(higher is better)' if measure.higher_is_better else '(lower is better)'}", fontsize=8,
-                  loc="left")  # fmt: skip
+    title = f"{short} {'↑' if measure.higher_is_better else '↓'}"
+    one.set_title(f"{output}\n{title}" if output else title, fontsize=9, loc="left")
     one.grid(axis="x", color=RULE, lw=0.5)
     one.set_axisbelow(True)
     one.locator_params(axis="x", nbins=3)

@@ -86,7 +86,7 @@ def _comparison(evaluation: Evaluation, results: Results) -> Section:
         forest(evaluation, results),
         pd.DataFrame(rows),
         "forest",
-        "Value and 95 % interval of every system; the dotted line is no skill.",
+        "Value and 95 % interval of every system, ↑ higher and ↓ lower is better; the dotted line is no skill.",
     )
 
 

@@ -10,6 +10,7 @@ import lightning
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -57,6 +58,13 @@ def trainer(cfg: DictConfig, folder: RunFolder, logs: list[Logger]) -> lightning
     )
 
 
+def best_score(trainer: lightning.Trainer) -> float:
+    """The best validation score of the run so far."""
+    (best,) = (callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint))
+    return float("nan") if best.best_model_score is None else float(best.best_model_score)
+
+
+@rank_zero_only
 def announce(cfg: DictConfig, folder: RunFolder, data: RecordDataModule, model: Model) -> None:
     """Print what is about to run: data, split, graph, model, folder."""
     counts = data.split.counts()

@@ -87,12 +87,13 @@ class RunFolder:
 
     def write_start(self, cfg: DictConfig) -> dict[str, Any]:
         """Write ``config.yaml`` and ``environment.json``; the latter keeps its wandb id when a run goes on."""
-        with atomic_write(self.path / "config.yaml") as temporary:
-            OmegaConf.save(cfg, temporary)
         known = self.path / "environment.json"
         wandb_id = json.loads(known.read_text())["wandb_id"] if known.is_file() else uuid.uuid4().hex[:12]
         environment = environment_facts() | {"wandb_id": wandb_id, "config_hash": config_hash(cfg)}
-        write_json(known, environment)
+        if _rank() == 0:
+            write_json(known, environment)
+            with atomic_write(self.path / "config.yaml") as temporary:
+                OmegaConf.save(cfg, temporary)
         return environment
 
 

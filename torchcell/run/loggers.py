@@ -41,7 +41,9 @@ def wandb_logger(cfg: DictConfig, folder: Path, environment: dict[str, Any]) -> 
         resume="allow",
         offline=offline,
     )
-    logger.experiment.config.update(OmegaConf.to_container(cfg, resolve=True), allow_val_change=True)
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(plain, dict)
+    logger.log_hyperparams({str(name): value for name, value in plain.items()})
     return logger
 
 

@@ -1,0 +1,170 @@
+"""The page: the verdict first, every figure inside, nothing from outside, every value escaped."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from torchcell.metrics.evaluate import evaluate
+from torchcell.metrics.guards import loss_share_warnings, shuffle_drop
+from torchcell.metrics.results import Results
+from torchcell.report.page import Section, write_report
+from torchcell.report.sections import guard_rows
+
+Make = Callable[..., Results]
+INFO = {
+    "name": "costanzo",
+    "split": "query_disjoint, fold 0",
+    "split_hash": "a3f9" * 16,
+    "git_commit": "0123abc",
+    "seconds": 1820.4,
+    "epochs": 10,
+    "lost": {"genes in no network": 1234},
+    "units": {"epsilon": "fitness units"},
+    "group": "query gene",
+}
+
+
+def _write(folder: Path, results: Results, history: pd.DataFrame | None = None, **more) -> tuple[str, list[Path]]:
+    evaluation = evaluate(results, n_boot=30, converged=more.pop("converged", None))
+    guards = more.pop("guards", {"spread": evaluation.spread})
+    info = more.pop("info", INFO)
+    files = write_report(
+        folder, evaluation=evaluation, results=results, history=history, info=info, guards=guards, **more
+    )
+    return files[0].read_text(encoding="utf-8"), files
+
+
+def _text(page: str) -> str:
+    body = page.split("<body>")[1]
+    return unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", body))).strip()
+
+
+def test_the_first_line_is_the_verdict(tmp_path: Path, make_results: Make) -> None:
+    page, _ = _write(tmp_path, make_results())
+    assert _text(page).startswith("Net : beats the best baseline on 4 of 4 metrics")
+
+
+def test_every_figure_is_saved_and_the_same_bytes_are_in_the_page(
+    tmp_path: Path, make_results: Make, history: pd.DataFrame
+) -> None:
+    page, files = _write(tmp_path, make_results(), history)
+    names = {path.name for path in files[1:]}
+    assert names == {
+        "forest.png",
+        "predicted_against_measured.png",
+        "residuals.png",
+        "learning_curves.png",
+        "loss_shares.png",
+    }
+    for path in files[1:]:
+        assert path.parent == tmp_path / "figures"
+        assert base64.b64encode(path.read_bytes()).decode() in page
+        assert path.read_bytes().startswith(b"\x89PNG")
+    assert page.count("<img") == len(names)
+
+
+def test_the_page_asks_for_nothing_from_outside(tmp_path: Path, make_results: Make, history: pd.DataFrame) -> None:
+    page, _ = _write(tmp_path, make_results(), history)
+    assert not re.search(r"https?:|//[a-z]|<link|<script|@import|url\(", re.sub(r"base64,[^\"]*", "", page))
+    assert all(source.startswith("data:image/png;base64,") for source in re.findall(r'src="([^"]*)', page))
+
+
+def test_the_run_and_what_was_left_out_are_told(tmp_path: Path, make_results: Make) -> None:
+    page, _ = _write(tmp_path, make_results())
+    text = _text(page)
+    for expected in ("a3f9" * 16, "0123abc", "1,820.4", "genes in no network 1,234", "epsilon: fitness units"):
+        assert expected in text
+    assert "120 samples in 30 query gene groups" in text
+    assert "undefined (120)" in text
+    assert "twin (ceiling)" in text
+
+
+def test_a_collapsed_model_is_called_so_at_the_top(tmp_path: Path, make_results: Make) -> None:
+    results = make_results()
+    page, _ = _write(tmp_path, replace(results, systems={**results.systems, "Net": np.full((120, 1), 0.2)}))
+    assert _text(page).startswith("COLLAPSED Net")
+    assert re.search(r'class="flag">COLLAPSED', page)
+
+
+def test_an_unconverged_run_is_said_to_have_no_verdict(tmp_path: Path, make_results: Make) -> None:
+    page, _ = _write(tmp_path, make_results(), converged=False)
+    assert "no verdict: not converged" in _text(page)[:60]
+
+
+def test_what_cannot_be_drawn_says_why(tmp_path: Path, make_results: Make) -> None:
+    page, files = _write(tmp_path, make_results(set_size=None))
+    text = _text(page)
+    assert "Not drawn: nothing was trained in this run." in text
+    assert "Not drawn: the samples are not sets of genes." in text
+    assert {path.name for path in files[1:]} == {"forest.png", "predicted_against_measured.png"}
+
+
+def test_a_binary_task_shows_rankings_and_prevalence(tmp_path: Path, make_results: Make) -> None:
+    results = make_results("binary")
+    page, files = _write(tmp_path, results)
+    assert {path.name for path in files[1:]} == {"forest.png", "ranking.png"}
+    assert f"Prevalence {results.measured.mean():.3f}" in _text(page)
+
+
+def test_several_outputs_get_a_table_and_figures_each(tmp_path: Path, make_results: Make) -> None:
+    page, files = _write(tmp_path, make_results(outputs=("fitness", "epsilon")))
+    names = {path.name for path in files}
+    assert {"predicted_against_measured_fitness.png", "predicted_against_measured_epsilon.png"} <= names
+    assert page.count('<table class="scores">') == 2
+
+
+def test_expression_is_drawn_over_all_genes(tmp_path: Path, make_results: Make) -> None:
+    results = make_results("expression", n=20, outputs=tuple(f"g{i}" for i in range(40)), set_size=None)
+    page, files = _write(tmp_path, replace(results, reference=np.zeros((20, 40))))
+    assert "predicted_against_measured.png" in {path.name for path in files}
+    assert "pearson_delta" in page
+
+
+def test_a_model_adds_its_own_section_and_text_is_escaped(tmp_path: Path, make_results: Make) -> None:
+    from matplotlib.figure import Figure
+
+    own = Section(
+        "Channel <weights>", "a & b", Figure(figsize=(1, 1)), pd.DataFrame({"relation": ["<b>x</b>"], "w": [0.25]})
+    )
+    page, files = _write(tmp_path, make_results(), sections=[own], info=INFO | {"name": "<script>alert(1)</script>"})
+    assert files[-1].name == "channel_weights.png"
+    assert "Channel &lt;weights&gt;" in page
+    assert "&lt;b&gt;x&lt;/b&gt;" in page
+    assert "<script" not in page
+
+
+def test_guards_are_told_in_words(history: pd.DataFrame) -> None:
+    ignored = shuffle_drop("pearson", "regression", 0.4, 0.395)
+    assert guard_rows("shuffled_perturbation", ignored)[0]["status"] == "INPUT IGNORED"
+    used = guard_rows("shuffled_perturbation", shuffle_drop("pearson", "regression", 0.4, 0.01))[0]
+    assert (used["finding"], used["status"]) == ("pearson 0.400 becomes 0.0100", "ok")
+    warned = guard_rows("loss_share_warnings", loss_share_warnings(history))
+    assert [row["status"] for row in warned] == ["WARNING"]
+    assert "'graph'" in warned[0]["finding"]
+    assert guard_rows("loss_share_warnings", [])[0]["status"] == "ok"
+    assert guard_rows("usage", {"dead_experts": 2})[0]["finding"] == "2"
+
+
+def test_a_failure_while_writing_leaves_the_old_page(
+    tmp_path: Path, make_results: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write(tmp_path, make_results())
+    before = (tmp_path / "report.html").read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space"):
+        _write(tmp_path, make_results(n=60))
+    assert (tmp_path / "report.html").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir() if "part" in path.name] == []

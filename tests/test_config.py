@@ -1,0 +1,84 @@
+"""Every choice of the config tree composes, and no key stands in it that nothing reads."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from torchcell.run.assemble import NOT_TRAINER
+from torchcell.run.entry import conf_dir
+
+EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
+CHOICES = [
+    f"{group}={path.stem}"
+    for group in ("data", "graph", "split", "model", "baselines", "trainer", "callbacks", "logger", "debug")
+    for path in sorted((conf_dir() / group).glob("*.yaml"))
+]
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose("config", list(overrides))
+
+
+def targets(node: Any, path: str = "") -> list[tuple[str, dict[str, Any]]]:
+    if isinstance(node, list):
+        return [found for i, value in enumerate(node) for found in targets(value, f"{path}[{i}]")]
+    if not isinstance(node, dict):
+        return []
+    own = [(path, node)] if "_target_" in node else []
+    return own + [found for key, value in node.items() for found in targets(value, f"{path}.{key}")]
+
+
+@pytest.mark.parametrize(
+    "overrides", [[f"+experiment={name}"] for name in EXPERIMENTS] + [[one] for one in CHOICES], ids=str
+)
+def test_each_key_is_an_argument_of_what_it_configures(overrides):
+    plain = OmegaConf.to_container(composed(*overrides), resolve=False)
+    for path, node in targets(plain):
+        keys = set(node) - {"_target_", "_partial_", "_convert_"} - (set(NOT_TRAINER) if path == ".trainer" else set())
+        parameters = inspect.signature(get_object(node["_target_"])).parameters
+        if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            continue
+        assert keys <= set(parameters), f"{path}: nothing reads {sorted(keys - set(parameters))}"
+
+
+def test_each_key_outside_the_targets_is_read_somewhere():
+    source = "\n".join(
+        path.read_text() for path in Path(importlib.import_module("torchcell").__file__).parent.rglob("*.py")
+    )
+    cfg = composed()
+    free = [
+        key for key in cfg if key not in ("hydra", "data", "graph", "split", "model", "baselines", "callbacks", "debug")
+    ]
+    names = [f"cfg.{key}" for key in free] + [f"cfg.evaluation.{key}" for key in cfg.evaluation]
+    names += [f"cfg.paths.{key}" for key in cfg.paths] + [f"cfg.trainer.{key}" for key in NOT_TRAINER]
+    for name in names:
+        assert name in source, f"nothing reads {name.removeprefix('cfg.')}"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (conf_dir() / "trainer").glob("*.yaml")))
+def test_every_trainer_has_what_the_contract_names(name):
+    trainer = composed(f"trainer={name}").trainer
+    for key in (
+        "max_epochs",
+        "gradient_clip_val",
+        "early_stopping",
+        "warmup_steps",
+        "precision",
+        "accumulate_grad_batches",
+    ):
+        assert key in trainer, key
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_no_experiment_drops_a_guard(name):
+    guards = {"early_stopping", "finite_loss", "loss_share", "throughput", "progress"}
+    assert guards <= set(composed(f"+experiment={name}").callbacks)

@@ -1,0 +1,232 @@
+"""The whole run: what it leaves behind, that it resumes bit for bit, and that processes don't change scores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import lightning
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from torchcell.data.errors import InputError
+from torchcell.run.entry import conf_dir
+from torchcell.run.folder import config_hash
+from torchcell.splits.split import Split
+from torchcell.train import Trained, train
+
+SMALL = (
+    "data.record.n_genes=120",
+    "data.record.n_sets=500",
+    "data.record.n_queries=16",
+    "data.record.n_arrays=60",
+    "data.batch_size=128",
+    "model.dim=16",
+    "model.heads=1",
+    "model.dropout=0.2",
+    "trainer.max_epochs=3",
+    "trainer.warmup_steps=2",
+    "evaluation.n_boot=50",
+    "baselines.gradient_boosting=null",
+    "baselines.embedding_sum_mlp=null",
+    "baselines.low_rank_als=null",
+)
+
+
+def config(folder: Path, *overrides: str) -> DictConfig:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose("config", [*SMALL, f"paths.runs={folder}", *overrides])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Trained:
+    return train(config(tmp_path_factory.mktemp("runs"), "logger=wandb"))
+
+
+def test_the_folder_holds_all_that_the_contract_names(finished):
+    folder = finished.folder.path
+    names = "config.yaml environment.json split.parquet history.csv metrics.csv metrics.json predictions.parquet report.html"
+    for name in (*names.split(), "checkpoints/best.ckpt", "checkpoints/last.ckpt"):
+        assert (folder / name).stat().st_size > 0, name
+    assert list((folder / "figures").glob("*.png"))
+    assert not list(folder.rglob("*.part*")), "no half-written file is left"
+    assert folder.name == f"{config_hash(OmegaConf.load(folder / 'config.yaml'))[:8]}-s0"
+
+
+def test_tables_have_the_columns_of_the_contract(finished):
+    folder = finished.folder.path
+    history = pd.read_csv(folder / "history.csv")
+    assert history["epoch"].tolist() == [0, 1, 2]
+    assert {"train/loss", "val/score", "train/grad_norm", "samples_per_s", "memory_mb"} <= set(history.columns)
+    assert {"train/loss/phenotype", "train/share/phenotype", "val/gene_interaction/Pearson"} <= set(history.columns)
+    metrics = pd.read_csv(folder / "metrics.csv")
+    assert list(metrics.columns) == ["system", "part", "metric", "value", "low", "high", "n_units", "n_undefined"]
+    assert {"Dango", "mean", "additive_ridge", "replicate_ceiling"} <= set(metrics["system"])
+    summary = json.loads((folder / "metrics.json").read_text())
+    wanted = {
+        "verdict",
+        "collapsed",
+        "guards",
+        "split_hash",
+        "epochs",
+        "converged",
+        "seconds",
+        "peak_mb",
+        "samples_per_s",
+    }
+    assert wanted <= set(summary)
+    assert summary["split_hash"] == Split.load(folder / "split.parquet").hash
+    predictions = pd.read_parquet(folder / "predictions.parquet")
+    assert {"sample_id", "target", "measured", "Dango", "mean"} <= set(predictions.columns)
+    assert set(predictions["sample_id"]) == set(finished.datamodule.record("test").sample_id)
+
+
+def test_the_wandb_record_holds_config_metrics_and_the_reports_figures(finished):
+    from wandb.proto import wandb_internal_pb2
+    from wandb.sdk.internal.datastore import DataStore
+
+    (path,) = finished.folder.path.glob("wandb/offline-run-*/*.wandb")
+    store, config, history, files = DataStore(), {}, {}, []
+    store.open_for_scan(str(path))
+    while (data := store.scan_data()) is not None:
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        for update in record.config.update:
+            config[update.key] = update.value_json
+        for item in record.run.config.update:
+            config[item.key] = item.value_json
+        for item in record.history.item:
+            history[item.key or "/".join(item.nested_key)] = item.value_json
+        files += [file.path for file in record.files.files]
+    assert json.loads(config["model"])["dim"] == 16
+    assert "val/gene_interaction/Pearson" in history
+    assert "train/loss/phenotype" in history
+    figures = [name for name in history if name.startswith("figures/")]
+    assert figures
+    media = list(path.parent.rglob("*.png"))
+    assert len(media) >= len(figures)
+    assert "metrics" in history
+
+
+def test_a_second_run_of_the_same_config_refuses_and_says_what_to_do(finished):
+    cfg = config(finished.folder.path.parents[1], "logger=wandb")
+    with pytest.raises(InputError, match="already holds a run.*ckpt_path=last.*overwrite=true"):
+        train(cfg)
+
+
+class Stop(Exception):
+    """Stands for a machine that is taken away."""
+
+
+class StopAfter(lightning.Callback):
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_train_epoch_start(self, trainer, pl_module) -> None:
+        if trainer.current_epoch == self.epoch:
+            raise Stop
+
+
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, monkeypatch):
+    whole = train(config(tmp_path / "whole", "trainer.max_epochs=4"))
+    cfg = config(tmp_path / "parts", "trainer.max_epochs=4")
+    from torchcell.run import assemble
+
+    original = assemble.trainer
+    with monkeypatch.context() as patch:
+
+        def interrupted(*arguments):
+            trainer = original(*arguments)
+            trainer.callbacks.append(StopAfter(2))
+            return trainer
+
+        patch.setattr(assemble, "trainer", interrupted)
+        with pytest.raises(Stop):
+            train(cfg)
+    identity = json.loads((tmp_path / "parts/simulated_cell" / whole.folder.path.name / "environment.json").read_text())
+    resumed = train(OmegaConf.merge(cfg, {"ckpt_path": "last"}))
+    assert resumed.folder.path.name == whole.folder.path.name
+    assert json.loads((resumed.folder.path / "environment.json").read_text())["wandb_id"] == identity["wandb_id"]
+    a, b = (torch.load(run.folder.path / "checkpoints/last.ckpt", weights_only=True) for run in (whole, resumed))
+    assert a["epoch"] == b["epoch"] == 3
+    for name, value in a["state_dict"].items():
+        assert torch.equal(value, b["state_dict"][name]), name
+    columns = ["epoch", "train/loss", "val/score"]
+    pd.testing.assert_frame_equal(*(pd.read_csv(r.folder.path / "history.csv")[columns] for r in (whole, resumed)))
+    assert whole.scored is not None
+    assert resumed.scored is not None
+    pd.testing.assert_frame_equal(whole.scored.evaluation.table, resumed.scored.evaluation.table)
+
+
+def test_going_on_with_a_run_that_never_started_says_so(tmp_path):
+    with pytest.raises(InputError, match="ckpt_path=last, but there is no"):
+        train(config(tmp_path, "ckpt_path=last"))
+
+
+def test_fine_tuning_starts_from_the_given_weights(finished, tmp_path):
+    tuned = config(tmp_path, f"init_from={finished.folder.best}", "trainer.max_epochs=1", "model.optimizer.lr=0.0")
+    assert torch.equal(train(tuned).model.embedding.weight, finished.model.embedding.weight)
+
+
+def test_the_seed_and_the_config_name_the_folder(tmp_path):
+    base = config(tmp_path)
+    assert config_hash(base) == config_hash(OmegaConf.merge(base, {"seed": 5, "paths": {"runs": "elsewhere"}}))
+    assert config_hash(base) != config_hash(OmegaConf.merge(base, {"model": {"dim": 32}}))
+
+
+def test_no_test_value_reaches_what_is_fitted(tmp_path, monkeypatch):
+    """Change every test value: spec, weights and baselines' predictions stay byte-identical."""
+    from torchcell.data import simulate
+
+    first = train(config(tmp_path / "a", "trainer.max_epochs=1"))
+    held = first.datamodule.split.index("test")
+    original = simulate.simulated_screen
+
+    def poisoned(**arguments):
+        screen = original(**arguments)
+        screen.phenotype[held] = 1e3 + np.arange(len(held))[:, None]
+        return screen
+
+    monkeypatch.setattr(simulate, "simulated_screen", poisoned)
+    second = train(config(tmp_path / "b", "trainer.max_epochs=1"))
+    assert torch.equal(first.datamodule.spec.center, second.datamodule.spec.center)
+    for name, value in first.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[name]), name
+    assert first.scored is not None
+    assert second.scored is not None
+    for name, predicted in first.scored.results.systems.items():
+        if name != "replicate_ceiling":
+            assert np.array_equal(predicted, second.scored.results.systems[name], equal_nan=True), name
+
+
+def test_two_processes_score_exactly_the_test_set_and_one_process_agrees(tmp_path):
+    """Padding of the distributed sampler is dropped: the same checkpoint has the same table for 1 and 2 processes."""
+    import subprocess
+    import sys
+
+    from torchcell.evaluate import evaluate
+
+    overrides = [*SMALL, "trainer=ddp_cpu", "trainer.max_epochs=1", f"paths.runs={tmp_path}"]
+    command = [sys.executable, "-m", "torchcell.train", *overrides]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    (folder,) = (path.parent for path in tmp_path.glob("*/*/metrics.csv"))
+    request = {
+        "ckpt": str(folder / "checkpoints/best.ckpt"),
+        "part": "test",
+        "n_boot": 50,
+        "trust": [],
+        "out": str(tmp_path / "one"),
+    }
+    evaluate(OmegaConf.create(request))
+    two, one = (pd.read_parquet(path / "predictions.parquet") for path in (folder, tmp_path / "one"))
+    split = Split.load(folder / "split.parquet")
+    assert two["sample_id"].tolist() == one["sample_id"].tolist() == split.sample_id[split.index("test")].tolist()
+    np.testing.assert_allclose(two["Dango"], one["Dango"], atol=1e-6)
+    pd.testing.assert_frame_equal(
+        *(pd.read_csv(path / "metrics.csv") for path in (folder, tmp_path / "one")), atol=1e-5
+    )

@@ -1,0 +1,50 @@
+"""What the wild-type networks say of a gene."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import scipy.sparse as sp
+
+from torchcell.graph.cell_graph import CellGraph
+
+
+def adjacencies(graph: CellGraph) -> Iterator[tuple[str, sp.csr_matrix]]:
+    """Name and matrix [genes, genes] of each relation; a directed one comes in both directions."""
+    for relation in graph.relations:
+        matrix = graph.scipy(relation)
+        yield relation, matrix
+        if relation in graph.directed:
+            yield f"{relation} reversed", matrix.T.tocsr()
+
+
+def rows_of(matrix: sp.csr_matrix, index: np.ndarray) -> sp.csr_matrix:
+    """Rows ``index`` of ``matrix``, empty where the index is -1."""
+    held = index >= 0
+    pick = sp.csr_matrix((held.astype(np.float32), (np.arange(len(index)), np.where(held, index, 0))),
+                         shape=(len(index), matrix.shape[0]))  # fmt: skip
+    return (pick @ matrix).tocsr()
+
+
+def neighbourhoods(graph: CellGraph, genes: Sequence[str] | np.ndarray) -> sp.csr_matrix:
+    """Neighbourhood of each gene, itself included, in all relations side by side.
+
+    Edges count 1 whatever their weight, divided by the square root of how many genes share the
+    neighbour, so that hubs say little. Each relation's row has length 1, so that none outweighs another.
+
+    Args:
+        graph: Wild-type networks.
+        genes: Names of the rows; a gene unknown to the graph gets an empty row.
+
+    Returns:
+        [len(genes), relations * genes of the graph], float32.
+    """
+    index, blocks = graph.index(genes), []
+    for _, matrix in adjacencies(graph):
+        near = ((matrix != 0) + sp.eye(len(graph), dtype=bool)).astype(np.float32).tocsr()
+        shared = np.asarray(near.sum(0)).ravel()
+        near = near @ sp.diags(1 / np.sqrt(shared))
+        length = np.sqrt(np.asarray(near.multiply(near).sum(1)).ravel())
+        blocks.append(rows_of((sp.diags(1 / length) @ near).tocsr(), index))
+    return sp.hstack(blocks, format="csr").astype(np.float32)
