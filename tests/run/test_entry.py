@@ -38,11 +38,12 @@ def test_a_wrong_name_is_answered_with_the_nearest(tmp_path, arguments, words):
     assert f"'{words[1]}'" in nearest
 
 
-def test_a_key_of_the_wrong_kind_says_why_before_its_traceback(tmp_path):
-    answer = call("torchcell.train", "trainer.max_epochs=many", cwd=tmp_path)
+def test_an_unforeseen_failure_says_why_in_one_line_before_its_traceback(tmp_path):
+    answer = call("torchcell.train", "data.subset=many", "baselines=none", cwd=tmp_path)
     assert answer.returncode == 1
-    first = next(line for line in answer.stderr.splitlines() if line.startswith("error: "))
-    assert "many" in first or "max_epochs" in first
+    error, traceback = answer.stderr.split("Traceback", 1)
+    assert error.strip().splitlines()[-1].startswith("error: TypeError: ")
+    assert "subset" in traceback
 
 
 @pytest.mark.parametrize("verb", ["train", "evaluate", "predict", "collect", "data"])
@@ -66,7 +67,8 @@ def test_help_loads_no_torch(tmp_path):
 def test_a_missing_checkpoint_is_one_line(tmp_path):
     answer = call("torchcell.predict", "ckpt=no.ckpt", "perturbations=x.csv", cwd=tmp_path)
     assert answer.returncode == 1
-    assert answer.stderr.startswith("error: no checkpoint no.ckpt")
+    assert answer.stderr.strip().splitlines()[-1].startswith("error: no checkpoint no.ckpt")
+    assert "Traceback" not in answer.stderr
 
 
 def test_a_users_own_conf_folder_is_searched(tmp_path):

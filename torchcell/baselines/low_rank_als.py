@@ -116,9 +116,16 @@ def _solve(matrix: sp.csr_matrix, factor: np.ndarray, penalty: float, missing_we
     solved = np.zeros_like(factor)
     shared = missing_weight * (factor.T @ factor)
     shared[np.diag_indices_from(shared)] += penalty
+    # With L L^T = shared and z = L^-1 f a row's system is I + (1 - w) sum z z^T: of its Gram matrix over the rank
+    # and that over the row's known pairs the smaller one is solved.
+    cholesky = np.linalg.cholesky(shared)
+    white = scipy.linalg.solve_triangular(cholesky, factor.T, lower=True).T
+    weight = np.float32(1 - missing_weight)
     for row in np.flatnonzero(np.diff(matrix.indptr)).tolist():
         known = slice(matrix.indptr[row], matrix.indptr[row + 1])
-        part = factor[matrix.indices[known]]
-        system = (1 - missing_weight) * (part.T @ part) + shared
-        solved[row] = scipy.linalg.solve(system, part.T @ matrix.data[known], assume_a="pos", check_finite=False)
-    return solved
+        part, value = white[matrix.indices[known]], matrix.data[known]
+        wide = len(part) > part.shape[1]
+        gram = weight * (part.T @ part if wide else part @ part.T)
+        gram[np.diag_indices_from(gram)] += 1
+        solved[row] = np.linalg.solve(gram, part.T @ value) if wide else part.T @ np.linalg.solve(gram, value)
+    return scipy.linalg.solve_triangular(cholesky, solved.T, lower=True, trans="T").T

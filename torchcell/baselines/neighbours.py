@@ -38,13 +38,12 @@ def offsets(train: Screen, val: Screen) -> list[Offset]:
     return [Offset(kind, baseline) for kind, baseline in zip(OFFSETS, fitted, strict=True)]
 
 
-def cosine_neighbours(feature: sp.csr_matrix, k: int, power: float, damping: float = 0.0) -> sp.csr_matrix:
-    """Signed power of the cosine to the k nearest others.
+def cosine_neighbours(feature: sp.csr_matrix, k: int, damping: float = 0.0) -> sp.csr_matrix:
+    """Cosine to the k nearest others, by size.
 
     Args:
         feature: One row an item [items, F].
         k: Neighbours kept per item.
-        power: w = sign(c) |c|^power.
         damping: Added to each norm, so that short profiles count less.
 
     Returns:
@@ -58,61 +57,58 @@ def cosine_neighbours(feature: sp.csr_matrix, k: int, power: float, damping: flo
     for start in range(0, n, CHUNK):
         cosine = (unit[start : start + CHUNK] @ transposed).toarray()
         cosine[np.arange(len(cosine)), start + np.arange(len(cosine))] = 0
-        size = np.abs(cosine)
         if k < n:
-            size[size < np.partition(size, n - k, axis=1)[:, n - k, None]] = 0
-        blocks.append(sp.csr_matrix(np.sign(cosine) * size**power))
+            size = np.abs(cosine)
+            cosine[size < np.partition(size, n - k, axis=1)[:, n - k, None]] = 0
+        blocks.append(sp.csr_matrix(cosine))
     return sp.vstack(blocks, format="csr").astype(np.float32)
 
 
-def smooth(
-    weight: sp.csr_matrix, matrix: sp.csr_matrix, left: np.ndarray, right: np.ndarray, both: bool
-) -> np.ndarray:
-    """Sum of ``matrix`` over the pair itself and the pairs of its neighbours, weighted.
+def raised(weight: sp.csr_matrix, power: float) -> sp.csr_matrix:
+    """sign(w) |w|^power, entry by entry."""
+    raised = weight.copy()
+    raised.data = np.sign(weight.data) * np.abs(weight.data) ** np.float32(power)
+    return raised
+
+
+def smooth_one(weight: sp.csr_matrix, matrix: sp.csr_matrix, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Sum of ``matrix`` over the pair itself and the pairs in which one item gives way to a neighbour.
 
     Args:
         weight: W, neighbours of each item [items, items].
         matrix: R, symmetric, values of the known pairs [items, items].
         left: Items of the pairs asked for [P].
         right: The other items [P].
-        both: Count pairs whose two items are both replaced by neighbours, too.
 
     Returns:
-        (R + W R + R W^T)_ij, and + (W R W^T)_ij if ``both``; float32 [P].
+        (R + W R + R W^T)_ij, float32 [P].
     """
-    total = np.asarray(matrix[left, right]).ravel().astype(np.float32)
-    for rows, block in _products(weight, matrix, left):
-        total[rows] += block(left[rows], right[rows])
-    for rows, block in _products(weight, matrix, right):
-        total[rows] += block(right[rows], left[rows])
-    if both:
-        for rows, block in _products(weight, matrix, left, twice=True):
-            total[rows] += block(left[rows], right[rows])
+    row, column = np.concatenate([left, right]), np.concatenate([right, left])
+    half = np.empty(len(row), dtype=np.float32)
+    for asked, first, rows in _chunks(row, weight.shape[0]):
+        product = (weight[rows] @ matrix).toarray()
+        half[asked] = product[row[asked] - first, column[asked]]
+    return np.asarray(matrix[left, right]).ravel() + half[: len(left)] + half[len(left) :]
+
+
+def smooth_both(weight: sp.csr_matrix, matrix: sp.csr_matrix, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """As ``smooth_one``, and with both items replaced: ((I + W) R (I + W)^T)_ij, float32 [P]."""
+    whole = (weight + sp.eye(weight.shape[0], dtype=np.float32)).tocsr()
+    total = np.empty(len(left), dtype=np.float32)
+    for asked, first, rows in _chunks(left, weight.shape[0]):
+        product = whole @ (whole[rows] @ matrix).toarray().T
+        total[asked] = product[right[asked], left[asked] - first]
     return total
 
 
-class _Block(NamedTuple):
-    """Some rows of W R, or of W R W^T, made dense."""
-
-    first: int
-    value: np.ndarray
-
-    def __call__(self, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-        return self.value[row - self.first, column]
-
-
-def _products(
-    weight: sp.csr_matrix, matrix: sp.csr_matrix, index: np.ndarray, twice: bool = False
-) -> Iterator[tuple[np.ndarray, _Block]]:
-    """Chunk by chunk, the pairs whose row lies in it and the dense rows of the product."""
+def _chunks(index: np.ndarray, n_rows: int) -> Iterator[tuple[np.ndarray, int, slice]]:
+    """Where ``index`` falls into each chunk of rows; the chunk's first row; its rows. Empty ones are skipped."""
     order = np.argsort(index, kind="stable")
-    starts = np.arange(0, weight.shape[0], CHUNK)
-    bounds = np.searchsorted(index[order], np.append(starts, weight.shape[0]))
-    for start, a, b in zip(starts.tolist(), bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-        if a == b:
-            continue
-        value = (weight[start : start + CHUNK] @ matrix).toarray()
-        yield order[a:b], _Block(start, (weight @ value.T).T if twice else value)
+    starts = np.arange(0, n_rows, CHUNK)
+    bounds = np.searchsorted(index[order], np.append(starts, n_rows)).tolist()
+    for start, a, b in zip(starts.tolist(), bounds[:-1], bounds[1:], strict=True):
+        if a < b:
+            yield order[a:b], start, slice(start, start + CHUNK)
 
 
 def shrunk(total: np.ndarray, evidence: np.ndarray, prior: float) -> np.ndarray:

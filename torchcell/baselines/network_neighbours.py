@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from torchcell.baselines.base import Baseline, validation_score
-from torchcell.baselines.neighbours import Offset, cosine_neighbours, offsets, present, shrunk, smooth
+from torchcell.baselines.neighbours import Offset, cosine_neighbours, offsets, present, raised, shrunk, smooth_both
 from torchcell.baselines.network_features import neighbourhoods
 from torchcell.baselines.pairs import Items, SetPairs
 from torchcell.data.screen import Screen
@@ -60,7 +60,8 @@ class NetworkNeighbours(Baseline):
         # The same gene perturbed in another way is another item, near none of this kind.
         genes = sp.kron(neighbourhoods(graph, train.genes), sp.eye(self.items.n_kinds, dtype=np.float32))
         feature = sp.vstack([genes, sp.csr_matrix((1, genes.shape[1]), dtype=np.float32)], format="csr")
-        self.weight = {power: cosine_neighbours(feature, self.k, power) for power in self.powers}
+        cosine = cosine_neighbours(feature, self.k)
+        self.weight = {power: raised(cosine, power) for power in self.powers}
         pairs, asked = SetPairs.of(train, self.items), SetPairs.of(val, self.items)
         for t in range(train.phenotype.shape[1]):
             self.fitted.append(self._fit_one(train, val, pairs, asked, t))
@@ -71,11 +72,11 @@ class NetworkNeighbours(Baseline):
         candidates = offsets(train, val)
         known = present(pairs.matrix(train.phenotype[:, t], len(self.items)))
         for power, weight in self.weight.items():
-            evidence = smooth(weight, known, asked.left, asked.right, both=True)
+            evidence = smooth_both(weight, known, asked.left, asked.right)
             middle = float(evidence.mean()) if len(evidence) else 1.0
             for offset in candidates:
                 matrix = pairs.matrix(train.phenotype[:, t] - offset.of(train)[:, t], len(self.items))
-                total = smooth(weight, matrix, asked.left, asked.right, both=True)
+                total = smooth_both(weight, matrix, asked.left, asked.right)
                 for prior in self.priors:
                     prediction = offset.of(val)[:, t] + asked.mean(shrunk(total, evidence, prior * middle))
                     score = validation_score(val.phenotype[:, t], prediction, train.task)
@@ -92,7 +93,7 @@ class NetworkNeighbours(Baseline):
         columns = []
         for t, fitted in enumerate(self.fitted):
             weight = self.weight[fitted.power]
-            total = smooth(weight, fitted.matrix, asked.left, asked.right, both=True)
-            evidence = smooth(weight, present(fitted.matrix), asked.left, asked.right, both=True)
+            total = smooth_both(weight, fitted.matrix, asked.left, asked.right)
+            evidence = smooth_both(weight, present(fitted.matrix), asked.left, asked.right)
             columns.append(fitted.offset.of(record)[:, t] + asked.mean(shrunk(total, evidence, fitted.prior)))
         return np.stack(columns, axis=1).astype(np.float32)

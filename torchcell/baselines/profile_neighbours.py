@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from torchcell.baselines.base import Baseline, validation_score
-from torchcell.baselines.neighbours import Offset, cosine_neighbours, offsets, present, shrunk, smooth
+from torchcell.baselines.neighbours import Offset, cosine_neighbours, offsets, present, raised, shrunk, smooth_one
 from torchcell.baselines.pairs import Items, SetPairs
 from torchcell.data.screen import Screen
 from torchcell.graph.cell_graph import CellGraph
@@ -64,8 +64,9 @@ class ProfileNeighbours(Baseline):
         for offset in offsets(train, val):
             matrix = pairs.matrix(train.phenotype[:, t] - offset.of(train)[:, t], len(self.items))
             size = float(np.sqrt(np.mean(matrix.data**2))) if matrix.nnz else 1.0
+            cosine = cosine_neighbours(matrix, self.k, self.damping * size)
             for power in self.powers:
-                weight = cosine_neighbours(matrix, self.k, power, self.damping * size)
+                weight = raised(cosine, power)
                 total, evidence = _evidence(weight, matrix, asked)
                 middle = float(evidence.mean()) if len(evidence) else 1.0
                 for prior in self.priors:
@@ -90,5 +91,5 @@ class ProfileNeighbours(Baseline):
 
 
 def _evidence(weight: sp.csr_matrix, matrix: sp.csr_matrix, asked: SetPairs) -> tuple[np.ndarray, np.ndarray]:
-    total = smooth(weight, matrix, asked.left, asked.right, both=False)
-    return total, smooth(abs(weight), present(matrix), asked.left, asked.right, both=False)
+    total = smooth_one(weight, matrix, asked.left, asked.right)
+    return total, smooth_one(abs(weight), present(matrix), asked.left, asked.right)

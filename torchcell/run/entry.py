@@ -58,8 +58,8 @@ def explain(error: BaseException, config_name: str, arguments: list[str]) -> str
     for cause in _chain(error):
         if isinstance(cause, InputError):
             return str(cause)
-    deepest = list(_chain(error))[-1]
-    return f"{type(deepest).__name__}: {' '.join(str(deepest).split())}"
+    speaking = [cause for cause in _chain(error) if str(cause)] or [error]
+    return f"{type(speaking[-1]).__name__}: {' '.join(str(speaking[-1]).split())}"
 
 
 def _explain_override(error: BaseException, config_name: str, arguments: list[str]) -> str:
