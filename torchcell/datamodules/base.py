@@ -113,6 +113,10 @@ class RecordDataModule(lightning.LightningDataModule):
         """What a change is taken against [n, T], e.g. the controls; none for scalar phenotypes."""
         return None
 
+    def notes(self) -> list[str]:
+        """Sentences that every report on these data must hold."""
+        return []
+
     # What is the same for all ----------------------------------------------------------------------
 
     def _subset(self, record: Any, subset: int | None) -> Any:

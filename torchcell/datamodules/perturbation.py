@@ -171,6 +171,16 @@ class PerturbationDataModule(RecordDataModule):
 
         return None if record.replicates is None else replicate_ceiling(record)
 
+    def notes(self) -> list[str]:
+        """Says so where negatives were sampled and nobody has measured them."""
+        unlabelled = self.record_whole.columns.get("unlabelled", np.zeros(1, dtype=bool))
+        if not unlabelled.any():
+            return []
+        return [
+            f"{int(unlabelled.sum()):,} of {len(self.sample_id):,} samples are sampled negatives: unlabelled sets, "
+            "not sets known to be without interaction. Scores say how well measured positives are told from them."
+        ]
+
     @staticmethod
     def read_request(path: str, spec: Spec) -> Screen:
         """A user's list of perturbation sets for ``predict``; see CONTRACTS, a user's screen."""

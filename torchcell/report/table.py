@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +15,8 @@ from torchcell.report.layout import Block, Cell, Row, blocks
 
 MOST_BLOCKS = 4
 """Outputs shown on the screen; all are in ``metrics.csv``."""
+LOG_WIDTH = 160
+"""Characters a line in a log file, which has no width of its own; rich would assume 80."""
 _STYLE = {"model": "bold cyan", "ceiling": "italic green", "no skill": "dim"}
 
 
@@ -24,7 +28,8 @@ def print_table(evaluation: Evaluation, results: Results, console: Console | Non
         results: What was scored.
         console: Where to; the terminal by default.
     """
-    console = console or Console()
+    if console is None:
+        console = Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
     console.print(render(evaluation, results, console.width))
 
 

@@ -78,6 +78,7 @@ def announce(cfg: DictConfig, folder: RunFolder, data: RecordDataModule, model: 
         lines.append(f"graph   {data.graph.extra_repr()}")
     if data.lost:
         lines.append("lost    " + "; ".join(f"{what}: {n:,}" for what, n in data.lost.items()))
+    lines += [f"note    {note}" for note in data.notes()]
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     lines.append(f"model   {type(model).__name__}, {n_parameters:,} parameters")
     Console().print("\n".join(lines), soft_wrap=True, highlight=False)
@@ -95,6 +96,7 @@ def report_info(
         "split_counts": data.split.counts(),
         "group": data.split.key,
         "lost": data.lost,
+        "notes": data.notes(),
         "git_commit": environment["git_commit"],
         "git_dirty": environment["git_dirty"],
         "versions": environment["versions"],
