@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Self
 
 import numpy as np
@@ -9,11 +10,16 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import svds
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-from torchcell.baselines.base import Baseline, measured, require_same_genes
+from torchcell.baselines.base import Baseline, measured, require_same_genes, validation_score
 from torchcell.baselines.network_features import adjacencies, neighbourhoods, rows_of
 from torchcell.baselines.pairs import Items, SetPairs
 from torchcell.data.screen import KINDS, Screen
 from torchcell.graph.cell_graph import CellGraph
+
+STEP = 20  # trees grown between two looks at val
+PATIENCE = 60  # trees without a better validation score
+
+Model = HistGradientBoostingRegressor | HistGradientBoostingClassifier | float
 
 
 class GradientBoosting(Baseline):
@@ -41,7 +47,7 @@ class GradientBoosting(Baseline):
 
     def fit(self, train: Screen, val: Screen, graph: CellGraph | None) -> Self:
         """See ``Baseline``."""
-        self.models: list[HistGradientBoostingRegressor | HistGradientBoostingClassifier | float] = []
+        self.models: list[tuple[Model, int]] = []
         if graph is None:
             return self
         self.genes = train.genes
@@ -59,42 +65,38 @@ class GradientBoosting(Baseline):
 
     def _fit_one(
         self, x_train: np.ndarray, train: Screen, x_val: np.ndarray, val: Screen, t: int
-    ) -> HistGradientBoostingRegressor | HistGradientBoostingClassifier | float:
-        held, held_val = measured(train, t), measured(val, t)
-        y, y_val = train.phenotype[held, t], val.phenotype[held_val, t]
-        if not held.any():
-            return np.nan
-        classes = np.unique(y)
-        if len(classes) == 1:
-            return float(y[0])
+    ) -> tuple[Model, int]:
+        """Grow in steps while the validation score rises; the model, and how many of its trees serve."""
+        held = measured(train, t)
+        y = train.phenotype[held, t]
+        if not held.any() or np.ptp(y) == 0:
+            return (float(y[0]) if held.any() else np.nan), 0
         kind = HistGradientBoostingClassifier if train.task == "binary" else HistGradientBoostingRegressor
         model = kind(
-            max_iter=self.max_iter,
+            max_iter=STEP,
             learning_rate=self.learning_rate,
             max_leaf_nodes=self.max_leaf_nodes,
             l2_regularization=1.0,
-            early_stopping=True,
-            n_iter_no_change=15,
+            early_stopping=False,
+            warm_start=True,
             random_state=self.seed,
         )
-        if not held_val.any():
-            return model.set_params(early_stopping=False).fit(x_train[held], y)
-        return model.fit(x_train[held], y, X_val=x_val[held_val], y_val=y_val)
+        best_score, best_trees = -np.inf, STEP
+        for trees in range(STEP, self.max_iter + 1, STEP):
+            model.set_params(max_iter=trees).fit(x_train[held], y)
+            score = validation_score(val.phenotype[:, t], _predict(model, trees, x_val), train.task)
+            if score > best_score:
+                best_score, best_trees = score, trees
+            elif trees - best_trees >= PATIENCE:
+                break
+        return model, best_trees
 
     def predict(self, record: Screen) -> np.ndarray:
         """See ``Baseline``."""
         if not self.models:
             return np.full((len(record), len(record.phenotype_names)), np.nan, dtype=np.float32)
         x = self._features(record)
-        columns = []
-        for model in self.models:
-            if isinstance(model, float):
-                columns.append(np.full(len(record), model))
-            elif isinstance(model, HistGradientBoostingClassifier):
-                columns.append(model.predict_proba(x)[:, 1])
-            else:
-                columns.append(model.predict(x))
-        return np.stack(columns, axis=1).astype(np.float32)
+        return np.stack([_predict(model, trees, x) for model, trees in self.models], 1).astype(np.float32)
 
     def _features(self, record: Screen) -> np.ndarray:
         """Features of each set, float32 [n, F]."""
@@ -115,8 +117,28 @@ class GradientBoosting(Baseline):
         return np.concatenate([*blocks, *self._pair_features(record)], axis=1).astype(np.float32)
 
     def _pair_features(self, record: Screen) -> list[np.ndarray]:
+        """Mean and largest value over the pairs of each set; 0 for a single gene, which has none."""
         items = Items(self.genes, np.zeros(len(KINDS), dtype=np.int64))
-        return []
+        pairs = SetPairs.of(record, items)
+        inside = pairs.right < len(self.genes)
+        owner, left, right = pairs.owner[inside], pairs.left[inside], pairs.right[inside]
+        values = [np.asarray(matrix[left, right]).ravel() for matrix in self.edges]
+        values.append(np.asarray(self.near[left].multiply(self.near[right]).sum(1)).ravel())
+        value = np.stack(values, axis=1).astype(np.float64)
+        mean, largest = (np.zeros((len(record), value.shape[1])) for _ in range(2))
+        np.add.at(mean, owner, value)
+        np.maximum.at(largest, owner, value)
+        count = np.bincount(owner, minlength=len(record))[:, None]
+        return [mean / np.maximum(count, 1), largest]
+
+
+def _predict(model: Model, trees: int, x: np.ndarray) -> np.ndarray:
+    """Predictions [n] of the first ``trees`` trees: probabilities of a classifier, else values."""
+    if isinstance(model, float):
+        return np.full(len(x), model)
+    if isinstance(model, HistGradientBoostingClassifier):
+        return next(islice(model.staged_predict_proba(x), trees - 1, None))[:, 1]
+    return next(islice(model.staged_predict(x), trees - 1, None))
 
 
 def _svd(near: sp.csr_matrix, dim: int) -> np.ndarray:

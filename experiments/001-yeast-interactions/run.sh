@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# All runs of this study, from the project's root. Each run takes some minutes on one core;
+# JOBS of them go side by side with one thread each. Finished runs are left alone.
+#   TORCHCELL_MIRROR=PATH JOBS=2 experiments/001-yeast-interactions/run.sh
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" WANDB_MODE="${WANDB_MODE:-offline}" WANDB_SILENT=true
+runs="${RUNS:-runs}"
+commands() {
+  for seed in 0 1 2; do
+    for split in query_disjoint random; do
+      for experiment in costanzo2010_dango kuzmin2018_dango; do
+        echo "+experiment=$experiment split=$split seed=$seed paths.runs=$runs"
+      done
+    done
+  done
+}
+one() { # a run that exists already is refused by train with status 1; that is no failure here
+  .venv/bin/python -m torchcell.train $1 2>&1 | tee "$RUNS_LOG/$(echo "$1" | tr -c 'A-Za-z0-9_\n' '-').log" | tail -n 2
+}
+export -f one
+export RUNS_LOG="$runs/logs"
+mkdir -p "$RUNS_LOG"
+commands | xargs -P "${JOBS:-2}" -I {} bash -c 'one "{}"'
+.venv/bin/python -m torchcell.collect "$runs"/costanzo2010_dango "$runs"/kuzmin2018_dango -o experiments/001-yeast-interactions/table.csv
