@@ -10,11 +10,12 @@ import sys
 
 import dango
 import loader
+import startup
 from rich.console import Console
 from rich.table import Table
 from target import Target
 
-BENCHES = {"loader": loader.run, "dango": dango.run}
+BENCHES = {"startup": startup.run, "loader": loader.run, "dango": dango.run}
 
 
 def main() -> int:

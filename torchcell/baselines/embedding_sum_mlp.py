@@ -9,17 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from torchcell.baselines.base import Baseline, require_same_genes, validation_score
-from torchcell.data.screen import KINDS, Screen
+from torchcell.baselines.pairs import Items
+from torchcell.data.screen import Screen
 from torchcell.graph.cell_graph import CellGraph
 
 
 class _Net(nn.Module):
-    """EmbeddingBag (sum) over (gene, kind), LayerNorm, one hidden layer."""
+    """EmbeddingBag (sum) over (gene, kind), then one hidden layer."""
 
     def __init__(self, n_items: int, dim: int, hidden: int, n_outputs: int) -> None:
         super().__init__()
         self.embedding = nn.EmbeddingBag(n_items, dim, mode="sum", include_last_offset=True)
-        nn.init.normal_(self.embedding.weight, std=0.1)
+        nn.init.normal_(self.embedding.weight)
         self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, n_outputs))
 
     def forward(self, item: Tensor, ptr: Tensor) -> Tensor:
@@ -46,10 +47,10 @@ class EmbeddingSumMLP(Baseline):
     def __init__(
         self,
         dim: int = 64,
-        hidden: int = 128,
-        lr: float = 3e-3,
-        weight_decay: float = 0.1,
-        batch_size: int = 512,
+        hidden: int = 256,
+        lr: float = 5e-3,
+        weight_decay: float = 0.5,
+        batch_size: int = 1024,
         max_epochs: int = 40,
         patience: int = 4,
         seed: int = 0,
@@ -59,7 +60,7 @@ class EmbeddingSumMLP(Baseline):
 
     def fit(self, train: Screen, val: Screen, graph: CellGraph | None) -> Self:
         """See ``Baseline``."""
-        self.genes, self.binary = train.genes, train.task == "binary"
+        self.items, self.binary = Items.of(train), train.task == "binary"
         n_outputs = train.phenotype.shape[1]
         with np.errstate(invalid="ignore"):
             scale = [(np.nanmean(y), np.nanstd(y) or 1.0) if not np.isnan(y).all() else (0.0, 1.0)
@@ -71,7 +72,10 @@ class EmbeddingSumMLP(Baseline):
         # The seed rules this block only; the caller's random state is untouched.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            self.net = _Net(len(train.genes) * len(KINDS), self.dim, self.hidden, n_outputs)
+            self.net = _Net(len(self.items), self.dim, self.hidden, n_outputs)
+            unseen = np.setdiff1d(np.arange(len(self.items)), self._members(train).numpy())
+            with torch.no_grad():
+                self.net.embedding.weight[unseen] = 0  # a gene without training values adds nothing, not noise
             self._train(train, val, target)
         return self
 
@@ -79,13 +83,13 @@ class EmbeddingSumMLP(Baseline):
         optimizer = torch.optim.AdamW(self.net.parameters(), lr=self.lr, weight_decay=self.weight_decay)
         best_score, waited = -np.inf, 0
         best = {name: value.clone() for name, value in self.net.state_dict().items()}
-        item, ptr = _items(train), torch.from_numpy(train.ptr)
+        item, ptr = self._members(train), torch.from_numpy(train.ptr)
         for _ in range(self.max_epochs):
             self.net.train()
             for index in torch.randperm(len(train)).split(self.batch_size):
                 loss = self._loss(self.net(*_take(item, ptr, index)), target[index])
                 optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 optimizer.step()
             prediction = self.predict(val)
             scores = [validation_score(y, p, train.task) for y, p in zip(val.phenotype.T, prediction.T, strict=True)]
@@ -112,18 +116,17 @@ class EmbeddingSumMLP(Baseline):
     @torch.no_grad()
     def predict(self, record: Screen) -> np.ndarray:
         """See ``Baseline``."""
-        require_same_genes(record, self.genes)
+        require_same_genes(record, self.items.genes)
         self.net.eval()
-        raw = self.net(_items(record), torch.from_numpy(record.ptr))
-        if self.binary:
-            return raw.sigmoid().numpy()
-        return raw.numpy() * self.scale_T + self.center_T
+        raw = self.net(self._members(record), torch.from_numpy(record.ptr))
+        prediction = raw.sigmoid().numpy() if self.binary else raw.numpy() * self.scale_T + self.center_T
+        prediction[record.owner[self.items.position[record.kind] < 0]] = np.nan
+        return prediction
 
-
-def _items(record: Screen) -> Tensor:
-    """One number per member of all sets, gene and kind [M], sorted within each set so that order cannot matter."""
-    item = record.gene * len(KINDS) + record.kind
-    return torch.from_numpy(item[np.lexsort((item, record.owner))])
+    def _members(self, record: Screen) -> Tensor:
+        """Item of each member of all sets [M], sorted within each set so that order cannot matter."""
+        item = record.gene * self.items.n_kinds + np.maximum(self.items.position[record.kind], 0)
+        return torch.from_numpy(item[np.lexsort((item, record.owner))])
 
 
 def _take(item: Tensor, ptr: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import svds
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.ensemble import HistGradientBoostingRegressor
 
+from torchcell.baselines.additive_ridge import AdditiveRidge
 from torchcell.baselines.base import Baseline, measured, require_same_genes, validation_score
 from torchcell.baselines.network_features import adjacencies, neighbourhoods, rows_of
 from torchcell.baselines.pairs import Items, SetPairs
 from torchcell.data.screen import KINDS, Screen
 from torchcell.graph.cell_graph import CellGraph
 
-STEP = 20  # trees grown between two looks at val
-PATIENCE = 60  # trees without a better validation score
 
-Model = HistGradientBoostingRegressor | HistGradientBoostingClassifier | float
+class _Fitted(NamedTuple):
+    """The trees of one phenotype, and how many of them serve."""
+
+    model: HistGradientBoostingRegressor | None
+    trees: int
 
 
 class GradientBoosting(Baseline):
-    """Histogram gradient boosting over features that do not depend on the order of the set.
+    """Histogram gradient boosting of what the additive ridge leaves, over features free of the set's order.
 
     Per set: its size; members per kind; mean and largest log degree in each relation; mean, spread and
     pairwise product of an SVD of the genes' neighbourhoods; over its pairs, mean and largest edge weight in
@@ -31,23 +34,30 @@ class GradientBoosting(Baseline):
 
     Args:
         dim: Width of the SVD.
-        max_iter: Trees at most; boosting stops early on val.
+        max_iter: Trees grown; how many of them serve is chosen on val.
         learning_rate: Shrinkage of each tree.
         max_leaf_nodes: Leaves a tree.
+        min_samples_leaf: Training samples a leaf.
         seed: Of the subsampling inside scikit-learn.
     """
 
     name = "gradient_boosting"
 
     def __init__(
-        self, dim: int = 24, max_iter: int = 300, learning_rate: float = 0.1, max_leaf_nodes: int = 63, seed: int = 0
+        self,
+        dim: int = 16,
+        max_iter: int = 150,
+        learning_rate: float = 0.1,
+        max_leaf_nodes: int = 31,
+        min_samples_leaf: int = 50,
+        seed: int = 0,
     ) -> None:
         self.dim, self.max_iter, self.learning_rate = dim, max_iter, learning_rate
-        self.max_leaf_nodes, self.seed = max_leaf_nodes, seed
+        self.max_leaf_nodes, self.min_samples_leaf, self.seed = max_leaf_nodes, min_samples_leaf, seed
 
     def fit(self, train: Screen, val: Screen, graph: CellGraph | None) -> Self:
         """See ``Baseline``."""
-        self.models: list[tuple[Model, int]] = []
+        self.fitted: list[_Fitted] = []
         if graph is None:
             return self
         self.genes = train.genes
@@ -58,45 +68,39 @@ class GradientBoosting(Baseline):
         degrees = [np.diff(matrix.indptr).astype(float) for _, matrix in adjacencies(graph)]
         degree = np.where(index[:, None] >= 0, np.log1p(np.stack(degrees, 1))[index], np.nan)
         self.degree, self.svd = degree, _svd(self.near, self.dim)
+        self.additive = AdditiveRidge().fit(train, val, None)
         x_train, x_val = self._features(train), self._features(val)
         for t in range(train.phenotype.shape[1]):
-            self.models.append(self._fit_one(x_train, train, x_val, val, t))
+            self.fitted.append(self._fit_one(x_train, train, x_val, val, t))
         return self
 
-    def _fit_one(
-        self, x_train: np.ndarray, train: Screen, x_val: np.ndarray, val: Screen, t: int
-    ) -> tuple[Model, int]:
-        """Grow in steps while the validation score rises; the model, and how many of its trees serve."""
+    def _fit_one(self, x_train: np.ndarray, train: Screen, x_val: np.ndarray, val: Screen, t: int) -> _Fitted:
+        """Grow all trees on the training residuals; how many of them serve is chosen on val."""
         held = measured(train, t)
-        y = train.phenotype[held, t]
-        if not held.any() or np.ptp(y) == 0:
-            return (float(y[0]) if held.any() else np.nan), 0
-        kind = HistGradientBoostingClassifier if train.task == "binary" else HistGradientBoostingRegressor
-        model = kind(
-            max_iter=STEP,
+        if not held.any():
+            return _Fitted(None, 0)
+        residual = (train.phenotype - self.additive.predict(train))[held, t]
+        model = HistGradientBoostingRegressor(
+            max_iter=self.max_iter,
             learning_rate=self.learning_rate,
             max_leaf_nodes=self.max_leaf_nodes,
-            l2_regularization=1.0,
+            min_samples_leaf=self.min_samples_leaf,
             early_stopping=False,
-            warm_start=True,
             random_state=self.seed,
-        )
-        best_score, best_trees = -np.inf, STEP
-        for trees in range(STEP, self.max_iter + 1, STEP):
-            model.set_params(max_iter=trees).fit(x_train[held], y)
-            score = validation_score(val.phenotype[:, t], _predict(model, trees, x_val), train.task)
-            if score > best_score:
-                best_score, best_trees = score, trees
-            elif trees - best_trees >= PATIENCE:
-                break
-        return model, best_trees
+        ).fit(x_train[held], residual)
+        base, truth = self.additive.predict(val)[:, t], val.phenotype[:, t]
+        stages = [validation_score(truth, base + boost, train.task) for boost in model.staged_predict(x_val)]
+        return _Fitted(model, int(np.argmax(stages)) + 1)
 
     def predict(self, record: Screen) -> np.ndarray:
         """See ``Baseline``."""
-        if not self.models:
-            return np.full((len(record), len(record.phenotype_names)), np.nan, dtype=np.float32)
-        x = self._features(record)
-        return np.stack([_predict(model, trees, x) for model, trees in self.models], 1).astype(np.float32)
+        prediction = np.full((len(record), len(record.phenotype_names)), np.nan)
+        if self.fitted:
+            x, prediction = self._features(record), self.additive.predict(record).astype(np.float64)
+            for t, (model, trees) in enumerate(self.fitted):
+                if model is not None:
+                    prediction[:, t] += next(islice(model.staged_predict(x), trees - 1, None))
+        return prediction.astype(np.float32)
 
     def _features(self, record: Screen) -> np.ndarray:
         """Features of each set, float32 [n, F]."""
@@ -130,15 +134,6 @@ class GradientBoosting(Baseline):
         np.maximum.at(largest, owner, value)
         count = np.bincount(owner, minlength=len(record))[:, None]
         return [mean / np.maximum(count, 1), largest]
-
-
-def _predict(model: Model, trees: int, x: np.ndarray) -> np.ndarray:
-    """Predictions [n] of the first ``trees`` trees: probabilities of a classifier, else values."""
-    if isinstance(model, float):
-        return np.full(len(x), model)
-    if isinstance(model, HistGradientBoostingClassifier):
-        return next(islice(model.staged_predict_proba(x), trees - 1, None))[:, 1]
-    return next(islice(model.staged_predict(x), trees - 1, None))
 
 
 def _svd(near: sp.csr_matrix, dim: int) -> np.ndarray:

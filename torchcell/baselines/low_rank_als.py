@@ -61,26 +61,29 @@ class LowRankALS(Baseline):
         """See ``Baseline``."""
         self.items = Items.of(train)
         pairs, asked = SetPairs.of(train, self.items), SetPairs.of(val, self.items)
-        self.fitted: list[_Fitted] = []
-        for t in range(train.phenotype.shape[1]):
-
-            def trial(offset: Offset, rank: int, penalty: float, n_iter: int, t: int = t) -> tuple[float, _Fitted]:
-                value = train.phenotype[:, t] - offset.of(train)[:, t]
-                fitted = self._factorise(pairs.matrix(value, len(self.items)), offset, rank, penalty, n_iter)
-                prediction = _apply(fitted, val, asked, t)
-                return validation_score(val.phenotype[:, t], prediction, train.task), fitted
-
-            # A narrow and short fit tells which offset serves; the penalty is compared at full width.
-            middle = self.penalties[len(self.penalties) // 2]
-            narrow = min(self.rank, 32)
-            offset = max((trial(o, narrow, middle, 3) for o in offsets(train, val)), key=lambda x: x[0])[1].offset
-            tried = [trial(offset, self.rank, penalty, 3)[0] for penalty in self.penalties]
-            self.fitted.append(trial(offset, self.rank, self.penalties[int(np.argmax(tried))], self.n_iter)[1])
+        self.fitted = [self._fit_one(train, val, pairs, asked, t) for t in range(train.phenotype.shape[1])]
         return self
 
-    def _factorise(
-        self, matrix: sp.csr_matrix, offset: Offset, rank: int, penalty: float, n_iter: int
-    ) -> _Fitted:
+    def _fit_one(self, train: Screen, val: Screen, pairs: SetPairs, asked: SetPairs, t: int) -> _Fitted:
+        def factorise(offset: Offset, rank: int, penalty: float, n_iter: int) -> _Fitted:
+            matrix = pairs.matrix(train.phenotype[:, t] - offset.of(train)[:, t], len(self.items))
+            return self._factorise(matrix, offset, rank, penalty, n_iter)
+
+        def score(fitted: _Fitted) -> float:
+            return validation_score(val.phenotype[:, t], _apply(fitted, val, asked, t), train.task)
+
+        # A narrow and short fit tells which offset serves; the penalty is compared at full width. Where val has
+        # only genes without training values every score is -inf, and nothing is left to choose.
+        candidates, penalties = offsets(train, val), self.penalties
+        narrow = [factorise(offset, min(self.rank, 32), penalties[0], 3) for offset in candidates]
+        scores = [score(fitted) for fitted in narrow]
+        offset = candidates[int(np.argmax(scores))]
+        if np.isneginf(scores).all():
+            return narrow[0]
+        wide = [score(factorise(offset, self.rank, penalty, 3)) for penalty in penalties]
+        return factorise(offset, self.rank, penalties[int(np.argmax(wide))], self.n_iter)
+
+    def _factorise(self, matrix: sp.csr_matrix, offset: Offset, rank: int, penalty: float, n_iter: int) -> _Fitted:
         size = (float(np.sqrt(np.mean(matrix.data**2))) if matrix.nnz else 0.0) or 1.0
         scaled = sp.csr_matrix((matrix.data / size, matrix.indices, matrix.indptr), shape=matrix.shape)
         generator = np.random.default_rng(self.seed)
@@ -95,20 +98,16 @@ class LowRankALS(Baseline):
     def predict(self, record: Screen) -> np.ndarray:
         """See ``Baseline``."""
         asked = SetPairs.of(record, self.items)
-        columns = []
-        for t, fitted in enumerate(self.fitted):
-            column = _apply(fitted, record, asked, t)
-            strange = ~fitted.u.any(axis=1)
-            column[asked.owner[strange[asked.left] | strange[asked.right]]] = np.nan
-            columns.append(column)
+        columns = [_apply(fitted, record, asked, t) for t, fitted in enumerate(self.fitted)]
         return np.stack(columns, axis=1).astype(np.float32)
 
 
 def _apply(fitted: _Fitted, record: Screen, asked: SetPairs, t: int) -> np.ndarray:
-    """Predictions of phenotype t for a record with the pairs ``asked`` [n]."""
+    """Predictions of phenotype t for a record with the pairs ``asked`` [n]; NaN with a gene unseen in train."""
     i, j, u, v = asked.left, asked.right, fitted.u, fitted.v
     product = np.einsum("pr,pr->p", u[i], v[j]) + np.einsum("pr,pr->p", u[j], v[i])
-    return fitted.offset.of(record)[:, t] + asked.mean(fitted.size / 2 * product)
+    prediction = fitted.offset.of(record)[:, t] + asked.mean(fitted.size / 2 * product)
+    return np.where(asked.strangers((u != 0).any(axis=1)), np.nan, prediction)
 
 
 def _solve(matrix: sp.csr_matrix, factor: np.ndarray, penalty: float, missing_weight: float) -> np.ndarray:

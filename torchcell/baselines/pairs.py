@@ -76,8 +76,10 @@ class SetPairs:
             owners.append(np.repeat(samples, len(a)))
             lefts.append(members[:, a].ravel())
             rights.append(members[:, b].ravel())
-        empty = np.zeros(0, dtype=np.int64)
-        return cls(*(np.concatenate([empty, *parts]) for parts in (owners, lefts, rights)), known)
+        owner, left, right = (
+            np.concatenate([np.zeros(0, dtype=np.int64), *parts]) for parts in (owners, lefts, rights)
+        )
+        return cls(owner, left, right, known)
 
     def matrix(self, value: np.ndarray, n_items: int) -> sp.csr_matrix:
         """Symmetric matrix [items, items] of the mean value of the sets that contain a pair.
@@ -103,3 +105,9 @@ class SetPairs:
         count = np.bincount(self.owner, minlength=n)
         total = np.bincount(self.owner, weights=value, minlength=n)
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+    def strangers(self, seen: np.ndarray) -> np.ndarray:
+        """Samples with an item that was not ``seen`` [items] in train, or of a kind unseen, as a mask [n]."""
+        strange = ~self.known
+        strange[self.owner[~(seen[self.left] & seen[self.right])]] = True
+        return strange

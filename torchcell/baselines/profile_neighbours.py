@@ -60,22 +60,33 @@ class ProfileNeighbours(Baseline):
         return self
 
     def _fit_one(self, train: Screen, val: Screen, pairs: SetPairs, asked: SetPairs, t: int) -> _Fitted:
+        candidates = [
+            (offset, pairs.matrix(train.phenotype[:, t] - offset.of(train)[:, t], len(self.items)))
+            for offset in offsets(train, val)
+        ]
+        strange = asked.strangers(_seen(candidates[0][1]))
+        truth = np.where(strange, np.nan, val.phenotype[:, t])
+        if np.isnan(truth).all():  # held-out genes have no profile: nothing to choose by, nothing to predict
+            offset, matrix = candidates[0]
+            return _Fitted(offset, matrix, raised(self._cosine(matrix), self.powers[0]), self.priors[0])
         best, best_score = None, -np.inf
-        for offset in offsets(train, val):
-            matrix = pairs.matrix(train.phenotype[:, t] - offset.of(train)[:, t], len(self.items))
-            size = float(np.sqrt(np.mean(matrix.data**2))) if matrix.nnz else 1.0
-            cosine = cosine_neighbours(matrix, self.k, self.damping * size)
+        for offset, matrix in candidates:
+            cosine = self._cosine(matrix)
             for power in self.powers:
                 weight = raised(cosine, power)
                 total, evidence = _evidence(weight, matrix, asked)
-                middle = float(evidence.mean()) if len(evidence) else 1.0
+                middle = float(evidence.mean())
                 for prior in self.priors:
                     prediction = offset.of(val)[:, t] + asked.mean(shrunk(total, evidence, prior * middle))
-                    score = validation_score(val.phenotype[:, t], prediction, train.task)
+                    score = validation_score(truth, prediction, train.task)
                     if best is None or score > best_score:
                         best, best_score = _Fitted(offset, matrix, weight, prior * middle), score
         assert best is not None
         return best
+
+    def _cosine(self, matrix: sp.csr_matrix) -> sp.csr_matrix:
+        size = float(np.sqrt(np.mean(matrix.data**2))) if matrix.nnz else 1.0
+        return cosine_neighbours(matrix, self.k, self.damping * size)
 
     def predict(self, record: Screen) -> np.ndarray:
         """See ``Baseline``."""
@@ -84,10 +95,13 @@ class ProfileNeighbours(Baseline):
         for t, fitted in enumerate(self.fitted):
             total, evidence = _evidence(fitted.weight, fitted.matrix, asked)
             column = fitted.offset.of(record)[:, t] + asked.mean(shrunk(total, evidence, fitted.prior))
-            strange = np.diff(fitted.matrix.indptr) == 0
-            column[asked.owner[strange[asked.left] | strange[asked.right]]] = np.nan
-            columns.append(column)
+            columns.append(np.where(asked.strangers(_seen(fitted.matrix)), np.nan, column))
         return np.stack(columns, axis=1).astype(np.float32)
+
+
+def _seen(matrix: sp.csr_matrix) -> np.ndarray:
+    """Items with a training value [items]."""
+    return np.diff(matrix.indptr) > 0
 
 
 def _evidence(weight: sp.csr_matrix, matrix: sp.csr_matrix, asked: SetPairs) -> tuple[np.ndarray, np.ndarray]:
