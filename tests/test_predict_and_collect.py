@@ -82,9 +82,11 @@ def run_folder(root: Path, name: str, split_hash: str, values: dict[str, float],
     folder.mkdir(parents=True)
     cfg = {"name": "toy", "seed": 0, "split": {"method": "random", "fold": fold}, "data": {}}
     OmegaConf.save(OmegaConf.create(cfg), folder / "config.yaml")
-    (folder / "metrics.json").write_text(json.dumps({"split_hash": split_hash, "converged": True, "epochs": 3}))
+    (folder / "metrics.json").write_text(
+        json.dumps({"split_hash": split_hash, "converged": True, "epochs": 3, "seconds": 7, "verdict": "beats 1 of 2"})
+    )
     rows = [
-        {"system": system, "part": "test", "metric": metric, "value": value, "n_units": 3, "n_undefined": 0}
+        {"system": system, "part": "test", "metric": metric, "value": value, "low": value - 0.1, "high": value + 0.1}
         for system, value in values.items()
         for metric in ("pearson", "mae")
     ]
@@ -113,6 +115,16 @@ def test_a_metric_that_is_best_when_small_is_ranked_so(tmp_path):
     rank = table[table["level"] == "run"].set_index(["system", "metric"])["rank"]
     assert rank["mean", "mae"] == 1
     assert rank["Dango", "pearson"] == 1
+
+
+def test_the_markdown_table_holds_means_intervals_and_each_runs_verdict(tmp_path):
+    run_folder(tmp_path, "a", "h1", {"Dango": 0.5, "mean": 0.1})
+    run_folder(tmp_path, "b", "h1", {"Dango": 0.3, "mean": 0.1})
+    assert main([str(tmp_path), "-o", str(tmp_path / "t.md")]) == 0
+    text = (tmp_path / "t.md").read_text()
+    assert "### toy, random, test: 2 run(s)" in text
+    assert "| Dango | 0.400 ± 0.141 [0.300, 0.500] | 0.400 ± 0.141 [0.300, 0.500] |" in text
+    assert text.count("3 epochs in 7 s; beats 1 of 2") == 2
 
 
 def test_collect_says_which_runs_have_not_finished(tmp_path, capsys):

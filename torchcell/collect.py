@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,6 +76,8 @@ def _means(runs: pd.DataFrame) -> pd.DataFrame:
     means = groups.agg(
         value=("value", "mean"),
         sd=("value", "std"),
+        low=("low", "mean"),
+        high=("high", "mean"),
         n_runs=("run", "nunique"),
         n_splits=("split_hash", "nunique"),
         epochs=("epochs", "mean"),
@@ -99,11 +102,11 @@ def main(arguments: list[str] | None = None) -> int:
         "over seeds, folds and lines. Runs of different splits are never ranked together.",
     )
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, or folders that hold them at any depth")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="table to write, .csv or .parquet")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="table to write: .csv, .parquet or .md")
     asked = parser.parse_args(arguments)
     try:
-        if asked.out.suffix not in (".csv", ".parquet"):
-            raise InputError(f"-o {asked.out}: the name must end in .csv or .parquet")
+        if asked.out.suffix not in (".csv", ".parquet", ".md"):
+            raise InputError(f"-o {asked.out}: the name must end in .csv, .parquet or .md")
         missing = [folder for folder in asked.runs if not folder.is_dir()]
         if missing:
             raise InputError(f"no such folder: {some(missing)}")
@@ -123,8 +126,22 @@ def _write(table: pd.DataFrame, out: Path) -> None:
     with atomic_write(out) as temporary:
         if out.suffix == ".csv":
             table.to_csv(temporary, index=False)
-        else:
+        elif out.suffix == ".parquet":
             table.to_parquet(temporary, index=False)
+        else:
+            temporary.write_text(_markdown(table), encoding="utf-8")
+
+
+def _blocks(table: pd.DataFrame) -> Iterator[tuple[str, list[str], list[list[str]]]]:
+    """Title, metrics and rows (a system and its cells) of each experiment, split and part."""
+    means = table[table["level"] == "mean"]
+    for (experiment, split, part), group in means.groupby(["experiment", "split_method", "part"], sort=False):
+        metrics = list(dict.fromkeys(group["metric"]))
+        rows = []
+        for system, of_system in group.groupby("system", sort=False):
+            cells = of_system.set_index("metric")
+            rows.append([str(system), *(_cell(cells.loc[metric]) for metric in metrics)])
+        yield f"{experiment}, {split}, {part}: {int(group['n_runs'].max())} run(s)", metrics, rows
 
 
 def _show(table: pd.DataFrame) -> None:
@@ -132,26 +149,43 @@ def _show(table: pd.DataFrame) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    means = table[table["level"] == "mean"]
-    for (experiment, split, part), group in means.groupby(["experiment", "split_method", "part"], sort=False):
-        metrics = list(dict.fromkeys(group["metric"]))
-        runs = int(group["n_runs"].max())
-        screen = Table(title=f"{experiment}, {split}, {part}: mean ± sd of {runs} run(s)", title_justify="left")
+    for title, metrics, rows in _blocks(table):
+        screen = Table(title=f"{title}, mean ± sd over runs [mean 95 % interval]", title_justify="left")
         screen.add_column("system")
         for metric in metrics:
             screen.add_column(metric, justify="right")
-        for system, rows in group.groupby("system", sort=False):
-            cells = rows.set_index("metric")
-            screen.add_row(
-                str(system), *(_cell(cells.loc[metric, "value"], cells.loc[metric, "sd"]) for metric in metrics)
-            )
+        for row in rows:
+            screen.add_row(*row)
         Console().print(screen)
 
 
-def _cell(value: float, sd: float) -> str:
-    if value != value:
+def _markdown(table: pd.DataFrame) -> str:
+    """The means as Markdown tables, each followed by what its runs say of themselves."""
+    lines: list[str] = []
+    for title, metrics, rows in _blocks(table):
+        lines += [f"### {title}", "", "Mean ± sd over runs [mean of the 95 % intervals].", ""]
+        lines += ["| system | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 1) + "|"]
+        lines += ["| " + " | ".join(row) + " |" for row in rows]
+        lines.append("")
+        runs = table[
+            (table["level"] == "run") & (table["experiment"] + ", " + table["split_method"] == title.rsplit(",", 1)[0])
+        ]
+        for run, of_run in runs.groupby("run", sort=False):
+            one = of_run.iloc[0]
+            lines.append(
+                f"- seed {one['seed']}, fold {one['fold']}: {one['epochs']:.0f} epochs in {one['seconds']:,.0f} s; "
+                f"{one['verdict']} (`{Path(str(run)).name}`, split `{one['split_hash'][:8]}`)"
+            )
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _cell(row: pd.Series) -> str:
+    if row["value"] != row["value"]:
         return "undefined"
-    return f"{value:.3f}" if sd != sd else f"{value:.3f} ± {sd:.3f}"
+    spread = "" if row["sd"] != row["sd"] else f" ± {row['sd']:.3f}"
+    interval = "" if row["low"] != row["low"] else f" [{row['low']:.3f}, {row['high']:.3f}]"
+    return f"{row['value']:.3f}{spread}{interval}"
 
 
 if __name__ == "__main__":
