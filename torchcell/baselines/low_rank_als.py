@@ -8,6 +8,7 @@ from typing import NamedTuple, Self
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
+from threadpoolctl import threadpool_limits
 
 from torchcell.baselines.base import Baseline, validation_score
 from torchcell.baselines.neighbours import Offset, offsets
@@ -90,9 +91,11 @@ class LowRankALS(Baseline):
         v = generator.normal(0, 0.1, (matrix.shape[0], rank)).astype(np.float32)
         v[np.diff(matrix.indptr) == 0] = 0
         u = v
-        for _ in range(n_iter):
-            u = _solve(scaled, v, penalty, self.missing_weight)
-            v = _solve(scaled, u, penalty, self.missing_weight)
+        # Thousands of small systems: threads that wait for each other make them many times slower.
+        with threadpool_limits(limits=1, user_api="blas"):
+            for _ in range(n_iter):
+                u = _solve(scaled, v, penalty, self.missing_weight)
+                v = _solve(scaled, u, penalty, self.missing_weight)
         return _Fitted(offset, size, u, v)
 
     def predict(self, record: Screen) -> np.ndarray:

@@ -25,7 +25,7 @@ class Dango(Model):
     r"""DANGO (Zhang et al., bioRxiv 2020.11.26.400739) for perturbation sets of any size.
 
     One embedding e_i a gene, shared by all channels; two GraphSAGE layers a channel give z_ic, which
-    reconstructs the channel, A_ij ~ z_ic . e_j; a softmax over channels per gene merges them; Hyper-SAGNN
+    reconstructs the channel; a softmax over channels per gene merges them; Hyper-SAGNN
     scores the set. Terms: ``phenotype``, ``reconstruction`` (the mean over channels, 1 is no skill), and
     with ``embedding_decay`` also ``embedding``.
 
@@ -40,7 +40,13 @@ class Dango(Model):
         dropout: Share of the members' features dropped in training.
         score: Of Hyper-SAGNN, ``difference`` or ``product``.
         zero_weight: Weight of absent edges in the reconstruction, for all channels or by channel.
-        embedding_sd: Standard deviation of a fresh embedding's length; each entry has sd / sqrt(dim).
+        decoder: Columns that reconstruct an adjacency row: ``own``, a fully connected layer a channel as
+            published, A_ij ~ z_ic . w_jc; or ``shared``, the embeddings themselves, A_ij ~ z_ic . e_j, which
+            ties them to the networks more tightly.
+        residual: Add e_i to what each channel gives.
+        embedding_sd: Length of a fresh embedding; each entry is drawn with sd / sqrt(dim).
+        embedding_gain: e_i is this times a row of the table, so Adam moves embeddings so many times faster
+            than weights.
         embedding_decay: Weight of the members' mean squared embedding length; 0 leaves the term out.
         optimizer: See ``Model``.
         scheduler: See ``Model``.
@@ -64,18 +70,26 @@ class Dango(Model):
         dropout: float = 0.0,
         score: str = "difference",
         zero_weight: float | Mapping[str, float] = 0.1,
-        embedding_sd: float = 0.5,
-        embedding_decay: float = 0.0,
+        decoder: str = "shared",
+        residual: bool = True,
+        embedding_sd: float = 1.0,
+        embedding_gain: float = 3.0,
+        embedding_decay: float = 3.0,
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
         scheduler: Callable[..., Any] | None = None,
         loss_weights: LossWeights | None = None,
     ) -> None:
         super().__init__(spec, optimizer, scheduler, loss_weights)
         self.channels = _channels(spec, channels)
-        self.embedding_decay = embedding_decay
+        if decoder not in ("own", "shared"):
+            raise InputError(f"model.decoder is 'own' or 'shared', not {decoder!r}")
+        self.residual, self.gain, self.embedding_decay = residual, embedding_gain, embedding_decay
         self.embedding = nn.Embedding(len(spec.genes), dim)
-        nn.init.normal_(self.embedding.weight, std=embedding_sd / dim**0.5)
+        nn.init.normal_(self.embedding.weight, std=embedding_sd / embedding_gain / dim**0.5)
         self.encoders = nn.ModuleList(nn.ModuleList(SAGE(dim, dim) for _ in range(layers)) for _ in self.channels)
+        owners = self.channels if decoder == "own" else []
+        fresh = [0.1 / dim**0.5 * torch.randn(len(spec.genes), dim) for _ in owners]
+        self.decoders = nn.ModuleList(nn.Embedding.from_pretrained(columns, freeze=False) for columns in fresh)
         self.reconstruction = Reconstruction(self.graph, self.channels, zero_weight)
         self.merge = RelationMerge(len(self.channels), dim)
         self.dropout = nn.Dropout(dropout)
@@ -89,15 +103,19 @@ class Dango(Model):
         self._step: list[Tensor] | None = None
         self._evaluation: tuple[Any, list[Tensor]] | None = None
 
+    def genes(self) -> Float[Tensor, "N D"]:
+        """The embeddings e_i that all channels share [N, D]."""
+        return self.gain * self.embedding.weight
+
     def encode(self) -> list[Float[Tensor, "N D"]]:
         """Embeddings of all genes of the wild type, one [N, D] a channel."""
-        encoded = []
+        shared_ND, encoded = self.genes(), []
         for channel, layers in zip(self.channels, self.encoders, strict=True):
-            x_ND = self.embedding.weight
+            x_ND = shared_ND
             for depth, layer in enumerate(cast(nn.ModuleList, layers)):
                 x_ND = nn.functional.leaky_relu(x_ND, 0.1) if depth else x_ND
                 x_ND = layer(self.graph, channel, x_ND)
-            encoded.append(x_ND)
+            encoded.append(x_ND + shared_ND if self.residual else x_ND)
         return encoded
 
     def forward(self, batch: PerturbationBatch) -> Float[Tensor, "B T"]:
@@ -108,14 +126,14 @@ class Dango(Model):
     def losses(self, batch: PerturbationBatch, prediction: Tensor) -> dict[str, Tensor]:
         """Phenotype and reconstruction, from the same encoding that gave the prediction."""
         encoded, self._step = self._step or self.encode(), None
-        columns_ND = self.embedding.weight
+        columns = [cast(nn.Embedding, each).weight for each in self.decoders] or [self.genes()] * len(encoded)
         terms = [
-            self.reconstruction(self.graph, channel, z_ND, columns_ND)
-            for channel, z_ND in zip(self.channels, encoded, strict=True)
+            self.reconstruction(self.graph, channel, z_ND, w_ND)
+            for channel, z_ND, w_ND in zip(self.channels, encoded, columns, strict=True)
         ]
         losses = super().losses(batch, prediction) | {"reconstruction": torch.stack(terms).mean()}
         if self.embedding_decay:
-            length_M = self.embedding(batch.gene).square().sum(-1)
+            length_M = (self.gain * self.embedding(batch.gene)).square().sum(-1)
             losses["embedding"] = self.embedding_decay * length_M.mean()
         return losses
 

@@ -52,11 +52,21 @@ class HyperSAGNN(nn.Module):
         self.query_key_value = nn.Linear(features, 3 * features, bias=False)
         self.dynamic = nn.Linear(features, features)
         self.readout = nn.Linear(features, outputs)
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw new weights."""
-        for layer in (self.static, self.query_key_value, self.dynamic, self.readout):
-            layer.reset_parameters()
+        """Draw new weights: rotations before the score and signs after it.
+
+        So a fresh layer is already an indefinite bilinear form of unit size. With the usual small weights
+        the product of two members' features starts near zero and is learned last, after overfitting.
+        """
+        self.query_key_value.reset_parameters()
+        for weight in (self.static.weight, self.dynamic.weight, self.query_key_value.weight[-self.features :]):
+            nn.init.orthogonal_(weight.data)
+        with torch.no_grad():
+            self.readout.weight.normal_().sign_()
+        for layer in (self.static, self.dynamic, self.readout):
+            nn.init.zeros_(layer.bias)
 
     def forward(self, x_MD: Float[Tensor, "M D"], ptr_P: Int[Tensor, " P"]) -> Float[Tensor, "B T"]:
         """One row of scores a set; ``ptr_P`` [B + 1] says which members are whose."""
