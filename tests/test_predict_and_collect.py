@@ -117,12 +117,21 @@ def test_a_metric_that_is_best_when_small_is_ranked_so(tmp_path):
     assert rank["Dango", "pearson"] == 1
 
 
+def test_runs_of_different_configs_are_never_averaged(tmp_path):
+    run_folder(tmp_path, "a", "h1", {"Dango": 0.5, "mean": 0.1})
+    run_folder(tmp_path, "b", "h1", {"Dango": 0.3, "mean": 0.1})
+    cfg = OmegaConf.load(tmp_path / "b" / "config.yaml")
+    OmegaConf.save(OmegaConf.merge(cfg, {"data": {"subset": 600}}), tmp_path / "b" / "config.yaml")
+    means = collect([tmp_path]).query("level == 'mean' and metric == 'pearson' and system == 'Dango'")
+    assert sorted(means["value"]) == [0.3, 0.5]
+
+
 def test_the_markdown_table_holds_means_intervals_and_each_runs_verdict(tmp_path):
     run_folder(tmp_path, "a", "h1", {"Dango": 0.5, "mean": 0.1})
     run_folder(tmp_path, "b", "h1", {"Dango": 0.3, "mean": 0.1})
     assert main([str(tmp_path), "-o", str(tmp_path / "t.md")]) == 0
     text = (tmp_path / "t.md").read_text()
-    assert "### toy, random, test: 2 run(s)" in text
+    assert ", random, test: 2 run(s)" in text
     assert "| Dango | 0.400 ± 0.141 [0.300, 0.500] | 0.400 ± 0.141 [0.300, 0.500] |" in text
     assert text.count("3 epochs in 7 s; beats 1 of 2") == 2
 

@@ -145,26 +145,39 @@ class StopAfter(lightning.Callback):
             raise Stop
 
 
-def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, monkeypatch):
-    whole = train(config(tmp_path / "whole", "trainer.max_epochs=4"))
-    cfg = config(tmp_path / "parts", "trainer.max_epochs=4")
+def interrupt(monkeypatch, cfg: DictConfig, epoch: int) -> None:
+    """Run ``cfg`` until the machine is taken away at the start of ``epoch``."""
     from torchcell.run import assemble
 
     original = assemble.trainer
+
+    def interrupted(*arguments):
+        trainer = original(*arguments)
+        trainer.callbacks.append(StopAfter(epoch))
+        return trainer
+
     with monkeypatch.context() as patch:
-
-        def interrupted(*arguments):
-            trainer = original(*arguments)
-            trainer.callbacks.append(StopAfter(2))
-            return trainer
-
         patch.setattr(assemble, "trainer", interrupted)
         with pytest.raises(Stop):
             train(cfg)
-    identity = json.loads((tmp_path / "parts/simulated_cell" / whole.folder.path.name / "environment.json").read_text())
-    resumed = train(OmegaConf.merge(cfg, {"ckpt_path": "last"}))
+
+
+@pytest.mark.parametrize("how", ["ckpt_path=last", "requeued"])
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, monkeypatch, how):
+    """With the experiment's own schedule, and stopped while the rate still warms up."""
+    real = ("+experiment=simulated_dango", "trainer.max_epochs=4", "trainer.warmup_steps=20", "logger=wandb")
+    whole = train(config(tmp_path / "whole", *real))
+    cfg = config(tmp_path / "parts", *real)
+    interrupt(monkeypatch, cfg, epoch=2)
+    if how == "requeued":
+        monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+        cfg.overwrite = True  # a job script that says so must not throw away what it did before it was requeued
+    else:
+        cfg.ckpt_path = "last"
+    resumed = train(cfg)
     assert resumed.folder.path.name == whole.folder.path.name
-    assert json.loads((resumed.folder.path / "environment.json").read_text())["wandb_id"] == identity["wandb_id"]
+    ids = {path.stem.removeprefix("run-") for path in resumed.folder.path.glob("wandb/offline-run-*/*.wandb")}
+    assert len(ids) == 1, "both parts are one wandb run"
     a, b = (torch.load(run.folder.path / "checkpoints/last.ckpt", weights_only=True) for run in (whole, resumed))
     assert a["epoch"] == b["epoch"] == 3
     for name, value in a["state_dict"].items():
@@ -176,6 +189,30 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, m
     pd.testing.assert_frame_equal(whole.scored.evaluation.table, resumed.scored.evaluation.table)
 
 
+def test_a_run_does_not_go_on_when_the_data_behind_its_config_has_changed(tmp_path, monkeypatch):
+    from torchcell.data import simulate
+
+    cfg = config(tmp_path)
+    interrupt(monkeypatch, cfg, epoch=1)
+    original = simulate.simulated_screen
+    monkeypatch.setattr(simulate, "simulated_screen", lambda **known: original(**known).subset(np.arange(450)))
+    cfg.ckpt_path = "last"
+    with pytest.raises(InputError, match="trained on other data: split differ"):
+        train(cfg)
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_may_simply_be_tried_again(tmp_path):
+    with pytest.raises(InputError):
+        train(config(tmp_path, "model.channels=[physcal]"))
+    cfg = config(tmp_path, "model.channels=[physical]", "trainer.max_epochs=1")
+    with pytest.raises(InputError, match="no network named|no relation"):
+        train(OmegaConf.merge(cfg, {"graph": {"relations": ["coexpression"]}}))
+    assert train(cfg).scored is not None
+    with pytest.raises(InputError, match="give one of the two"):
+        train(OmegaConf.merge(cfg, {"overwrite": True, "ckpt_path": "last"}))
+    assert (tmp_path / "simulated_cell").is_dir()
+
+
 def test_going_on_with_a_run_that_never_started_says_so(tmp_path):
     with pytest.raises(InputError, match="ckpt_path=last, but there is no"):
         train(config(tmp_path, "ckpt_path=last"))
@@ -184,6 +221,33 @@ def test_going_on_with_a_run_that_never_started_says_so(tmp_path):
 def test_fine_tuning_starts_from_the_given_weights(finished, tmp_path):
     tuned = config(tmp_path, f"init_from={finished.folder.best}", "trainer.max_epochs=1", "model.optimizer.lr=0.0")
     assert torch.equal(train(tuned).model.embedding.weight, finished.model.embedding.weight)
+
+
+def test_fine_tuning_on_other_genes_is_refused(finished, tmp_path):
+    other = config(tmp_path, f"init_from={finished.folder.best}", "data.record.n_genes=132")
+    with pytest.raises(InputError, match="trained on other data: genes differ"):
+        train(other)
+
+
+def test_baselines_are_answered_from_the_cache_only_for_the_same_data(finished):
+    from dataclasses import replace
+
+    from torchcell.run.baselines import _code_hash, _data_hash
+
+    module = finished.datamodule
+    before, record = _data_hash(module), module.record_whole
+    changes = {
+        "columns": {**record.columns, "query": np.roll(record.columns["query"], 1)},
+        "task": "binary",
+        "phenotype": record.phenotype + 1,
+    }
+    for field, value in changes.items():
+        module.record_whole = replace(record, **{field: value})
+        assert _data_hash(module) != before, field
+    module.record_whole = record
+    assert _data_hash(module) == before
+    ours, users = "torchcell.baselines.mean.Mean", "linear_screen.AdditiveScreen"
+    assert _code_hash({"_target_": ours}) != _code_hash({"_target_": users})
 
 
 def test_the_seed_and_the_config_name_the_folder(tmp_path):

@@ -6,15 +6,16 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torchcell.data.errors import InputError, some
 
 if TYPE_CHECKING:
     import pandas as pd
 
-KEYS = ("experiment", "split_method", "part", "system", "metric")
+KEYS = ("experiment", "config", "split_method", "part", "system", "metric")
 """What rows must share to be averaged: the means run over seeds, folds and cell lines."""
 
 
@@ -61,6 +62,7 @@ def _run(folder: Path) -> pd.DataFrame:
         "level": "run",
         "experiment": config.name,
         "seed": config.seed,
+        "config": _config_but_fold(config),
         "split_method": config.split.method,
         "fold": config.split.fold,
         "split_hash": summary["split_hash"],
@@ -68,6 +70,18 @@ def _run(folder: Path) -> pd.DataFrame:
     }
     after = {name: summary.get(name) for name in ("converged", "collapsed", "epochs", "seconds", "verdict")}
     return table.assign(**about, **after)[[*about, *table.columns, *after]]
+
+
+def _config_but_fold(config: Any) -> str:
+    """Eight digits that runs share when they differ in nothing but seed, fold and cell line."""
+    from omegaconf import DictConfig, OmegaConf
+
+    from torchcell.run.folder import config_hash
+
+    free = {"split": {"fold": None, "seed": None}, "data": {"cell_line": None}}
+    merged = OmegaConf.merge(config, free)
+    assert isinstance(merged, DictConfig)
+    return config_hash(merged)[:8]
 
 
 def _means(runs: pd.DataFrame) -> pd.DataFrame:
@@ -132,45 +146,55 @@ def _write(table: pd.DataFrame, out: Path) -> None:
             temporary.write_text(_markdown(table), encoding="utf-8")
 
 
-def _blocks(table: pd.DataFrame) -> Iterator[tuple[str, list[str], list[list[str]]]]:
-    """Title, metrics and rows (a system and its cells) of each experiment, split and part."""
-    means = table[table["level"] == "mean"]
-    for (experiment, split, part), group in means.groupby(["experiment", "split_method", "part"], sort=False):
+@dataclass(frozen=True)
+class _Block:
+    """One table for people: a system a row, a metric a column, and the runs behind it."""
+
+    title: str
+    metrics: list[str]
+    rows: list[list[str]]
+    runs: pd.DataFrame
+
+
+def _blocks(table: pd.DataFrame) -> Iterator[_Block]:
+    """A block for each experiment, config, split and part."""
+    keys = [key for key in KEYS if key not in ("system", "metric")]
+    single = table[table["level"] == "run"].groupby(keys, sort=False)
+    for key, group in table[table["level"] == "mean"].groupby(keys, sort=False):
         metrics = list(dict.fromkeys(group["metric"]))
         rows = []
         for system, of_system in group.groupby("system", sort=False):
             cells = of_system.set_index("metric")
             rows.append([str(system), *(_cell(cells.loc[metric]) for metric in metrics)])
-        yield f"{experiment}, {split}, {part}: {int(group['n_runs'].max())} run(s)", metrics, rows
+        experiment, config, split, part = key
+        title = f"{experiment} {config}, {split}, {part}: {int(group['n_runs'].max())} run(s)"
+        yield _Block(title, metrics, rows, single.get_group(key))
 
 
 def _show(table: pd.DataFrame) -> None:
-    """The means on the screen, a system a row and a metric a column."""
+    """The blocks on the screen."""
     from rich.console import Console
     from rich.table import Table
 
-    for title, metrics, rows in _blocks(table):
-        screen = Table(title=f"{title}, mean ± sd over runs [mean 95 % interval]", title_justify="left")
+    for block in _blocks(table):
+        screen = Table(title=f"{block.title}, mean ± sd over runs [mean 95 % interval]", title_justify="left")
         screen.add_column("system")
-        for metric in metrics:
+        for metric in block.metrics:
             screen.add_column(metric, justify="right")
-        for row in rows:
+        for row in block.rows:
             screen.add_row(*row)
-        Console().print(screen)
+        (Console() if sys.stdout.isatty() else Console(width=200)).print(screen)
 
 
 def _markdown(table: pd.DataFrame) -> str:
-    """The means as Markdown tables, each followed by what its runs say of themselves."""
+    """The blocks as Markdown, each followed by what its runs say of themselves."""
     lines: list[str] = []
-    for title, metrics, rows in _blocks(table):
-        lines += [f"### {title}", "", "Mean ± sd over runs [mean of the 95 % intervals].", ""]
-        lines += ["| system | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 1) + "|"]
-        lines += ["| " + " | ".join(row) + " |" for row in rows]
+    for block in _blocks(table):
+        lines += [f"### {block.title}", "", "Mean ± sd over runs [mean of the 95 % intervals].", ""]
+        lines += ["| system | " + " | ".join(block.metrics) + " |", "|---" * (len(block.metrics) + 1) + "|"]
+        lines += ["| " + " | ".join(row) + " |" for row in block.rows]
         lines.append("")
-        runs = table[
-            (table["level"] == "run") & (table["experiment"] + ", " + table["split_method"] == title.rsplit(",", 1)[0])
-        ]
-        for run, of_run in runs.groupby("run", sort=False):
+        for run, of_run in block.runs.groupby("run", sort=False):
             one = of_run.iloc[0]
             lines.append(
                 f"- seed {one['seed']}, fold {one['fold']}: {one['epochs']:.0f} epochs in {one['seconds']:,.0f} s; "

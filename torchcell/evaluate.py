@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from torchcell.run.entry import run_entry
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from omegaconf import DictConfig
 
     from torchcell.run.scoring import Scored
@@ -23,6 +25,7 @@ def evaluate(cfg: DictConfig) -> Scored:
 
     from torchcell.data.errors import InputError
     from torchcell.run import assemble, checkpoint, scoring
+    from torchcell.run.folder import environment_facts
 
     started = time.perf_counter()
     saved = checkpoint.load(cfg.ckpt)
@@ -55,13 +58,19 @@ def evaluate(cfg: DictConfig) -> Scored:
     known = run / "metrics.json"
     earlier = json.loads(known.read_text()) if known.is_file() else {}
     facts = {name: earlier[name] for name in ("epochs", "seconds", "peak_mb", "samples_per_s") if name in earlier}
-    from torchcell.run.folder import environment_facts
-
     info = assemble.report_info(config, environment_facts(), datamodule, facts)
-    folder = Path(cfg.out) if cfg.out else run
+    folder = Path(cfg.out) if cfg.out else _default_folder(saved.path, config.evaluation.part == cfg.part)
     scored = scoring.write(scored, folder, info, history, model, facts)
     scoring.say(scored, started)
     return scored
+
+
+def _default_folder(ckpt: Path, same_part: bool) -> Path:
+    """The run's own folder for its best checkpoint and its own part; else one beside the checkpoint."""
+    run = ckpt.resolve().parents[1]
+    if ckpt.name == "best.ckpt" and same_part and (run / "config.yaml").is_file():
+        return run
+    return ckpt.resolve().parent / f"{ckpt.stem}-evaluated"
 
 
 if __name__ == "__main__":

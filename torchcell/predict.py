@@ -35,6 +35,8 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
 
     asked = representation.read_request(cfg.perturbations, saved.spec)
     record, lost = representation.admit(asked, saved.spec.genes, cfg.unknown_genes)
+    if not len(record):
+        raise InputError(f"{cfg.perturbations}: no row is left to predict ({lost or 'the file is empty'})")
     packed = representation.pack(record, saved.spec)
     loader = PackedLoader(packed, BatchOrder(torch.arange(len(record)), shuffle=False), cfg.batch_size)
     with torch.inference_mode():

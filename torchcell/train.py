@@ -54,8 +54,12 @@ def train(cfg: DictConfig) -> Trained:
     model: Model = instantiate(cfg.model, _partial_=True)(spec=datamodule.spec)
     model.warmup_steps = cfg.trainer.warmup_steps
     model.checkpoint_extra = {checkpoint.KEY: checkpoint.describe(datamodule.spec, cfg)}
+    if folder.resume is not None:
+        checkpoint.load(folder.resume).check_same(datamodule.spec, split=True)
     if cfg.init_from is not None:
-        checkpoint.load_weights(model, checkpoint.load(cfg.init_from).state, cfg.init_from)
+        start = checkpoint.load(cfg.init_from)
+        start.check_same(datamodule.spec, split=False)
+        checkpoint.load_weights(model, start.state, cfg.init_from)
 
     log, logs = loggers.build_loggers(cfg, folder, environment)
     trainer = assemble.trainer(cfg, folder, logs)
@@ -63,7 +67,6 @@ def train(cfg: DictConfig) -> Trained:
     if trainer.is_global_zero:
         datamodule.split.save(folder.path / "split.parquet")
     trainer.fit(model, datamodule, ckpt_path=folder.resume, weights_only=True)
-    seconds = time.perf_counter() - started
 
     checkpoint.load_weights(model, checkpoint.read(folder.best)["state_dict"], folder.best)
     history = log.frame() if trainer.is_global_zero else None
@@ -81,7 +84,7 @@ def train(cfg: DictConfig) -> Trained:
     if scored is not None and history is not None:
         facts: dict[str, Any] = {
             "epochs": len(history),
-            "seconds": round(seconds, 1),
+            "seconds": round(float(history["epoch_s"].sum()), 1),
             "peak_mb": float(history["memory_mb"].max()),
             "samples_per_s": float(history["samples_per_s"].median()),
         }

@@ -15,8 +15,11 @@ commands() {
     done
   done
 }
-one() { # a run that exists already is refused by train with status 1; that is no failure here
-  .venv/bin/python -m torchcell.train $1 2>&1 | tee "$RUNS_LOG/$(echo "$1" | tr -c 'A-Za-z0-9_\n' '-').log" | tail -n 2
+one() { # a run that is there already is left alone; any other failure is told, and fails the study at its end
+  log="$RUNS_LOG/$(echo "$1" | tr -c 'A-Za-z0-9_\n' '-').log"
+  if .venv/bin/python -m torchcell.train $1 > "$log.part" 2>&1; then mv "$log.part" "$log"; echo "done: $1"; return; fi
+  if grep -q "already holds a run" "$log.part"; then rm "$log.part"; echo "there already: $1"; return; fi
+  echo "FAILED: $1, see $log.part"; return 1
 }
 export -f one
 export RUNS_LOG="$runs/logs"

@@ -145,6 +145,17 @@ def test_smoothing_equals_the_dense_products() -> None:
     np.testing.assert_allclose(smooth_both(w, r, left, right), expected, atol=1e-5)
 
 
+def test_boosting_sees_the_edges_and_cosines_within_a_set() -> None:
+    train = screen([(0, 1), (0, 2), (0, 3), (0, 1, 9), (4,)], np.arange(5), 12)
+    fitted = GradientBoosting(max_iter=2, dim=2).fit(train, train, ring(12))
+    mean_edge, mean_cosine, largest_edge, largest_cosine = fitted._features(train)[:, -4:].T
+    np.testing.assert_allclose(mean_edge, [1, 1, 0, 1 / 3, 0], atol=1e-6)
+    np.testing.assert_allclose(largest_edge, [1, 1, 0, 1, 0])
+    # Genes of a ring share 4, 3 and 2 of their 5 neighbours (themselves included) at distance 1, 2 and 3, one at 4.
+    np.testing.assert_allclose(largest_cosine, [0.8, 0.6, 0.4, 0.8, 0], atol=1e-6)
+    np.testing.assert_allclose(mean_cosine, [0.8, 0.6, 0.4, (0.8 + 0.4 + 0.2) / 3, 0], atol=1e-6)
+
+
 def test_boosting_learns_that_network_neighbours_interact() -> None:
     n = 60
     position = np.arange(n)
@@ -168,3 +179,10 @@ def test_the_validation_score_ranks_undefined_last() -> None:
     assert validation_score(truth, np.array([0.0, 2.0, 2.0, -9.0]), "regression") == pytest.approx(1.0)
     assert validation_score(truth, np.array([0.1, 0.2, 0.3, -9.0]), "binary") == 1.0
     assert validation_score(truth, np.ones(4), "regression") == -np.inf
+
+
+def test_a_gene_with_only_zeros_in_train_is_known_to_the_factorisation() -> None:
+    matrix = twin_matrix(20)
+    matrix[3] = matrix[:, 3] = 0
+    train, val, test = deal(pairs_of(matrix))
+    assert np.isfinite(LowRankALS(rank=4).fit(train, val, None).predict(test)).all()

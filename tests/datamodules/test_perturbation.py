@@ -52,6 +52,13 @@ def test_all_processes_together_see_each_sample_once_but_for_the_padding(world):
     assert len(flat) - len(index) < world
 
 
+@pytest.mark.parametrize("world", [2, 3])
+def test_without_padding_each_sample_comes_once_over_all_processes(world):
+    orders = [BatchOrder(torch.arange(20), False, rank=rank, world=world, pad=False) for rank in range(world)]
+    assert sorted(torch.cat([order.draw() for order in orders]).tolist()) == list(range(20))
+    assert [len(order) for order in orders] == [len(order.draw()) for order in orders]
+
+
 def test_the_order_is_a_function_of_seed_and_epoch():
     def order(seed: int, epoch: int) -> list[int]:
         order = BatchOrder(torch.arange(50), True, seed)

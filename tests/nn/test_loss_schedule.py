@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from torchcell.nn.loss_schedule import Constant, LinearUntilFlipped, LinearUntilUniform, PreThenPost
+from torchcell.nn.loss_schedule import LinearUntilFlipped, LinearUntilUniform, PreThenPost
 
 
 def weights(schedule, epochs=(0, 4, 5, 10, 19)):
@@ -30,11 +30,6 @@ def test_linear_until_flipped_ends_with_the_later_term_alone():
 def test_terms_have_their_names_and_others_keep_their_weight():
     schedule = LinearUntilFlipped(transition=1.0, first="a", then="b", others={"c": 0.3})
     assert schedule(5, 10) == {"a": 0.5, "b": 0.5, "c": 0.3}
-
-
-def test_constant_does_not_depend_on_the_epoch():
-    schedule = Constant({"phenotype": 1.0, "reconstruction": 0.2})
-    assert schedule(0, 5) == schedule(4, 5) == {"phenotype": 1.0, "reconstruction": 0.2}
 
 
 @pytest.mark.parametrize("transition", [0.0, 1.5])

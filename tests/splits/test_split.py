@@ -49,6 +49,13 @@ def test_a_query_gene_held_out_counts_as_member_of_the_array_too(make_screen):
         assert (split.part[i] == "test") == bool(held & set(members))
 
 
+def test_the_unit_of_a_pair_measured_both_ways_is_one_gene_and_that_of_a_triple_its_query_pair(make_screen):
+    """A unit of its own for each pair would count it as independent of all other pairs of its query."""
+    sets = ["A|B", "A|C", "D|E", "A|D|F", "B|C", "C|D"]
+    screen = make_screen(sets, columns={"query": np.array(["A|B", "A", "D", "A|D", "C", "C"])})
+    assert make_split(screen, "random", n_folds=3).group.tolist() == ["A", "A", "D", "A|D", "C", "C"]
+
+
 def test_gene_disjoint_all_leaves_mixed_sets_unused(pairs):
     split = make_split(pairs, "gene_disjoint_all")
     parts = {part: {g for s in pairs.subset(split.index(part)).sets() for g in s} for part in ("train", "val", "test")}

@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 from sklearn.linear_model import Ridge
 
-from torchcell.baselines.base import Baseline, incidence, measured, require_same_genes, validation_score
+from torchcell.baselines.base import Baseline, incidence, measured, one_thread, require_same_genes, validation_score
 from torchcell.data.screen import Screen
 from torchcell.graph.cell_graph import CellGraph
 
@@ -40,7 +40,8 @@ class AdditiveRidge(Baseline):
                     break
                 # sparse_cg solves on the sparse table itself; 1e-8 is far below the noise of any screen.
                 model = Ridge(alpha=alpha, solver="sparse_cg", tol=1e-8)
-                model.fit(x_train[held], train.phenotype[held, t].astype(np.float64))
+                with one_thread():
+                    model.fit(x_train[held], train.phenotype[held, t].astype(np.float64))
                 score = validation_score(val.phenotype[:, t], model.predict(x_val), train.task)
                 if best is None or score > best_score:
                     best, best_score = model, score

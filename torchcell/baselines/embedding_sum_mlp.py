@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from torchcell.baselines.base import Baseline, require_same_genes, validation_score
+from torchcell.baselines.base import Baseline, one_thread, require_same_genes, validation_score
 from torchcell.baselines.pairs import Items
 from torchcell.data.screen import Screen
 from torchcell.graph.cell_graph import CellGraph
@@ -71,8 +69,8 @@ class EmbeddingSumMLP(Baseline):
         if self.binary:
             self.center_T, self.scale_T = np.zeros(n_outputs, np.float32), np.ones(n_outputs, np.float32)
         target = torch.from_numpy((train.phenotype - self.center_T) / self.scale_T)
-        # Seed and thread count rule this block only; the caller's are untouched. Steps this small lose by threads.
-        with torch.random.fork_rng(devices=[]), _one_thread():
+        # The seed rules this block only; the caller's random state is untouched.
+        with torch.random.fork_rng(devices=[]), one_thread():
             torch.manual_seed(self.seed)
             self.net = _Net(len(self.items), self.dim, self.hidden, n_outputs)
             unseen = np.setdiff1d(np.arange(len(self.items)), self._members(train).numpy())
@@ -129,16 +127,6 @@ class EmbeddingSumMLP(Baseline):
         """Item of each member of all sets [M], sorted within each set so that order cannot matter."""
         item = record.gene * self.items.n_kinds + np.maximum(self.items.position[record.kind], 0)
         return torch.from_numpy(item[np.lexsort((item, record.owner))])
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _take(item: Tensor, ptr: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,11 +7,11 @@ from typing import NamedTuple, Self
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.sparse.linalg import svds
 from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.utils.extmath import randomized_svd
 
 from torchcell.baselines.additive_ridge import AdditiveRidge
-from torchcell.baselines.base import Baseline, measured, require_same_genes, validation_score
+from torchcell.baselines.base import Baseline, measured, one_thread, require_same_genes, validation_score
 from torchcell.baselines.network_features import adjacencies, neighbourhoods, rows_of
 from torchcell.baselines.pairs import Items, SetPairs
 from torchcell.data.screen import KINDS, Screen
@@ -38,7 +38,7 @@ class GradientBoosting(Baseline):
         learning_rate: Shrinkage of each tree.
         max_leaf_nodes: Leaves a tree.
         min_samples_leaf: Training samples a leaf.
-        seed: Of the subsampling inside scikit-learn.
+        seed: Of the SVD.
     """
 
     name = "gradient_boosting"
@@ -67,7 +67,8 @@ class GradientBoosting(Baseline):
         self.edges = [rows_of(rows_of(matrix, index).T.tocsr(), index).T.tocsr() for _, matrix in adjacencies(graph)]
         degrees = [np.diff(matrix.indptr).astype(float) for _, matrix in adjacencies(graph)]
         degree = np.where(index[:, None] >= 0, np.log1p(np.stack(degrees, 1))[index], np.nan)
-        self.degree, self.svd = degree, _svd(self.near, self.dim)
+        with one_thread():
+            self.degree, self.svd = degree, _svd(self.near, self.dim, self.seed)
         self.additive = AdditiveRidge().fit(train, val, None)
         x_train, x_val = self._features(train), self._features(val)
         for t in range(train.phenotype.shape[1]):
@@ -87,9 +88,11 @@ class GradientBoosting(Baseline):
             min_samples_leaf=self.min_samples_leaf,
             early_stopping=False,
             random_state=self.seed,
-        ).fit(x_train[held], residual)
+        )
         base, truth = self.additive.predict(val)[:, t], val.phenotype[:, t]
-        stages = [validation_score(truth, base + boost, train.task) for boost in model.staged_predict(x_val)]
+        with one_thread():
+            model.fit(x_train[held], residual)
+            stages = [validation_score(truth, base + boost, train.task) for boost in model.staged_predict(x_val)]
         return _Fitted(model, int(np.argmax(stages)) + 1)
 
     def predict(self, record: Screen) -> np.ndarray:
@@ -98,7 +101,9 @@ class GradientBoosting(Baseline):
         if self.fitted:
             x, prediction = self._features(record), self.additive.predict(record).astype(np.float64)
             for t, (model, trees) in enumerate(self.fitted):
-                if model is not None:
+                if model is None:
+                    continue
+                with one_thread():
                     prediction[:, t] += next(islice(model.staged_predict(x), trees - 1, None))
         return prediction.astype(np.float32)
 
@@ -136,10 +141,8 @@ class GradientBoosting(Baseline):
         return [mean / np.maximum(count, 1), largest]
 
 
-def _svd(near: sp.csr_matrix, dim: int) -> np.ndarray:
-    """The first principal axes of the neighbourhoods [genes, dim], each of unit variance."""
-    dim = min(dim, min(near.shape) - 1)
-    u, s, _ = svds(near.astype(np.float64), k=dim, v0=np.ones(min(near.shape)))
-    order = np.argsort(-s)
-    axes = u[:, order] * s[order]
-    return axes / np.maximum(axes.std(0), 1e-12)
+def _svd(near: sp.csr_matrix, dim: int, seed: int) -> np.ndarray:
+    """The first principal axes of the neighbourhoods [genes, dim]."""
+    u, s, _ = randomized_svd(near, n_components=min(dim, *near.shape), random_state=seed)
+    # Beyond six digits stands rounding noise, which a tree would split on where an axis is constant.
+    return (u * s).astype(np.float64).round(6)

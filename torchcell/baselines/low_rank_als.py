@@ -8,9 +8,8 @@ from typing import NamedTuple, Self
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
-from threadpoolctl import threadpool_limits
 
-from torchcell.baselines.base import Baseline, validation_score
+from torchcell.baselines.base import Baseline, one_thread, validation_score
 from torchcell.baselines.neighbours import Offset, offsets
 from torchcell.baselines.pairs import Items, SetPairs
 from torchcell.data.screen import Screen
@@ -18,12 +17,13 @@ from torchcell.graph.cell_graph import CellGraph
 
 
 class _Fitted(NamedTuple):
-    """One phenotype: what is taken off, and both factors [items, rank] in units of ``size``."""
+    """One phenotype: what is taken off, both factors [items, rank] in units of ``size``, items with values."""
 
     offset: Offset
     size: float
     u: np.ndarray
     v: np.ndarray
+    seen: np.ndarray
 
 
 class LowRankALS(Baseline):
@@ -89,14 +89,14 @@ class LowRankALS(Baseline):
         scaled = sp.csr_matrix((matrix.data / size, matrix.indices, matrix.indptr), shape=matrix.shape)
         generator = np.random.default_rng(self.seed)
         v = generator.normal(0, 0.1, (matrix.shape[0], rank)).astype(np.float32)
-        v[np.diff(matrix.indptr) == 0] = 0
+        seen = np.diff(matrix.indptr) > 0
+        v[~seen] = 0
         u = v
-        # Thousands of small systems: threads that wait for each other make them many times slower.
-        with threadpool_limits(limits=1, user_api="blas"):
+        with one_thread():
             for _ in range(n_iter):
                 u = _solve(scaled, v, penalty, self.missing_weight)
                 v = _solve(scaled, u, penalty, self.missing_weight)
-        return _Fitted(offset, size, u, v)
+        return _Fitted(offset, size, u, v, seen)
 
     def predict(self, record: Screen) -> np.ndarray:
         """See ``Baseline``."""
@@ -110,7 +110,7 @@ def _apply(fitted: _Fitted, record: Screen, asked: SetPairs, t: int) -> np.ndarr
     i, j, u, v = asked.left, asked.right, fitted.u, fitted.v
     product = np.einsum("pr,pr->p", u[i], v[j]) + np.einsum("pr,pr->p", u[j], v[i])
     prediction = fitted.offset.of(record)[:, t] + asked.mean(fitted.size / 2 * product)
-    return np.where(asked.strangers((u != 0).any(axis=1)), np.nan, prediction)
+    return np.where(asked.strangers(fitted.seen), np.nan, prediction)
 
 
 def _solve(matrix: sp.csr_matrix, factor: np.ndarray, penalty: float, missing_weight: float) -> np.ndarray:

@@ -33,8 +33,8 @@ class Items:
 
     @property
     def n_kinds(self) -> int:
-        """Kinds seen in train."""
-        return int((self.position >= 0).sum())
+        """Distinct positions; kinds that share one are the same item."""
+        return int(self.position.max()) + 1
 
     def __len__(self) -> int:
         return len(self.genes) * self.n_kinds + 1

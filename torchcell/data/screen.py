@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from torchcell.data.checks import as_positions, refuse
 from torchcell.data.errors import InputError, some
 
 KINDS: tuple[str, ...] = ("absent", "present", "added", "overexpressed", "knockdown")
@@ -76,7 +77,7 @@ class Screen:
 
     def subset(self, index: np.ndarray) -> Screen:
         """The samples at ``index`` (integers or a mask), in that order; the gene list stays whole."""
-        index = np.flatnonzero(index) if np.asarray(index).dtype == bool else np.asarray(index, dtype=np.int64)
+        index = as_positions(index)
         sizes = self.sizes[index]
         ptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         member = np.arange(ptr[-1]) - np.repeat(ptr[:-1] - self.ptr[:-1][index], sizes)
@@ -110,23 +111,25 @@ class Screen:
         """Return self, or raise one ``InputError`` that names the offending samples."""
         self._validate_shapes()
         ids, sizes = self.sample_id, self.sizes
-        _refuse(ids[sizes == 0], "an empty gene set", "name at least one gene")
+        refuse(self.name, ids[sizes == 0], "an empty gene set", "name at least one gene")
         key = np.unique(self.owner * len(self.genes) + self.gene, return_counts=True)
-        _refuse(ids[key[0][key[1] > 1] // max(len(self.genes), 1)], "a gene named twice", "name each gene once")
-        _refuse(ids[np.isinf(self.phenotype).any(1)], "an infinite phenotype", "use NaN for a missing value")
-        _refuse(ids[np.isnan(self.phenotype).all(1)], "no phenotype at all", "drop the row")
+        refuse(
+            self.name, ids[key[0][key[1] > 1] // max(len(self.genes), 1)], "a gene named twice", "name each gene once"
+        )
+        refuse(self.name, ids[np.isinf(self.phenotype).any(1)], "an infinite phenotype", "use NaN for a missing value")
+        refuse(self.name, ids[np.isnan(self.phenotype).all(1)], "no phenotype at all", "drop the row")
         if self.task == "binary":
             odd = ~(np.isnan(self.phenotype) | np.isin(self.phenotype, (0, 1))).all(1)
-            _refuse(ids[odd], "a binary phenotype other than 0 or 1", "recode it")
+            refuse(self.name, ids[odd], "a binary phenotype other than 0 or 1", "recode it")
         first: dict[object, int] = {}
         twins = [i for i, key in enumerate(self._set_keys()) if first.setdefault(key, i) != i]
-        _refuse(ids[twins], "a gene set that an earlier row has too", "merge the rows")
+        refuse(self.name, ids[twins], "a gene set that an earlier row has too", "merge the rows")
         return self
 
     def _validate_shapes(self) -> None:
         n, m, t = len(self.sample_id), len(self.gene), len(self.phenotype_names)
         unique, counts = np.unique(self.sample_id, return_counts=True)
-        _refuse(unique[counts > 1], "a sample id used twice", "make the ids unique")
+        refuse(self.name, unique[counts > 1], "a sample id used twice", "make the ids unique")
         unique, counts = np.unique(self.genes, return_counts=True)
         if (counts > 1).any():
             raise InputError(f"{self.name}: genes listed twice: {some(unique[counts > 1])}")
@@ -149,9 +152,3 @@ class Screen:
         level = np.zeros(len(self.gene)) if self.level is None else np.nan_to_num(self.level, nan=-1.0)
         members = list(zip(self.gene.tolist(), self.kind.tolist(), level.tolist(), strict=True))
         return [tuple(sorted(members[a:b])) for a, b in zip(self.ptr[:-1], self.ptr[1:], strict=True)]
-
-
-def _refuse(ids: np.ndarray, what: str, remedy: str) -> None:
-    """Raise one error that names the samples ``ids``, if there are any."""
-    if len(ids):
-        raise InputError(f"{len(ids)} sample(s) with {what}: {some(ids)}; {remedy}")

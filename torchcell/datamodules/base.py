@@ -149,10 +149,10 @@ class RecordDataModule(lightning.LightningDataModule):
         """The samples of one part as a record."""
         return self.record_whole.subset(self.split.index(part))
 
-    def loader(self, part: str, shuffle: bool = False, packed: Packed | None = None) -> PackedLoader:
-        """Batches of one part; ``packed`` replaces the samples' inputs, e.g. by shuffled ones."""
+    def loader(self, part: str, shuffle: bool = False, packed: Packed | None = None, pad: bool = True) -> PackedLoader:
+        """Batches of one part; ``packed`` replaces the samples' inputs, e.g. by shuffled ones. See ``BatchOrder``."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        order = BatchOrder(torch.from_numpy(self.split.index(part)), shuffle, self.seed, rank, world)
+        order = BatchOrder(torch.from_numpy(self.split.index(part)), shuffle, self.seed, rank, world, pad)
         size = self.batch_size if part == "train" else self.eval_batch_size
         return PackedLoader(packed or self.packed, order, size)
 
@@ -161,8 +161,8 @@ class RecordDataModule(lightning.LightningDataModule):
         return self.loader("train", shuffle=not getattr(self.trainer, "overfit_batches", 0))
 
     def val_dataloader(self) -> PackedLoader:
-        """Validation batches."""
-        return self.loader("val")
+        """Validation batches, each sample once also under DDP."""
+        return self.loader("val", pad=False)
 
     def test_dataloader(self) -> PackedLoader:
         """Test batches."""

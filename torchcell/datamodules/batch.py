@@ -53,8 +53,8 @@ class Packed(Protocol):
 class BatchOrder:
     """Which samples come in which order on this process; a pure function of seed and epoch.
 
-    Each of ``world`` processes gets every ``world``-th sample and as many as any other. Samples that
-    fill up the last round come twice; evaluation drops them by their number.
+    Each of ``world`` processes gets every ``world``-th sample. With ``pad`` each gets as many as any other;
+    the samples that fill up the last round come twice, and a test pass drops them by their number.
 
     Args:
         index: Samples to draw from, int64 [n].
@@ -62,10 +62,15 @@ class BatchOrder:
         seed: Of the permutation.
         rank: This process.
         world: Number of processes.
+        pad: Whether all processes must take equally many steps, as they must where gradients or tables are
+            gathered. Streaming metrics are exact only without.
     """
 
-    def __init__(self, index: Tensor, shuffle: bool, seed: int = 0, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, index: Tensor, shuffle: bool, seed: int = 0, rank: int = 0, world: int = 1, pad: bool = True
+    ) -> None:
         self.index, self.shuffle, self.seed, self.rank, self.world = index, shuffle, seed, rank, world
+        self.pad = pad or len(index) < world  # a process without any sample would never meet the others
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -73,7 +78,8 @@ class BatchOrder:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.index) // self.world)
+        rounds, rest = divmod(len(self.index), self.world)
+        return rounds + (rest > 0 if self.pad else self.rank < rest)
 
     def draw(self) -> Tensor:
         """This process's samples of the epoch, int64 [len(self)]."""
@@ -82,8 +88,8 @@ class BatchOrder:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
             index = index[torch.randperm(len(index), generator=generator)]
         if self.world > 1:
-            padded = torch.arange(len(self) * self.world) % len(index)
-            index = index[padded[self.rank :: self.world]]
+            n_slots = -(-len(index) // self.world) * self.world if self.pad else len(index)
+            index = index[torch.arange(self.rank, n_slots, self.world) % len(index)]
         return index
 
 

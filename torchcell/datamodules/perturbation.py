@@ -157,6 +157,9 @@ class PerturbationDataModule(RecordDataModule):
         kinds = np.array(KINDS)[record.kind]
         pairs = zip(record.ptr[:-1], record.ptr[1:], strict=True)
         table.insert(2, "kinds", ["|".join(kinds[a:b]) for a, b in pairs])
+        if record.level is not None:
+            pairs = zip(record.ptr[:-1], record.ptr[1:], strict=True)
+            table.insert(3, "levels", ["|".join(map(str, record.level[a:b])) for a, b in pairs])
         return table
 
     def ablations(self, index: Tensor, generator: torch.Generator) -> dict[str, Packed]:
@@ -172,14 +175,20 @@ class PerturbationDataModule(RecordDataModule):
         return None if record.replicates is None else replicate_ceiling(record)
 
     def notes(self) -> list[str]:
-        """Says so where negatives were sampled and nobody has measured them."""
-        unlabelled = self.record_whole.columns.get("unlabelled", np.zeros(1, dtype=bool))
-        if not unlabelled.any():
-            return []
-        return [
-            f"{int(unlabelled.sum()):,} of {len(self.sample_id):,} samples are sampled negatives: unlabelled sets, "
-            "not sets known to be without interaction. Scores say how well measured positives are told from them."
-        ]
+        """Says so where negatives were sampled and nobody has measured them, and where levels go unread."""
+        record, said = self.record_whole, []
+        unlabelled = record.columns.get("unlabelled", np.zeros(1, dtype=bool))
+        if unlabelled.any():
+            said.append(
+                f"{int(unlabelled.sum()):,} of {len(record):,} samples are sampled negatives: unlabelled sets, not "
+                "sets known to be without interaction. Scores say how well measured positives are told from them."
+            )
+        if record.level is not None and len(np.unique(record.level[~np.isnan(record.level)])) > 1:
+            said.append(
+                "The sets differ in level, which DANGO and the baselines do not read: sets that differ in nothing "
+                "else get the same prediction."
+            )
+        return said
 
     @staticmethod
     def read_request(path: str, spec: Spec) -> Screen:

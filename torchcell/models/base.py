@@ -109,7 +109,8 @@ class Model(lightning.LightningModule):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """The phenotype's loss and the streaming metrics."""
         prediction = self(batch)
-        self._add("val/loss", self.phenotype_loss(prediction, batch.target), len(batch))
+        n_measured = int((~torch.isnan(batch.target)).sum())
+        self._add("val/loss", self.phenotype_loss(prediction, batch.target), n_measured)
         self._observe("val", batch, prediction)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
@@ -153,8 +154,9 @@ class Model(lightning.LightningModule):
         """Log loss, metrics and their headline ``val/score``, which early stopping watches."""
         scores = self._scores("val")
         headline = [value for name, value in scores.items() if name.endswith(self._headline)]
-        score = torch.stack(headline).mean()
-        score = torch.where(torch.isnan(score), torch.full_like(score, -1.0), score)  # undefined is the worst
+        # The mean over the outputs where it is defined; where it is nowhere, the worst.
+        score = torch.stack(headline).nanmean()
+        score = torch.where(torch.isnan(score), torch.full_like(score, -1.0), score)
         self.log_dict(self._drain("val/") | scores, sync_dist=True)
         self.log("val/score", score, sync_dist=True, prog_bar=True)
 

@@ -172,7 +172,9 @@ class Dango(Model):
 def _channels(spec: Spec, channels: Sequence[str] | None) -> list[str]:
     """The relations to use, checked against the graph."""
     if spec.graph is None:
-        raise InputError("DANGO needs networks, and the data has no graph; choose one, e.g. graph=string")
+        raise InputError(
+            "DANGO needs networks, and the data has no graph; choose one, e.g. graph=yeast or graph=edge_list"
+        )
     chosen = list(spec.graph.relations if channels is None else channels)
     if not chosen or len(set(chosen)) < len(chosen):
         raise InputError(f"model.channels must name at least one relation, and each once, not {chosen}")

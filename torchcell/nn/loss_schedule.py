@@ -7,21 +7,6 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class Constant:
-    """The same weights in every epoch.
-
-    Args:
-        weights: Loss term -> weight.
-    """
-
-    weights: Mapping[str, float]
-
-    def __call__(self, epoch: int, max_epochs: int) -> dict[str, float]:
-        """The weights, whatever the epoch."""
-        return dict(self.weights)
-
-
-@dataclass(frozen=True)
 class _TwoTerms:
     """Moves weight from one term to another over the first ``transition`` of the epochs.
 

@@ -21,7 +21,8 @@ from torchcell.run.folder import RunFolder
 
 # What Lightning says of GPUs, of its own products and of its logging interval tells the user nothing.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-warnings.filterwarnings("ignore", message=".*(treespec|number of training batches|does not have many workers|Checkpoint directory).*")
+for said in ("treespec", "number of training batches", "Checkpoint directory", "broadcast_buffers"):
+    warnings.filterwarnings("ignore", message=f".*{said}.*")
 
 NOT_TRAINER = ("warmup_steps", "early_stopping")
 """Keys of the trainer's config that belong to the model and the callbacks."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import time
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 from rich.console import Console
 
@@ -36,13 +37,13 @@ def baseline_predictions(datamodule: RecordDataModule, configs: Mapping[str, Any
     if not wanted:
         return {}
     folder = data_home() / "baselines"
-    data_hash, code_hash = _data_hash(datamodule), _code_hash()
+    data_hash = _data_hash(datamodule)
     train, val = datamodule.record("train"), datamodule.record("val")
     blind = datamodule.record(part).blind()
     predictions: dict[str, np.ndarray] = {}
     for name, config in wanted.items():
         text = json.dumps(OmegaConf.to_container(config, resolve=True), sort_keys=True)
-        key = hashlib.sha256("\n".join([data_hash, part, text, code_hash]).encode()).hexdigest()
+        key = hashlib.sha256("\n".join([data_hash, part, text, _code_hash(config)]).encode()).hexdigest()
         path = folder / f"{name}-{key[:16]}.npy"
         if path.is_file():
             predictions[name] = np.load(path, allow_pickle=False)
@@ -59,17 +60,32 @@ def baseline_predictions(datamodule: RecordDataModule, configs: Mapping[str, Any
 
 
 def _data_hash(datamodule: RecordDataModule) -> str:
-    """sha256 of the split, the graph and every array of the record."""
+    """sha256 of the split, the graph and every field of the record."""
     digest = hashlib.sha256(datamodule.split.hash.encode())
     digest.update((datamodule.graph.hash if datamodule.graph is not None else "no graph").encode())
-    for name, value in sorted(vars(datamodule.record_whole).items()):
-        if isinstance(value, np.ndarray):
-            digest.update(f"{name} {value.dtype} {value.shape}".encode())
-            digest.update(np.ascontiguousarray(value).tobytes())
+    _feed(digest, vars(datamodule.record_whole))
     return digest.hexdigest()
 
 
-def _code_hash() -> str:
-    """sha256 of the baselines' source, so that a change of code is never answered from the cache."""
-    files = sorted(Path(str(torchcell.baselines.__file__)).parent.glob("*.py"))
+def _feed(digest: Any, value: Any) -> None:
+    """Add a value to the digest: an array by its bytes, a mapping by its sorted items, the rest by its text."""
+    if isinstance(value, Mapping):
+        for name in sorted(value):
+            digest.update(f"{name}:".encode())
+            _feed(digest, value[name])
+    elif isinstance(value, np.ndarray) and value.dtype != object:
+        digest.update(f"{value.dtype} {value.shape}".encode())
+        digest.update(np.ascontiguousarray(value).tobytes())
+    elif isinstance(value, np.ndarray):
+        digest.update(repr(value.tolist()).encode())
+    else:
+        digest.update(repr(value).encode())
+
+
+def _code_hash(config: Any) -> str:
+    """sha256 of our baselines' source and of the file that defines this one: changed code is never answered from
+    the cache. (What a baseline imports from elsewhere is not followed.)
+    """
+    own = inspect.getsourcefile(get_object(config["_target_"]))
+    files = [*sorted(Path(str(torchcell.baselines.__file__)).parent.glob("*.py")), *([Path(own)] if own else [])]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

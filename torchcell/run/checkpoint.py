@@ -70,6 +70,28 @@ class Checkpoint:
         load_weights(model, self.state, self.path)
         return model.eval()
 
+    def check_same(self, spec: Spec, split: bool) -> None:
+        """Refuse data that mean something else than those it was trained on.
+
+        Args:
+            spec: Of the data at hand.
+            split: Whether the split must be the same too, as when a run goes on; fine-tuning may have another.
+        """
+        graphs = [None if one.graph is None else one.graph.hash for one in (self.spec, spec)]
+        pairs = {
+            "genes": (self.spec.genes, spec.genes),
+            "outputs": (self.spec.outputs, spec.outputs),
+            "kinds of perturbation": (self.spec.kinds, spec.kinds),
+            "graph": (graphs[0], graphs[1]) if split else (None, None),
+            "split": (self.spec.split_hash, spec.split_hash) if split else (None, None),
+        }
+        differing = [name for name, (old, new) in pairs.items() if old != new]
+        if differing:
+            raise InputError(
+                f"{self.path} was trained on other data: {', '.join(differing)} differ; its weights would stand for "
+                "other names. Use the same data and graph, or start anew (overwrite=true)"
+            )
+
     def datamodule_class(self, trust: Sequence[str] = ()) -> Any:
         """The datamodule's class, which knows how to read and pack a request."""
         check_targets(self.config.data, trust)
@@ -79,9 +101,11 @@ class Checkpoint:
 def describe(spec: Spec, config: DictConfig) -> dict[str, Any]:
     """What a checkpoint carries beside the weights: plain values and tensors only."""
     import torchcell
+    from torchcell.run.folder import environment_facts
 
     return {
         "format": FORMAT,
+        "versions": environment_facts()["versions"],
         "version": torchcell.__version__,
         "spec": spec.to_plain(),
         "config": OmegaConf.to_yaml(config, resolve=True),

@@ -80,7 +80,8 @@ def _valid_names(config_name: str, overrides: list[str]) -> list[str]:
     from hydra.errors import HydraException
 
     GlobalHydra.instance().clear()
-    groups = [path.name for path in conf_dir().iterdir() if path.is_dir()]
+    trees = [conf_dir(), Path.cwd() / "conf"]
+    groups = [path.name for tree in trees if tree.is_dir() for path in tree.iterdir() if path.is_dir()]
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         try:
             cfg = compose(config_name, overrides)

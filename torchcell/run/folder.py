@@ -54,10 +54,11 @@ class RunFolder:
         name = f"{config_hash(cfg)[:8]}-s{cfg.seed}"
         path = Path(cfg.paths.runs) / re.sub(r"[^A-Za-z0-9._-]", "-", str(cfg.name)) / name
         last = path / "checkpoints" / "last.ckpt"
-        if cfg.overwrite and path.exists() and _rank() == 0:
-            shutil.rmtree(path)
         resume = cls._resume(cfg, last)
-        if resume is None and (path / "config.yaml").exists() and _rank() == 0:
+        if cfg.overwrite and resume is None and path.exists() and _rank() == 0:
+            shutil.rmtree(path)
+        held = [file for file in (last, path / "metrics.json") if file.exists()]
+        if resume is None and held and not _requeued() and _rank() == 0:
             raise InputError(
                 f"{path} already holds a run of this config and seed; go on with ckpt_path=last, "
                 "start anew with overwrite=true, or choose another seed"
@@ -67,8 +68,9 @@ class RunFolder:
 
     @staticmethod
     def _resume(cfg: DictConfig, last: Path) -> Path | None:
-        requeued = int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
-        if cfg.ckpt_path == "last" or (cfg.ckpt_path is None and requeued):
+        if cfg.overwrite and cfg.ckpt_path is not None:
+            raise InputError("overwrite=true throws the run away that ckpt_path goes on with; give one of the two")
+        if cfg.ckpt_path == "last" or (cfg.ckpt_path is None and _requeued()):
             if last.is_file():
                 return last
             if cfg.ckpt_path == "last":
@@ -130,6 +132,11 @@ def _git(*arguments: str) -> str:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""
+
+
+def _requeued() -> bool:
+    """Whether SLURM has started this job before: it goes on with what it has, and overwrites nothing."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
 
 
 def _rank() -> int:

@@ -31,6 +31,10 @@ def wandb_logger(cfg: DictConfig, folder: Path, environment: dict[str, Any]) -> 
     offline = os.environ.get("WANDB_MODE", "online" if logged_in() else "offline") != "online"
     job = os.environ.get("SLURM_JOB_ID") or pd.Timestamp.now().strftime("%Y%m%d")
     group = f"{environment['host']}-{job}-{environment['config_hash'][:8]}"
+    import wandb
+
+    if wandb.run is not None:  # left open by a run of this process that failed; it must not receive this one's values
+        wandb.finish()
     logger = WandbLogger(
         project=cfg.logger.wandb.project,
         name=f"{cfg.name}-{folder.name}",
@@ -56,6 +60,13 @@ def build_loggers(cfg: DictConfig, folder: RunFolder, environment: dict[str, Any
     return history, [history, *more]
 
 
+def _name(row: Any, summary: dict[str, Any]) -> str:
+    """``<stage>/<phenotype>/<metric>``; the stage of a baseline is ``test_<system>``."""
+    stage = row.part if row.system == summary["model"] else f"{row.part}_{row.system}"
+    output, _, metric = row.metric.rpartition("/")
+    return f"{stage}/{output or summary['outputs'][0]}/{metric}"
+
+
 def log_outcome(loggers: list[Logger], table: pd.DataFrame, summary: dict[str, Any], files: list[Path]) -> None:
     """Give wandb the metrics table, the figures and the summary."""
     for logger in loggers:
@@ -66,6 +77,6 @@ def log_outcome(loggers: list[Logger], table: pd.DataFrame, summary: dict[str, A
         run = logger.experiment
         figures = {f"figures/{path.stem}": wandb.Image(str(path)) for path in files if path.suffix == ".png"}
         run.log(figures | {"metrics": wandb.Table(dataframe=table.astype({"system": str, "metric": str}))})
-        scalars = {f"test/{row.system}/{row.metric}": row.value for row in table.itertuples()}
+        scalars = {_name(row, summary): row.value for row in table.itertuples()}
         run.summary.update(scalars | {"verdict": summary["verdict"], "collapsed": summary["collapsed"]})
         run.finish()

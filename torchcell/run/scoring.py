@@ -78,7 +78,7 @@ def score(
         baselines: Configs by name, see ``conf/baselines``.
         part: Which part is scored.
         n_boot: Bootstrap resamples.
-        seed: Of the resamples, the shuffles and the baselines.
+        seed: Of the resamples and the shuffles; the baselines have their own, in their config.
         history: One row an epoch, if the model was trained here.
         min_delta: What counts as an improvement of the validation score.
 
@@ -121,6 +121,7 @@ def score(
     summary = {
         "model": type(model).__name__,
         "part": part,
+        "outputs": list(results.outputs[:16]),
         "verdict": evaluation.verdict.text,
         "collapsed": evaluation.verdict.collapsed,
         "guards": guards,

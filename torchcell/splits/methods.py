@@ -64,7 +64,7 @@ def random(record: Any, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray,
     part_of = deal(twins.astype(str), n_folds, fold, seed)
     part = np.array([part_of[key] for key in twins.astype(str).tolist()])
     if isinstance(record, Screen) and "query" in record.columns:
-        return part, record.columns["query"].astype(str), "query gene"
+        return part, _query_units(record), "query gene"
     return part, twins.astype(str), "sample"
 
 
@@ -111,6 +111,17 @@ def query_genes(record: Screen) -> np.ndarray:
         )
     named = {gene for cell in np.unique(record.columns["query"].astype(str)) for gene in cell.split("|") if gene}
     return np.array(sorted(named))
+
+
+def _query_units(record: Screen) -> np.ndarray:
+    """The query of each set as it was screened: a gene, or for triples the pair that was crossed with the array.
+
+    A pair that was measured both ways names both its genes as queries; the first stands for it, since a unit of
+    its own would count it as independent of all other pairs of that gene.
+    """
+    cells = record.columns["query"].astype(str).tolist()
+    both = [cell.count("|") + 1 >= size for cell, size in zip(cells, record.sizes.tolist(), strict=True)]
+    return np.array([cell.split("|")[0] if whole else cell for cell, whole in zip(cells, both, strict=True)])
 
 
 def _by_strictest(record: Screen, part_of: dict[str, str]) -> tuple[np.ndarray, np.ndarray]:
