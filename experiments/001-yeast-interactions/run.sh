@@ -6,17 +6,18 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" WANDB_MODE="${WANDB_MODE:-offline}" WANDB_SILENT=true
 runs="${RUNS:-runs}"
+# The screens' settings were chosen on the validation part of the hard split; these on that of Costanzo's random split.
+random="split=random model.decoder=own model.embedding_decay=0.3 model.loss_weights.reconstruction=1 data.batch_size=2048"
 commands() {
   for seed in 0 1 2; do
-    for split in query_disjoint random; do
-      for experiment in costanzo2010_dango kuzmin2018_dango; do
-        echo "+experiment=$experiment split=$split seed=$seed paths.runs=$runs"
-      done
-    done
+    echo "+experiment=costanzo2010_dango split=query_disjoint seed=$seed paths.runs=$runs"
+    echo "+experiment=costanzo2010_dango $random seed=$seed paths.runs=$runs"
+    echo "+experiment=kuzmin2018_dango split=query_disjoint seed=$seed paths.runs=$runs"
+    echo "+experiment=kuzmin2018_dango split=random seed=$seed paths.runs=$runs"
   done
 }
 one() { # a run that is there already is left alone; any other failure is told, and fails the study at its end
-  log="$RUNS_LOG/$(echo "$1" | tr -c 'A-Za-z0-9_\n' '-').log"
+  log="$RUNS_LOG/$(echo "$1" | tr -c 'A-Za-z0-9_=\n' '-' | cut -c1-120).log"
   if .venv/bin/python -m torchcell.train $1 > "$log.part" 2>&1; then mv "$log.part" "$log"; echo "done: $1"; return; fi
   if grep -q "already holds a run" "$log.part"; then rm "$log.part"; echo "there already: $1"; return; fi
   echo "FAILED: $1, see $log.part"; return 1
@@ -25,4 +26,7 @@ export -f one
 export RUNS_LOG="$runs/logs"
 mkdir -p "$RUNS_LOG"
 commands | xargs -P "${JOBS:-2}" -I {} bash -c 'one "{}"'
-.venv/bin/python -m torchcell.collect "$runs"/costanzo2010_dango "$runs"/kuzmin2018_dango -o experiments/001-yeast-interactions/table.csv
+for kind in csv md; do
+  .venv/bin/python -m torchcell.collect "$runs"/costanzo2010_dango "$runs"/kuzmin2018_dango \
+    -o experiments/001-yeast-interactions/table.$kind
+done
