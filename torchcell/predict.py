@@ -47,7 +47,7 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
     console = Console()
     for what, n in lost.items():
         console.print(f"left out: {n:,} {what}", highlight=False)
-    console.print(table.head(5).to_string(index=False), highlight=False)
+    console.print(table.head(5).to_string(index=False), soft_wrap=True, highlight=False)
     console.print(f"wrote {len(table):,} predictions to {out}", soft_wrap=True, highlight=False)
     return table
 

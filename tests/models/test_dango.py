@@ -144,6 +144,13 @@ def test_a_kind_that_training_never_saw_is_refused_by_name():
         model(make_batch(SETS, "knockdown"))
 
 
+def test_a_step_runs_under_mixed_precision():
+    model = Dango(make_spec(), dim=32, heads=2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        total(model, make_batch(SETS)).backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
 def test_shapes_do_not_depend_on_samples_and_binary_adds_nothing():
     shapes = [
         {name: p.shape for name, p in Dango(make_spec(task=task), dim=32, heads=2).named_parameters()}

@@ -33,3 +33,17 @@ def test_gradient_equals_the_numerical_one(graph):
 
 def test_a_gene_without_edges_receives_zero(graph):
     assert spmm(graph, "net", torch.ones(30, 2))[20:].abs().max() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_computed_in_float32_and_given_back_as_it_came(graph, dtype):
+    x_ND = torch.randn(30, 4, dtype=dtype, requires_grad=True)
+    product = spmm(graph, "net", x_ND)
+    product.sum().backward()
+    assert product.dtype == dtype == x_ND.grad.dtype
+    torch.testing.assert_close(product, spmm(graph, "net", x_ND.float()).to(dtype))
+
+
+def test_it_runs_under_mixed_precision(graph):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert spmm(graph, "net", torch.randn(30, 4)).dtype == torch.float32

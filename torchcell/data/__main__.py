@@ -51,7 +51,8 @@ def _list(_: argparse.Namespace) -> None:
         table.add_column(column, overflow="fold", **how)
     for entry in registry().values():
         table.add_row(*_row(entry))
-    Console().print(table)
+    # A pipe or a log file has no width of its own, and rich would assume 80.
+    (Console() if sys.stdout.isatty() else Console(width=200)).print(table)
 
 
 def _row(entry: Source) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from torchcell.data.errors import InputError, near
 from torchcell.graph.cell_graph import CSR, CellGraph
+from torchcell.nn.spmm import full_precision
 
 
 class Reconstruction(nn.Module):
@@ -60,7 +61,10 @@ class Reconstruction(nn.Module):
         """
         csrs = graph.csr(channel), graph.csr(channel, transpose=True)
         order = getattr(self, f"{channel}_order")
-        return _WeightedError.apply(z_ND, w_ND, *csrs, order, self.zero_weight[channel])
+        with torch.autocast(z_ND.device.type, enabled=False):
+            return _WeightedError.apply(
+                full_precision(z_ND), full_precision(w_ND), *csrs, order, self.zero_weight[channel]
+            )
 
     def extra_repr(self) -> str:
         """The weight of absent edges by channel."""

@@ -42,7 +42,7 @@ class SAGE(nn.Module):
     def forward(self, graph: CellGraph, relation: str, x_ND: Float[Tensor, "N D"]) -> Float[Tensor, "N K"]:
         """One row a gene: own features and the mean of its neighbours', each through its map."""
         # In place: on a CPU a step is bound by memory, and no backward pass reads the first term.
-        return self.own(x_ND).addmm_(neighbour_mean(graph, relation, x_ND), self.neighbours.weight.T)
+        return self.own(x_ND).add_(self.neighbours(neighbour_mean(graph, relation, x_ND)))
 
     def extra_repr(self) -> str:
         """Input and output width."""

@@ -32,7 +32,8 @@ def _multiply(csr: CSR, x_ND: Tensor) -> Tensor:
     weight = csr.weight.to(x_ND.dtype)
     # The graph checks its own indices once; checking them again at each step would cost more than the product.
     matrix = torch.sparse_csr_tensor(csr.indptr, csr.indices, weight, size=(n, x_ND.shape[0]), check_invariants=False)
-    return matrix @ x_ND
+    with torch.autocast(x_ND.device.type, enabled=False):  # it would cast the product's inputs to half again
+        return matrix @ x_ND
 
 
 def spmm(graph: CellGraph, relation: str, x_ND: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
@@ -46,4 +47,10 @@ def spmm(graph: CellGraph, relation: str, x_ND: Float[Tensor, "N D"]) -> Float[T
     Returns:
         [N, D]. Isolated genes get zeros.
     """
-    return _SpMM.apply(x_ND, graph.csr(relation), graph.csr(relation, transpose=True))
+    product_ND = _SpMM.apply(full_precision(x_ND), graph.csr(relation), graph.csr(relation, transpose=True))
+    return product_ND.to(x_ND.dtype)
+
+
+def full_precision(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """float32 in place of the half precisions, for which torch has no sparse product on a CPU."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
