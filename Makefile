@@ -24,7 +24,7 @@ lint: .venv/.ready ## ruff check and format, mypy on the package
 	$(BIN)/mypy
 
 smoke: .venv/.ready ## does every experiment that needs no file start and end?
-	$(BIN)/python -m torchcell.train +experiment=simulated_dango debug=fast paths.runs=build/smoke overwrite=true
+	$(BIN)/python -m torchcell.train +experiment=simulated_dango +debug=fast paths.runs=build/smoke overwrite=true
 
 bench: .venv/.ready ## measure speed and size against the targets
 	$(BIN)/python scripts/bench/run.py

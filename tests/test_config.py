@@ -18,8 +18,8 @@ from torchcell.run.entry import conf_dir
 EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
 CHOICES = [
     f"{group}={path.stem}"
-    for group in ("data", "graph", "split", "model", "baselines", "trainer", "callbacks", "logger", "debug")
-    for path in sorted((conf_dir() / group).glob("*.yaml"))
+    for group in ("data", "graph", "split", "model", "baselines", "trainer", "callbacks", "logger", "+debug")
+    for path in sorted((conf_dir() / group.lstrip("+")).glob("*.yaml"))
 ]
 
 
@@ -55,9 +55,7 @@ def test_each_key_outside_the_targets_is_read_somewhere():
         path.read_text() for path in Path(importlib.import_module("torchcell").__file__).parent.rglob("*.py")
     )
     cfg = composed()
-    free = [
-        key for key in cfg if key not in ("hydra", "data", "graph", "split", "model", "baselines", "callbacks", "debug")
-    ]
+    free = [key for key in cfg if key not in ("hydra", "data", "graph", "split", "model", "baselines", "callbacks")]
     names = [f"cfg.{key}" for key in free] + [f"cfg.evaluation.{key}" for key in cfg.evaluation]
     names += [f"cfg.paths.{key}" for key in cfg.paths] + [f"cfg.trainer.{key}" for key in NOT_TRAINER]
     for name in names:
@@ -76,6 +74,11 @@ def test_every_trainer_has_what_the_contract_names(name):
         "accumulate_grad_batches",
     ):
         assert key in trainer, key
+
+
+def test_debugging_overrules_the_experiment_and_the_command_line_overrules_both():
+    assert composed("+experiment=simulated_dango", "+debug=overfit").trainer.max_epochs == 200
+    assert composed("+experiment=simulated_dango", "+debug=overfit", "trainer.max_epochs=7").trainer.max_epochs == 7
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -34,7 +34,7 @@ def test_the_wheel_holds_the_whole_config_tree(unpacked):
 
 def test_it_trains_in_an_empty_folder(unpacked, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(unpacked), "PYTHONSAFEPATH": "1"}
-    small = ["debug=fast", "data.record.n_sets=400", "data.subset=null", "evaluation.n_boot=20", "baselines=none"]
+    small = ["+debug=fast", "data.record.n_sets=400", "data.subset=null", "evaluation.n_boot=20", "baselines=none"]
     script = (
         "import sys, runpy, torchcell; print('FROM', torchcell.__file__); "
         "runpy.run_module('torchcell.train', run_name='__main__')"
