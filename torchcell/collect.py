@@ -160,7 +160,9 @@ def _blocks(table: pd.DataFrame) -> Iterator[_Block]:
     """A block for each experiment, config, split and part."""
     keys = [key for key in KEYS if key not in ("system", "metric")]
     single = table[table["level"] == "run"].groupby(keys, sort=False)
-    for key, group in table[table["level"] == "mean"].groupby(keys, sort=False):
+    groups = list(table[table["level"] == "mean"].groupby(keys, sort=False))
+    groups.sort(key=lambda found: (found[0][0], found[0][2] == "random"))  # the hard split is the headline
+    for key, group in groups:
         metrics = list(dict.fromkeys(group["metric"]))
         rows = []
         for system, of_system in group.groupby("system", sort=False):
@@ -197,7 +199,7 @@ def _markdown(table: pd.DataFrame) -> str:
         for run, of_run in block.runs.groupby("run", sort=False):
             one = of_run.iloc[0]
             lines.append(
-                f"- seed {one['seed']}, fold {one['fold']}: {one['epochs']:.0f} epochs in {one['seconds']:,.0f} s; "
+                f"- seed {one['seed']:.0f}, fold {one['fold']:.0f}: {one['epochs']:.0f} epochs in {one['seconds']:,.0f} s; "
                 f"{one['verdict']} (`{Path(str(run)).name}`, split `{one['split_hash'][:8]}`)"
             )
         lines.append("")

@@ -10,10 +10,10 @@ runs="${RUNS:-runs}"
 random="split=random model.decoder=own model.embedding_decay=0.3 model.loss_weights.reconstruction=1 data.batch_size=2048"
 commands() {
   for seed in 0 1 2; do
-    echo "+experiment=costanzo2010_dango split=query_disjoint seed=$seed paths.runs=$runs"
-    echo "+experiment=costanzo2010_dango $random seed=$seed paths.runs=$runs"
-    echo "+experiment=kuzmin2018_dango split=query_disjoint seed=$seed paths.runs=$runs"
-    echo "+experiment=kuzmin2018_dango split=random seed=$seed paths.runs=$runs"
+    echo "seed=$seed +experiment=costanzo2010_dango split=query_disjoint paths.runs=$runs"
+    echo "seed=$seed +experiment=costanzo2010_dango $random paths.runs=$runs"
+    echo "seed=$seed +experiment=kuzmin2018_dango split=query_disjoint paths.runs=$runs"
+    echo "seed=$seed +experiment=kuzmin2018_dango split=random paths.runs=$runs"
   done
 }
 one() { # a run that is there already is left alone; any other failure is told, and fails the study at its end
