@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 KEYS = ("experiment", "config", "split_method", "part", "system", "metric")
 """What rows must share to be averaged: the means run over seeds, folds and cell lines."""
 
+WHOLE = ("seed", "fold", "n_units", "n_undefined", "epochs", "n_runs", "n_splits")
+"""Columns of whole numbers, which a missing value would turn into fractions."""
+
 
 def collect(folders: list[Path]) -> pd.DataFrame:
     """One row per run, system and metric, then the means over seeds, folds and lines.
@@ -47,7 +50,8 @@ def collect(folders: list[Path]) -> pd.DataFrame:
     )
     by_split = [runs["split_hash"], runs["part"], runs["metric"]]
     runs["split_rank"] = signed[ranked].groupby(by_split).rank(ascending=False, method="min")
-    return pd.concat([runs, _means(runs)], ignore_index=True)
+    table = pd.concat([runs, _means(runs)], ignore_index=True)
+    return table.astype({name: "Int64" for name in WHOLE if name in table})
 
 
 def _run(folder: Path) -> pd.DataFrame:
@@ -94,7 +98,6 @@ def _means(runs: pd.DataFrame) -> pd.DataFrame:
         high=("high", "mean"),
         n_runs=("run", "nunique"),
         n_splits=("split_hash", "nunique"),
-        epochs=("epochs", "mean"),
         seconds=("seconds", "mean"),
         converged=("converged", "all"),
     ).reset_index()
@@ -199,7 +202,7 @@ def _markdown(table: pd.DataFrame) -> str:
         for run, of_run in block.runs.groupby("run", sort=False):
             one = of_run.iloc[0]
             lines.append(
-                f"- seed {one['seed']:.0f}, fold {one['fold']:.0f}: {one['epochs']:.0f} epochs in {one['seconds']:,.0f} s; "
+                f"- seed {one['seed']}, fold {one['fold']}: {one['epochs']} epochs in {one['seconds']:,.0f} s; "
                 f"{one['verdict']} (`{Path(str(run)).name}`, split `{one['split_hash'][:8]}`)"
             )
         lines.append("")
