@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,10 +22,12 @@ from torchcell.data.network import Network  # noqa: E402
 from torchcell.data.screen import KINDS, Screen  # noqa: E402
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """One cache for the whole session, never the user's own."""
-    monkeypatch.setenv("TORCHCELL_DATA", str(tmp_path_factory.getbasetemp() / "torchcell-data"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCHCELL_DATA", str(tmp_path_factory.mktemp("torchcell-data")))
+        yield
 
 
 @pytest.fixture(scope="session")

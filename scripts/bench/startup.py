@@ -1,4 +1,4 @@
-"""How long a user waits for ``import torchcell`` and for ``--help``."""
+"""How long a user waits for ``import torchcell``, for ``--help`` and for the simulated cell."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import subprocess
 import sys
 
 from target import Target, at_most, seconds
+
+from torchcell.data.simulate import simulate_cell
 
 
 def run() -> list[Target]:
@@ -16,6 +18,7 @@ def run() -> list[Target]:
     return [
         at_most("import torchcell", max(imported - bare, 0), 0.3, "s"),
         at_most("python -m torchcell.train --help", helped, 3, "s"),
+        at_most("the simulated cell of 540 genes and 6,000 sets", seconds(simulate_cell), 5, "s"),
     ]
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from dataclasses import fields, is_dataclass
 from itertools import combinations
 
@@ -52,10 +51,8 @@ def test_the_two_config_functions_agree_with_the_cell(cell: SimulatedCell) -> No
     assert digest(simulated_networks(seed=0)) == digest(cell.networks)
 
 
-def test_the_default_cell_has_the_promised_size_and_is_quick() -> None:
-    start = time.perf_counter()
+def test_the_default_cell_has_the_promised_size() -> None:
     cell = simulate_cell()
-    assert time.perf_counter() - start < 5
     screen = cell.screen.validate()
     assert (len(screen.genes), len(screen)) == (540, 6000)
     assert np.bincount(screen.sizes).tolist() == [0, 0, 4800, 1200]

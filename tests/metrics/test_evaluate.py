@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -180,13 +179,3 @@ def test_expression_scores_each_sample_over_genes_and_counts_the_undefined() -> 
     delta = _row(results, "model", "pearson_delta", n_boot=50)
     assert (delta.value, delta.n_undefined, delta.n_units) == (pytest.approx(1), 1, 5)
     assert _row(results, "model", "mse", n_boot=50).value == pytest.approx((measured[0] ** 2).mean() / 6)
-
-
-def test_a_thousand_resamples_of_nine_systems_stay_quick() -> None:
-    rng, n = np.random.default_rng(0), 8000
-    truth = rng.normal(size=(n, 1))
-    systems = {f"s{k}": 0.5 * truth + rng.normal(size=(n, 1)) for k in range(9)}
-    results = Results(np.arange(n).astype(str), rng.integers(0, 300, n), ("a",), truth, systems, model="s0")
-    start = time.perf_counter()
-    evaluate(results, n_boot=1000)
-    assert time.perf_counter() - start < 10

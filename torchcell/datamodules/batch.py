@@ -86,10 +86,10 @@ class BatchOrder:
         index = self.index
         if self.shuffle:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-            index = index[torch.randperm(len(index), generator=generator)]
+            index = index.index_select(0, torch.randperm(len(index), generator=generator))
         if self.world > 1:
             n_slots = -(-len(index) // self.world) * self.world if self.pad else len(index)
-            index = index[torch.arange(self.rank, n_slots, self.world) % len(index)]
+            index = index.index_select(0, torch.arange(self.rank, n_slots, self.world) % len(index))
         return index
 
 

@@ -71,10 +71,10 @@ class PerturbationSets:
         gene = index[screen.gene]
         if (gene < 0).any():
             raise InputError(unknown_genes_message(screen, vocabulary))
-        level = np.full(len(gene), np.nan) if screen.level is None else screen.level
         self.gene = torch.from_numpy(gene)
         self.kind = torch.from_numpy(screen.kind.astype(np.int64))
-        self.level = torch.from_numpy(level.astype(np.float32))
+        # Without levels one NaN stands for all, seen through a view of any length.
+        self.level = None if screen.level is None else torch.from_numpy(screen.level.astype(np.float32))
         self.ptr = torch.from_numpy(screen.ptr.astype(np.int64))
         self.sizes = torch.from_numpy(screen.sizes.astype(np.int64))
         self.target = torch.from_numpy(screen.target.astype(np.float32))
@@ -95,7 +95,7 @@ class PerturbationSets:
             self.gene.index_select(0, member),
             ptr,
             self.kind.index_select(0, member),
-            self.level.index_select(0, member),
+            torch.full((), torch.nan).expand(total) if self.level is None else self.level.index_select(0, member),
         )
 
     def shuffled(self, index: Tensor, generator: torch.Generator) -> PerturbationSets:
@@ -104,7 +104,8 @@ class PerturbationSets:
         order[index] = index[torch.randperm(len(index), generator=generator)]
         batch = self[order]  # a batch of all samples, whose perturbations the twin takes over
         twin = copy.copy(self)
-        twin.gene, twin.kind, twin.level, twin.ptr = batch.gene, batch.kind, batch.level, batch.ptr
+        twin.gene, twin.kind, twin.ptr = batch.gene, batch.kind, batch.ptr
+        twin.level = None if self.level is None else batch.level
         twin.sizes = batch.ptr.diff()
         return twin
 
