@@ -13,12 +13,12 @@ pytestmark = pytest.mark.mirror
 
 
 @pytest.fixture(scope="module")
-def rows(real_data) -> pd.DataFrame:
+def rows(mirror) -> pd.DataFrame:
     return read_rows()
 
 
 @pytest.fixture(scope="module")
-def screen(real_data) -> Screen:
+def screen(mirror) -> Screen:
     return costanzo2010()
 
 
@@ -95,7 +95,7 @@ def test_the_second_call_reads_the_cache(screen, monkeypatch):
     assert again.sample_id.tolist() == screen.sample_id.tolist()
 
 
-def test_strain_names_name_one_orf_each_but_for_one_cluster(real_data):
+def test_strain_names_name_one_orf_each_but_for_one_cluster(mirror):
     names = strain_names()
     assert names["CDC2-7"] == names["CDC2"] == {"YDL102W"}
     assert names["PTA1"] == {"YAL043C"}

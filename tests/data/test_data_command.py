@@ -20,7 +20,7 @@ def test_list_shows_every_source(data_folder, capsys, monkeypatch):
 
 
 @pytest.mark.mirror
-def test_fetch_prints_paths(real_data, capsys):
+def test_fetch_prints_paths(mirror, capsys):
     assert main(["fetch", "kuzmin2018", "yeast_go"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.rsplit("/", 1)[1] for line in lines] == [

@@ -62,7 +62,7 @@ def test_a_missing_column_is_named(tmp_path):
 
 
 @pytest.mark.mirror
-def test_the_yeast_table_gives_orfs_only(real_data):
+def test_the_yeast_table_gives_orfs_only(mirror):
     rows = yeast_symbols()
     orfs = {orf for _, orf in rows}
     assert len(orfs) == 6_724
@@ -72,7 +72,7 @@ def test_the_yeast_table_gives_orfs_only(real_data):
 
 
 @pytest.mark.mirror
-def test_yeast_symbols_that_are_also_aliases(real_data):
+def test_yeast_symbols_that_are_also_aliases(mirror):
     names = yeast_gene_names()
     assert names.resolve("RPS28B") == "YLR264W"
     assert names.resolve("PMT1") == "YDL095W"

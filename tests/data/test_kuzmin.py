@@ -17,7 +17,7 @@ mirror = pytest.mark.mirror
 
 
 @pytest.fixture(scope="module")
-def triples(real_data) -> Triples:
+def triples(mirror) -> Triples:
     return read_triples()
 
 
@@ -64,7 +64,7 @@ def test_query_pairs_recur_and_array_genes_do_not(triples):
 
 
 @mirror
-def test_labels_and_columns_fit_the_sets(real_data, triples):
+def test_labels_and_columns_fit_the_sets(mirror, triples):
     screen = kuzmin2018("matched", negatives_per_positive=2, seed=3).validate()
     unlabelled = screen.columns["unlabelled"]
     assert (~unlabelled).sum() == 3_188

@@ -17,7 +17,7 @@ UNDIRECTED = {
 
 
 @pytest.fixture(scope="module")
-def graph(real_data) -> CellGraph:
+def graph(mirror) -> CellGraph:
     return CellGraph.from_networks(yeast_networks(), yeast_genes())
 
 
@@ -30,11 +30,11 @@ def test_undirected_edges_after_symmetrising(graph):
 
 
 @pytest.mark.mirror
-def test_regulatory_edges_run_from_factor_to_target(real_data, mirror_folder, graph):
+def test_regulatory_edges_run_from_factor_to_target(mirror, graph):
     (regulatory,) = yeast_networks(["regulatory"])
     assert regulatory.directed
     assert len(set(zip(regulatory.source.tolist(), regulatory.target.tolist(), strict=True))) == 11_486
-    header = (mirror_folder / "yeast/YEASTRACT_20190713_BOTH.tsv").open().readline().split()[1:]
+    header = (mirror / "yeast/YEASTRACT_20190713_BOTH.tsv").open().readline().split()[1:]
     factors = set(regulatory.source.tolist())
     assert len(factors) == 152  # of the 220 columns the others are empty
     assert factors - set(header) == {"YER109C"}  # the column FLO8
@@ -45,9 +45,9 @@ def test_regulatory_edges_run_from_factor_to_target(real_data, mirror_folder, gr
 
 
 @pytest.mark.mirror
-def test_string_files_are_one_based(real_data, mirror_folder):
-    genes = (mirror_folder / "yeast/yeast_string_genes.txt").read_text().split()
-    i, j, weight = (mirror_folder / "yeast/yeast_string_fusion_adjacency.txt").read_text().split()[:3]
+def test_string_files_are_one_based(mirror):
+    genes = (mirror / "yeast/yeast_string_genes.txt").read_text().split()
+    i, j, weight = (mirror / "yeast/yeast_string_fusion_adjacency.txt").read_text().split()[:3]
     (fusion,) = yeast_networks(["fusion"])
     assert (fusion.source[0], fusion.target[0]) == (genes[int(i) - 1], genes[int(j) - 1])
     assert fusion.weight[0] == np.float32(weight)
@@ -55,7 +55,7 @@ def test_string_files_are_one_based(real_data, mirror_folder):
 
 
 @pytest.mark.mirror
-def test_the_vocabulary_loses_no_gene_of_the_screens(real_data):
+def test_the_vocabulary_loses_no_gene_of_the_screens(mirror):
     genes = yeast_genes()
     assert genes == sorted(set(genes))
     assert len(genes) == 6_775
@@ -64,7 +64,7 @@ def test_the_vocabulary_loses_no_gene_of_the_screens(real_data):
 
 
 @pytest.mark.mirror
-def test_networks_come_in_the_order_asked_for(real_data):
+def test_networks_come_in_the_order_asked_for(mirror):
     assert [network.name for network in yeast_networks(["physical", "fusion"])] == ["physical", "fusion"]
 
 

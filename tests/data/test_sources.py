@@ -198,8 +198,8 @@ def test_every_source_without_url_tells_how_it_is_rebuilt():
 
 
 @pytest.mark.mirror
-def test_the_registry_agrees_with_the_mirrors_own_list(mirror_folder):
-    with (mirror_folder / "SOURCES.tsv").open() as handle:
+def test_the_registry_agrees_with_the_mirrors_own_list(mirror):
+    with (mirror / "SOURCES.tsv").open() as handle:
         listed = {row["file"]: row for row in csv.DictReader(handle, delimiter="\t")}
     files = {file.path: file for entry in registry().values() for file in entry.files}
     assert set(files) == set(listed)
@@ -212,5 +212,5 @@ def test_the_registry_agrees_with_the_mirrors_own_list(mirror_folder):
 
 
 @pytest.mark.mirror
-def test_all_files_of_the_mirror_are_whole(real_data):
+def test_all_files_of_the_mirror_are_whole(mirror):
     assert sum(len(fetch(name)) for name in registry()) == 35
