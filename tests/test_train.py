@@ -309,3 +309,30 @@ def test_two_processes_score_exactly_the_test_set_and_one_process_agrees(tmp_pat
     pd.testing.assert_frame_equal(
         *(pd.read_csv(path / "metrics.csv") for path in (folder, tmp_path / "one")), atol=1e-5
     )
+
+
+def test_the_readmes_own_screen_and_network_train_and_report_each_phenotype(tmp_path):
+    """Two phenotypes with missing values, no query column, an edge list: as a user brings them."""
+    rng = np.random.default_rng(0)
+    genes = [f"g{i}" for i in range(60)]
+    sets = sorted({"|".join(sorted(rng.choice(genes, 2, replace=False))) for _ in range(500)})
+    growth = np.where(rng.random(len(sets)) < 0.1, np.nan, rng.normal(size=len(sets)))
+    table = pd.DataFrame({"genes": sets, "fitness": rng.normal(size=len(sets)), "growth": growth})
+    table.to_csv(tmp_path / "screen.csv", index=False)
+    edges = pd.DataFrame({"source": genes, "target": np.roll(genes, 1)})
+    edges.to_csv(tmp_path / "network.csv", index=False)
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        own = [f"data.record.path={tmp_path}/screen.csv", f"graph.networks.0.path={tmp_path}/network.csv"]
+        choices = [
+            "data=screen",
+            "graph=edge_list",
+            "split=gene_disjoint_any",
+            "name=mine",
+            f"paths.runs={tmp_path}/runs",
+        ]
+        cfg = compose("config", [*choices, *own, "trainer.max_epochs=2", "evaluation.n_boot=20"])
+    scored = train(cfg).scored
+    assert scored is not None
+    metrics = scored.evaluation.table
+    assert {"fitness/pearson", "growth/pearson"} <= set(metrics["metric"])
+    assert (metrics.query("system == 'Dango' and metric == 'growth/mae'")["n_undefined"] == 0).all()
