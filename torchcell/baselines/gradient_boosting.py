@@ -12,10 +12,10 @@ from sklearn.utils.extmath import randomized_svd
 
 from torchcell.baselines.additive_ridge import AdditiveRidge
 from torchcell.baselines.base import Baseline, measured, one_thread, require_same_genes, validation_score
-from torchcell.baselines.network_features import adjacencies, neighbourhoods, rows_of
 from torchcell.baselines.pairs import Items, SetPairs
 from torchcell.data.screen import KINDS, Screen
 from torchcell.graph.cell_graph import CellGraph
+from torchcell.graph.neighbourhoods import adjacencies, neighbourhoods, rows_of
 
 
 class _Fitted(NamedTuple):

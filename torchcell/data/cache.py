@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from torchcell.data.errors import InputError
+from torchcell.data.gene_rule import GeneRules
 from torchcell.data.network import Network
 from torchcell.data.screen import Screen
 from torchcell.data.sources import data_home, registry
 
-Record = TypeVar("Record", Screen, Network)
+Record = TypeVar("Record", Screen, Network, GeneRules)
 
 FORMAT = 1
 """Version of the ``.npz`` layout; part of every cache key."""
@@ -98,6 +99,13 @@ def cached_network(
     return _cached(Network, name, sources, recipe, build)
 
 
+def cached_rules(
+    name: str, sources: Sequence[str], recipe: Mapping[str, Any], build: Callable[[], GeneRules]
+) -> GeneRules:
+    """The gene rules that ``build`` parses, from the cache where they were parsed before; see ``cached_screen``."""
+    return _cached(GeneRules, name, sources, recipe, build)
+
+
 def _cached(
     kind: type[Record],
     name: str,
@@ -118,7 +126,7 @@ def _cached(
     return _load(kind, path)
 
 
-def _save(record: Screen | Network, path: str | Path) -> None:
+def _save(record: Screen | Network | GeneRules, path: str | Path) -> None:
     arrays: dict[str, np.ndarray] = {}
     plain: dict[str, Any] = {"format": FORMAT, "record": type(record).__name__}
     for field in fields(record):

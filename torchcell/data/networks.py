@@ -41,6 +41,24 @@ def yeast_networks(names: Sequence[str] | None = None) -> list[Network]:
     return networks
 
 
+def yeast_cell_networks(
+    names: Sequence[str] | None = None, metabolism: bool = True, ontology: bool = False
+) -> list[Network]:
+    """The gene networks of yeast, and around them its metabolism and its Gene Ontology terms.
+
+    Args:
+        names: Gene networks, see ``yeast_networks``.
+        metabolism: Add reactions and metabolites, see ``torchcell.data.metabolism``.
+        ontology: Add terms, see ``torchcell.data.gene_ontology``.
+    """
+    from torchcell.data.gene_ontology import yeast_gene_ontology
+    from torchcell.data.metabolism import yeast_metabolism
+
+    networks = yeast_networks(names)
+    networks += yeast_metabolism() if metabolism else []
+    return networks + (yeast_gene_ontology() if ontology else [])
+
+
 def yeast_genes() -> list[str]:
     """The ordered gene vocabulary of yeast: every gene that a real table here can name.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from torchcell.datamodules.base import RecordDataModule
 from torchcell.datamodules.batch import Batch, Packed
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.cell_graph import CellGraph
+from torchcell.graph.closure import check_hops
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +124,36 @@ def unknown_genes_message(screen: Screen, vocabulary: tuple[str, ...]) -> str:
 
 
 class PerturbationDataModule(RecordDataModule):
-    """Batches of perturbation sets for models that look genes up by index; see ``RecordDataModule``."""
+    """Batches of perturbation sets for models that look genes up by index; see ``RecordDataModule``.
+
+    The same batch serves the lazy representation, where a model reads the whole graph without the set's genes, and
+    the k-hop one, where it reads their neighbourhood: node sets are made on the device from the indices.
+
+    Args:
+        hops: What a model that takes genes out of the graph sees of it: all of it (none), or the nodes within
+            1, 2 or 3 hops of the set. The other arguments are those of ``RecordDataModule``.
+    """
+
+    def __init__(
+        self,
+        record: Screen,
+        split: dict[str, Any],
+        graph: CellGraph | None = None,
+        batch_size: int = 1024,
+        eval_batch_size: int = 8192,
+        subset: int | None = None,
+        unknown_genes: Literal["error", "drop"] = "error",
+        seed: int = 0,
+        hops: int | None = None,
+    ) -> None:
+        if hops is not None:
+            check_hops(hops)
+        self.hops = hops
+        super().__init__(record, split, graph, batch_size, eval_batch_size, subset, unknown_genes, seed)
+
+    def extras(self, train: Screen) -> dict[str, Any]:
+        """The neighbourhood that a model sees."""
+        return {} if self.hops is None else {"hops": self.hops}
 
     @staticmethod
     def pack(record: Screen, spec: Spec) -> PerturbationSets:

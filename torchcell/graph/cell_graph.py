@@ -1,8 +1,9 @@
-"""``CellGraph``: the wild-type cell as one multigraph over an ordered gene list, held once."""
+"""``CellGraph``: the wild-type cell as one multigraph over its genes and further nodes, held once."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,11 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from torchcell.data.errors import InputError, near, some
+from torchcell.data.gene_rule import GeneRules
 from torchcell.data.network import Network
+from torchcell.graph.conjuncts import Conjuncts
+from torchcell.graph.matrices import network_matrix, node_names
 
 
 class CSR(NamedTuple):
-    """A sparse N x N matrix: row i holds ``indices[indptr[i]:indptr[i + 1]]``; int32, float32."""
+    """A sparse matrix: row i holds ``indices[indptr[i]:indptr[i + 1]]``; int32, float32."""
 
     indptr: Tensor
     indices: Tensor
@@ -24,21 +28,27 @@ class CSR(NamedTuple):
 
 
 class CellGraph(nn.Module):
-    """Genes and typed relations; one CSR matrix and its transpose a relation, as buffers on the device.
+    """Nodes and typed relations; one CSR matrix and its transpose a relation, as buffers on the device.
 
-    Row i of a relation's matrix A holds the sources of the edges into gene i, so ``A @ X`` gathers
+    Row i of a relation's matrix A holds the sources of the edges into node i, so ``A @ X`` gathers
     messages at their targets. Undirected relations are symmetrised. No edge stands twice (the larger
-    weight stays) and no gene has an edge to itself. The buffers are shared by all samples, never part
+    weight stays) and no node has an edge to itself. The buffers are shared by all samples, never part
     of a batch, and not part of a ``state_dict``: ``to_plain`` carries them.
+
+    All nodes are numbered through: genes 0 to N - 1, then the other types in their order. The indices of a
+    relation count within its own types.
 
     Args:
         genes: Gene names in order, each once.
-        matrices: Relation name -> SciPy sparse matrix [N, N] of edge weights.
+        matrices: Relation name -> SciPy sparse matrix [targets, sources] of edge weights.
         directed: Names of the directed relations.
         lost: What was left out on the way, e.g. ``physical: self-loops`` -> 12.
+        nodes: Further node types and their names, e.g. ``reaction``, ``metabolite``, ``term``.
+        ends: Relation -> types of source and target; by default both are genes.
+        rules: Which nodes are lost with which genes; their targets are all of one further type.
 
     Raises:
-        InputError: A gene listed twice, a matrix of another size, a relation without edges.
+        InputError: A name listed twice, a matrix of another size, a relation without edges, an unknown type.
     """
 
     def __init__(
@@ -47,22 +57,35 @@ class CellGraph(nn.Module):
         matrices: Mapping[str, sp.spmatrix],
         directed: Iterable[str] = (),
         lost: Mapping[str, int] | None = None,
+        nodes: Mapping[str, Sequence[str]] | None = None,
+        ends: Mapping[str, tuple[str, str]] | None = None,
+        rules: GeneRules | None = None,
     ) -> None:
         super().__init__()
-        self.genes = np.asarray(genes, dtype=str)
-        unique, counts = np.unique(self.genes, return_counts=True)
-        if (counts > 1).any():
-            raise InputError(f"the graph lists genes twice: {some(unique[counts > 1])}")
+        names = {"gene": genes, **(nodes or {})}
+        self._names = {kind: np.asarray(listed, dtype=str) for kind, listed in names.items()}
+        self.genes = self._names["gene"]
+        for kind, listed in self._names.items():
+            unique, counts = np.unique(listed, return_counts=True)
+            if (counts > 1).any():
+                raise InputError(f"the graph lists {kind}s twice: {some(unique[counts > 1])}")
         self.relations = tuple(matrices)
         self.directed = frozenset(directed)
         self.lost = dict(lost or {})
+        self._ends = dict.fromkeys(self.relations, ("gene", "gene")) | dict(ends or {})
         for relation, matrix in matrices.items():
             csr = sp.csr_matrix(matrix, dtype=np.float32)
-            if csr.shape != (len(self.genes), len(self.genes)):
-                raise InputError(f"relation {relation} has shape {csr.shape} for {len(self.genes)} genes")
+            source, target = self._ends[relation]
+            shape = (len(self.names(target)), len(self.names(source)))
+            if csr.shape != shape:
+                raise InputError(
+                    f"relation {relation} has shape {csr.shape} for {shape[0]} {target}s, {shape[1]} {source}s"
+                )
             if csr.nnz == 0:
                 raise InputError(f"relation {relation} has no edges; leave it out of the graph's config")
             self._register(relation, csr)
+        self.rules = rules
+        self.conjuncts = None if rules is None else Conjuncts(rules, self)
         self.hash = self._hash()
 
     def _register(self, relation: str, csr: sp.csr_matrix) -> None:
@@ -79,6 +102,7 @@ class CellGraph(nn.Module):
         networks: Iterable[Network],
         genes: Sequence[str] | None = None,
         relations: Sequence[str] | None = None,
+        rules: GeneRules | None = None,
     ) -> CellGraph:
         """Build the graph from edge lists by name.
 
@@ -87,6 +111,7 @@ class CellGraph(nn.Module):
             genes: The ordered gene list; edges to other genes are left out and counted in ``lost``.
                 By default all genes that any network names, sorted.
             relations: Keep only these, in this order; an unknown name is an error.
+            rules: Which nodes are lost with which genes.
         """
         by_name = {network.name: network.validate() for network in networks}
         if relations is not None:
@@ -95,28 +120,70 @@ class CellGraph(nn.Module):
                     hint = near(name, list(by_name)) or list(by_name)
                     raise InputError(f"no network named {name!r}; the nearest are {hint}")
             by_name = {name: by_name[name] for name in relations}
-        if genes is None:
-            named = [part for n in by_name.values() for part in (n.source, n.target, n.genes)]
-            genes = np.unique(np.concatenate(named)).tolist()
+        names = node_names(by_name.values())
+        if genes is not None:
+            names["gene"] = list(genes)
         lost: dict[str, int] = {}
-        matrices = {name: _matrix(network, genes, lost) for name, network in by_name.items()}
-        return cls(genes, matrices, [n.name for n in by_name.values() if n.directed], lost)
+        matrices = {name: network_matrix(network, names, lost) for name, network in by_name.items()}
+        return cls(
+            names.pop("gene"),
+            matrices,
+            [network.name for network in by_name.values() if network.directed],
+            lost,
+            names,
+            {network.name: (network.source_type, network.target_type) for network in by_name.values()},
+            rules,
+        )
 
     def __len__(self) -> int:
         return len(self.genes)
 
+    @property
+    def node_types(self) -> tuple[str, ...]:
+        """Genes first, then the further types."""
+        return tuple(self._names)
+
+    @property
+    def n_nodes(self) -> int:
+        """Nodes of all types."""
+        return sum(map(len, self._names.values()))
+
+    def names(self, kind: str) -> np.ndarray:
+        """Names of the nodes of one type, in order."""
+        if kind not in self._names:
+            raise InputError(f"the graph has no nodes of type {kind!r}; it has {list(self._names)}")
+        return self._names[kind]
+
+    def span(self, kind: str) -> slice:
+        """Where the nodes of one type stand among all nodes."""
+        size, before = len(self.names(kind)), 0
+        for other, listed in self._names.items():
+            if other == kind:
+                break
+            before += len(listed)
+        return slice(before, before + size)
+
+    def ends(self, relation: str) -> tuple[str, str]:
+        """Types of a relation's sources and targets."""
+        self._check(relation)
+        return self._ends[relation]
+
     def csr(self, relation: str, transpose: bool = False) -> CSR:
-        """The matrix of one relation, or its transpose, on the module's device."""
+        """The matrix of one relation [targets, sources], or its transpose, on the module's device."""
+        self._check(relation)
+        suffix = "_t" if transpose else ""
+        return CSR(*(getattr(self, f"{relation}_{part}{suffix}") for part in CSR._fields))
+
+    def _check(self, relation: str) -> None:
         if relation not in self.relations:
             hint = near(relation, self.relations) or list(self.relations)
             raise InputError(f"the graph has no relation {relation!r}; the nearest are {hint}")
-        suffix = "_t" if transpose else ""
-        return CSR(*(getattr(self, f"{relation}_{part}{suffix}") for part in CSR._fields))
 
     def scipy(self, relation: str) -> sp.csr_matrix:
         """The matrix of one relation as SciPy CSR, for baselines and statistics on the CPU."""
         indptr, indices, weight = (part.cpu().numpy() for part in self.csr(relation))
-        return sp.csr_matrix((weight, indices, indptr), shape=(len(self), len(self)))
+        source, target = self.ends(relation)
+        return sp.csr_matrix((weight, indices, indptr), shape=(len(self.names(target)), len(self.names(source))))
 
     def n_edges(self, relation: str) -> int:
         """Edges of a relation; an undirected one counts each pair once."""
@@ -129,24 +196,30 @@ class CellGraph(nn.Module):
         return np.array([position.get(name, -1) for name in names], dtype=np.int64)
 
     def to_plain(self) -> dict[str, Any]:
-        """Strings and tensors only, so that a checkpoint loads with ``weights_only=True``."""
+        """Strings, numbers and tensors only, so that a checkpoint loads with ``weights_only=True``."""
         csr = {name: [part.cpu() for part in self.csr(name)] for name in self.relations}
         return {
             "genes": self.genes.tolist(),
             "directed": sorted(self.directed),
             "csr": csr,
             "hash": self.hash,
+            "nodes": {kind: listed.tolist() for kind, listed in self._names.items() if kind != "gene"},
+            "ends": {name: list(self._ends[name]) for name in self.relations},
+            "rules": None if self.rules is None else self.rules.to_plain(),
         }
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> CellGraph:
         """The inverse of ``to_plain``; a hash that does not fit is an error."""
-        n = len(plain["genes"])
-        matrices = {
-            name: sp.csr_matrix((w.numpy(), i.numpy(), p.numpy()), shape=(n, n))
-            for name, (p, i, w) in plain["csr"].items()
-        }
-        graph = cls(plain["genes"], matrices, plain["directed"])
+        nodes, ends = plain.get("nodes", {}), {name: tuple(kinds) for name, kinds in plain.get("ends", {}).items()}
+        sizes = {kind: len(listed) for kind, listed in {"gene": plain["genes"], **nodes}.items()}
+        matrices = {}
+        for name, (p, i, w) in plain["csr"].items():
+            source, target = ends.get(name, ("gene", "gene"))
+            matrices[name] = sp.csr_matrix((w.numpy(), i.numpy(), p.numpy()), shape=(sizes[target], sizes[source]))
+        rules = plain.get("rules")
+        rules = None if rules is None else GeneRules.from_plain(rules)
+        graph = cls(plain["genes"], matrices, plain["directed"], None, nodes, ends, rules)
         if graph.hash != plain["hash"]:
             raise InputError(f"the graph's hash is {graph.hash}, the file says {plain['hash']}: it was changed")
         return graph
@@ -157,35 +230,18 @@ class CellGraph(nn.Module):
             digest.update(f"\n{name} {'directed' if name in self.directed else 'undirected'}\n".encode())
             for part in self.csr(name):
                 digest.update(part.cpu().numpy().tobytes())
+        if len(self._names) > 1:
+            rest = {kind: listed.tolist() for kind, listed in self._names.items() if kind != "gene"}
+            rules = None if self.rules is None else self.rules.to_plain()
+            digest.update(json.dumps([rest, {name: self._ends[name] for name in self.relations}, rules]).encode())
         return digest.hexdigest()
 
     def extra_repr(self) -> str:
-        """Genes and edges per relation."""
+        """Nodes a type and edges a relation."""
+        nodes = ", ".join(f"{len(listed):,} {kind}s" for kind, listed in self._names.items())
         edges = ", ".join(f"{name}: {self.n_edges(name):,}" for name in self.relations)
-        return f"{len(self):,} genes; {edges}"
+        return f"{nodes}; {edges}"
 
 
 def _int32(array: np.ndarray) -> Tensor:
     return torch.from_numpy(array.astype(np.int32))
-
-
-def _matrix(network: Network, genes: Sequence[str], lost: dict[str, int]) -> sp.csr_matrix:
-    """Edges among ``genes`` as a matrix [target, source]; counts what is left out in ``lost``."""
-    position = {name: i for i, name in enumerate(genes)}
-    source = np.array([position.get(name, -1) for name in network.source.tolist()])
-    target = np.array([position.get(name, -1) for name in network.target.tolist()])
-    unknown, loop = (source < 0) | (target < 0), source == target
-    for what, mask in (("edges to unknown genes", unknown), ("self-loops", loop & ~unknown)):
-        if mask.any():
-            lost[f"{network.name}: {what}"] = int(mask.sum())
-    keep = ~(unknown | loop)
-    row, column, weight = target[keep], source[keep], network.weight[keep]
-    if not network.directed:
-        row, column = np.concatenate([row, column]), np.concatenate([column, row])
-        weight = np.concatenate([weight, weight])
-    order = np.lexsort((-weight, column, row))  # of duplicates the one of largest weight comes first
-    row, column, weight = row[order], column[order], weight[order]
-    first = np.ones(len(row), dtype=bool)
-    first[1:] = (row[1:] != row[:-1]) | (column[1:] != column[:-1])
-    shape = (len(genes), len(genes))
-    return sp.csr_matrix((weight[first], (row[first], column[first])), shape=shape)

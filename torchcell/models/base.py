@@ -64,6 +64,10 @@ class Model(lightning.LightningModule):
         """Named scalar terms of the objective, unweighted."""
         return {"phenotype": self.phenotype_loss(prediction, batch.target)}
 
+    def diagnostics(self, batch: Any) -> dict[str, Tensor]:
+        """Measures of the model's insides on one batch, logged after each epoch as ``val_sample/<name>``."""
+        return {}
+
     def report_sections(self) -> list[Any]:
         """What the model adds to the report, ``torchcell.report.page.Section``s."""
         return []
@@ -112,6 +116,9 @@ class Model(lightning.LightningModule):
         n_measured = int((~torch.isnan(batch.target)).sum())
         self._add("val/loss", self.phenotype_loss(prediction, batch.target), n_measured)
         self._observe("val", batch, prediction)
+        if batch_idx == 0:
+            for name, value in self.diagnostics(batch).items():
+                self._add(f"val_sample/{name}", value)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Keep predictions; they are scored once, on the whole set, by the evaluator."""
@@ -157,7 +164,7 @@ class Model(lightning.LightningModule):
         # The mean over the outputs where it is defined; where it is nowhere, the worst.
         score = torch.stack(headline).nanmean()
         score = torch.where(torch.isnan(score), torch.full_like(score, -1.0), score)
-        self.log_dict(self._drain("val/") | scores, sync_dist=True)
+        self.log_dict(self._drain("val/") | self._drain("val_sample/") | scores, sync_dist=True)
         self.log("val/score", score, sync_dist=True, prog_bar=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -20,14 +20,15 @@ class _SpMM(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x_ND, forward_csr, backward_csr):
         ctx.backward_csr = backward_csr
-        return _multiply(forward_csr, x_ND)
+        return multiply(forward_csr, x_ND)
 
     @staticmethod
     def backward(ctx, grad_ND):
-        return _multiply(ctx.backward_csr, grad_ND.contiguous()), None, None
+        return multiply(ctx.backward_csr, grad_ND.contiguous()), None, None
 
 
-def _multiply(csr: CSR, x_ND: Tensor) -> Tensor:
+def multiply(csr: CSR, x_ND: Tensor) -> Tensor:
+    """A @ X without a gradient; rows of A may be fewer or more than its columns, which are the rows of X."""
     n = len(csr.indptr) - 1
     weight = csr.weight.to(x_ND.dtype)
     # The graph checks its own indices once; checking them again at each step would cost more than the product.

@@ -11,8 +11,10 @@ from torchcell.graph.cell_graph import CellGraph
 
 
 def adjacencies(graph: CellGraph) -> Iterator[tuple[str, sp.csr_matrix]]:
-    """Name and matrix [genes, genes] of each relation; a directed one comes in both directions."""
+    """Name and matrix [genes, genes] of each relation among genes; a directed one comes in both directions."""
     for relation in graph.relations:
+        if graph.ends(relation) != ("gene", "gene"):
+            continue
         matrix = graph.scipy(relation)
         yield relation, matrix
         if relation in graph.directed:
@@ -30,9 +32,6 @@ def rows_of(matrix: sp.csr_matrix, index: np.ndarray) -> sp.csr_matrix:
 def neighbourhoods(graph: CellGraph, genes: Sequence[str] | np.ndarray) -> sp.csr_matrix:
     """Neighbourhood of each gene, itself included, in all relations side by side.
 
-    Edges count 1 whatever their weight, divided by the square root of how many genes share the
-    neighbour, so that hubs say little. Each relation's row has length 1, so that none outweighs another.
-
     Args:
         graph: Wild-type networks.
         genes: Names of the rows; a gene unknown to the graph gets an empty row.
@@ -40,11 +39,25 @@ def neighbourhoods(graph: CellGraph, genes: Sequence[str] | np.ndarray) -> sp.cs
     Returns:
         [len(genes), relations * genes of the graph], float32.
     """
-    index, blocks = graph.index(genes), []
-    for _, matrix in adjacencies(graph):
-        near = ((matrix != 0) + sp.eye(len(graph), dtype=bool)).astype(np.float32).tocsr()
-        shared = np.asarray(near.sum(0)).ravel()
-        near = near @ sp.diags(1 / np.sqrt(shared))
-        length = np.sqrt(np.asarray(near.multiply(near).sum(1)).ravel())
-        blocks.append(rows_of((sp.diags(1 / length) @ near).tocsr(), index))
+    index = graph.index(genes)
+    blocks = [rows_of(neighbourhood(matrix), index) for _, matrix in adjacencies(graph)]
     return sp.hstack(blocks, format="csr").astype(np.float32)
+
+
+def neighbourhood(matrix: sp.csr_matrix) -> sp.csr_matrix:
+    """Neighbourhood of each gene, itself included, in one relation.
+
+    Edges count 1 whatever their weight, divided by the square root of how many genes share the
+    neighbour, so that hubs say little. Each row has length 1, so that no relation outweighs another.
+
+    Args:
+        matrix: Adjacency [N, N].
+
+    Returns:
+        [N, N].
+    """
+    near = ((matrix != 0) + sp.eye(matrix.shape[0], dtype=bool)).astype(np.float32).tocsr()
+    shared = np.asarray(near.sum(0)).ravel()
+    near = near @ sp.diags(1 / np.sqrt(shared))
+    length = np.sqrt(np.asarray(near.multiply(near).sum(1)).ravel())
+    return (sp.diags(1 / length) @ near).tocsr()

@@ -1,0 +1,119 @@
+"""One layer of the heterogeneous graph transformer over the relations of a cell."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from torchcell.data.errors import InputError
+from torchcell.graph.cell_graph import CSR
+from torchcell.nn.edge_softmax import edge_softmax
+from torchcell.nn.relation_stack import out_edges
+from torchcell.nn.relational_product import Cell
+
+Messages = tuple[Tensor, Tensor, Tensor]
+"""Queries [N, H, D], and keys and values as each relation sees them [R, N, H, D]."""
+
+
+class HGT(nn.Module):
+    r"""Heterogeneous graph transformer (Hu et al., WWW 2020, arXiv:2003.01332).
+
+    .. math::
+        \alpha_{rij} \propto \mu_r \, q_i \cdot A_r k_j / \sqrt{d}, \quad
+        y_i = s \, W^{out}_{\tau(i)} \, \mathrm{gelu}\Big(\sum_{r,j} \alpha_{rij} M_r v_j\Big) + (1 - s) \, x_i
+
+    with q, k, v linear maps by node type, A_r, M_r and the prior by relation and head, s a learned gate by type, and
+    one softmax over the edges of all relations into a node. Edge weights count as in ``edge_softmax``.
+
+    Args:
+        features: Width of input and output.
+        n_relations: R.
+        n_kinds: Node types.
+        heads: Attention heads of width ``features / heads``, 16 or more.
+        norm: LayerNorm at the end.
+
+    Shapes:
+        x_ND [N, D] -> [N, D].
+    """
+
+    additive, linear, mixes_nodes = False, False, ""
+
+    def __init__(self, features: int, n_relations: int, n_kinds: int, heads: int = 2, norm: bool = True) -> None:
+        super().__init__()
+        if features % heads:
+            raise InputError(f"{features} features do not divide into {heads} heads")
+        self.features, self.heads, self.n_relations, self.n_kinds = features, heads, n_relations, n_kinds
+        width = features // heads
+        self.project = nn.Parameter(torch.empty(n_kinds, features, 3 * features))
+        self.out = nn.Parameter(torch.empty(n_kinds, features, features))
+        self.attend = nn.Parameter(torch.empty(n_relations, heads, width, width))
+        self.send = nn.Parameter(torch.empty(n_relations, heads, width, width))
+        self.prior = nn.Parameter(torch.ones(n_relations, heads))
+        self.gate = nn.Parameter(torch.zeros(n_kinds, 1))
+        self.norm = nn.LayerNorm(features) if norm else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new matrices; priors 1 and gates half open."""
+        for matrix in (self.project, self.out, self.attend, self.send):
+            bound = (3 / matrix.shape[-2]) ** 0.5
+            nn.init.uniform_(matrix, -bound, bound)
+        nn.init.ones_(self.prior)
+        nn.init.zeros_(self.gate)
+
+    def forward(self, x_ND: Float[Tensor, "N D"], cell: Cell) -> Float[Tensor, "N D"]:
+        """The layer on a cell; nodes that are missing there send nothing and become zeros."""
+        return self.finish(x_ND, self.messages(x_ND, cell), cell)
+
+    def messages(self, x_ND: Float[Tensor, "N D"], cell: Cell) -> Messages:
+        """Queries [N, H, D], and keys and values as each relation sees them [R, N, H, D]."""
+        query, key, value = self._by_kind(x_ND, self.project, cell.kind_N).unflatten(-1, (3, self.heads, -1)).unbind(1)
+        key_RNHD = torch.einsum("nhd,rhde->rnhe", key, self.attend * self.prior[:, :, None, None])
+        return query, key_RNHD, torch.einsum("nhd,rhde->rnhe", value, self.send)
+
+    def finish(self, x_ND: Float[Tensor, "N D"], messages: Messages, cell: Cell) -> Float[Tensor, "N D"]:
+        """The nodes' new features from their own and the messages."""
+        query, key, value = messages
+        relations = [forward for forward, _ in cell.pairs]
+        return self._finish(x_ND, edge_softmax(relations, query, key, value, cell.keep_N), cell.kind_N, cell.keep_N)
+
+    def at(self, row_C: Int[Tensor, " C"], x_ND: Float[Tensor, "N D"], messages: Messages, cell: Cell) -> Tensor:
+        """The layer at some nodes only [C, D], from the messages of the whole cell less the missing nodes'.
+
+        Args:
+            row_C: Which nodes.
+            x_ND: The whole cell's features.
+            messages: Of the whole cell.
+            cell: The cell with nodes missing.
+        """
+        query, key, value = messages
+        relations = []
+        for forward, _ in cell.pairs:
+            edge, size, _ = out_edges(forward, row_C)
+            indptr = torch.cat([size.new_zeros(1), size.cumsum(0)]).int()
+            relations.append(CSR(indptr, forward.indices[edge], forward.weight[edge]))
+        heard = edge_softmax(relations, query[row_C], key, value, cell.keep_N)
+        keep_C = None if cell.keep_N is None else cell.keep_N[row_C]
+        return self._finish(x_ND[row_C], heard, cell.kind_N[row_C], keep_C)
+
+    def _finish(self, x_ND: Tensor, heard_NHD: Tensor, kind_N: Tensor, keep_N: Tensor | None) -> Tensor:
+        gate = self.gate.sigmoid()[kind_N]
+        said_ND = self._by_kind(nn.functional.gelu(heard_NHD.flatten(1)), self.out, kind_N)
+        y_ND = gate * said_ND + (1 - gate) * x_ND
+        y_ND = y_ND if self.norm is None else self.norm(y_ND)
+        return y_ND if keep_N is None else y_ND * keep_N[:, None]
+
+    def _by_kind(self, x_ND: Tensor, weight_TDK: Tensor, kind_N: Tensor) -> Tensor:
+        """x W with the W of each node's type."""
+        if self.n_kinds == 1:
+            return x_ND @ weight_TDK[0]
+        out_NK = x_ND.new_zeros(len(x_ND), weight_TDK.shape[2])
+        for number, weight_DK in enumerate(weight_TDK):
+            chosen = (kind_N == number).nonzero()[:, 0]
+            out_NK = out_NK.index_copy(0, chosen, x_ND[chosen] @ weight_DK)
+        return out_NK
+
+    def extra_repr(self) -> str:
+        """Width, heads, relations and types."""
+        return f"{self.features}, heads={self.heads}, relations={self.n_relations}, kinds={self.n_kinds}"

@@ -1,0 +1,111 @@
+r"""F(G_k) - F(G_k \ S), where G_k is the sub-graph within k hops of the set S."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from torchcell.graph.cell_graph import CSR, CellGraph
+from torchcell.graph.closure import Closure
+from torchcell.graph.subgraph import Subgraph, induced
+from torchcell.nn.first_change import inverse
+from torchcell.nn.perturbed_cell import KEPT_BYTES, PerturbedCell
+from torchcell.nn.ragged import owner, segment_sum
+from torchcell.nn.relational_product import Cell
+from torchcell.nn.spmm import multiply
+
+DENSE = 0.3
+"""Share of all nodes in an average neighbourhood from which a mask over the whole graph beats edges of its own."""
+
+
+def lost_within(
+    cell: PerturbedCell,
+    graph: CellGraph,
+    closure: Closure,
+    x_ND: Float[Tensor, "N D"],
+    node_K: Int[Tensor, " K"],
+    ptr_P: Int[Tensor, " P"],
+) -> Float[Tensor, "B D"]:
+    r"""Sum over the nodes of the neighbourhood of h(G_k) - h(G_k \ S).
+
+    Small neighbourhoods are made edge lists of their own, all samples side by side; large ones are a mask over
+    the shared graph, one sample at a time. Weights by wild-type degree are those of the whole graph in both.
+
+    Args:
+        cell: The layers and relations.
+        graph: Where the relations come from.
+        closure: Who is within k hops of whom.
+        x_ND: Input features of all nodes [N, D].
+        node_K: Nodes that go, sorted and unique within a set [K].
+        ptr_P: Pointers of the sets [B + 1].
+    """
+    inside_C, rows_P = closure.ragged(node_K, ptr_P)
+    mixing = any(layer.mixes_nodes for layer in cell.layers)
+    if mixing or len(inside_C) > DENSE * cell.stack.n_nodes * (len(ptr_P) - 1):
+        return _by_mask(cell, x_ND, inside_C, rows_P, node_K, ptr_P)
+    return _side_by_side(cell, x_ND, induced(graph, inside_C, rows_P), node_K, ptr_P)
+
+
+def _side_by_side(
+    cell: PerturbedCell, x_ND: Tensor, subgraph: Subgraph, node_K: Tensor, ptr_P: Tensor
+) -> Float[Tensor, "B D"]:
+    """Both computations on one block-diagonal graph of all neighbourhoods."""
+    pairs, kind_C = _pairs(cell, subgraph), cell.kind_N[subgraph.node]
+    x_CD = x_ND[subgraph.node]
+    keep_C = torch.ones_like(x_CD[:, 0])
+    keep_C[subgraph.position(owner(ptr_P, len(node_K)), node_K)] = 0.0
+    whole = Cell(pairs, kind_C, None, _scale(cell, pairs, torch.ones_like(keep_C)))
+    less = Cell(pairs, kind_C, keep_C, _scale(cell, pairs, keep_C))
+    before_CD, after_CD = x_CD, x_CD * keep_C[:, None]
+    for layer in cell.layers:
+        before_CD, after_CD = layer(before_CD, whole), layer(after_CD, less)
+    return segment_sum(before_CD - after_CD, subgraph.ptr)
+
+
+def _pairs(cell: PerturbedCell, subgraph: Subgraph) -> list[tuple[CSR, CSR]]:
+    """The sub-graph's relations, weighed as in the whole cell."""
+    pairs = []
+    for number, relation in enumerate(cell.stack.relations):
+        forward, backward = subgraph.csr(relation), subgraph.csr(relation, transpose=True)
+        if cell.stack.mean:
+            inverse_C = cell.stack.inverse_degree[number, subgraph.node]
+            row_E = inverse_C.repeat_interleave(forward.indptr.diff(), output_size=len(forward.indices))
+            forward = forward._replace(weight=forward.weight * row_E)
+            backward = backward._replace(weight=backward.weight * inverse_C[backward.indices])
+        pairs.append((forward, backward))
+    return pairs
+
+
+def _scale(cell: PerturbedCell, pairs: Sequence[tuple[CSR, CSR]], keep_C: Tensor) -> Tensor | None:
+    """One over the degree among the nodes that are there, where the cell asks for it."""
+    if not cell.true_degree:
+        return None
+    absolute = [forward._replace(weight=forward.weight.abs()) for forward, _ in pairs]
+    return inverse(torch.stack([multiply(csr, keep_C[:, None])[:, 0] for csr in absolute]))
+
+
+def _by_mask(
+    cell: PerturbedCell, x_ND: Tensor, inside_C: Tensor, rows_P: Tensor, node_K: Tensor, ptr_P: Tensor
+) -> Float[Tensor, "B D"]:
+    rows, ends, lost = rows_P.tolist(), ptr_P.tolist(), []
+    kept = x_ND.element_size() * (len(ends) - 1) * x_ND.numel() * 6 * len(cell.layers)
+    again = torch.is_grad_enabled() and kept > KEPT_BYTES
+
+    def tile(inside: Tensor, removed: Tensor) -> Float[Tensor, " D"]:
+        there_N = torch.zeros_like(x_ND[:, 0]).index_fill(0, inside, 1.0)
+        both = []
+        for keep_N in (there_N, there_N.index_fill(0, removed, 0.0)):
+            y_ND, left = x_ND * keep_N[:, None], cell.cell(x_ND, keep_N)
+            for layer in cell.layers:
+                y_ND = layer(y_ND, left)
+            both.append(y_ND)
+        return (both[0] - both[1]).sum(0)
+
+    for b in range(len(ends) - 1):
+        arguments = inside_C[rows[b] : rows[b + 1]], node_K[ends[b] : ends[b + 1]]
+        lost.append(checkpoint(tile, *arguments, use_reentrant=False) if again else tile(*arguments))
+    return torch.stack(lost)
