@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from torchcell.data.errors import InputError
+from torchcell.data.gene_rule import GeneRules
 from torchcell.data.network import Network
 from torchcell.graph.cell_graph import CellGraph
+from torchcell.nn.spmm import spmm
 
 
 def network(edges: list[tuple[str, str, float]], directed: bool = False, name: str = "net") -> Network:
@@ -81,3 +83,73 @@ def test_unknown_relation_and_empty_relation_are_refused():
         CellGraph.from_networks([net], genes=["x", "y"])
     with pytest.raises(InputError, match="no relation 'psical'"):
         CellGraph.from_networks([net]).csr("psical")
+
+
+def metabolism() -> list[Network]:
+    """Two genes catalyse r1, which makes m1 twice over; one edge names a gene that nothing else knows."""
+    ones = np.ones(3, dtype=np.float32)
+    catalyses = Network(
+        "catalyses", np.array(["a", "b", "x"]), np.array(["r1", "r1", "r2"]), ones, True, target_type="reaction"
+    )
+    produces = Network(
+        "produces", np.array(["r1"]), np.array(["m1"]), 2 * ones[:1], True,
+        source_type="reaction", target_type="metabolite",
+    )  # fmt: skip
+    return [network([("a", "b", 1), ("b", "c", 2)]), catalyses, produces]
+
+
+def test_nodes_of_other_types_are_numbered_after_the_genes():
+    graph = CellGraph.from_networks(metabolism(), genes=["a", "b", "c"])
+    assert graph.node_types == ("gene", "reaction", "metabolite")
+    assert graph.n_nodes == 3 + 2 + 1
+    assert len(graph) == 3
+    assert (graph.span("gene"), graph.span("reaction"), graph.span("metabolite")) == (
+        slice(0, 3), slice(3, 5), slice(5, 6)
+    )  # fmt: skip
+    assert graph.ends("produces") == ("reaction", "metabolite")
+    assert graph.scipy("catalyses").toarray().tolist() == [[1, 1, 0], [0, 0, 0]]
+    assert graph.scipy("produces").toarray().tolist() == [[2, 0]]
+    assert graph.lost == {"catalyses: edges to unknown genes": 1}
+
+
+def test_a_cell_with_other_nodes_survives_a_checkpoint_file(tmp_path):
+    rules = GeneRules.parse("reaction", {"r1": "a and b"})
+    graph = CellGraph.from_networks(metabolism(), genes=["a", "b", "c"], rules=rules)
+    torch.save(graph.to_plain(), tmp_path / "graph.pt")
+    again = CellGraph.from_plain(torch.load(tmp_path / "graph.pt", weights_only=True))
+    assert again.hash == graph.hash
+    assert again.node_types == graph.node_types
+    assert again.ends("produces") == ("reaction", "metabolite")
+    assert again.rules.target.tolist() == ["r1"]
+
+
+def test_rules_and_other_nodes_are_part_of_the_hash():
+    parts = {"genes": ["a", "b", "c"]}
+    plain = CellGraph.from_networks(metabolism(), **parts)
+    ruled = CellGraph.from_networks(metabolism(), rules=GeneRules.parse("reaction", {"r1": "a"}), **parts)
+    assert plain.hash != ruled.hash
+
+
+def test_a_relation_that_names_no_gene_of_the_graph_is_refused_with_its_names():
+    with pytest.raises(InputError, match="relation net has no edges.*'a', 'b', 'c'"):
+        CellGraph.from_networks([network([("a", "b", 1), ("b", "c", 2)])], genes=["x", "y"])
+
+
+def test_an_undirected_relation_joins_nodes_of_one_type():
+    mixed = Network("m", np.array(["a"]), np.array(["r"]), np.ones(1, np.float32), False, target_type="reaction")
+    with pytest.raises(InputError, match="joins genes to reactions.*directed=True"):
+        CellGraph.from_networks([mixed])
+
+
+def test_a_rule_for_a_node_that_is_not_there_is_named():
+    with pytest.raises(InputError, match="rules for reactions that no relation.*'r9'"):
+        CellGraph.from_networks(metabolism(), genes=["a", "b"], rules=GeneRules.parse("reaction", {"r9": "a"}))
+
+
+def test_spmm_gathers_from_the_source_type_at_the_target_type():
+    graph = CellGraph.from_networks(metabolism(), genes=["a", "b", "c"])
+    x = torch.randn(3, 4, requires_grad=True)
+    y = spmm(graph, "catalyses", x)
+    torch.testing.assert_close(y, torch.stack([x[0] + x[1], torch.zeros(4)]))
+    y.sum().backward()
+    assert x.grad.tolist() == [[1] * 4, [1] * 4, [0] * 4]

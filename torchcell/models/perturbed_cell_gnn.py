@@ -59,6 +59,8 @@ class PerturbedCellGNN(Model):
         cold_share: Share of the nodes that lose their free embedding in a training step, so that the model learns to
             do without it, as it must for genes it was never trained on.
         dropout: Share of the heads' inputs dropped in training.
+        embedding_sd: Length of a fresh embedding. A gene that is never trained keeps it: 0 is best where fixed
+            features or neighbours tell genes apart.
         embedding_gain: The embedding is this times the table's row, so it moves so many times faster.
         embedding_decay: Weight of the members' mean squared embedding length; 0 leaves the term out.
         optimizer: See ``Model``.
@@ -91,6 +93,7 @@ class PerturbedCellGNN(Model):
         spectral: int = 0,
         cold_share: float = 0.0,
         dropout: float = 0.0,
+        embedding_sd: float = 1.0,
         embedding_gain: float = 3.0,
         embedding_decay: float = 0.0,
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
@@ -102,7 +105,7 @@ class PerturbedCellGNN(Model):
         self.cold_share, self.gain, self.embedding_decay = cold_share, embedding_gain, embedding_decay
         graph, n_outputs = self.graph, len(spec.outputs)
         self.embedding = nn.Embedding(graph.n_nodes, dim)
-        nn.init.normal_(self.embedding.weight, std=1 / embedding_gain / dim**0.5)
+        nn.init.normal_(self.embedding.weight, std=embedding_sd / embedding_gain / dim**0.5)
         self.features: Tensor | None
         features = torch.from_numpy(spectral_features(graph, chosen, spectral)) if spectral else None
         self.register_buffer("features", features)

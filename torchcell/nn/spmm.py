@@ -37,19 +37,19 @@ def multiply(csr: CSR, x_ND: Tensor) -> Tensor:
         return matrix @ x_ND
 
 
-def spmm(graph: CellGraph, relation: str, x_ND: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
-    """Sum over the edges into each gene: y_i = sum_j A_ij x_j.
+def spmm(graph: CellGraph, relation: str, x_ND: Float[Tensor, "N D"]) -> Float[Tensor, "T D"]:
+    """Sum over the edges into each node: y_i = sum_j A_ij x_j.
 
     Args:
         graph: Holds A and its transpose.
         relation: Which A.
-        x_ND: One row a gene [N, D].
+        x_ND: One row a node of the relation's source type [N, D].
 
     Returns:
-        [N, D]. Isolated genes get zeros.
+        One row a node of its target type [T, D]; both are genes in most relations. Isolated nodes get zeros.
     """
-    product_ND = _SpMM.apply(full_precision(x_ND), graph.csr(relation), graph.csr(relation, transpose=True))
-    return product_ND.to(x_ND.dtype)
+    product_TD = _SpMM.apply(full_precision(x_ND), graph.csr(relation), graph.csr(relation, transpose=True))
+    return product_TD.to(x_ND.dtype)
 
 
 def full_precision(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
