@@ -10,12 +10,20 @@ import sys
 
 import dango
 import loader
+import perturbed_cell
+import representations
 import startup
 from rich.console import Console
 from rich.table import Table
 from target import Target
 
-BENCHES = {"startup": startup.run, "loader": loader.run, "dango": dango.run}
+BENCHES = {
+    "startup": startup.run,
+    "loader": loader.run,
+    "dango": dango.run,
+    "representations": representations.run,
+    "perturbed_cell": perturbed_cell.run,
+}
 
 
 def main() -> int:

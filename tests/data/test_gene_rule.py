@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from torchcell.data import gene_rule
 from torchcell.data.errors import InputError
-from torchcell.data.gene_rule import GeneRules, parse_rule
+from torchcell.data.gene_rule import GeneRules, parse_rule, rule_genes
 
 GENES = ["A", "B", "C", "D", "E"]
 
@@ -37,6 +37,7 @@ def test_a_rule_holds_exactly_where_one_of_its_sets_is_present(rule, present):
 def test_and_binds_more_tightly_than_or_and_supersets_are_left_out():
     assert parse_rule("A and B or C") == [frozenset("AB"), frozenset("C")]
     assert parse_rule("(A and B) or A") == [frozenset("A")]
+    assert rule_genes("(A AND B) or A") == ["A", "B"]
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,31 @@ def test_a_rule_for_a_node_that_is_not_there_is_named():
         CellGraph.from_networks(metabolism(), genes=["a", "b"], rules=GeneRules.parse("reaction", {"r9": "a"}))
 
 
+def test_rules_without_their_nodes_say_what_to_add():
+    with pytest.raises(InputError, match="for reactions, but no relation.*rules to null"):
+        CellGraph.from_networks([network([("a", "b", 1)])], rules=GeneRules.parse("reaction", {"r1": "a"}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"nodes": {"gene": ["a"]}}, "leave them out of its further nodes"),
+        ({"ends": {"makes": ("gene", "reaction"), "spoils": ("gene", "gene")}}, "without a matrix: 'spoils'"),
+        ({"directed": []}, "makes joins genes to reactions: list it among the directed"),
+        ({"ends": {"makes": ("gene", "metabolite")}}, "no nodes of type 'metabolite'"),
+        ({"ends": {"makes": ("reaction", "gene")}}, r"shape \(1, 2\) for 2 genes, 1 reactions"),
+    ],
+)
+def test_relations_that_do_not_fit_the_nodes_are_refused(changes, said):
+    given = {
+        "matrices": {"makes": np.ones((1, 2))}, "directed": ["makes"],
+        "nodes": {"reaction": ["r"]}, "ends": {"makes": ("gene", "reaction")},
+    }  # fmt: skip
+    assert CellGraph(["a", "b"], **given).ends("makes") == ("gene", "reaction")
+    with pytest.raises(InputError, match=said):
+        CellGraph(["a", "b"], **(given | changes))
+
+
 def test_spmm_gathers_from_the_source_type_at_the_target_type():
     graph = CellGraph.from_networks(metabolism(), genes=["a", "b", "c"])
     x = torch.randn(3, 4, requires_grad=True)

@@ -57,3 +57,10 @@ def test_a_cell_without_rules_loses_its_genes_alone_sorted_and_once():
 def test_a_gene_that_the_cell_does_not_know_is_never_deleted():
     graph = cell({"r0": "A and Z", "r1": "A or Z"})
     assert split(*deleted_nodes(graph, torch.tensor([0]), torch.tensor([0, 1]))) == [[0, 5]]
+
+
+def test_a_number_of_minus_one_is_no_gene_and_takes_nothing_along():
+    """It was once taken for the last node of the set before."""
+    graph = cell({"r0": "A and B", "r1": "E"})
+    gene = torch.from_numpy(graph.index(["A", "unknown", "unknown"]))
+    assert split(*deleted_nodes(graph, gene, torch.tensor([0, 1, 2, 3]))) == [[0, 5], [], []]

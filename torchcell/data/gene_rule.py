@@ -93,6 +93,12 @@ def parse_rule(rule: str, whose: str = "the rule") -> list[frozenset[str]]:
     return sorted(sets, key=sorted)
 
 
+def rule_genes(rule: str) -> list[str]:
+    """All genes that a rule names, sorted, also those of the redundant sets that ``parse_rule`` leaves out."""
+    tokens = {match.group(1) for match in TOKEN.finditer(rule)}
+    return sorted(token for token in tokens if token.lower() not in ("(", ")", "and", "or"))
+
+
 Tokens = list[tuple[str, int]]
 
 

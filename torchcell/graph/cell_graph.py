@@ -62,6 +62,8 @@ class CellGraph(nn.Module):
         rules: GeneRules | None = None,
     ) -> None:
         super().__init__()
+        if "gene" in (nodes or {}):
+            raise InputError("genes are the graph's first argument; leave them out of its further nodes")
         names = {"gene": genes, **(nodes or {})}
         self._names = {kind: np.asarray(listed, dtype=str) for kind, listed in names.items()}
         self.genes = self._names["gene"]
@@ -73,6 +75,9 @@ class CellGraph(nn.Module):
         self.directed = frozenset(directed)
         self.lost = dict(lost or {})
         self._ends = dict.fromkeys(self.relations, ("gene", "gene")) | dict(ends or {})
+        stray = [relation for relation in self._ends if relation not in self.relations]
+        if stray:
+            raise InputError(f"ends are given for relations without a matrix: {some(stray)}")
         for relation, matrix in matrices.items():
             csr = sp.csr_matrix(matrix, dtype=np.float32)
             source, target = self._ends[relation]
@@ -81,6 +86,8 @@ class CellGraph(nn.Module):
                 raise InputError(
                     f"relation {relation} has shape {csr.shape} for {shape[0]} {target}s, {shape[1]} {source}s"
                 )
+            if source != target and relation not in self.directed:
+                raise InputError(f"relation {relation} joins {source}s to {target}s: list it among the directed ones")
             if csr.nnz == 0:
                 raise InputError(f"relation {relation} has no edges; leave it out of the graph's config")
             self._register(relation, csr)

@@ -28,6 +28,11 @@ class Conjuncts(nn.Module):
 
     def __init__(self, rules: GeneRules, graph: CellGraph) -> None:
         super().__init__()
+        if rules.kind not in graph.node_types:
+            raise InputError(
+                f"the gene rules are for {rules.kind}s, but no relation of the graph names any: add such a relation, "
+                "or set the graph's rules to null"
+            )
         position = {name: i for i, name in enumerate(graph.names(rules.kind).tolist())}
         unknown = [name for name in rules.target.tolist() if name not in position]
         if unknown:

@@ -13,7 +13,7 @@ def deleted_nodes(graph: CellGraph, gene: Tensor, ptr: Tensor) -> tuple[Tensor, 
 
     Args:
         graph: The wild type.
-        gene: Members of all sets, int64 [M].
+        gene: Members of all sets, int64 [M]; -1, a gene that the graph does not know, is never deleted.
         ptr: Set i is ``gene[ptr[i]:ptr[i + 1]]``, int64 [B + 1].
 
     Returns:
@@ -21,7 +21,7 @@ def deleted_nodes(graph: CellGraph, gene: Tensor, ptr: Tensor) -> tuple[Tensor, 
     """
     n_sets, n_nodes = len(ptr) - 1, graph.n_nodes
     owner = torch.repeat_interleave(torch.arange(n_sets, device=gene.device), ptr.diff(), output_size=len(gene))
-    key = (owner * n_nodes + gene).unique()
+    key = (owner * n_nodes + gene)[gene >= 0].unique()
     if graph.conjuncts is not None:
         owner, node = graph.conjuncts.lost(key // n_nodes, key % n_nodes)
         key = torch.cat([key, owner * n_nodes + node]).sort().values

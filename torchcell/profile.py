@@ -1,0 +1,47 @@
+"""``python -m torchcell.profile``: what each representation costs in each phase of a training step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torchcell.run.entry import run_entry
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from omegaconf import DictConfig
+
+
+def profile(cfg: DictConfig) -> pd.DataFrame:
+    """Measure, print the table, write it with its plot; see ``torchcell.run.profile_rows.rows`` for the columns."""
+    from pathlib import Path
+
+    import pandas as pd
+    import torch
+    from rich.console import Console
+
+    from torchcell.data.cache import atomic_write
+    from torchcell.report import speed
+    from torchcell.run.processes import run_in_processes
+    from torchcell.run.profile_rows import representations, rows
+
+    representations(cfg)  # a wrong name is told before any process starts
+    out = Path(cfg.profile.out or Path(cfg.paths.runs) / "profile" / str(cfg.name))
+    table = pd.DataFrame(run_in_processes(rows, cfg))
+    on_gpu = cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    table["device"] = torch.cuda.get_device_name() if on_gpu else "cpu"
+    table["threads"], table["torch"] = torch.get_num_threads(), torch.__version__
+    table = table[[*speed.COLUMNS, "batch_size", "processes", "device", "threads", "torch"]]
+
+    title = f"{cfg.name}, {cfg.model._target_.rpartition('.')[2]}"
+    speed.show(table, title)
+    with atomic_write(out / "profile.csv") as temporary:
+        table.to_csv(temporary, index=False)
+    with atomic_write(out / "profile.png") as temporary:
+        speed.bars(table, title).savefig(temporary, dpi=150)
+    for name in ("profile.csv", "profile.png"):
+        Console().print(f"wrote {out / name}", soft_wrap=True, highlight=False)
+    return table
+
+
+if __name__ == "__main__":
+    run_entry(profile, "profile")
