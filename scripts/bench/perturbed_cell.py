@@ -95,8 +95,7 @@ def _off(value: torch.Tensor, reference: torch.Tensor) -> float:
 
 def _show(rates: dict[str, float], memory: dict[str, float]) -> None:
     table = Table(
-        title=f"F(G minus S), forward and backward, {torch.get_num_threads()} thread(s), "
-        f"{psutil.cpu_count()} cores",
+        title=f"F(G minus S), forward and backward, {torch.get_num_threads()} thread(s), {psutil.cpu_count()} cores",
         title_justify="left",
     )
     for column in ("way", "samples/s", "peak MB"):
