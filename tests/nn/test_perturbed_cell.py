@@ -176,7 +176,7 @@ def test_a_neighbourhood_equals_a_graph_cut_down_to_it(
     share = neighbourhood.DENSE
     try:  # a mask over the whole graph, or edges of its own: the same numbers
         neighbourhood.DENSE = 0.0 if dense else 2.0
-        lost = neighbourhood.lost_within(cell, graph, within, x, *ragged(sets))
+        lost = neighbourhood.lost_within(cell, graph, within, cell.wild_type(x), *ragged(sets))
     finally:
         neighbourhood.DENSE = share
     mean, true = degree == "wild_type", degree == "true"

@@ -156,7 +156,7 @@ class PerturbedCellGNN(Model):
         node_K, ptr_P = deleted_nodes(self.graph, batch.gene, batch.ptr)
         if self.closure is None:
             return self.cell.lost(wild, node_K, ptr_P)
-        return lost_within(self.cell, self.graph, self.closure, wild.x[0], node_K, ptr_P)
+        return lost_within(self.cell, self.graph, self.closure, wild, node_K, ptr_P)
 
     def losses(self, batch: PerturbationBatch, prediction: Tensor) -> dict[str, Tensor]:
         """The phenotype, and how long the members' embeddings are."""

@@ -13,7 +13,7 @@ from torchcell.graph.cell_graph import CSR, CellGraph
 from torchcell.graph.closure import Closure
 from torchcell.graph.subgraph import Subgraph, induced
 from torchcell.nn.first_change import inverse
-from torchcell.nn.perturbed_cell import KEPT_BYTES, PerturbedCell
+from torchcell.nn.perturbed_cell import KEPT_BYTES, PerturbedCell, WildType
 from torchcell.nn.ragged import owner, segment_sum
 from torchcell.nn.relational_product import Cell
 from torchcell.nn.spmm import multiply
@@ -26,7 +26,7 @@ def lost_within(
     cell: PerturbedCell,
     graph: CellGraph,
     closure: Closure,
-    x_ND: Float[Tensor, "N D"],
+    wild: WildType,
     node_K: Int[Tensor, " K"],
     ptr_P: Int[Tensor, " P"],
 ) -> Float[Tensor, "B D"]:
@@ -35,16 +35,21 @@ def lost_within(
     Small neighbourhoods are made edge lists of their own, all samples side by side; large ones are a mask over
     the shared graph, one sample at a time. Weights by wild-type degree are those of the whole graph in both.
 
+    L layers change nodes up to L hops from S, and these read up to 2 L hops; without the last layer's nonlinearity,
+    2 (L - 1). A neighbourhood as large as that gives the whole graph's numbers, by the whole graph's faster ways.
+
     Args:
         cell: The layers and relations.
         graph: Where the relations come from.
         closure: Who is within k hops of whom.
-        x_ND: Input features of all nodes [N, D].
+        wild: The whole cell before.
         node_K: Nodes that go, sorted and unique within a set [K].
         ptr_P: Pointers of the sets [B + 1].
     """
+    x_ND, mixing = wild.x[0], any(layer.mixes_nodes for layer in cell.layers)
+    if closure.k >= 2 * (len(cell.layers) - cell.pools) and not mixing:
+        return cell.lost(wild, node_K, ptr_P)
     inside_C, rows_P = closure.ragged(node_K, ptr_P)
-    mixing = any(layer.mixes_nodes for layer in cell.layers)
     if mixing or len(inside_C) > DENSE * cell.stack.n_nodes * (len(ptr_P) - 1):
         return _by_mask(cell, x_ND, inside_C, rows_P, node_K, ptr_P)
     return _side_by_side(cell, x_ND, induced(graph, inside_C, rows_P), node_K, ptr_P)

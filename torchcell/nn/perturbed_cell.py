@@ -100,6 +100,12 @@ class PerturbedCell(nn.Module):
         """The layers, first to last."""
         return cast("list[Layer]", list(self.layers))
 
+    @property
+    def pools(self) -> bool:
+        """Whether the sum over nodes of the last layer's change follows from its input's change alone."""
+        last = self.steps[-1]
+        return last.linear and last.additive and not self.true_degree
+
     # The wild type --------------------------------------------------------------------------------
 
     def cell(self, x_ND: Float[Tensor, "N D"], keep_N: Float[Tensor, " N"] | None = None) -> Cell:
@@ -134,8 +140,7 @@ class PerturbedCell(nn.Module):
         change = first_change(self.stack, first, wild.x, wild.messages[0], node_K, ptr_P, self.true_degree)
         if len(self.layers) == 1:
             return -segment_sum(change.delta_CD, change.ptr_P)
-        pooled = self.way == "delta" and len(self.layers) == 2 and not self.true_degree
-        if pooled and isinstance(last, RelationalLayer) and last.linear and last.additive:
+        if self.way == "delta" and len(self.layers) == 2 and self.pools and isinstance(last, RelationalLayer):
             return pooled_change(self.stack, last, wild.x[-1], change, node_K, ptr_P)
         return self._one_by_one(wild, node_K, ptr_P, change)
 
