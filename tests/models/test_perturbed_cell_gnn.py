@@ -127,8 +127,8 @@ def test_a_sample_that_loses_every_gene_has_a_finite_prediction(cell, make_scree
     everything = "|".join(cell.genes.tolist())
     module = PerturbationDataModule(make_screen([everything, "Q00|A00", *FURTHER]), RANDOM, cell)
     for hops in (None, 1):
-        spec = dataclasses.replace(module.spec, extras={} if hops is None else {"hops": hops})
-        model = PerturbedCellGNN(spec, dim=8)
+        extras = module.spec.extras | ({} if hops is None else {"hops": hops})
+        model = PerturbedCellGNN(dataclasses.replace(module.spec, extras=extras), dim=8)
         prediction = model(batch_of(module, 2))
         prediction.sum().backward()
         assert torch.isfinite(prediction).all()

@@ -1,4 +1,4 @@
-"""What both neighbour baselines share: cosine neighbours, and means over the pairs of neighbours."""
+"""What both neighbour baselines share: offsets, and means over the pairs of neighbours."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from torchcell.baselines.additive_ridge import AdditiveRidge
 from torchcell.baselines.base import Baseline
 from torchcell.baselines.mean import Mean
 from torchcell.data.screen import Screen
-
-CHUNK = 512  # rows made dense at once: 512 x 4,415 items in float32 are 9 MB
 
 OFFSETS: tuple[str, ...] = ("zero", "mean", "additive")
 """What is taken off the phenotype before interactions are looked at, and added again."""
@@ -36,32 +34,6 @@ def offsets(train: Screen, val: Screen) -> list[Offset]:
     """All of ``OFFSETS``, fitted on train; which one serves is chosen on val by the caller."""
     fitted = (None, Mean().fit(train, val, None), AdditiveRidge().fit(train, val, None))
     return [Offset(kind, baseline) for kind, baseline in zip(OFFSETS, fitted, strict=True)]
-
-
-def cosine_neighbours(feature: sp.csr_matrix, k: int, damping: float = 0.0) -> sp.csr_matrix:
-    """Cosine to the k nearest others, by size.
-
-    Args:
-        feature: One row an item [items, F].
-        k: Neighbours kept per item.
-        damping: Added to each norm, so that short profiles count less.
-
-    Returns:
-        Weights [items, items] with zero diagonal; not symmetric.
-    """
-    feature = feature.tocsr().astype(np.float32)
-    norm = np.sqrt(np.asarray(feature.multiply(feature).sum(1)).ravel()) + damping
-    unit = (sp.diags(np.divide(1, norm, out=np.zeros_like(norm), where=norm > 0)) @ feature).tocsr()
-    transposed = unit.T.tocsr()
-    n, blocks = feature.shape[0], []
-    for start in range(0, n, CHUNK):
-        cosine = (unit[start : start + CHUNK] @ transposed).toarray()
-        cosine[np.arange(len(cosine)), start + np.arange(len(cosine))] = 0
-        if k < n:
-            size = np.abs(cosine)
-            cosine[size < np.partition(size, n - k, axis=1)[:, n - k, None]] = 0
-        blocks.append(sp.csr_matrix(cosine))
-    return sp.vstack(blocks, format="csr").astype(np.float32)
 
 
 def raised(weight: sp.csr_matrix, power: float) -> sp.csr_matrix:

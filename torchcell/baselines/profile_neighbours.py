@@ -10,10 +10,11 @@ import numpy as np
 import scipy.sparse as sp
 
 from torchcell.baselines.base import Baseline, validation_score
-from torchcell.baselines.neighbours import Offset, cosine_neighbours, offsets, present, raised, shrunk, smooth_one
+from torchcell.baselines.neighbours import Offset, offsets, present, raised, shrunk, smooth_one
 from torchcell.baselines.pairs import Items, SetPairs
 from torchcell.data.screen import Screen
 from torchcell.graph.cell_graph import CellGraph
+from torchcell.graph.neighbourhoods import cosine_neighbours
 
 
 @dataclass(frozen=True, eq=False)

@@ -152,8 +152,11 @@ class PerturbationDataModule(RecordDataModule):
         super().__init__(record, split, graph, batch_size, eval_batch_size, subset, unknown_genes, seed)
 
     def extras(self, train: Screen) -> dict[str, Any]:
-        """The neighbourhood that a model sees."""
-        return {} if self.hops is None else {"hops": self.hops}
+        """The genes that training samples name, positions in the vocabulary; and the neighbourhood a model sees."""
+        position = {name: i for i, name in enumerate(self.genes)}
+        named = sorted({position[name] for name in train.genes[np.unique(train.gene)].tolist()})
+        extras: dict[str, Any] = {"trained_genes": torch.tensor(named, dtype=torch.int64)}
+        return extras if self.hops is None else extras | {"hops": self.hops}
 
     @staticmethod
     def pack(record: Screen, spec: Spec) -> PerturbationSets:

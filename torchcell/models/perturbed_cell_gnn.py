@@ -18,6 +18,7 @@ from torchcell.graph.deletion import deleted_nodes
 from torchcell.graph.spectral import spectral_features
 from torchcell.metrics.oversmoothing import effective_rank, oversmoothing
 from torchcell.models.base import LossWeights, Model
+from torchcell.nn.cold_start import ColdStart
 from torchcell.nn.difference_head import DifferenceHead
 from torchcell.nn.hgt import HGT
 from torchcell.nn.hyper_sagnn import HyperSAGNN
@@ -56,6 +57,8 @@ class PerturbedCellGNN(Model):
         attention_heads: Of HGT and of the local head.
         score: Of the local head, ``product`` or ``difference``.
         spectral: Width of the fixed features from each relation's spectrum; 0 leaves them out.
+        cold_start: A gene that no training set names takes the mean embedding of so many trained genes with the most
+            similar neighbourhoods; 0 leaves it as it is.
         cold_share: Share of the nodes that lose their free embedding in a training step, so that the model learns to
             do without it, as it must for genes it was never trained on.
         dropout: Share of the heads' inputs dropped in training.
@@ -91,6 +94,7 @@ class PerturbedCellGNN(Model):
         attention_heads: int = 2,
         score: str = "product",
         spectral: int = 0,
+        cold_start: int = 50,
         cold_share: float = 0.0,
         dropout: float = 0.0,
         embedding_sd: float = 1.0,
@@ -106,6 +110,7 @@ class PerturbedCellGNN(Model):
         graph, n_outputs = self.graph, len(spec.outputs)
         self.embedding = nn.Embedding(graph.n_nodes, dim)
         nn.init.normal_(self.embedding.weight, std=embedding_sd / embedding_gain / dim**0.5)
+        self.cold = ColdStart(graph, spec.extras["trained_genes"], cold_start) if cold_start else None
         self.features: Tensor | None
         features = torch.from_numpy(spectral_features(graph, chosen, spectral)) if spectral else None
         self.register_buffer("features", features)
@@ -132,6 +137,8 @@ class PerturbedCellGNN(Model):
     def nodes(self) -> Float[Tensor, "N D"]:
         """Input features of all nodes: free embedding, fixed features, node type."""
         x_ND = self.gain * self.embedding.weight
+        if self.cold is not None:
+            x_ND = self.cold(x_ND)
         if self.training and self.cold_share:
             x_ND = x_ND * (torch.rand_like(x_ND[:, :1]) >= self.cold_share)
         if self.project is not None:

@@ -13,8 +13,10 @@ from torchcell.graph.cell_graph import CSR, CellGraph
 from torchcell.graph.closure import Closure
 from torchcell.graph.subgraph import Subgraph, induced
 from torchcell.nn.first_change import inverse
+from torchcell.nn.neighbourhood_layers import first_layer, pooled_layer
 from torchcell.nn.perturbed_cell import KEPT_BYTES, PerturbedCell, WildType
 from torchcell.nn.ragged import owner, segment_sum
+from torchcell.nn.relational_layer import RelationalLayer
 from torchcell.nn.relational_product import Cell
 from torchcell.nn.spmm import multiply
 
@@ -61,12 +63,17 @@ def _side_by_side(
     """Both computations on one block-diagonal graph of all neighbourhoods."""
     pairs, kind_C = _pairs(cell, subgraph), cell.kind_N[subgraph.node]
     x_CD = x_ND[subgraph.node]
-    keep_C = torch.ones_like(x_CD[:, 0])
-    keep_C[subgraph.position(owner(ptr_P, len(node_K)), node_K)] = 0.0
+    gone_K = subgraph.position(owner(ptr_P, len(node_K)), node_K)
+    keep_C = torch.ones_like(x_CD[:, 0]).index_fill(0, gone_K, 0.0)
     whole = Cell(pairs, kind_C, None, _scale(cell, pairs, torch.ones_like(keep_C)))
     less = Cell(pairs, kind_C, keep_C, _scale(cell, pairs, keep_C))
-    before_CD, after_CD = x_CD, x_CD * keep_C[:, None]
-    for layer in cell.layers:
+    before_CD, after_CD, layers = x_CD, x_CD * keep_C[:, None], cell.steps
+    if isinstance(layers[0], RelationalLayer) and layers[0].additive and not cell.true_degree:
+        before_CD, after_CD = first_layer(layers[0], pairs, x_ND, subgraph.node, keep_C)
+        layers = layers[1:]
+    for layer in layers:
+        if layer is layers[-1] and cell.pools and isinstance(layer, RelationalLayer):
+            return pooled_layer(layer, pairs, before_CD, after_CD, keep_C, subgraph.ptr, gone_K, ptr_P)
         before_CD, after_CD = layer(before_CD, whole), layer(after_CD, less)
     return segment_sum(before_CD - after_CD, subgraph.ptr)
 

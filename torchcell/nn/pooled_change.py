@@ -40,13 +40,12 @@ def pooled_change(
     """
     n_sets, delta_CD = len(ptr_P) - 1, change.delta_CD
     share_RC = _column_sums(stack)[:, change.node_C] - _into_deleted(stack, change, node_K, ptr_P)
-    sums_RBD = relational_product([_by_sample(share_RC, change.ptr_P)], delta_CD, None, True).unflatten(
+    sums_RBD = relational_product([by_sample(share_RC, change.ptr_P)], delta_CD, None, True).unflatten(
         0, (len(stack), n_sets)
     )
     assert layer.weight is not None
     through = torch.bmm(sums_RBD, layer.weight).sum(0)
-    own_DK = layer.own.mean(0) if layer.merge_name == "mean" else layer.own.sum(0)
-    itself = segment_sum(delta_CD * change.keep_C[:, None], change.ptr_P) @ own_DK
+    itself = segment_sum(delta_CD * change.keep_C[:, None], change.ptr_P) @ layer.own_matrix
     return segment_sum(out_ND[node_K], ptr_P) - through - itself
 
 
@@ -75,7 +74,7 @@ def _into_deleted(stack: RelationStack, change: Change, node_K: Tensor, ptr_P: T
     return torch.stack(rows)
 
 
-def _by_sample(share_RC: Tensor, ptr_P: Tensor) -> tuple[CSR, CSR]:
+def by_sample(share_RC: Tensor, ptr_P: Tensor) -> tuple[CSR, CSR]:
     """The matrix [R * B, C] that sums rows by sample with their relation's share, and its transpose."""
     n_relations, n_rows = share_RC.shape
     shift = torch.arange(n_relations, device=ptr_P.device)[:, None]

@@ -96,6 +96,11 @@ class RelationalLayer(nn.Module):
         return self.message / self.n_relations if self.merge_name == "mean" else self.message
 
     @property
+    def own_matrix(self) -> Float[Tensor, "D K"]:
+        """What an additive layer multiplies a node's own features with."""
+        return self.own.mean(0) if self.merge_name == "mean" else self.own.sum(0)
+
+    @property
     def additive(self) -> bool:
         """Whether the messages of all relations may be added up before the update."""
         return self.aggregation != "gin" and self.merge is None
@@ -145,8 +150,7 @@ class RelationalLayer(nn.Module):
 
     def _merged(self, x_ND: Tensor, y: Tensor) -> Tensor:
         if self.additive:
-            own_DK = self.own.mean(0) if self.merge_name == "mean" else self.own.sum(0)
-            return torch.addmm(y, x_ND, own_DK) + self.bias
+            return torch.addmm(y, x_ND, self.own_matrix) + self.bias
         if self.aggregation == "rgcn":
             return self._merge(y) + x_ND @ self.own[0] + self.bias
         if self.aggregation == "sage":
