@@ -5,7 +5,6 @@ H' = relu(sum over r of A_r H W_r + H W_0), two layers of width 32, B = 28 pairs
 
 from __future__ import annotations
 
-import ctypes
 import time
 from collections.abc import Callable
 
@@ -82,8 +81,7 @@ def _scatter(graph, sets: PerturbationSets) -> float:
 
 
 def _peak(step: Callable[[], object]) -> float:
-    """Growth of this process's resident memory in a step, MB; freed memory goes back to the system before."""
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    """Growth of this process's resident memory in a step, MB."""
     with PeakMemory(torch.device("cpu")) as memory:
         step()
     return memory.megabytes

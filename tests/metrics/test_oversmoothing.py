@@ -27,3 +27,7 @@ def test_scaling_changes_neither():
 def test_all_zeros_are_undefined():
     assert torch.isnan(oversmoothing(torch.zeros(3, 2)))
     assert torch.isnan(effective_rank(torch.zeros(3, 2)))
+
+
+def test_a_number_that_is_not_finite_is_undefined_and_no_crash():
+    assert torch.isnan(effective_rank(torch.tensor([[1.0, torch.nan], [0.0, 1.0]])))

@@ -17,7 +17,9 @@ from torchcell.data.network import Network
 from torchcell.data.networks import yeast_cell_networks, yeast_genes
 from torchcell.data.simulate import simulated_networks, simulated_screen
 from torchcell.datamodules.perturbation import PerturbationDataModule
+from torchcell.datamodules.spec import Spec
 from torchcell.graph.cell_graph import CellGraph
+from torchcell.models.dango import Dango
 from torchcell.models.perturbed_cell_gnn import PerturbedCellGNN
 from torchcell.run.assemble import datamodule as assemble_data
 
@@ -59,7 +61,7 @@ CHOICES = [
     {"aggregation": "hgt"},
     {"heads": ["local"]},
     {"heads": ["global"]},
-    {"spectral": 4, "embedding_decay": 1.0, "cold_share": 0.2},
+    {"spectral": 4, "embedding_decay": 1.0, "cold_share": 0.2, "cold_start": 5},
     {"norm": "graph", "computation": "tile"},
 ]
 
@@ -165,6 +167,8 @@ def test_oversmoothing_is_logged_for_wild_type_perturbed_and_difference(module):
         ({"computation": "fast"}, "computation='fast'"),
         ({"norm": "batch", "computation": "delta"}, "not exact with BatchNorm"),
         ({"aggregation": "gat"}, "aggregation='gat'"),
+        ({"aggregation": "hgt", "norm": "graph"}, "hgt has one softmax.*norm=graph"),
+        ({"aggregation": "hgt", "merge": "mean"}, "hgt has one softmax.*merge=mean"),
     ],
 )
 def test_what_does_not_go_together_is_refused(module, choice, said):
@@ -180,6 +184,45 @@ def test_no_graph_and_kinds_that_are_no_deletions_are_refused(pairs, cell):
     module = PerturbationDataModule(dataclasses.replace(pairs, kind=kinds), RANDOM, cell)
     with pytest.raises(InputError, match="takes genes out of a graph.*model=dango"):
         model_of(module)
+
+
+def test_kinds_that_are_no_deletions_are_refused_in_a_request_too(module):
+    model, batch = model_of(module).eval(), batch_of(module)
+    with pytest.raises(InputError, match="knows no 'over-expressed'|knows no"):
+        model(dataclasses.replace(batch, kind=batch.kind + 1))
+
+
+def test_a_model_that_sees_no_neighbourhoods_refuses_hops(pairs, cell):
+    with pytest.raises(InputError, match=r"data\.hops=2: Dango does not look"):
+        Dango(PerturbationDataModule(pairs, RANDOM, cell, hops=2).spec)
+
+
+def test_hops_are_counted_along_the_models_own_relations(pairs, cell):
+    module = PerturbationDataModule(pairs, RANDOM, cell, hops=1)
+    few = model_of(module, relations=["ring"]).sample_size(batch_of(module))
+    all_of_them = model_of(module).sample_size(batch_of(module))
+    assert few[0] <= 6 < all_of_them[0]  # two genes and their neighbours on the ring; the star reaches everyone
+
+
+def test_an_edge_of_weight_zero_is_left_out_and_harms_nobody(pairs, ring):
+    weight = ring[0].weight.copy()
+    weight[::2] = 0
+    graph = CellGraph.from_networks([dataclasses.replace(ring[0], weight=weight), ring[1]])
+    assert graph.lost == {"ring: edges of weight 0": 40}
+    module = PerturbationDataModule(pairs, RANDOM, graph)
+    assert torch.isfinite(model_of(module).eval()(batch_of(module, 60))).all()
+
+
+def test_a_checkpoint_alone_predicts_what_the_model_does(pairs, cell, tmp_path, monkeypatch):
+    """With hops, gene rules, borrowed embeddings and fixed features; where no cache can be written."""
+    module = PerturbationDataModule(pairs, RANDOM, cell, hops=1)
+    model = model_of(module, spectral=4, cold_start=5).eval()
+    torch.save({"spec": module.spec.to_plain(), "state": model.state_dict()}, tmp_path / "model.pt")
+    monkeypatch.setenv("TORCHCELL_DATA", str(tmp_path / "model.pt" / "no folder"))
+    held = torch.load(tmp_path / "model.pt", weights_only=True)
+    again = PerturbedCellGNN(Spec.from_plain(held["spec"]), dim=8, attention_heads=2, spectral=4, cold_start=5)
+    again.load_state_dict(held["state"])
+    torch.testing.assert_close(again.eval()(batch_of(module)), model(batch_of(module)))
 
 
 @pytest.mark.parametrize("hops", [0, 4, "1"])
@@ -199,7 +242,7 @@ def test_presets_have_the_size_they_say_on_the_yeast_cell(mirror, name, low, hig
     from torchcell.run.entry import conf_dir
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose("config", ["+experiment=costanzo2010_gnn_lazy", f"model={name}", "data.subset=200"])
+        cfg = compose("config", ["data=costanzo2010", "graph=yeast", f"model={name}", "data.subset=200"])
     data = assemble_data(cfg)
     model = instantiate(cfg.model, _partial_=True)(spec=data.spec)
     assert low < sum(parameter.numel() for parameter in model.parameters()) < high

@@ -11,7 +11,7 @@ import numpy as np
 
 from torchcell.data.errors import InputError
 
-MOST_CONJUNCTS = 10_000
+MOST_CONJUNCTS = 2_000
 """A rule that multiplies out to more than this is an error, not an afternoon."""
 
 TOKEN = re.compile(r"\s*([()]|[^\s()]+)")
@@ -114,7 +114,7 @@ def _both(tokens: Tokens, rule: str, whose: str) -> tuple[Sufficient, Tokens]:
     sets, rest = _one(tokens, rule, whose)
     while rest and rest[0][0].lower() == "and":
         more, rest = _one(rest[1:], rule, whose)
-        if len(sets) * len(more) > 10 * MOST_CONJUNCTS:
+        if len(sets) * len(more) > MOST_CONJUNCTS:
             raise _too_many(whose)
         sets = _smallest(frozenset(a | b for a in sets for b in more), whose)
     return sets, rest
@@ -138,8 +138,8 @@ def _smallest(sets: Sufficient, whose: str) -> Sufficient:
     for each in sorted(sets, key=len):
         if not any(small <= each for small in kept):
             kept.append(each)
-    if len(kept) > MOST_CONJUNCTS:
-        raise _too_many(whose)
+        if len(kept) > MOST_CONJUNCTS:
+            raise _too_many(whose)
     return frozenset(kept)
 
 

@@ -202,6 +202,20 @@ class CellGraph(nn.Module):
         position = {name: i for i, name in enumerate(self.genes.tolist())}
         return np.array([position.get(name, -1) for name in names], dtype=np.int64)
 
+    def only(self, relations: Sequence[str]) -> CellGraph:
+        """The same nodes and rules with some of the relations; itself where these are all."""
+        if tuple(relations) == self.relations:
+            return self
+        return CellGraph(
+            self.genes.tolist(),
+            {name: self.scipy(name) for name in relations},
+            self.directed & set(relations),
+            self.lost,
+            {kind: listed.tolist() for kind, listed in self._names.items() if kind != "gene"},
+            {name: self.ends(name) for name in relations},
+            self.rules,
+        )
+
     def to_plain(self) -> dict[str, Any]:
         """Strings, numbers and tensors only, so that a checkpoint loads with ``weights_only=True``."""
         csr = {name: [part.cpu() for part in self.csr(name)] for name in self.relations}

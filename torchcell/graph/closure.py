@@ -108,7 +108,10 @@ def closure(graph: CellGraph, k: int) -> Closure:
     if not path.exists():
         from filelock import FileLock
 
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError:  # a checkpoint must load where no cache can be written
+            return Closure(torch.from_numpy(compute_bits(graph, k)), k, graph.hash)
         with FileLock(f"{path}.lock"):
             if not path.exists():
                 bits = compute_bits(graph, k)

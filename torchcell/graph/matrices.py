@@ -36,10 +36,13 @@ def network_matrix(network: Network, names: Mapping[str, Sequence[str]], lost: d
     source, target = (_positions(listed, names[kind]) for listed, kind in ends)
     unknown = (source < 0) | (target < 0)
     loop = (source == target) & (network.source_type == network.target_type)
-    for what, mask in (("edges to unknown genes", unknown), ("self-loops", loop & ~unknown)):
+    nothing = (network.weight == 0) & ~unknown & ~loop
+    for what, mask in (
+        ("edges to unknown genes", unknown), ("self-loops", loop & ~unknown), ("edges of weight 0", nothing)
+    ):  # fmt: skip
         if mask.any():
             lost[f"{network.name}: {what}"] = int(mask.sum())
-    keep = ~(unknown | loop)
+    keep = ~(unknown | loop | nothing)
     if not keep.any():
         strangers = np.unique(np.concatenate([network.source[source < 0], network.target[target < 0]]))
         raise InputError(

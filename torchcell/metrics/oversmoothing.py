@@ -27,8 +27,10 @@ def effective_rank(x_ND: Tensor) -> Tensor:
         x_ND: One row a node [N, D].
 
     Returns:
-        A scalar; NaN where all rows are zero.
+        A scalar; NaN where all rows are zero or a number is not finite.
     """
+    if not torch.isfinite(x_ND).all():
+        return torch.full((), torch.nan, device=x_ND.device)
     values = torch.linalg.svdvals(x_ND.float())
     share = values / values.sum()
     return torch.special.entr(share).sum().exp()

@@ -28,6 +28,9 @@ class Model(lightning.LightningModule):
         loss_weights: Weight of each term that ``losses`` names; a term not named weighs 1.
     """
 
+    reads_hops: bool = False
+    """Whether the model sees a part of the graph where the data asks for it; see ``PerturbationDataModule``."""
+
     warmup_steps: int = 0
     """Optimiser steps over which the learning rate rises linearly; set from the trainer's config."""
 
@@ -39,6 +42,11 @@ class Model(lightning.LightningModule):
         loss_weights: LossWeights | None = None,
     ) -> None:
         super().__init__()
+        if spec.extras.get("hops") is not None and not self.reads_hops:
+            raise InputError(
+                f"data.hops={spec.extras['hops']}: {type(self).__name__} does not look at neighbourhoods; "
+                "set data.hops=null"
+            )
         self.spec = spec
         self.graph = spec.graph
         self.center: Tensor

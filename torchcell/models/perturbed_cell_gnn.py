@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from torchcell.data.errors import InputError, some
+from torchcell.data.screen import KINDS
 from torchcell.datamodules.perturbation import PerturbationBatch
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.cell_graph import CellGraph
@@ -22,13 +23,14 @@ from torchcell.nn.cold_start import ColdStart
 from torchcell.nn.difference_head import DifferenceHead
 from torchcell.nn.hgt import HGT
 from torchcell.nn.hyper_sagnn import HyperSAGNN
-from torchcell.nn.neighbourhood import lost_within
+from torchcell.nn.neighbourhood import lost_within, reads_all
 from torchcell.nn.perturbed_cell import PerturbedCell, WildType
 from torchcell.nn.ragged import segment_mean
 from torchcell.nn.relation_stack import RelationStack
 from torchcell.nn.relational_layer import RelationalLayer
 
 HEADS = ("local", "global")
+ABSENT = KINDS.index("absent")
 
 
 class PerturbedCellGNN(Model):
@@ -42,7 +44,7 @@ class PerturbedCellGNN(Model):
 
     Args:
         spec: Needs a graph; sets of absent genes only.
-        relations: Of the graph, all by default.
+        relations: Of the graph, all by default; hops are counted along these.
         dim: Width of all node features.
         layers: Message-passing layers.
         aggregation: ``rgcn``, ``sage``, ``gin`` or ``hgt``.
@@ -50,8 +52,8 @@ class PerturbedCellGNN(Model):
         degree: Messages are added up (``sum``) or divided by the ``wild_type`` degree or by the ``true`` one, among
             the nodes that are left.
         norm: ``layer`` or ``none``; ``batch`` and ``graph`` with ``computation=tile`` only.
-        residual: Each layer adds its input to its output.
-        linear_readout: The last layer is linear, so that its sum over nodes needs no edges.
+        residual: Each layer adds its input to its output; HGT has a gate for that.
+        linear_readout: The last layer is linear, so that its sum over nodes needs no edges; never HGT's.
         computation: ``auto``, ``tile``, ``hybrid`` or ``delta``: all give the same numbers.
         heads: ``local``, ``global`` or both.
         attention_heads: Of HGT and of the local head.
@@ -75,6 +77,7 @@ class PerturbedCellGNN(Model):
     """
 
     graph: CellGraph
+    reads_hops = True
 
     def __init__(
         self,
@@ -94,7 +97,7 @@ class PerturbedCellGNN(Model):
         attention_heads: int = 2,
         score: str = "product",
         spectral: int = 0,
-        cold_start: int = 50,
+        cold_start: int = 0,
         cold_share: float = 0.0,
         dropout: float = 0.0,
         embedding_sd: float = 1.0,
@@ -106,18 +109,24 @@ class PerturbedCellGNN(Model):
     ) -> None:
         super().__init__(spec, optimizer, scheduler, loss_weights)
         chosen = _checked(spec, relations, degree, heads)
+        if aggregation == "hgt" and (norm not in ("layer", "none") or merge != "sum" or degree == "true"):
+            raise InputError(
+                "model.aggregation=hgt has one softmax over all relations and nodes that are there: keep merge=sum, "
+                f"degree=wild_type, norm=layer or none; not merge={merge}, degree={degree}, norm={norm}"
+            )
         self.cold_share, self.gain, self.embedding_decay = cold_share, embedding_gain, embedding_decay
         graph, n_outputs = self.graph, len(spec.outputs)
         self.embedding = nn.Embedding(graph.n_nodes, dim)
         nn.init.normal_(self.embedding.weight, std=embedding_sd / embedding_gain / dim**0.5)
-        self.cold = ColdStart(graph, spec.extras["trained_genes"], cold_start) if cold_start else None
+        self.cold = ColdStart(graph, _trained(spec), cold_start) if cold_start else None
         self.features: Tensor | None
         features = torch.from_numpy(spectral_features(graph, chosen, spectral)) if spectral else None
         self.register_buffer("features", features)
         self.project = None if features is None else nn.Linear(features.shape[1], dim)
         self.kind_embedding = nn.Embedding(len(graph.node_types), dim) if len(graph.node_types) > 1 else None
 
-        stack = RelationStack(graph, chosen, mean=degree == "wild_type")
+        self.seen = graph.only(chosen)
+        stack = RelationStack(self.seen, chosen, mean=degree == "wild_type")
         steps: list[RelationalLayer | HGT] = []
         for number in range(layers):
             if aggregation == "hgt":
@@ -127,7 +136,9 @@ class PerturbedCellGNN(Model):
                 steps.append(RelationalLayer(dim, len(stack), aggregation, merge, norm, residual, linear))
         self.cell = PerturbedCell(stack, steps, _kinds(graph), computation, degree == "true")
         hops = spec.extras.get("hops")
-        self.closure = closure(graph, hops) if hops is not None else None
+        self.closure = None
+        if hops is not None and "global" in heads and not reads_all(self.cell, hops):
+            self.closure = closure(self.seen, hops)
         self.dropout = nn.Dropout(dropout)
         self.local = HyperSAGNN(dim, n_outputs, attention_heads, score) if "local" in heads else None
         self.whole = DifferenceHead(dim, n_outputs, 2 * dim, dropout) if "global" in heads else None
@@ -147,6 +158,9 @@ class PerturbedCellGNN(Model):
 
     def forward(self, batch: PerturbationBatch) -> Float[Tensor, "B T"]:
         """The prediction in the target's units, log-odds for a binary target."""
+        if not self.training and (batch.kind != ABSENT).any():
+            kinds = some([KINDS[number] for number in batch.kind.unique().tolist() if number != ABSENT])
+            raise InputError(f"PerturbedCellGNN takes genes out of a graph, and knows no {kinds}; leave these sets out")
         wild, scores = self._wild_type(), []
         member_MD = wild.x[-1].index_select(0, batch.gene)
         if self.local is not None:
@@ -163,7 +177,7 @@ class PerturbedCellGNN(Model):
         node_K, ptr_P = deleted_nodes(self.graph, batch.gene, batch.ptr)
         if self.closure is None:
             return self.cell.lost(wild, node_K, ptr_P)
-        return lost_within(self.cell, self.graph, self.closure, wild, node_K, ptr_P)
+        return lost_within(self.cell, self.seen, self.closure, wild, node_K, ptr_P)
 
     def losses(self, batch: PerturbationBatch, prediction: Tensor) -> dict[str, Tensor]:
         """The phenotype, and how long the members' embeddings are."""
@@ -188,7 +202,10 @@ class PerturbedCellGNN(Model):
         return self._evaluation[1]
 
     def diagnostics(self, batch: PerturbationBatch) -> dict[str, Tensor]:
-        """Oversmoothing and effective rank of wild type (z_w), perturbed (z_p) and difference (z_d)."""
+        """Oversmoothing and effective rank of wild type (z_w), perturbed (z_p) and difference (z_d).
+
+        Of the batch's first set, and over the whole cell also where the model sees a neighbourhood of it.
+        """
         if self.whole is None:
             return {}
         wild = self._wild_type()
@@ -199,7 +216,7 @@ class PerturbedCellGNN(Model):
         return {f"{name}_{z}": measure(x) for name, measure in measures.items() for z, x in latents.items()}
 
     def sample_size(self, batch: PerturbationBatch) -> tuple[float, float]:
-        """Mean number of nodes and of edges that a sample's F reads."""
+        """Mean number of nodes and of edges that F is defined on, a sample; deltas touch fewer."""
         if self.whole is None:
             return float(batch.ptr.diff().float().mean()), 0.0
         if self.closure is None:
@@ -214,6 +231,13 @@ def _kinds(graph: CellGraph) -> Int[Tensor, " N"]:
     """Type of each node as a number, int64 [M]."""
     spans = [graph.span(kind) for kind in graph.node_types]
     return torch.cat([torch.full((span.stop - span.start,), number) for number, span in enumerate(spans)])
+
+
+def _trained(spec: Spec) -> Tensor:
+    """The genes that training samples name."""
+    if "trained_genes" not in spec.extras:
+        raise InputError("model.cold_start needs to know the trained genes, which these data don't tell; set it to 0")
+    return spec.extras["trained_genes"]
 
 
 def _checked(spec: Spec, relations: Sequence[str] | None, degree: str, heads: Sequence[str]) -> list[str]:

@@ -30,7 +30,7 @@ class HGT(nn.Module):
         features: Width of input and output.
         n_relations: R.
         n_kinds: Node types.
-        heads: Attention heads of width ``features / heads``, 16 or more.
+        heads: Attention heads of width ``features / heads``; 16 or more keep GPU kernels fast.
         norm: LayerNorm at the end.
 
     Shapes:

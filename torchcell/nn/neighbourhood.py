@@ -18,6 +18,7 @@ from torchcell.nn.perturbed_cell import KEPT_BYTES, PerturbedCell, WildType
 from torchcell.nn.ragged import owner, segment_sum
 from torchcell.nn.relational_layer import RelationalLayer
 from torchcell.nn.relational_product import Cell
+from torchcell.nn.runs import in_runs
 from torchcell.nn.spmm import multiply
 
 DENSE = 0.3
@@ -48,13 +49,24 @@ def lost_within(
         node_K: Nodes that go, sorted and unique within a set [K].
         ptr_P: Pointers of the sets [B + 1].
     """
-    x_ND, mixing = wild.x[0], any(layer.mixes_nodes for layer in cell.layers)
-    if closure.k >= 2 * (len(cell.layers) - cell.pools) and not mixing:
+    if reads_all(cell, closure.k):
         return cell.lost(wild, node_K, ptr_P)
+    x_ND = wild.x[0]
     inside_C, rows_P = closure.ragged(node_K, ptr_P)
-    if mixing or len(inside_C) > DENSE * cell.stack.n_nodes * (len(ptr_P) - 1):
+    if cell.mixes_nodes or len(inside_C) > DENSE * cell.stack.n_nodes * (len(ptr_P) - 1):
         return _by_mask(cell, x_ND, inside_C, rows_P, node_K, ptr_P)
-    return _side_by_side(cell, x_ND, induced(graph, inside_C, rows_P), node_K, ptr_P)
+
+    def side_by_side(node_K: Tensor, ptr_P: Tensor) -> Tensor:
+        return _side_by_side(cell, x_ND, induced(graph, *closure.ragged(node_K, ptr_P)), node_K, ptr_P)
+
+    # Some 300 bytes a row, and 20 for each edge of a row, of which about a quarter stays.
+    bytes_C = 300 + 20 * cell.out_degree[inside_C].float()
+    return in_runs(side_by_side, node_K, ptr_P, 8.0 * cell.stack.n_nodes + segment_sum(bytes_C[:, None], rows_P)[:, 0])
+
+
+def reads_all(cell: PerturbedCell, k: int) -> bool:
+    """Whether a neighbourhood of k hops holds everything that the layers read for the difference."""
+    return k >= 2 * (len(cell.layers) - cell.pools) and not cell.mixes_nodes
 
 
 def _side_by_side(
@@ -84,10 +96,10 @@ def _pairs(cell: PerturbedCell, subgraph: Subgraph) -> list[tuple[CSR, CSR]]:
     for number, relation in enumerate(cell.stack.relations):
         forward, backward = subgraph.csr(relation), subgraph.csr(relation, transpose=True)
         if cell.stack.mean:
-            inverse_C = cell.stack.inverse_degree[number, subgraph.node]
+            inverse_C = cell.stack.inverse_degree[number, subgraph.node].float()  # rounded as the stack rounds
             row_E = inverse_C.repeat_interleave(forward.indptr.diff(), output_size=len(forward.indices))
-            forward = forward._replace(weight=forward.weight * row_E)
-            backward = backward._replace(weight=backward.weight * inverse_C[backward.indices])
+            forward = forward._replace(weight=forward.weight.float() * row_E)
+            backward = backward._replace(weight=backward.weight.float() * inverse_C[backward.indices])
         pairs.append((forward, backward))
     return pairs
 
@@ -105,7 +117,7 @@ def _by_mask(
 ) -> Float[Tensor, "B D"]:
     rows, ends, lost = rows_P.tolist(), ptr_P.tolist(), []
     kept = x_ND.element_size() * (len(ends) - 1) * x_ND.numel() * 6 * len(cell.layers)
-    again = torch.is_grad_enabled() and kept > KEPT_BYTES
+    again = torch.is_grad_enabled() and kept > KEPT_BYTES and not cell.mixes_nodes
 
     def tile(inside: Tensor, removed: Tensor) -> Float[Tensor, " D"]:
         there_N = torch.zeros_like(x_ND[:, 0]).index_fill(0, inside, 1.0)
@@ -120,4 +132,4 @@ def _by_mask(
     for b in range(len(ends) - 1):
         arguments = inside_C[rows[b] : rows[b + 1]], node_K[ends[b] : ends[b + 1]]
         lost.append(checkpoint(tile, *arguments, use_reentrant=False) if again else tile(*arguments))
-    return torch.stack(lost)
+    return torch.stack(lost) if lost else x_ND.new_zeros(0, x_ND.shape[1])

@@ -30,6 +30,7 @@ from torchcell.nn.ragged import segment_sum
 from torchcell.nn.relation_stack import RelationStack
 from torchcell.nn.relational_layer import RelationalLayer
 from torchcell.nn.relational_product import Cell, column_product
+from torchcell.nn.runs import in_runs
 
 WAYS = ("auto", "tile", "hybrid", "delta")
 KEPT_BYTES = 256e6
@@ -85,7 +86,7 @@ class PerturbedCell(nn.Module):
         self.register_buffer("kind_N", kind_N, persistent=False)
         leaving = [stack.csr(number, transpose=True).indptr.diff() for number in range(len(stack))]
         self.register_buffer("out_degree", torch.stack(leaving).sum(0), persistent=False)
-        mixing = next((layer.mixes_nodes for layer in layers if layer.mixes_nodes), "")
+        self.mixes_nodes = mixing = next((layer.mixes_nodes for layer in layers if layer.mixes_nodes), "")
         if mixing and way in ("hybrid", "delta"):
             raise InputError(
                 f"computation={way} is not exact with {mixing}: it reads all nodes, so a deletion changes every row "
@@ -134,9 +135,16 @@ class PerturbedCell(nn.Module):
             node_K: Nodes that go, sorted and unique within a set [K].
             ptr_P: Set b is ``node[ptr[b]:ptr[b + 1]]`` [B + 1].
         """
-        first, last = self.steps[0], self.steps[-1]
-        if self.way == "tile" or isinstance(first, HGT):
+        if self.way == "tile" or isinstance(self.steps[0], HGT):
             return self._one_by_one(wild, node_K, ptr_P, None)
+        # A row of marks over the nodes, and some 500 bytes an edge out of a deleted node.
+        edges_B = segment_sum(self.out_degree[node_K][:, None].float(), ptr_P)[:, 0]
+        return in_runs(partial(self._by_change, wild), node_K, ptr_P, 8.0 * self.stack.n_nodes + 500 * edges_B)
+
+    def _by_change(self, wild: WildType, node_K: Tensor, ptr_P: Tensor) -> Float[Tensor, "B D"]:
+        """From what the first layer's output changed to."""
+        first, last = self.steps[0], self.steps[-1]
+        assert isinstance(first, RelationalLayer)
         change = first_change(self.stack, first, wild.x, wild.messages[0], node_K, ptr_P, self.true_degree)
         if len(self.layers) == 1:
             return -segment_sum(change.delta_CD, change.ptr_P)
@@ -148,12 +156,13 @@ class PerturbedCell(nn.Module):
         """Sample after sample on [M, D] tiles, which stay in the processor's cache."""
         ends, rows = ptr_P.tolist(), [] if change is None else change.ptr_P.tolist()
         kept = wild.x[0].element_size() * (len(ends) - 1) * wild.x[0].numel() * 3 * len(self.layers)
-        again, lost = torch.is_grad_enabled() and kept > KEPT_BYTES, []
+        again = torch.is_grad_enabled() and kept > KEPT_BYTES and not self.mixes_nodes  # running means count once
+        lost = []
         for b in range(len(ends) - 1):
             part = change and change.part(rows[b], rows[b + 1])
             arguments = (wild, node_K[ends[b] : ends[b + 1]], part)
             lost.append(checkpoint(self._tile, *arguments, use_reentrant=False) if again else self._tile(*arguments))
-        return torch.stack(lost)
+        return torch.stack(lost) if lost else wild.x[-1].new_zeros(0, wild.x[-1].shape[1])
 
     def _tile(self, wild: WildType, removed: Tensor, change: Change | None) -> Float[Tensor, " D"]:
         return (wild.x[-1] - self.perturbed(wild, removed, change)).sum(0)

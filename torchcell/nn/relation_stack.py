@@ -15,6 +15,9 @@ from torchcell.data.errors import InputError
 from torchcell.graph.cell_graph import CSR, CellGraph
 from torchcell.nn.spmm import multiply
 
+SMALLEST = 1e-12
+"""Sum of weights below which a mean over neighbours is no longer divided."""
+
 
 class Columns(NamedTuple):
     """Columns of all relations as CSR by column: row (r, c) holds the targets of the edges that leave c by r."""
@@ -45,14 +48,14 @@ class RelationStack(nn.Module):
             forward, backward = _unified(graph, relation)
             degrees.append(torch.segment_reduce(forward.weight.abs(), "sum", offsets=forward.indptr, axis=0))
             if mean:
-                inverse = 1 / degrees[-1]  # infinite for a node without edges, which then has none to weigh
+                inverse = 1 / degrees[-1].clamp(min=SMALLEST)
                 forward = forward._replace(weight=forward.weight * inverse.repeat_interleave(forward.indptr.diff()))
                 backward = backward._replace(weight=backward.weight * inverse[backward.indices])
             for name, csr in ((f"a{number}", forward), (f"t{number}", backward)):
                 for part, tensor in zip(CSR._fields, csr, strict=True):
                     self.register_buffer(f"{name}_{part}", tensor, persistent=False)
         self.inverse_degree: Tensor
-        self.register_buffer("inverse_degree", 1 / torch.stack(degrees).clamp(min=1e-12), persistent=False)
+        self.register_buffer("inverse_degree", 1 / torch.stack(degrees).clamp(min=SMALLEST), persistent=False)
         self._stacked: sp.csr_matrix | None = None
 
     def __len__(self) -> int:
@@ -134,9 +137,9 @@ def out_edges(
     return torch.arange(total, device=node.device) + (start - before)[owner], size, owner
 
 
-def reversed_csr(csr: CSR, n_columns: int) -> CSR:
-    """The transpose of a CSR matrix of ``n_columns`` columns, sorted."""
-    if csr.indices.device.type == "cpu":
+def reversed_csr(csr: CSR, n_columns: int, by_sorting: bool = False) -> CSR:
+    """The transpose of a CSR matrix of ``n_columns`` columns, sorted; by SciPy on a CPU, unless by sorting."""
+    if csr.indices.device.type == "cpu" and not by_sorting:
         return _torch(_scipy(csr, n_columns).T.tocsr())
     order = csr.indices.argsort(stable=True)
     rows = len(csr.indptr) - 1

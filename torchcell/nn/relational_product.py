@@ -50,7 +50,7 @@ def relational_product(
     Returns:
         [N, K] if fused, else [R, N, K].
     """
-    return _Whole.apply(full_precision(x_ND), weight_RDK, pairs, fused)
+    return _Whole.apply(full_precision(x_ND), _full(weight_RDK), pairs, fused)
 
 
 def column_product(
@@ -72,7 +72,11 @@ def column_product(
     Returns:
         [M, K] if fused, else [R, M, K], M the number of targets.
     """
-    return _Columns.apply(full_precision(x_CD), weight_RDK, columns, n_relations, fused)
+    return _Columns.apply(full_precision(x_CD), _full(weight_RDK), columns, n_relations, fused)
+
+
+def _full(weight_RDK: Tensor | None) -> Tensor | None:
+    return None if weight_RDK is None else full_precision(weight_RDK)
 
 
 class _Whole(torch.autograd.Function):
