@@ -24,7 +24,9 @@ lint: .venv/.ready ## ruff check and format, mypy on the package
 	$(BIN)/mypy
 
 smoke: .venv/.ready ## does every experiment that needs no file start and end?
-	$(BIN)/python -m torchcell.train +experiment=simulated_dango +debug=fast paths.runs=build/smoke overwrite=true
+	for experiment in $(basename $(notdir $(wildcard conf/experiment/simulated_*.yaml))); do \
+		$(BIN)/python -m torchcell.train +experiment=$$experiment +debug=fast paths.runs=build/smoke overwrite=true || exit 1; \
+	done
 
 bench: .venv/.ready ## measure speed and size against the targets
 	$(BIN)/python scripts/bench/run.py

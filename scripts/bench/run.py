@@ -8,11 +8,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-import dango
 import loader
 import perturbed_cell
 import representations
 import startup
+import training_step
 from rich.console import Console
 from rich.table import Table
 from target import Target
@@ -20,7 +20,7 @@ from target import Target
 BENCHES = {
     "startup": startup.run,
     "loader": loader.run,
-    "dango": dango.run,
+    "training_step": training_step.run,
     "representations": representations.run,
     "perturbed_cell": perturbed_cell.run,
 }
