@@ -53,8 +53,8 @@ def caption(table: pd.DataFrame) -> str:
     naive = table[table["representation"] == "naive"]
     if len(naive):
         said.append(
-            f"naive: a PyG HeteroData with all edges for every sample, one process, "
-            f"{naive['batch_size'].iloc[0]:,.0f} samples a batch."
+            "naive: a PyG HeteroData with all edges for every sample, and a network of the same width and depth without "
+            f"merge and heads; one process, {naive['batch_size'].iloc[0]:,.0f} samples a batch."
         )
     return "\n".join(said)
 
