@@ -53,7 +53,7 @@ def caption(table: pd.DataFrame) -> str:
     naive = table[table["representation"] == "naive"]
     if len(naive):
         said.append(
-            "naive: a PyG HeteroData with all edges for every sample, and a network of the same width and depth without "
+            "naive: a PyG HeteroData with all edges for each sample, and a network of the same width and depth without "
             f"merge and heads; one process, {naive['batch_size'].iloc[0]:,.0f} samples a batch."
         )
     return "\n".join(said)
