@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -15,8 +17,9 @@ from tests.nn.offset_cells import kinds, lost_by_copies
 from torchcell.data.errors import InputError
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.graph.closure import Closure, compute_bits
-from torchcell.nn import neighbourhood, perturbed_cell, runs
+from torchcell.nn import edge_softmax, neighbourhood, perturbed_cell, runs
 from torchcell.nn.hgt import HGT
+from torchcell.nn.neighbourhood import lost_within
 from torchcell.nn.perturbed_cell import PerturbedCell
 from torchcell.nn.relation_stack import RelationStack
 from torchcell.nn.relational_layer import RelationalLayer
@@ -253,23 +256,30 @@ def test_an_unknown_way_is_named():
         network(graph, 1, "rgcn", "sum", "sum", False)("detla")
 
 
-def test_no_tensor_of_edges_times_width_or_samples_times_edges_is_made():
+def test_no_tensor_of_edges_times_width_or_samples_times_edges_is_made(monkeypatch):
     """The largest tensor of a step, watched by a dispatch mode: REPRESENTATIONS, rule 2."""
+    monkeypatch.setattr(edge_softmax, "CHUNK", 2_000)
     rng = np.random.default_rng(4)
     n, width, n_sets = 300, 16, 12
-    full = sp.csr_matrix(np.triu(rng.random((n, n)) < 0.5, 1) * 1.0)
-    graph = CellGraph([f"g{i}" for i in range(n)], {"dense": full + full.T})
-    stack = RelationStack(graph, graph.relations)
-    layers = [RelationalLayer(width, 1, "rgcn", "sum", "layer") for _ in range(2)]
+    half = sp.csr_matrix(np.triu(rng.random((n, n)) < 0.5, 1) * 1.0)
+    graph = CellGraph([f"g{i}" for i in range(n)], {"dense": half + half.T})
+    stack, kind = RelationStack(graph, graph.relations), kinds(graph)
     n_edges = stack.n_edges
     assert n * width * 4 < n_edges * width / 2
-    for way in ("tile", "hybrid", "delta"):
-        cell = PerturbedCell(stack, layers, kinds(graph), way)
-        x = torch.randn(n, width, requires_grad=True)
-        sets = ragged([sorted(rng.choice(n, 2, replace=False).tolist()) for _ in range(n_sets)])
-        with Largest() as largest:
-            cell.lost(cell.wild_type(x), *sets).square().sum().backward()
-        assert 0 < largest.numel < min(n_edges * width, n_sets * n_edges) / 2, way
+    within = Closure(torch.from_numpy(compute_bits(graph, 1)), 1, graph.hash)
+    sets = ragged([sorted(rng.choice(n, 2, replace=False).tolist()) for _ in range(n_sets)])
+    x = torch.randn(n, width, requires_grad=True)
+    linear = [RelationalLayer(width, 1, "rgcn", "sum", "layer", linear=i == 1) for i in range(2)]
+    nonlinear = [RelationalLayer(width, 1, "rgcn", "sum", "layer") for _ in range(2)]
+    attention = [HGT(width, 1, 1, heads=1) for _ in range(2)]
+    for layers, way in itertools.product((linear, nonlinear, attention), ("tile", "hybrid", "delta")):
+        cell = PerturbedCell(stack, layers, kind, way)
+        for hops in (None, within):
+            with Largest() as largest:
+                wild = cell.wild_type(x)
+                lost = cell.lost(wild, *sets) if hops is None else lost_within(cell, graph, hops, wild, *sets)
+                lost.square().sum().backward()
+            assert 0 < largest.numel < min(n_edges * width, n_sets * n_edges) / 2, (layers[0], way, hops)
 
 
 class Largest(TorchDispatchMode):
