@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-BUDGET = 512e6
+BUDGET = 1e9
 """Bytes that the temporary tensors of a batch may take before they are computed again in the backward pass."""
 
 
