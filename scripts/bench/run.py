@@ -1,6 +1,7 @@
 """``make bench``: every measured target beside its figure; leaves with 1 when one is missed.
 
-Ratios are taken within one run on one machine. Options: ``--only loader`` runs one bench.
+Ratios are taken within one run on one machine, with one thread as where the targets come from: on two shared cores a
+second thread waits more than it works. Options: ``--only loader`` runs one bench.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import loader
 import perturbed_cell
 import representations
 import startup
+import torch
 import training_step
 from rich.console import Console
 from rich.table import Table
@@ -30,6 +32,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=sorted(BENCHES), help="run one bench")
     only = parser.parse_args().only
+    torch.set_num_threads(1)
     targets: list[Target] = []
     for name, bench in BENCHES.items():
         if only in (None, name):
