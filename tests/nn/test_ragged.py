@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import torch
 
-from torchcell.nn.ragged import owner, pad, segment_mean, segment_sum
+from torchcell.graph.ranges import owner
+from torchcell.nn.ragged import pad, segment_mean, segment_sum
 
 PTR = torch.tensor([0, 2, 2, 5, 6])
 

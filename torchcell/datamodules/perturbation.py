@@ -18,6 +18,7 @@ from torchcell.datamodules.batch import Batch, Packed
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.graph.closure import check_hops
+from torchcell.graph.ranges import owner
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,9 +40,7 @@ class PerturbationBatch(Batch):
     @property
     def owner(self) -> Tensor:
         """The set that each member belongs to, int64 [M]."""
-        sizes = self.ptr[1:] - self.ptr[:-1]
-        numbers = torch.arange(len(self), device=self.ptr.device)
-        return torch.repeat_interleave(numbers, sizes, output_size=len(self.gene))
+        return owner(self.ptr, len(self.gene))
 
     def narrow(self, start: int, stop: int) -> PerturbationBatch:
         """Sets ``start`` to ``stop``; all but the pointer are views."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from torchcell.data.errors import InputError, some
 from torchcell.data.gene_rule import GeneRules
+from torchcell.graph.ranges import expand
 
 if TYPE_CHECKING:
     from torchcell.graph.cell_graph import CellGraph
@@ -68,10 +69,8 @@ class Conjuncts(nn.Module):
             Set and node of each loss, int64.
         """
         start, size = self.ptr[gene_K], self.ptr[gene_K + 1] - self.ptr[gene_K]
-        total = int(size.sum())
-        member = torch.repeat_interleave(torch.arange(len(gene_K), device=gene_K.device), size, output_size=total)
-        step = torch.arange(total, device=gene_K.device) - (size.cumsum(0) - size)[member]
-        broken = self.conjunct[start[member] + step]
+        place, member = expand(start, size)
+        broken = self.conjunct[place]
         key = (owner_K[member] * len(self.node) + broken).unique()
         owner, node = key // max(len(self.node), 1), self.node[key % max(len(self.node), 1)]
         key, count = (owner * len(self.needed) + node).unique(return_counts=True)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from torchcell.graph.cell_graph import CellGraph
+from torchcell.graph.ranges import owner
 
 
 def deleted_nodes(graph: CellGraph, gene: Tensor, ptr: Tensor) -> tuple[Tensor, Tensor]:
@@ -20,9 +21,8 @@ def deleted_nodes(graph: CellGraph, gene: Tensor, ptr: Tensor) -> tuple[Tensor, 
         Numbers among all nodes, sorted and each once within a set, int64 [K], and pointers [B + 1].
     """
     n_sets, n_nodes = len(ptr) - 1, graph.n_nodes
-    owner = torch.repeat_interleave(torch.arange(n_sets, device=gene.device), ptr.diff(), output_size=len(gene))
-    key = (owner * n_nodes + gene)[gene >= 0].unique()
+    key = (owner(ptr, len(gene)) * n_nodes + gene)[gene >= 0].unique()
     if graph.conjuncts is not None:
-        owner, node = graph.conjuncts.lost(key // n_nodes, key % n_nodes)
-        key = torch.cat([key, owner * n_nodes + node]).sort().values
+        losing, node = graph.conjuncts.lost(key // n_nodes, key % n_nodes)
+        key = torch.cat([key, losing * n_nodes + node]).sort().values
     return key % n_nodes, torch.searchsorted(key, torch.arange(n_sets + 1, device=gene.device) * n_nodes)

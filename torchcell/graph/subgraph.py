@@ -13,6 +13,7 @@ from torch import Tensor
 
 from torchcell.data.errors import InputError, near
 from torchcell.graph.cell_graph import CSR, CellGraph
+from torchcell.graph.ranges import owner as owner_of
 
 CHUNK_BYTES = 16 * 2**20
 """About the largest sum of temporary tensors; a sample larger than that is a chunk of its own. 64 MB are slower."""
@@ -75,7 +76,7 @@ class Subgraph:
     @cached_property
     def _key(self) -> Tensor:
         """Rising number of each row's sample and node, int64 [K]."""
-        return owners(self.ptr, len(self.node)) * self.n_nodes + self.node
+        return owner_of(self.ptr, len(self.node)) * self.n_nodes + self.node
 
 
 def induced(graph: CellGraph, node: Tensor, ptr: Tensor) -> Subgraph:
@@ -94,7 +95,7 @@ def induced(graph: CellGraph, node: Tensor, ptr: Tensor) -> Subgraph:
     parts: list[list[tuple[Tensor, Tensor, Tensor]]] = [[] for _ in range(stack.n_matrices)]
     for first, last in _chunks(stack.work + stack.n_matrices, node, ptr):
         rows = slice(int(ptr[first]), int(ptr[last]))
-        owner = owners(ptr[first : last + 1] - ptr[first], rows.stop - rows.start)
+        owner = owner_of(ptr[first : last + 1] - ptr[first], rows.stop - rows.start)
         count, indices, weight = _edges_within(stack, node[rows], owner, last - first)
         ends = count.sum(1).tolist()
         split = zip(count, (indices + rows.start).split(ends), weight.split(ends), strict=True)
@@ -209,11 +210,6 @@ def _joined(parts: list[tuple[Tensor, Tensor, Tensor]], node: Tensor) -> CSR:
     return CSR(torch.nn.functional.pad(count.cumsum(0, dtype=torch.int32), (1, 0)), indices, weight)
 
 
-def owners(ptr: Tensor, n_rows: int) -> Tensor:
-    """The set that each of ``n_rows`` members belongs to, int64 [n_rows]."""
-    return torch.repeat_interleave(torch.arange(len(ptr) - 1, device=ptr.device), ptr.diff(), output_size=n_rows)
-
-
 def _check(node: Tensor, ptr: Tensor, n_nodes: int) -> None:
     ends = int(ptr[0]), int(ptr[-1])
     if ends != (0, len(node)):
@@ -222,7 +218,7 @@ def _check(node: Tensor, ptr: Tensor, n_nodes: int) -> None:
         return
     if int(node.min()) < 0 or int(node.max()) >= n_nodes:
         raise InputError(f"node sets name nodes {int(node.min())}..{int(node.max())}; the graph has 0..{n_nodes - 1}")
-    owner = owners(ptr, len(node))
+    owner = owner_of(ptr, len(node))
     falls = (owner * n_nodes + node).diff() <= 0
     if bool(falls.any()):
         sample = int(owner[1:][falls][0])

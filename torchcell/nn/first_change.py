@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from torchcell.graph.cell_graph import CSR
-from torchcell.nn.ragged import owner
+from torchcell.graph.ranges import owner
 from torchcell.nn.relation_stack import Columns, RelationStack, out_edges
 from torchcell.nn.relational_layer import RelationalLayer
 from torchcell.nn.relational_product import column_product

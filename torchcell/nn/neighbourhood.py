@@ -11,18 +11,19 @@ from torch.utils.checkpoint import checkpoint
 
 from torchcell.graph.cell_graph import CSR, CellGraph
 from torchcell.graph.closure import Closure
+from torchcell.graph.ranges import owner
 from torchcell.graph.subgraph import Subgraph, induced
 from torchcell.nn.first_change import inverse
 from torchcell.nn.neighbourhood_layers import first_layer, pooled_layer
 from torchcell.nn.perturbed_cell import KEPT_BYTES, PerturbedCell, WildType
-from torchcell.nn.ragged import owner, segment_sum
+from torchcell.nn.ragged import segment_sum
 from torchcell.nn.relational_layer import RelationalLayer
 from torchcell.nn.relational_product import Cell
 from torchcell.nn.runs import in_runs
 from torchcell.nn.spmm import multiply
 
 DENSE = 0.3
-"""Share of all nodes in an average neighbourhood from which a mask over the whole graph beats edges of its own."""
+"""Share of all nodes in an average neighbourhood from which a mask over the whole graph serves; not tuned."""
 
 RUN_BYTES = 100e6
 """Neighbourhoods computed at once: about 256 pairs of yeast, twice as fast as 1,024 that leave the cache (notes)."""

@@ -7,8 +7,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from torchcell.graph.cell_graph import CSR
+from torchcell.graph.ranges import owner
 from torchcell.nn.first_change import Change
-from torchcell.nn.ragged import owner, segment_sum
+from torchcell.nn.ragged import segment_sum
 from torchcell.nn.relation_stack import RelationStack, out_edges
 from torchcell.nn.relational_layer import RelationalLayer
 from torchcell.nn.relational_product import relational_product
@@ -50,7 +51,7 @@ def pooled_change(
 
 
 def _column_sums(stack: RelationStack) -> Float[Tensor, "R N"]:
-    """Sum of the weights of the edges that leave each node."""
+    """Sum of the weights of the edges that leave each node; each time anew, in the precision that the stack has now."""
     sums = []
     for number in range(len(stack)):
         csr = stack.csr(number, transpose=True)

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from torchcell.graph.ranges import owner
+
 
 def pad(ptr_P: Int[Tensor, " P"]) -> tuple[Int[Tensor, "B S"], Bool[Tensor, "B S"]]:
     """Positions of the members of each set in a rectangle.
@@ -22,20 +24,6 @@ def pad(ptr_P: Int[Tensor, " P"]) -> tuple[Int[Tensor, "B S"], Bool[Tensor, "B S
     step_S = torch.arange(longest, device=ptr_P.device)
     mask_BS = step_S < size_B[:, None]
     return torch.where(mask_BS, ptr_P[:-1, None] + step_S, 0), mask_BS
-
-
-def owner(ptr_P: Int[Tensor, " P"], n_members: int) -> Int[Tensor, " M"]:
-    """The set that each member belongs to.
-
-    Args:
-        ptr_P: Set b holds members ``ptr[b]`` to ``ptr[b + 1]``, [B + 1].
-        n_members: M, which spares the device a synchronisation.
-
-    Returns:
-        [M].
-    """
-    sets = torch.arange(len(ptr_P) - 1, device=ptr_P.device)
-    return torch.repeat_interleave(sets, ptr_P.diff(), output_size=n_members)
 
 
 def segment_sum(x_MD: Float[Tensor, "M D"], ptr_P: Int[Tensor, " P"]) -> Float[Tensor, "B D"]:
