@@ -76,6 +76,22 @@ class Model(lightning.LightningModule):
         """Measures of the model's insides on one batch, logged after each epoch as ``val_sample/<name>``."""
         return {}
 
+    def set_embeddings(self, batch: Any) -> dict[str, Tensor]:
+        """What the model makes of each sample before it is read out, name -> [B, D]; the first is drawn in maps."""
+        return {}
+
+    def gene_embeddings(self) -> dict[str, Tensor]:
+        """What the model makes of each gene of ``spec.genes`` in the wild type, name -> [N, D]."""
+        return {}
+
+    def cell_embeddings(self) -> dict[str, Tensor]:
+        """What the model makes of the wild type as a whole, name -> [D]."""
+        return {}
+
+    def attended(self, batch: Any) -> Tensor | None:
+        """How much each sample looks at each gene [B, N], rows adding up to 1; None from a model that cannot tell."""
+        return None
+
     def report_sections(self) -> list[Any]:
         """What the model adds to the report, ``torchcell.report.page.Section``s."""
         return []
