@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from torchcell.collect import collect, main
 from torchcell.data.errors import InputError
+from torchcell.data.gene_features import GeneFeatures
 from torchcell.datamodules.perturbation import PerturbationDataModule
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.predict import predict
@@ -43,7 +44,8 @@ def ask(saved: Path, table: pd.DataFrame, **changes) -> pd.DataFrame:
     asked = saved.parent / "asked.csv"
     table.to_csv(asked, index=False)
     given = {"ckpt": str(saved), "perturbations": str(asked), "out": str(saved.parent / "out.parquet")}
-    rest = {"unknown_genes": "error", "batch_size": 2, "trust": ["linear_screen"]}
+    rest = {"unknown_genes": "error", "batch_size": 2, "trust": ["linear_screen", "feature_screen"]}
+    rest |= {"added_genes": None, "attention_out": None, "top_genes": 20}
     return predict(OmegaConf.create(given | rest | changes))
 
 
@@ -75,6 +77,96 @@ def test_unknown_genes_are_named_or_dropped_and_counted(saved, capsys):
 def test_a_name_that_no_writer_knows_is_refused(saved):
     with pytest.raises(InputError, match="must end in .parquet or .csv"):
         ask(saved, pd.DataFrame({"genes": ["A01"]}), out="out.xlsx")
+
+
+@pytest.fixture
+def fed(pairs, ring, tmp_path) -> Path:
+    """A checkpoint of a model that knows genes by two features, x and y, and predicts the sum of x + 10 y."""
+    from feature_screen import FeatureScreen
+
+    graph = CellGraph.from_networks(ring)
+    table = np.random.default_rng(0).normal(size=(len(graph), 2)).astype(np.float32)
+    spec = PerturbationDataModule(pairs, SPLIT, graph, features=GeneFeatures(graph.genes, ("x", "y"), table)).spec
+    model = FeatureScreen(spec)
+    with torch.no_grad():
+        model.effect.weight.copy_(torch.tensor([[1.0, 10.0]]) / spec.scale)
+    config = {
+        "model": {"_target_": "feature_screen.FeatureScreen"},
+        "data": {"_target_": "torchcell.datamodules.perturbation.PerturbationDataModule"},
+    }
+    about = {checkpoint.KEY: checkpoint.describe(spec, OmegaConf.create(config))}
+    torch.save({"state_dict": model.state_dict(), "epoch": 0, **about}, tmp_path / "fed.ckpt")
+    return tmp_path / "fed.ckpt"
+
+
+def test_rows_may_name_genes_that_are_added_with_their_features(fed):
+    known = pd.DataFrame({"genes": ["A01|A02", "Q03"]})
+    more = pd.DataFrame({"genes": ["A01|A02", "Q03", "N1", "N2|N1"], "kinds": ["", "", "added", "added|added"]})
+    added = pd.DataFrame({"y": [1.0, 0.5], "gene": ["N1", "N2"], "x": [2.0, -4.0]})
+    added.to_parquet(fed.parent / "new.parquet")
+    before = ask(fed, known)["y"]
+    table = ask(fed, more, added_genes=str(fed.parent / "new.parquet")).set_index("genes")["y"]
+    np.testing.assert_allclose(table[["A01|A02", "Q03"]], before, rtol=1e-6)
+    center = checkpoint.load(fed).spec.center.item()
+    np.testing.assert_allclose(table[["N1", "N2|N1"]], [center + 12, center + 12 + 1], rtol=1e-5)
+    with pytest.raises(InputError, match="'N1', 'N2'"):
+        ask(fed, more)
+
+
+def test_genes_added_to_a_model_that_knows_none_but_its_own_are_refused(saved):
+    (saved.parent / "new.csv").write_text("gene,x\nN1,1\n")
+    with pytest.raises(InputError, match="AdditiveScreen knows genes by name only and takes no added ones"):
+        ask(saved, pd.DataFrame({"genes": ["N1"]}), added_genes=str(saved.parent / "new.csv"))
+
+
+@pytest.mark.parametrize("weights", [2**24, 100])
+def test_the_genes_looked_at_come_by_rank_also_where_a_batch_is_cut(fed, monkeypatch, weights):
+    monkeypatch.setattr("torchcell.predict.WEIGHTS", weights)
+    out = fed.parent / "looked.csv"
+    asked = pd.DataFrame({"sample_id": ["a", "b", "c"], "genes": ["A01|A02", "Q03", "A05|Q01|A04"]})
+    ask(fed, asked, attention_out=str(out), top_genes=4, batch_size=3)
+    table = pd.read_csv(out)
+    assert table.columns.tolist() == ["sample_id", "genes", "rank", "gene", "weight"]
+    assert table["sample_id"].tolist() == ["a"] * 4 + ["b"] * 4 + ["c"] * 4
+    assert table["rank"].tolist() == [1, 2, 3, 4] * 3
+    model, spec = checkpoint.load(fed).model(["feature_screen"]), checkpoint.load(fed).spec
+    for (_, genes), rows in table.groupby(["sample_id", "genes"]):
+        query = sum(model.values[spec.genes.index(gene)] for gene in genes.split("|"))
+        weight = torch.softmax(model.values @ query, 0)
+        best = weight.argsort(descending=True)[:4]
+        assert rows["gene"].tolist() == [spec.genes[i] for i in best]
+        np.testing.assert_allclose(rows["weight"], weight[best], rtol=1e-4)
+
+
+def test_a_cell_of_fewer_genes_than_asked_for_is_listed_whole(fed):
+    ask(fed, pd.DataFrame({"genes": ["A01"]}), attention_out=str(fed.parent / "looked.parquet"), top_genes=500)
+    table = pd.read_parquet(fed.parent / "looked.parquet")
+    assert sorted(table["gene"]) == sorted(checkpoint.load(fed).spec.genes)
+    assert table["weight"].sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_an_added_gene_can_be_looked_at(fed):
+    (fed.parent / "new.csv").write_text("gene,x,y\nN1,50,50\n")
+    changes = {"added_genes": str(fed.parent / "new.csv"), "attention_out": str(fed.parent / "looked.csv")}
+    ask(fed, pd.DataFrame({"genes": ["N1"]}), **changes)
+    assert pd.read_csv(fed.parent / "looked.csv")["gene"][0] == "N1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"attention_out": "looked.xlsx"}, "attention_out=looked.xlsx: the name must end"),
+        ({"attention_out": "looked.csv", "top_genes": 0}, "top_genes=0: must be 1 or more"),
+        ({"attention_out": "same.csv", "out": "same.csv"}, "overwrite the predictions"),
+        ({"attention_out": "looked.csv"}, "AdditiveScreen does not tell which genes it looks at"),
+    ],
+)
+def test_a_table_of_looks_that_cannot_be_made_is_refused_and_nothing_is_written(saved, changes, said):
+    paths = {key: str(saved.parent / name) for key, name in changes.items() if isinstance(name, str)}
+    with pytest.raises(InputError, match=said.replace("attention_out=", "attention_out=.*")):
+        ask(saved, pd.DataFrame({"genes": ["A01"]}), **(changes | paths))
+    assert {path.suffix for path in saved.parent.iterdir()} <= {".ckpt", ".csv"}
+    assert not any((saved.parent / name).exists() for name in ("out.parquet", "looked.csv", "same.csv"))
 
 
 def run_folder(root: Path, name: str, split_hash: str, values: dict[str, float], fold: int = 0) -> None:

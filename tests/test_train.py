@@ -229,6 +229,29 @@ def test_fine_tuning_on_other_genes_is_refused(finished, tmp_path):
         train(other)
 
 
+def test_fine_tuning_goes_on_with_another_cell_where_features_alone_say_what_a_gene_is(tmp_path, monkeypatch):
+    from feature_screen import FeatureScreen
+
+    def other_cell(n_genes: int, *more: str) -> DictConfig:
+        feature = "{_target_: torchcell.graph.gene_features.network_features, _partial_: true, spectral: 4}"
+        cfg = config(tmp_path, f"data.record.n_genes={n_genes}", f"data.features={feature}", *more)
+        OmegaConf.set_struct(cfg, False)
+        rate = {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.0 if more else 0.01}
+        cfg.model = {"_target_": "feature_screen.FeatureScreen", "free": False, "optimizer": rate}
+        cfg.baselines = {}
+        return cfg
+
+    first = train(other_cell(120))
+    tuned = other_cell(132, f"init_from={first.folder.best}", "trainer.max_epochs=1")
+    with pytest.raises(InputError, match="trained on other data: genes differ"):
+        train(tuned)
+    monkeypatch.setattr(FeatureScreen, "reads_names", False)
+    assert torch.equal(train(tuned).model.effect.weight, first.model.effect.weight)
+    tuned.data.features.spectral, tuned.overwrite = 5, True
+    with pytest.raises(InputError, match="trained on other data: gene features differ"):
+        train(tuned)
+
+
 def test_baselines_are_answered_from_the_cache_only_for_the_same_data(finished):
     from dataclasses import replace
 
@@ -298,6 +321,7 @@ def test_two_processes_score_exactly_the_test_set_and_one_process_agrees(tmp_pat
         "ckpt": str(folder / "checkpoints/best.ckpt"),
         "part": "test",
         "n_boot": 50,
+        "umap": False,
         "trust": [],
         "out": str(tmp_path / "one"),
     }

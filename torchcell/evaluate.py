@@ -23,22 +23,15 @@ def evaluate(cfg: DictConfig) -> Scored:
     import lightning
     import pandas as pd
 
-    from torchcell.data.errors import InputError
     from torchcell.run import assemble, checkpoint, scoring
     from torchcell.run.folder import environment_facts
 
     started = time.perf_counter()
     saved = checkpoint.load(cfg.ckpt)
     config, run = saved.config, saved.path.resolve().parents[1]
-    for room in ("data", "graph", "baselines"):
-        checkpoint.check_targets(config[room], cfg.trust)
+    checkpoint.check_targets(config.baselines, cfg.trust)
     model = saved.model(cfg.trust)
-    datamodule = assemble.datamodule(config)
-    if datamodule.split.hash != saved.spec.split_hash:
-        raise InputError(
-            f"the data now splits as {datamodule.split.hash[:8]}, but {cfg.ckpt} was trained on "
-            f"{saved.spec.split_hash[:8]}: the data or its parser changed since; train again"
-        )
+    datamodule = assemble.datamodule_of(saved, cfg.trust)
     history = pd.read_csv(run / "history.csv") if (run / "history.csv").is_file() else None
     trainer = lightning.Trainer(
         accelerator="auto", devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False
@@ -53,6 +46,7 @@ def evaluate(cfg: DictConfig) -> Scored:
         seed=config.seed,
         history=history,
         min_delta=config.trainer.early_stopping.min_delta,
+        umap=cfg.umap,
     )
     assert scored is not None  # one process
     known = run / "metrics.json"

@@ -2,54 +2,144 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torchcell.run.entry import run_entry
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
     from omegaconf import DictConfig
+    from torch import Tensor
+
+    from torchcell.models.base import Model
+
+WRITERS = {".parquet": "to_parquet", ".csv": "to_csv"}
+
+WEIGHTS = 2**24
+"""Weights on genes that are held at once: 64 MB."""
 
 
 def predict(cfg: DictConfig) -> pd.DataFrame:
-    """Predict every row of ``cfg.perturbations`` and write the table to ``cfg.out``."""
-    from pathlib import Path
+    """Predict every row of ``cfg.perturbations`` and write the table to ``cfg.out``.
 
+    With ``cfg.added_genes`` the rows may name genes that the model was not trained with. With ``cfg.attention_out`` a
+    second table tells which genes the model looked at: sample_id, genes, rank, gene, weight.
+    """
     import torch
     from rich.console import Console
 
-    from torchcell.data.cache import atomic_write
     from torchcell.data.errors import InputError
     from torchcell.datamodules.batch import BatchOrder, PackedLoader
     from torchcell.run import checkpoint
     from torchcell.run.progress import track
 
-    out = Path(cfg.out)
-    writers = {".parquet": "to_parquet", ".csv": "to_csv"}
-    if out.suffix not in writers:
-        raise InputError(f"out={out}: the name must end in {' or '.join(writers)}")
+    out = _named("out", cfg.out)
+    attention_out = None if cfg.attention_out is None else _named("attention_out", cfg.attention_out)
+    if attention_out is not None and attention_out.resolve() == out.resolve():
+        raise InputError(f"attention_out={attention_out} would overwrite the predictions; name another file than out")
+    if attention_out is not None and cfg.top_genes < 1:
+        raise InputError(f"top_genes={cfg.top_genes}: must be 1 or more; set attention_out=null to write no such table")
     saved = checkpoint.load(cfg.ckpt)
-    model, representation = saved.model(cfg.trust), saved.datamodule_class(cfg.trust)
+    spec = saved.spec if cfg.added_genes is None else saved.spec_with(cfg.added_genes, cfg.trust)
+    model, representation = saved.model(cfg.trust, spec), saved.datamodule_class(cfg.trust)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = model.to(device)
 
-    asked = representation.read_request(cfg.perturbations, saved.spec)
-    record, lost = representation.admit(asked, saved.spec.genes, cfg.unknown_genes)
+    asked = representation.read_request(cfg.perturbations, spec)
+    record, lost = representation.admit(asked, spec.genes, cfg.unknown_genes)
     if not len(record):
         raise InputError(f"{cfg.perturbations}: no row is left to predict ({lost or 'the file is empty'})")
-    packed = representation.pack(record, saved.spec)
+    packed = representation.pack(record, spec)
     loader = PackedLoader(packed, BatchOrder(torch.arange(len(record)), shuffle=False), cfg.batch_size)
+    parts, looked = [], []
     with torch.inference_mode():
-        parts = [model.predict_step(batch.to(device))[1].cpu() for batch in track(loader, "predict")]
-    table = representation.response(record, torch.cat(parts).numpy(), saved.spec)
-    with atomic_write(out) as temporary:
-        getattr(table, writers[out.suffix])(temporary, index=False)
+        for batch in track(loader, "predict"):
+            batch = batch.to(device)
+            parts.append(model.predict_step(batch)[1].cpu())
+            if attention_out is not None:
+                looked.append(looked_at(model, batch, cfg.top_genes))
+    table = representation.response(record, torch.cat(parts).numpy(), spec)
+    _write(table, out)
     console = Console()
     for what, n in lost.items():
         console.print(f"left out: {n:,} {what}", highlight=False)
     console.print(table.head(5).to_string(index=False), soft_wrap=True, highlight=False)
     console.print(f"wrote {len(table):,} predictions to {out}", soft_wrap=True, highlight=False)
+    if attention_out is not None:
+        weight, gene = (torch.cat(columns) for columns in zip(*looked, strict=True))
+        _write(attention_table(table, weight, gene, spec.genes), attention_out)
+        console.print(
+            f"wrote the {weight.shape[1]} genes that each set looks at most to {attention_out}",
+            soft_wrap=True, highlight=False,
+        )  # fmt: skip
     return table
+
+
+def looked_at(model: Model, batch: Any, n: int) -> tuple[Tensor, Tensor]:
+    """The genes on which a model puts most weight, a few sets at a time.
+
+    Args:
+        model: In evaluation mode.
+        batch: B sets.
+        n: Genes a set; fewer where the cell has fewer.
+
+    Returns:
+        Weights [B, n], largest first, and the genes' positions [B, n], on the CPU.
+
+    Raises:
+        InputError: The model does not tell.
+    """
+    import torch
+
+    from torchcell.data.errors import InputError
+
+    step, tops = max(1, WEIGHTS // max(len(model.spec.genes), 1)), []
+    for start in range(0, len(batch), step):
+        weight = model.attended(batch.narrow(start, min(start + step, len(batch))))
+        if weight is None:
+            raise InputError(f"{type(model).__name__} does not tell which genes it looks at; set attention_out=null")
+        tops.append(weight.topk(min(n, weight.shape[1]), dim=1))
+    weights, genes = zip(*tops, strict=True)
+    return torch.cat(weights).float().cpu(), torch.cat(genes).cpu()
+
+
+def attention_table(table: pd.DataFrame, weight: Tensor, gene: Tensor, names: tuple[str, ...]) -> pd.DataFrame:
+    """A row a set and rank.
+
+    Args:
+        table: Predictions, a row a set; its ``sample_id`` and ``genes`` are taken over.
+        weight: [B, n], largest first.
+        gene: Positions in ``names`` [B, n].
+        names: Of the genes.
+    """
+    import numpy as np
+    import pandas as pd
+
+    n = weight.shape[1]
+    said = {column: np.repeat(table[column].to_numpy(), n) for column in ("sample_id", "genes") if column in table}
+    rank = np.tile(np.arange(1, n + 1), len(weight))
+    looked = {"rank": rank, "gene": np.array(names)[gene.numpy().ravel()], "weight": weight.numpy().ravel()}
+    return pd.DataFrame(said | looked)
+
+
+def _named(key: str, name: str) -> Path:
+    """The path, where its ending is one that can be written."""
+    from pathlib import Path
+
+    from torchcell.data.errors import InputError
+
+    if Path(name).suffix not in WRITERS:
+        raise InputError(f"{key}={name}: the name must end in {' or '.join(WRITERS)}")
+    return Path(name)
+
+
+def _write(table: pd.DataFrame, path: Path) -> None:
+    from torchcell.data.cache import atomic_write
+
+    with atomic_write(path) as temporary:
+        getattr(table, WRITERS[path.suffix])(temporary, index=False)
 
 
 if __name__ == "__main__":

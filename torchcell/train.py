@@ -58,7 +58,7 @@ def train(cfg: DictConfig) -> Trained:
         checkpoint.load(folder.resume).check_same(datamodule.spec, split=True)
     if cfg.init_from is not None:
         start = checkpoint.load(cfg.init_from)
-        start.check_same(datamodule.spec, split=False)
+        start.check_same(datamodule.spec, split=False, genes=model.reads_names)
         checkpoint.load_weights(model, start.state, cfg.init_from)
 
     log, logs = loggers.build_loggers(cfg, folder, environment)
@@ -80,6 +80,7 @@ def train(cfg: DictConfig) -> Trained:
         seed=cfg.seed,
         history=history,
         min_delta=cfg.trainer.early_stopping.min_delta,
+        umap=cfg.evaluation.umap,
     )
     if scored is not None and history is not None:
         facts: dict[str, Any] = {

@@ -15,6 +15,7 @@ import representations
 import startup
 import torch
 import training_step
+import transformer
 from rich.console import Console
 from rich.table import Table
 from target import Target
@@ -25,6 +26,7 @@ BENCHES = {
     "training_step": training_step.run,
     "representations": representations.run,
     "perturbed_cell": perturbed_cell.run,
+    "transformer": transformer.run,
 }
 
 

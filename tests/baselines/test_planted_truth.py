@@ -76,7 +76,7 @@ def test_als_recovers_held_out_entries_of_a_rank_two_matrix() -> None:
 
 
 def test_als_solves_the_same_rows_as_the_dense_weighted_form() -> None:
-    from torchcell.baselines.low_rank_als import _solve
+    from torchcell.nn.pair_factors import _solve
 
     rng = np.random.default_rng(3)
     matrix = sp.random(12, 12, density=0.6, random_state=4, format="csr", dtype=np.float32)

@@ -178,3 +178,36 @@ def test_spmm_gathers_from_the_source_type_at_the_target_type():
     torch.testing.assert_close(y, torch.stack([x[0] + x[1], torch.zeros(4)]))
     y.sum().backward()
     assert x.grad.tolist() == [[1] * 4, [1] * 4, [0] * 4]
+
+
+def test_added_genes_stand_before_the_other_nodes_and_have_no_edges():
+    rules = GeneRules.parse("reaction", {"r1": "a and b"})
+    graph = CellGraph.from_networks(metabolism(), genes=["a", "b", "c"], rules=rules)
+    more = graph.with_genes(["y", "x"])
+    assert more.genes.tolist() == ["a", "b", "c", "y", "x"]
+    assert more.span("reaction") == slice(5, 7)
+    assert (more.relations, more.directed, more.lost) == (graph.relations, graph.directed, graph.lost)
+    assert [more.ends(name) for name in more.relations] == [graph.ends(name) for name in graph.relations]
+    for name in graph.relations:
+        before, after = graph.scipy(name).toarray(), more.scipy(name).toarray()
+        rows, columns = before.shape
+        assert np.array_equal(after[:rows, :columns], before)
+        assert np.count_nonzero(after) == np.count_nonzero(before)
+    assert dense(more)[3:].sum() == dense(more, transpose=True)[3:].sum() == 0
+    assert more.conjuncts is not None
+    assert more.conjuncts.node.tolist() == [5], "rules name nodes by their new numbers"
+    assert CellGraph.from_plain(more.to_plain()).hash == more.hash != graph.hash
+    assert len(graph) == 3, "the graph itself stays as it was"
+    assert graph.with_genes([]) is graph
+
+
+def test_a_relation_from_other_nodes_to_genes_takes_added_genes_too():
+    term = Network("annotates", np.array(["t"]), np.array(["b"]), np.ones(1, np.float32), True, source_type="term")
+    graph = CellGraph.from_networks([network([("a", "b", 1)]), term])
+    assert graph.with_genes(["x"]).scipy("annotates").toarray().tolist() == [[0], [1], [0]]
+
+
+def test_a_gene_is_not_added_twice():
+    graph = CellGraph.from_networks([network([("a", "b", 1)])])
+    with pytest.raises(InputError, match="lists genes twice: 'a'"):
+        graph.with_genes(["x", "a"])

@@ -173,6 +173,33 @@ def test_channels_choose_relations_and_bad_ones_are_refused():
         Dango(dataclasses.replace(make_spec(), graph=None))
 
 
+def test_only_relations_among_genes_are_channels():
+    """It once ended in a bare ValueError of SciPy where the graph had annotations too."""
+    spec, terms = make_spec(), ("t0", "t1", "t2")
+    matrices = {name: spec.graph.scipy(name) for name in spec.graph.relations}
+    annotated = sp.random(3, 30, density=0.5, random_state=0)
+    is_a = sp.csr_matrix(([1.0], ([0], [1])), shape=(3, 3))
+    ends = {"annotated": ("gene", "term"), "is_a": ("term", "term")}
+
+    def over(chosen: dict) -> Spec:
+        held = {name: kinds for name, kinds in ends.items() if name in chosen}
+        return dataclasses.replace(spec, graph=CellGraph(GENES, chosen, held, None, {"term": terms}, held))
+
+    mixed = over({"annotated": annotated} | matrices | {"is_a": is_a})
+    model = Dango(mixed, dim=32, heads=2)
+    assert model.channels == ["physical", "coexpression"]
+    assert Dango(mixed, channels=["coexpression"], dim=32, heads=2).channels == ["coexpression"]
+    plain = Dango(spec, dim=32, heads=2)
+    plain.load_state_dict(model.state_dict())
+    torch.testing.assert_close(total(model.eval(), make_batch(SETS, target=torch.ones(4, 1))),
+                               total(plain.eval(), make_batch(SETS, target=torch.ones(4, 1))))  # fmt: skip
+    for relation, joins in (("annotated", "genes to terms"), ("is_a", "terms to terms")):
+        with pytest.raises(InputError, match=f"'{relation}', which joins {joins}.*'physical', 'coexpression'"):
+            Dango(mixed, channels=["physical", relation])
+    with pytest.raises(InputError, match="networks among genes, and the graph has none"):
+        Dango(over({"annotated": annotated}))
+
+
 @pytest.mark.parametrize("score", ["difference", "product"])
 def test_learns_a_planted_product_that_no_additive_model_can(score):
     """y = u_i u_j with u = +-1: the best sum of single-gene effects explains next to nothing."""
@@ -191,3 +218,24 @@ def test_learns_a_planted_product_that_no_additive_model_can(score):
     with torch.no_grad():
         predicted = model(test)
     assert np.corrcoef(predicted[:, 0].numpy(), test.target[:, 0].numpy())[0, 1] > 0.9
+
+
+def test_a_sets_latent_is_the_mean_of_its_members():
+    """Of one member: that gene's own embedding, whatever stands beside it in the batch."""
+    model = Dango(make_spec(), dim=32, heads=2).eval()
+    with torch.no_grad():
+        genes = model.gene_embeddings()["genes"]
+        members = model.set_embeddings(make_batch(SETS))["members"]
+    expected = torch.stack([genes[list(each)].mean(0) for each in SETS])
+    torch.testing.assert_close(members, expected)
+    assert genes.shape == (30, 32)
+
+
+def test_the_latent_of_a_set_tells_kinds_apart_and_refuses_unknown_ones():
+    model = Dango(make_spec(kinds=("absent", "overexpressed")), dim=32, heads=2).eval()
+    torch.nn.init.normal_(model.kind_embedding.weight)
+    with torch.no_grad():
+        absent, over = (model.set_embeddings(make_batch(SETS, kind))["members"] for kind in ("absent", "overexpressed"))
+        assert not torch.isclose(absent, over).all(1).any()
+        with pytest.raises(InputError, match="knockdown"):
+            model.set_embeddings(make_batch(SETS, "knockdown"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from torchcell.data.simulate import simulated_networks, simulated_screen
 from torchcell.datamodules.perturbation import PerturbationDataModule
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.cell_graph import CellGraph
+from torchcell.graph.deletion import deleted_nodes
 from torchcell.models.dango import Dango
 from torchcell.models.perturbed_cell_gnn import PerturbedCellGNN
 from torchcell.run.assemble import datamodule as assemble_data
@@ -259,3 +261,30 @@ def test_the_metabolic_cell_of_yeast_is_read_by_hgt_within_one_hop(mirror, make_
     nodes, edges = model.sample_size(batch)
     assert 10 < nodes < graph.n_nodes / 2
     assert nodes < edges < sum(graph.n_edges(relation) for relation in graph.relations)
+
+
+def test_latents_are_what_the_heads_read(module):
+    """The cell is the sum over its nodes, and the difference of a set is the cell's minus the perturbed cell's."""
+    model, batch = model_of(module).eval(), batch_of(module)
+    with torch.no_grad():
+        latents, genes = model.set_embeddings(batch), model.gene_embeddings()["wild_type"]
+        wild = model._wild_type()
+        node_K, ptr_P = deleted_nodes(model.graph, batch.gene, batch.ptr)
+        left = [model.cell.perturbed(wild, node_K[a:b]).sum(0) for a, b in itertools.pairwise(ptr_P)]
+        whole = model.cell_embeddings()["wild_type"]
+    assert list(latents) == ["difference", "members"]
+    torch.testing.assert_close(latents["difference"], whole - torch.stack(left), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(latents["members"], genes[batch.gene.view(-1, 2)].mean(1))
+    assert len(genes) == len(module.spec.genes) < len(wild.x[-1]), "reactions are nodes, but no genes"
+
+
+def test_a_head_that_is_not_there_has_no_latent(module):
+    batch = batch_of(module)
+    for head, name in (("local", "members"), ("global", "difference")):
+        assert list(model_of(module, heads=[head]).eval().set_embeddings(batch)) == [name]
+
+
+def test_the_latent_of_a_kind_that_the_model_cannot_read_is_refused(module):
+    batch = dataclasses.replace(batch_of(module), kind=torch.ones_like(batch_of(module).kind))
+    with pytest.raises(InputError, match="present"):
+        model_of(module).eval().set_embeddings(batch)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import pickle
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
 
 from torchcell.data.errors import InputError
+from torchcell.data.gene_features import GeneFeatures
 from torchcell.datamodules.perturbation import PerturbationDataModule
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.run import checkpoint
@@ -126,3 +129,58 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole(saved, monkeypatch):
         checkpoint.AtomicCheckpointIO().save_checkpoint({"a": 1}, saved)
     assert saved.read_bytes() == before
     assert list(saved.parent.iterdir()) == [saved]
+
+
+def with_features(pairs, prefix: str = "", columns: tuple[str, ...] = ("x", "y")):
+    """A spec of ``pairs``, its genes renamed, with features."""
+    screen = replace(pairs, genes=np.char.add(prefix, pairs.genes))
+    table = np.random.default_rng(0).normal(size=(len(screen.genes), len(columns))).astype(np.float32)
+    split = {"method": "random", "n_folds": 5, "fold": 0, "seed": 0}
+    return PerturbationDataModule(screen, split, features=GeneFeatures(screen.genes, columns, table)).spec
+
+
+@pytest.fixture
+def fed(pairs, tmp_path):
+    """A checkpoint of a model that knows genes by their features."""
+    from feature_screen import FeatureScreen
+
+    spec = with_features(pairs)
+    config = CONFIG | {"model": {"_target_": "feature_screen.FeatureScreen"}}
+    about = {checkpoint.KEY: checkpoint.describe(spec, OmegaConf.create(config))}
+    torch.save({"state_dict": FeatureScreen(spec).state_dict(), "epoch": 3, **about}, tmp_path / "fed.ckpt")
+    return checkpoint.load(tmp_path / "fed.ckpt")
+
+
+def test_a_model_is_built_for_added_genes_with_the_weights_it_has(fed, tmp_path):
+    (tmp_path / "new.csv").write_text("y,gene,x\n1,N1,2\n3,N2,4\n")
+    spec = fed.spec_with(tmp_path / "new.csv", ["feature_screen"])
+    assert spec.genes == (*fed.spec.genes, "N1", "N2")
+    before, after = fed.model(["feature_screen"]), fed.model(["feature_screen"], spec)
+    assert len(after.values) == len(before.values) + 2
+    for name, value in before.state_dict().items():
+        assert torch.equal(value, after.state_dict()[name]), name
+
+
+def test_genes_are_added_only_to_models_that_can_take_them(saved, fed, tmp_path):
+    (tmp_path / "new.csv").write_text("gene,x\nN1,2\n")
+    with pytest.raises(InputError, match="new.csv: AdditiveScreen knows genes by name only"):
+        checkpoint.load(saved).spec_with(tmp_path / "new.csv", TRUST)
+    with pytest.raises(InputError, match="new.csv: .*wrong width: 1 columns where 2.*missing 'y'"):
+        fed.spec_with(tmp_path / "new.csv", ["feature_screen"])
+    with pytest.raises(InputError, match="outside the trusted packages"):
+        fed.spec_with(tmp_path / "new.csv")
+
+
+def test_other_genes_are_taken_where_features_alone_say_what_a_gene_is(fed, saved, pairs):
+    organism = with_features(pairs, prefix="Y")
+    with pytest.raises(InputError, match="other data: genes differ"):
+        fed.check_same(organism, split=False)
+    fed.check_same(organism, split=False, genes=False)
+    for columns in (("x", "z"), ("y", "x"), ("x",)):
+        with pytest.raises(InputError, match="other data: gene features differ"):
+            fed.check_same(with_features(pairs, "Y", columns), split=False, genes=False)
+    bare = checkpoint.load(saved)
+    with pytest.raises(InputError, match="gene features differ"):
+        fed.check_same(bare.spec, split=False, genes=False)
+    with pytest.raises(InputError, match="gene features differ"):
+        bare.check_same(bare.spec, split=False, genes=False)

@@ -46,7 +46,7 @@ def test_an_unforeseen_failure_says_why_in_one_line_before_its_traceback(tmp_pat
     assert "subset" in traceback
 
 
-@pytest.mark.parametrize("verb", ["train", "evaluate", "predict", "profile", "collect", "data"])
+@pytest.mark.parametrize("verb", ["train", "evaluate", "predict", "embed", "profile", "collect", "data"])
 def test_help_names_the_verb_and_an_example(tmp_path, verb):
     answer = call(f"torchcell.{verb}", "--help", cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
@@ -64,8 +64,9 @@ def test_help_loads_no_torch(tmp_path):
     assert "TORCH False" in answer.stdout, answer.stderr
 
 
-def test_a_missing_checkpoint_is_one_line(tmp_path):
-    answer = call("torchcell.predict", "ckpt=no.ckpt", "perturbations=x.csv", cwd=tmp_path)
+@pytest.mark.parametrize("verb", ["predict", "embed"])
+def test_a_missing_checkpoint_is_one_line(tmp_path, verb):
+    answer = call(f"torchcell.{verb}", "ckpt=no.ckpt", "perturbations=x.csv", cwd=tmp_path)
     assert answer.returncode == 1
     assert answer.stderr.strip().splitlines()[-1].startswith("error: no checkpoint no.ckpt")
     assert "Traceback" not in answer.stderr

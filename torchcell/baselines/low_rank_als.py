@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
-import scipy.linalg
 import scipy.sparse as sp
 
 from torchcell.baselines.base import Baseline, one_thread, validation_score
@@ -14,6 +13,7 @@ from torchcell.baselines.neighbours import Offset, offsets
 from torchcell.baselines.pairs import Items, SetPairs
 from torchcell.data.screen import Screen
 from torchcell.graph.cell_graph import CellGraph
+from torchcell.nn.pair_factors import alternating_least_squares
 
 
 class _Fitted(NamedTuple):
@@ -87,15 +87,9 @@ class LowRankALS(Baseline):
     def _factorise(self, matrix: sp.csr_matrix, offset: Offset, rank: int, penalty: float, n_iter: int) -> _Fitted:
         size = (float(np.sqrt(np.mean(matrix.data**2))) if matrix.nnz else 0.0) or 1.0
         scaled = sp.csr_matrix((matrix.data / size, matrix.indices, matrix.indptr), shape=matrix.shape)
-        generator = np.random.default_rng(self.seed)
-        v = generator.normal(0, 0.1, (matrix.shape[0], rank)).astype(np.float32)
-        seen = np.diff(matrix.indptr) > 0
-        v[~seen] = 0
-        u = v
         with one_thread():
-            for _ in range(n_iter):
-                u = _solve(scaled, v, penalty, self.missing_weight)
-                v = _solve(scaled, u, penalty, self.missing_weight)
+            u, v = alternating_least_squares(scaled, rank, penalty, self.missing_weight, n_iter, self.seed)
+        seen = np.diff(matrix.indptr) > 0
         return _Fitted(offset, size, u, v, seen)
 
     def predict(self, record: Screen) -> np.ndarray:
@@ -111,23 +105,3 @@ def _apply(fitted: _Fitted, record: Screen, asked: SetPairs, t: int) -> np.ndarr
     product = np.einsum("pr,pr->p", u[i], v[j]) + np.einsum("pr,pr->p", u[j], v[i])
     prediction = fitted.offset.of(record)[:, t] + asked.mean(fitted.size / 2 * product)
     return np.where(asked.strangers(fitted.seen), np.nan, prediction)
-
-
-def _solve(matrix: sp.csr_matrix, factor: np.ndarray, penalty: float, missing_weight: float) -> np.ndarray:
-    """The least-squares rows of one factor given the other."""
-    solved = np.zeros_like(factor)
-    shared = missing_weight * (factor.T @ factor)
-    shared[np.diag_indices_from(shared)] += penalty
-    # With L L^T = shared and z = L^-1 f a row's system is I + (1 - w) sum z z^T: of its Gram matrix over the rank
-    # and that over the row's known pairs the smaller one is solved.
-    cholesky = np.linalg.cholesky(shared)
-    white = scipy.linalg.solve_triangular(cholesky, factor.T, lower=True).T
-    weight = np.float32(1 - missing_weight)
-    for row in np.flatnonzero(np.diff(matrix.indptr)).tolist():
-        known = slice(matrix.indptr[row], matrix.indptr[row + 1])
-        part, value = white[matrix.indices[known]], matrix.data[known]
-        wide = len(part) > part.shape[1]
-        gram = weight * (part.T @ part if wide else part @ part.T)
-        gram[np.diag_indices_from(gram)] += 1
-        solved[row] = np.linalg.solve(gram, part.T @ value) if wide else part.T @ np.linalg.solve(gram, value)
-    return scipy.linalg.solve_triangular(cholesky, solved.T, lower=True, trans="T").T

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from torchcell.data.errors import InputError, near, some
+from torchcell.data.gene_features import GeneFeatures
 from torchcell.data.screen import KINDS, Screen
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.datamodules.batch import Batch, Packed
@@ -130,7 +132,10 @@ class PerturbationDataModule(RecordDataModule):
 
     Args:
         hops: What a model that takes genes out of the graph sees of it: all of it (none), or the nodes within
-            1, 2 or 3 hops of the set. The other arguments are those of ``RecordDataModule``.
+            1, 2 or 3 hops of the set.
+        features: What a model may read of each gene besides its name, a row for each gene of the vocabulary; or how to
+            make it of the graph, see ``torchcell.graph.gene_features``. The other arguments are those of
+            ``RecordDataModule``.
     """
 
     def __init__(
@@ -144,18 +149,31 @@ class PerturbationDataModule(RecordDataModule):
         unknown_genes: Literal["error", "drop"] = "error",
         seed: int = 0,
         hops: int | None = None,
+        features: Callable[[CellGraph], GeneFeatures] | GeneFeatures | None = None,
     ) -> None:
         if hops is not None:
             check_hops(hops)
-        self.hops = hops
+        if callable(features):
+            if graph is None:
+                raise InputError(
+                    "data.features is made of a graph, and the data has none; choose one, e.g. graph=yeast, or read a "
+                    "table with torchcell.data.gene_features.read_gene_features"
+                )
+            features = features(graph)
+        self.hops, self.features = hops, features
         super().__init__(record, split, graph, batch_size, eval_batch_size, subset, unknown_genes, seed)
 
     def extras(self, train: Screen) -> dict[str, Any]:
-        """The genes that training samples name, positions in the vocabulary; and the neighbourhood a model sees."""
+        """The genes that training samples name, positions in the vocabulary; the hops a model sees; gene features."""
         position = {name: i for i, name in enumerate(self.genes)}
         named = sorted({position[name] for name in train.genes[np.unique(train.gene)].tolist()})
         extras: dict[str, Any] = {"trained_genes": torch.tensor(named, dtype=torch.int64)}
-        return extras if self.hops is None else extras | {"hops": self.hops}
+        if self.hops is not None:
+            extras["hops"] = self.hops
+        if self.features is not None:
+            values = torch.from_numpy(self.features.validate().aligned(self.genes))
+            extras["gene_features"] = {"columns": list(self.features.columns), "values": values}
+        return extras
 
     @staticmethod
     def pack(record: Screen, spec: Spec) -> PerturbationSets:

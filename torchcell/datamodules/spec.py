@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from torchcell.data.errors import InputError
+from torchcell.data.errors import InputError, some
+from torchcell.data.gene_features import GeneFeatures
 from torchcell.graph.cell_graph import CellGraph
 
 TASKS = ("regression", "binary", "expression")
@@ -29,7 +31,8 @@ class Spec:
         graph: The wild-type graph, its genes being ``genes``.
         split_hash: Of the split that center, scale and all else was fitted on.
         extras: What a representation needs besides: covariate levels, tables. Strings, numbers,
-            tensors, and lists and dicts of them.
+            tensors, and lists and dicts of them. ``gene_features`` holds their ``columns`` and ``values``, float32
+            [N, F]; ``n_trained_with`` how many of the genes the model was built with, where others were added.
     """
 
     task: str
@@ -47,6 +50,51 @@ class Spec:
             raise InputError(f"task {self.task!r} is none of {TASKS}")
         if self.graph is not None and tuple(self.graph.genes.tolist()) != self.genes:
             raise InputError("the spec's genes are not the graph's genes, in the graph's order")
+        held = self.gene_features
+        if held is not None and held.values.shape != (len(self.genes), len(held.columns)):
+            raise InputError(f"gene features {held.values.shape} for {len(self.genes)} genes: a row a gene is needed")
+
+    @property
+    def gene_features(self) -> GeneFeatures | None:
+        """What a model may read of each gene besides its name; none where the data give no features."""
+        if "gene_features" not in self.extras:
+            return None
+        held = self.extras["gene_features"]
+        return GeneFeatures(np.array(self.genes, dtype=str), tuple(held["columns"]), held["values"].numpy())
+
+    @property
+    def n_trained_with(self) -> int:
+        """Genes that the model was built with; those added later come after them."""
+        return self.extras.get("n_trained_with", len(self.genes))
+
+    def with_added(self, features: GeneFeatures) -> Spec:
+        """The same inputs with further genes after the known ones: isolated in the graph, known by their features.
+
+        Args:
+            features: Of the added genes; columns are matched by name.
+
+        Raises:
+            InputError: A gene that is known or stands twice, a column that is missing or one too many, a missing
+                value, or a spec without gene features.
+        """
+        own = self.gene_features
+        if own is None:
+            raise InputError(
+                "this checkpoint reads no gene features, so it can tell nothing of an added gene; train with "
+                "data.features"
+            )
+        known = sorted(set(features.genes.tolist()) & set(self.genes))
+        if known:
+            raise InputError(f"added genes that the checkpoint already knows: {some(known)}; leave them out")
+        added = features.validate().in_columns(own.columns)
+        names = added.genes.tolist()
+        values = torch.from_numpy(np.concatenate([own.values, added.values]))
+        extras = {
+            "gene_features": {"columns": list(own.columns), "values": values},
+            "n_trained_with": self.n_trained_with,
+        }
+        graph = None if self.graph is None else self.graph.with_genes(names)
+        return replace(self, genes=(*self.genes, *names), graph=graph, extras=self.extras | extras)
 
     def to_plain(self) -> dict[str, Any]:
         """Strings, numbers, tensors, lists and dicts only: it loads with ``weights_only=True``."""

@@ -216,6 +216,19 @@ class CellGraph(nn.Module):
             self.rules,
         )
 
+    def with_genes(self, added: Sequence[str]) -> CellGraph:
+        """The same cell with further genes after its own, of which no relation knows anything yet."""
+        if not len(added):
+            return self
+        nodes = {kind: listed.tolist() for kind, listed in self._names.items() if kind != "gene"}
+        sizes = {kind: len(listed) for kind, listed in self._names.items()} | {"gene": len(self) + len(added)}
+        matrices = {name: self.scipy(name) for name in self.relations}
+        for name, matrix in matrices.items():
+            source, target = self.ends(name)
+            matrix.resize(sizes[target], sizes[source])
+        genes = [*self.genes.tolist(), *added]
+        return CellGraph(genes, matrices, self.directed, self.lost, nodes, self._ends, self.rules)
+
     def to_plain(self) -> dict[str, Any]:
         """Strings, numbers and tensors only, so that a checkpoint loads with ``weights_only=True``."""
         csr = {name: [part.cpu() for part in self.csr(name)] for name in self.relations}

@@ -7,10 +7,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import scipy.sparse as sp
 
+from torchcell.graph.annotations import annotation_table, has_annotations
 from torchcell.graph.cell_graph import CellGraph
 
 CHUNK = 512
 """Rows made dense at once: 512 x 4,415 items in float32 are 9 MB."""
+
+ANNOTATION_WEIGHT = 2.0
+"""Of the annotations against one network; chosen on the validation part of Costanzo's held-out queries, see notes/."""
 
 
 def adjacencies(graph: CellGraph) -> Iterator[tuple[str, sp.csr_matrix]]:
@@ -33,17 +37,20 @@ def rows_of(matrix: sp.csr_matrix, index: np.ndarray) -> sp.csr_matrix:
 
 
 def neighbourhoods(graph: CellGraph, genes: Sequence[str] | np.ndarray) -> sp.csr_matrix:
-    """Neighbourhood of each gene, itself included, in all relations side by side.
+    """Neighbourhood of each gene, itself included, in all relations side by side, and what is annotated to it.
 
     Args:
-        graph: Wild-type networks.
-        genes: Names of the rows; a gene unknown to the graph gets an empty row.
+        graph: Wild-type networks, and annotations if it has any.
+        genes: Names; the row of a gene outside the graph is empty.
 
     Returns:
-        [len(genes), relations * genes of the graph], float32.
+        [genes, blocks * N + terms], float32, one block a relation and direction. The part of each block has length
+        1, that of the annotations ``ANNOTATION_WEIGHT``.
     """
     index = graph.index(genes)
     blocks = [rows_of(neighbourhood(matrix), index) for _, matrix in adjacencies(graph)]
+    if has_annotations(graph):
+        blocks.append(ANNOTATION_WEIGHT * rows_of(annotation_table(graph), index))
     return sp.hstack(blocks, format="csr").astype(np.float32)
 
 

@@ -31,6 +31,12 @@ class Model(lightning.LightningModule):
     reads_hops: bool = False
     """Whether the model sees a part of the graph where the data asks for it; see ``PerturbationDataModule``."""
 
+    adds_genes: bool = False
+    """Whether genes can be added to a trained model by their features; see ``Spec.with_added``."""
+
+    reads_names: bool = True
+    """Whether weights belong to genes by name; without, they may go on with another cell that has the same features."""
+
     warmup_steps: int = 0
     """Optimiser steps over which the learning rate rises linearly; set from the trainer's config."""
 

@@ -6,16 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchcell.data.errors import InputError, some
-from torchcell.data.screen import KINDS
 from torchcell.datamodules.perturbation import PerturbationBatch
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.models.base import LossWeights, Model
 from torchcell.nn.hyper_sagnn import HyperSAGNN
+from torchcell.nn.kinds import KindRows
+from torchcell.nn.ragged import segment_mean
 from torchcell.nn.reconstruction import Reconstruction
 from torchcell.nn.relation_merge import RelationMerge
 from torchcell.nn.sage import SAGE
@@ -33,7 +34,7 @@ class Dango(Model):
 
     Args:
         spec: Needs a graph.
-        channels: Relations of the graph to use; all by default.
+        channels: Relations of the graph to use; by default all that are among genes.
         dim: Width of the embeddings.
         layers: GraphSAGE layers a channel.
         heads: Attention heads.
@@ -53,11 +54,11 @@ class Dango(Model):
         loss_weights: See ``Model``; ``torchcell.nn.loss_schedule`` has the paper's schedules.
 
     Raises:
-        InputError: No graph, an unknown or repeated channel, a zero_weight that does not fit the channels.
+        InputError: No graph, or none among genes; a channel that is unknown, repeated or not among genes; a
+            zero_weight that does not fit the channels.
     """
 
     graph: CellGraph
-    kind_row: Tensor
 
     def __init__(
         self,
@@ -94,12 +95,11 @@ class Dango(Model):
         self.merge = RelationMerge(len(self.channels), dim)
         self.dropout = nn.Dropout(dropout)
         self.head = HyperSAGNN(dim, len(spec.outputs), heads, score)
+        self.kind_rows = KindRows(spec.kinds)
         # One kind alone would only shift all members alike, so it has no embedding.
         self.kind_embedding = nn.Embedding(len(spec.kinds), dim) if len(spec.kinds) > 1 else None
         if self.kind_embedding is not None:
             nn.init.zeros_(self.kind_embedding.weight)
-        row_of = [spec.kinds.index(kind) if kind in spec.kinds else -1 for kind in KINDS]
-        self.register_buffer("kind_row", torch.tensor(row_of), persistent=False)
         self._step: list[Tensor] | None = None
         self._evaluation: tuple[Any, list[Tensor]] | None = None
 
@@ -137,6 +137,14 @@ class Dango(Model):
             losses["embedding"] = self.embedding_decay * length_M.mean()
         return losses
 
+    def set_embeddings(self, batch: PerturbationBatch) -> dict[str, Tensor]:
+        """``members``: the mean of what Hyper-SAGNN reads of each set's genes [B, D]."""
+        return {"members": segment_mean(self._members(self._encoded(), batch), batch.ptr)}
+
+    def gene_embeddings(self) -> dict[str, Tensor]:
+        """``genes``: what the networks say about each gene, merged over channels [N, D]."""
+        return {"genes": self.merge(torch.stack(self._encoded()))}
+
     def train(self, mode: bool = True) -> Dango:
         """Switch mode, and forget what was encoded."""
         self._step = self._evaluation = None
@@ -155,29 +163,27 @@ class Dango(Model):
     def _members(self, encoded: list[Tensor], batch: PerturbationBatch) -> Float[Tensor, "M D"]:
         """Merged over channels; only for the genes of the batch."""
         member_MD = self.merge(torch.stack([z_ND.index_select(0, batch.gene) for z_ND in encoded]))
-        row_M = self.kind_row[batch.kind]
-        if not self.training:
-            self._check_kinds(batch.kind, row_M)
+        row_M = self.kind_rows(batch.kind)
         return member_MD if self.kind_embedding is None else member_MD + self.kind_embedding(row_M)
-
-    def _check_kinds(self, kind_M: Int[Tensor, " M"], row_M: Int[Tensor, " M"]) -> None:
-        if (row_M < 0).any():
-            unseen = [KINDS[k] for k in kind_M[row_M < 0].unique().tolist()]
-            raise InputError(
-                f"kinds of perturbation that were not in training: {some(unseen)}; the model knows "
-                f"{some(self.spec.kinds)}. Leave these sets out, or train with such sets"
-            )
 
 
 def _channels(spec: Spec, channels: Sequence[str] | None) -> list[str]:
-    """The relations to use, checked against the graph."""
+    """The relations to use, all of them among genes."""
     if spec.graph is None:
         raise InputError(
             "DANGO needs networks, and the data has no graph; choose one, e.g. graph=yeast or graph=edge_list"
         )
-    chosen = list(spec.graph.relations if channels is None else channels)
+    among = [relation for relation in spec.graph.relations if spec.graph.ends(relation) == ("gene", "gene")]
+    if not among:
+        raise InputError("DANGO needs networks among genes, and the graph has none; choose one, e.g. graph=yeast")
+    chosen = list(among if channels is None else channels)
     if not chosen or len(set(chosen)) < len(chosen):
         raise InputError(f"model.channels must name at least one relation, and each once, not {chosen}")
     for channel in chosen:
-        spec.graph.csr(channel)  # raises with the nearest names
+        source, target = spec.graph.ends(channel)  # raises with the nearest names
+        if channel not in among:
+            raise InputError(
+                f"model.channels names {channel!r}, which joins {source}s to {target}s; DANGO reads relations among "
+                f"genes: {some(among)}"
+            )
     return chosen

@@ -158,9 +158,7 @@ class PerturbedCellGNN(Model):
 
     def forward(self, batch: PerturbationBatch) -> Float[Tensor, "B T"]:
         """The prediction in the target's units, log-odds for a binary target."""
-        if not self.training and (batch.kind != ABSENT).any():
-            kinds = some([KINDS[number] for number in batch.kind.unique().tolist() if number != ABSENT])
-            raise InputError(f"PerturbedCellGNN takes genes out of a graph, and knows no {kinds}; leave these sets out")
+        self._check_kinds(batch)
         wild, scores = self._wild_type(), []
         member_MD = wild.x[-1].index_select(0, batch.gene)
         if self.local is not None:
@@ -187,10 +185,32 @@ class PerturbedCellGNN(Model):
             losses["embedding"] = self.embedding_decay * length_M.mean()
         return losses
 
+    def set_embeddings(self, batch: PerturbationBatch) -> dict[str, Tensor]:
+        r"""What the heads read [B, D]: ``difference``, the sum of F(G) - F(G \ S); ``members``, the mean over S."""
+        self._check_kinds(batch)
+        wild = self._wild_type()
+        found = {} if self.whole is None else {"difference": self.lost(wild, batch)}
+        if self.local is not None:
+            found["members"] = segment_mean(wild.x[-1].index_select(0, batch.gene), batch.ptr)
+        return found
+
+    def gene_embeddings(self) -> dict[str, Tensor]:
+        """``wild_type``: the last layer's output at each gene of the unperturbed cell [N, D]."""
+        return {"wild_type": self._wild_type().x[-1][self.graph.span("gene")]}
+
+    def cell_embeddings(self) -> dict[str, Tensor]:
+        """``wild_type``: F(G) summed over all nodes [D], of which ``difference`` is a part."""
+        return {"wild_type": self._wild_type().x[-1].sum(0)}
+
     def train(self, mode: bool = True) -> PerturbedCellGNN:
         """Switch mode, and forget what was encoded."""
         self._evaluation = None
         return super().train(mode)
+
+    def _check_kinds(self, batch: PerturbationBatch) -> None:
+        if not self.training and (batch.kind != ABSENT).any():
+            kinds = some([KINDS[number] for number in batch.kind.unique().tolist() if number != ABSENT])
+            raise InputError(f"PerturbedCellGNN takes genes out of a graph, and knows no {kinds}; leave these sets out")
 
     def _wild_type(self) -> WildType:
         """Encoded once a step; in evaluation once for these parameters."""

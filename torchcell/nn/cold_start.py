@@ -1,15 +1,16 @@
-"""Embeddings for genes that were never trained: the mean over their nearest trained genes in the networks."""
+"""Vectors for genes that were never trained: the mean over the trained genes that are most like them."""
 
 from __future__ import annotations
 
 import numpy as np
 import scipy.sparse as sp
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torchcell.graph.annotations import unit_rows
 from torchcell.graph.cell_graph import CSR, CellGraph
-from torchcell.graph.neighbourhoods import neighbourhoods
+from torchcell.graph.neighbourhoods import CHUNK, neighbourhoods
 from torchcell.nn.relational_product import relational_product
 
 
@@ -19,61 +20,94 @@ class ColdStart(nn.Module):
     .. math::
         e_i \leftarrow \sum_j w_{ij} e_j, \quad w_{ij} \propto \cos(n_i, n_j)^p
 
-    over the k trained genes j whose neighbourhoods n_j in all networks are most like its own. A trained gene keeps
-    its embedding, and so does a gene without neighbours.
+    over the k trained genes j whose neighbourhoods n_j in all networks, and annotations if there are any, are most
+    like its own. A trained gene keeps its vector, and so does one without neighbours.
 
     Args:
         graph: The networks.
         trained: Positions of the genes that training samples name, int64.
         k: Neighbours a gene.
         power: Exponent p of the cosine.
+        features: Of the genes [N, F]; a gene that no network knows, as one that was added to a trained model, takes
+            its neighbours by the cosine of these, each column less its mean.
+        everyone: Find neighbours of the trained genes too, among the others, so that training can treat them as if
+            they had no samples.
 
     Shapes:
-        x_ND [nodes, D] -> [nodes, D].
+        x_OD [O, D] -> [nodes, D], or [genes, D] where O is not the number of nodes. Rows that x lacks, of genes
+        added after it was made, start as zeros.
     """
 
-    def __init__(self, graph: CellGraph, trained: Int[Tensor, " T"], k: int = 50, power: float = 2.0) -> None:
+    own_N: Tensor
+    cold_N: Tensor
+
+    def __init__(
+        self,
+        graph: CellGraph,
+        trained: Int[Tensor, " T"],
+        k: int = 50,
+        power: float = 2.0,
+        features: Float[Tensor, "N F"] | None = None,
+        everyone: bool = False,
+    ) -> None:
         super().__init__()
-        self.k, self.power = k, power
-        held = np.zeros(len(graph), dtype=np.float32)
-        held[trained.numpy()] = 1
-        near = neighbourhoods(graph, graph.genes)
-        cosine = _nearest(near, held, k)
+        self.k, self.power, self.everyone = k, power, everyone
+        self.n_genes, self.n_nodes = len(graph), graph.n_nodes
+        held = np.zeros(len(graph), dtype=bool)
+        held[trained.cpu().numpy()] = True
+        asked = np.arange(len(graph)) if everyone else np.flatnonzero(~held)
+        cosine = _nearest(unit_rows(neighbourhoods(graph, graph.genes)), held, asked, k)
+        if features is not None:
+            lonely = asked[np.diff(cosine.indptr)[asked] == 0]
+            centred = features.detach().cpu().numpy() - features.detach().cpu().numpy().mean(0)
+            cosine = cosine + _nearest(unit_rows(sp.csr_matrix(centred)), held, lonely, k)
         cosine.data **= power
         total = np.asarray(cosine.sum(1)).ravel()
         weight = (sp.diags(np.divide(1, total, out=np.zeros_like(total), where=total > 0)) @ cosine).tocsr()
-        weight.eliminate_zeros()
-        weight.resize(graph.n_nodes, graph.n_nodes)
         for name, matrix in (("forward", weight), ("backward", weight.T.tocsr())):
             for part, values in zip(CSR._fields, (matrix.indptr, matrix.indices, matrix.data), strict=True):
                 kind = np.float32 if part == "weight" else np.int32
                 self.register_buffer(f"{name}_{part}", torch.from_numpy(values.astype(kind)), persistent=False)
-        self.own: Tensor
-        own = torch.from_numpy((np.diff(weight.indptr) == 0).astype(np.float32))
-        self.register_buffer("own", own, persistent=False)
+        self.register_buffer("own_N", torch.from_numpy(total == 0), persistent=False)
+        self.register_buffer("cold_N", torch.from_numpy(~held), persistent=False)
 
-    def forward(self, x_ND: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
-        """Rows of untrained genes replaced."""
-        pair = (self._csr("forward"), self._csr("backward"))
-        return x_ND * self.own[:, None] + relational_product([pair], x_ND, None, True)
+    def forward(self, x_OD: Float[Tensor, "O D"], as_cold_N: Bool[Tensor, " N"] | None = None) -> Float[Tensor, "M D"]:
+        """Rows of untrained genes replaced, and of those that ``as_cold_N`` [genes] marks."""
+        if as_cold_N is not None and not self.everyone:
+            raise ValueError("as_cold_N marks genes whose neighbours were not looked for; build with everyone=True")
+        others = x_OD[self.n_genes :] if len(x_OD) == self.n_nodes else x_OD[:0]
+        x_ND = x_OD[: self.n_genes]
+        x_ND = nn.functional.pad(x_ND, (0, 0, 0, self.n_genes - len(x_ND)))
+        cold_N = self.cold_N if as_cold_N is None else self.cold_N | as_cold_N
+        mean_ND = relational_product([(self._csr("forward"), self._csr("backward"))], x_ND, None, True)
+        return torch.cat([torch.where((cold_N & ~self.own_N)[:, None], mean_ND, x_ND), others])
 
     def _csr(self, name: str) -> CSR:
         return CSR(*(getattr(self, f"{name}_{part}") for part in CSR._fields))
 
     def extra_repr(self) -> str:
         """Neighbours, exponent, and how many genes take theirs from others."""
-        return f"k={self.k}, power={self.power}, {int((self.own == 0).sum()):,} cold genes"
+        n_cold = int((self.cold_N & ~self.own_N).sum())
+        return f"k={self.k}, power={self.power}, everyone={self.everyone}, {n_cold:,} cold genes"
 
 
-def _nearest(near: sp.csr_matrix, held: np.ndarray, k: int) -> sp.csr_matrix:
-    """Cosine of each untrained gene to its k nearest trained ones, [genes, genes]."""
-    cold = np.flatnonzero(held == 0)
-    rows = sp.csr_matrix(near[cold] @ (sp.diags(held) @ near).T)
-    kept = []
-    for i in range(len(cold)):
-        span = slice(rows.indptr[i], rows.indptr[i + 1])
-        values, columns = rows.data[span], rows.indices[span]
-        best = np.argpartition(-values, k)[:k] if len(values) > k else np.arange(len(values))
-        kept.append((np.full(len(best), cold[i]), columns[best], values[best]))
-    row, column, value = (np.concatenate(part) for part in zip(*kept, strict=True)) if kept else ([], [], [])
-    return sp.csr_matrix((value, (row, column)), shape=near.shape, dtype=np.float32)
+def _nearest(unit: sp.csr_matrix, held: np.ndarray, asked: np.ndarray, k: int) -> sp.csr_matrix:
+    """Cosine of each gene ``asked`` for to the k nearest of those ``held``, itself left out, [genes, genes]."""
+    columns = (sp.diags(held.astype(np.float32)) @ unit).T.tocsr()
+    rows, found, values = [np.empty(0, dtype=int)], [np.empty(0, dtype=int)], [np.empty(0, dtype=np.float32)]
+    for start in range(0, len(asked), CHUNK):
+        part = asked[start : start + CHUNK]
+        cosine = (unit[part] @ columns).toarray()
+        cosine[np.arange(len(part)), part] = 0
+        best = (
+            np.argpartition(-cosine, k, axis=1)[:, :k]
+            if k < len(held)
+            else np.tile(np.arange(len(held)), (len(part), 1))
+        )
+        value = np.take_along_axis(cosine, best, 1)
+        near = value > 0
+        rows.append(np.repeat(part, best.shape[1])[near.ravel()])
+        found.append(best[near])
+        values.append(value[near])
+    parts = np.concatenate(values), (np.concatenate(rows), np.concatenate(found))
+    return sp.csr_matrix(parts, shape=(len(held), len(held)), dtype=np.float32)

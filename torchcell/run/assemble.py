@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import lightning
@@ -14,9 +15,10 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from torchcell.data.errors import InputError
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.models.base import Model
-from torchcell.run.checkpoint import AtomicCheckpointIO
+from torchcell.run.checkpoint import AtomicCheckpointIO, Checkpoint, check_targets
 from torchcell.run.folder import RunFolder
 
 # What Lightning says of GPUs, of its own products and of its logging interval tells the user nothing.
@@ -33,6 +35,28 @@ def datamodule(cfg: DictConfig) -> RecordDataModule:
     graph = instantiate(cfg.graph) or None
     split = OmegaConf.to_container(cfg.split, resolve=True)
     return instantiate(cfg.data, _partial_=True)(graph=graph, split=split, seed=cfg.seed)
+
+
+def datamodule_of(saved: Checkpoint, trust: Sequence[str] = ()) -> RecordDataModule:
+    """The data that a checkpoint was trained on, rebuilt from the config in it.
+
+    Args:
+        saved: The checkpoint.
+        trust: Further packages whose classes the config may name.
+
+    Raises:
+        InputError: A class outside the trusted packages; data that now split otherwise.
+    """
+    for room in ("data", "graph"):
+        check_targets(saved.config[room], trust)
+    data = datamodule(saved.config)
+    if data.split.hash != saved.spec.split_hash:
+        raise InputError(
+            f"the data now splits as {data.split.hash[:8]}, but {saved.path} was trained on "
+            f"{saved.spec.split_hash[:8]}: the data or its parser changed since; train again, or name your sets in a "
+            "file (perturbations=FILE of predict and embed)"
+        )
+    return data
 
 
 def trainer(cfg: DictConfig, folder: RunFolder, logs: list[Logger]) -> lightning.Trainer:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from torchcell.data.cache import atomic_write
 from torchcell.data.errors import InputError, some
+from torchcell.data.gene_features import read_gene_features
 from torchcell.datamodules.spec import Spec
 from torchcell.models.base import Model
 
@@ -59,27 +60,53 @@ class Checkpoint:
     state: dict[str, Any]
     epoch: int
 
-    def model(self, trust: Sequence[str] = ()) -> Model:
+    def model(self, trust: Sequence[str] = (), spec: Spec | None = None) -> Model:
         """The model with its weights, in evaluation mode.
 
         Args:
             trust: Packages besides torchcell's whose classes the config may name, e.g. your own.
+            spec: Inputs and outputs other than its own, see ``spec_with``; the weights keep their shapes.
         """
         check_targets(self.config.model, trust)
-        model: Model = instantiate(self.config.model, _partial_=True)(spec=self.spec)
+        model: Model = instantiate(self.config.model, _partial_=True)(spec=spec or self.spec)
         load_weights(model, self.state, self.path)
         return model.eval()
 
-    def check_same(self, spec: Spec, split: bool) -> None:
+    def spec_with(self, added_genes: str | Path, trust: Sequence[str] = ()) -> Spec:
+        """The spec with the genes of a user's file added, see ``Spec.with_added``.
+
+        Args:
+            added_genes: Table of ``gene`` and the feature columns that the model was trained with.
+            trust: As for ``model``.
+
+        Raises:
+            InputError: The model's class takes no added genes, or the file does not fit.
+        """
+        check_targets(self.config.model, trust)
+        name = str(self.config.model._target_)
+        if not getattr(get_object(name), "adds_genes", False):
+            raise InputError(
+                f"added_genes={added_genes}: {name.rpartition('.')[2]} knows genes by name only and takes no added "
+                "ones; train a model that reads gene features"
+            )
+        features = read_gene_features(added_genes)
+        try:
+            return self.spec.with_added(features)
+        except InputError as error:
+            raise InputError(f"added_genes={added_genes}: {error}") from error
+
+    def check_same(self, spec: Spec, split: bool, genes: bool = True) -> None:
         """Refuse data that mean something else than those it was trained on.
 
         Args:
             spec: Of the data at hand.
             split: Whether the split must be the same too, as when a run goes on; fine-tuning may have another.
+            genes: Whether the genes must be the same. A model that knows genes by their features alone may take
+                other genes, as those of another organism, with the same features.
         """
         graphs = [None if one.graph is None else one.graph.hash for one in (self.spec, spec)]
         pairs = {
-            "genes": (self.spec.genes, spec.genes),
+            **({"genes": (self.spec.genes, spec.genes)} if genes else {"gene features": _columns(self.spec, spec)}),
             "outputs": (self.spec.outputs, spec.outputs),
             "kinds of perturbation": (self.spec.kinds, spec.kinds),
             "graph": (graphs[0], graphs[1]) if split else (None, None),
@@ -171,6 +198,12 @@ def check_targets(config: Any, trust: Sequence[str] = ()) -> None:
                 f"the checkpoint asks to call {target!r}, which lies outside the trusted packages {allowed}; "
                 "if it is yours, add trust=[PACKAGE]"
             )
+
+
+def _columns(trained: Spec, at_hand: Spec) -> tuple[object, object]:
+    """Names of the gene features of both; unlike where neither has any, since then nothing says what a gene is."""
+    old, new = (None if spec.gene_features is None else spec.gene_features.columns for spec in (trained, at_hand))
+    return old or "none", new or "none either"
 
 
 def _below(name: str, packages: Sequence[str]) -> bool:

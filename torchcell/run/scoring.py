@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ from torchcell.metrics.registry import HEADLINE, metric
 from torchcell.metrics.results import Results
 from torchcell.metrics.weights import Weights
 from torchcell.models.base import Model
-from torchcell.report.page import write_report
+from torchcell.report.page import Section, write_report
 from torchcell.report.table import print_table
 from torchcell.run.baselines import baseline_predictions
+from torchcell.run.embedding import report_latents
 from torchcell.run.folder import write_json
 
 
@@ -36,12 +37,14 @@ class Scored:
         evaluation: Table of metrics and the verdict.
         summary: Content of ``metrics.json``.
         files: What was written.
+        sections: For the report, of what only the pass over the part can tell.
     """
 
     results: Results
     evaluation: Evaluation
     summary: dict[str, Any]
     files: list[Path]
+    sections: list[Section] = field(default_factory=list)
 
 
 def predict_part(
@@ -68,6 +71,7 @@ def score(
     seed: int = 0,
     history: pd.DataFrame | None = None,
     min_delta: float = 1e-3,
+    umap: bool = False,
 ) -> Scored | None:
     """Predict with the model, the baselines and the ceiling, and evaluate them.
 
@@ -81,6 +85,7 @@ def score(
         seed: Of the resamples and the shuffles; the baselines have their own, in their config.
         history: One row an epoch, if the model was trained here.
         min_delta: What counts as an improvement of the validation score.
+        umap: Whether the report's map of latents has a UMAP too; it takes about ten seconds.
 
     Returns:
         The outcome, nothing written yet; None on all processes but the first.
@@ -133,7 +138,9 @@ def score(
         },
         "converged": flat,
     }
-    return Scored(results, evaluation, summary, [])
+    # One process is enough, and the others have left.
+    latents = report_latents(model, datamodule, results, trainer.strategy.root_device, umap, seed)
+    return Scored(results, evaluation, summary, [], latents)
 
 
 def _drop(results: Results, ablated: np.ndarray) -> dict[str, Any]:
@@ -188,10 +195,11 @@ def write(
         history=history,
         info=dict(info),
         guards=summary["guards"],
-        sections=model.report_sections(),
+        sections=[*scored.sections, *model.report_sections()],
     )
     print_table(scored.evaluation, scored.results)
-    return Scored(scored.results, scored.evaluation, summary, [*paths.values(), predictions, *pages])
+    files = [*paths.values(), predictions, *pages]
+    return Scored(scored.results, scored.evaluation, summary, files, scored.sections)
 
 
 def _write_predictions(results: Results, folder: Path) -> Path:

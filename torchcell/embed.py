@@ -1,0 +1,137 @@
+"""``python -m torchcell.embed``: what a model makes of sets, genes and the cell, as h5ad with names, and maps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torchcell.run.entry import run_entry
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import anndata
+    import numpy as np
+    from omegaconf import DictConfig
+
+
+def embed(cfg: DictConfig) -> anndata.AnnData:
+    """Embed the sets that ``cfg`` names, write tables of sets and genes and their maps; return the sets."""
+    from pathlib import Path
+
+    import torch
+    from rich.console import Console
+
+    from torchcell.data.cache import atomic_write
+    from torchcell.data.errors import InputError
+    from torchcell.report.maps import FEWEST
+    from torchcell.run import checkpoint, embedding
+
+    out = Path(cfg.out)
+    _check(cfg, out)
+    saved = checkpoint.load(cfg.ckpt)
+    spec = saved.spec if cfg.added_genes is None else saved.spec_with(cfg.added_genes, cfg.trust)
+    model, representation = saved.model(cfg.trust, spec), saved.datamodule_class(cfg.trust)
+    if cfg.perturbations is None:
+        sets = embedding.own_sets(saved, cfg.part, cfg.trust)
+    else:
+        sets = embedding.asked_sets(cfg.perturbations, spec, representation, cfg.unknown_genes)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = model.to(device)
+    found = embedding.embed_sets(model, embedding.loader(sets, cfg.batch_size), device)
+    if not found.latents:
+        raise InputError(
+            f"{type(model).__name__} has no latent of a set to write; use a model that has one, e.g. model=dango, or "
+            "give yours the method set_embeddings"
+        )
+    table = embedding.set_table(sets, found, spec, representation)
+    genes = embedding.gene_table(model)
+    table.uns["cell"] = embedding.cell_latents(model)
+
+    drawn = _map(table, cfg)
+    written, tables = [], {out: table} if genes is None else {out: table, _beside(out, "_genes.h5ad"): genes}
+    for path, content in tables.items():
+        content.uns |= {"checkpoint": str(saved.path.resolve()), "split_hash": saved.spec.split_hash}
+        with atomic_write(path) as temporary:
+            content.write_h5ad(temporary)
+        written.append(f"{path} ({content.n_obs:,} {'sets' if path == out else 'genes'}, {content.uns['latent']})")
+    written += _draw(table, drawn, spec.outputs, out)
+
+    console = Console()
+    for what, n in sets.lost.items():
+        console.print(f"left out: {n:,} {what}", highlight=False)
+    if cfg.umap and "X_umap" not in table.obsm:
+        console.print(f"no UMAP: it needs {FEWEST} sets whose latents differ", highlight=False)
+    console.print(table.obs.head(5).to_string(), soft_wrap=True, highlight=False)
+    if len(drawn) < table.n_obs:
+        console.print(f"maps show {len(drawn):,} of {table.n_obs:,} sets, chosen at random (max_map)", highlight=False)
+    if genes is None:
+        console.print(f"{type(model).__name__} has no latents of genes; no table of genes", highlight=False)
+    for line in written:
+        console.print(f"wrote {line}", soft_wrap=True, highlight=False)
+    return table
+
+
+def _check(cfg: DictConfig, out: Path) -> None:
+    """Refuse what does not go together before anything is loaded."""
+    from torchcell.data.errors import InputError
+    from torchcell.report.maps import FEWEST
+
+    if out.suffix != ".h5ad":
+        raise InputError(f"out={out}: the name must end in .h5ad")
+    if cfg.part is not None and cfg.perturbations is not None:
+        raise InputError(
+            f"part={cfg.part} is of the run's own sets, and perturbations={cfg.perturbations} names others; "
+            "give one of the two"
+        )
+    if cfg.max_map < FEWEST:
+        raise InputError(f"max_map={cfg.max_map}: a map needs at least {FEWEST} sets")
+
+
+def _map(table: anndata.AnnData, cfg: DictConfig) -> np.ndarray:
+    """Add PCA of all sets and UMAP of those that are drawn; give the positions of these."""
+    import numpy as np
+
+    from torchcell.report.maps import FEWEST, principal_components, umap_coordinates
+
+    scores, shares = principal_components(table.X)
+    table.obsm["X_pca"], table.uns["pca"] = scores, {"variance_ratio": shares}
+    drawn = np.sort(np.random.default_rng(cfg.seed).permutation(table.n_obs)[: cfg.max_map])
+    if cfg.umap and len(drawn) >= FEWEST and shares.any():
+        table.obsm["X_umap"] = np.full((table.n_obs, 2), np.nan, dtype=np.float32)
+        table.obsm["X_umap"][drawn] = umap_coordinates(scores[drawn], cfg.seed)
+    return drawn
+
+
+def _draw(table: anndata.AnnData, drawn: np.ndarray, outputs: tuple[str, ...], out: Path) -> list[str]:
+    """Write the maps as PNG, a panel a phenotype: measured where that is known, else predicted."""
+    import numpy as np
+
+    from torchcell.data.cache import atomic_write
+    from torchcell.report.maps import draw_maps, pca_map, umap_map
+    from torchcell.report.page import DPI
+    from torchcell.report.sections import MOST_OUTPUTS
+
+    colours = {}
+    for name in outputs[:MOST_OUTPUTS]:
+        known = name in table.obs and bool(np.isfinite(table.obs[name]).any())
+        label = f"measured {name}" if known else f"predicted {name}"
+        colours[label] = table.obs[name if known else label].to_numpy()[drawn]
+    maps = {"_pca.png": pca_map(table.obsm["X_pca"][drawn], table.uns["pca"]["variance_ratio"])}
+    if "X_umap" in table.obsm:
+        maps["_umap.png"] = umap_map(table.obsm["X_umap"][drawn])
+    paths = []
+    for ending, one in maps.items():
+        path = _beside(out, ending)
+        with atomic_write(path) as temporary:
+            draw_maps([one], colours, columns=min(2, len(colours))).savefig(temporary, dpi=DPI, facecolor="white")
+        paths.append(str(path))
+    return paths
+
+
+def _beside(out: Path, ending: str) -> Path:
+    """A file named after ``out``."""
+    return out.with_name(out.stem + ending)
+
+
+if __name__ == "__main__":
+    run_entry(embed, "embed")

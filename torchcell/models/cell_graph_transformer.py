@@ -1,0 +1,312 @@
+r"""Cell graph transformer: attention over CLS and all genes, some heads drawn towards the cell's networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from torchcell.data.errors import InputError
+from torchcell.datamodules.perturbation import PerturbationBatch
+from torchcell.datamodules.spec import Spec
+from torchcell.graph.cell_graph import CellGraph
+from torchcell.graph.randomise import randomise
+from torchcell.models.base import LossWeights, Model
+from torchcell.nn.cell_encoder import CellEncoder, EncodedCell
+from torchcell.nn.cold_start import ColdStart
+from torchcell.nn.gene_vectors import GeneVectors
+from torchcell.nn.graph_terms import GraphTerms
+from torchcell.nn.graph_ties import graph_ties
+from torchcell.nn.hyper_sagnn import HyperSAGNN
+from torchcell.nn.kinds import KindRows
+from torchcell.nn.masked_attention import HardMask
+from torchcell.nn.pair_factors import least_squares_factors
+from torchcell.nn.pair_product import PairProduct
+from torchcell.nn.perturbation_head import PerturbationHead
+from torchcell.nn.transformer_layer import TransformerLayer
+
+NETWORKS = ("real", "random")
+STARTS = ("random", "least_squares")
+
+
+class _Step(NamedTuple):
+    """What one encoding of the wild type gives: the cell, and the pair vectors of all genes if there are any."""
+
+    cell: EncodedCell
+    pair_NP: Tensor | None
+
+
+class CellGraphTransformer(Model):
+    r"""Attention over CLS and all genes of the wild type, and heads that look at the cell from a perturbed set.
+
+    .. math::
+        [h_{CLS}, H] = \mathrm{encoder}(x_1 \dots x_N), \quad
+        y_S = \mathrm{MLP}([h_{CLS}, z_S]) + \mathrm{members}(h_S) + \mathrm{pairs}(f_S)
+
+    with z_S of ``PerturbationHead``, members of ``HyperSAGNN`` and pairs of ``PairProduct`` on free factors. A token
+    is the sum of a free embedding and of projected gene features, as far as there are any; there are no positions.
+    Each tied head's attention is drawn towards its network by ``GraphTerm``. The wild type is encoded once a step,
+    whatever the batch, and once for given weights in evaluation.
+
+    Terms: ``phenotype``; ``graph_<relation>``, lambda times the divergence over the number of ties; with the decays
+    also ``embedding`` and ``pairs``.
+
+    Args:
+        spec: Needs a graph. Reads ``gene_features`` where the data give them; without a free embedding and without
+            pair factors no parameter then knows a gene by name, and the weights fit any other cell with the same
+            features.
+        dim: Width of tokens.
+        layers: Attention layers; 0 leaves the tokens as they are.
+        heads: Of each layer, dim / heads at least 16.
+        expansion: Width of a layer's inner network in units of ``dim``.
+        dropout: Share dropped in the layers and in the last MLP.
+        gradient_checkpointing: Keep only the layers' inputs, and compute them again in the backward pass.
+        ties: Relation -> [layer, head] pairs; none ties each relation among genes to one head.
+        graph_weight: Lambda, one number or relation -> number.
+        graph_loss, graph_rows, graph_negatives: See ``GraphTerm``.
+        networks: ``real``, or ``random`` ones of the same degrees for the ties alone: a control.
+        hard_mask: Tied heads see nothing but their network; there is no graph term then. A control.
+        free_embedding: Whether tokens have a free embedding a gene.
+        embedding_decay: Weight of the members' mean squared embedding length.
+        pooling: Of q_S: ``mean``, ``sum`` or ``hyper_sagnn``.
+        levels: Read the members' levels.
+        score: Of the members, ``product`` or ``difference``, see ``HyperSAGNN``; none leaves it out.
+        pair_width: Width of the free pair factors f; 0 leaves them out.
+        pair_start: ``random``, or ``least_squares``: f starts as the factors of the training pairs' table.
+        pair_penalty: Ridge penalty of that start.
+        pair_decay: Weight of the members' mean squared length of f.
+        pair_trained: Whether f moves from its start.
+        cold_start: Trained genes with the most similar neighbourhoods that lend a gene without training samples
+            their mean free embedding and pair factors; 0 leaves it with its own.
+        cold_share: Share of the genes that are treated so in a training step, as if they had never been trained.
+        optimizer, scheduler, loss_weights: See ``Model``.
+
+    Raises:
+        InputError: No graph; ties, weights or choices that do not fit; nothing to make a token of.
+    """
+
+    graph: CellGraph
+    adds_genes = True
+
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        dim: int = 64,
+        layers: int = 2,
+        heads: int = 4,
+        expansion: int = 2,
+        dropout: float = 0.1,
+        gradient_checkpointing: bool = False,
+        ties: Mapping[str, Sequence[Sequence[int]]] | None = None,
+        graph_weight: float | Mapping[str, float] = 0.01,
+        graph_loss: str = "kl",
+        graph_rows: int | None = None,
+        graph_negatives: int | None = None,
+        networks: str = "real",
+        hard_mask: bool = False,
+        free_embedding: bool = True,
+        embedding_decay: float = 0.0,
+        pooling: str = "mean",
+        levels: bool = False,
+        score: str | None = "product",
+        pair_width: int = 0,
+        pair_start: str = "random",
+        pair_penalty: float = 8.0,
+        pair_decay: float = 0.0,
+        pair_trained: bool = True,
+        cold_start: int = 0,
+        cold_power: float = 2.0,
+        cold_share: float = 0.0,
+        optimizer: Callable[..., torch.optim.Optimizer] | None = None,
+        scheduler: Callable[..., Any] | None = None,
+        loss_weights: LossWeights | None = None,
+    ) -> None:
+        super().__init__(spec, optimizer, scheduler, loss_weights)
+        _check(spec, networks, pair_start, free_embedding)
+        self.embedding_decay, self.pair_decay = embedding_decay, pair_decay
+        self.pair_start, self.pair_penalty = pair_start, pair_penalty
+        self.reads_names = free_embedding or pair_width > 0
+        n_outputs, known = len(spec.outputs), spec.gene_features
+        self.features: Tensor | None
+        # The spectra of networks have heavy tails; asinh keeps what is small and bends what is large.
+        values = None if known is None else torch.from_numpy(known.values).asinh()
+        self.register_buffer("features", values, persistent=False)
+        self.project = None if known is None else nn.Linear(len(known.columns), dim)
+        cold, self.cold_share = None, cold_share if cold_start else 0.0
+        if cold_start and self.reads_names:
+            cold = ColdStart(self.graph, _trained(spec), cold_start, cold_power, self.features, cold_share > 0)
+        sizes = len(spec.genes), spec.n_trained_with
+        self.embedding = GeneVectors(*sizes, dim, cold) if free_embedding else None
+        self.factors = GeneVectors(*sizes, pair_width, cold) if pair_width else None
+        if self.factors is not None:
+            self.factors.requires_grad_(pair_trained)
+
+        self.ties = graph_ties(self.graph, ties, graph_weight, layers, heads)
+        drawn = randomise(self.graph) if networks == "random" else self.graph
+        masks: list[dict[int, HardMask]] = [{} for _ in range(layers)]
+        if hard_mask:
+            for tie in self.ties:
+                masks[tie.layer][tie.head] = HardMask(drawn, tie.relation)
+        self.encoder = CellEncoder(
+            [TransformerLayer(dim, heads, expansion, dropout, mask) for mask in masks], dim, gradient_checkpointing
+        )
+        # Confined heads have nothing to be persuaded of.
+        terms = [] if hard_mask else self.ties
+        self.graph_terms = GraphTerms(drawn, terms, graph_loss, graph_rows, graph_negatives)
+        self.recall_before: Tensor
+        self.register_buffer("recall_before", torch.full((len(terms),), torch.nan))
+
+        self.dropout = nn.Dropout(dropout)
+        self.kind_rows = KindRows(spec.kinds)
+        self.head = PerturbationHead(dim, len(spec.kinds), pooling, levels=levels)
+        self.readout = nn.Sequential(
+            nn.Linear(2 * dim, 2 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * dim, n_outputs)
+        )
+        self.members = HyperSAGNN(dim, n_outputs, heads, score) if score is not None else None
+        self.pairs = PairProduct(pair_width, n_outputs) if pair_width else None
+        self._step: _Step | None = None
+        self._evaluation: tuple[Any, _Step] | None = None
+        self.started: Tensor
+        self.register_buffer("started", torch.tensor(False))
+
+    # The wild type, once ---------------------------------------------------------------------------
+
+    def encode(self) -> _Step:
+        """The wild type from the present weights."""
+        as_cold_N = None
+        if self.training and self.cold_share:
+            as_cold_N = torch.rand(len(self.spec.genes), device=self.center.device) < self.cold_share
+        parts = [] if self.project is None else [self.project(self.features)]
+        if self.embedding is not None:
+            parts.append(self.embedding(as_cold_N))
+        pair_NP = None if self.factors is None else self.factors(as_cold_N)
+        return _Step(self.encoder(sum(parts), self.graph_terms.places, self.graph_terms.summed), pair_NP)
+
+    def _wild_type(self) -> _Step:
+        """Encoded once a step, and kept for ``losses``; in evaluation once for these parameters."""
+        if self.training or torch.is_grad_enabled():
+            self._step = self.encode()
+            return self._step
+        state = [(parameter.data_ptr(), parameter._version) for parameter in self.parameters()]
+        if self._evaluation is None or self._evaluation[0] != state:
+            self._evaluation = state, self.encode()
+        return self._evaluation[1]
+
+    def train(self, mode: bool = True) -> CellGraphTransformer:
+        """Switch mode, and forget what was encoded."""
+        self._step = self._evaluation = None
+        return super().train(mode)
+
+    # What the base asks for ------------------------------------------------------------------------
+
+    def forward(self, batch: PerturbationBatch) -> Float[Tensor, "B T"]:
+        """The prediction in the target's units, log-odds for a binary target."""
+        step = self._wild_type()
+        z_BD = self._read(step, batch)
+        cls_BD = step.cell.cls_D.expand_as(z_BD)
+        raw_BT = self.readout(torch.cat([cls_BD, z_BD], 1))
+        if self.members is not None:
+            raw_BT = raw_BT + self.members(self.dropout(step.cell.gene_ND.index_select(0, batch.gene)), batch.ptr)
+        if self.pairs is not None:
+            assert step.pair_NP is not None
+            raw_BT = raw_BT + self.pairs(step.pair_NP.index_select(0, batch.gene), batch.ptr)
+        return self.center + self.scale * raw_BT
+
+    def _read(self, step: _Step, batch: PerturbationBatch) -> Float[Tensor, "B D"]:
+        return self.head(step.cell.gene_ND, batch.gene, self.kind_rows(batch.kind), batch.level, batch.ptr)
+
+    def losses(self, batch: PerturbationBatch, prediction: Tensor) -> dict[str, Tensor]:
+        """The phenotype, the graph terms of this step's encoding, and how long the members' vectors are."""
+        step, self._step = self._step or self.encode(), None
+        losses = super().losses(batch, prediction) | self.graph_terms.losses(step.cell.scores)
+        decays = {"embedding": (self.embedding, self.embedding_decay), "pairs": (self.factors, self.pair_decay)}
+        for name, (vectors, decay) in decays.items():
+            if vectors is not None and decay:
+                losses[name] = decay * vectors.length(batch.gene)
+        return losses
+
+    def diagnostics(self, batch: PerturbationBatch) -> dict[str, Tensor]:
+        """Divergence and edge recall of the tied heads, also where lambda is 0."""
+        return self.graph_terms.diagnostics(self._wild_type().cell.scores)
+
+    def set_embeddings(self, batch: PerturbationBatch) -> dict[str, Tensor]:
+        """``z_S``: what each set makes of the cell [B, D]."""
+        return {"z_S": self._read(self._wild_type(), batch)}
+
+    def gene_embeddings(self) -> dict[str, Tensor]:
+        """``tokens``: genes after the last layer [N, D]; ``pair_factors``: free factors of the pairs [N, P]."""
+        step = self._wild_type()
+        found = {"tokens": step.cell.gene_ND}
+        return found if step.pair_NP is None else found | {"pair_factors": step.pair_NP}
+
+    def cell_embeddings(self) -> dict[str, Tensor]:
+        """``h_CLS`` [D], the same for all sets: the wild type has one CLS."""
+        return {"h_CLS": self._wild_type().cell.cls_D}
+
+    def attended(self, batch: PerturbationBatch) -> Float[Tensor, "B N"]:
+        """Beta, how much each set looks at each gene."""
+        gene_ND = self._wild_type().cell.gene_ND
+        return self.head.attention(gene_ND, batch.gene, self.kind_rows(batch.kind), batch.ptr)
+
+    # Before the first step -------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        """Once in a model's life: the least-squares start, and the edge recall of the untrained heads."""
+        if self.started:
+            return
+        if self.pair_start == "least_squares" and self.factors is not None:
+            data = self.trainer.datamodule  # type: ignore[attr-defined]
+            train = data.packed[torch.from_numpy(data.split.index("train"))]
+            self.start_pairs(train)
+        self.eval()
+        with torch.no_grad():
+            recalls = self.graph_terms.recalls(self._wild_type().cell.scores)
+        self.recall_before.copy_(torch.stack(recalls) if recalls else self.recall_before)
+        self.train()
+        self.started.fill_(True)
+
+    @torch.no_grad()
+    def start_pairs(self, train: PerturbationBatch) -> None:
+        """Factorise the table of training pairs, and let the pair factors say just that.
+
+        A pair without a value counts as 0 in the target's own units: the wild type's, not the mean.
+
+        Args:
+            train: All training samples as one batch.
+        """
+        last = self.readout[-1]
+        assert self.factors is not None
+        assert self.pairs is not None
+        assert isinstance(last, nn.Linear)
+        weight_OP = self.factors.table.weight
+        zero_T = -self.center / self.scale
+        raw_BT = train.target / self.scale
+        if self.spec.task == "binary":
+            raw_BT, zero_T = 4 * train.target - 2, torch.zeros_like(self.center)  # log-odds near one half
+        sets = train.gene.cpu().numpy(), train.ptr.cpu().numpy(), raw_BT.cpu().numpy()
+        factors, sign = least_squares_factors(*sets, len(weight_OP), weight_OP.shape[1], self.pair_penalty)
+        weight_OP.copy_(torch.from_numpy(factors))
+        self.pairs.pair.weight.copy_(torch.from_numpy(sign))
+        last.bias.copy_(zero_T)
+
+
+def _trained(spec: Spec) -> Tensor:
+    """The genes that training samples name."""
+    if "trained_genes" not in spec.extras:
+        raise InputError("model.cold_start needs to know the trained genes, which these data don't tell; set it to 0")
+    return spec.extras["trained_genes"]
+
+
+def _check(spec: Spec, networks: str, pair_start: str, free_embedding: bool) -> None:
+    """Errors for what does not go together."""
+    if spec.graph is None:
+        raise InputError("CellGraphTransformer needs a cell, and the data has no graph; choose one, e.g. graph=yeast")
+    for name, value, choices in (("networks", networks, NETWORKS), ("pair_start", pair_start, STARTS)):
+        if value not in choices:
+            raise InputError(f"model.{name}={value!r}: choose from {list(choices)}")
+    if not free_embedding and spec.gene_features is None:
+        raise InputError("there is nothing to make tokens of: give data.features, or set model.free_embedding=true")

@@ -1,0 +1,77 @@
+"""Which relation of the cell is tied to which attention head, and how strongly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from torchcell.data.errors import InputError, near
+from torchcell.graph.cell_graph import CellGraph
+
+
+class Tie(NamedTuple):
+    """One relation on one head of one layer, with the weight lambda of its term in the objective."""
+
+    relation: str
+    layer: int
+    head: int
+    weight: float
+
+
+def graph_ties(
+    graph: CellGraph,
+    ties: Mapping[str, Sequence[Sequence[int]]] | None,
+    weight: float | Mapping[str, float],
+    layers: int,
+    heads: int,
+) -> list[Tie]:
+    """Check a config of ties against the graph and the network.
+
+    Args:
+        graph: The cell; relations between genes can be tied.
+        ties: Relation -> pairs [layer, head], both from 0; a relation may have several heads. None ties each relation
+            among genes to one head, filling the first layers first.
+        weight: Lambda of all relations, or relation -> lambda.
+        layers: Attention layers.
+        heads: Heads of each.
+
+    Returns:
+        One tie a head, in the order of layers and heads.
+
+    Raises:
+        InputError: An unknown relation or one that leaves the genes, a head that does not exist or has two relations,
+            more relations than heads, a negative or missing lambda.
+    """
+    among = [name for name in graph.relations if graph.ends(name) == ("gene", "gene")]
+    if ties is None:
+        if len(among) > layers * heads:
+            raise InputError(
+                f"{len(among)} relations and {layers * heads} heads ({layers} layers of {heads}): name fewer relations "
+                "in model.ties, or give the model more layers or heads"
+            )
+        ties = {name: [divmod(number, heads)] for number, name in enumerate(among)}
+    for given, key in ((ties, "ties"), (weight if isinstance(weight, Mapping) else {}, "graph_weight")):
+        for name in given:
+            if name not in among:
+                raise InputError(f"model.{key} names {name!r}, no relation among genes; the nearest are "
+                                 f"{near(name, among) or among}")  # fmt: skip
+    found: dict[tuple[int, int], Tie] = {}
+    for name, places in ties.items():
+        for layer, head in places:
+            if not (0 <= layer < layers and 0 <= head < heads):
+                raise InputError(f"model.ties puts {name} on layer {layer}, head {head}; there are {layers} layers and "
+                                 f"{heads} heads, counted from 0")  # fmt: skip
+            if (layer, head) in found:
+                raise InputError(f"model.ties puts both {found[layer, head].relation} and {name} on layer {layer}, "
+                                 f"head {head}; a head has one relation")  # fmt: skip
+            found[layer, head] = Tie(name, layer, head, _lambda(name, weight))
+    return [found[place] for place in sorted(found)]
+
+
+def _lambda(name: str, weight: float | Mapping[str, float]) -> float:
+    if isinstance(weight, Mapping) and name not in weight:
+        raise InputError(f"model.graph_weight gives no lambda for {name}; 0 leaves its term out")
+    value = float(weight[name] if isinstance(weight, Mapping) else weight)
+    if not value >= 0:
+        raise InputError(f"model.graph_weight of {name} is {value}; lambda must be 0 or more")
+    return value

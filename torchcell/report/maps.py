@@ -1,0 +1,238 @@
+"""Maps of latents: PCA and UMAP of what a model makes of its sets, coloured by phenotype."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from torchcell.report.layout import number
+from torchcell.report.sections import MOST_OUTPUTS, Section
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
+
+TITLE = "What the model makes of the sets"
+MOST_COMPONENTS = 50
+FEWEST = 5
+"""Sets below which there is no map to draw."""
+NEAREST = 10
+"""Sets whose mean phenotype a set is compared with."""
+
+
+@dataclass(frozen=True, eq=False)
+class Map:
+    """Where each of n sets lies on a plane.
+
+    Attributes:
+        xy: [n, 2].
+        labels: Of the two axes.
+        scaled: Whether the axes have a scale; UMAP's have none.
+    """
+
+    xy: np.ndarray
+    labels: tuple[str, str]
+    scaled: bool = True
+
+
+def principal_components(x_ND: np.ndarray, most: int = MOST_COMPONENTS) -> tuple[np.ndarray, np.ndarray]:
+    """Scores on the axes of most variance, and the share of the variance that each holds.
+
+    An axis points where its largest loading is positive, so that the same latents give the same map.
+
+    Args:
+        x_ND: Finite values [N, D].
+        most: Components at most; fewer where N - 1 or D is smaller.
+
+    Returns:
+        Scores float32 [N, K] and shares [K], largest first; shares of 0 where all rows are equal.
+    """
+    x_ND = np.asarray(x_ND, dtype=np.float64)
+    size = np.square(x_ND).sum()
+    x_ND = x_ND - x_ND.mean(0)
+    n_components = max(1, min(most, x_ND.shape[1], len(x_ND) - 1))
+    # D is a few hundred at most, so the covariance is small however many sets there are.
+    variance_D, axes_DD = np.linalg.eigh(x_ND.T @ x_ND / max(len(x_ND) - 1, 1))
+    axes_DK = axes_DD[:, ::-1][:, :n_components]
+    axes_DK = axes_DK * np.sign(axes_DK[np.abs(axes_DK).argmax(0), np.arange(n_components)])
+    variance_D = variance_D[::-1].clip(min=0)
+    whole = variance_D.sum()
+    # A spread of a millionth is what rounding leaves of equal float32 rows.
+    flat = whole * len(x_ND) <= 1e-12 * size
+    shares_K = np.zeros(n_components) if flat else variance_D[:n_components] / whole
+    return (x_ND @ axes_DK).astype(np.float32), shares_K
+
+
+def umap_coordinates(x_NK: np.ndarray, seed: int = 0) -> np.ndarray:
+    """UMAP of the rows of ``x_NK`` [N, K] with scanpy's defaults, float32 [N, 2]; the same for the same seed."""
+    import anndata
+    import scanpy
+
+    table = anndata.AnnData(np.asarray(x_NK, dtype=np.float32))
+    scanpy.pp.neighbors(table, n_neighbors=min(15, len(x_NK) - 1), use_rep="X", random_state=seed)
+    scanpy.tl.umap(table, random_state=seed)
+    return np.asarray(table.obsm["X_umap"], dtype=np.float32)
+
+
+def pca_map(scores_NK: np.ndarray, shares_K: np.ndarray) -> Map:
+    """The first two components, their shares on the axes; a second axis of zeros where there is one only."""
+    xy = np.zeros((len(scores_NK), 2), dtype=np.float32)
+    width = min(2, scores_NK.shape[1])
+    xy[:, :width] = scores_NK[:, :width]
+    shares = [*shares_K[:2], 0.0][:2]
+    return Map(xy, (f"PC1 ({100 * shares[0]:.0f} % of the variance)", f"PC2 ({100 * shares[1]:.0f} %)"))
+
+
+def umap_map(xy: np.ndarray) -> Map:
+    """Coordinates of ``umap_coordinates``, whose distances have no unit."""
+    return Map(xy, ("UMAP 1", "UMAP 2"), scaled=False)
+
+
+def draw_maps(maps: Sequence[Map], phenotypes: Mapping[str, np.ndarray], columns: int | None = None) -> Figure:
+    """A panel for each phenotype and map, coloured by the phenotype.
+
+    Colours run from the 2nd to the 98th percentile, around 0 where values lie on both sides of it; those farthest
+    from the median are drawn last; a set without a value is an empty ring.
+
+    Args:
+        maps: Of the same sets.
+        phenotypes: Values [n] by label.
+        columns: Panels a row; by default a row a phenotype.
+    """
+    from torchcell.report.plots import canvas
+
+    columns = columns or len(maps)
+    panels = [(one, label, values) for label, values in phenotypes.items() for one in maps]
+    rows = -(-len(panels) // columns)
+    figure, axes = canvas(4.6 * columns, 3.7 * rows, columns, rows)
+    for axis, (one, label, values) in zip(axes.flat, panels, strict=False):
+        _panel(figure, axis, one, label, np.asarray(values, dtype=np.float64))
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    return figure
+
+
+def _panel(figure: Figure, axis: Axes, one: Map, label: str, values_N: np.ndarray) -> None:
+    from torchcell.report.plots import INK, RULE
+
+    known = np.flatnonzero(~np.isnan(values_N))
+    lacking = np.isnan(values_N)
+    size = float(np.clip(3_000 / max(len(values_N), 1), 3, 14))
+    x, y = one.xy.T
+    axis.scatter(x[lacking], y[lacking], s=size, facecolors="none", edgecolors=RULE, linewidths=0.5, rasterized=True)
+    if len(known):
+        known = known[np.abs(values_N[known] - np.median(values_N[known])).argsort(kind="stable")]
+        low, high, shades = colour_scale(values_N[known])
+        drawn = axis.scatter(
+            x[known],
+            y[known],
+            c=values_N[known],
+            s=size,
+            cmap=shades,
+            vmin=low,
+            vmax=high,
+            linewidths=0,
+            rasterized=True,
+        )
+        bar = figure.colorbar(drawn, ax=axis, shrink=0.7, pad=0.02, extend="both")
+        bar.outline.set_visible(False)
+        bar.ax.tick_params(labelsize=7, length=2, colors=INK)
+        bar.set_label(label, size=8, color=INK)
+    axis.set(xlabel=one.labels[0], ylabel=one.labels[1])
+    if not one.scaled:
+        axis.set(xticks=[], yticks=[])
+
+
+def colour_scale(values: np.ndarray) -> tuple[float, float, Colormap]:
+    """Limits and colours for ``values`` without NaN: diverging around 0 where they lie on both sides of it."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    from torchcell.report.plots import BLUE, INK, ORANGE, RULE
+
+    low, high = (float(limit) for limit in np.percentile(values, [2, 98]))
+    if low < 0 < high:
+        reach = max(-low, high)
+        return -reach, reach, LinearSegmentedColormap.from_list("around 0", [BLUE, RULE, ORANGE])
+    if low == high:  # e.g. a rare class: the percentiles alone would give it no colour of its own
+        low, high = float(values.min()), float(values.max())
+    return low, high, LinearSegmentedColormap.from_list("rising", ["#C9D6E2", BLUE, INK])
+
+
+def latent_section(
+    name: str,
+    x_ND: np.ndarray,
+    measured: Mapping[str, np.ndarray],
+    part: str,
+    n_whole: int,
+    umap: bool = False,
+    seed: int = 0,
+) -> Section:
+    """The report's section with the map of one latent.
+
+    Args:
+        name: Of the latent, e.g. ``z_S``.
+        x_ND: One row a set [N, D].
+        measured: Measured values [N] by phenotype, NaN where missing; the first few are drawn.
+        part: Which part the sets are of.
+        n_whole: Sets of that part, of which N were drawn at random.
+        umap: Whether to draw a UMAP beside the PCA; it takes about ten seconds.
+        seed: Of the UMAP.
+    """
+    n, width = x_ND.shape
+    drawn = f"{n:,} sets" if n == n_whole else f"{n:,} of {n_whole:,} sets, chosen at random,"
+    opening = f"Where {drawn} of the {part} part lie in the model's latent {name!r} ({width} numbers a set)."
+    if n < FEWEST or not np.isfinite(x_ND).all():
+        why = f"fewer than {FEWEST} sets" if n < FEWEST else "some latents are not finite"
+        return Section(TITLE, f"{opening} Not drawn: {why}.")
+    scores_NK, shares_K = principal_components(x_ND)
+    if not shares_K.any():
+        return Section(TITLE, f"{opening} Not drawn: the latent is the same for all sets.")
+    maps = [pca_map(scores_NK, shares_K), *([umap_map(umap_coordinates(scores_NK, seed))] if umap else [])]
+    shown = dict(list(measured.items())[:MOST_OUTPUTS])
+    held = " and ".join(f"{100 * share:.0f} %" for share in shares_K[:2])
+    text = (
+        f"{opening} Sets that lie together look alike to the model; where colours part along a direction, the model "
+        f"tells these phenotypes apart by it. The first principal components hold {held} of the latent's variance."
+    )
+    caption = (
+        f"{'PCA (left) and UMAP (right)' if umap else 'PCA'} of {name}, coloured by what was measured, from the 2nd to "
+        "the 98th percentile; values far from the median on top, rings are sets without a value."
+    )
+    columns = None if umap else min(2, len(shown))
+    labels = {f"measured {phenotype}": values for phenotype, values in shown.items()}
+    figure = draw_maps(maps, labels, columns)
+    return Section(TITLE, text, figure, _shared(x_ND, scores_NK, shown), "latent_maps", caption)
+
+
+def _shared(x_ND: np.ndarray, scores_NK: np.ndarray, measured: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """How far sets with a like latent have a like phenotype: r with both components and with the nearest sets."""
+    rows = []
+    for phenotype, values in measured.items():
+        known = ~np.isnan(values)
+        truth = np.asarray(values, dtype=np.float64)[known]
+        row = {"measured phenotype": phenotype, "sets": f"{len(truth):,}"}
+        for k in range(min(2, scores_NK.shape[1])):
+            row[f"r with PC{k + 1}"] = _correlation(truth, scores_NK[known, k])
+        nearest = nearest_mean(x_ND[known], truth) if len(truth) > NEAREST else np.full_like(truth, np.nan)
+        rows.append(row | {f"r with the mean of the {NEAREST} nearest sets": _correlation(truth, nearest)})
+    return pd.DataFrame(rows)
+
+
+def nearest_mean(x_ND: np.ndarray, values_N: np.ndarray, k: int = NEAREST) -> np.ndarray:
+    """Mean of ``values_N`` over the ``k`` nearest other rows of ``x_ND`` for each row [N]; needs N > k."""
+    x_ND = np.asarray(x_ND, dtype=np.float64)
+    x_ND = x_ND - x_ND.mean(0)
+    square_N = np.square(x_ND).sum(1)
+    distance_NN = square_N[:, None] + square_N - 2 * x_ND @ x_ND.T
+    np.fill_diagonal(distance_NN, np.inf)
+    return values_N[np.argpartition(distance_NN, k - 1, axis=1)[:, :k]].mean(1)
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> str:
+    defined = len(a) > 2 and np.std(a) > 0 and np.std(b) > 0
+    return number(float(np.corrcoef(a, b)[0, 1])) if defined else "undefined"
