@@ -135,16 +135,15 @@ def _steps(graph: CellGraph) -> list[Target]:
     network = PerturbedNetwork(graph)
     steps = {f"B = {size:,}": partial(step, tied, batch) for size, batch in batches.items()}
     steps[f"B = {MEDIUM}, lambda 0"] = partial(step, free, batches[MEDIUM])
+    tiles, once = f"tile, B = {BATCH}", f"two layers, wild type once, B = {MEDIUM}"
+    steps |= {tiles: partial(network.tile, batches[BATCH]), once: partial(network.once, batches[MEDIUM])}
     taken = interleaved(steps)
-    once = f"two layers, wild type once, B = {MEDIUM}"
-    taken |= interleaved({once: partial(network.once, batches[MEDIUM])})
-    taken["tile, B = 28"] = seconds(partial(network.tile, batches[BATCH]), repeats=3)
     memory = {f"B = {size:,}": _peak(steps[f"B = {size:,}"]) for size in (MEDIUM, LARGE)}
-    memory[once] = _peak(partial(network.once, batches[MEDIUM]))
-    sizes = dict.fromkeys(taken, MEDIUM) | {f"B = {size:,}": size for size in batches} | {"tile, B = 28": BATCH}
+    memory[once] = _peak(steps[once])
+    sizes = dict.fromkeys(taken, MEDIUM) | {f"B = {size:,}": size for size in batches} | {tiles: BATCH}
     _show(f"steps, d = {DIM}, {LAYERS} layers, {len(tied.ties)} ties", taken, memory, sizes)
     rate = {name: sizes[name] / taken[name] for name in taken}
-    tile, medium, large = rate["tile, B = 28"], f"B = {MEDIUM}", f"B = {LARGE:,}"
+    tile, medium, large = rate[tiles], f"B = {MEDIUM}", f"B = {LARGE:,}"
     added = 100 * (taken[medium] / taken[f"{medium}, lambda 0"] - 1)
     return [
         at_most("KL of all graphs, added step time", added, 25, "%"),

@@ -115,7 +115,7 @@ def test_a_lost_reaction_changes_the_prediction_only_where_its_rule_is_false(cel
     without = CellGraph.from_plain(cell.to_plain() | {"rules": None, "hash": _hash_without_rules(cell)})
     ruled, plain = (model_of(m) for m in (module, PerturbationDataModule(screen, RANDOM, without)))
     batch = batch_of(module, 5)
-    lost = [m.lost(m._wild_type(), batch) for m in (ruled, plain)]
+    lost = [m.lost(m.wild_type(), batch) for m in (ruled, plain)]
     same = torch.isclose(*lost, rtol=1e-5, atol=1e-6).all(1).tolist()
     assert same == [False, True, False, True, True]
 
@@ -268,7 +268,7 @@ def test_latents_are_what_the_heads_read(module):
     model, batch = model_of(module).eval(), batch_of(module)
     with torch.no_grad():
         latents, genes = model.set_embeddings(batch), model.gene_embeddings()["wild_type"]
-        wild = model._wild_type()
+        wild = model.wild_type()
         node_K, ptr_P = deleted_nodes(model.graph, batch.gene, batch.ptr)
         left = [model.cell.perturbed(wild, node_K[a:b]).sum(0) for a, b in itertools.pairwise(ptr_P)]
         whole = model.cell_embeddings()["wild_type"]

@@ -60,6 +60,22 @@ def test_either_result_may_go_unused(which):
         torch.testing.assert_close(ours, torch.zeros_like(ours) if wanted is None else wanted, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("size", [0.0, 1e-35, 1e-25, 1e-12, 1.0, 1e12], ids="{:g}".format)
+@pytest.mark.parametrize("g", [0.0, 1e-12, 1e-4, 1.0], ids="g={:g}".format)
+def test_rows_whose_output_has_little_gradient_or_none_keep_that_of_the_log_sum_exp(size, g):
+    """One gradient enters the kernel as a multiple of the other, so neither may be lost beside it."""
+    given = [each.detach().float().requires_grad_() for each in tensors(2, 12, 4)]
+    exact = [each.detach().double().requires_grad_() for each in given]
+    rows = torch.tensor([0.0, 1, size, 1, size, 0] * 2)[:, None]
+    sizes = torch.tensor([1.0, g, g, 0, 1, g] * 2)
+    found, truth = (
+        torch.autograd.grad((rows * out).sum() + (sizes * lse).sum(), inputs)
+        for (out, lse), inputs in ((attention(*given, [1]), given), (dense(*exact, [1]), exact))
+    )
+    for mine, reference in zip(found, truth, strict=True):
+        torch.testing.assert_close(mine.double(), reference, rtol=1e-5, atol=2e-6 * max(1e-12, largest(reference)))
+
+
 def test_without_tied_heads_it_is_torchs_own():
     given = tensors(2, 9, 4)
     out, lse = attention(*given)

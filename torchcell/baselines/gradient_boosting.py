@@ -14,6 +14,7 @@ from torchcell.baselines.additive_ridge import AdditiveRidge
 from torchcell.baselines.base import Baseline, measured, one_thread, require_same_genes, validation_score
 from torchcell.baselines.pairs import Items, SetPairs
 from torchcell.data.screen import KINDS, Screen
+from torchcell.graph.annotations import unit_rows
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.graph.neighbourhoods import adjacencies, neighbourhoods, rows_of
 
@@ -62,7 +63,7 @@ class GradientBoosting(Baseline):
             return self
         self.genes = train.genes
         index = graph.index(train.genes)
-        self.near = neighbourhoods(graph, train.genes)
+        self.near = unit_rows(neighbourhoods(graph, train.genes))
         # Within the genes of the record: an edge is looked up by the two positions of a pair.
         self.edges = [rows_of(rows_of(matrix, index).T.tocsr(), index).T.tocsr() for _, matrix in adjacencies(graph)]
         degrees = [np.diff(matrix.indptr).astype(float) for _, matrix in adjacencies(graph)]

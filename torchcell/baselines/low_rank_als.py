@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 import numpy as np
 import scipy.sparse as sp
 
-from torchcell.baselines.base import Baseline, one_thread, validation_score
+from torchcell.baselines.base import Baseline, validation_score
 from torchcell.baselines.neighbours import Offset, offsets
 from torchcell.baselines.pairs import Items, SetPairs
 from torchcell.data.screen import Screen
@@ -87,8 +87,7 @@ class LowRankALS(Baseline):
     def _factorise(self, matrix: sp.csr_matrix, offset: Offset, rank: int, penalty: float, n_iter: int) -> _Fitted:
         size = (float(np.sqrt(np.mean(matrix.data**2))) if matrix.nnz else 0.0) or 1.0
         scaled = sp.csr_matrix((matrix.data / size, matrix.indices, matrix.indptr), shape=matrix.shape)
-        with one_thread():
-            u, v = alternating_least_squares(scaled, rank, penalty, self.missing_weight, n_iter, self.seed)
+        u, v = alternating_least_squares(scaled, rank, penalty, self.missing_weight, n_iter, self.seed)
         seen = np.diff(matrix.indptr) > 0
         return _Fitted(offset, size, u, v, seen)
 

@@ -30,10 +30,11 @@ class _Fitted:
 class NetworkNeighbours(Baseline):
     """Pair (i, j) is the weighted mean of the training pairs (k, l), k near or equal i, l near or equal j.
 
-    Nearness is the cosine of two genes' neighbourhoods in all relations. The mean is shrunk towards an
-    offset (zero, the mean or the additive ridge, chosen on val), which is the prediction of a set that
-    no training pair is near to. Larger sets get the mean over their pairs, a single gene is paired with
-    the unperturbed cell. NaN without a graph, or for a kind of perturbation unseen in train.
+    Nearness is the cosine of two genes' neighbourhoods in all relations and, where the graph has them, of
+    their annotations. The mean is shrunk towards an offset (zero, the mean or the additive ridge,
+    chosen on val), which is the prediction of a set that no training pair is near to. Larger sets get the
+    mean over their pairs, a single gene is paired with the unperturbed cell. NaN without a graph, or for
+    a kind of perturbation unseen in train.
 
     Args:
         k: Neighbours a gene.

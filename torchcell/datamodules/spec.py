@@ -63,6 +63,15 @@ class Spec:
         return GeneFeatures(np.array(self.genes, dtype=str), tuple(held["columns"]), held["values"].numpy())
 
     @property
+    def trained_genes(self) -> Tensor:
+        """Positions of the genes that training samples name, int64."""
+        if "trained_genes" not in self.extras:
+            raise InputError(
+                "model.cold_start needs to know the trained genes, which these data don't tell; set it to 0"
+            )
+        return self.extras["trained_genes"]
+
+    @property
     def n_trained_with(self) -> int:
         """Genes that the model was built with; those added later come after them."""
         return self.extras.get("n_trained_with", len(self.genes))

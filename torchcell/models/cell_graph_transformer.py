@@ -14,19 +14,22 @@ from torchcell.datamodules.perturbation import PerturbationBatch
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.graph.randomise import randomise
-from torchcell.models.base import LossWeights, Model
+from torchcell.models.base import LossWeights
+from torchcell.models.wild_type import WildTypeModel
 from torchcell.nn.cell_encoder import CellEncoder, EncodedCell
 from torchcell.nn.cold_start import ColdStart
+from torchcell.nn.feature_projection import FeatureProjection
 from torchcell.nn.gene_vectors import GeneVectors
 from torchcell.nn.graph_terms import GraphTerms
 from torchcell.nn.graph_ties import graph_ties
 from torchcell.nn.hyper_sagnn import HyperSAGNN
 from torchcell.nn.kinds import KindRows
 from torchcell.nn.masked_attention import HardMask
-from torchcell.nn.pair_factors import least_squares_factors
-from torchcell.nn.pair_product import PairProduct
+from torchcell.nn.pair_table import PairTable
 from torchcell.nn.perturbation_head import PerturbationHead
 from torchcell.nn.transformer_layer import TransformerLayer
+from torchcell.report.graph_terms import graph_term_section
+from torchcell.report.sections import Section
 
 NETWORKS = ("real", "random")
 STARTS = ("random", "least_squares")
@@ -39,14 +42,14 @@ class _Step(NamedTuple):
     pair_NP: Tensor | None
 
 
-class CellGraphTransformer(Model):
+class CellGraphTransformer(WildTypeModel):
     r"""Attention over CLS and all genes of the wild type, and heads that look at the cell from a perturbed set.
 
     .. math::
         [h_{CLS}, H] = \mathrm{encoder}(x_1 \dots x_N), \quad
         y_S = \mathrm{MLP}([h_{CLS}, z_S]) + \mathrm{members}(h_S) + \mathrm{pairs}(f_S)
 
-    with z_S of ``PerturbationHead``, members of ``HyperSAGNN`` and pairs of ``PairProduct`` on free factors. A token
+    with z_S of ``PerturbationHead``, members of ``HyperSAGNN`` and pairs of ``PairTable`` on free factors. A token
     is the sum of a free embedding and of projected gene features, as far as there are any; there are no positions.
     Each tied head's attention is drawn towards its network by ``GraphTerm``. The wild type is encoded once a step,
     whatever the batch, and once for given weights in evaluation.
@@ -131,19 +134,14 @@ class CellGraphTransformer(Model):
         self.pair_start, self.pair_penalty = pair_start, pair_penalty
         self.reads_names = free_embedding or pair_width > 0
         n_outputs, known = len(spec.outputs), spec.gene_features
-        self.features: Tensor | None
-        # The spectra of networks have heavy tails; asinh keeps what is small and bends what is large.
-        values = None if known is None else torch.from_numpy(known.values).asinh()
-        self.register_buffer("features", values, persistent=False)
-        self.project = None if known is None else nn.Linear(len(known.columns), dim)
+        sizes = len(spec.genes), spec.n_trained_with
+        self.project = None if known is None else FeatureProjection(torch.from_numpy(known.values), sizes[1], dim)
         cold, self.cold_share = None, cold_share if cold_start else 0.0
         if cold_start and self.reads_names:
-            cold = ColdStart(self.graph, _trained(spec), cold_start, cold_power, self.features, cold_share > 0)
-        sizes = len(spec.genes), spec.n_trained_with
+            features = None if self.project is None else self.project.features
+            cold = ColdStart(self.graph, spec.trained_genes, cold_start, cold_power, features, cold_share > 0)
         self.embedding = GeneVectors(*sizes, dim, cold) if free_embedding else None
-        self.factors = GeneVectors(*sizes, pair_width, cold) if pair_width else None
-        if self.factors is not None:
-            self.factors.requires_grad_(pair_trained)
+        self.pairs = PairTable(*sizes, pair_width, n_outputs, cold, pair_trained) if pair_width else None
 
         self.ties = graph_ties(self.graph, ties, graph_weight, layers, heads)
         drawn = randomise(self.graph) if networks == "random" else self.graph
@@ -167,9 +165,6 @@ class CellGraphTransformer(Model):
             nn.Linear(2 * dim, 2 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * dim, n_outputs)
         )
         self.members = HyperSAGNN(dim, n_outputs, heads, score) if score is not None else None
-        self.pairs = PairProduct(pair_width, n_outputs) if pair_width else None
-        self._step: _Step | None = None
-        self._evaluation: tuple[Any, _Step] | None = None
         self.started: Tensor
         self.register_buffer("started", torch.tensor(False))
 
@@ -180,32 +175,17 @@ class CellGraphTransformer(Model):
         as_cold_N = None
         if self.training and self.cold_share:
             as_cold_N = torch.rand(len(self.spec.genes), device=self.center.device) < self.cold_share
-        parts = [] if self.project is None else [self.project(self.features)]
+        parts = [] if self.project is None else [self.project()]
         if self.embedding is not None:
             parts.append(self.embedding(as_cold_N))
-        pair_NP = None if self.factors is None else self.factors(as_cold_N)
+        pair_NP = None if self.pairs is None else self.pairs.vectors(as_cold_N)
         return _Step(self.encoder(sum(parts), self.graph_terms.places, self.graph_terms.summed), pair_NP)
-
-    def _wild_type(self) -> _Step:
-        """Encoded once a step, and kept for ``losses``; in evaluation once for these parameters."""
-        if self.training or torch.is_grad_enabled():
-            self._step = self.encode()
-            return self._step
-        state = [(parameter.data_ptr(), parameter._version) for parameter in self.parameters()]
-        if self._evaluation is None or self._evaluation[0] != state:
-            self._evaluation = state, self.encode()
-        return self._evaluation[1]
-
-    def train(self, mode: bool = True) -> CellGraphTransformer:
-        """Switch mode, and forget what was encoded."""
-        self._step = self._evaluation = None
-        return super().train(mode)
 
     # What the base asks for ------------------------------------------------------------------------
 
     def forward(self, batch: PerturbationBatch) -> Float[Tensor, "B T"]:
         """The prediction in the target's units, log-odds for a binary target."""
-        step = self._wild_type()
+        step = self.wild_type()
         z_BD = self._read(step, batch)
         cls_BD = step.cell.cls_D.expand_as(z_BD)
         raw_BT = self.readout(torch.cat([cls_BD, z_BD], 1))
@@ -213,7 +193,7 @@ class CellGraphTransformer(Model):
             raw_BT = raw_BT + self.members(self.dropout(step.cell.gene_ND.index_select(0, batch.gene)), batch.ptr)
         if self.pairs is not None:
             assert step.pair_NP is not None
-            raw_BT = raw_BT + self.pairs(step.pair_NP.index_select(0, batch.gene), batch.ptr)
+            raw_BT = raw_BT + self.pairs(step.pair_NP, batch.gene, batch.ptr)
         return self.center + self.scale * raw_BT
 
     def _read(self, step: _Step, batch: PerturbationBatch) -> Float[Tensor, "B D"]:
@@ -221,36 +201,49 @@ class CellGraphTransformer(Model):
 
     def losses(self, batch: PerturbationBatch, prediction: Tensor) -> dict[str, Tensor]:
         """The phenotype, the graph terms of this step's encoding, and how long the members' vectors are."""
-        step, self._step = self._step or self.encode(), None
-        losses = super().losses(batch, prediction) | self.graph_terms.losses(step.cell.scores)
-        decays = {"embedding": (self.embedding, self.embedding_decay), "pairs": (self.factors, self.pair_decay)}
-        for name, (vectors, decay) in decays.items():
+        losses = super().losses(batch, prediction) | self.graph_terms.losses(self.take_step().cell.scores)
+        tables = {"embedding": (self.embedding, self.embedding_decay)}
+        if self.pairs is not None:
+            tables["pairs"] = (self.pairs.vectors, self.pair_decay)
+        for name, (vectors, decay) in tables.items():
             if vectors is not None and decay:
                 losses[name] = decay * vectors.length(batch.gene)
         return losses
 
     def diagnostics(self, batch: PerturbationBatch) -> dict[str, Tensor]:
         """Divergence and edge recall of the tied heads, also where lambda is 0."""
-        return self.graph_terms.diagnostics(self._wild_type().cell.scores)
+        return self.graph_terms.diagnostics(self.wild_type().cell.scores)
 
     def set_embeddings(self, batch: PerturbationBatch) -> dict[str, Tensor]:
         """``z_S``: what each set makes of the cell [B, D]."""
-        return {"z_S": self._read(self._wild_type(), batch)}
+        return {"z_S": self._read(self.wild_type(), batch)}
 
     def gene_embeddings(self) -> dict[str, Tensor]:
         """``tokens``: genes after the last layer [N, D]; ``pair_factors``: free factors of the pairs [N, P]."""
-        step = self._wild_type()
+        step = self.wild_type()
         found = {"tokens": step.cell.gene_ND}
         return found if step.pair_NP is None else found | {"pair_factors": step.pair_NP}
 
     def cell_embeddings(self) -> dict[str, Tensor]:
         """``h_CLS`` [D], the same for all sets: the wild type has one CLS."""
-        return {"h_CLS": self._wild_type().cell.cls_D}
+        return {"h_CLS": self.wild_type().cell.cls_D}
 
     def attended(self, batch: PerturbationBatch) -> Float[Tensor, "B N"]:
         """Beta, how much each set looks at each gene."""
-        gene_ND = self._wild_type().cell.gene_ND
+        gene_ND = self.wild_type().cell.gene_ND
         return self.head.attention(gene_ND, batch.gene, self.kind_rows(batch.kind), batch.ptr)
+
+    @torch.no_grad()
+    def report_sections(self) -> list[Section]:
+        """A table of the graph terms: divergence, edge recall before and after, share of the objective."""
+        terms, scores = self.graph_terms.eval(), self.eval().wild_type().cell.scores
+        shares = self._trainer.callback_metrics if self._trainer is not None else {}
+        values = zip(terms.ties, terms.values(scores), self.recall_before.tolist(), terms.recalls(scores), strict=True)
+        rows = [
+            (*tie, float(value), before, float(after), float(shares.get(f"train/share/graph_{tie.relation}", "nan")))
+            for tie, value, before, after in values
+        ]
+        return [graph_term_section(rows)] if rows else []
 
     # Before the first step -------------------------------------------------------------------------
 
@@ -258,13 +251,13 @@ class CellGraphTransformer(Model):
         """Once in a model's life: the least-squares start, and the edge recall of the untrained heads."""
         if self.started:
             return
-        if self.pair_start == "least_squares" and self.factors is not None:
+        if self.pair_start == "least_squares" and self.pairs is not None:
             data = self.trainer.datamodule  # type: ignore[attr-defined]
             train = data.packed[torch.from_numpy(data.split.index("train"))]
             self.start_pairs(train)
         self.eval()
         with torch.no_grad():
-            recalls = self.graph_terms.recalls(self._wild_type().cell.scores)
+            recalls = self.graph_terms.recalls(self.wild_type().cell.scores)
         self.recall_before.copy_(torch.stack(recalls) if recalls else self.recall_before)
         self.train()
         self.started.fill_(True)
@@ -279,26 +272,17 @@ class CellGraphTransformer(Model):
             train: All training samples as one batch.
         """
         last = self.readout[-1]
-        assert self.factors is not None
         assert self.pairs is not None
         assert isinstance(last, nn.Linear)
-        weight_OP = self.factors.table.weight
-        zero_T = -self.center / self.scale
-        raw_BT = train.target / self.scale
+        target_BT, zero_T = train.target / self.scale, -self.center / self.scale
         if self.spec.task == "binary":
-            raw_BT, zero_T = 4 * train.target - 2, torch.zeros_like(self.center)  # log-odds near one half
-        sets = train.gene.cpu().numpy(), train.ptr.cpu().numpy(), raw_BT.cpu().numpy()
-        factors, sign = least_squares_factors(*sets, len(weight_OP), weight_OP.shape[1], self.pair_penalty)
-        weight_OP.copy_(torch.from_numpy(factors))
-        self.pairs.pair.weight.copy_(torch.from_numpy(sign))
+            target_BT, zero_T = 4 * train.target - 2, torch.zeros_like(self.center)  # log-odds near one half
+        self.pairs.start(train.gene, train.ptr, target_BT, self.pair_penalty)
         last.bias.copy_(zero_T)
-
-
-def _trained(spec: Spec) -> Tensor:
-    """The genes that training samples name."""
-    if "trained_genes" not in spec.extras:
-        raise InputError("model.cold_start needs to know the trained genes, which these data don't tell; set it to 0")
-    return spec.extras["trained_genes"]
+        # What the other heads say at random would drown the start; they begin at nothing and grow from there.
+        last.weight.zero_()
+        if self.members is not None:
+            self.members.readout.weight.zero_()
 
 
 def _check(spec: Spec, networks: str, pair_start: str, free_embedding: bool) -> None:

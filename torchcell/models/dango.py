@@ -13,7 +13,8 @@ from torchcell.data.errors import InputError, some
 from torchcell.datamodules.perturbation import PerturbationBatch
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.cell_graph import CellGraph
-from torchcell.models.base import LossWeights, Model
+from torchcell.models.base import LossWeights
+from torchcell.models.wild_type import WildTypeModel
 from torchcell.nn.hyper_sagnn import HyperSAGNN
 from torchcell.nn.kinds import KindRows
 from torchcell.nn.ragged import segment_mean
@@ -22,7 +23,7 @@ from torchcell.nn.relation_merge import RelationMerge
 from torchcell.nn.sage import SAGE
 
 
-class Dango(Model):
+class Dango(WildTypeModel):
     r"""DANGO (Zhang et al., bioRxiv 2020.11.26.400739) for perturbation sets of any size.
 
     One embedding e_i a gene, shared by all channels; two GraphSAGE layers a channel give z_ic, which
@@ -100,8 +101,6 @@ class Dango(Model):
         self.kind_embedding = nn.Embedding(len(spec.kinds), dim) if len(spec.kinds) > 1 else None
         if self.kind_embedding is not None:
             nn.init.zeros_(self.kind_embedding.weight)
-        self._step: list[Tensor] | None = None
-        self._evaluation: tuple[Any, list[Tensor]] | None = None
 
     def genes(self) -> Float[Tensor, "N D"]:
         """The embeddings e_i that all channels share [N, D]."""
@@ -120,12 +119,12 @@ class Dango(Model):
 
     def forward(self, batch: PerturbationBatch) -> Float[Tensor, "B T"]:
         """The prediction in the target's units, log-odds for a binary target."""
-        raw_BT = self.head(self.dropout(self._members(self._encoded(), batch)), batch.ptr)
+        raw_BT = self.head(self.dropout(self._members(self.wild_type(), batch)), batch.ptr)
         return self.center + self.scale * raw_BT
 
     def losses(self, batch: PerturbationBatch, prediction: Tensor) -> dict[str, Tensor]:
         """Phenotype and reconstruction, from the same encoding that gave the prediction."""
-        encoded, self._step = self._step or self.encode(), None
+        encoded = self.take_step()
         columns = [cast(nn.Embedding, each).weight for each in self.decoders] or [self.genes()] * len(encoded)
         terms = [
             self.reconstruction(self.graph, channel, z_ND, w_ND)
@@ -139,26 +138,11 @@ class Dango(Model):
 
     def set_embeddings(self, batch: PerturbationBatch) -> dict[str, Tensor]:
         """``members``: the mean of what Hyper-SAGNN reads of each set's genes [B, D]."""
-        return {"members": segment_mean(self._members(self._encoded(), batch), batch.ptr)}
+        return {"members": segment_mean(self._members(self.wild_type(), batch), batch.ptr)}
 
     def gene_embeddings(self) -> dict[str, Tensor]:
         """``genes``: what the networks say about each gene, merged over channels [N, D]."""
-        return {"genes": self.merge(torch.stack(self._encoded()))}
-
-    def train(self, mode: bool = True) -> Dango:
-        """Switch mode, and forget what was encoded."""
-        self._step = self._evaluation = None
-        return super().train(mode)
-
-    def _encoded(self) -> list[Tensor]:
-        """The encoding of this step, kept for ``losses``; or in evaluation that of these parameters."""
-        if self.training or torch.is_grad_enabled():
-            self._step = self.encode()
-            return self._step
-        state = [(parameter.data_ptr(), parameter._version) for parameter in self.parameters()]
-        if self._evaluation is None or self._evaluation[0] != state:
-            self._evaluation = state, self.encode()
-        return self._evaluation[1]
+        return {"genes": self.merge(torch.stack(self.wild_type()))}
 
     def _members(self, encoded: list[Tensor], batch: PerturbationBatch) -> Float[Tensor, "M D"]:
         """Merged over channels; only for the genes of the batch."""

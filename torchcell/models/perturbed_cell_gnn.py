@@ -18,7 +18,8 @@ from torchcell.graph.closure import closure
 from torchcell.graph.deletion import deleted_nodes
 from torchcell.graph.spectral import spectral_features
 from torchcell.metrics.oversmoothing import effective_rank, oversmoothing
-from torchcell.models.base import LossWeights, Model
+from torchcell.models.base import LossWeights
+from torchcell.models.wild_type import WildTypeModel
 from torchcell.nn.cold_start import ColdStart
 from torchcell.nn.difference_head import DifferenceHead
 from torchcell.nn.hgt import HGT
@@ -33,7 +34,7 @@ HEADS = ("local", "global")
 ABSENT = KINDS.index("absent")
 
 
-class PerturbedCellGNN(Model):
+class PerturbedCellGNN(WildTypeModel):
     r"""h(F(G) - F(G \ S)): message passing over the relations of a cell, with and without the deleted genes.
 
     The global head reads the sum over all nodes of F(G) - F(G \ S); the local head, Hyper-SAGNN, the members'
@@ -118,7 +119,7 @@ class PerturbedCellGNN(Model):
         graph, n_outputs = self.graph, len(spec.outputs)
         self.embedding = nn.Embedding(graph.n_nodes, dim)
         nn.init.normal_(self.embedding.weight, std=embedding_sd / embedding_gain / dim**0.5)
-        self.cold = ColdStart(graph, _trained(spec), cold_start) if cold_start else None
+        self.cold = ColdStart(graph, spec.trained_genes, cold_start) if cold_start else None
         self.features: Tensor | None
         features = torch.from_numpy(spectral_features(graph, chosen, spectral)) if spectral else None
         self.register_buffer("features", features)
@@ -143,7 +144,6 @@ class PerturbedCellGNN(Model):
         self.local = HyperSAGNN(dim, n_outputs, attention_heads, score) if "local" in heads else None
         self.whole = DifferenceHead(dim, n_outputs, 2 * dim, dropout) if "global" in heads else None
         self.gate = nn.Linear(dim, n_outputs) if len(heads) == 2 else None
-        self._evaluation: tuple[Any, WildType] | None = None
 
     def nodes(self) -> Float[Tensor, "N D"]:
         """Input features of all nodes: free embedding, fixed features, node type."""
@@ -156,10 +156,14 @@ class PerturbedCellGNN(Model):
             x_ND = x_ND + self.project(self.features)
         return x_ND if self.kind_embedding is None else x_ND + self.kind_embedding(self.cell.kind_N)
 
+    def encode(self) -> WildType:
+        """What each layer makes of the unperturbed cell."""
+        return self.cell.wild_type(self.nodes())
+
     def forward(self, batch: PerturbationBatch) -> Float[Tensor, "B T"]:
         """The prediction in the target's units, log-odds for a binary target."""
         self._check_kinds(batch)
-        wild, scores = self._wild_type(), []
+        wild, scores = self.wild_type(), []
         member_MD = wild.x[-1].index_select(0, batch.gene)
         if self.local is not None:
             scores.append(self.local(self.dropout(member_MD), batch.ptr))
@@ -179,6 +183,7 @@ class PerturbedCellGNN(Model):
 
     def losses(self, batch: PerturbationBatch, prediction: Tensor) -> dict[str, Tensor]:
         """The phenotype, and how long the members' embeddings are."""
+        self._step = None  # no term reads it, and kept it would double the memory of the next step
         losses = super().losses(batch, prediction)
         if self.embedding_decay:
             length_M = (self.gain * self.embedding(batch.gene)).square().sum(-1)
@@ -188,7 +193,7 @@ class PerturbedCellGNN(Model):
     def set_embeddings(self, batch: PerturbationBatch) -> dict[str, Tensor]:
         r"""What the heads read [B, D]: ``difference``, the sum of F(G) - F(G \ S); ``members``, the mean over S."""
         self._check_kinds(batch)
-        wild = self._wild_type()
+        wild = self.wild_type()
         found = {} if self.whole is None else {"difference": self.lost(wild, batch)}
         if self.local is not None:
             found["members"] = segment_mean(wild.x[-1].index_select(0, batch.gene), batch.ptr)
@@ -196,30 +201,16 @@ class PerturbedCellGNN(Model):
 
     def gene_embeddings(self) -> dict[str, Tensor]:
         """``wild_type``: the last layer's output at each gene of the unperturbed cell [N, D]."""
-        return {"wild_type": self._wild_type().x[-1][self.graph.span("gene")]}
+        return {"wild_type": self.wild_type().x[-1][self.graph.span("gene")]}
 
     def cell_embeddings(self) -> dict[str, Tensor]:
         """``wild_type``: F(G) summed over all nodes [D], of which ``difference`` is a part."""
-        return {"wild_type": self._wild_type().x[-1].sum(0)}
-
-    def train(self, mode: bool = True) -> PerturbedCellGNN:
-        """Switch mode, and forget what was encoded."""
-        self._evaluation = None
-        return super().train(mode)
+        return {"wild_type": self.wild_type().x[-1].sum(0)}
 
     def _check_kinds(self, batch: PerturbationBatch) -> None:
         if not self.training and (batch.kind != ABSENT).any():
             kinds = some([KINDS[number] for number in batch.kind.unique().tolist() if number != ABSENT])
             raise InputError(f"PerturbedCellGNN takes genes out of a graph, and knows no {kinds}; leave these sets out")
-
-    def _wild_type(self) -> WildType:
-        """Encoded once a step; in evaluation once for these parameters."""
-        if self.training or torch.is_grad_enabled():
-            return self.cell.wild_type(self.nodes())
-        state = [(parameter.data_ptr(), parameter._version) for parameter in self.parameters()]
-        if self._evaluation is None or self._evaluation[0] != state:
-            self._evaluation = state, self.cell.wild_type(self.nodes())
-        return self._evaluation[1]
 
     def diagnostics(self, batch: PerturbationBatch) -> dict[str, Tensor]:
         """Oversmoothing and effective rank of wild type (z_w), perturbed (z_p) and difference (z_d).
@@ -228,7 +219,7 @@ class PerturbedCellGNN(Model):
         """
         if self.whole is None:
             return {}
-        wild = self._wild_type()
+        wild = self.wild_type()
         node_K, _ = deleted_nodes(self.graph, batch.gene[: int(batch.ptr[1])], batch.ptr[:2])
         z_p = self.cell.perturbed(wild, node_K)
         latents = {"z_w": wild.x[-1], "z_p": z_p, "z_d": wild.x[-1] - z_p}
@@ -251,13 +242,6 @@ def _kinds(graph: CellGraph) -> Int[Tensor, " N"]:
     """Type of each node as a number, int64 [M]."""
     spans = [graph.span(kind) for kind in graph.node_types]
     return torch.cat([torch.full((span.stop - span.start,), number) for number, span in enumerate(spans)])
-
-
-def _trained(spec: Spec) -> Tensor:
-    """The genes that training samples name."""
-    if "trained_genes" not in spec.extras:
-        raise InputError("model.cold_start needs to know the trained genes, which these data don't tell; set it to 0")
-    return spec.extras["trained_genes"]
 
 
 def _checked(spec: Spec, relations: Sequence[str] | None, degree: str, heads: Sequence[str]) -> list[str]:

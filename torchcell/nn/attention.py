@@ -20,6 +20,9 @@ from torchcell.nn.spmm import full_precision
 KERNEL_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 """What the fused kernel for CPUs takes."""
 
+SHORT, SHORTEST = 1e-18, 1e-30
+"""Of g, and at least: largest entry of a row of dO that counts. Below it the row is noise beside g."""
+
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
@@ -37,9 +40,9 @@ def attention(
         s_{ij} = q_i \cdot k_j / \sqrt{D}
 
     On a CPU both come from one fused kernel, whose log-sum-exp has no gradient of its own. With g the gradient
-    of :math:`\ell`, the kernel's backward is called with V' = [V, 1], dO' = [dO, g] and O' = [O, 0]: the
-    column of ones adds g_i to row i of dP, and the zero keeps it out of the row's correction. On other devices
-    the log-sum-exp is computed a second time in chunks.
+    of :math:`\ell`, row i of dS lacks g_i P_i, and the kernel's backward takes dO_i . O_i off each dP_ij; handed
+    O'_i = O_i - g_i dO_i / |dO_i|^2 it takes off g_i less, and costs nothing more. On other devices the log-sum-exp
+    is computed a second time in chunks.
 
     Args:
         q_HTD: Queries [H, T, D]. Under autocast they are cast as for torch's own attention.
@@ -102,13 +105,16 @@ class _Attention(torch.autograd.Function):
             grad_HTD = torch.zeros_like(held[3])
         if grad_KT is None:
             return *_gradients(grad_HTD, held), None
+        grad_lse_HT = grad_KT.new_zeros(held[4].shape).index_copy_(0, torch.tensor(ctx.tied), grad_KT)
+        if full_precision(grad_HTD[:0]).dtype == grad_HTD.dtype:
+            return *_gradients(grad_HTD, held, grad_lse_HT), None
         tied = list(ctx.tied)
         free = [head for head in range(len(held[0])) if head not in ctx.tied]
         grads = [torch.empty_like(each) for each in held[:3]]
         with torch.autocast(grad_HTD.device.type, enabled=False):
             # In half precision g, one over the number of rows, would lose digits or vanish.
             wide = [full_precision(each[tied]) for each in held]
-            parts = [(tied, _gradients(full_precision(grad_HTD[tied]), wide, grad_KT))]
+            parts = [(tied, _gradients(full_precision(grad_HTD[tied]), wide, grad_lse_HT[tied]))]
             if free:
                 parts.append((free, _gradients(grad_HTD[free], [each[free] for each in held])))
         for heads, part in parts:
@@ -120,11 +126,21 @@ class _Attention(torch.autograd.Function):
 def _gradients(grad_HTD: Tensor, held: Sequence[Tensor], grad_lse_HT: Tensor | None = None) -> list[Tensor]:
     """Of q, k and v, by the stock kernel; ``held`` is q, k, v, the output and the log-sum-exp."""
     q, k, v, out, lse = held
-    width = q.shape[-1]
     if grad_lse_HT is not None:
-        q, k, out = (functional.pad(each, (0, 1)) for each in (q, k, out))
-        v = functional.pad(v, (0, 1), value=1.0)
-        grad_HTD = torch.cat([grad_HTD, grad_lse_HT[..., None].to(grad_HTD.dtype)], -1)
+        grad_HTD, out = _with_lse(grad_HTD, out, grad_lse_HT[..., None].to(grad_HTD.dtype))
     tensors = [each[None] for each in (grad_HTD, q, k, v, out, lse)]
-    grads = _flash_backward(*tensors, 0.0, False, scale=width**-0.5)
-    return [each[0, ..., :width] for each in grads]
+    return [each[0] for each in _flash_backward(*tensors, 0.0, False, scale=q.shape[-1] ** -0.5)]
+
+
+def _with_lse(grad_HTD: Tensor, out_HTD: Tensor, g_HT1: Tensor) -> tuple[Tensor, Tensor]:
+    """dO and O' = O - g dO / |dO|^2. Rows of dO too short to divide by are made as long as rounding errors of g."""
+    size_HT1 = grad_HTD.abs().amax(-1, keepdim=True)
+    least_HT1 = (g_HT1.abs() * SHORT).clamp(min=SHORTEST)
+    short_HT1 = (size_HT1 < least_HT1) & (g_HT1 != 0)
+    if short_HT1.any():
+        grad_HTD = grad_HTD.clone()
+        grad_HTD[..., :1] += torch.where(short_HT1, 2 * least_HT1, 0)
+        size_HT1 = grad_HTD.abs().amax(-1, keepdim=True)
+    unit_HTD = grad_HTD / size_HT1.clamp(min=SHORTEST)  # of largest entry 1, whose square neither is 0 nor infinite
+    along_HTD = unit_HTD / unit_HTD.square().sum(-1, keepdim=True).clamp(min=1)
+    return grad_HTD, out_HTD - g_HT1 / size_HT1.clamp(min=SHORTEST) * along_HTD

@@ -75,6 +75,8 @@ class ColdStart(nn.Module):
         """Rows of untrained genes replaced, and of those that ``as_cold_N`` [genes] marks."""
         if as_cold_N is not None and not self.everyone:
             raise ValueError("as_cold_N marks genes whose neighbours were not looked for; build with everyone=True")
+        if self.n_genes < len(x_OD) != self.n_nodes:
+            raise ValueError(f"{len(x_OD)} rows are neither of {self.n_genes} genes nor of {self.n_nodes} nodes")
         others = x_OD[self.n_genes :] if len(x_OD) == self.n_nodes else x_OD[:0]
         x_ND = x_OD[: self.n_genes]
         x_ND = nn.functional.pad(x_ND, (0, 0, 0, self.n_genes - len(x_ND)))

@@ -19,7 +19,7 @@ from torchcell.nn.graph_term_target import GraphTarget
 from torchcell.nn.log_sum_exp import log_sum_exp
 from torchcell.nn.spmm import full_precision
 
-FEW = 64
+FEW = 2048
 """Tokens outside the softmax up to which they are taken out of the attention's log-sum-exp."""
 
 HEAVY = math.log(0.9)
@@ -144,7 +144,7 @@ class GraphTerm(nn.Module):
         k_XD = k_TD[torch.cat([special_S, first + target.other_X])]
         if not len(k_XD):
             return lse_R
-        gap_R = torch.logsumexp(q_RD @ k_XD.T * scale, 1) - lse_R
+        gap_R = log_sum_exp(q_RD, k_XD, scale) - lse_R
         heavy_R = gap_R.detach() > HEAVY
         # exp(-inf) = 0 has a gradient of 0; a mass near 1 would have given NaN, which 0 does not cancel.
         lse_R = lse_R + torch.log1p(-gap_R.masked_fill(heavy_R, -torch.inf).exp())

@@ -65,14 +65,18 @@ class GraphTerms(nn.Module):
     def diagnostics(self, scores: Sequence[HeadScores]) -> dict[str, Float[Tensor, ""]]:
         """``graph_kl_<relation>`` and ``edge_recall_<relation>``, lambda or not; the mean over a relation's heads."""
         found: dict[str, list[Tensor]] = {}
-        for tie, each, recall in zip(self.ties, scores, self.recalls(scores), strict=True):
-            found.setdefault(f"graph_{self.loss}_{tie.relation}", []).append(self._of(tie)(*each))
+        for tie, value, recall in zip(self.ties, self.values(scores), self.recalls(scores), strict=True):
+            found.setdefault(f"graph_{self.loss}_{tie.relation}", []).append(value)
             found.setdefault(f"edge_recall_{tie.relation}", []).append(recall)
         return {name: torch.stack(values).mean() for name, values in found.items()}
 
     def recalls(self, scores: Sequence[HeadScores]) -> list[Float[Tensor, ""]]:
         """Edge recall of each tied head."""
         return [self._of(tie).edge_recall(each.q_TD, each.k_TD) for tie, each in zip(self.ties, scores, strict=True)]
+
+    def values(self, scores: Sequence[HeadScores]) -> list[Float[Tensor, ""]]:
+        """Divergence of each tied head, without lambda."""
+        return [self._of(tie)(*each) for tie, each in zip(self.ties, scores, strict=True)]
 
     def _of(self, tie: Tie) -> GraphTerm:
         term = self.terms[tie.relation]

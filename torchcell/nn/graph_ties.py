@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from operator import index
+from typing import Any, NamedTuple
 
 from torchcell.data.errors import InputError, near
 from torchcell.graph.cell_graph import CellGraph
@@ -20,7 +21,7 @@ class Tie(NamedTuple):
 
 def graph_ties(
     graph: CellGraph,
-    ties: Mapping[str, Sequence[Sequence[int]]] | None,
+    ties: Mapping[str, Sequence[Any]] | None,
     weight: float | Mapping[str, float],
     layers: int,
     heads: int,
@@ -40,7 +41,7 @@ def graph_ties(
 
     Raises:
         InputError: An unknown relation or one that leaves the genes, a head that does not exist or has two relations,
-            more relations than heads, a negative or missing lambda.
+            more relations than heads, a negative or missing lambda, ties that are no pairs.
     """
     among = [name for name in graph.relations if graph.ends(name) == ("gene", "gene")]
     if ties is None:
@@ -57,7 +58,7 @@ def graph_ties(
                                  f"{near(name, among) or among}")  # fmt: skip
     found: dict[tuple[int, int], Tie] = {}
     for name, places in ties.items():
-        for layer, head in places:
+        for layer, head in _pairs(name, places):
             if not (0 <= layer < layers and 0 <= head < heads):
                 raise InputError(f"model.ties puts {name} on layer {layer}, head {head}; there are {layers} layers and "
                                  f"{heads} heads, counted from 0")  # fmt: skip
@@ -66,6 +67,15 @@ def graph_ties(
                                  f"head {head}; a head has one relation")  # fmt: skip
             found[layer, head] = Tie(name, layer, head, _lambda(name, weight))
     return [found[place] for place in sorted(found)]
+
+
+def _pairs(name: str, places: Sequence[Any]) -> list[tuple[int, int]]:
+    try:
+        return [(index(layer), index(head)) for layer, head in places]
+    except (TypeError, ValueError):
+        raise InputError(
+            f"model.ties gives {name} {places}; write pairs of layer and head, e.g. [[0, 1], [1, 0]]"
+        ) from None
 
 
 def _lambda(name: str, weight: float | Mapping[str, float]) -> float:

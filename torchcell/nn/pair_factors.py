@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
+from threadpoolctl import threadpool_limits
 
 MISSING_WEIGHT = 0.02
 """Weight of a pair without a value, as a zero: in a screen that lists only its hits it is most often a null."""
@@ -48,7 +49,8 @@ def alternating_least_squares(
     """Factors u and v [n, rank] of a symmetric table with known and missing entries; zeros for empty rows.
 
     Minimises the squared error of u_i . v_j over the known entries, plus that of all missing ones as zeros with a
-    small weight, plus ``penalty`` times both factors' squared length. Deterministic.
+    small weight, plus ``penalty`` times both factors' squared length. Deterministic. Many small solves: keep BLAS
+    to one thread around it, where threads that wait for each other cost many times the work.
 
     Args:
         matrix: Known entries, of root mean square 1 for the penalty to mean the same everywhere [n, n].
@@ -63,9 +65,10 @@ def alternating_least_squares(
     v = np.random.default_rng(seed).normal(0, 0.1, (matrix.shape[0], rank)).astype(np.float32)
     v[np.diff(matrix.indptr) == 0] = 0
     u = v
-    for _ in range(n_iter):
-        u = _solve(matrix, v, penalty, missing_weight)
-        v = _solve(matrix, u, penalty, missing_weight)
+    with threadpool_limits(limits=1):  # thousands of small systems: more threads wait for each other
+        for _ in range(n_iter):
+            u = _solve(matrix, v, penalty, missing_weight)
+            v = _solve(matrix, u, penalty, missing_weight)
     return u, v
 
 

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from torchcell.data.errors import InputError
 from torchcell.nn.attention import attention
 from torchcell.nn.masked_attention import HardMask
 
@@ -31,6 +32,9 @@ class TransformerLayer(nn.Module):
     Shapes:
         x_TD [T, D] -> [T, D].
 
+    Raises:
+        InputError: Heads that don't divide the width, or are narrower than 16.
+
     Source: Xiong et al., ICML 2020, arXiv:2002.04745 (pre-norm).
     """
 
@@ -44,7 +48,10 @@ class TransformerLayer(nn.Module):
     ) -> None:
         super().__init__()
         if features % heads or features // heads < 16:
-            raise ValueError(f"width {features} over {heads} heads: each needs the same width, at least 16")
+            raise InputError(
+                f"a layer of width {features} with {heads} heads: each head needs the same width, at least 16; "
+                "change the width or the number of heads"
+            )
         self.features, self.heads = features, heads
         self.attention_norm, self.network_norm = nn.LayerNorm(features), nn.LayerNorm(features)
         self.query_key_value = nn.Linear(features, 3 * features, bias=False)  # a key's bias would do nothing

@@ -1,0 +1,422 @@
+"""The cell graph transformer: symmetry, gradients, one encoding a step, its graph term and controls, its start."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.models.small_transformers import SETS, N, fit, make, make_batch, make_spec, total, with_graph
+from torchcell.data.errors import InputError
+from torchcell.data.screen import KINDS
+from torchcell.graph.cell_graph import CellGraph
+from torchcell.models.cell_graph_transformer import CellGraphTransformer
+
+CHOICES = {
+    "plain": {},
+    "features only": {"free_embedding": False},
+    "names only": {"features": False},
+    "pairs": {"pair_width": 6, "pair_decay": 0.1, "embedding_decay": 0.1},
+    "kinds": {"kinds": ("absent", "overexpressed")},
+    "levels": {"kinds": ("absent", "knockdown"), "levels": True},
+    "pooled by hyper_sagnn": {"pooling": "hyper_sagnn", "heads": 2},
+    "score of differences": {"score": "difference"},
+    "no score of members": {"score": None, "pooling": "sum"},
+    "bce": {"graph_loss": "bce"},
+    "sampled rows": {"graph_rows": 5, "graph_negatives": 4},
+    "hard mask": {"hard_mask": True},
+    "no graph term": {"graph_weight": 0.0},
+    "random networks": {"networks": "random"},
+    "no layers": {"layers": 0, "ties": {}},
+    "layers computed again": {"gradient_checkpointing": True, "dropout": 0.1},
+    "cold genes": {"cold_start": 3, "cold_share": 0.3, "pair_width": 4},
+    "binary": {"task": "binary"},
+    "two outputs": {"outputs": ("a", "b")},
+}
+OF_SPEC = ("features", "kinds", "task", "outputs")
+every_choice = pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
+
+
+def build(choice: dict, **more) -> tuple[CellGraphTransformer, dict]:
+    """The model of a choice, and what its batches need."""
+    known = {key: value for key, value in choice.items() if key in OF_SPEC}
+    model = make(make_spec(**known), **{key: value for key, value in choice.items() if key not in OF_SPEC}, **more)
+    n_outputs, kinds = len(known.get("outputs", "y")), known.get("kinds", ("absent",))
+    given = {
+        "kind": [KINDS.index(kinds[i % len(kinds)]) for i in range(10)],
+        "target": torch.tensor([[0.0], [1.0], [1.0], [0.0]]).expand(4, n_outputs),
+        "level": torch.where(torch.arange(10) % 3 == 0, torch.nan, torch.arange(10) / 10),
+    }
+    return model, given
+
+
+def count_encodings(model: CellGraphTransformer) -> list[int]:
+    calls: list[int] = []
+    model.encoder.register_forward_hook(lambda *_: calls.append(1))
+    return calls
+
+
+# What every model promises ---------------------------------------------------------------------------
+
+
+@every_choice
+def test_every_parameter_gets_a_gradient_in_one_step(choice):
+    model, given = build(choice)
+    total(model, make_batch(SETS, **given)).backward()
+    dead = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert dead == []
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
+@every_choice
+def test_the_order_of_members_changes_nothing_and_one_set_alone_is_a_batch(choice):
+    model, given = build(choice)
+    model = model.double().eval()
+    given = {key: torch.as_tensor(value) for key, value in given.items()} | {"level": given["level"].double()}
+    batch = make_batch(SETS, given["kind"].tolist(), target=given["target"].double(), level=given["level"])
+    order = torch.tensor([1, 0, 4, 2, 3, 5, 9, 6, 8, 7])
+    mixed = {name: getattr(batch, name)[order] for name in ("gene", "kind", "level")}
+    with torch.no_grad():
+        whole = model(batch)
+        torch.testing.assert_close(model(dataclasses.replace(batch, **mixed)), whole, rtol=1e-6, atol=1e-6)
+        alone = torch.cat([model(batch.narrow(i, i + 1)) for i in range(len(batch))])
+    torch.testing.assert_close(alone, whole, rtol=1e-6, atol=1e-6)
+    assert len(whole.unique()) == whole.numel()
+
+
+@pytest.mark.parametrize("choice", [{}, {"pair_width": 4}, {"features": False}], ids=str)
+def test_no_shape_depends_on_samples_or_task(choice):
+    shapes = [{name: p.shape for name, p in build(choice | {"task": t})[0].named_parameters()}
+              for t in ("regression", "binary")]  # fmt: skip
+    assert shapes[0] == shapes[1]
+
+
+def test_without_names_no_parameter_knows_how_many_genes_there_are():
+    spec = [make_spec(n=n) for n in (N, N + 10)]
+    bare = [{name: value.shape for name, value in make(each, free_embedding=False).state_dict().items()}
+            for each in spec]  # fmt: skip
+    assert bare[0] == bare[1]
+    assert not make(spec[0], free_embedding=False).reads_names
+    assert make(spec[0]).reads_names
+    assert make(spec[0], free_embedding=False, pair_width=4).reads_names
+
+
+def test_prediction_is_in_the_units_of_the_target():
+    """Heads that say nothing predict the training mean; a bias of 1, one standard deviation above."""
+    model = make(score=None)
+    with torch.no_grad():
+        model.readout[-1].weight.zero_()
+        model.readout[-1].bias.fill_(1.0)
+    torch.testing.assert_close(model(make_batch(SETS)), torch.full((4, 1), 2.4))
+
+
+def test_terms_are_named_and_missing_targets_are_masked():
+    model = make(pair_width=4, pair_decay=0.5, embedding_decay=0.25)
+    batch = make_batch([(0, 1), (2, 3)], target=torch.tensor([[1.0], [float("nan")]]))
+    terms = model.losses(batch, model(batch))
+    assert list(terms) == ["phenotype", "graph_physical", "graph_coexpression", "embedding", "pairs"]
+    first = make_batch([(0, 1)], target=torch.tensor([[1.0]]))
+    torch.testing.assert_close(terms["phenotype"], model.losses(first, model(first))["phenotype"])
+    rows = {"embedding": (0.25, model.embedding), "pairs": (0.5, model.pairs.vectors)}
+    for name, (weight, vectors) in rows.items():
+        torch.testing.assert_close(terms[name], weight * vectors.table.weight[:4].square().sum(1).mean())
+    assert list(make(hard_mask=True).losses(batch, torch.zeros(2, 1))) == ["phenotype"]
+
+
+def test_bfloat16_changes_the_objective_by_rounding_only():
+    model, batch = make(pair_width=4), make_batch(SETS)
+    exact = total(model, batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = total(model, batch)
+    loss.backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+    torch.testing.assert_close(loss.float(), exact, rtol=0.05, atol=0.0)
+
+
+def test_layers_computed_again_give_the_same_loss_and_gradients():
+    """Also with dropout, whose draws must be the same the second time."""
+    found = []
+    for again in (False, True):
+        model = make(gradient_checkpointing=again, dropout=0.3)
+        torch.manual_seed(1)
+        loss = total(model, make_batch(SETS))
+        loss.backward()
+        found.append([loss.detach(), *(parameter.grad for parameter in model.parameters())])
+    for plain, checkpointed in zip(*found, strict=True):
+        torch.testing.assert_close(checkpointed, plain)
+
+
+def test_the_loss_falls_on_a_small_screen():
+    effect = torch.randn(N, generator=torch.Generator().manual_seed(0))
+    pairs = torch.combinations(torch.arange(N))[::2]
+    y = effect[pairs].prod(1, keepdim=True)
+    spec = make_spec(center=float(y.mean()), scale=float(y.std()))
+    losses = fit(make(spec, graph_weight=0.0), make_batch(pairs.tolist(), target=y), 30)
+    assert losses[-1] < 0.5 * losses[0]
+
+
+# The wild type, once ---------------------------------------------------------------------------------
+
+
+def test_the_encoder_runs_once_a_step():
+    model, batch = make(pair_width=4), make_batch(SETS)
+    calls = count_encodings(model)
+    for step in range(1, 3):
+        total(model, batch).backward()
+        assert len(calls) == step
+
+
+def test_a_step_never_uses_the_encoding_of_weights_that_are_gone():
+    model, batch = make(), make_batch(SETS)
+    first = total(model, batch)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+    fresh = make()
+    fresh.load_state_dict(model.state_dict())
+    assert not torch.isclose(total(model, batch), first)
+    torch.testing.assert_close(total(model, batch), total(fresh, batch))
+
+
+def test_evaluation_encodes_once_until_the_parameters_change():
+    model, other, batch = make().eval(), make(seed=1).eval(), make_batch(SETS)
+    calls = count_encodings(model)
+    with torch.no_grad():
+        before = model(batch)
+        for part in (batch.narrow(0, 2), batch.narrow(2, 4)):
+            model(part)
+            model.diagnostics(part)
+            model.set_embeddings(part)
+            model.attended(part)
+        model.gene_embeddings()
+        assert len(calls) == 1
+        model.load_state_dict(other.state_dict())
+        assert not torch.equal(model(batch), before)
+        torch.testing.assert_close(model(batch), other(batch))
+        assert len(calls) == 2
+        model.embedding.table.weight[0] += 1
+        model(batch)
+        assert len(calls) == 3
+        model.train()
+        model.eval()
+        model(batch)
+        assert len(calls) == 4
+    copy.deepcopy(model)
+
+
+# Networks --------------------------------------------------------------------------------------------
+
+
+def recall_of(weight: float, networks: str = "real") -> tuple[float, float]:
+    """Edge recall of the tied head on the true network, before and after 60 steps."""
+    rng = np.random.default_rng(0)
+    own = rng.integers(0, 6, N)
+    spec = with_graph(make_spec(), groups=(own[:, None] == own) & ~np.eye(N, dtype=bool))
+    model, batch = make(spec, graph_weight=weight, networks=networks), make_batch(SETS)
+    true, recalls = make(spec), []
+    for steps in (0, 60):
+        fit(model, batch, steps)
+        with torch.no_grad():
+            scores = model.eval().wild_type().cell.scores
+        recalls.append(float(true.graph_terms.recalls(scores)[0]))
+        model.train()
+    return recalls[0], recalls[1]
+
+
+def test_edge_recall_rises_under_a_graph_term_and_not_without_or_with_random_networks():
+    before, after = recall_of(1.0)
+    assert after > before + 0.4
+    assert recall_of(0.0)[1] < before + 0.2
+    assert recall_of(1.0, "random")[1] < before + 0.2
+
+
+def test_divergence_and_recall_are_shown_even_where_the_weight_is_0():
+    model, batch = make(graph_weight={"physical": 0.0, "coexpression": 0.5}), make_batch(SETS)
+    assert list(model.losses(batch, model(batch))) == ["phenotype", "graph_coexpression"]
+    shown = model.eval().diagnostics(batch)
+    names = {f"{measure}_{name}" for measure in ("graph_kl", "edge_recall") for name in ("physical", "coexpression")}
+    assert set(shown) == names
+    assert all(torch.isfinite(value) for value in shown.values())
+    loss = model.losses(batch, model(batch))["graph_coexpression"]
+    torch.testing.assert_close(loss, 0.5 / 2 * shown["graph_kl_coexpression"])
+
+
+def test_random_networks_are_others_of_the_same_degrees_and_the_same_every_time():
+    real, drawn, again = (make(networks=name).graph_terms for name in ("real", "random", "random"))
+    for name in ("physical", "coexpression"):
+        targets = [terms.terms[name].target for terms in (real, drawn, again)]
+        assert torch.equal(targets[0].degree_N, targets[1].degree_N)
+        assert not torch.equal(targets[0].csr().indices, targets[1].csr().indices)
+        assert torch.equal(targets[1].csr().indices, targets[2].csr().indices)
+
+
+@pytest.mark.parametrize("networks", ["real", "random"])
+def test_a_hard_mask_hides_all_but_the_neighbours_in_the_network(networks):
+    """One layer, one head on a ring: a gene's token reaches itself and its two neighbours; without a mask, all."""
+    ring = np.roll(np.eye(N), 1, axis=1) + np.roll(np.eye(N), -1, axis=1)
+    spec, reached = with_graph(make_spec(features=False), ring=ring), []
+    for hard in (True, False):
+        model = make(spec, dim=16, heads=1, layers=1, hard_mask=hard, networks=networks).eval()
+        with torch.no_grad():
+            before = model.gene_embeddings()["tokens"]
+            model.embedding.table.weight[5] = -model.embedding.table.weight[5]
+            after = model.gene_embeddings()["tokens"]
+        reached.append(set((before != after).any(1).nonzero()[:, 0].tolist()))
+    assert reached[1] == set(range(N))
+    assert len(reached[0]) == 3
+    assert (reached[0] == {4, 5, 6}) == (networks == "real")
+
+
+def test_ties_choose_heads_and_only_relations_among_genes_have_one():
+    model = make(ties={"coexpression": [[1, 0], [0, 1]]})
+    assert [tuple(tie[:3]) for tie in model.ties] == [("coexpression", 0, 1), ("coexpression", 1, 0)]
+    batch = make_batch(SETS)
+    assert list(model.losses(batch, model(batch))) == ["phenotype", "graph_coexpression"]
+    assert [tuple(tie[:3]) for tie in make().ties] == [("physical", 0, 0), ("coexpression", 0, 1)]
+
+
+# The least-squares start -----------------------------------------------------------------------------
+
+
+def planted(task: str = "regression", size: int = 2, outputs: int = 1) -> tuple[Tensor, Tensor]:
+    """Sets and what the products of their members' two factors add up to [B, T]."""
+    u_TNF = torch.randn(outputs, N, 2, generator=torch.Generator().manual_seed(0))
+    sets = torch.combinations(torch.arange(N), size)
+    sets = sets[torch.randperm(len(sets), generator=torch.Generator().manual_seed(1))[:200]]
+    total_TBF, square_TBF = u_TNF[:, sets].sum(2), u_TNF[:, sets].square().sum(2)
+    y = ((total_TBF.square() - square_TBF) / 2).sum(-1).T
+    return sets, (y > 0).float() if task == "binary" else y
+
+
+@pytest.mark.parametrize(
+    ("task", "size", "outputs", "least"),
+    [("regression", 2, 1, 0.9), ("regression", 2, 2, 0.9), ("binary", 2, 1, 0.8), ("regression", 3, 1, 0.5)],
+)
+def test_the_least_squares_start_says_what_the_training_pairs_were_before_any_step(task, size, outputs, least):
+    sets, y = planted(task, size, outputs)
+    spec = make_spec(outputs=("a", "b")[:outputs], task=task, center=0.4, scale=float(y.std()))
+    batch = make_batch(sets.tolist(), target=y)
+    model = make(spec, pair_width=8 * outputs, pair_penalty=0.5).eval()
+    with torch.no_grad():
+        before, _ = model(batch), model.start_pairs(batch)
+        predicted = model(batch)
+    for t in range(outputs):
+        assert np.corrcoef(predicted[:, t], y[:, t])[0, 1] > least > np.corrcoef(before[:, t], y[:, t])[0, 1]
+    if task == "regression" and size == 2:
+        assert (predicted - y).square().mean() < 0.3 * y.square().mean(), "in the target's own units"
+
+
+def test_a_set_without_a_measured_pair_starts_as_the_wild_type_and_not_as_the_mean():
+    sets, y = planted()
+    spec = make_spec(center=0.7, scale=2.0)
+    model = make(spec, pair_width=8).eval()
+    with torch.no_grad():
+        model.start_pairs(make_batch(sets.tolist(), target=y))
+        torch.testing.assert_close(model(make_batch([(5,), (7,)])), torch.zeros(2, 1), atol=1e-6, rtol=0.0)
+
+
+def test_every_parameter_still_gets_a_gradient_after_the_start_and_the_loss_falls():
+    sets, y = planted()
+    batch = make_batch(sets.tolist(), target=y)
+    model = make(make_spec(center=float(y.mean()), scale=float(y.std())), pair_width=8, graph_weight=0.0)
+    model.start_pairs(batch)
+    losses = fit(model, batch, 30, lr=3e-3)
+    assert losses[-1] < losses[0]
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    dead = [name for name, parameter in model.named_parameters() if not parameter.grad.abs().sum() > 0]
+    assert dead == []
+
+
+def test_factors_that_are_not_trained_stay_as_they_started():
+    sets, y = planted()
+    batch = make_batch(sets.tolist(), target=y)
+    model = make(pair_width=8, pair_trained=False)
+    model.start_pairs(batch)
+    held = model.pairs.vectors.table.weight.clone()
+    fit(model, batch, 2)
+    assert torch.equal(model.pairs.vectors.table.weight, held)
+
+
+# What it makes of sets and genes ---------------------------------------------------------------------
+
+
+def test_latents_have_names_and_a_row_a_set_or_gene():
+    model = make(pair_width=6).eval()
+    with torch.no_grad():
+        sets, genes, cell = model.set_embeddings(make_batch(SETS)), model.gene_embeddings(), model.cell_embeddings()
+        beta = model.attended(make_batch(SETS))
+    assert {name: tuple(value.shape) for name, value in sets.items()} == {"z_S": (4, 32)}
+    assert {name: tuple(value.shape) for name, value in genes.items()} == {"tokens": (N, 32), "pair_factors": (N, 6)}
+    assert {name: tuple(value.shape) for name, value in cell.items()} == {"h_CLS": (32,)}
+    assert list(make().eval().gene_embeddings()) == ["tokens"]
+    torch.testing.assert_close(beta.sum(1), torch.ones(4))
+    assert all(set(row.topk(len(each)).indices.tolist()) == set(each) for row, each in zip(beta, SETS, strict=True)
+               if len(each) == 1)  # fmt: skip
+
+
+def test_kinds_and_levels_enter():
+    model = make(make_spec(kinds=("absent", "knockdown")), levels=True).eval()
+    with torch.no_grad():
+        model.head.level_state.weight.normal_()
+        absent, less, more = (
+            model(make_batch(SETS, kind, level=torch.full((10,), level)))
+            for kind, level in (("absent", 0.0), ("knockdown", 0.2), ("knockdown", 0.9))
+        )
+    for one, other in ((absent, less), (less, more)):
+        assert not torch.isclose(one, other).any()
+
+
+# Bad input -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("choices", "said"),
+    [
+        ({"ties": {"coexpresion": [[0, 0]]}}, "model.ties names 'coexpresion'.*coexpression"),
+        ({"graph_weight": {"physcal": 1.0}}, "model.graph_weight names 'physcal'.*physical"),
+        ({"graph_weight": {"physical": 1.0}}, "no lambda for coexpression"),
+        ({"dim": 16, "heads": 1, "layers": 1}, "2 relations and 1 heads"),
+        ({"ties": {"physical": [[0, 0]], "coexpression": [[0, 0]]}}, "both physical and coexpression on layer 0"),
+        ({"ties": {"physical": [[2, 0]]}}, "layer 2, head 0; there are 2 layers and 2 heads"),
+        ({"graph_weight": -0.1}, "is -0.1; lambda must be 0 or more"),
+        ({"graph_loss": "mse"}, "'kl' or 'bce'"),
+        ({"networks": "rnadom"}, r"model.networks='rnadom': choose from \['real', 'random'\]"),
+        ({"pair_start": "als"}, r"model.pair_start='als': choose from"),
+        ({"pooling": "max"}, "pooling is one of"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_a_sentence(choices, said):
+    with pytest.raises(InputError, match=said):
+        make(**choices)
+
+
+def test_data_that_lack_what_is_asked_for_are_refused():
+    with pytest.raises(InputError, match="needs a cell, and the data has no graph"):
+        make(dataclasses.replace(make_spec(), graph=None))
+    with pytest.raises(InputError, match="nothing to make tokens of: give data.features"):
+        make(make_spec(features=False), free_embedding=False)
+    spec = make_spec()
+    untold = {name: value for name, value in spec.extras.items() if name != "trained_genes"}
+    with pytest.raises(InputError, match="cold_start needs to know the trained genes"):
+        make(dataclasses.replace(spec, extras=untold), cold_start=5)
+
+
+def test_a_kind_that_training_never_saw_is_refused_by_name():
+    with pytest.raises(InputError, match="'knockdown'"):
+        make().eval()(make_batch(SETS, "knockdown"))
+
+
+def test_relations_that_leave_the_genes_cannot_be_tied():
+    spec = make_spec()
+    matrices = {name: spec.graph.scipy(name) for name in spec.graph.relations}
+    ends = {"annotated": ("gene", "term")}
+    matrices["annotated"] = np.ones((2, N))
+    graph = CellGraph(spec.genes, matrices, ["annotated"], None, {"term": ["t0", "t1"]}, ends)
+    mixed = dataclasses.replace(spec, graph=graph)
+    assert [tie.relation for tie in make(mixed).ties] == ["physical", "coexpression"]
+    with pytest.raises(InputError, match="no relation among genes"):
+        make(mixed, ties={"annotated": [[0, 0]]})
