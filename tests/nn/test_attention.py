@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tests.nn.largest_tensor import LargestTensor
 from torchcell.data.errors import InputError
+from torchcell.nn import attention as module
 from torchcell.nn.attention import attention, chunked_attention
 
 FORMS = {"kernel": attention, "chunked": chunked_attention}
@@ -49,6 +50,16 @@ def test_equals_the_dense_form(form, data, heads, tokens, width, size):
     # Gradients are sums over tokens that grow with the inputs; so does what rounding leaves of them.
     for mine, reference in zip((*ours, *found), (*wanted, *truth), strict=True):
         torch.testing.assert_close(mine, reference, rtol=1e-12, atol=1e-12 * max(1, largest(reference)))
+
+
+@pytest.mark.parametrize("tied", [[], [1], [2, 0]], ids="tied={}".format)
+@pytest.mark.parametrize("rows", [1, 5, 12], ids="rows={}".format)
+def test_the_backward_pass_may_take_the_queries_in_runs(monkeypatch, rows, tied):
+    monkeypatch.setattr(module, "ROWS", rows)
+    given = tensors(3, 12, 4)
+    found = torch.autograd.grad(both(*attention(*given, tied)), given)
+    for mine, truth in zip(found, torch.autograd.grad(both(*dense(*given, tied)), given), strict=True):
+        torch.testing.assert_close(mine, truth, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["output alone", "log-sum-exp alone"])

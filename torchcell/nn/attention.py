@@ -23,6 +23,9 @@ KERNEL_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 SHORT, SHORTEST = 1e-18, 1e-30
 """Of g, and at least: largest entry of a row of dO that counts. Below it the row is noise beside g."""
 
+ROWS = 191
+"""Queries a call of the kernel's backward: below 192 it works in blocks that stay in a core's cache."""
+
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
@@ -59,12 +62,12 @@ def attention(
     n_heads = len(q_HTD)
     if len(set(tied)) < len(tied) or not all(0 <= head < n_heads for head in tied):
         raise InputError(f"tied heads {list(tied)}: name each once, from 0 to {n_heads - 1}")
-    if not tied:
-        out_HTD = functional.scaled_dot_product_attention(q_HTD[None], k_HTD[None], v_HTD[None])[0]
-        return out_HTD, q_HTD.new_empty((0, q_HTD.shape[1]), dtype=full_precision(out_HTD[:0]).dtype)
     q_HTD, k_HTD, v_HTD = (_autocast(each) for each in (q_HTD, k_HTD, v_HTD))
     if q_HTD.device.type == "cpu" and q_HTD.dtype in KERNEL_DTYPES:
         return _Attention.apply(q_HTD, k_HTD, v_HTD, tuple(tied))
+    if not tied:
+        out_HTD = functional.scaled_dot_product_attention(q_HTD[None], k_HTD[None], v_HTD[None])[0]
+        return out_HTD, q_HTD.new_empty((0, q_HTD.shape[1]), dtype=full_precision(out_HTD[:0]).dtype)
     return chunked_attention(q_HTD, k_HTD, v_HTD, tied)
 
 
@@ -103,7 +106,7 @@ class _Attention(torch.autograd.Function):
         held = ctx.saved_tensors
         if grad_HTD is None:
             grad_HTD = torch.zeros_like(held[3])
-        if grad_KT is None:
+        if grad_KT is None or not ctx.tied:
             return *_gradients(grad_HTD, held), None
         grad_lse_HT = grad_KT.new_zeros(held[4].shape).index_copy_(0, torch.tensor(ctx.tied), grad_KT)
         if full_precision(grad_HTD[:0]).dtype == grad_HTD.dtype:
@@ -128,8 +131,18 @@ def _gradients(grad_HTD: Tensor, held: Sequence[Tensor], grad_lse_HT: Tensor | N
     q, k, v, out, lse = held
     if grad_lse_HT is not None:
         grad_HTD, out = _with_lse(grad_HTD, out, grad_lse_HT[..., None].to(grad_HTD.dtype))
-    tensors = [each[None] for each in (grad_HTD, q, k, v, out, lse)]
-    return [each[0] for each in _flash_backward(*tensors, 0.0, False, scale=q.shape[-1] ** -0.5)]
+    # Half precisions are packed anew a call, so there all queries go at once.
+    rows = ROWS if full_precision(q[:0]).dtype == q.dtype else max(1, q.shape[1])
+    grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+    for some in (slice(first, first + rows) for first in range(0, q.shape[1], rows)):
+        some_q, some_out, some_grad, some_lse = (each[None, :, some] for each in (q, out, grad_HTD, lse))
+        part = _flash_backward(
+            some_grad, some_q, k[None], v[None], some_out, some_lse, 0.0, False, scale=q.shape[-1] ** -0.5
+        )
+        grad_q[:, some] = part[0][0]
+        grad_k += part[1][0]
+        grad_v += part[2][0]
+    return [grad_q, grad_k, grad_v]
 
 
 def _with_lse(grad_HTD: Tensor, out_HTD: Tensor, g_HT1: Tensor) -> tuple[Tensor, Tensor]:

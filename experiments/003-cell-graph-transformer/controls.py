@@ -1,0 +1,120 @@
+"""Compare the graph term with its controls over seeds, and seeds with their ensemble, on the same held-out units.
+
+    python experiments/003-cell-graph-transformer/controls.py RUNS -o FOLDER [--reference "lambda 1"]
+
+Runs of one split and one experiment name are read together. For each setting (lambda, networks, hard mask) it writes
+the mean over seeds of the test metric, and its difference to the reference setting, both with a 95 % bootstrap interval
+over the split's units: the seeds of a setting are averaged within each resample, so the interval is that of the data
+and not of the seeds; their spread stands beside it. `ensemble` is the metric of the mean prediction of the seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from omegaconf import OmegaConf
+
+from torchcell.data.errors import InputError
+from torchcell.metrics.bootstrap import Interval, interval, resample
+from torchcell.metrics.registry import metric
+from torchcell.report.plots import BLUE, GREY, ORANGE, canvas
+
+MODEL = "CellGraphTransformer"
+
+
+def main() -> None:
+    """Read the runs, write the table and the figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, help="folder below which the runs are")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder for controls.csv and controls.png")
+    parser.add_argument("--names", nargs="*", help="experiments to read; all by default")
+    parser.add_argument("--reference", default="lambda 1", help="setting that the others are compared with")
+    parser.add_argument("--metric", default="pearson")
+    parser.add_argument("--n-boot", type=int, default=2000)
+    given = parser.parse_args()
+    runs = pd.DataFrame([read(path.parent) for path in sorted(given.runs.rglob("predictions.parquet"))])
+    if given.names and not runs.empty:
+        runs = runs[runs["name"].isin(given.names)]
+    if runs.empty:
+        raise InputError(f"no predictions.parquet of {given.names or 'any experiment'} below {given.runs}")
+    tables = [compare(part, given.reference, given.metric, given.n_boot) for _, part in runs.groupby(["name", "split"])]
+    table = pd.concat(tables, ignore_index=True)
+    given.out.mkdir(parents=True, exist_ok=True)
+    table.round(4).to_csv(given.out / "controls.csv", index=False)
+    print(table.round(3).to_string(index=False))
+    draw(table, given.metric, given.out / "controls.png")
+
+
+def read(folder: Path) -> dict[str, object]:
+    """What a run was and what it predicted."""
+    config = OmegaConf.load(folder / "config.yaml")
+    model = config.model
+    setting = f"lambda {model.graph_weight:g}"
+    if model.hard_mask:
+        setting = "hard mask"
+    elif model.networks != "real":
+        setting += f", {model.networks}"
+    held = pd.read_parquet(folder / "split.parquet")
+    predicted = pd.read_parquet(folder / "predictions.parquet").merge(held[["sample_id", "group"]], on="sample_id")
+    return {"name": str(config.name), "split": str(config.split.method), "setting": setting,
+            "weight": float(model.graph_weight), "seed": int(config.seed), "table": predicted}  # fmt: skip
+
+
+def compare(runs: pd.DataFrame, reference: str, name: str, n_boot: int) -> pd.DataFrame:
+    """One row a setting of one experiment and split."""
+    first = runs["table"].iloc[0]
+    for table in runs["table"]:
+        if not table["sample_id"].equals(first["sample_id"]):
+            raise InputError(f"runs of {runs['name'].iloc[0]} scored other samples; compare runs of one split")
+    weights, score = resample(first["group"].to_numpy(), n_boot), metric(name, "regression").function
+    measured = first["measured"].to_numpy(dtype=float)
+
+    def values(predictions: Iterable[np.ndarray]) -> np.ndarray:
+        return np.mean([score(measured, each, weights) for each in predictions], axis=0)
+
+    drawn, rows = {}, []
+    for setting, part in runs.groupby("setting"):
+        predictions = [table[MODEL].to_numpy(dtype=float) for table in part["table"]]
+        drawn[setting] = values(predictions), values([np.mean(predictions, axis=0)])
+        alone = [float(score(measured, each, weights)[0]) for each in predictions]
+        rows.append({"name": runs["name"].iloc[0], "split": runs["split"].iloc[0], "setting": setting,
+                     "lambda": part["weight"].iloc[0], "seeds": len(part), "lowest": min(alone),
+                     "highest": max(alone)})  # fmt: skip
+    for row in rows:
+        mean, ensemble = drawn[row["setting"]]
+        row |= spell("", interval(mean)) | {"ensemble": ensemble[0]}
+        if reference in drawn and row["setting"] != reference:
+            row |= spell("reference_minus_", interval(drawn[reference][0] - mean))
+    return pd.DataFrame(rows)
+
+
+def spell(prefix: str, found: Interval) -> dict[str, float]:
+    """An interval as three columns."""
+    return {f"{prefix}{part}": getattr(found, part) for part in ("value", "low", "high")}
+
+
+def draw(table: pd.DataFrame, name: str, path: Path) -> None:
+    """The metric over lambda, real networks beside random ones; 0 stands at the left edge."""
+    groups = list(table.groupby(["name", "split"]))
+    figure, axes = canvas(4.4 * len(groups), 3.2, columns=len(groups))
+    for axis, ((experiment, split), part) in zip(axes[0], groups, strict=True):
+        for kind, colour, label in (("real", BLUE, "true networks"), ("random", ORANGE, "random, same degrees")):
+            chosen = part[part["setting"].str.contains("random") == (kind == "random")]
+            chosen = chosen[chosen["setting"] != "hard mask"].sort_values("lambda")
+            place = np.where(chosen["lambda"] > 0, np.log10(chosen["lambda"].clip(lower=1e-9)), -4)
+            below, above = chosen["value"] - chosen["low"], chosen["high"] - chosen["value"]
+            axis.errorbar(place, chosen["value"], [below, above], color=colour, marker="o", ms=4, lw=1.2, label=label)
+        for row in part[part["setting"] == "hard mask"].itertuples():
+            axis.axhline(row.value, color=GREY, lw=1, ls="--", label="hard mask")
+        axis.set_xticks([-4, -3, -2, -1, 0], ["0", ".001", ".01", ".1", "1"])
+        axis.set(xlabel="lambda", ylabel=f"test {name}, mean of seeds", title=f"{experiment}, {split}")
+        axis.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=160)
+
+
+if __name__ == "__main__":
+    main()

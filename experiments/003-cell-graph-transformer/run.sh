@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# The lambda sweep on the simulated cell, and the transformer on Costanzo and Kuzmin; two cores: an hour and a half.
+#   TORCHCELL_MIRROR=PATH [PYTHON=python] [JOBS=2] [SEEDS="0 1 2"] experiments/003-cell-graph-transformer/run.sh [simulated|real]
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+PYTHON=${PYTHON:-.venv/bin/python}
+JOBS=${JOBS:-1}
+SEEDS=${SEEDS:-0 1 2}
+RUNS=${RUNS:-runs/003}
+OUT=${OUT:-experiments/003-cell-graph-transformer}
+WHAT=${1:-all}
+export WANDB_MODE=${WANDB_MODE:-offline} WANDB_SILENT=true
+[ "$JOBS" -gt 1 ] && export OMP_NUM_THREADS=1
+
+train() { # one job a line: a folder below RUNS, then overrides
+    xargs -P "$JOBS" -L 1 bash -c '"$0" -m torchcell.train paths.runs="$1/$2" "${@:3}" overwrite=true' "$PYTHON" "$RUNS"
+}
+
+if [ "$WHAT" != real ]; then
+    for seed in $SEEDS; do
+        for weight in 1.0 0.0 0.1 0.01 0.001; do
+            for networks in real random; do
+                [ "$weight$networks" = 0.0random ] && continue # the same as real
+                echo "simulated +experiment=simulated_cgt split=query_disjoint model.graph_weight=$weight model.networks=$networks seed=$seed"
+            done
+        done
+        echo "simulated +experiment=simulated_cgt split=query_disjoint model.hard_mask=true seed=$seed"
+        echo "simulated +experiment=simulated_cgt split=random seed=$seed"
+        echo "simulated +experiment=simulated_cgt split=random model.graph_weight=0.0 seed=$seed"
+    done | train
+    "$PYTHON" "$OUT/controls.py" "$RUNS/simulated" -o "$OUT/simulated"
+fi
+
+if [ "$WHAT" != simulated ]; then
+    {
+        for seed in $SEEDS; do
+            echo "real +experiment=costanzo2010_cgt split=query_disjoint seed=$seed"
+        done
+        echo "real +experiment=costanzo2010_cgt split=query_disjoint model.graph_weight=0.0"
+        echo "real +experiment=costanzo2010_cgt split=query_disjoint model.networks=random"
+        echo "real +experiment=costanzo2010_cgt split=random model.cold_share=0.0"
+        echo "real +experiment=kuzmin2018_cgt split=query_disjoint"
+        echo "real +experiment=kuzmin2018_cgt split=random"
+    } | train
+    "$PYTHON" "$OUT/controls.py" "$RUNS/real" -o "$OUT/costanzo" --names costanzo2010_cgt
+fi
+
+"$PYTHON" -m torchcell.collect "$RUNS" -o "$OUT/table.csv"
