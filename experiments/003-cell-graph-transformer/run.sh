@@ -26,7 +26,6 @@ if [ "$WHAT" != real ]; then
         done
         echo "simulated +experiment=simulated_cgt split=query_disjoint model.hard_mask=true seed=$seed"
         echo "simulated +experiment=simulated_cgt split=random seed=$seed"
-        echo "simulated +experiment=simulated_cgt split=random model.graph_weight=0.0 seed=$seed"
     done | train
     "$PYTHON" "$OUT/controls.py" "$RUNS/simulated" -o "$OUT/simulated"
 fi
