@@ -12,8 +12,8 @@ help: ## this list
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-train: .venv/.ready ## set up, and train DANGO on the simulated cell (about a minute)
-	$(BIN)/python -m torchcell.train +experiment=simulated_dango overwrite=true
+train: .venv/.ready ## set up, and train the transformer on the simulated cell (about a minute)
+	$(BIN)/python -m torchcell.train +experiment=simulated_cgt overwrite=true
 
 test: .venv/.ready ## set up, and run all tests
 	$(BIN)/python -m pytest -rs

@@ -158,7 +158,9 @@ def test_the_models_own_terms_do_not_see_added_genes_either(save, choices):
     """In the first layer queries and keys are each gene's own; the random networks must be the same ones."""
     saved = checkpoint.load(save(**choices))
     with torch.no_grad():
-        own, more = (saved.model(spec=spec).diagnostics(make_batch([(0, 1)])) for spec in (saved.spec, extended(saved.spec)))
+        own, more = (
+            saved.model(spec=spec).diagnostics(make_batch([(0, 1)])) for spec in (saved.spec, extended(saved.spec))
+        )
     assert list(own) == list(more)
     for name, value in own.items():
         torch.testing.assert_close(more[name], value, rtol=1e-6, atol=1e-6)

@@ -274,7 +274,7 @@ class CellGraphTransformer(WildTypeModel):
         last = self.readout[-1]
         assert self.pairs is not None
         assert isinstance(last, nn.Linear)
-        target_BT, zero_T = train.target / self.scale, -self.center / self.scale
+        target_BT, zero_T = train.target / self.scale.to(train.target), -self.center / self.scale
         if self.spec.task == "binary":
             target_BT, zero_T = 4 * train.target - 2, torch.zeros_like(self.center)  # log-odds near one half
         self.pairs.start(train.gene, train.ptr, target_BT, self.pair_penalty)
