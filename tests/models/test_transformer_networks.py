@@ -50,7 +50,7 @@ def test_divergence_and_recall_are_shown_even_where_the_weight_is_0():
 def test_random_networks_are_others_of_the_same_degrees_and_the_same_every_time():
     real, drawn, again = (make(networks=name).graph_terms for name in ("real", "random", "random"))
     for name in ("physical", "coexpression"):
-        targets = [terms.terms[name].target for terms in (real, drawn, again)]
+        targets = [terms.terms[terms.relations.index(name)].target for terms in (real, drawn, again)]
         assert torch.equal(targets[0].degree_N, targets[1].degree_N)
         assert not torch.equal(targets[0].csr().indices, targets[1].csr().indices)
         assert torch.equal(targets[1].csr().indices, targets[2].csr().indices)
@@ -131,3 +131,20 @@ def test_relations_that_leave_the_genes_cannot_be_tied():
     assert [tie.relation for tie in make(mixed).ties] == ["physical", "coexpression"]
     with pytest.raises(InputError, match="no relation among genes"):
         make(mixed, ties={"annotated": [[0, 0]]})
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"cold_share": 0.3, "cold_start": 0}, "needs model.cold_start"),
+        ({"cold_share": 1.5, "cold_start": 3}, "cold_share=1.5"),
+        ({"cold_start": -2}, "cold_start=-2"),
+        ({"embedding_decay": -1.0}, "embedding_decay=-1.0"),
+        ({"score": "prodct"}, "score='prodct'"),
+        ({"pair_start": "least_squares", "pair_width": 0}, "needs model.pair_width"),
+        ({"pair_start": "least_squares", "pair_width": 3}, "a multiple of 2"),
+    ],
+)
+def test_values_that_would_be_passed_over_in_silence_are_refused(options, says):
+    with pytest.raises(InputError, match=says):
+        make(make_spec(), **options)

@@ -72,12 +72,12 @@ def test_gradients_reach_the_heads_that_count_and_no_other():
     inputs = [each.q_TD for each in given]
     grads = torch.autograd.grad(total, inputs, allow_unused=True, retain_graph=True)
     assert grads[1] is None
-    (alone,) = torch.autograd.grad(0.25 / 4 * terms.terms["a"](*given[2]), inputs[2:3])
+    (alone,) = torch.autograd.grad(0.25 / 4 * terms.terms[0](*given[2]), inputs[2:3])
     same(grads[2], alone)
 
 
 def test_one_term_a_relation_whatever_the_number_of_its_heads():
-    assert list(GraphTerms(graph(), TIES).terms) == ["a", "b", "c"]
+    assert GraphTerms(graph(), TIES).relations == ["a", "b", "c"]
 
 
 def test_log_sum_exp_is_asked_for_where_the_objective_reads_it_and_never_in_evaluation():

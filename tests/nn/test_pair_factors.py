@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -42,7 +43,7 @@ def objective(matrix: sp.csr_matrix, u: np.ndarray, v: np.ndarray, penalty: floa
     return float((weight * (matrix.toarray() - u @ v.T) ** 2).sum() + penalty * ((u**2).sum() + (v**2).sum()))
 
 
-def test_pair_values_are_the_means_of_a_loop_over_sets():
+def test_pair_values_are_the_means_of_a_loop_over_sets_whose_pairs_share_their_value():
     rng = np.random.default_rng(0)
     sets = [tuple(rng.choice(9, size, replace=False).tolist()) for size in rng.integers(1, 5, 60)]
     value = np.where(rng.random(60) < 0.2, np.nan, rng.normal(size=60))
@@ -50,8 +51,8 @@ def test_pair_values_are_the_means_of_a_loop_over_sets():
     for members, y in zip(sets, value, strict=True):
         for i, j in combinations(members, 2):
             if not np.isnan(y):
-                held.setdefault((i, j), []).append(y)
-                held.setdefault((j, i), []).append(y)
+                held.setdefault((i, j), []).append(y / math.comb(len(members), 2))
+                held.setdefault((j, i), []).append(y / math.comb(len(members), 2))
     assert any(len(members) == 1 for members in sets)
     assert np.isnan(value).any()
     expected, known = np.zeros((12, 12)), np.zeros((12, 12), dtype=bool)

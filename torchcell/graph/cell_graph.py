@@ -96,12 +96,17 @@ class CellGraph(nn.Module):
         self.hash = self._hash()
 
     def _register(self, relation: str, csr: sp.csr_matrix) -> None:
+        place = self._place(relation)
         for suffix, matrix in (("", csr), ("_t", csr.T.tocsr())):
             matrix.sort_indices()
-            self.register_buffer(f"{relation}_indptr{suffix}", _int32(matrix.indptr), persistent=False)
-            self.register_buffer(f"{relation}_indices{suffix}", _int32(matrix.indices), persistent=False)
+            self.register_buffer(f"{place}_indptr{suffix}", _int32(matrix.indptr), persistent=False)
+            self.register_buffer(f"{place}_indices{suffix}", _int32(matrix.indices), persistent=False)
             weight = torch.from_numpy(matrix.data.astype(np.float32))
-            self.register_buffer(f"{relation}_weight{suffix}", weight, persistent=False)
+            self.register_buffer(f"{place}_weight{suffix}", weight, persistent=False)
+
+    def _place(self, relation: str) -> str:
+        """What its buffers are called: by number, since a relation may have a dot in its name and a buffer not."""
+        return f"relation{self.relations.index(relation)}"
 
     @classmethod
     def from_networks(
@@ -178,8 +183,8 @@ class CellGraph(nn.Module):
     def csr(self, relation: str, transpose: bool = False) -> CSR:
         """The matrix of one relation [targets, sources], or its transpose, on the module's device."""
         self._check(relation)
-        suffix = "_t" if transpose else ""
-        return CSR(*(getattr(self, f"{relation}_{part}{suffix}") for part in CSR._fields))
+        suffix, place = "_t" if transpose else "", self._place(relation)
+        return CSR(*(getattr(self, f"{place}_{part}{suffix}") for part in CSR._fields))
 
     def _check(self, relation: str) -> None:
         if relation not in self.relations:

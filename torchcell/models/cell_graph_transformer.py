@@ -31,12 +31,12 @@ from torchcell.nn.transformer_layer import TransformerLayer
 from torchcell.report.graph_terms import graph_term_section
 from torchcell.report.sections import Section
 
-NETWORKS = ("real", "random")
-STARTS = ("random", "least_squares")
+STARTS, SCORES = ("random", "least_squares"), ("product", "difference", None)
+CHOICES = {"networks": ("real", "random"), "pair_start": STARTS, "score": SCORES}
 
 
 class _Step(NamedTuple):
-    """What one encoding of the wild type gives: the cell, and the pair vectors of all genes if there are any."""
+    """What one encoding of the wild type gives: the cell, and the pair factors of all genes if there are any."""
 
     cell: EncodedCell
     pair_NP: Tensor | None
@@ -129,14 +129,14 @@ class CellGraphTransformer(WildTypeModel):
         loss_weights: LossWeights | None = None,
     ) -> None:
         super().__init__(spec, optimizer, scheduler, loss_weights)
-        _check(spec, networks, pair_start, free_embedding)
+        _check(spec, locals())
         self.embedding_decay, self.pair_decay = embedding_decay, pair_decay
         self.pair_start, self.pair_penalty = pair_start, pair_penalty
         self.reads_names = free_embedding or pair_width > 0
         n_outputs, known = len(spec.outputs), spec.gene_features
         sizes = len(spec.genes), spec.n_trained_with
         self.project = None if known is None else FeatureProjection(torch.from_numpy(known.values), sizes[1], dim)
-        cold, self.cold_share = None, cold_share if cold_start else 0.0
+        cold, self.cold_share = None, cold_share
         if cold_start and self.reads_names:
             features = None if self.project is None else self.project.features
             cold = ColdStart(self.graph, spec.trained_genes, cold_start, cold_power, features, cold_share > 0)
@@ -168,8 +168,6 @@ class CellGraphTransformer(WildTypeModel):
         self.started: Tensor
         self.register_buffer("started", torch.tensor(False))
 
-    # The wild type, once ---------------------------------------------------------------------------
-
     def encode(self) -> _Step:
         """The wild type from the present weights."""
         as_cold_N = None
@@ -180,8 +178,6 @@ class CellGraphTransformer(WildTypeModel):
             parts.append(self.embedding(as_cold_N))
         pair_NP = None if self.pairs is None else self.pairs.vectors(as_cold_N)
         return _Step(self.encoder(sum(parts), self.graph_terms.places, self.graph_terms.summed), pair_NP)
-
-    # What the base asks for ------------------------------------------------------------------------
 
     def forward(self, batch: PerturbationBatch) -> Float[Tensor, "B T"]:
         """The prediction in the target's units, log-odds for a binary target."""
@@ -245,8 +241,6 @@ class CellGraphTransformer(WildTypeModel):
         ]
         return [graph_term_section(rows)] if rows else []
 
-    # Before the first step -------------------------------------------------------------------------
-
     def on_fit_start(self) -> None:
         """Once in a model's life: the least-squares start, and the edge recall of the untrained heads."""
         if self.started:
@@ -285,12 +279,20 @@ class CellGraphTransformer(WildTypeModel):
             self.members.readout.weight.zero_()
 
 
-def _check(spec: Spec, networks: str, pair_start: str, free_embedding: bool) -> None:
+def _check(spec: Spec, given: Mapping[str, Any]) -> None:
     """Errors for what does not go together."""
     if spec.graph is None:
         raise InputError("CellGraphTransformer needs a cell, and the data has no graph; choose one, e.g. graph=yeast")
-    for name, value, choices in (("networks", networks, NETWORKS), ("pair_start", pair_start, STARTS)):
-        if value not in choices:
-            raise InputError(f"model.{name}={value!r}: choose from {list(choices)}")
-    if not free_embedding and spec.gene_features is None:
+    for name, choices in CHOICES.items():
+        if given[name] not in choices:
+            raise InputError(f"model.{name}={given[name]!r}: choose from {list(choices)}")
+    for name in ("embedding_decay", "pair_decay", "pair_width", "cold_start", "cold_share"):
+        if not given[name] >= 0 or (name == "cold_share" and given[name] > 1):
+            raise InputError(f"model.{name}={given[name]}: 0 or more{', at most 1' * (name == 'cold_share')}")
+    if not given["free_embedding"] and spec.gene_features is None:
         raise InputError("there is nothing to make tokens of: give data.features, or set model.free_embedding=true")
+    if given["cold_share"] and not given["cold_start"]:
+        raise InputError(f"model.cold_share={given['cold_share']} needs model.cold_start, the neighbours to take from")
+    step = 2 * len(spec.outputs)
+    if given["pair_start"] == "least_squares" and (given["pair_width"] % step or not given["pair_width"]):
+        raise InputError(f"model.pair_start=least_squares needs model.pair_width, a multiple of {step}")

@@ -13,7 +13,7 @@ class WildTypeModel(Model):
     """A subclass gives ``encode``, and reads what ``wild_type`` returns.
 
     The encoding is made once a training step, where ``losses`` finds what ``forward`` made, and in evaluation once for
-    given weights, however many batches there are.
+    given weights and precision, however many batches there are.
     """
 
     _step: Any = None
@@ -28,7 +28,8 @@ class WildTypeModel(Model):
         if self.training or torch.is_grad_enabled():
             self._step = self.encode()
             return self._step
-        state = [(parameter.data_ptr(), parameter._version) for parameter in self.parameters()]
+        precision = torch.is_autocast_enabled(self.device.type), torch.get_autocast_dtype(self.device.type)
+        state = precision, [(parameter.data_ptr(), parameter._version) for parameter in self.parameters()]
         if self._evaluation is None or self._evaluation[0] != state:
             self._evaluation = state, self.encode()
         return self._evaluation[1]

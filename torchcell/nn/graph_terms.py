@@ -40,8 +40,9 @@ class GraphTerms(nn.Module):
     ) -> None:
         super().__init__()
         self.ties, self.loss = list(ties), loss
-        relations = dict.fromkeys(tie.relation for tie in ties)
-        self.terms = nn.ModuleDict({name: GraphTerm(graph, name, loss, rows, negatives) for name in relations})
+        # By number: a relation may have any name, a module may not.
+        self.relations = list(dict.fromkeys(tie.relation for tie in ties))
+        self.terms = nn.ModuleList(GraphTerm(graph, name, loss, rows, negatives) for name in self.relations)
 
     @property
     def places(self) -> list[tuple[int, int]]:
@@ -79,6 +80,6 @@ class GraphTerms(nn.Module):
         return [self._of(tie)(*each) for tie, each in zip(self.ties, scores, strict=True)]
 
     def _of(self, tie: Tie) -> GraphTerm:
-        term = self.terms[tie.relation]
+        term = self.terms[self.relations.index(tie.relation)]
         assert isinstance(term, GraphTerm)
         return term

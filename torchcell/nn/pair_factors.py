@@ -14,6 +14,8 @@ MISSING_WEIGHT = 0.02
 def pair_values(gene: np.ndarray, ptr: np.ndarray, value: np.ndarray, n_genes: int) -> sp.csr_matrix:
     """Mean value of the sets that hold each pair of genes, symmetric [n_genes, n_genes].
 
+    Each pair of a set gets an equal part of the set's value, since a score adds its pairs up.
+
     Args:
         gene: Members of all sets [M].
         ptr: Set b holds members ``ptr[b]`` to ``ptr[b + 1]`` [B + 1].
@@ -30,8 +32,9 @@ def pair_values(gene: np.ndarray, ptr: np.ndarray, value: np.ndarray, n_genes: i
         keys.append((member[:, a] * n_genes + member[:, b]).ravel()[differ])
     owner, key = (np.concatenate([np.empty(0, dtype=np.int64), *parts]) for parts in (owners, keys))
     owner, key = np.unique(np.stack([owner, key]), axis=1)  # nor do its pairs with others count twice
+    part = value[owner] / np.bincount(owner)[owner]
     found, position, count = np.unique(key, return_inverse=True, return_counts=True)
-    mean = (np.bincount(position, weights=value[owner], minlength=len(found)) / count).astype(np.float32)
+    mean = (np.bincount(position, weights=part, minlength=len(found)) / count).astype(np.float32)
     # Built from positions, never by adding matrices, which would forget the pairs whose value is 0.
     low, high = found // n_genes, found % n_genes
     where = np.concatenate([low, high]), np.concatenate([high, low])
@@ -49,8 +52,7 @@ def alternating_least_squares(
     """Factors u and v [n, rank] of a symmetric table with known and missing entries; zeros for empty rows.
 
     Minimises the squared error of u_i . v_j over the known entries, plus that of all missing ones as zeros with a
-    small weight, plus ``penalty`` times both factors' squared length. Deterministic. Many small solves: keep BLAS
-    to one thread around it, where threads that wait for each other cost many times the work.
+    small weight, plus ``penalty`` times both factors' squared length. Deterministic.
 
     Args:
         matrix: Known entries, of root mean square 1 for the penalty to mean the same everywhere [n, n].

@@ -66,7 +66,13 @@ def trainer(cfg: DictConfig, folder: RunFolder, logs: list[Logger]) -> lightning
         filename="best",
         monitor="val/score",
         mode="max",
-        save_last=True,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    # Of its own: `save_last` writes only when the best improves, and a requeued run would lose all epochs since.
+    last = ModelCheckpoint(
+        dirpath=folder.path / "checkpoints",
+        filename="last",
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
@@ -74,7 +80,7 @@ def trainer(cfg: DictConfig, folder: RunFolder, logs: list[Logger]) -> lightning
     callbacks = [instantiate(callback) for callback in cfg.callbacks.values() if callback is not None]
     return instantiate(config, _partial_=True)(
         logger=logs,
-        callbacks=[*callbacks, best],
+        callbacks=[*callbacks, best, last],
         plugins=[AtomicCheckpointIO()],
         use_distributed_sampler=False,  # the datamodule deals the batches to the processes
         num_sanity_val_steps=0,
@@ -85,7 +91,11 @@ def trainer(cfg: DictConfig, folder: RunFolder, logs: list[Logger]) -> lightning
 
 def best_score(trainer: lightning.Trainer) -> float:
     """The best validation score of the run so far."""
-    (best,) = (callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint))
+    (best,) = (
+        callback
+        for callback in trainer.checkpoint_callbacks
+        if isinstance(callback, ModelCheckpoint) and callback.monitor is not None
+    )
     return float("nan") if best.best_model_score is None else float(best.best_model_score)
 
 
