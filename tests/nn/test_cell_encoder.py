@@ -28,7 +28,7 @@ def genes() -> Tensor:
 
 def by_hand(made: CellEncoder, x_ND: Tensor) -> tuple[Tensor, dict[tuple[int, int], tuple[Tensor, ...]]]:
     """Tokens [1 + N, D], and queries, keys and log-sum-exp of every head."""
-    x_TD, found = torch.cat([made.cls, x_ND]), {}
+    x_TD, found = torch.cat([made.cls[None], x_ND]), {}
     for number, layer in enumerate(made.layers):
         x_TD, q, k, lse = layer(x_TD, [0, 1], [0, 1])
         found |= {(number, head): (q[head], k[head], lse[head]) for head in range(HEADS)}
@@ -104,5 +104,5 @@ def test_without_layers_tokens_are_normalised_and_no_more():
     made, x_ND = encoder(layers=0), genes()
     cell = made(x_ND)
     torch.testing.assert_close(cell.gene_ND, made.norm(x_ND))
-    torch.testing.assert_close(cell.cls_D, made.norm(made.cls)[0])
+    torch.testing.assert_close(cell.cls_D, made.norm(made.cls))
     assert cell.scores == []

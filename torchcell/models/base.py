@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning
 import torch
@@ -13,6 +13,9 @@ from torchcell.data.errors import InputError
 from torchcell.datamodules.spec import Spec
 from torchcell.metrics.streaming import streaming_metrics
 from torchcell.nn.log_cosh import log_cosh
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LossWeights = Mapping[str, float] | Callable[[int, int], Mapping[str, float]]
 """Fixed weights by term, or a pure function of (epoch, max_epochs) that gives them."""
@@ -98,8 +101,8 @@ class Model(lightning.LightningModule):
         """How much each sample looks at each gene [B, N], rows adding up to 1; None from a model that cannot tell."""
         return None
 
-    def report_sections(self) -> list[Any]:
-        """What the model adds to the report, ``torchcell.report.page.Section``s."""
+    def report_sections(self, history: pd.DataFrame | None) -> list[Any]:
+        """What the model adds to the report, ``torchcell.report.page.Section``s; the history has a row an epoch."""
         return []
 
     # What is the same for all ----------------------------------------------------------------------

@@ -2,19 +2,20 @@ r"""Cell graph transformer: attention over CLS and all genes, some heads drawn t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from torchcell.data.errors import InputError
 from torchcell.datamodules.perturbation import PerturbationBatch
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.graph.randomise import randomise
 from torchcell.models.base import LossWeights
+from torchcell.models.transformer_choices import check_choices
 from torchcell.models.wild_type import WildTypeModel
 from torchcell.nn.cell_encoder import CellEncoder, EncodedCell
 from torchcell.nn.cold_start import ColdStart
@@ -31,8 +32,8 @@ from torchcell.nn.transformer_layer import TransformerLayer
 from torchcell.report.graph_terms import graph_term_section
 from torchcell.report.sections import Section
 
-STARTS, SCORES = ("random", "least_squares"), ("product", "difference", None)
-CHOICES = {"networks": ("real", "random"), "pair_start": STARTS, "score": SCORES}
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class _Step(NamedTuple):
@@ -78,12 +79,14 @@ class CellGraphTransformer(WildTypeModel):
         levels: Read the members' levels.
         score: Of the members, ``product`` or ``difference``, see ``HyperSAGNN``; none leaves it out.
         pair_width: Width of the free pair factors f; 0 leaves them out.
-        pair_start: ``random``, or ``least_squares``: f starts as the factors of the training pairs' table.
+        pair_start: ``random``, or ``least_squares``: f starts as the factors of the training pairs' table;
+            a model that goes on from a checkpoint keeps those it has.
         pair_penalty: Ridge penalty of that start.
         pair_decay: Weight of the members' mean squared length of f.
         pair_trained: Whether f moves from its start.
         cold_start: Trained genes with the most similar neighbourhoods that lend a gene without training samples
             their mean free embedding and pair factors; 0 leaves it with its own.
+        cold_power: Exponent of their similarity.
         cold_share: Share of the genes that are treated so in a training step, as if they had never been trained.
         optimizer, scheduler, loss_weights: See ``Model``.
 
@@ -105,7 +108,7 @@ class CellGraphTransformer(WildTypeModel):
         dropout: float = 0.1,
         gradient_checkpointing: bool = False,
         ties: Mapping[str, Sequence[Sequence[int]]] | None = None,
-        graph_weight: float | Mapping[str, float] = 0.01,
+        graph_weight: float | int | Mapping[str, float | int] = 0.01,
         graph_loss: str = "kl",
         graph_rows: int | None = None,
         graph_negatives: int | None = None,
@@ -129,7 +132,14 @@ class CellGraphTransformer(WildTypeModel):
         loss_weights: LossWeights | None = None,
     ) -> None:
         super().__init__(spec, optimizer, scheduler, loss_weights)
-        _check(spec, locals())
+        check_choices(
+            spec,
+            tokens=free_embedding or spec.gene_features is not None,
+            choices={"networks": networks, "pair_start": pair_start, "score": score},
+            sizes={"layers": layers, "pair_width": pair_width, "cold_start": cold_start, "cold_power": cold_power}
+            | {"embedding_decay": embedding_decay, "pair_decay": pair_decay, "pair_penalty": pair_penalty},
+            cold_share=cold_share,
+        )
         self.embedding_decay, self.pair_decay = embedding_decay, pair_decay
         self.pair_start, self.pair_penalty = pair_start, pair_penalty
         self.reads_names = free_embedding or pair_width > 0
@@ -155,16 +165,19 @@ class CellGraphTransformer(WildTypeModel):
         # Confined heads have nothing to be persuaded of.
         terms = [] if hard_mask else self.ties
         self.graph_terms = GraphTerms(drawn, terms, graph_loss, graph_rows, graph_negatives)
-        self.recall_before: Tensor
-        self.register_buffer("recall_before", torch.full((len(terms),), torch.nan))
-
+        self.recall_before: list[float] = [math.nan] * len(terms)
         self.dropout = nn.Dropout(dropout)
         self.kind_rows = KindRows(spec.kinds)
-        self.head = PerturbationHead(dim, len(spec.kinds), pooling, levels=levels)
+        self.head = PerturbationHead(dim, len(spec.kinds), pooling, heads, levels=levels)
         self.readout = nn.Sequential(
             nn.Linear(2 * dim, 2 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * dim, n_outputs)
         )
         self.members = HyperSAGNN(dim, n_outputs, heads, score) if score is not None else None
+        # One kind alone would only shift all members alike, so it has no embedding.
+        several = self.members is not None and len(spec.kinds) > 1
+        self.kind_embedding = nn.Embedding(len(spec.kinds), dim) if several else None
+        if self.kind_embedding is not None:
+            nn.init.zeros_(self.kind_embedding.weight)
         self.started: Tensor
         self.register_buffer("started", torch.tensor(False))
 
@@ -186,7 +199,10 @@ class CellGraphTransformer(WildTypeModel):
         cls_BD = step.cell.cls_D.expand_as(z_BD)
         raw_BT = self.readout(torch.cat([cls_BD, z_BD], 1))
         if self.members is not None:
-            raw_BT = raw_BT + self.members(self.dropout(step.cell.gene_ND.index_select(0, batch.gene)), batch.ptr)
+            h_MD = self.dropout(step.cell.gene_ND.index_select(0, batch.gene))
+            if self.kind_embedding is not None:
+                h_MD = h_MD + self.kind_embedding(self.kind_rows(batch.kind))
+            raw_BT = raw_BT + self.members(h_MD, batch.ptr)
         if self.pairs is not None:
             assert step.pair_NP is not None
             raw_BT = raw_BT + self.pairs(step.pair_NP, batch.gene, batch.ptr)
@@ -230,31 +246,31 @@ class CellGraphTransformer(WildTypeModel):
         return self.head.attention(gene_ND, batch.gene, self.kind_rows(batch.kind), batch.ptr)
 
     @torch.no_grad()
-    def report_sections(self) -> list[Section]:
+    def report_sections(self, history: pd.DataFrame | None) -> list[Section]:
         """A table of the graph terms: divergence, edge recall before and after, share of the objective."""
-        terms, scores = self.graph_terms.eval(), self.eval().wild_type().cell.scores
-        shares = self._trainer.callback_metrics if self._trainer is not None else {}
-        values = zip(terms.ties, terms.values(scores), self.recall_before.tolist(), terms.recalls(scores), strict=True)
+        terms, scores = self.eval().graph_terms, self.wild_type().cell.scores
+        found = zip(terms.values(scores), self.recall_before, terms.recalls(scores), strict=True)
         rows = [
-            (*tie, float(value), before, float(after), float(shares.get(f"train/share/graph_{tie.relation}", "nan")))
-            for tie, value, before, after in values
+            (*tie, float(value), before, float(after))
+            for tie, (value, before, after) in zip(terms.ties, found, strict=True)
         ]
-        return [graph_term_section(rows)] if rows else []
+        return [graph_term_section(rows, history)] if rows else []
 
     def on_fit_start(self) -> None:
-        """Once in a model's life: the least-squares start, and the edge recall of the untrained heads."""
-        if self.started:
-            return
-        if self.pair_start == "least_squares" and self.pairs is not None:
+        """The least-squares start, once in a model's life, and the edge recall before the first step."""
+        if not self.started and self.pair_start == "least_squares":
             data = self.trainer.datamodule  # type: ignore[attr-defined]
-            train = data.packed[torch.from_numpy(data.split.index("train"))]
-            self.start_pairs(train)
-        self.eval()
-        with torch.no_grad():
-            recalls = self.graph_terms.recalls(self.wild_type().cell.scores)
-        self.recall_before.copy_(torch.stack(recalls) if recalls else self.recall_before)
-        self.train()
+            self.start_pairs(data.packed[torch.from_numpy(data.split.index("train"))])
+            assert self.pairs is not None
+            for tensor in (self.pairs.vectors.table.weight, self.pairs.product.pair.weight):
+                # Another machine's linear algebra may round in another way, and nothing would bring them together.
+                tensor.data.copy_(self.trainer.strategy.broadcast(tensor.data))
         self.started.fill_(True)
+        if self.trainer.ckpt_path is None:  # else the heads are trained already
+            with torch.no_grad():
+                recalls = self.graph_terms.recalls(self.eval().wild_type().cell.scores)
+            self.recall_before = [float(recall) for recall in recalls]
+            self.train()
 
     @torch.no_grad()
     def start_pairs(self, train: PerturbationBatch) -> None:
@@ -277,22 +293,3 @@ class CellGraphTransformer(WildTypeModel):
         last.weight.zero_()
         if self.members is not None:
             self.members.readout.weight.zero_()
-
-
-def _check(spec: Spec, given: Mapping[str, Any]) -> None:
-    """Errors for what does not go together."""
-    if spec.graph is None:
-        raise InputError("CellGraphTransformer needs a cell, and the data has no graph; choose one, e.g. graph=yeast")
-    for name, choices in CHOICES.items():
-        if given[name] not in choices:
-            raise InputError(f"model.{name}={given[name]!r}: choose from {list(choices)}")
-    for name in ("embedding_decay", "pair_decay", "pair_width", "cold_start", "cold_share"):
-        if not given[name] >= 0 or (name == "cold_share" and given[name] > 1):
-            raise InputError(f"model.{name}={given[name]}: 0 or more{', at most 1' * (name == 'cold_share')}")
-    if not given["free_embedding"] and spec.gene_features is None:
-        raise InputError("there is nothing to make tokens of: give data.features, or set model.free_embedding=true")
-    if given["cold_share"] and not given["cold_start"]:
-        raise InputError(f"model.cold_share={given['cold_share']} needs model.cold_start, the neighbours to take from")
-    step = 2 * len(spec.outputs)
-    if given["pair_start"] == "least_squares" and (given["pair_width"] % step or not given["pair_width"]):
-        raise InputError(f"model.pair_start=least_squares needs model.pair_width, a multiple of {step}")

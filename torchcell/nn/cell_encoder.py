@@ -43,7 +43,7 @@ class CellEncoder(nn.Module):
 
     def __init__(self, layers: Sequence[TransformerLayer], features: int, gradient_checkpointing: bool = False) -> None:
         super().__init__()
-        self.cls = nn.Parameter(torch.randn(1, features))
+        self.cls = nn.Parameter(torch.randn(features))  # a vector, which weight decay leaves alone
         self.layers = nn.ModuleList(layers)
         self.norm = nn.LayerNorm(features)
         self.gradient_checkpointing = gradient_checkpointing
@@ -61,7 +61,7 @@ class CellEncoder(nn.Module):
             shown: (layer, head) pairs whose queries and keys are returned.
             summed: Those of them whose log-sum-exp is returned too.
         """
-        x_TD, found = torch.cat([self.cls.to(x_ND.dtype), x_ND]), {}
+        x_TD, found = torch.cat([self.cls[None].to(x_ND.dtype), x_ND]), {}
         for number, layer in enumerate(self.layers):
             heads = [head for at, head in shown if at == number]
             lse_heads = [head for at, head in summed if at == number]

@@ -22,7 +22,7 @@ class Tie(NamedTuple):
 def graph_ties(
     graph: CellGraph,
     ties: Mapping[str, Sequence[Any]] | None,
-    weight: float | Mapping[str, float],
+    weight: float | int | Mapping[str, float | int],
     layers: int,
     heads: int,
 ) -> list[Tie]:
@@ -78,7 +78,7 @@ def _pairs(name: str, places: Sequence[Any]) -> list[tuple[int, int]]:
         ) from None
 
 
-def _lambda(name: str, weight: float | Mapping[str, float]) -> float:
+def _lambda(name: str, weight: float | int | Mapping[str, float | int]) -> float:
     if isinstance(weight, Mapping) and name not in weight:
         raise InputError(f"model.graph_weight gives no lambda for {name}; 0 leaves its term out")
     value = float(weight[name] if isinstance(weight, Mapping) else weight)

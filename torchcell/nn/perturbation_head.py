@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from torchcell.graph.ranges import owner
 from torchcell.nn.set_pooling import SetPooling
@@ -157,6 +158,7 @@ class _Read(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
         query, key, value, shift, gene, ptr, out, lse = ctx.saved_tensors
         grad_query, grad_shift = torch.empty_like(query), torch.empty_like(shift)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,14 +25,16 @@ COLUMNS = (
 )
 
 
-def graph_term_section(rows: Sequence[Sequence[Any]]) -> Section:
+def graph_term_section(rows: Sequence[Sequence[Any]], history: pd.DataFrame | None) -> Section:
     """A bar a tied head, and the table.
 
     Args:
-        rows: In the order of ``COLUMNS``, one a tie; NaN where a value is not known. ``share of loss`` is that of the
-            relation in the last epoch, between 0 and 1.
+        rows: In the order of ``COLUMNS`` but the last, one a tie; NaN where a value is not known, as the recall before
+            training is not where a run goes on.
+        history: One row an epoch; the last one has each relation's share of the objective.
     """
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    shares = [math.nan if history is None else _last(history, f"train/share/graph_{row[0]}") for row in rows]
+    table = pd.DataFrame([(*row, share) for row, share in zip(rows, shares, strict=True)], columns=list(COLUMNS))
     return Section(
         title="How much of each network the tied heads show",
         text="Edge recall is the share of a gene's true neighbours among its degree highest attention weights.",
@@ -40,6 +43,11 @@ def graph_term_section(rows: Sequence[Sequence[Any]]) -> Section:
         name="edge_recall",
         caption="Edge recall of each tied head before training and after.",
     )
+
+
+def _last(history: pd.DataFrame, column: str) -> float:
+    """A relation whose lambda is 0 has no share."""
+    return float(history[column].iloc[-1]) if column in history else 0.0
 
 
 def _bars(table: pd.DataFrame) -> Figure:

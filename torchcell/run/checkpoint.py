@@ -106,7 +106,8 @@ class Checkpoint:
         """
         graphs = [None if one.graph is None else one.graph.hash for one in (self.spec, spec)]
         pairs = {
-            **({"genes": (self.spec.genes, spec.genes)} if genes else {"gene features": _columns(self.spec, spec)}),
+            "genes": (self.spec.genes, spec.genes) if genes else (None, None),
+            "gene features": _features(self.spec, spec, needed=not genes, values=split),
             "outputs": (self.spec.outputs, spec.outputs),
             "kinds of perturbation": (self.spec.kinds, spec.kinds),
             "graph": (graphs[0], graphs[1]) if split else (None, None),
@@ -200,10 +201,13 @@ def check_targets(config: Any, trust: Sequence[str] = ()) -> None:
             )
 
 
-def _columns(trained: Spec, at_hand: Spec) -> tuple[object, object]:
-    """Names of the gene features of both; unlike where neither has any, since then nothing says what a gene is."""
-    old, new = (None if spec.gene_features is None else spec.gene_features.columns for spec in (trained, at_hand))
-    return old or "none", new or "none either"
+def _features(trained: Spec, at_hand: Spec, needed: bool, values: bool) -> tuple[object, object]:
+    """Columns of the gene features of both, and their values; unlike where neither has any and they are needed."""
+    old, new = trained.gene_features, at_hand.gene_features
+    if old is None or new is None:
+        return (None, "none either") if needed else (old is None, new is None)
+    parts = [(each.columns, each.values.tobytes() if values else b"") for each in (old, new)]
+    return parts[0], parts[1]
 
 
 def _below(name: str, packages: Sequence[str]) -> bool:

@@ -195,7 +195,7 @@ def write(
         history=history,
         info=dict(info),
         guards=summary["guards"],
-        sections=[*scored.sections, *model.report_sections()],
+        sections=[*scored.sections, *model.report_sections(history)],
     )
     print_table(scored.evaluation, scored.results)
     files = [*paths.values(), predictions, *pages]
