@@ -2,16 +2,16 @@
 
     python experiments/003-cell-graph-transformer/controls.py RUNS -o FOLDER [--reference "lambda 1"]
 
-Runs of one split and one experiment name are read together. For each setting (lambda, networks, hard mask) it writes
-the mean over seeds of the test metric, and its difference to the reference setting, both with a 95 % bootstrap interval
-over the split's units: the seeds of a setting are averaged within each resample, so the interval is that of the data
-and not of the seeds; their spread stands beside it. `ensemble` is the metric of the mean prediction of the seeds.
+Runs of one split and one experiment name are read together; they must differ in seed, lambda, networks and hard mask
+alone. For each setting it writes the mean over seeds of the test metric, and what the reference has more, paired by
+seed, both with a 95 % bootstrap interval over the split's units: seeds are averaged within each resample, so the
+interval is that of the data and not of the seeds; lowest and highest say how the seeds differ. `ensemble` is the
+metric of the mean prediction of the seeds.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +53,7 @@ def read(folder: Path) -> dict[str, object]:
     """What a run was and what it predicted."""
     config = OmegaConf.load(folder / "config.yaml")
     model = config.model
-    setting = f"lambda {model.graph_weight:g}"
+    setting = f"lambda {float(model.graph_weight):g}"  # a lambda a relation is another study
     if model.hard_mask:
         setting = "hard mask"
     elif model.networks != "real":
@@ -73,22 +73,28 @@ def compare(runs: pd.DataFrame, reference: str, name: str, n_boot: int) -> pd.Da
     weights, score = resample(first["group"].to_numpy(), n_boot), metric(name, "regression").function
     measured = first["measured"].to_numpy(dtype=float)
 
-    def values(predictions: Iterable[np.ndarray]) -> np.ndarray:
-        return np.mean([score(measured, each, weights) for each in predictions], axis=0)
-
-    drawn, rows = {}, []
-    for setting, part in runs.groupby("setting"):
-        predictions = [table[MODEL].to_numpy(dtype=float) for table in part["table"]]
-        drawn[setting] = values(predictions), values([np.mean(predictions, axis=0)])
-        alone = [float(score(measured, each, weights)[0]) for each in predictions]
-        rows.append({"name": runs["name"].iloc[0], "split": runs["split"].iloc[0], "setting": setting,
-                     "lambda": part["weight"].iloc[0], "seeds": len(part), "lowest": min(alone),
-                     "highest": max(alone)})  # fmt: skip
-    for row in rows:
-        mean, ensemble = drawn[row["setting"]]
-        row |= spell("", interval(mean)) | {"ensemble": ensemble[0]}
-        if reference in drawn and row["setting"] != reference:
-            row |= spell("reference_minus_", interval(drawn[reference][0] - mean))
+    drawn = {
+        setting: {row.seed: row.table[MODEL].to_numpy(dtype=float) for row in part.itertuples()}
+        for setting, part in runs.groupby("setting")
+    }
+    drawn_values = {
+        setting: {seed: score(measured, each, weights) for seed, each in seeds.items()}
+        for setting, seeds in drawn.items()
+    }
+    rows = []
+    for setting, seeds in drawn_values.items():
+        alone = [float(each[0]) for each in seeds.values()]
+        ensemble = score(measured, np.mean(list(drawn[setting].values()), axis=0), weights)
+        row = {"name": runs["name"].iloc[0], "split": runs["split"].iloc[0], "setting": setting,
+               "lambda": runs.loc[runs["setting"] == setting, "weight"].iloc[0], "seeds": len(seeds)}  # fmt: skip
+        row |= spell("", interval(np.mean(list(seeds.values()), axis=0)))
+        row |= {"lowest": min(alone), "highest": max(alone), "ensemble": float(ensemble[0])}
+        shared = sorted(set(seeds) & set(drawn_values.get(reference, {})))
+        if setting != reference and shared:
+            more = [drawn_values[reference][seed] - seeds[seed] for seed in shared]
+            row |= spell("reference_more_", interval(np.mean(more, axis=0)))
+            row |= {"reference_more_lowest": min(each[0] for each in more), "shared_seeds": len(shared)}
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -105,9 +111,20 @@ def draw(table: pd.DataFrame, name: str, path: Path) -> None:
         for kind, colour, label in (("real", BLUE, "true networks"), ("random", ORANGE, "random, same degrees")):
             chosen = part[part["setting"].str.contains("random") == (kind == "random")]
             chosen = chosen[chosen["setting"] != "hard mask"].sort_values("lambda")
+            if chosen.empty:
+                continue
             place = np.where(chosen["lambda"] > 0, np.log10(chosen["lambda"].clip(lower=1e-9)), -4)
             below, above = chosen["value"] - chosen["low"], chosen["high"] - chosen["value"]
-            axis.errorbar(place, chosen["value"], [below, above], color=colour, marker="o", ms=4, lw=1.2, label=label)
+            axis.errorbar(
+                place,
+                chosen["value"].to_numpy(),
+                np.stack([below, above]),
+                color=colour,
+                marker="o",
+                ms=4,
+                lw=1.2,
+                label=label,
+            )
         for row in part[part["setting"] == "hard mask"].itertuples():
             axis.axhline(row.value, color=GREY, lw=1, ls="--", label="hard mask")
         axis.set_xticks([-4, -3, -2, -1, 0], ["0", ".001", ".01", ".1", "1"])
