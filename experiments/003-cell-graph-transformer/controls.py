@@ -105,7 +105,9 @@ def spell(prefix: str, found: Interval) -> dict[str, float]:
 
 def draw(table: pd.DataFrame, name: str, path: Path) -> None:
     """The metric over lambda, real networks beside random ones; 0 stands at the left edge."""
-    groups = list(table.groupby(["name", "split"]))
+    groups = [each for each in table.groupby(["name", "split"]) if len(each[1]) > 1]
+    if not groups:
+        return
     figure, axes = canvas(4.4 * len(groups), 3.2, columns=len(groups))
     for axis, ((experiment, split), part) in zip(axes[0], groups, strict=True):
         for kind, colour, label in (("real", BLUE, "true networks"), ("random", ORANGE, "random, same degrees")):

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The lambda sweep on the simulated cell, and the transformer on Costanzo and Kuzmin; two cores: an hour and a half.
-#   TORCHCELL_MIRROR=PATH [PYTHON=python] [JOBS=2] [SEEDS="0 1 2"] experiments/003-cell-graph-transformer/run.sh [simulated|real]
+# The lambda sweep on the simulated cell, and the transformer on Costanzo and Kuzmin; with JOBS=2 on two cores an hour and a half.
+#   TORCHCELL_MIRROR=PATH [PYTHON=python] [JOBS=1] [SEEDS="0 1 2"] experiments/003-cell-graph-transformer/run.sh [simulated|real]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 PYTHON=${PYTHON:-.venv/bin/python}
@@ -26,6 +26,7 @@ if [ "$WHAT" != real ]; then
         done
         echo "simulated +experiment=simulated_cgt split=query_disjoint model.hard_mask=true seed=$seed"
         echo "simulated +experiment=simulated_cgt split=random seed=$seed"
+        echo "compared +experiment=simulated_dango split=query_disjoint seed=$seed"
     done | train
     "$PYTHON" "$OUT/controls.py" "$RUNS/simulated" -o "$OUT/simulated"
 fi
@@ -37,6 +38,7 @@ if [ "$WHAT" != simulated ]; then
         done
         echo "real +experiment=costanzo2010_cgt split=query_disjoint model.graph_weight=0.0"
         echo "real +experiment=costanzo2010_cgt split=query_disjoint model.networks=random"
+        echo "real +experiment=costanzo2010_cgt split=query_disjoint graph=yeast data.features.terms=0 name=costanzo2010_cgt_without_go"
         echo "real +experiment=costanzo2010_cgt split=random model.cold_share=0.0"
         echo "real +experiment=kuzmin2018_cgt split=query_disjoint"
         echo "real +experiment=kuzmin2018_cgt split=random"
