@@ -166,6 +166,7 @@ def test_weights_go_on_with_another_organism_and_sets_and_genes_are_embedded(tmp
     assert table.shape == (400, 32)
     assert table.uns["cell"]["h_CLS"].shape == (32,)
     assert genes.shape == (120, 32)
+    assert genes.obsm["features"].columns.tolist() == ["x", "y", "z"], "a pattern for a file of added genes"
     assert tuple(genes.obs_names) == first.datamodule.spec.genes
     with torch.no_grad():
         np.testing.assert_allclose(genes.X, first.model.eval().gene_embeddings()["tokens"], atol=1e-6)

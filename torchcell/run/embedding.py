@@ -192,7 +192,10 @@ def set_table(sets: Sets, found: Embedded, spec: Spec, representation: Any) -> a
 
 
 def gene_table(model: Model) -> anndata.AnnData | None:
-    """Genes as rows, the leading latent as ``X``, further ones in ``obsm``; none where the model has none."""
+    """Genes as rows, the leading latent as ``X``, further ones in ``obsm``; none where the model has none.
+
+    ``obsm["features"]`` holds the gene features the model reads, a pattern for the columns of ``added_genes``.
+    """
     import anndata
 
     with torch.no_grad():
@@ -207,6 +210,9 @@ def gene_table(model: Model) -> anndata.AnnData | None:
     table = anndata.AnnData(X=x_ND, obs=obs, var=_numbered(first, x_ND.shape[1]))
     table.obsm.update(dict(others))
     table.uns["latent"] = first
+    read = model.spec.gene_features
+    if read is not None:
+        table.obsm["features"] = pd.DataFrame(read.values, index=obs.index, columns=list(read.columns))
     return table
 
 
