@@ -237,8 +237,8 @@ class PerturbationDataModule(RecordDataModule):
             )
         if record.level is not None and len(np.unique(record.level[~np.isnan(record.level)])) > 1:
             said.append(
-                "The sets differ in level, which DANGO and the baselines do not read: sets that differ in nothing "
-                "else get the same prediction."
+                "The sets differ in level, which the baselines do not read, nor a model but the transformer with "
+                "model.levels=true: sets that differ in nothing else get the same prediction."
             )
         return said
 

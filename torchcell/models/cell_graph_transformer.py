@@ -108,7 +108,7 @@ class CellGraphTransformer(WildTypeModel):
         dropout: float = 0.1,
         gradient_checkpointing: bool = False,
         ties: Mapping[str, Sequence[Sequence[int]]] | None = None,
-        graph_weight: float | int | Mapping[str, float | int] = 0.01,
+        graph_weight: float | int | Mapping[str, float | int] = 1.0,
         graph_loss: str = "kl",
         graph_rows: int | None = None,
         graph_negatives: int | None = None,
