@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 MIN_COVERAGE = 0.5
 """A baseline that predicts fewer of the measured samples is shown, not compared."""
 
+MOST_NAMED = 8
+"""Metrics that the sentence names; all comparisons stand in the report."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -73,12 +76,12 @@ def judge(scored: Sequence[Scored], results: Results, spread: Mapping[str, Any],
 
     Args:
         scored: Every metric with its resamples.
-        results: The predictions.
+        results: Predictions of the systems that are compared; where there are several, any of them.
         spread: ``guards.spread`` of the model.
         converged: False withholds the verdict.
     """
-    headline = [one for one in scored if one.metric.name in HEADLINE[results.task]]
-    rows = tuple(compare(one, results) for one in headline)
+    headline = [one for one in scored if one.metric.name in HEADLINE[one.results.task]]
+    rows = tuple(compare(one) for one in headline)
     beaten = [row.metric for row in rows if row.outcome == "beaten"]
     compared = sum(row.outcome != "no baseline" for row in rows)
     given = converged is not False and compared > 0
@@ -97,8 +100,9 @@ def judge(scored: Sequence[Scored], results: Results, spread: Mapping[str, Any],
     return Verdict(text, len(beaten) if given else 0, compared if given else 0, rows, bool(spread["collapsed"]), given)
 
 
-def compare(one: Scored, results: Results) -> Comparison:
+def compare(one: Scored) -> Comparison:
     """The model against its best baseline on one metric."""
+    results = one.results
     covered = one.covered(results.model)
     sign = 1 if one.metric.higher_is_better else -1
     best: tuple[str, Interval, int] | None = None
@@ -138,7 +142,8 @@ def _sentence(rows: Sequence[Comparison], beaten: Sequence[str], compared: int) 
         ("undefined", "undefined on"), ("no baseline", "no baseline is defined on"),
     ):  # fmt: skip
         if names := [row.metric for row in rows if row.outcome == outcome]:
-            parts.append(f"{said} {', '.join(names)}")
+            more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+            parts.append(f"{said} {', '.join(names[:MOST_NAMED])}{more}")
     return "; ".join(parts)
 
 

@@ -190,6 +190,7 @@ def _left_out(info: Mapping[str, Any]) -> Section:
     return Section("What was left out of the data", text, table=pd.DataFrame(rows) if rows else None)
 
 
-def glossary(results: Results) -> list[tuple[str, str]]:
-    """What each metric of the task says."""
-    return [(one.name, one.sentence) for one in profile(results.task)]
+def glossary(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """What each metric of the tasks says."""
+    tasks = dict.fromkeys(results.task for results in evaluation.results)
+    return [(one.name, one.sentence) for task in tasks for one in profile(task)]
