@@ -141,7 +141,7 @@ def draw(jaccard: np.ndarray, cosine: np.ndarray, wrong: np.ndarray, above: floa
     axis.set_xticks(place, names, fontsize=7)
     axis.axvline(np.searchsorted(BINS, above) - 0.5, color=INK, lw=0.9, ls=":")
     axis.set(xlabel="Jaccard index of neighbours in the training graph", ylabel=f"cosine of two {kind} embeddings")
-    axis.legend(frameon=False, fontsize=8, loc="upper left")
+    axis.legend(frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
     figure.savefig(path, dpi=160)
 
 

@@ -167,6 +167,22 @@ def test_nearest_sources_are_those_that_share_neighbours() -> None:
     assert score[0] > score[1] + 2  # though d2 has the higher degree
 
 
+@pytest.mark.parametrize("metaedge", ["CtD", "GiG"])
+def test_votes_are_the_product_of_nearness_and_edges_from_either_end(metaedge, planted, fitted) -> None:
+    baseline, steps = fitted["nearest_sources"], Steps.of(planted[0])
+    first, last = steps.ends[metaedge]
+    profile = baseline.profile[first].toarray()
+    near = (profile @ profile.T) ** 2
+    np.fill_diagonal(near, 0)
+    expected = near @ steps.into[metaedge].toarray().T
+    expected = expected + expected.T if metaedge == "GiG" else expected
+    for few in (0, 1):  # three sources with all targets, then all sources with three targets
+        sizes = [3 if end == few else steps.size[kind] for end, kind in enumerate((first, last))]
+        source, target = (index.ravel() for index in np.indices(sizes))
+        votes = baseline._votes(metaedge, 2.0, source, target)
+        np.testing.assert_allclose(votes, expected[source, target], rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("damping", [0.0, 0.5])
 def test_walks_are_products_of_matrices(damping) -> None:
     steps = Steps.of(of(GRAPH, "c1 CtD d1"))

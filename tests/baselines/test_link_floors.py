@@ -25,11 +25,6 @@ pytestmark = pytest.mark.mirror
 NAMED_PATHS = [["CbG", "CbG<", "CtD"], ["CtD", "DrD"], ["CtD", "CtD<", "CtD"], ["CbG", "DaG<"]]
 
 
-@pytest.fixture(scope="module")
-def links(mirror: Path) -> Links:
-    return hetionet_core(metaedges="CtD")
-
-
 def deal(links: Links, seed: int) -> tuple[Links, Links, Links]:
     """604, 75 and 76 edges and as large parts of each kind of negatives; held-out edges leave the graph."""
     rng, part = np.random.default_rng(seed), np.zeros(len(links), dtype=int)
@@ -42,6 +37,13 @@ def deal(links: Links, seed: int) -> tuple[Links, Links, Links]:
     return parts[0], parts[1], parts[2]
 
 
+@pytest.fixture(scope="module")
+def deals(mirror: Path) -> list[tuple[Links, Links, Links]]:
+    """Three seeds; made once, since a graph looks up its hundred thousands of node names only once."""
+    links = hetionet_core(metaedges="CtD")
+    return [deal(links, seed) for seed in range(3)]
+
+
 def all_pairs(links: Links) -> Links:
     """Every compound with every disease, unlabelled."""
     compounds, diseases = (np.flatnonzero(links.graph.node_kind == kind) for kind in ("Compound", "Disease"))
@@ -52,15 +54,16 @@ def all_pairs(links: Links) -> Links:
                    positive=np.zeros(len(source), dtype=bool))  # fmt: skip
 
 
-def score(links: Links, name: str, seed: int, **changes: object) -> np.ndarray:
+def score(parts: tuple[Links, Links, Links], name: str, **changes: object) -> np.ndarray:
     """AUROC, MRR and Hits@10 of a baseline as configured, but for ``changes``."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         baseline = instantiate(compose("config", ["baselines=links"]).baselines[name], **changes)
-    train, val, test = deal(links, seed)
+    train, val, test = parts
     record = all_pairs(train)
     predicted = baseline.fit(train, val, None).predict(record)[:, 0]
-    n_diseases = (links.graph.node_kind == "Disease").sum()
-    n_nodes, asked = len(links.node_id), record.source_index * len(links.node_id) + record.target_index
+    n_diseases = (train.graph.node_kind == "Disease").sum()
+    n_nodes = len(train.node_id)
+    asked = record.source_index * n_nodes + record.target_index
 
     def among(part: Links) -> np.ndarray:
         edges = part.source_index[part.positive] * n_nodes + part.target_index[part.positive]
@@ -77,30 +80,30 @@ def score(links: Links, name: str, seed: int, **changes: object) -> np.ndarray:
     return np.array([auroc, np.mean(1 / np.array(ranks)), np.mean(np.array(ranks) <= 10)])
 
 
-def mean_of_three(links: Links, name: str, **changes: object) -> np.ndarray:
-    return np.mean([score(links, name, seed, **changes) for seed in range(3)], axis=0)
+def mean_of(deals: list[tuple[Links, Links, Links]], name: str, **changes: object) -> np.ndarray:
+    return np.mean([score(parts, name, **changes) for parts in deals], axis=0)
 
 
-def test_degree_product(links):
-    np.testing.assert_allclose(mean_of_three(links, "degree_product"), [0.898, 0.195, 0.45], atol=0.03)
+def test_degree_product(deals):
+    np.testing.assert_allclose(mean_of(deals, "degree_product"), [0.898, 0.195, 0.45], atol=0.03)
 
 
-def test_nearest_compounds_by_shared_neighbours(links):
-    assert (mean_of_three(links, "nearest_sources") > [0.917, 0.355, 0.63]).all()
+def test_nearest_compounds_by_shared_neighbours(deals):
+    assert (mean_of(deals, "nearest_sources") > [0.917, 0.355, 0.63]).all()
 
 
-def test_path_features(links):
-    assert (mean_of_three(links, "path_features") > [0.945, 0.455, 0.70]).all()
+def test_path_features(deals):
+    assert (mean_of(deals, "path_features") > [0.945, 0.455, 0.70]).all()
 
 
-def test_the_four_metapaths_that_the_design_names_reproduce_its_floor(links):
-    assert (mean_of_three(links, "path_features", metapaths={"CtD": NAMED_PATHS}) > [0.945, 0.455, 0.70]).all()
+def test_the_four_metapaths_that_the_design_names_reproduce_its_floor(deals):
+    assert (mean_of(deals, "path_features", metapaths={"CtD": NAMED_PATHS}) > [0.945, 0.455, 0.70]).all()
 
 
-def test_distmult_soon_stands_well_above_the_degree_product(links):
-    """A third of its steps on one seed; the full figures stand in the class's docstring."""
-    auroc, mrr, hits = score(links, "distmult", 0, steps=300)
-    degree = score(links, "degree_product", 0)
+def test_distmult_soon_stands_well_above_the_degree_product(deals):
+    """A fifth of its steps on one seed; with all of them it has .914, .458 and .756 over two seeds."""
+    auroc, mrr, hits = score(deals[0], "distmult", steps=200)
+    degree = score(deals[0], "degree_product")
     assert auroc > 0.88
     assert mrr > degree[1] + 0.1
     assert hits > degree[2] + 0.08

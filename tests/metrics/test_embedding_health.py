@@ -154,5 +154,6 @@ def test_the_guard_is_plain_json_and_names_the_collapsed_kinds():
     guard = json.loads(json.dumps(health_guard(found), allow_nan=False))
     assert guard["collapsed"] is True
     assert guard["collapsed_outputs"] == ["b"]
+    assert guard["finding"].startswith("b: all vectors are one among 30 nodes")
     assert guard["kinds"]["c"]["cosine"] is None
     assert isinstance(found[0], KindHealth)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from torchcell.metrics.embedding_health import LinkSkill, embedding_health
+from torchcell.metrics.embedding_health import LinkSkill, embedding_health, health_guard
 from torchcell.report.embedding_health import (
     PAIRS,
     cosine_histograms,
@@ -16,6 +16,7 @@ from torchcell.report.embedding_health import (
     print_health,
     write_health_page,
 )
+from torchcell.report.sections import guard_rows
 
 KIND = np.array([*"a" * 40, *"b" * 40, "c"])
 
@@ -91,3 +92,11 @@ def test_the_page_is_whole_and_its_figures_lie_beside_it(x, tmp_path):
     assert "<dt>file</dt><dd>3 &lt; 4</dd>" in page
     assert '<td class="flag">COLLAPSED</td>' in page
     assert "<dt>nodes</dt><dd>81</dd>" in page
+
+
+def test_the_guard_is_a_row_of_the_report_that_says_why(x):
+    (row,) = guard_rows("embeddings", health_guard(embedding_health(x, KIND)))
+    assert row["status"] == "COLLAPSED b"
+    assert row["finding"].startswith("b: all vectors are one among 40 nodes; mean cosine 1.00")
+    (row,) = guard_rows("embeddings", health_guard(embedding_health(x[:40], KIND[:40])))
+    assert (row["status"], row["finding"]) == ("ok", "no kind of node has collapsed")

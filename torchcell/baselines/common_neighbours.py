@@ -27,7 +27,7 @@ class CommonNeighbours(LinkBaseline):
 
     def fit_one(self, metaedge: str, train: Links, val: Links) -> list[tuple[str, ...]]:
         """The metapaths that are counted."""
-        paths = [path for path in self.steps.metapaths(metaedge, 2) if len(path) == 2]
+        paths = [path for path in self.steps.metapaths(metaedge, 2) if len(path) > 1]
         return [path for path in paths if self.steps.ends[path[0]][1] == self.through] or paths
 
     def score(self, metaedge: str, fitted: list[tuple[str, ...]], source: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -13,8 +13,8 @@ from torchcell.baselines.link_baseline import Choice, LinkBaseline
 from torchcell.baselines.typed_counts import SMOOTHING
 from torchcell.data.links import Links
 
-MOST_PAIRS = 1_000_000
-"""Pairs scored at once: two embeddings of 32 for a million pairs are 256 MB."""
+MOST_PAIRS = 300_000
+"""Pairs scored at once: two embeddings of 64 for so many pairs are 150 MB."""
 
 
 class _Net(nn.Module):
@@ -67,14 +67,14 @@ class DistMult(LinkBaseline):
 
     def __init__(
         self,
-        dim: int = 32,
+        dim: int = 64,
         lr: float = 0.01,
-        penalty: float = 0.01,
-        share: float = 0.25,
+        penalty: float = 0.03,
+        share: float = 0.15,
         batch_size: int = 2048,
         negatives: int = 2,
-        steps: int = 1500,
-        check_every: int = 150,
+        steps: int = 1000,
+        check_every: int = 100,
         seed: int = 0,
     ) -> None:
         self.dim, self.lr, self.penalty, self.share = dim, lr, penalty, share

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 
 from torchcell.baselines.degree_product import log_degree_product
 from torchcell.baselines.link_baseline import Choice, LinkBaseline
-from torchcell.baselines.typed_counts import CHUNK
+from torchcell.baselines.typed_counts import CHUNK, by_rows
 from torchcell.data.links import Links
 
 
@@ -73,18 +73,27 @@ class NearestSources(LinkBaseline):
         return votes
 
     def _votes_one_way(self, metaedge: str, power: float, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-        profile = self.profile[self.steps.ends[metaedge][0]]
+        into, kind = self.steps.into[metaedge], self.steps.ends[metaedge][0]
         votes = np.zeros(len(source))
-        starts, number = np.unique(source, return_inverse=True)
-        order = np.argsort(number, kind="stable")
-        for low in range(0, len(starts), CHUNK):
-            chosen = starts[low : low + CHUNK]
-            cosine = profile @ profile[chosen].toarray().T
-            cosine[chosen, np.arange(len(chosen))] = 0  # a node has no vote on itself
-            table = self.steps.into[metaedge] @ np.maximum(cosine, 0) ** power
-            at = order[np.searchsorted(number[order], low) : np.searchsorted(number[order], low + CHUNK)]
-            votes[at] = table[target[at], number[at] - low]
+        for turned, at, start, number, end in by_rows(source, target):
+            if turned:  # only the nodes that are linked to these targets have a vote
+                of_starts = into[start].tocsc()
+                voters = np.flatnonzero(np.diff(of_starts.indptr))
+                table = np.zeros((self.steps.size[kind], len(start)), dtype=np.float32)
+                for low in range(0, len(voters), CHUNK):
+                    some = voters[low : low + CHUNK]
+                    table += (of_starts[:, some] @ self._nearness(kind, some, power).T).T
+            else:
+                table = into @ self._nearness(kind, start, power)
+            votes[at] = table[end, number]
         return votes
+
+    def _nearness(self, kind: str, nodes: np.ndarray, power: float) -> np.ndarray:
+        """Cosine of all nodes of a kind with some of them to a power, float32 [of the kind, some]; 0 with itself."""
+        profile = self.profile[kind]
+        cosine = profile @ np.ascontiguousarray(profile[nodes].toarray().T)
+        cosine[nodes, np.arange(len(nodes))] = 0  # a node has no vote on itself
+        return np.maximum(cosine, 0) ** power
 
     def _combined(
         self, metaedge: str, votes: np.ndarray, prior: float, source: np.ndarray, target: np.ndarray

@@ -187,7 +187,9 @@ def n_distinct(x_ND: np.ndarray) -> int:
 
 def health_guard(found: Sequence[KindHealth]) -> dict[str, object]:
     """What ``metrics.json`` holds of the embeddings: the verdict, and for each kind its numbers and why."""
+    sick = [f"{one.kind}: {one.why}" for one in found if one.status == "collapsed"]
     return {
+        "finding": ". ".join(sick) or "no kind of node has collapsed",
         "collapsed": any(one.status == "collapsed" for one in found),
         "collapsed_outputs": [one.kind for one in found if one.status == "collapsed"],
         "kinds": {one.kind: _plain(one) for one in found},

@@ -9,7 +9,7 @@ beaten when the 95 % interval of the paired difference lies on the better side o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,6 +69,10 @@ class Verdict:
     per_metric: tuple[Comparison, ...]
     collapsed: bool
     given: bool
+
+    def with_collapse(self, what: str) -> Verdict:
+        """The same, headed by what has collapsed besides."""
+        return replace(self, text=f"COLLAPSED: {what}; {self.text}", collapsed=True)
 
 
 def judge(scored: Sequence[Scored], results: Results, spread: Mapping[str, Any], converged: bool | None) -> Verdict:

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 import torchcell.baselines
+import torchcell.datamodules
 from torchcell.data.cache import atomic_write
 from torchcell.data.sources import data_home
 from torchcell.datamodules.base import RecordDataModule
@@ -43,7 +44,8 @@ def baseline_predictions(
     if not wanted:
         return predictions
     folder = data_home() / "baselines"
-    keys = {what: _data_hash(datamodule, part, what, record) for what, record in asked.items()}
+    data_hash = _data_hash(datamodule)
+    keys = {what: "\n".join([data_hash, part, what, _asked_hash(what, record)]) for what, record in asked.items()}
     train, val = datamodule.record("train"), datamodule.record("val")
     for name, config in wanted.items():
         text = json.dumps(OmegaConf.to_container(config, resolve=True), sort_keys=True) + _code_hash(config)
@@ -64,14 +66,23 @@ def baseline_predictions(
     return predictions
 
 
-def _data_hash(datamodule: RecordDataModule, part: str, what: str, asked: Any) -> str:
-    """sha256 of the split, the graph, every field of the record, and of what is asked beside its parts."""
+def _data_hash(datamodule: RecordDataModule) -> str:
+    """sha256 of the split, the graph and every field of the record."""
     digest = hashlib.sha256(datamodule.split.hash.encode())
     digest.update((datamodule.graph.hash if datamodule.graph is not None else "no graph").encode())
-    digest.update(f"{part} {what}".encode())
     _feed(digest, datamodule.record_whole)
+    return digest.hexdigest()
+
+
+def _asked_hash(what: str, record: Any) -> str:
+    """sha256 of a record that is asked for beside the part itself, which data, split and part's name tell already; and
+    of the datamodules' source, which says what is kept of an answer.
+    """
+    digest = hashlib.sha256()
     if what:
-        _feed(digest, asked)
+        _feed(digest, record)
+        for file in sorted(Path(str(torchcell.datamodules.__file__)).parent.glob("*.py")):
+            digest.update(file.read_bytes())
     return digest.hexdigest()
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from torchcell.data.embedding_table import EmbeddingTable
-from torchcell.data.errors import InputError
+from torchcell.data.errors import InputError, some
 from torchcell.datamodules.batch import BatchOrder, PackedLoader
 from torchcell.graph.typed_graph import TypedGraph
 from torchcell.metrics.dirichlet import dirichlet_energies
@@ -52,9 +52,27 @@ class EmbeddedNodes:
         """What a page says of them."""
         return health_sections(self.table.values, self.table.node_kind, self.health, self.energies, seed)
 
+    @property
+    def finding(self) -> str:
+        """Which kinds have collapsed, in words."""
+        sick = [one.kind for one in self.health if one.status == "collapsed"]
+        return f"the embeddings of {some(sick)}"
+
     def guard(self) -> dict[str, Any]:
         """What ``metrics.json`` says of them."""
         return health_guard(self.health)
+
+
+def scored_nodes(model: Model, table: pd.DataFrame) -> EmbeddedNodes | None:
+    """The nodes of a model that was just scored; none from a model that embeds no nodes.
+
+    Args:
+        model: With the weights that were scored.
+        table: Its metrics and its baselines', see ``tabulated_skill``.
+    """
+    if type(model).node_embeddings is Model.node_embeddings:
+        return None
+    return embed_nodes(model, type(model).__name__, tabulated_skill(table, model))
 
 
 def embed_nodes(model: Model, source: str | Path, links: Sequence[LinkSkill] = ()) -> EmbeddedNodes:

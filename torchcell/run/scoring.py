@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from torchcell.report.table import print_table
 from torchcell.run.baselines import baseline_predictions
 from torchcell.run.embedding import report_latents
 from torchcell.run.folder import write_json
+from torchcell.run.node_embedding import scored_nodes
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +133,12 @@ def score(
     results = every[0]
     flat = None if history is None else converged(history["val/score"].tolist(), min_delta)
     evaluation = evaluate(every, n_boot=n_boot, seed=seed, converged=flat)
+    nodes = scored_nodes(model, evaluation.table)
+    if nodes is not None and nodes.collapsed:
+        evaluation = replace(evaluation, verdict=evaluation.verdict.with_collapse(nodes.finding))
     guards: dict[str, Any] = {"spread": evaluation.spread}
+    if nodes is not None:
+        guards["embeddings"] = nodes.guard()
     guards |= {name: _drop(results, predicted) for name, predicted in ablated.items()}
     if history is not None:
         guards["loss_share_warnings"] = loss_share_warnings(history)
@@ -152,8 +158,9 @@ def score(
         "converged": flat,
     }
     # One process is enough, and the others have left.
-    latents = report_latents(model, datamodule, results, device, umap, seed)
-    return Scored(results, evaluation, summary, [], latents)
+    sections = report_latents(model, datamodule, results, device, umap, seed)
+    sections += [] if nodes is None else nodes.sections(seed)
+    return Scored(results, evaluation, summary, [], sections)
 
 
 def _drop(results: Results, ablated: np.ndarray) -> dict[str, Any]:
