@@ -16,16 +16,23 @@ train() { # one job a line: a folder below RUNS, then overrides
     xargs -P "$JOBS" -L 1 bash -c '"$0" -m torchcell.train paths.runs="$1/$2" "${@:3}" overwrite=true' "$PYTHON" "$RUNS"
 }
 
+# The sweep's own schedule is twice as long as the experiment's, so that what takes off late is not cut short.
+LONG="trainer.max_epochs=80 ~model.scheduler +model.scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau"
+LONG="$LONG +model.scheduler._partial_=true +model.scheduler.mode=max +model.scheduler.factor=0.3 +model.scheduler.patience=10"
+
 if [ "$WHAT" != real ]; then
     for seed in $SEEDS; do
         for weight in 1.0 0.0 0.1 0.01 0.001; do
             for networks in real random; do
                 [ "$weight$networks" = 0.0random ] && continue # the same as real
-                echo "simulated +experiment=simulated_cgt split=query_disjoint model.graph_weight=$weight model.networks=$networks seed=$seed"
+                echo "simulated +experiment=simulated_cgt split=query_disjoint model.graph_weight=$weight model.networks=$networks seed=$seed $LONG"
             done
         done
-        echo "simulated +experiment=simulated_cgt split=query_disjoint model.hard_mask=true seed=$seed"
-        echo "simulated +experiment=simulated_cgt split=random seed=$seed"
+        echo "simulated +experiment=simulated_cgt split=query_disjoint model.hard_mask=true seed=$seed $LONG"
+        echo "simulated +experiment=simulated_cgt split=random seed=$seed $LONG"
+        for split in query_disjoint random; do # with the experiment's own schedule
+            echo "shipped +experiment=simulated_cgt split=$split seed=$seed"
+        done
         echo "compared +experiment=simulated_dango split=query_disjoint seed=$seed"
     done | train
     "$PYTHON" "$OUT/controls.py" "$RUNS/simulated" -o "$OUT/simulated"

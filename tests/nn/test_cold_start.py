@@ -140,6 +140,18 @@ def test_added_genes_take_from_the_genes_of_like_features():
     torch.testing.assert_close(without[8:], padded[8:])  # its own row, and zeros for what was added
 
 
+def test_an_added_gene_takes_the_same_alone_and_in_a_crowd():
+    """Once the features were centred on all genes, a file of 540 new ones moved what each of them borrowed by half."""
+    rng, x = np.random.default_rng(3), torch.randn(9, 3)
+    own, one, crowd = rng.normal(size=(9, 4)), rng.normal(size=(1, 4)), rng.normal(size=(40, 4)) + 8
+    found = []
+    for added in (one, np.concatenate([one, crowd])):
+        graph = cliques().with_genes([f"n{i}" for i in range(len(added))])
+        features = torch.from_numpy(np.concatenate([own, added]).astype(np.float32))
+        found.append(ColdStart(graph, torch.tensor([0, 1, 2, 4, 5]), k=2, features=features, n_own=9)(x)[9])
+    torch.testing.assert_close(found[0], found[1])
+
+
 def test_a_table_of_all_nodes_keeps_the_others_and_one_of_genes_has_none():
     cold, x = ColdStart(cliques(), torch.tensor([1, 2, 5])), torch.randn(10, 3)
     torch.testing.assert_close(cold(x[:9]), cold(x)[:9])

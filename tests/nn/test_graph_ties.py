@@ -52,7 +52,7 @@ def test_no_ties_are_allowed():
         ({"xyz": [[0, 0]]}, r"model\.ties names 'xyz'.*physical.*"),
         ({"annotated": [[0, 0]]}, r"model\.ties names 'annotated', no relation among genes"),
         ({"physical": [[0, 0]], "regulatory": [[0, 0]]}, "both physical and regulatory on layer 0, head 0"),
-        ({"physical": [[0, 0], [0, 0]]}, "both physical and physical on layer 0, head 0"),
+        ({"physical": [[0, 0], [0, 0]]}, "puts physical twice on layer 0, head 0"),
         ({"physical": [[2, 0]]}, "physical on layer 2, head 0; there are 2 layers and 2 heads, counted from 0"),
         ({"physical": [[0, 2]]}, "physical on layer 0, head 2; there are 2 layers and 2 heads"),
         ({"physical": [[0, -1]]}, "physical on layer 0, head -1"),
@@ -71,17 +71,22 @@ def test_ties_that_cannot_be_are_refused(config, message):
 @pytest.mark.parametrize(
     ("weight", "message"),
     [
-        (-0.1, "of .* is -0.1; lambda must be 0 or more"),
-        (float("nan"), "lambda must be 0 or more"),
+        (-0.1, "of .* is -0.1; lambda must be a number, 0 or more"),
+        (float("nan"), "lambda must be a number"),
+        (float("inf"), "is inf; lambda must be a number"),
         ({"physical": 1.0, "regulatory": -2.0, "coexpression": 0.0}, "of regulatory is -2.0"),
         ({"physical": 1.0, "coexpression": 1.0}, "gives no lambda for regulatory; 0 leaves its term out"),
         (dict.fromkeys(RELATIONS, 1.0) | {"regulatry": 1.0}, r"model\.graph_weight names 'regulatry'.*regulatory"),
     ],
-    ids=["negative", "NaN", "one negative", "missing", "typo"],
+    ids=["negative", "NaN", "infinite", "one negative", "missing", "typo"],
 )
 def test_lambdas_that_cannot_be_are_refused(weight, message):
     with pytest.raises(InputError, match=message):
         ties(None, weight)
+
+
+def test_without_layers_nothing_is_tied():
+    assert ties(layers=0) == []
 
 
 def test_more_relations_than_heads_are_refused_unless_some_are_named():

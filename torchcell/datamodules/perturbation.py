@@ -117,10 +117,11 @@ def unknown_genes_message(screen: Screen, vocabulary: tuple[str, ...]) -> str:
     """Name and count the genes outside the vocabulary, with near matches and what to do."""
     missing = sorted(set(np.unique(screen.genes[screen.gene]).tolist()) - set(vocabulary))
     hints = [f"{name} -> {' / '.join(near(name, vocabulary))}" for name in missing[:3] if near(name, vocabulary)]
-    did_you_mean = f"; did you mean {', '.join(hints)}?" if hints else ""
+    did_you_mean = f"; did you mean {', '.join(hints)}?" if hints else "."
     return (
         f"{len(missing)} gene(s) of {screen.name} are not in the vocabulary of {len(vocabulary):,} genes: "
-        f"{some(missing)}{did_you_mean} Correct the names, or set unknown_genes=drop to leave their sets out"
+        f"{some(missing)}{did_you_mean} Correct the names, or set unknown_genes=drop to leave "
+        "their sets out; predict and embed also take features of new genes, added_genes=FILE"
     )
 
 

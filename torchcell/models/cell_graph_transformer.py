@@ -72,6 +72,7 @@ class CellGraphTransformer(WildTypeModel):
         graph_weight: Lambda, one number or relation -> number.
         graph_loss, graph_rows, graph_negatives: See ``GraphTerm``.
         networks: ``real``, or ``random`` ones of the same degrees for the ties alone: a control.
+        network_seed: Of these random networks.
         hard_mask: Tied heads see nothing but their network; there is no graph term then. A control.
         free_embedding: Whether tokens have a free embedding a gene.
         embedding_decay: Weight of the members' mean squared embedding length.
@@ -113,6 +114,7 @@ class CellGraphTransformer(WildTypeModel):
         graph_rows: int | None = None,
         graph_negatives: int | None = None,
         networks: str = "real",
+        network_seed: int = 0,
         hard_mask: bool = False,
         free_embedding: bool = True,
         embedding_decay: float = 0.0,
@@ -149,12 +151,12 @@ class CellGraphTransformer(WildTypeModel):
         cold, self.cold_share = None, cold_share
         if cold_start and self.reads_names:
             features = None if self.project is None else self.project.features
-            cold = ColdStart(self.graph, spec.trained_genes, cold_start, cold_power, features, cold_share > 0)
+            cold = ColdStart(self.graph, spec.trained_genes, cold_start, cold_power, features, cold_share > 0, sizes[1])
         self.embedding = GeneVectors(*sizes, dim, cold) if free_embedding else None
         self.pairs = PairTable(*sizes, pair_width, n_outputs, cold, pair_trained) if pair_width else None
 
         self.ties = graph_ties(self.graph, ties, graph_weight, layers, heads)
-        drawn = randomise(self.graph) if networks == "random" else self.graph
+        drawn = randomise(self.graph, seed=network_seed) if networks == "random" else self.graph
         masks: list[dict[int, HardMask]] = [{} for _ in range(layers)]
         if hard_mask:
             for tie in self.ties:

@@ -46,6 +46,8 @@ def check_choices(
         raise InputError(f"model.cold_share={cold_share} needs model.cold_start; set both to 0 or none")
     if choices["pair_start"] != "least_squares":
         return
+    if not sizes["pair_penalty"] > 0:
+        raise InputError("model.pair_start=least_squares needs model.pair_penalty above 0")
     step, width = 2 * len(spec.outputs), sizes["pair_width"]
     if width % step or not width:
         raise InputError(f"model.pair_start=least_squares needs model.pair_width, a multiple of {step}, not {width}")

@@ -32,6 +32,8 @@ class ColdStart(nn.Module):
             its neighbours by the cosine of these, each column less its mean.
         everyone: Find neighbours of the trained genes too, among the others, so that training can treat them as if
             they had no samples.
+        n_own: Genes that the model was trained with, which come first; by default all. The features are centred on
+            these.
 
     Shapes:
         x_OD [O, D] -> [nodes, D], or [genes, D] where O is not the number of nodes. Rows that x lacks, of genes
@@ -49,6 +51,7 @@ class ColdStart(nn.Module):
         power: float = 2.0,
         features: Float[Tensor, "N F"] | None = None,
         everyone: bool = False,
+        n_own: int | None = None,
     ) -> None:
         super().__init__()
         self.k, self.power, self.everyone = k, power, everyone
@@ -59,7 +62,8 @@ class ColdStart(nn.Module):
         cosine = _nearest(unit_rows(neighbourhoods(graph, graph.genes)), held, asked, k)
         if features is not None:
             lonely = asked[np.diff(cosine.indptr)[asked] == 0]
-            centred = features.detach().cpu().numpy() - features.detach().cpu().numpy().mean(0)
+            known = features.detach().cpu().numpy()
+            centred = known - known[:n_own].mean(0)  # added genes must not shift each other's
             cosine = cosine + _nearest(unit_rows(sp.csr_matrix(centred)), held, lonely, k)
         cosine.data **= power
         total = np.asarray(cosine.sum(1)).ravel()

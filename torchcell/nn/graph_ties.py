@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from operator import index
 from typing import Any, NamedTuple
@@ -31,7 +32,7 @@ def graph_ties(
     Args:
         graph: The cell; relations between genes can be tied.
         ties: Relation -> pairs [layer, head], both from 0; a relation may have several heads. None ties each relation
-            among genes to one head, filling the first layers first.
+            among genes to one head, filling the first layers first; else a relation not named has no head.
         weight: Lambda of all relations, or relation -> lambda.
         layers: Attention layers.
         heads: Heads of each.
@@ -44,6 +45,8 @@ def graph_ties(
             more relations than heads, a negative or missing lambda, ties that are no pairs.
     """
     among = [name for name in graph.relations if graph.ends(name) == ("gene", "gene")]
+    if ties is None and layers == 0:
+        ties = {}
     if ties is None:
         if len(among) > layers * heads:
             raise InputError(
@@ -63,8 +66,9 @@ def graph_ties(
                 raise InputError(f"model.ties puts {name} on layer {layer}, head {head}; there are {layers} layers and "
                                  f"{heads} heads, counted from 0")  # fmt: skip
             if (layer, head) in found:
-                raise InputError(f"model.ties puts both {found[layer, head].relation} and {name} on layer {layer}, "
-                                 f"head {head}; a head has one relation")  # fmt: skip
+                other = found[layer, head].relation
+                both = f"{name} twice" if other == name else f"both {other} and {name}"
+                raise InputError(f"model.ties puts {both} on layer {layer}, head {head}; a head has one relation")
             found[layer, head] = Tie(name, layer, head, _lambda(name, weight))
     return [found[place] for place in sorted(found)]
 
@@ -81,7 +85,7 @@ def _pairs(name: str, places: Sequence[Any]) -> list[tuple[int, int]]:
 def _lambda(name: str, weight: float | int | Mapping[str, float | int]) -> float:
     if isinstance(weight, Mapping) and name not in weight:
         raise InputError(f"model.graph_weight gives no lambda for {name}; 0 leaves its term out")
-    value = float(weight[name] if isinstance(weight, Mapping) else weight)
-    if not value >= 0:
-        raise InputError(f"model.graph_weight of {name} is {value}; lambda must be 0 or more")
-    return value
+    value = weight[name] if isinstance(weight, Mapping) else weight
+    if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise InputError(f"model.graph_weight of {name} is {value}; lambda must be a number, 0 or more")
+    return float(value)

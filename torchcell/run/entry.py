@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import traceback
@@ -35,9 +36,23 @@ def run_entry(task: Callable[..., Any], config_name: str) -> None:
     own = Path.cwd() / "conf"
     if own.is_dir() and own.resolve() != conf_dir() and "--config-dir" not in sys.argv:
         sys.argv += ["--config-dir", str(own)]
+    refused: list[InputError] = []
+
+    @functools.wraps(task)
+    def keeping_refusals(cfg: Any) -> Any:
+        """Bad input is kept from Hydra, which would print a line of its own before ours."""
+        try:
+            return task(cfg)
+        except InputError as error:
+            refused.append(error)
+            return None
+
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(task)()
-    except Exception as error:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(keeping_refusals)()
+        if refused:
+            raise refused[0]
+    except Exception as failure:
+        error = refused[0] if refused else failure
         print(f"error: {explain(error, config_name, sys.argv[1:])}", file=sys.stderr)
         if wants_traceback or not _is_plain(error):
             traceback.print_exception(error)
