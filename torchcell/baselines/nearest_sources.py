@@ -29,7 +29,7 @@ class NearestSources(LinkBaseline):
 
     def __init__(
         self,
-        powers: Sequence[float] = (1.0, 2.0, 3.0),
+        powers: Sequence[float] = (1.0, 2.0),
         priors: Sequence[float] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
     ) -> None:
         self.powers, self.priors = powers, priors
