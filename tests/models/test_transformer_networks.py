@@ -93,7 +93,7 @@ def test_ties_choose_heads_and_only_relations_among_genes_have_one():
         ({"dim": 16, "heads": 1, "layers": 1}, "2 relations and 1 heads"),
         ({"ties": {"physical": [[0, 0]], "coexpression": [[0, 0]]}}, "both physical and coexpression on layer 0"),
         ({"ties": {"physical": [[2, 0]]}}, "layer 2, head 0; there are 2 layers and 2 heads"),
-        ({"graph_weight": -0.1}, "is -0.1; lambda must be 0 or more"),
+        ({"graph_weight": -0.1}, "is -0.1; lambda must be a number, 0 or more"),
         ({"graph_loss": "mse"}, "'kl' or 'bce'"),
         ({"networks": "rnadom"}, r"model.networks='rnadom': choose from \['real', 'random'\]"),
         ({"pair_start": "als"}, r"model.pair_start='als': choose from"),

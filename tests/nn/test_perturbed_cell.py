@@ -261,9 +261,9 @@ def test_an_unknown_way_is_named():
 
 def test_no_tensor_of_edges_times_width_or_samples_times_edges_is_made(monkeypatch):
     """The largest tensor of a step, watched by a dispatch mode: REPRESENTATIONS, rule 2."""
-    monkeypatch.setattr(edge_softmax, "CHUNK", 2_000)
+    monkeypatch.setattr(edge_softmax, "CHUNK", 800)
     rng = np.random.default_rng(4)
-    n, width, n_sets = 300, 16, 12
+    n, width, n_sets = 120, 16, 8
     half = sp.csr_matrix(np.triu(rng.random((n, n)) < 0.5, 1) * 1.0)
     graph = CellGraph([f"g{i}" for i in range(n)], {"dense": half + half.T})
     stack, kind = RelationStack(graph, graph.relations), kinds(graph)
