@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "metrics": {"data"},
     "nn": {"data", "graph"},
     "baselines": {"data", "graph", "nn"},
-    "datamodules": {"data", "graph", "splits", "baselines", "nn"},
+    "datamodules": {"data", "graph", "splits", "metrics", "baselines", "nn"},
     "models": {"data", "graph", "nn", "metrics", "datamodules", "report"},
     "callbacks": {"data", "metrics"},
     "report": {"data", "metrics"},

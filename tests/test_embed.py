@@ -198,7 +198,8 @@ def test_unknown_genes_are_named_or_dropped_and_counted(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["out=e.csv"], "out=e.csv: the name must end in .h5ad"),
+        (["out=e.csv"], "out=e.csv: the name must end in .h5ad$"),
+        (["fail_on_collapse=true"], "judges nodes of a knowledge graph, and Dango has none"),
         (["part=tset"], "no part 'tset'; the parts are"),
         (["part=unused"], "part=unused: the split has no sample there"),
         (["part=test", "perturbations=sets.csv"], "part=test is of the run's own sets.*give one of the two"),

@@ -23,7 +23,7 @@ KINDS = {
     "screen": ("torchcell.data.simulate.simulated_screen", {"genes": "G0001|G0002"}, "gene_interaction"),
     "response": ("linear_models.response", {"drug": "drug1", "cell_line": "line1", "dose": "1.0"}, None),
     "cells": ("linear_models.cells", {"perturbation": "G0001", "cell_line": "LINE1"}, "G0001"),
-    "links": ("linear_models.links", {"source": "Compound::1", "target": "Gene::1"}, "CbG"),
+    "links": ("linear_models.links", {"source": "Compound::1", "target": "Gene::1"}, "CbG_matched"),
 }
 
 
@@ -66,7 +66,7 @@ def test_a_record_goes_through_train_evaluate_predict_and_report(kind, tmp_path)
     rows = _first_test_rows(trained, kind)
     rows.to_csv(asked, index=False)
     wanted = {"perturbations": str(asked), "out": str(tmp_path / "out.csv"), "unknown_genes": "error", "batch_size": 2}
-    wanted |= {"added_genes": None, "attention_out": None, "top_genes": 20}
+    wanted |= {"added_genes": None, "attention_out": None, "top_genes": 20, "source": None, "target": None}
     table = predict(OmegaConf.merge(request, wanted)).set_index("sample_id")
     expected = scored.results.systems[scored.results.model][: len(rows)]
     assert np.allclose(table.loc[rows["sample_id"], list(scored.results.outputs)], expected, atol=1e-5)

@@ -1,9 +1,15 @@
-"""``python -m torchcell.embed``: what a model makes of sets, genes and the cell, as h5ad with names, and maps."""
+"""``python -m torchcell.embed``: what a model makes of sets, genes and the cell, or of the nodes of a knowledge graph.
+
+``python -m torchcell.embed validate FILE`` checks embeddings that were made elsewhere.
+"""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
+from torchcell.run.embedding_file import COLLAPSED
+from torchcell.run.embedding_file import main as validate
 from torchcell.run.entry import run_entry
 
 if TYPE_CHECKING:
@@ -13,31 +19,80 @@ if TYPE_CHECKING:
     import numpy as np
     from omegaconf import DictConfig
 
+    from torchcell.models.base import Model
+    from torchcell.run.checkpoint import Checkpoint
+    from torchcell.run.node_embedding import EmbeddedNodes
 
-def embed(cfg: DictConfig) -> anndata.AnnData:
-    """Embed the sets that ``cfg`` names, write tables of sets and genes and their maps; return the sets."""
+
+def embed(cfg: DictConfig) -> anndata.AnnData | EmbeddedNodes:
+    """Embed the nodes of a model that embeds nodes, else the sets that ``cfg`` names."""
     from pathlib import Path
 
     import torch
-    from rich.console import Console
 
-    from torchcell.data.cache import atomic_write
-    from torchcell.data.errors import InputError
-    from torchcell.report.maps import FEWEST
-    from torchcell.run import checkpoint, embedding
+    from torchcell.run import checkpoint
 
     out = Path(cfg.out)
     _check(cfg, out)
     saved = checkpoint.load(cfg.ckpt)
     spec = saved.spec if cfg.added_genes is None else saved.spec_with(cfg.added_genes, cfg.trust)
-    model, representation = saved.model(cfg.trust, spec), saved.datamodule_class(cfg.trust)
+    model = saved.model(cfg.trust, spec).to("cuda" if torch.cuda.is_available() else "cpu")
+    return _nodes(cfg, out, saved, model) if "knowledge_graph" in spec.extras else _sets(cfg, out, saved, model)
+
+
+def main(cfg: DictConfig) -> None:
+    """``embed``, with its own exit status for a collapse where that is asked for."""
+    found = embed(cfg)
+    if cfg.fail_on_collapse and getattr(found, "collapsed", False):
+        sys.exit(COLLAPSED)
+
+
+def _nodes(cfg: DictConfig, out: Path, saved: Checkpoint, model: Model) -> EmbeddedNodes:
+    """Write a table of all nodes and the page of their health; print the collapse table."""
+    from rich.console import Console
+
+    from torchcell.data.errors import InputError
+    from torchcell.report.embedding_health import print_health
+    from torchcell.run import node_embedding
+
+    if cfg.perturbations is not None:
+        raise InputError(
+            f"perturbations={cfg.perturbations} names sets of genes, but {type(model).__name__} embeds the nodes of a "
+            "knowledge graph; leave it out"
+        )
+    skill = []
+    if cfg.held_out_links:
+        skill = node_embedding.held_out_skill(saved, model, cfg.part or "test", cfg.batch_size, cfg.trust)
+    found = node_embedding.embed_nodes(model, saved.path, skill)
+    about = {"checkpoint": str(saved.path.resolve()), "split_hash": saved.spec.split_hash}
+    written = node_embedding.write_nodes(found, out, about, cfg.seed)
+    print_health(found.health)
+    for path in written:
+        Console().print(f"wrote {path}", soft_wrap=True, highlight=False)
+    return found
+
+
+def _sets(cfg: DictConfig, out: Path, saved: Checkpoint, model: Model) -> anndata.AnnData:
+    """Write tables of sets and genes and their maps; return the sets."""
+    from rich.console import Console
+
+    from torchcell.data.cache import atomic_write
+    from torchcell.data.errors import InputError
+    from torchcell.report.maps import FEWEST
+    from torchcell.run import embedding
+
+    if out.suffix != ".h5ad":
+        raise InputError(f"out={out}: the name must end in .h5ad")
+    if cfg.fail_on_collapse:
+        raise InputError(
+            f"fail_on_collapse=true judges nodes of a knowledge graph, and {type(model).__name__} has none; drop it"
+        )
+    spec, representation = model.spec, saved.datamodule_class(cfg.trust)
     if cfg.perturbations is None:
         sets = embedding.own_sets(saved, cfg.part, cfg.trust)
     else:
         sets = embedding.asked_sets(cfg.perturbations, spec, representation, cfg.unknown_genes)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = model.to(device)
-    found = embedding.embed_sets(model, embedding.loader(sets, cfg.batch_size), device)
+    found = embedding.embed_sets(model, embedding.loader(sets, cfg.batch_size), model.device)
     if not found.latents:
         raise InputError(
             f"{type(model).__name__} has no latent of a set to write; use a model that has one, e.g. model=dango, or "
@@ -73,11 +128,11 @@ def embed(cfg: DictConfig) -> anndata.AnnData:
 
 def _check(cfg: DictConfig, out: Path) -> None:
     """Refuse what does not go together before anything is loaded."""
+    from torchcell.data.embedding_table import refuse_ending
     from torchcell.data.errors import InputError
     from torchcell.report.maps import FEWEST
 
-    if out.suffix != ".h5ad":
-        raise InputError(f"out={out}: the name must end in .h5ad")
+    refuse_ending(out)
     if cfg.part is not None and cfg.perturbations is not None:
         raise InputError(
             f"part={cfg.part} is of the run's own sets, and perturbations={cfg.perturbations} names others; "
@@ -134,4 +189,6 @@ def _beside(out: Path, ending: str) -> Path:
 
 
 if __name__ == "__main__":
-    run_entry(embed, "embed")
+    if sys.argv[1:2] == ["validate"]:
+        sys.exit(validate(sys.argv[2:]))
+    run_entry(main, "embed")

@@ -1,4 +1,7 @@
-"""``python -m torchcell.predict``: gene names in, a named table out; the checkpoint alone is enough."""
+"""``python -m torchcell.predict``: gene names in, a named table out; the checkpoint alone is enough.
+
+Of a knowledge graph: links in, or one node in and its most likely partners out.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ WEIGHTS = 2**24
 
 
 def predict(cfg: DictConfig) -> pd.DataFrame:
-    """Predict every row of ``cfg.perturbations`` and write the table to ``cfg.out``.
+    """Predict every row of ``cfg.perturbations`` and write the table to ``cfg.out``; or rank links, see ``ranked``.
 
     With ``cfg.added_genes`` the rows may name genes that the model was not trained with. With ``cfg.attention_out`` a
     second table tells which genes the model looked at: sample_id, genes, rank, gene, weight.
@@ -36,6 +39,12 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
     from torchcell.run.progress import track
 
     out = _named("out", cfg.out)
+    if cfg.source is not None or cfg.target is not None:
+        return ranked(cfg, out)
+    if cfg.perturbations is None:
+        raise InputError(
+            "name what to predict: perturbations=FILE; or, of a knowledge graph, source=NODE or target=NODE"
+        )
     attention_out = None if cfg.attention_out is None else _named("attention_out", cfg.attention_out)
     if attention_out is not None and attention_out.resolve() == out.resolve():
         raise InputError(f"attention_out={attention_out} would overwrite the predictions; name another file than out")
@@ -74,6 +83,31 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
             f"wrote the {weight.shape[1]} genes that each set looks at most to {attention_out}",
             soft_wrap=True, highlight=False,
         )  # fmt: skip
+    return table
+
+
+def ranked(cfg: DictConfig, out: Path) -> pd.DataFrame:
+    """The targets that the model ranks for ``cfg.source``, or the sources for ``cfg.target``, known links marked."""
+    import torch
+    from rich.console import Console
+
+    from torchcell.data.errors import InputError
+    from torchcell.run import assemble, checkpoint
+    from torchcell.run.repurposing import held_links, ranked_links
+
+    if cfg.perturbations is not None:
+        raise InputError("perturbations names rows to predict, source and target a node to rank links of; give one")
+    saved = checkpoint.load(cfg.ckpt)
+    model = saved.model(cfg.trust).to("cuda" if torch.cuda.is_available() else "cpu")
+    held = None
+    if cfg.held_out_links and "knowledge_graph" in saved.spec.extras:
+        data = assemble.datamodule_of(saved, cfg.trust)
+        held = held_links(data.record_whole, data.split.part)
+    table = ranked_links(model, cfg.metaedge, cfg.source, cfg.target, cfg.top, held, cfg.batch_size)
+    _write(table, out)
+    console = Console()
+    console.print(table.to_string(index=False, max_rows=50), soft_wrap=True, highlight=False)
+    console.print(f"wrote {len(table):,} ranked links to {out}", soft_wrap=True, highlight=False)
     return table
 
 

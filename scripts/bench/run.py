@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+import hgt
 import loader
 import perturbed_cell
 import representations
@@ -27,6 +28,7 @@ BENCHES = {
     "representations": representations.run,
     "perturbed_cell": perturbed_cell.run,
     "transformer": transformer.run,
+    "hgt": hgt.run,
 }
 
 

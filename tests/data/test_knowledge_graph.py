@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,7 +8,6 @@ import pytest
 
 from torchcell.data.errors import InputError
 from torchcell.data.knowledge_graph import KnowledgeGraph
-from torchcell.data.links import link_samples
 from torchcell.data.simulate_knowledge_graph import SimulatedGraph, simulate_knowledge_graph
 
 
@@ -120,72 +118,17 @@ def test_planted_communities_and_paths_are_in_the_edges(simulated: SimulatedGrap
     assert joined.mean() > 2 * path[np.ix_(compounds, diseases)].mean()
 
 
-def test_link_samples_are_all_edges_and_distinct_non_edges(graph: KnowledgeGraph) -> None:
-    links = link_samples(graph, "CtD", negatives_per_positive=3, seed=1).validate()
-    positive = links.label[:, 0] == 1
-    edges = graph.subset(graph.metaedge == "CtD")
-    assert links.sample_id[positive].tolist() == edges.sample_id.tolist()
-    assert (~positive).sum() == 3 * len(edges)
-    assert not set(links.sample_id[~positive]) & set(edges.sample_id)
-    assert set(graph.node_kind[links.source_index]) == {"Compound"}
-    assert set(graph.node_kind[links.target_index]) == {"Disease"}
-    again = link_samples(graph, "CtD", negatives_per_positive=3, seed=1)
-    assert again.sample_id.tolist() == links.sample_id.tolist()
-    other = link_samples(graph, "CtD", negatives_per_positive=3, seed=2)
-    assert other.sample_id.tolist() != links.sample_id.tolist()
+def test_ends_and_symmetric_metaedges_are_told_of_the_edges() -> None:
+    graph = small([("g1", "GiG", "g2"), ("d1", "DbG", "g3"), ("g2", "Gr>G", "g3")], directed=("Gr>G",)).validate()
+    assert graph.ends == {"DbG": ("Drug", "Gene"), "GiG": ("Gene", "Gene"), "Gr>G": ("Gene", "Gene")}
+    assert graph.symmetric == {"GiG"}
 
 
-def test_an_undirected_edge_is_never_a_negative_in_its_other_direction(graph: KnowledgeGraph) -> None:
-    links = link_samples(graph, "GiG", negatives_per_positive=4, negatives="uniform")
-    low, high = np.sort(np.stack([links.source_index, links.target_index]), axis=0)
-    assert len(set(zip(low.tolist(), high.tolist(), strict=True))) == len(links)
-    assert (low < high).all()
-
-
-def test_matched_negatives_hide_the_degree_that_uniform_ones_give_away() -> None:
-    from sklearn.metrics import roc_auc_score
-
-    rng = np.random.default_rng(0)
-    n = 60
-    fame = np.linspace(0.02, 0.6, n)
-    hit = np.argwhere(rng.random((n, n)) < fame[:, None] * fame)
-    ids = [f"{kind}{i:02d}" for kind in "ab" for i in range(n)]
-    nodes = pd.DataFrame({"id": ids, "name": ids, "kind": ["A"] * n + ["B"] * n})
-    edges = pd.DataFrame({"source": [ids[i] for i in hit[:, 0]], "target": [ids[n + j] for j in hit[:, 1]]})
-    graph = KnowledgeGraph.from_tables(nodes, edges.assign(metaedge="AB")).validate()
-    degree = np.bincount(np.r_[graph.source_index, graph.target_index], minlength=2 * n)
-    score = {}
-    for negatives in ("matched", "uniform"):
-        links = link_samples(graph, "AB", negatives=negatives)
-        product = degree[links.source_index] * degree[links.target_index]
-        score[negatives] = roc_auc_score(links.label[:, 0], product)
-    assert score["uniform"] > 0.75
-    assert score["matched"] < 0.6
-
-
-def test_links_subset_and_their_errors(graph: KnowledgeGraph) -> None:
-    links = link_samples(graph, "CbG")
-    part = links.subset(np.array([3, 1]))
-    assert part.sample_id.tolist() == links.sample_id[[3, 1]].tolist()
-    assert part.target.tolist() == [[1.0], [1.0]]
-    assert part.task == "binary"
-    with pytest.raises(InputError, match=r"no metaedge 'CdG'; the nearest are .*'CbG'"):
-        link_samples(graph, "CdG")
-    with pytest.raises(InputError, match="lower negatives_per_positive"):
-        link_samples(graph, "CtD", negatives_per_positive=1000)
-    with pytest.raises(InputError, match="a label other than 0 or 1"):
-        replace(links, label=links.label * 2).validate()
-    with pytest.raises(InputError, match="outside the node table"):
-        replace(links, target_index=links.target_index + 1000).validate()
-
-
-@pytest.mark.mirror
-def test_the_core_hetionet_passes_with_its_known_counts(mirror: Path) -> None:
-    folder = mirror / "hetionet"
-    nodes = pd.read_csv(folder / "hetionet-core-nodes.tsv.gz", sep="\t")
-    edges = pd.read_csv(folder / "hetionet-core-edges.tsv.gz", sep="\t", usecols=["source", "metaedge", "target"])
-    graph = KnowledgeGraph.from_tables(nodes, edges, "hetionet_core").validate()
-    kinds = pd.Series(graph.node_kind).value_counts().to_dict()
-    assert kinds == {"Gene": 16_582, "Pathway": 1_822, "Compound": 1_394, "Disease": 136}
-    counts = pd.Series(graph.metaedge).value_counts()
-    assert (counts["GiG"], counts["CtD"], counts["DrD"]) == (146_937, 755, 543)
+def test_licences_are_read_by_name_and_follow_into_a_subset() -> None:
+    nodes = pd.DataFrame({"id": ["a", "b"], "name": ["", ""], "kind": ["X", "Y"]})
+    edges = pd.DataFrame({"source": ["a"], "metaedge": ["XY"], "target": ["b"], "license": ["CC0"]})
+    graph = KnowledgeGraph.from_tables(nodes, edges, columns={"licence": "license"}).validate()
+    assert graph.subset(np.array([0])).licence.tolist() == ["CC0"]
+    assert KnowledgeGraph.from_tables(nodes, edges).licence is None
+    with pytest.raises(InputError, match="no column 'licenc'; the nearest are .'license'"):
+        KnowledgeGraph.from_tables(nodes, edges, columns={"licence": "licenc"})

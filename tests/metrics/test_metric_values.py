@@ -13,7 +13,9 @@ from torchcell.metrics.profile import pearson_delta
 from torchcell.metrics.registry import HEADLINE, PROFILES, REGISTRY, metric, profile
 from torchcell.metrics.weights import Weights
 
-OVER_SAMPLES = [(one.name, task) for one in REGISTRY if one.over == "samples" for task in one.tasks]
+OVER_SAMPLES = [
+    (one.name, task) for one in REGISTRY if one.over == "samples" for task in one.tasks if task != "ranking"
+]
 
 
 def _value(name: str, task: str, truth: np.ndarray, prediction: np.ndarray) -> float:

@@ -26,7 +26,7 @@ Make = Callable[..., Results]
         ),
         ({"model": "nett"}, "the model 'nett' is not among the systems; there are 'net'"),
         ({"ceiling": "twin"}, "the ceiling 'twin' is not among the systems"),
-        ({"task": "ranking"}, "unknown task 'ranking'"),
+        ({"task": "grading"}, "unknown task 'grading'"),
         ({"set_size": np.ones(5)}, "set_size has shape (5,), expected (4,)"),
         ({"systems": {"net": np.zeros((4, 1)), "measured": np.zeros((4, 1))}}, "named like a column"),
     ],

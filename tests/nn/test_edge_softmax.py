@@ -7,9 +7,11 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+from tests.nn.largest_tensor import LargestTensor
 from torchcell.graph.cell_graph import CSR
 from torchcell.nn import edge_softmax as module
-from torchcell.nn.edge_softmax import edge_softmax
+from torchcell.nn.edge_products import WAYS, Block
+from torchcell.nn.edge_softmax import block_softmax, edge_softmax
 
 N, M, HEADS, WIDTH = 7, 9, 2, 3
 
@@ -46,12 +48,13 @@ def inputs() -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("chunk", [1, 5, 10_000], ids="chunk={}".format)
 @pytest.mark.parametrize("missing", [[], [0, 4], list(range(M))], ids="missing={}".format)
-def test_equals_a_dense_softmax(monkeypatch, chunk, missing):
+@pytest.mark.parametrize("way", list(WAYS))
+def test_equals_a_dense_softmax(monkeypatch, chunk, missing, way):
     monkeypatch.setattr(module, "CHUNK", chunk)
     keep = torch.ones(M, dtype=torch.float64)
     keep[missing] = 0
     matrices, tensors = relations(), inputs()
-    ours = edge_softmax([csr(m) for m in matrices], *tensors, keep)
+    ours = edge_softmax([csr(m) for m in matrices], *tensors, keep, way)
     wanted = dense(matrices, *tensors, keep)
     torch.testing.assert_close(ours, wanted, rtol=1e-10, atol=1e-10)
     seed = torch.randn_like(wanted)
@@ -63,9 +66,10 @@ def test_equals_a_dense_softmax(monkeypatch, chunk, missing):
         torch.testing.assert_close(mine, reference, rtol=1e-10, atol=1e-10)
 
 
-def test_large_scores_do_not_overflow():
+@pytest.mark.parametrize("way", list(WAYS))
+def test_large_scores_do_not_overflow(way):
     query, key, value = inputs()
-    ours = edge_softmax([csr(m) for m in relations()], 1e4 * query, key, value)
+    ours = edge_softmax([csr(m) for m in relations()], 1e4 * query, key, value, way=way)
     torch.testing.assert_close(ours, dense(relations(), 1e4 * query, key, value), rtol=1e-8, atol=1e-8)
 
 
@@ -74,3 +78,51 @@ def test_a_target_without_edges_gets_zeros_and_finite_gradients():
     out = edge_softmax([csr(m) for m in relations()], *tensors)
     assert (out[3] == 0).all()
     assert all(torch.isfinite(g).all() for g in torch.autograd.grad(out.sum(), tensors))
+
+
+def blocks_and_inputs(seed: int = 1) -> tuple[list[tuple[np.ndarray, slice, slice]], list[torch.Tensor]]:
+    """Three relations between slices of 8 sources and 7 targets, one without edges, and a map of each."""
+    rng = np.random.default_rng(seed)
+    slices = [(slice(0, 5), slice(2, 7)), (slice(5, 8), slice(0, 3)), (slice(2, 8), slice(0, 7))]
+    slices.append((slice(0, 8), slice(3, 7)))
+    parts = []
+    for number, (source, target) in enumerate(slices):
+        shape = (target.stop - target.start, source.stop - source.start)
+        parts.append((rng.random(shape) < (0 if number == 2 else 0.5), source, target))
+    torch.manual_seed(seed)
+    shapes = (7, HEADS, WIDTH), (8, HEADS, WIDTH), (8, HEADS, WIDTH), *((4, HEADS, WIDTH, WIDTH),) * 2
+    return parts, [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+
+
+@pytest.mark.parametrize("way", list(WAYS))
+@pytest.mark.parametrize("chunk", [3, None], ids="chunk={}".format)
+def test_blocks_equal_one_dense_softmax_over_mapped_sources(monkeypatch, way, chunk):
+    monkeypatch.setattr(module, "CHUNK", chunk)
+    parts, tensors = blocks_and_inputs()
+    query, key, value, attend, send = tensors
+    ours = block_softmax([Block(csr(m * 1.0), *at) for m, *at in parts], *tensors, way=way)
+    whole = []
+    for matrix, source, target in parts:
+        whole.append(np.zeros((7, 8)))
+        whole[-1][target, source] = matrix
+    wanted = dense(whole, query, *(torch.einsum("mhd,rhde->rmhe", *pair) for pair in ((key, attend), (value, send))))
+    torch.testing.assert_close(ours, wanted, rtol=1e-10, atol=1e-10)
+    seed = torch.randn_like(wanted)
+    found = (torch.autograd.grad((each * seed).sum(), tensors) for each in (ours, wanted))
+    for mine, reference in zip(*found, strict=True):
+        torch.testing.assert_close(mine, reference, rtol=1e-10, atol=1e-10)
+
+
+def test_nothing_as_large_as_edges_times_width_is_made(monkeypatch):
+    """A third of the largest edge tensor is far more than the nodes' and a chunk's own."""
+    monkeypatch.setattr(module, "CHUNK", 1_000)
+    rng = np.random.default_rng(0)
+    n, width = 150, 16
+    matrix = (rng.random((n, n)) < 0.5) * 1.0
+    for way in WAYS:
+        tensors = [torch.randn(n, 1, width, requires_grad=True) for _ in range(3)]
+        maps = [torch.randn(2, 1, width, width, requires_grad=True) for _ in range(2)]
+        with LargestTensor() as largest:
+            everywhere = slice(0, n)
+            block_softmax([Block(csr(matrix), everywhere, everywhere)] * 2, *tensors, *maps, way=way).sum().backward()
+        assert 0 < largest.numel < matrix.sum() * width / 3

@@ -52,7 +52,7 @@ def test_best_is_among_model_and_baselines_that_cover_every_sample(make_results:
     results = make_results()
     few = np.where(np.arange(120)[:, None] < 80, results.measured, np.nan)
     results = replace(results, systems={**results.systems, "few": few})
-    (block,) = blocks(evaluate(results, n_boot=20), results)
+    (block,) = blocks(evaluate(results, n_boot=20))
     best = {row.system: [cell.best for cell in row.cells] for row in block.rows}
     assert all(best["Net"])
     assert not any(any(best[name]) for name in ("few", "twin", "ridge"))

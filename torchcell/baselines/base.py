@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -17,12 +17,15 @@ from torchcell.graph.cell_graph import CellGraph
 
 
 class Baseline(ABC):
-    """What a model must beat on a screen. Fitted on train only; val only chooses hyper-parameters."""
+    """What a model must beat. Fitted on train only; val only chooses hyper-parameters.
+
+    A baseline serves one kind of record: ``Screen``, or ``Links`` below ``LinkBaseline``.
+    """
 
     name: ClassVar[str]
 
     @abstractmethod
-    def fit(self, train: Screen, val: Screen, graph: CellGraph | None) -> Self:
+    def fit(self, train: Any, val: Any, graph: CellGraph | None) -> Self:
         """Fit.
 
         Args:
@@ -32,11 +35,11 @@ class Baseline(ABC):
         """
 
     @abstractmethod
-    def predict(self, record: Screen) -> np.ndarray:
-        """Predictions in the phenotypes' units, float32 [n, T]; scores for a binary task.
+    def predict(self, record: Any) -> np.ndarray:
+        """Predictions in the target's units, float32 [n, T]; scores for a binary task.
 
         Args:
-            record: Sets over the same gene list as train; its phenotype is never read.
+            record: Sets over the same genes as train, or pairs over the same nodes; its target is never read.
 
         Returns:
             NaN rows where the baseline has nothing to say.

@@ -17,11 +17,12 @@ import numpy as np
 
 from torchcell.data.errors import InputError
 from torchcell.data.gene_rule import GeneRules
+from torchcell.data.knowledge_graph import KnowledgeGraph
 from torchcell.data.network import Network
 from torchcell.data.screen import Screen
 from torchcell.data.sources import data_home, registry
 
-Record = TypeVar("Record", Screen, Network, GeneRules)
+Record = TypeVar("Record", Screen, Network, GeneRules, KnowledgeGraph)
 
 FORMAT = 1
 """Version of the ``.npz`` layout; part of every cache key."""
@@ -106,6 +107,13 @@ def cached_rules(
     return _cached(GeneRules, name, sources, recipe, build)
 
 
+def cached_graph(
+    name: str, sources: Sequence[str], recipe: Mapping[str, Any], build: Callable[[], KnowledgeGraph]
+) -> KnowledgeGraph:
+    """The knowledge graph that ``build`` parses, from the cache where it was parsed before; see ``cached_screen``."""
+    return _cached(KnowledgeGraph, name, sources, recipe, build)
+
+
 def _cached(
     kind: type[Record],
     name: str,
@@ -126,7 +134,7 @@ def _cached(
     return _load(kind, path)
 
 
-def _save(record: Screen | Network | GeneRules, path: str | Path) -> None:
+def _save(record: Screen | Network | GeneRules | KnowledgeGraph, path: str | Path) -> None:
     arrays: dict[str, np.ndarray] = {}
     plain: dict[str, Any] = {"format": FORMAT, "record": type(record).__name__}
     for field in fields(record):
@@ -164,6 +172,7 @@ def _load(kind: type[Record], path: str | Path) -> Record:
     columns = {name.removeprefix("columns/"): arrays.pop(name) for name in list(arrays) if "/" in name}
     if columns:
         plain["columns"] = columns
-    if "phenotype_names" in plain:
-        plain["phenotype_names"] = tuple(plain["phenotype_names"])
+    for name in ("phenotype_names", "kinds", "directed"):
+        if isinstance(plain.get(name), list):  # JSON knows no tuples
+            plain[name] = tuple(plain[name])
     return kind(**arrays, **plain)

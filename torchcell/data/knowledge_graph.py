@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 NODE_COLUMNS: tuple[str, ...] = ("id", "name", "kind")
 EDGE_COLUMNS: tuple[str, ...] = ("source", "metaedge", "target")
+LICENCE = "licence"
+"""Column of the edge table that may be left out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +36,7 @@ class KnowledgeGraph:
         target_id: Node id at the end of each edge [E].
         directed: Metaedges within one kind whose two directions mean different things, e.g. ``Gr>G``; of
             any other metaedge A-B and B-A are one edge.
+        licence: Licence of each edge [E], where the source tells; or none at all.
         lost: What parsing left out and how many of each.
     """
 
@@ -46,6 +49,7 @@ class KnowledgeGraph:
     metaedge: np.ndarray
     target_id: np.ndarray
     directed: tuple[str, ...] = ()
+    licence: np.ndarray | None = None
     lost: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -64,7 +68,19 @@ class KnowledgeGraph:
     @property
     def metaedges(self) -> tuple[str, ...]:
         """The types of edges, sorted."""
-        return tuple(np.unique(self.metaedge).tolist())
+        return tuple(self.ends)
+
+    @cached_property
+    def ends(self) -> dict[str, tuple[str, str]]:
+        """Kinds of source and target of each metaedge, by sorted name."""
+        names, first = np.unique(self.metaedge, return_index=True)
+        kinds = (self.node_kind[at[first]].tolist() for at in (self.source_index, self.target_index))
+        return dict(zip(names.tolist(), zip(*kinds, strict=True), strict=True))
+
+    @cached_property
+    def symmetric(self) -> frozenset[str]:
+        """Metaedges within one kind whose two directions mean the same."""
+        return frozenset(name for name, (a, b) in self.ends.items() if a == b and name not in self.directed)
 
     @cached_property
     def source_index(self) -> np.ndarray:
@@ -85,12 +101,17 @@ class KnowledgeGraph:
         """The edges at ``index`` (integers or a mask), in that order; the nodes stay whole."""
         at = as_positions(index)
         edges = {name: getattr(self, name)[at] for name in ("source_id", "metaedge", "target_id")}
-        return replace(self, **edges)
+        licence = None if self.licence is None else self.licence[at]
+        part = replace(self, **edges, licence=licence)
+        for name in ("source_index", "target_index"):  # the nodes are the same: what is known need not be looked up
+            if name in vars(self):
+                vars(part)[name] = vars(self)[name][at]
+        return part
 
     def validate(self) -> KnowledgeGraph:
         """Return self, or raise one ``InputError`` that names the offending nodes or edges."""
         n, e = (len(self.node_id),), (len(self),)
-        shapes = {"node_name": n, "node_kind": n, "source_id": e, "target_id": e}
+        shapes = {"node_name": n, "node_kind": n, "source_id": e, "target_id": e, "licence": e}
         refuse_shapes(self.name, vars(self), shapes)
         refuse_repeats(self.name, self.node_id, "node ids")
         refuse_repeats(self.name, np.array(self.kinds), "kinds")
@@ -148,7 +169,7 @@ class KnowledgeGraph:
 
         Args:
             nodes: One row a node, with the columns ``id, name, kind``.
-            edges: One row an edge, with the columns ``source, metaedge, target``.
+            edges: One row an edge, with the columns ``source, metaedge, target`` and, optionally, ``licence``.
             name: Name of the record.
             columns: Internal name -> name in the tables, for those that differ.
             directed: Metaedges within one kind whose directions mean different things.
@@ -158,14 +179,16 @@ class KnowledgeGraph:
             InputError: A missing column, a key of ``columns`` that is no internal name.
         """
         columns = columns or {}
-        known = [*NODE_COLUMNS, *EDGE_COLUMNS]
+        known = [*NODE_COLUMNS, *EDGE_COLUMNS, LICENCE]
         for key in columns:
             if key not in known:
                 raise InputError(f"{name}: no internal column {key!r}; the nearest are {near(key, known) or known}")
         node_id, node_name, kind = (texts(column(name, nodes, columns.get(c, c))) for c in NODE_COLUMNS)
         source, metaedge, target = (texts(column(name, edges, columns.get(c, c))) for c in EDGE_COLUMNS)
         ordered = tuple(np.unique(kind).tolist()) if kinds is None else tuple(kinds)
-        return cls(name, node_id, node_name, kind, ordered, source, metaedge, target, tuple(directed))
+        told = columns.get(LICENCE, LICENCE)
+        licence = texts(column(name, edges, told)) if told in edges or LICENCE in columns else None
+        return cls(name, node_id, node_name, kind, ordered, source, metaedge, target, tuple(directed), licence)
 
 
 def link_ids(source: np.ndarray, metaedge: np.ndarray | str, target: np.ndarray) -> np.ndarray:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from torchcell.data.errors import InputError
 from torchcell.data.knowledge_graph import KnowledgeGraph
+from torchcell.data.links import Links, link_samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +25,7 @@ def simulate_knowledge_graph(
     n_compounds: int = 40,
     n_diseases: int = 20,
     n_communities: int = 5,
-    noise: float = 0.1,
+    noise: float | int = 0.1,
     seed: int = 0,
 ) -> SimulatedGraph:
     """Plant communities in compounds, genes and diseases; edges mostly stay within a community.
@@ -83,8 +85,23 @@ def simulate_knowledge_graph(
     return SimulatedGraph(graph, community)
 
 
+def simulated_links(
+    metaedges: str | Sequence[str] = "CtD",
+    n_genes: int = 300,
+    n_compounds: int = 120,
+    n_diseases: int = 60,
+    n_communities: int = 6,
+    noise: float | int = 0.1,
+    negatives_per_positive: int = 1,
+    seed: int = 0,
+) -> Links:
+    """Candidate edges of ``simulate_knowledge_graph``; see there and ``links.link_samples``."""
+    simulated = simulate_knowledge_graph(n_genes, n_compounds, n_diseases, n_communities, noise, seed)
+    return link_samples(simulated.graph, metaedges, negatives_per_positive, seed)
+
+
 def _draw(
-    allowed: np.ndarray, density: float, noise: float, barred: np.ndarray | None, rng: np.random.Generator
+    allowed: np.ndarray, density: float, noise: float | int, barred: np.ndarray | None, rng: np.random.Generator
 ) -> np.ndarray:
     """Links [rows, columns], bool: a share of the ``allowed`` ones, and noise among all others not ``barred``."""
     free = np.ones_like(allowed) if barred is None else ~barred

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import lightning
@@ -14,6 +15,7 @@ from torchcell.data.errors import InputError
 from torchcell.datamodules.batch import BatchOrder, Packed, PackedLoader
 from torchcell.datamodules.spec import Spec, fit_scaler
 from torchcell.graph.cell_graph import CellGraph
+from torchcell.metrics.results import Results
 from torchcell.splits.methods import make_split
 from torchcell.splits.split import Split
 
@@ -116,6 +118,41 @@ class RecordDataModule(lightning.LightningDataModule):
     def notes(self) -> list[str]:
         """Sentences that every report on these data must hold."""
         return []
+
+    def asked(self, part: str) -> dict[str, Any]:
+        """What every system predicts to be scored on ``part``: records by name, the part itself under no name."""
+        return {"": self.record(part)}
+
+    def condense(self, part: str, name: str, prediction: np.ndarray) -> np.ndarray:
+        """What is kept of a system's prediction [n, T] for the record ``name`` of ``asked``; all of it by default."""
+        return prediction
+
+    def results(
+        self, part: str, predictions: Mapping[str, Mapping[str, np.ndarray]], model: str, ceiling: str | None
+    ) -> list[Results]:
+        """What is evaluated; the first is written as the run's predictions.
+
+        Args:
+            part: One of the split's parts.
+            predictions: By name as in ``asked``, then by system: what ``condense`` kept.
+            model: The system under test.
+            ceiling: The system that is no baseline, if there is one.
+        """
+        record = self.record(part)
+        found = Results(
+            sample_id=record.sample_id,
+            group=self.split.group[self.split.index(part)],
+            outputs=self.spec.outputs,
+            measured=np.asarray(record.target, dtype=np.float32),
+            systems=predictions[""],
+            part=part,
+            task=self.spec.task,
+            set_size=getattr(record, "sizes", None),
+            reference=self.reference(record),
+            model=model,
+            ceiling=ceiling,
+        )
+        return [found]
 
     # What is the same for all ----------------------------------------------------------------------
 

@@ -8,11 +8,13 @@ Undefined metrics (a constant, one class, one unit, nothing covered) are NaN, wi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
+from torchcell.data.errors import InputError
 from torchcell.metrics.bootstrap import Interval, interval, resample
 from torchcell.metrics.guards import spread
 from torchcell.metrics.registry import Metric, profile
@@ -31,13 +33,15 @@ class Evaluation:
         table: One row per system and metric, the columns of ``metrics.csv``. ``n_units`` counts grouping
             units with a defined value, ``n_undefined`` measured samples without one.
         verdict: Whether the model beat the best baseline.
-        spread: The model's ``guards.spread``.
+        spread: The model's ``guards.spread`` on the first results.
+        results: What was scored; several where a task is scored in several ways.
         undefined_resamples: Per (system, metric), how many resamples were undefined, where any were.
     """
 
     table: pd.DataFrame
     verdict: Verdict
     spread: dict[str, object]
+    results: tuple[Results, ...]
     undefined_resamples: dict[tuple[str, str], int] = field(default_factory=dict)
 
 
@@ -98,32 +102,39 @@ class Scored:
         return np.divide(total, n, out=np.full(len(n), np.nan), where=n > 0)
 
 
-def evaluate(results: Results, n_boot: int = 1000, seed: int = 0, converged: bool | None = None) -> Evaluation:
+def evaluate(
+    results: Results | Sequence[Results], n_boot: int = 1000, seed: int = 0, converged: bool | None = None
+) -> Evaluation:
     """Score every system and judge the model.
 
     Args:
-        results: What every system predicted.
+        results: What every system predicted; several of the same systems become one table and one verdict.
         n_boot: Resamples of the grouping units, shared by all systems.
         seed: Of the resamples.
         converged: False withholds the verdict; None when nothing was trained here.
 
     Returns:
-        The table, the verdict and the model's spread. With several outputs a metric of regression or binary
-        tasks is named ``<output>/<metric>``.
+        The table, the verdict and the model's spread. With several outputs a metric is named ``<output>/<metric>``,
+        but for expression tasks.
+
+    Raises:
+        InputError: Results of different systems, or outputs of one name.
     """
-    weights = resample(results.group, n_boot, seed)
+    every = (results,) if isinstance(results, Results) else tuple(results)
+    _refuse_unlike(every)
+    several = sum(len(one.outputs) for one in every) > 1
+    scored = [one for each in every for one in scores(each, resample(each.group, n_boot, seed), several)]
     rows: list[dict[str, object]] = []
     undefined: dict[tuple[str, str], int] = {}
-    scored = list(scores(results, weights))
     for one in scored:
-        for system in results.ordered:
+        for system in one.results.ordered:
             covered = one.covered(system)
             found = interval(one.values(system, covered))
             n_units, n_undefined = _counts(one, covered, found)
             rows.append(
                 {
                     "system": system,
-                    "part": results.part,
+                    "part": one.results.part,
                     "metric": one.name,
                     "value": found.value,
                     "low": found.low,
@@ -135,24 +146,33 @@ def evaluate(results: Results, n_boot: int = 1000, seed: int = 0, converged: boo
             if found.undefined and not np.isnan(found.value):
                 undefined[system, one.name] = found.undefined
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    order = {name: place for place, name in enumerate(results.ordered)}
+    order = {name: place for place, name in enumerate(every[0].ordered)}
     table = table.sort_values("system", key=lambda names: names.map(order), kind="stable", ignore_index=True)
-    guard = spread(results)
-    return Evaluation(table, judge(scored, results, guard, converged), guard, undefined)
+    guard = spread(every[0])
+    return Evaluation(table, judge(scored, every[0], guard, converged), guard, every, undefined)
 
 
-def scores(results: Results, weights: Weights) -> list[Scored]:
-    """The metrics of the task, each on each output."""
+def scores(results: Results, weights: Weights, several: bool) -> list[Scored]:
+    """The metrics of the task, each on each output; ``several`` says whether the output is part of the name."""
     measured = ~np.isnan(results.measured)
     if results.task == "expression":
         held = measured.any(axis=1)
         return [Scored(one.name, one, results, None, weights, held) for one in profile(results.task)]
-    several = len(results.outputs) > 1
     return [
         Scored(f"{name}/{one.name}" if several else one.name, one, results, t, weights, measured[:, t])
         for t, name in enumerate(results.outputs)
         for one in profile(results.task)
     ]
+
+
+def _refuse_unlike(every: Sequence[Results]) -> None:
+    if not every:
+        raise InputError("there are no results to evaluate")
+    outputs = [name for one in every for name in one.outputs]
+    if any(one.ordered != every[0].ordered or one.part != every[0].part for one in every):
+        raise InputError(f"results of part {every[0].part!r} that share a table need the same part and systems")
+    if len(set(outputs)) < len(outputs):
+        raise InputError(f"results of part {every[0].part!r} that share a table need outputs of different names")
 
 
 def _counts(one: Scored, covered: np.ndarray, found: Interval) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from torchcell.data.errors import InputError, near, some
 from torchcell.metrics import profile as over_genes
-from torchcell.metrics import scalar
+from torchcell.metrics import ranking, scalar
 from torchcell.metrics.weights import Weights
 
 
@@ -54,7 +54,7 @@ class Metric:
         return float(self.function(truth, np.full_like(truth, truth.mean()), Weights.ones(len(truth)))[0])
 
 
-_SCREEN, _LABEL, _CELL = ("regression",), ("binary",), ("expression",)
+_SCREEN, _LABEL, _CELL, _RANKS = ("regression",), ("binary",), ("expression",), ("ranking",)
 # fmt: off
 REGISTRY: tuple[Metric, ...] = (
     Metric("pearson", scalar.pearson, 1, 0.0, True, _SCREEN, "linear correlation over samples"),
@@ -68,6 +68,9 @@ REGISTRY: tuple[Metric, ...] = (
     Metric("pearson_delta", over_genes.pearson_delta, 1, "undefined", True, _CELL, "correlation over genes of true and predicted change, mean over samples", "genes"),  # noqa: E501
     Metric("mse", over_genes.mse_over_genes, 0, "mean", False, _CELL, "squared error over genes, mean over samples", "genes"),  # noqa: E501
     Metric("mae", over_genes.mae_over_genes, 0, "mean", False, _CELL, "absolute error over genes, mean over samples", "genes"),  # noqa: E501
+    Metric("mrr", ranking.mrr, 1, "undefined", True, _RANKS, "mean of 1 / rank among all candidates that are not known to be true"),  # noqa: E501
+    Metric("hits@1", ranking.hits_at_1, 1, "undefined", True, _RANKS, "share that ranks first"),
+    Metric("hits@10", ranking.hits_at_10, 1, "undefined", True, _RANKS, "share that ranks among the first ten"),
 )
 # fmt: on
 
@@ -76,6 +79,7 @@ PROFILES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "regression": ("pearson", "spearman", "r2", "mse", "rmse", "mae"),
         "binary": ("auroc", "auprc"),
         "expression": ("pearson_delta", "mse", "mae"),
+        "ranking": ("mrr", "hits@1", "hits@10"),
     }
 )
 """The metrics of each task, in the order of the table."""
@@ -85,6 +89,7 @@ HEADLINE: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "regression": ("pearson", "spearman", "r2", "mae"),
         "binary": ("auroc", "auprc"),
         "expression": ("pearson_delta", "mse"),
+        "ranking": ("mrr", "hits@10"),
     }
 )
 """The metrics that the verdict counts. ``mse`` and ``rmse`` say what ``r2`` says: listed, not counted."""

@@ -10,7 +10,7 @@ import pandas as pd
 
 from torchcell.data.errors import InputError, near, some
 
-TASKS: tuple[str, ...] = ("regression", "binary", "expression")
+TASKS: tuple[str, ...] = ("regression", "binary", "expression", "ranking")
 _RESERVED = ("sample_id", "target", "measured")
 
 
@@ -22,11 +22,12 @@ class Results:
         sample_id: Unique names of the samples [n].
         group: The split's grouping unit of each sample, e.g. its query gene [n]; the bootstrap draws these.
         outputs: Names of the outputs (phenotypes, or genes of an expression task) [T].
-        measured: Measured values in their units [n, T]; NaN is a missing value.
+        measured: Measured values in their units [n, T]; NaN is a missing value. Of a ranking 1, and NaN where the
+            sample is not ranked for this output.
         systems: Predictions by system [n, T], in the units of ``measured``; probabilities or scores for a
-            binary task. NaN where a system has nothing to say.
+            binary task, ranks from 1 for a ranking. NaN where a system has nothing to say.
         part: The part of the split, e.g. ``test``.
-        task: ``regression``, ``binary`` or ``expression``.
+        task: ``regression``, ``binary``, ``expression`` or ``ranking``.
         model: The system under test, a key of ``systems``.
         ceiling: A replicate ceiling, a key of ``systems``: shown, never a baseline.
         set_size: Number of perturbed genes per sample [n].

@@ -9,7 +9,7 @@ beaten when the 95 % interval of the paired difference lies on the better side o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 MIN_COVERAGE = 0.5
 """A baseline that predicts fewer of the measured samples is shown, not compared."""
+
+MOST_NAMED = 8
+"""Metrics that the sentence names; all comparisons stand in the report."""
 
 
 @dataclass(frozen=True)
@@ -67,18 +70,22 @@ class Verdict:
     collapsed: bool
     given: bool
 
+    def with_collapse(self, what: str) -> Verdict:
+        """The same, headed by what has collapsed besides."""
+        return replace(self, text=f"COLLAPSED: {what}; {self.text}", collapsed=True)
+
 
 def judge(scored: Sequence[Scored], results: Results, spread: Mapping[str, Any], converged: bool | None) -> Verdict:
     """Compare the model with the best baseline on every headline metric.
 
     Args:
         scored: Every metric with its resamples.
-        results: The predictions.
+        results: Predictions of the systems that are compared; where there are several, any of them.
         spread: ``guards.spread`` of the model.
         converged: False withholds the verdict.
     """
-    headline = [one for one in scored if one.metric.name in HEADLINE[results.task]]
-    rows = tuple(compare(one, results) for one in headline)
+    headline = [one for one in scored if one.metric.name in HEADLINE[one.results.task]]
+    rows = tuple(compare(one) for one in headline)
     beaten = [row.metric for row in rows if row.outcome == "beaten"]
     compared = sum(row.outcome != "no baseline" for row in rows)
     given = converged is not False and compared > 0
@@ -97,8 +104,9 @@ def judge(scored: Sequence[Scored], results: Results, spread: Mapping[str, Any],
     return Verdict(text, len(beaten) if given else 0, compared if given else 0, rows, bool(spread["collapsed"]), given)
 
 
-def compare(one: Scored, results: Results) -> Comparison:
+def compare(one: Scored) -> Comparison:
     """The model against its best baseline on one metric."""
+    results = one.results
     covered = one.covered(results.model)
     sign = 1 if one.metric.higher_is_better else -1
     best: tuple[str, Interval, int] | None = None
@@ -138,7 +146,8 @@ def _sentence(rows: Sequence[Comparison], beaten: Sequence[str], compared: int) 
         ("undefined", "undefined on"), ("no baseline", "no baseline is defined on"),
     ):  # fmt: skip
         if names := [row.metric for row in rows if row.outcome == outcome]:
-            parts.append(f"{said} {', '.join(names)}")
+            more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+            parts.append(f"{said} {', '.join(names[:MOST_NAMED])}{more}")
     return "; ".join(parts)
 
 

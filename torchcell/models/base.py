@@ -97,6 +97,10 @@ class Model(lightning.LightningModule):
         """What the model makes of the wild type as a whole, name -> [D]."""
         return {}
 
+    def node_embeddings(self) -> Tensor | None:
+        """What the model makes of each node of its knowledge graph [N, D], in the order of the spec's; or nothing."""
+        return None
+
     def attended(self, batch: Any) -> Tensor | None:
         """How much each sample looks at each gene [B, N], rows adding up to 1; None from a model that cannot tell."""
         return None

@@ -10,10 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from torchcell.graph.cell_graph import CSR
+from torchcell.nn.edge_products import WAYS, Block, Gathered
 from torchcell.nn.spmm import full_precision
 
-CHUNK = 65_536
-"""Edges whose vectors are gathered at once."""
+CHUNK: int | None = None
+"""Edges of a relation that are taken at once; none: what suits the way."""
 
 
 def edge_softmax(
@@ -22,6 +23,7 @@ def edge_softmax(
     key_RMHD: Float[Tensor, "R M H D"],
     value_RMHD: Float[Tensor, "R M H D"],
     keep_M: Float[Tensor, " M"] | None = None,
+    way: str | None = None,
 ) -> Float[Tensor, "N H D"]:
     r"""One softmax a target and head over the edges of all relations into it.
 
@@ -38,88 +40,153 @@ def edge_softmax(
         key_RMHD: Sources as each relation sees them [R, M, H, D].
         value_RMHD: What they send [R, M, H, D].
         keep_M: 0 for sources that are missing [M]: the softmax leaves their edges out.
+        way: ``sparse`` (CPU only) or ``gather``; none: by the device.
 
     Returns:
         [N, H, D]; zeros for a target that no edge reaches.
     """
-    tensors = (full_precision(each) for each in (query_NHD, key_RMHD, value_RMHD))
-    return _EdgeSoftmax.apply(*tensors, tuple(relations), keep_M)
+    n_targets, n_sources = len(query_NHD), key_RMHD.shape[1]
+    blocks = [
+        Block(csr, slice(r * n_sources, (r + 1) * n_sources), slice(0, n_targets)) for r, csr in enumerate(relations)
+    ]
+    keep = None if keep_M is None else keep_M.repeat(len(relations))
+    return block_softmax(blocks, query_NHD, key_RMHD.flatten(0, 1), value_RMHD.flatten(0, 1), None, None, keep, way)
+
+
+def block_softmax(
+    blocks: Sequence[Block],
+    query_NHD: Float[Tensor, "N H D"],
+    key_MHD: Float[Tensor, "M H D"],
+    value_MHD: Float[Tensor, "M H D"],
+    attend_RHDD: Float[Tensor, "R H D D"] | None = None,
+    send_RHDD: Float[Tensor, "R H D D"] | None = None,
+    keep_M: Float[Tensor, " M"] | None = None,
+    way: str | None = None,
+) -> Float[Tensor, "N H D"]:
+    r"""``edge_softmax`` where each relation joins some of the sources to some of the targets.
+
+    .. math::
+        \alpha_{rij} \propto |A_r[i, j]| \exp(q_i \cdot (k_j W^{att}_r) / \sqrt{D}), \quad
+        y_i = \sum_{r, j} \alpha_{rij} \, v_j W^{msg}_r
+
+    Sources as a relation sees them exist for one relation at a time, forward and backward.
+
+    Args:
+        blocks: The edges of each relation, and which sources and targets they join.
+        query_NHD: One row a target [N, H, D].
+        key_MHD: One row a source [M, H, D].
+        value_MHD: One row a source [M, H, D].
+        attend_RHDD: A relation's map of keys [R, H, D, D]; none: the identity.
+        send_RHDD: A relation's map of values [R, H, D, D]; none: the identity.
+        keep_M: 0 for sources that are missing [M]: the softmax leaves their edges out.
+        way: ``sparse`` (CPU only) or ``gather``; none: by the device.
+
+    Returns:
+        [N, H, D]; zeros for a target that no edge reaches.
+    """
+    rows = (full_precision(each).transpose(0, 1).contiguous() for each in (query_NHD, key_MHD, value_MHD))
+    maps = (None if each is None else full_precision(each) for each in (attend_RHDD, send_RHDD))
+    kind = WAYS[way or ("sparse" if query_NHD.device.type == "cpu" else "gather")]
+    return _BlockSoftmax.apply(*rows, *maps, tuple(blocks), keep_M, kind).transpose(0, 1)
 
 
 class _Chunk(NamedTuple):
-    relation: int
-    first: int
-    last: int
-    source_E: Tensor
-    row_E: Tensor
+    edges: Gathered
+    rows: slice
     bias_E: Tensor
 
 
-def _chunks(relations: Sequence[CSR], keep_M: Tensor | None, dtype: torch.dtype) -> Iterator[_Chunk]:
-    """Rows ``first`` to ``last`` of a relation with about CHUNK edges, rows counted from ``first``."""
-    for number, csr in enumerate(relations):
-        ends, n_rows, first = csr.indptr.long(), len(csr.indptr) - 1, 0
-        while first < n_rows:
-            limit = ends[first] + CHUNK
-            last = max(first + 1, int(torch.searchsorted(ends, limit, right=True)) - 1)
-            last = min(last, n_rows)
-            span = slice(int(ends[first]), int(ends[last]))
-            if span.start < span.stop:
-                source_E = csr.indices[span].long()
-                rows = torch.arange(last - first, device=source_E.device)
-                row_E = torch.repeat_interleave(rows, ends[first : last + 1].diff(), output_size=len(source_E))
-                bias_E = csr.weight[span].to(dtype).abs().log()
-                if keep_M is not None:
-                    bias_E = bias_E.masked_fill(keep_M[source_E] == 0, -torch.inf)
-                yield _Chunk(number, first, last, source_E, row_E, bias_E)
-            first = last
+def _chunks(block: Block, keep_M: Tensor | None, dtype: torch.dtype, kind: type[Gathered]) -> Iterator[_Chunk]:
+    """Edges of a relation, whole rows and about CHUNK edges at a time; the log of an edge's weight is its bias."""
+    csr, ends, first = block.csr, block.csr.indptr, 0
+    n_rows, n_columns = len(ends) - 1, block.source.stop - block.source.start
+    while first < n_rows:
+        limit = ends[first] + (CHUNK or kind.edges)
+        last = max(first + 1, int(torch.searchsorted(ends, limit, right=True)) - 1)
+        last = min(last, n_rows)
+        span = slice(int(ends[first]), int(ends[last]))
+        if span.start < span.stop:
+            edges = kind(ends[first : last + 1] - ends[first], csr.indices[span], n_columns)
+            bias_E = csr.weight[span].to(dtype).abs().log()
+            if keep_M is not None:
+                bias_E = bias_E.masked_fill(keep_M[block.source].index_select(0, edges.source_E) == 0, -torch.inf)
+            start = block.target.start
+            yield _Chunk(edges, slice(start + first, start + last), bias_E)
+        first = last
 
 
-class _EdgeSoftmax(torch.autograd.Function):
+class _BlockSoftmax(torch.autograd.Function):
+    """Heads come first here: [H, N, D], [H, M, D]."""
+
     @staticmethod
-    def forward(ctx, query, key, value, relations, keep_M):
+    def forward(ctx, query, key, value, attend, send, blocks, keep_M, kind):
         top = torch.full(query.shape[:2], -torch.inf, dtype=query.dtype, device=query.device)
-        total, out = torch.zeros_like(top), torch.zeros_like(query)
+        total, out, scale = torch.zeros_like(top), torch.zeros_like(query), query.shape[-1] ** -0.5
         with torch.autocast(query.device.type, enabled=False):
-            for chunk in _chunks(relations, keep_M, query.dtype):
-                rows, row_E1 = slice(chunk.first, chunk.last), chunk.row_E[:, None]
-                score_EH = _score(query[rows], key[chunk.relation], chunk)
-                was = top[rows]
-                peak = was.scatter_reduce(0, row_E1.expand_as(score_EH), score_EH, "amax")
-                safe = torch.where(peak == -torch.inf, 0, peak)  # all edges so far come from missing sources
-                part_EH = (score_EH - safe[chunk.row_E]).exp()
-                fade = (was - safe).exp()
-                top[rows] = peak
-                total[rows] = (total[rows] * fade).index_add(0, chunk.row_E, part_EH)
-                message_EHD = part_EH[:, :, None] * value[chunk.relation].index_select(0, chunk.source_E)
-                out[rows] = (out[rows] * fade[:, :, None]).index_add(0, chunk.row_E, message_EHD)
-        out = out / torch.where(total > 0, total, 1)[:, :, None]
+            for number, block in enumerate(blocks):
+                if not len(block.csr.indices):
+                    continue
+                seen, sent = _seen(key, attend, block, number), _seen(value, send, block, number)
+                for edges, rows, bias_E in _chunks(block, keep_M, query.dtype, kind):
+                    score_HE = edges.dots(query[:, rows], seen).mul_(scale).add_(bias_E)
+                    was = top[:, rows]
+                    peak = torch.maximum(was, edges.largest(score_HE))
+                    safe = torch.where(peak == -torch.inf, 0, peak)  # all edges so far come from missing sources
+                    part_HE = score_HE.sub_(edges.spread(safe)).exp_()
+                    fade = (was - safe).exp()
+                    top[:, rows] = peak
+                    total[:, rows] = total[:, rows] * fade + edges.total(part_HE)
+                    out[:, rows] = out[:, rows] * fade[:, :, None] + edges.collect(part_HE, sent)
+        out /= torch.where(total > 0, total, 1)[:, :, None]
         lse = torch.where(total > 0, top + total.log(), torch.inf)  # exp(score - inf) = 0 where nothing arrives
-        ctx.save_for_backward(query, key, value, out, lse)
-        ctx.relations, ctx.keep_M = relations, keep_M
+        ctx.save_for_backward(query, key, value, attend, send, out, lse)
+        ctx.blocks, ctx.keep_M, ctx.kind = blocks, keep_M, kind
         return out
 
     @staticmethod
     def backward(ctx, grad):
-        query, key, value, out, lse = ctx.saved_tensors
-        scale = query.shape[-1] ** -0.5
+        query, key, value, attend, send, out, lse = ctx.saved_tensors
+        grad, scale = grad.contiguous(), query.shape[-1] ** -0.5
         grad_query, grad_key, grad_value = (torch.zeros_like(each) for each in (query, key, value))
-        inner_NH = (grad * out).sum(-1)
+        grad_attend, grad_send = (None if each is None else torch.zeros_like(each) for each in (attend, send))
+        inner_HN = (grad * out).sum(-1)
         with torch.autocast(query.device.type, enabled=False):
-            for chunk in _chunks(ctx.relations, ctx.keep_M, query.dtype):
-                rows, r = slice(chunk.first, chunk.last), chunk.relation
-                share_EH = (_score(query[rows], key[r], chunk) - lse[rows][chunk.row_E]).exp()
-                grad_EHD = grad[rows].index_select(0, chunk.row_E)
-                inner_EH = (grad_EHD * value[r].index_select(0, chunk.source_E)).sum(-1)
-                grad_value[r].index_add_(0, chunk.source_E, share_EH[:, :, None] * grad_EHD)
-                score_grad = (share_EH * (inner_EH - inner_NH[rows][chunk.row_E]) * scale)[:, :, None]
-                grad_query[rows] = grad_query[rows].index_add(
-                    0, chunk.row_E, score_grad * key[r].index_select(0, chunk.source_E)
-                )
-                grad_key[r].index_add_(0, chunk.source_E, score_grad * query[rows].index_select(0, chunk.row_E))
-        return grad_query, grad_key, grad_value, None, None
+            for number, block in enumerate(ctx.blocks):
+                if not len(block.csr.indices):
+                    continue
+                seen, sent = _seen(key, attend, block, number), _seen(value, send, block, number)
+                to_seen, to_sent = torch.zeros_like(seen), torch.zeros_like(sent)
+                for edges, rows, bias_E in _chunks(block, ctx.keep_M, query.dtype, ctx.kind):
+                    share_HE = edges.dots(query[:, rows], seen).mul_(scale).add_(bias_E)
+                    share_HE = share_HE.sub_(edges.spread(lse[:, rows])).exp_()
+                    edges.deliver(share_HE, grad[:, rows], to_sent)
+                    score_HE = edges.dots(grad[:, rows], sent).sub_(edges.spread(inner_HN[:, rows]))
+                    score_HE.mul_(share_HE).mul_(scale)
+                    grad_query[:, rows] += edges.collect(score_HE, seen)
+                    edges.deliver(score_HE, query[:, rows], to_seen)
+                _send_back(to_seen, key, attend, grad_key, grad_attend, block, number)
+                _send_back(to_sent, value, send, grad_value, grad_send, block, number)
+        return grad_query, grad_key, grad_value, grad_attend, grad_send, None, None, None
 
 
-def _score(query_NHD: Tensor, key_MHD: Tensor, chunk: _Chunk) -> Float[Tensor, "E H"]:
-    pairs = query_NHD.index_select(0, chunk.row_E) * key_MHD.index_select(0, chunk.source_E)
-    return pairs.sum(-1) * query_NHD.shape[-1] ** -0.5 + chunk.bias_E[:, None]
+def _seen(x_HMD: Tensor, map_RHDD: Tensor | None, block: Block, number: int) -> Tensor:
+    """A block's sources as its relation sees them."""
+    rows = x_HMD[:, block.source]
+    return rows if map_RHDD is None else rows @ map_RHDD[number]
+
+
+def _send_back(
+    seen_grad: Tensor,
+    x_HMD: Tensor,
+    map_RHDD: Tensor | None,
+    grad_x: Tensor,
+    grad_map: Tensor | None,
+    block: Block,
+    number: int,
+) -> None:
+    """The gradient of ``_seen``, added to those of its inputs."""
+    if map_RHDD is None or grad_map is None:
+        grad_x[:, block.source] += seen_grad
+        return
+    grad_x[:, block.source] += seen_grad @ map_RHDD[number].mT
+    grad_map[number] = x_HMD[:, block.source].mT @ seen_grad

@@ -20,14 +20,14 @@ MOST_PANELS = 8
 
 def forest(evaluation: Evaluation, results: Results) -> Figure | None:
     """A panel per headline metric; no skill is dotted, the ceiling green, a value off the scale an arrow."""
-    names = headline_names(results)[:MOST_PANELS]
+    names = headline_names(evaluation)[:MOST_PANELS]
     systems = list(reversed(results.ordered))
     columns = min(len(names), 4)
     rows = -(-len(names) // columns)
     figure, axes = canvas(1.8 + 1.7 * columns, rows * (0.75 + 0.25 * len(systems)), columns, rows, sharey=True)
-    for one, name in zip(axes.flat, names, strict=False):
+    for one, (name, scored) in zip(axes.flat, names, strict=False):
         rows_of = evaluation.table[evaluation.table.metric == name].set_index("system").loc[systems]
-        _panel(one, rows_of, results, name)
+        _panel(one, rows_of, scored, name)
     for one in axes.flat[len(names) :]:
         one.set_visible(False)
     for one in axes[:, 0]:

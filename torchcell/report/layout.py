@@ -39,12 +39,18 @@ class Block:
 
     Attributes:
         output: Its name; empty where there is only one.
+        n_samples: Samples measured.
+        n_units: Grouping units that they belong to.
+        task: As in ``Results``.
         metrics: The columns.
         rows: Model, baselines, ceiling, then what no skill scores.
         prevalence: Share of positives, for a binary task.
     """
 
     output: str
+    n_samples: int
+    n_units: int
+    task: str
     metrics: tuple[Metric, ...]
     rows: tuple[Row, ...]
     prevalence: float | None = None
@@ -55,12 +61,19 @@ class Block:
         return tuple(f"{one.name} {'↑' if one.higher_is_better else '↓'}" for one in self.metrics)
 
 
-def blocks(evaluation: Evaluation, results: Results) -> list[Block]:
-    """One block per output; one for all genes of an expression task."""
+def blocks(evaluation: Evaluation) -> list[Block]:
+    """One block per output of all that was scored; one for all genes of an expression task."""
     table = evaluation.table.set_index(["system", "metric"])
-    if results.task == "expression" or len(results.outputs) == 1:
-        return [_block(table, results, "", 0)]
-    return [_block(table, results, name, t) for t, name in enumerate(results.outputs)]
+    return [
+        _block(table, results, name, t) for results in evaluation.results for t, name in _tables(evaluation, results)
+    ]
+
+
+def _tables(evaluation: Evaluation, results: Results) -> list[tuple[int, str]]:
+    """Column and name of the outputs that have a table of their own; the only one of all has no name."""
+    if results.task == "expression" or sum(len(one.outputs) for one in evaluation.results) == 1:
+        return [(0, "")]
+    return list(enumerate(results.outputs))
 
 
 def role(results: Results, system: str) -> str:
@@ -76,12 +89,14 @@ def best_baseline(evaluation: Evaluation, results: Results) -> str | None:
     return next(iter([*named, *results.baselines]), None)
 
 
-def headline_names(results: Results) -> list[str]:
-    """Names in the table of the metrics that the verdict counts."""
-    names = HEADLINE[results.task]
-    if results.task == "expression" or len(results.outputs) == 1:
-        return list(names)
-    return [f"{output}/{name}" for output in results.outputs for name in names]
+def headline_names(evaluation: Evaluation) -> list[tuple[str, Results]]:
+    """Names in the table of the metrics that the verdict counts, and the results they are of."""
+    return [
+        (f"{output}/{name}" if output else name, results)
+        for results in evaluation.results
+        for _, output in _tables(evaluation, results)
+        for name in HEADLINE[results.task]
+    ]
 
 
 def digits(values: Iterable[float]) -> int:
@@ -118,7 +133,9 @@ def _block(table: pd.DataFrame, results: Results, output: str, t: int) -> Block:
     cells = ("" if np.isnan(v) else number(v, d) for v, d in zip(floor, places, strict=True))
     rows.append(Row("no skill", "no skill", tuple(map(Cell, cells))))
     prevalence = float(np.nanmean(truth)) if results.task == "binary" else None
-    return Block(output, metrics, tuple(rows), prevalence)
+    held = ~np.isnan(results.measured).all(axis=1) if results.task == "expression" else ~np.isnan(truth)
+    n_units = len(set(results.group[held].tolist()))
+    return Block(output, int(held.sum()), n_units, results.task, metrics, tuple(rows), prevalence)
 
 
 def _column(table: pd.DataFrame, results: Results, name: str, measure: Metric) -> list[Cell]:

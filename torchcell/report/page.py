@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,10 @@ from torchcell.report.layout import blocks
 from torchcell.report.sections import Section, default_sections, glossary
 
 if TYPE_CHECKING:
+    import jinja2
     from matplotlib.figure import Figure
 
-__all__ = ["Section", "write_report"]
+__all__ = ["Section", "write_page", "write_report"]
 
 DPI = 160
 PIXELS_PER_INCH = 108
@@ -67,50 +68,96 @@ def write_report(
     Returns:
         The files written, the page first.
     """
+    every = [*default_sections(evaluation, results, history, info, guards), *sections]
+    shown, files = draw(every, lambda slug: folder / "figures" / f"{slug}.png")
+    page = folder / "report.html"
+    _write(page, render(evaluation, results, info, shown))
+    return [page, *files]
+
+
+def write_page(
+    page: Path,
+    *,
+    name: str,
+    verdict: str,
+    tone: str,
+    sections: Sequence[Section],
+    facts: Mapping[str, Any],
+) -> list[Path]:
+    """Write a page of sections without scores, its figures beside it as ``<page>_<figure>.png``.
+
+    Args:
+        page: The file.
+        name: Heading.
+        verdict: Its first line.
+        tone: ``good``, ``bad`` or ``open``.
+        sections: In order.
+        facts: What to tell at the end.
+
+    Returns:
+        The files written, the page first.
+    """
+    shown, files = draw(sections, lambda slug: page.with_name(f"{page.stem}_{slug}.png"))
+    template = _templates().get_template("sections.html.j2")
+    _write(page, template.render(name=name, said=verdict, tone=tone, sections=shown, facts=_facts(facts)))
+    return [page, *files]
+
+
+def draw(sections: Sequence[Section], place: Callable[[str], Path]) -> tuple[list[_Shown], list[Path]]:
+    """Write the figures of ``sections`` where ``place`` says, and give what the page shows."""
     from torchcell.data.cache import atomic_write
 
-    every = [*default_sections(evaluation, results, history, info, guards), *sections]
     shown, files = [], []
-    for section in every:
+    for section in sections:
         image = b""
         if section.figure is not None:
             image = _png(section.figure)
-            path = folder / "figures" / f"{section.slug}.png"
+            path = place(section.slug)
             with atomic_write(path) as temporary:
                 temporary.write_bytes(image)
             files.append(path)
         shown.append(_show(section, image))
-    page = folder / "report.html"
-    with atomic_write(page) as temporary:
-        temporary.write_text(render(evaluation, results, info, shown), encoding="utf-8")
-    return [page, *files]
+    return shown, files
 
 
 def render(evaluation: Evaluation, results: Results, info: Mapping[str, Any], shown: Sequence[_Shown]) -> str:
     """The page as text; every value is escaped."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("torchcell.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
     verdict = evaluation.verdict
     tone = "bad" if verdict.collapsed else "open" if not verdict.given else "good" if verdict.beaten else "bad"
     notes = [str(note) for note in info.get("notes", ())]
-    return environment.get_template("template.html.j2").render(
-        name=str(info.get("name", results.model)),
-        model=results.model,
-        verdict=verdict,
-        tone=tone,
-        part=results.part,
-        n_samples=len(results),
-        n_units=len(set(results.group)),
-        unit=str(info.get("group") or "unit"),
-        blocks=blocks(evaluation, results),
-        sections=shown,
-        facts=_facts(info),
-        notes=notes,
-        glossary=glossary(results),
+    return (
+        _templates()
+        .get_template("template.html.j2")
+        .render(
+            name=str(info.get("name", results.model)),
+            model=results.model,
+            verdict=verdict,
+            tone=tone,
+            part=results.part,
+            n_samples=len(results),
+            n_units=len(set(results.group)),
+            unit=str(info.get("group") or "unit"),
+            blocks=blocks(evaluation),
+            sections=shown,
+            facts=_facts(info),
+            notes=notes,
+            glossary=glossary(evaluation),
+        )
     )
+
+
+def _templates() -> jinja2.Environment:
+    import jinja2
+
+    loader = jinja2.PackageLoader("torchcell.report", ".")
+    return jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+
+
+def _write(page: Path, content: str) -> None:
+    from torchcell.data.cache import atomic_write
+
+    with atomic_write(page) as temporary:
+        temporary.write_text(content, encoding="utf-8")
 
 
 def _facts(info: Mapping[str, Any]) -> list[tuple[str, str]]:

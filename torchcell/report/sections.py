@@ -167,7 +167,7 @@ def guard_rows(name: str, value: Any) -> list[dict[str, str]]:
         said = "; ".join(f"{number(v)} of the data's sd over {over}" for over, v in parts if v is not None)
         dead = ", ".join(map(str, value.get("collapsed_outputs", [])[:5]))
         status = f"COLLAPSED {dead}".strip() if value["collapsed"] else "ok"
-        return [{"guard": title, "finding": said or "undefined", "status": status}]
+        return [{"guard": title, "finding": said or str(value.get("finding", "undefined")), "status": status}]
     if isinstance(value, Mapping) and {"metric", "value", "shuffled"} <= set(value):
         before, after = (None if value[k] is None else number(value[k]) for k in ("value", "shuffled"))
         finding = f"{value['metric']} {before or 'undefined'} becomes {after or 'undefined'}"
@@ -190,6 +190,7 @@ def _left_out(info: Mapping[str, Any]) -> Section:
     return Section("What was left out of the data", text, table=pd.DataFrame(rows) if rows else None)
 
 
-def glossary(results: Results) -> list[tuple[str, str]]:
-    """What each metric of the task says."""
-    return [(one.name, one.sentence) for one in profile(results.task)]
+def glossary(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """What each metric of the tasks says."""
+    tasks = dict.fromkeys(results.task for results in evaluation.results)
+    return [(one.name, one.sentence) for task in tasks for one in profile(task)]

@@ -35,8 +35,8 @@ def print_table(evaluation: Evaluation, results: Results, console: Console | Non
 
 def render(evaluation: Evaluation, results: Results, width: int = 160) -> Group:
     """The tables, a line for the outputs left out, and the verdict; a narrow screen gets the headline metrics."""
-    every = blocks(evaluation, results)
-    parts: list[Table | Text] = [_table(block, results, width) for block in every[:MOST_BLOCKS]]
+    every = blocks(evaluation)
+    parts: list[Table | Text] = [_table(block, results.part, width) for block in every[:MOST_BLOCKS]]
     if len(every) > MOST_BLOCKS:
         parts.append(Text(f"and {len(every) - MOST_BLOCKS} more outputs in metrics.csv", style="dim"))
     verdict = evaluation.verdict
@@ -44,17 +44,15 @@ def render(evaluation: Evaluation, results: Results, width: int = 160) -> Group:
     return Group(*parts, Text(f"{results.model}: {verdict.text}", style=f"bold {colour}"))
 
 
-def _table(block: Block, results: Results, width: int) -> Table:
-    n_units = len(set(results.group))
-    title = (
-        f"{block.output + ', ' if block.output else ''}{results.part}: {len(results):,} samples in {n_units:,} units"
-    )
+def _table(block: Block, part: str, width: int) -> Table:
+    said = f"{part}: {block.n_samples:,} samples in {block.n_units:,} units"
+    title = f"{block.output}, {said}" if block.output else said
     if block.prevalence is not None:
         title += f", prevalence {block.prevalence:.3f}"
     table = Table(title=title, caption="95 % bootstrap intervals over units; best in bold", title_justify="left")
     table.add_column("system", no_wrap=True)
     narrow = width < 40 + 18 * len(block.metrics)
-    shown = [k for k, one in enumerate(block.metrics) if not narrow or one.name in HEADLINE[results.task]]
+    shown = [k for k, one in enumerate(block.metrics) if not narrow or one.name in HEADLINE[block.task]]
     for k in shown:
         table.add_column(block.heads[k], justify="right")
     for row in block.rows:

@@ -19,6 +19,7 @@ from torchcell.data.errors import InputError
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.models.base import Model
 from torchcell.run.checkpoint import AtomicCheckpointIO, Checkpoint, check_targets
+from torchcell.run.devices import check_accelerator
 from torchcell.run.folder import RunFolder
 
 # What Lightning says of GPUs, of its own products and of its logging interval tells the user nothing.
@@ -77,6 +78,7 @@ def trainer(cfg: DictConfig, folder: RunFolder, logs: list[Logger]) -> lightning
         enable_version_counter=False,
     )
     config = DictConfig({key: value for key, value in cfg.trainer.items() if key not in NOT_TRAINER})
+    config.accelerator = check_accelerator(config.accelerator)
     callbacks = [instantiate(callback) for callback in cfg.callbacks.values() if callback is not None]
     return instantiate(config, _partial_=True)(
         logger=logs,

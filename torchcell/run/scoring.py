@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 
 from torchcell.data.errors import InputError, some
 from torchcell.datamodules.base import RecordDataModule
+from torchcell.datamodules.batch import BatchOrder, PackedLoader
 from torchcell.metrics.evaluate import Evaluation, evaluate
 from torchcell.metrics.guards import converged, loss_share_warnings, shuffle_drop
 from torchcell.metrics.registry import HEADLINE, metric
@@ -26,6 +27,7 @@ from torchcell.report.table import print_table
 from torchcell.run.baselines import baseline_predictions
 from torchcell.run.embedding import report_latents
 from torchcell.run.folder import write_json
+from torchcell.run.node_embedding import scored_nodes
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +35,7 @@ class Scored:
     """What a run found.
 
     Attributes:
-        results: Predictions of every system on the part.
+        results: Predictions of every system on the part; the evaluation has further ones, e.g. of a ranking.
         evaluation: Table of metrics and the verdict.
         summary: Content of ``metrics.json``.
         files: What was written.
@@ -59,6 +61,24 @@ def predict_part(
         names = datamodule.sample_id[sorted(lacking)]
         raise InputError(f"the pass over {part!r} missed {len(lacking)} of {len(expected)} samples: {some(names)}")
     return prediction.numpy()
+
+
+def predict_record(model: Model, datamodule: RecordDataModule, record: Any, device: torch.device | str) -> np.ndarray:
+    """What the model says of ``record``'s samples [n, T], as ``forward`` gives it: log-odds, not probabilities, which
+    would tie the surest ones. One process computes it; the model is as before when this returns.
+    """
+    packed = datamodule.pack(record, datamodule.spec)
+    loader = PackedLoader(packed, BatchOrder(torch.arange(len(record)), shuffle=False), datamodule.eval_batch_size)
+    found = np.empty((len(record), len(datamodule.spec.outputs)), dtype=np.float32)
+    trained, place = model.training, model.device
+    model.eval().to(device)
+    with torch.no_grad():
+        start = 0
+        for batch in loader:
+            found[start : start + len(batch)] = model(batch.to(device)).float().cpu().numpy()
+            start += len(batch)
+    model.train(trained).to(place)
+    return found
 
 
 def score(
@@ -99,32 +119,31 @@ def score(
     }
     if not trainer.is_global_zero:
         return None
-    record = datamodule.record(part)
-    systems = {type(model).__name__: prediction} | baseline_predictions(datamodule, baselines, part)
-    ceiling = datamodule.ceiling(record)
+    device = trainer.strategy.root_device
+    name, ceiling = type(model).__name__, datamodule.ceiling(datamodule.record(part))
+    predictions: dict[str, dict[str, np.ndarray]] = {}
+    for what, record in datamodule.asked(part).items():
+        raw = predict_record(model, datamodule, record, device) if what else prediction
+        predictions[what] = {name: datamodule.condense(part, what, raw)}
+    for what, by_baseline in baseline_predictions(datamodule, baselines, part).items():
+        predictions[what] |= by_baseline
     if ceiling is not None:
-        systems["replicate_ceiling"] = ceiling
-    results = Results(
-        sample_id=record.sample_id,
-        group=datamodule.split.group[datamodule.split.index(part)],
-        outputs=datamodule.spec.outputs,
-        measured=np.asarray(record.target, dtype=np.float32),
-        systems=systems,
-        part=part,
-        task=datamodule.spec.task,
-        set_size=getattr(record, "sizes", None),
-        reference=datamodule.reference(record),
-        model=type(model).__name__,
-        ceiling=None if ceiling is None else "replicate_ceiling",
-    )
+        predictions[""]["replicate_ceiling"] = ceiling
+    every = datamodule.results(part, predictions, name, None if ceiling is None else "replicate_ceiling")
+    results = every[0]
     flat = None if history is None else converged(history["val/score"].tolist(), min_delta)
-    evaluation = evaluate(results, n_boot=n_boot, seed=seed, converged=flat)
+    evaluation = evaluate(every, n_boot=n_boot, seed=seed, converged=flat)
+    nodes = scored_nodes(model, evaluation.table)
+    if nodes is not None and nodes.collapsed:
+        evaluation = replace(evaluation, verdict=evaluation.verdict.with_collapse(nodes.finding))
     guards: dict[str, Any] = {"spread": evaluation.spread}
+    if nodes is not None:
+        guards["embeddings"] = nodes.guard()
     guards |= {name: _drop(results, predicted) for name, predicted in ablated.items()}
     if history is not None:
         guards["loss_share_warnings"] = loss_share_warnings(history)
     summary = {
-        "model": type(model).__name__,
+        "model": name,
         "part": part,
         "outputs": list(results.outputs[:16]),
         "verdict": evaluation.verdict.text,
@@ -139,8 +158,9 @@ def score(
         "converged": flat,
     }
     # One process is enough, and the others have left.
-    latents = report_latents(model, datamodule, results, trainer.strategy.root_device, umap, seed)
-    return Scored(results, evaluation, summary, [], latents)
+    sections = report_latents(model, datamodule, results, device, umap, seed)
+    sections += [] if nodes is None else nodes.sections(seed)
+    return Scored(results, evaluation, summary, [], sections)
 
 
 def _drop(results: Results, ablated: np.ndarray) -> dict[str, Any]:
@@ -187,7 +207,7 @@ def write(
     with atomic_write(paths["metrics.csv"]) as temporary:
         scored.evaluation.table.to_csv(temporary, index=False)
     write_json(paths["metrics.json"], summary)
-    predictions = _write_predictions(scored.results, folder)
+    predictions = _write_predictions(scored.evaluation.results, folder)
     pages = write_report(
         folder,
         evaluation=scored.evaluation,
@@ -198,22 +218,31 @@ def write(
         sections=[*scored.sections, *model.report_sections(history)],
     )
     print_table(scored.evaluation, scored.results)
-    files = [*paths.values(), predictions, *pages]
+    files = [*paths.values(), *predictions, *pages]
     return Scored(scored.results, scored.evaluation, summary, files, scored.sections)
 
 
-def _write_predictions(results: Results, folder: Path) -> Path:
-    """One long table; predictions per gene as h5ad with a layer a system."""
+def _write_predictions(every: Sequence[Results], folder: Path) -> list[Path]:
+    """One long table; predictions per gene as h5ad with a layer a system; ranks in a table of their own."""
     from torchcell.data.cache import atomic_write
 
-    if results.task != "expression":
-        path = folder / "predictions.parquet"
+    paths = []
+    for results in every:
+        if results.task == "expression":
+            paths.append(_write_expression(results, folder / "predictions.h5ad"))
+            continue
+        path = folder / ("ranks.parquet" if results.task == "ranking" else "predictions.parquet")
         with atomic_write(path) as temporary:
             results.to_frame().to_parquet(temporary, index=False)
-        return path
+        paths.append(path)
+    return paths
+
+
+def _write_expression(results: Results, path: Path) -> Path:
     import anndata
 
-    path = folder / "predictions.h5ad"
+    from torchcell.data.cache import atomic_write
+
     obs = pd.DataFrame({"sample_id": results.sample_id.astype(str)}, index=results.sample_id.astype(str))
     table = anndata.AnnData(X=results.measured, obs=obs, var=pd.DataFrame(index=list(results.outputs)))
     for name, values in results.systems.items():

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from torchcell.data.errors import InputError, near
+from torchcell.data.links import NEGATIVES, Links
 from torchcell.data.screen import Screen
 from torchcell.splits.split import Split
 
@@ -94,11 +95,34 @@ def gene_disjoint_all(record: Screen, n_folds: int, fold: int, seed: int) -> tup
     return np.array(part), np.array(group), "gene"
 
 
+def edges(record: Links, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
+    """The edges of each metaedge at random, both directions of one together; negatives in the same shares.
+
+    A negative goes where the edge of its rank goes: negatives are drawn at random, so that is a random deal too.
+    """
+    if not isinstance(record, Links):
+        raise InputError(f"split=edges deals candidate edges, and {record.name} holds none; use split=random")
+    part, twins = np.empty(len(record), dtype="<U6"), record.twin_keys()
+    for metaedge in record.supervised:
+        of_metaedge = record.metaedge == metaedge
+        positive = np.flatnonzero(of_metaedge & record.positive)
+        if not len(positive):
+            raise InputError(f"{record.name}: no edge of {metaedge} to deal to train, val and test")
+        part_of = deal(twins[positive], n_folds, fold, seed)
+        part[positive] = [part_of[key] for key in twins[positive].tolist()]
+        column = record.outputs.index(f"{metaedge}_{NEGATIVES[0]}")
+        for t in range(column, column + len(NEGATIVES)):
+            negative = np.flatnonzero(record.label[:, t] == 0)
+            part[negative] = part[positive][np.arange(len(negative)) % len(positive)]
+    return part, record.node_id[record.source_index], "source node"
+
+
 METHODS: dict[str, Method] = {
     "random": random,
     "query_disjoint": query_disjoint,
     "gene_disjoint_any": gene_disjoint_any,
     "gene_disjoint_all": gene_disjoint_all,
+    "edges": edges,
 }
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ class Split:
     seed: int
     key: str
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """sha256 over the sorted ids with their parts; the order of the rows does not matter."""
         lines = sorted(f"{i}\t{p}" for i, p in zip(self.sample_id.tolist(), self.part.tolist(), strict=True))
@@ -60,13 +61,15 @@ class Split:
             twins: A key per sample of the record; samples that share one are the same measurement
                 and must not be torn apart.
         """
-        unique, counts = np.unique(self.sample_id, return_counts=True)
-        if (counts > 1).any():
+        named = set(self.sample_id.tolist())
+        if len(named) < len(self.sample_id):
+            unique, counts = np.unique(self.sample_id, return_counts=True)
             raise InputError(f"the split names samples more than once: {some(unique[counts > 1])}")
         odd = sorted(set(self.part.tolist()) - set(PARTS))
         if odd:
             raise InputError(f"the split has parts {some(odd)}; they must be among {PARTS}")
-        missing, extra = set(sample_id) - set(unique.tolist()), set(unique.tolist()) - set(sample_id)
+        asked = set(np.asarray(sample_id).tolist())
+        missing, extra = asked - named, named - asked
         if missing or extra:
             raise InputError(
                 f"the split does not fit the data: {len(missing)} sample(s) without a part: "
@@ -84,7 +87,7 @@ class Split:
         part = self.aligned(sample_id).part
         used = part != "unused"
         table = pd.DataFrame({"twin": twins[used], "part": part[used], "id": sample_id[used]})
-        spread = table.groupby("twin")["part"].transform("nunique") > 1
+        spread = table.groupby("twin", sort=False)["part"].transform("nunique") > 1
         if spread.any():
             raise InputError(
                 f"leak: {int(spread.sum())} samples have a twin (the same perturbation) in another part: "
@@ -93,6 +96,8 @@ class Split:
 
     def aligned(self, sample_id: Sequence[str] | np.ndarray) -> Split:
         """The same split with its rows in the order of ``sample_id``."""
+        if np.array_equal(self.sample_id, sample_id):
+            return self
         position = {name: i for i, name in enumerate(self.sample_id.tolist())}
         order = np.array([position[name] for name in np.asarray(sample_id).tolist()], dtype=np.int64)
         arrays = (self.sample_id[order], self.part[order], self.group[order])

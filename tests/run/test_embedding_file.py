@@ -1,0 +1,63 @@
+"""``embed validate`` prints the table, and its exit status tells a bad file from a collapse."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from torchcell.data.embedding_table import EmbeddingTable
+from torchcell.run.embedding_file import main
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A healthy file and one whose kind b has collapsed, in ``tmp_path``."""
+    x = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
+    ids, kind = np.array([f"n{i}" for i in range(60)]), np.repeat(["a", "b"], 30)
+    EmbeddingTable(ids, ids, kind, x).write(tmp_path / "good.h5ad")
+    x[30:] = x[30] + 1e-3 * x[30:]
+    EmbeddingTable(ids, ids, kind, x).write(tmp_path / "bad.parquet")
+    return tmp_path
+
+
+def test_a_healthy_file_is_0_and_a_collapsed_one_3_only_if_asked(files, capsys):
+    assert main([str(files / "good.h5ad"), "--fail-on-collapse"]) == 0
+    assert "healthy: all 2 kinds" in capsys.readouterr().out
+    assert main([str(files / "bad.parquet")]) == 0
+    assert "collapsed: 1 of 2 kinds. b: mean cosine 1.00" in capsys.readouterr().out
+    assert main([str(files / "bad.parquet"), "--fail-on-collapse"]) == 3
+
+
+def test_columns_and_the_page_are_named_on_the_command_line(files, capsys):
+    table = pd.read_parquet(files / "bad.parquet").rename(columns={"id": "node", "kind": "type"})
+    table.to_csv(files / "e.csv", index=False)
+    given = [str(files / "e.csv"), "--ids", "node", "--kind", "type", "--out", str(files / "page.html")]
+    assert main([*given, "--fail-on-collapse"]) == 3
+    assert "collapsed" in (files / "page.html").read_text()
+    assert (files / "page_pca.png").stat().st_size > 0
+    assert main([*given[:-1], str(files / "page.txt")]) == 1
+    assert "the name must end in .html" in capsys.readouterr().err
+
+
+def test_a_file_without_kinds_is_judged_as_one_kind(files, capsys):
+    pd.read_parquet(files / "bad.parquet").drop(columns=["kind", "name"]).to_csv(files / "e.csv", index=False)
+    assert main([str(files / "e.csv")]) == 0
+    assert "all" in capsys.readouterr().out
+
+
+def test_a_bad_file_is_one_line_on_stderr(tmp_path, capsys):
+    (tmp_path / "e.csv").write_text("id,x\na,1\nb,\n")
+    assert main([str(tmp_path / "e.csv"), "--fail-on-collapse"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert "'b'" in said
+    assert said.count("\n") == 1
+
+
+def test_the_verb_takes_plain_arguments(files):
+    command = [sys.executable, "-m", "torchcell.embed", "validate", str(files / "bad.parquet"), "--fail-on-collapse"]
+    assert subprocess.run(command, capture_output=True).returncode == 3

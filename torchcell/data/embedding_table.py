@@ -1,0 +1,187 @@
+"""``EmbeddingTable``: one vector a node, with its id, name and kind; read from and written to files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from torchcell.data.cache import atomic_write
+from torchcell.data.errors import InputError, near, some
+from torchcell.data.tables import number_cells, read_table, text_cells, write_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ENDINGS = (".h5ad", ".parquet", ".csv", ".tsv")
+"""Of the files that are written; ``.npz`` (``ids``, ``vectors``, optional ``kinds``) and ``.csv.gz`` are read too."""
+ONE_KIND = "all"
+"""Kind of every node of a file that tells none."""
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingTable:
+    """Embeddings of N nodes.
+
+    Attributes:
+        node_id: Unique ids [N].
+        node_name: Names for people [N].
+        node_kind: Kind of each node [N].
+        values: float32 [N, D].
+    """
+
+    node_id: np.ndarray
+    node_name: np.ndarray
+    node_kind: np.ndarray
+    values: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.node_id)
+
+    def validate(self, source: str | Path, zeros: bool = False) -> EmbeddingTable:
+        """Return self, or raise one ``InputError`` that names the nodes at fault.
+
+        Args:
+            source: Where the embeddings come from, for the message.
+            zeros: Whether vectors of zeros are let through: of a model they are a finding, in a file a mistake.
+        """
+        if len(self) < 2:
+            one = f"one node, {some(self.node_id)}" if len(self) else "no node"
+            raise InputError(f"{source} holds {one}; embeddings are judged by how nodes differ: give at least 2")
+        names, counts = np.unique(self.node_id, return_counts=True)
+        if (counts > 1).any():
+            raise InputError(f"{source}: ids that stand twice: {some(names[counts > 1])}; keep one row of each")
+        odd = ~np.isfinite(self.values).all(1)
+        if odd.any():
+            raise InputError(
+                f"{source}: {int(odd.sum())} node(s) with NaN or an infinity: {some(self.node_id[odd])}; "
+                "embed them anew, or leave them out"
+            )
+        zero = ~self.values.any(1)
+        if zero.any() and not zeros:
+            raise InputError(
+                f"{source}: {int(zero.sum())} node(s) with a vector of zeros, which has no direction: "
+                f"{some(self.node_id[zero])}; leave them out"
+            )
+        return self
+
+    def to_frame(self) -> pd.DataFrame:
+        """``id, name, kind``, then a column a dimension."""
+        import pandas as pd
+
+        about = {"id": self.node_id, "name": self.node_name, "kind": self.node_kind}
+        columns = [f"embedding_{i}" for i in range(self.values.shape[1])]
+        return pd.concat([pd.DataFrame(about), pd.DataFrame(self.values, columns=columns)], axis=1)
+
+    def write(self, path: str | Path, uns: dict[str, object] | None = None) -> None:
+        """Write as h5ad (``X``, ``obs``: id, name, kind), parquet, CSV or TSV, by the ending.
+
+        Args:
+            path: The file.
+            uns: What the h5ad says of itself; other files have no room for it.
+        """
+        path = Path(path)
+        refuse_ending(path)
+        if path.suffix != ".h5ad":
+            write_table(self.to_frame(), path)
+            return
+        import anndata
+        import pandas as pd
+
+        obs = pd.DataFrame({"id": self.node_id, "name": self.node_name, "kind": self.node_kind}, index=self.node_id)
+        var = pd.DataFrame(index=pd.Index([f"embedding_{i}" for i in range(self.values.shape[1])]))
+        table = anndata.AnnData(X=self.values, obs=obs.astype(str), var=var, uns=dict(uns or {}))
+        with atomic_write(path) as temporary:
+            table.write_h5ad(temporary)
+
+
+def refuse_ending(path: Path) -> None:
+    """Refuse a file that embeddings can't be written to."""
+    if path.suffix not in ENDINGS:
+        raise InputError(f"out={path}: the name must end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}")
+
+
+def read_embeddings(path: str | Path, ids: str = "id", kind: str | None = None) -> EmbeddingTable:
+    """Read embeddings that any program wrote; ``validate`` them afterwards.
+
+    Args:
+        path: h5ad (``X`` and ``obs``), npz (``ids``, ``vectors``, optional ``kinds``), or a table whose other columns
+            of numbers are the dimensions.
+        ids: Column of the ids; the index of an h5ad where ``obs`` has no such column.
+        kind: Column of the kinds; by default ``kind`` where there is one, else all nodes are of one kind.
+
+    Raises:
+        InputError: No such file or column, text where numbers belong, no dimensions.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no such file: {path}")
+    if path.suffix == ".npz":
+        return _read_npz(path)
+    table, values = _read_h5ad(path, ids) if path.suffix == ".h5ad" else (read_table(path), None)
+    if ids not in table:
+        raise InputError(_no_column(path, ids, list(table.columns), "--ids"))
+    if kind is not None and kind not in table:
+        raise InputError(_no_column(path, kind, list(table.columns), "--kind"))
+    kinds = text_cells(table, kind or "kind") if (kind or "kind") in table else [ONE_KIND] * len(table)
+    node_id = np.array(text_cells(table, ids), dtype=str)
+    unnamed = [f"row {i + 2}" for i in np.flatnonzero(node_id == "")]
+    if unnamed:
+        raise InputError(f"{path}: {len(unnamed)} row(s) without an id: {some(unnamed)}")
+    names = text_cells(table, "name") if "name" in table else node_id.tolist()
+    if values is None:
+        values = _numbers(path, table, {ids, kind or "kind", "name", "kind"})
+    return EmbeddingTable(node_id, np.array(names, dtype=str), np.array(kinds, dtype=str), values)
+
+
+def _numbers(path: Path, table: pd.DataFrame, about: set[str]) -> np.ndarray:
+    """The columns that are no names, float32 [N, D]."""
+    rest = [column for column in table.columns if column not in about]
+    numbers = {column: number_cells(table[column], column, path, lenient=False) for column in rest}
+    text = [column for column, values in numbers.items() if values is None]
+    if text:
+        raise InputError(f"{path}: columns that hold no numbers: {some(text)}; leave them out, or call them by --kind")
+    if not rest:
+        raise InputError(f"{path} has no column of numbers beside {some(sorted(about & set(table.columns)))}")
+    with np.errstate(over="ignore"):  # what single precision can't hold becomes infinite, and is refused as such
+        return np.column_stack([column for column in numbers.values() if column is not None]).astype(np.float32)
+
+
+def _read_h5ad(path: Path, ids: str) -> tuple[pd.DataFrame, np.ndarray]:
+    import anndata
+    import scipy.sparse as sp
+
+    try:
+        held = anndata.read_h5ad(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path} can't be read as h5ad: {error}") from error
+    if held.X is None or 0 in held.shape:
+        raise InputError(f"{path}: X holds no embeddings, its shape is {held.shape}")
+    values = held.X.toarray() if sp.issparse(held.X) else np.asarray(held.X)
+    table = held.obs if ids in held.obs else held.obs.assign(**{ids: held.obs_names.astype(str)})
+    return table.reset_index(drop=True), values.astype(np.float32)
+
+
+def _read_npz(path: Path) -> EmbeddingTable:
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            arrays = {name: held[name] for name in held.files}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} can't be read as npz of plain arrays: {error}") from error
+    missing = [name for name in ("ids", "vectors") if name not in arrays]
+    if missing:
+        raise InputError(f"{path} has no array {some(missing)}; it holds {sorted(arrays)}")
+    ids, vectors = arrays["ids"].astype(str), arrays["vectors"]
+    kinds = arrays["kinds"].astype(str) if "kinds" in arrays else np.full(len(ids), ONE_KIND)
+    if vectors.ndim != 2 or vectors.dtype.kind not in "fiu" or not len(ids) == len(vectors) == len(kinds):
+        raise InputError(
+            f"{path}: {len(ids)} ids, {len(kinds)} kinds and vectors of shape {vectors.shape} and type "
+            f"{vectors.dtype} don't fit; a row of numbers an id is needed"
+        )
+    return EmbeddingTable(ids, ids, kinds, vectors.astype(np.float32))
+
+
+def _no_column(path: Path, name: str, present: list[str], flag: str) -> str:
+    return f"{path} has no column {name!r}; the nearest are {near(name, present) or present[:5]}; name it with {flag}"

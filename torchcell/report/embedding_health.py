@@ -1,0 +1,208 @@
+"""Embeddings of nodes on the page and on the screen: the collapse table, cosine histograms and PCA, kind by kind."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from torchcell.metrics.embedding_health import COMPONENTS_FROM, COSINE_BELOW, RANK_FROM, KindHealth
+from torchcell.report.layout import number
+from torchcell.report.maps import pca_map, principal_components
+from torchcell.report.sections import Section
+from torchcell.report.table import LOG_WIDTH
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PAIRS = 20_000
+"""Pairs of nodes drawn at random for a histogram."""
+POINTS = 2_000
+"""Nodes of a kind drawn on its map."""
+RULES = (
+    f"With m = min(dimensions, nodes - 1) a kind is healthy when its mean cosine is below {COSINE_BELOW}, "
+    f"{COMPONENTS_FROM} m components or more are needed for 90 % of the variance, the effective rank is {RANK_FROM} m "
+    "or more, no vector is zero, and held-out links, where they are known, are told better than by the degree product "
+    "and by chance. "
+    "A kind of one or two nodes is undefined."
+)
+
+
+def health_table(found: Sequence[KindHealth]) -> pd.DataFrame:
+    """The collapse table, a row a kind."""
+    rows = []
+    for one in found:
+        row = {
+            "kind": one.kind,
+            "nodes": f"{one.n:,}",
+            "mean cosine": _said(one.cosine),
+            "components for 90 %": _said(one.components, 0) + ("" if np.isnan(one.components) else f" of {one.room}"),
+            "effective rank": _said(one.rank, 1),
+            "least sd": _said(one.least_sd),
+            "AUROC (degree product)": ", ".join(
+                f"{link.metaedge} {_said(link.auroc, 3)} ({_said(link.degree_auroc, 3)})" for link in one.links
+            ),
+            "status": one.status.upper() if one.status == "collapsed" else one.status,
+            "why": one.why,
+        }
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    return table if any(one.links for one in found) else table.drop(columns="AUROC (degree product)", errors="ignore")
+
+
+def health_line(found: Sequence[KindHealth]) -> str:
+    """The whole in one sentence, with the first fault of the first kinds."""
+    sick = [one for one in found if one.status == "collapsed"]
+    judged = [one for one in found if one.status != "undefined"]
+    if not judged:
+        return "undefined: no kind has 3 nodes"
+    if not sick:
+        return f"healthy: all {len(judged)} kinds"
+    named = "; ".join(f"{one.kind}: {one.faults[0]}" for one in sick[:3])
+    return f"collapsed: {len(sick)} of {len(judged)} kinds. {named}" + ("; ..." if len(sick) > 3 else "")
+
+
+def print_health(found: Sequence[KindHealth]) -> None:
+    """Print the collapse table and the sentence."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    content = health_table(found)
+    table = Table(title="Health of the embeddings, by kind of node", title_justify="left")
+    for name in content.columns:
+        words = name in ("kind", "status", "why", "AUROC (degree product)")
+        table.add_column(name, justify="left" if words else "right", no_wrap=name == "kind", overflow="fold")
+    colour = {"healthy": "green", "collapsed": "red", "undefined": "yellow"}
+    for one, row in zip(found, content.itertuples(index=False), strict=True):
+        table.add_row(*(Text(str(cell)) for cell in row), style=colour[one.status] if one.status != "healthy" else "")
+    console = Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
+    console.print(table)
+    said = health_line(found)
+    console.print(Text(said, style=f"bold {colour[said.partition(':')[0]]}"), soft_wrap=True)
+
+
+def health_sections(
+    x_ND: np.ndarray,
+    kind_N: np.ndarray,
+    found: Sequence[KindHealth],
+    energies: Mapping[str, float] | None = None,
+    seed: int = 0,
+) -> list[Section]:
+    """What the page says of the embeddings.
+
+    Args:
+        x_ND: One row a node [N, D].
+        kind_N: Kind of each node [N].
+        found: Their health, kind by kind.
+        energies: Dirichlet energy by relation, where edges are known.
+        seed: Of the pairs and nodes that are drawn.
+    """
+    by_kind = {one.kind: np.asarray(x_ND[kind_N == one.kind], dtype=np.float64) for one in found}
+    said = health_line(found)
+    sections = [
+        Section("Health of the embeddings", f"{said[0].upper()}{said[1:]}. {RULES}", table=health_table(found)),
+        Section(
+            "How alike the nodes of a kind are",
+            "The cosine of pairs of nodes of one kind. A healthy kind lies around 0; a pile at 1 is a collapse.",
+            cosine_histograms(by_kind, seed),
+            name="cosines",
+            caption=f"All pairs, or {PAIRS:,} drawn at random; the dashed line is the mean over all pairs, the dotted "
+            f"line the bound of {COSINE_BELOW}.",
+        ),
+        Section(
+            "Where the nodes of a kind lie",
+            "The two directions of most variance, for each kind its own. Few separate spots are a collapse.",
+            kind_maps(by_kind, seed),
+            name="pca",
+            caption=f"PCA of each kind; at most {POINTS:,} nodes, chosen at random.",
+        ),
+    ]
+    if energies:
+        table = pd.DataFrame({"relation": list(energies), "Dirichlet energy": [_said(e) for e in energies.values()]})
+        text = (
+            "Squared distance over the edges of each relation, as a share of the squared length of their ends: 0 where "
+            "the two ends are alike, 1 where they have nothing in common."
+        )
+        sections.append(Section("How alike the ends of an edge are", text, table=table))
+    return sections
+
+
+def write_health_page(
+    page: Path, found: Sequence[KindHealth], sections: Sequence[Section], facts: Mapping[str, Any]
+) -> list[Path]:
+    """Write ``sections`` as a page whose first line is the verdict; see ``write_page``."""
+    from torchcell.report.page import write_page
+
+    verdict = health_line(found)
+    tone = {"healthy": "good", "collapsed": "bad"}.get(verdict.partition(":")[0], "open")
+    return write_page(page, name="Embeddings of nodes", verdict=verdict, tone=tone, sections=sections, facts=facts)
+
+
+def cosine_histograms(by_kind: Mapping[str, np.ndarray], seed: int = 0) -> Figure:
+    """A panel a kind."""
+    from torchcell.metrics.embedding_health import mean_cosine
+    from torchcell.report.plots import BLUE, GREY, INK
+
+    figure, panels = _grid(by_kind, 2.0)
+    for axis, (kind, x_ND) in zip(panels, by_kind.items(), strict=False):
+        cosine = pair_cosines(x_ND, seed)
+        axis.axvline(COSINE_BELOW, color=GREY, lw=0.9, ls=":")
+        if len(cosine):
+            axis.hist(cosine, bins=np.linspace(-1, 1, 51), color=BLUE, density=True)
+            axis.axvline(mean_cosine(x_ND), color=INK, lw=0.9, ls=(0, (4, 3)))
+        axis.set(xlim=(-1.02, 1.02), yticks=[])
+        axis.set_xlabel("cosine")
+        axis.set_title(f"{kind}   n = {len(x_ND):,}", fontsize=8, loc="left")
+    return figure
+
+
+def kind_maps(by_kind: Mapping[str, np.ndarray], seed: int = 0) -> Figure:
+    """PCA, a panel a kind."""
+    from torchcell.report.plots import BLUE
+
+    figure, panels = _grid(by_kind, 2.4)
+    for axis, (kind, x_ND) in zip(panels, by_kind.items(), strict=False):
+        scores, shares = principal_components(x_ND)
+        drawn = np.sort(np.random.default_rng(seed).permutation(len(x_ND))[:POINTS])
+        one = pca_map(scores, shares)
+        size = float(np.clip(1_500 / max(len(drawn), 1), 2, 12))
+        axis.scatter(*one.xy[drawn].T, s=size, color=BLUE, alpha=0.5, linewidths=0, rasterized=True)
+        axis.set(xlabel=one.labels[0].replace(" of the variance", ""), ylabel=one.labels[1])
+        axis.set_title(f"{kind}   n = {len(x_ND):,}", fontsize=8, loc="left")
+    return figure
+
+
+def pair_cosines(x_ND: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Cosines of all pairs of rows, or of ``PAIRS`` drawn at random; without rows of zeros."""
+    x_ND = x_ND[x_ND.any(1)]
+    n = len(x_ND)
+    if n < 2:
+        return np.empty(0)
+    unit_ND = x_ND / np.linalg.norm(x_ND, axis=1, keepdims=True)
+    if n * (n - 1) // 2 <= PAIRS:
+        return (unit_ND @ unit_ND.T)[np.triu_indices(n, 1)].clip(-1, 1)  # 1 + rounding would fall off the histogram
+    rng = np.random.default_rng(seed)
+    first = rng.integers(0, n, PAIRS)
+    second = (first + rng.integers(1, n, PAIRS)) % n  # never a node with itself
+    return np.einsum("nd,nd->n", unit_ND[first], unit_ND[second]).clip(-1, 1)
+
+
+def _grid(by_kind: Mapping[str, np.ndarray], height: float) -> tuple[Figure, list]:
+    """Panels in rows of up to 4; those too many are blank."""
+    from torchcell.report.plots import canvas
+
+    columns = min(4, len(by_kind))
+    rows = -(-len(by_kind) // columns)
+    figure, axes = canvas(2.3 * columns, height * rows, columns, rows)
+    for axis in axes.flat[len(by_kind) :]:
+        axis.set_axis_off()
+    return figure, list(axes.flat)
+
+
+def _said(value: float, places: int | None = None) -> str:
+    return "undefined" if np.isnan(value) else number(value, places)
