@@ -169,6 +169,21 @@ def test_large_scores_do_not_overflow():
     assert all(torch.isfinite(g).all() for g in torch.autograd.grad(out.sum(), [h, *layer.parameters()]))
 
 
+def test_scores_far_below_the_largest_count_as_nothing():
+    layer, h = head(), genes()
+    layer.query.weight.data *= 100  # most shares are below e^-60, some are in between
+    share = layer.attention(h, GENE, KIND, PTR)
+    assert (share < 1e-26).any()
+    assert ((share > 1e-20) & (share < 1e-3)).any()
+    arguments = [h, *layer.parameters()]
+    ours, truth = layer(h, *batch()), naive(layer, h, *batch())
+    torch.testing.assert_close(ours, truth, rtol=1e-10, atol=1e-12)
+    for mine, other in zip(
+        *(torch.autograd.grad(out.square().sum(), arguments, allow_unused=True) for out in (ours, truth)), strict=True
+    ):
+        torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-10)
+
+
 def test_mixed_precision_stays_near_full_precision():
     torch.manual_seed(0)
     layer, h = PerturbationHead(WIDTH, KINDS, levels=True), genes().detach().float()

@@ -15,6 +15,9 @@ from torchcell.nn.spmm import full_precision
 
 SCORES = 2**22
 """Scores [sets, genes] of one run. Three tensors of that size live at once in the backward pass."""
+LEAST = -60.0
+"""Scores this far below a set's largest one count as this far: e^-60 is below the rounding error of a sum even in
+float64, and lower scores would become denormal numbers, whose exp takes a CPU a hundred times as long."""
 
 
 class PerturbationHead(nn.Module):
@@ -149,7 +152,7 @@ class _Read(torch.autograd.Function):
             for rows, span, whose in _runs(ptr, len(query), len(key)):
                 beta = query[rows] @ key.T
                 peak = beta.amax(-1, keepdim=True)
-                total = beta.sub_(peak).exp_().sum(-1, keepdim=True)
+                total = beta.sub_(peak).clamp_(min=LEAST).exp_().sum(-1, keepdim=True)
                 lse[rows] = peak + total.log()
                 # Divided after the product, which is the smaller tensor.
                 read = (beta @ value).index_add_(0, whose, beta[whose, gene[span]][:, None] * shift[span])
@@ -165,7 +168,7 @@ class _Read(torch.autograd.Function):
         grad_key, grad_value = torch.zeros_like(key), torch.zeros_like(value)
         with torch.autocast(query.device.type, enabled=False):
             for rows, span, whose in _runs(ptr, len(query), len(key)):
-                beta = (query[rows] @ key.T).sub_(lse[rows]).exp_()
+                beta = (query[rows] @ key.T).sub_(lse[rows]).clamp_(min=LEAST).exp_()
                 grad_M, member = grad[rows][whose], (whose, gene[span])
                 grad_shift[span] = beta[member][:, None] * grad_M
                 grad_value.addmm_(beta.T, grad[rows])
