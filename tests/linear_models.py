@@ -91,6 +91,10 @@ class LinearDataModule(RecordDataModule):
         assert isinstance(self.packed, Features)
         return {"inputs_shuffled": self.packed.shuffled(index, generator)}
 
+    def task(self, record: Any) -> str:
+        # A response is scored as any expression is: what its own task adds needs its own datamodule.
+        return "expression" if isinstance(record, Response) else record.task
+
     def reference(self, record: Any) -> np.ndarray | None:
         if isinstance(record, Response):
             return record.control

@@ -52,11 +52,12 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
         raise InputError(f"top_genes={cfg.top_genes}: must be 1 or more; set attention_out=null to write no such table")
     saved = checkpoint.load(cfg.ckpt)
     spec = saved.spec if cfg.added_genes is None else saved.spec_with(cfg.added_genes, cfg.trust)
-    model, representation = saved.model(cfg.trust, spec), saved.datamodule_class(cfg.trust)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = model.to(device)
-
+    representation = saved.datamodule_class(cfg.trust)
     asked = representation.read_request(cfg.perturbations, spec)
+    spec = representation.widened(asked, spec)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = saved.model(cfg.trust, spec).to(device)
+
     record, lost = representation.admit(asked, spec.genes, cfg.unknown_genes)
     if not len(record):
         raise InputError(f"{cfg.perturbations}: no row is left to predict ({lost or 'the file is empty'})")

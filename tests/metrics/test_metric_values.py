@@ -9,7 +9,7 @@ from sklearn import metrics as sk
 
 from torchcell.data.errors import InputError
 from torchcell.metrics import registry
-from torchcell.metrics.profile import pearson_delta
+from torchcell.metrics.over_genes import Profiles, pearson_delta
 from torchcell.metrics.registry import HEADLINE, PROFILES, REGISTRY, metric, profile
 from torchcell.metrics.weights import Weights
 
@@ -124,10 +124,10 @@ def test_pearson_delta_in_closed_form() -> None:
     reference = np.array([[1.0, 2, 3, 4]] * 4)
     change = np.array([[1.0, -1, 2, 0]] * 4)
     prediction = reference + np.array([3 * change[0], -change[0], 0 * change[0], [1, -1, np.nan, 0]])
-    value = pearson_delta(reference + change, prediction, reference)
+    value = pearson_delta(Profiles(reference + change, prediction, reference))
     np.testing.assert_allclose(value, [1, -1, np.nan, 1], atol=1e-12)
-    assert np.isnan(pearson_delta(reference, prediction, reference)).all()
-    assert np.isnan(pearson_delta(reference, prediction, None)).all()
+    assert np.isnan(pearson_delta(Profiles(reference, prediction, reference))).all()
+    assert np.isnan(pearson_delta(Profiles(reference, prediction, None))).all()
 
 
 def test_every_profile_and_headline_metric_exists_and_an_unknown_one_names_its_neighbours() -> None:

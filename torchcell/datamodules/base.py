@@ -71,6 +71,11 @@ class RecordDataModule(lightning.LightningDataModule):
         raise NotImplementedError("this representation cannot read a request from a file")
 
     @staticmethod
+    def widened(request: Any, spec: Spec) -> Spec:
+        """The spec with what a request names that no training sample did, such as new molecules."""
+        return spec
+
+    @staticmethod
     def admit(record: Any, vocabulary: tuple[str, ...], policy: str) -> tuple[Any, dict[str, int]]:
         """The samples whose names are all known, and a count of what the ``policy`` left out."""
         return record, {}

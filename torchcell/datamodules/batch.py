@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Protocol, Self
 
@@ -35,6 +35,11 @@ class Batch:
     def narrow(self, start: int, stop: int) -> Self:
         """Samples ``start`` to ``stop`` as views; a batch whose tensors are not a row a sample overrides it."""
         return type(self)(**{f.name: getattr(self, f.name)[start:stop] for f in fields(self)})
+
+    @property
+    def references(self) -> Mapping[str, Tensor]:
+        """What changes are taken against while training, name -> [B, T]; nothing for scalar phenotypes."""
+        return {}
 
     @property
     def nbytes(self) -> int:

@@ -13,7 +13,7 @@ from torchcell.data.errors import InputError, some
 from torchcell.data.gene_features import GeneFeatures
 from torchcell.graph.cell_graph import CellGraph
 
-TASKS = ("regression", "binary", "expression")
+TASKS = ("regression", "binary", "expression", "response")
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,8 +21,8 @@ class Spec:
     """A plain, serialisable description of a datamodule's inputs and outputs.
 
     Attributes:
-        task: ``regression`` and ``binary`` score each output over samples, ``expression`` scores each
-            sample over outputs.
+        task: ``regression`` and ``binary`` score each output over samples, ``expression`` and ``response`` each
+            sample over outputs, which are genes.
         outputs: Names of the T predicted values, in order.
         genes: The vocabulary that gene indices in a batch refer to.
         kinds: Kinds of perturbation that occur in training.

@@ -88,8 +88,7 @@ class Scored:
         predicted = np.asarray(self.results.systems[system], dtype=np.float64)
         if self.output is not None:
             return predicted[:, self.output]
-        truth, reference = np.asarray(self.results.measured, dtype=np.float64), self.results.reference
-        return self.metric.function(truth, predicted, reference)
+        return self.metric.function(self.results.profiles(predicted))
 
     def _compute(self, held: np.ndarray, rows: np.ndarray) -> np.ndarray:
         weights = self.weights.at(rows)
@@ -155,9 +154,9 @@ def evaluate(
 def scores(results: Results, weights: Weights, several: bool) -> list[Scored]:
     """The metrics of the task, each on each output; ``several`` says whether the output is part of the name."""
     measured = ~np.isnan(results.measured)
-    if results.task == "expression":
-        held = measured.any(axis=1)
-        return [Scored(one.name, one, results, None, weights, held) for one in profile(results.task)]
+    if results.per_gene:
+        held, head = measured.any(axis=1), f"{results.level}/" if results.level else ""
+        return [Scored(f"{head}{one.name}", one, results, None, weights, held) for one in profile(results.task)]
     return [
         Scored(f"{name}/{one.name}" if several else one.name, one, results, t, weights, measured[:, t])
         for t, name in enumerate(results.outputs)
@@ -168,7 +167,7 @@ def scores(results: Results, weights: Weights, several: bool) -> list[Scored]:
 def _refuse_unlike(every: Sequence[Results]) -> None:
     if not every:
         raise InputError("there are no results to evaluate")
-    outputs = [name for one in every for name in one.outputs]
+    outputs = [(one.level, name) for one in every for name in one.outputs]
     if any(one.ordered != every[0].ordered or one.part != every[0].part for one in every):
         raise InputError(f"results of part {every[0].part!r} that share a table need the same part and systems")
     if len(set(outputs)) < len(outputs):

@@ -38,14 +38,14 @@ def spread(results: Results, system: str | None = None) -> dict[str, Any]:
     measured = np.asarray(results.measured, dtype=np.float64)
     predicted = np.asarray(results.systems[system or results.model], dtype=np.float64)
     uncovered = int((np.isnan(predicted) & ~np.isnan(measured)).sum())
-    if results.task == "expression" and results.reference is not None:
+    if results.per_gene and results.reference is not None:
         measured, predicted = measured - results.reference, predicted - results.reference
     missing = np.isnan(measured) | np.isnan(predicted)
     per_output = _relative_sd(predicted, measured, missing)
     low = per_output < COLLAPSED_BELOW
     known = int((~np.isnan(per_output)).sum())
     over_outputs = None
-    if results.task == "expression" and len(results.outputs) > 1:
+    if results.per_gene and len(results.outputs) > 1:
         over_outputs = _median(_relative_sd(predicted.T, measured.T, missing.T))
     flat_profile = over_outputs is not None and over_outputs < COLLAPSED_BELOW
     return {

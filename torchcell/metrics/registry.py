@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
 
 from torchcell.data.errors import InputError, near, some
-from torchcell.metrics import profile as over_genes
-from torchcell.metrics import ranking, scalar
+from torchcell.metrics import over_genes, ranking, scalar
 from torchcell.metrics.weights import Weights
+
+
+TOP = (20, 40, 80)
+"""Genes of largest change that ``@k`` metrics of a drug's response look at."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Metric:
     Attributes:
         name: As in the tables.
         function: Over samples: ``(truth [n], prediction [n], weights) -> [R]``; over genes:
-            ``(truth [n, G], prediction [n, G], reference [n, G] or None) -> [n]``.
+            ``Profiles`` -> [n].
         best: Value of a perfect prediction.
         no_skill: What knowing nothing scores: a number, ``mean`` (the score of the truth's mean),
             ``prevalence`` (the share of positives) or ``undefined``.
@@ -55,6 +59,7 @@ class Metric:
 
 
 _SCREEN, _LABEL, _CELL, _RANKS = ("regression",), ("binary",), ("expression",), ("ranking",)
+_DRUG, _PER_GENE = ("response",), ("expression", "response")
 # fmt: off
 REGISTRY: tuple[Metric, ...] = (
     Metric("pearson", scalar.pearson, 1, 0.0, True, _SCREEN, "linear correlation over samples"),
@@ -66,8 +71,14 @@ REGISTRY: tuple[Metric, ...] = (
     Metric("auroc", scalar.auroc, 1, 0.5, True, _LABEL, "chance that a positive is scored above a negative"),
     Metric("auprc", scalar.auprc, 1, "prevalence", True, _LABEL, "average precision; no skill is the prevalence"),
     Metric("pearson_delta", over_genes.pearson_delta, 1, "undefined", True, _CELL, "correlation over genes of true and predicted change, mean over samples", "genes"),  # noqa: E501
-    Metric("mse", over_genes.mse_over_genes, 0, "mean", False, _CELL, "squared error over genes, mean over samples", "genes"),  # noqa: E501
-    Metric("mae", over_genes.mae_over_genes, 0, "mean", False, _CELL, "absolute error over genes, mean over samples", "genes"),  # noqa: E501
+    Metric("mse", over_genes.mse_over_genes, 0, "mean", False, _PER_GENE, "squared error over genes, mean over samples", "genes"),  # noqa: E501
+    Metric("mae", over_genes.mae_over_genes, 0, "mean", False, _PER_GENE, "absolute error over genes, mean over samples", "genes"),  # noqa: E501
+    Metric("pearson_de", over_genes.pearson_delta, 1, "undefined", True, _DRUG, "correlation over all genes of true and predicted change from the control; a constant scores well, since both changes hold the control", "genes"),  # noqa: E501
+    Metric("pearson_delta_plate", over_genes.pearson_delta_plate, 1, "undefined", True, _DRUG, "the same after the plate's treated mean is removed", "genes"),  # noqa: E501
+    *(Metric(f"pearson2_de@{k}", partial(over_genes.pearson2_top, k=k), 1, "undefined", True, _DRUG, f"squared correlation of changes on the {k} genes that changed most in a replicate", "genes") for k in TOP),  # noqa: E501
+    *(Metric(f"r2_top@{k}", partial(over_genes.r2_top, k=k), 1, 0.0, True, _DRUG, f"share of the variance of the change explained on the {k} genes that changed most in a replicate", "genes") for k in TOP),  # noqa: E501
+    *(Metric(f"precision_{way}@20", partial(over_genes.precision_top, k=20, up=way == "up"), 1, "undefined", True, _DRUG, f"share of the 20 genes predicted most {way} that are among the 100 most {way} in a replicate", "genes") for way in ("up", "down")),  # noqa: E501
+    *(Metric(f"pearson2_de@{k}_published", partial(over_genes.pearson2_top, k=k, published=True), 1, "undefined", True, _DRUG, f"as published: the {k} genes are chosen on the sample they are scored on, so that a constant scores high", "genes") for k in TOP),  # noqa: E501
     Metric("mrr", ranking.mrr, 1, "undefined", True, _RANKS, "mean of 1 / rank among all candidates that are not known to be true"),  # noqa: E501
     Metric("hits@1", ranking.hits_at_1, 1, "undefined", True, _RANKS, "share that ranks first"),
     Metric("hits@10", ranking.hits_at_10, 1, "undefined", True, _RANKS, "share that ranks among the first ten"),
@@ -79,6 +90,17 @@ PROFILES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "regression": ("pearson", "spearman", "r2", "mse", "rmse", "mae"),
         "binary": ("auroc", "auprc"),
         "expression": ("pearson_delta", "mse", "mae"),
+        "response": (
+            "pearson_de",
+            "pearson_delta_plate",
+            "mse",
+            "mae",
+            *(f"pearson2_de@{k}" for k in TOP),
+            *(f"r2_top@{k}" for k in TOP),
+            "precision_up@20",
+            "precision_down@20",
+            *(f"pearson2_de@{k}_published" for k in TOP),
+        ),
         "ranking": ("mrr", "hits@1", "hits@10"),
     }
 )
@@ -89,6 +111,7 @@ HEADLINE: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "regression": ("pearson", "spearman", "r2", "mae"),
         "binary": ("auroc", "auprc"),
         "expression": ("pearson_delta", "mse"),
+        "response": ("pearson_de", "pearson_delta_plate", "mse"),
         "ranking": ("mrr", "hits@10"),
     }
 )

@@ -9,8 +9,11 @@ import numpy as np
 import pandas as pd
 
 from torchcell.data.errors import InputError, near, some
+from torchcell.metrics.over_genes import Profiles
 
-TASKS: tuple[str, ...] = ("regression", "binary", "expression", "ranking")
+TASKS: tuple[str, ...] = ("regression", "binary", "expression", "response", "ranking")
+PER_GENE: tuple[str, ...] = ("expression", "response")
+"""Tasks whose outputs are genes; each sample is scored over them."""
 _RESERVED = ("sample_id", "target", "measured")
 
 
@@ -27,11 +30,15 @@ class Results:
         systems: Predictions by system [n, T], in the units of ``measured``; probabilities or scores for a
             binary task, ranks from 1 for a ranking. NaN where a system has nothing to say.
         part: The part of the split, e.g. ``test``.
-        task: ``regression``, ``binary``, ``expression`` or ``ranking``.
+        task: One of ``TASKS``.
         model: The system under test, a key of ``systems``.
         ceiling: A replicate ceiling, a key of ``systems``: shown, never a baseline.
         set_size: Number of perturbed genes per sample [n].
-        reference: What ``expression`` changes are taken against, e.g. the control mean [n, T].
+        reference: What changes of expression are taken against, e.g. the control mean [n, T].
+        replicate: Change from control in an independent replicate [n, T], see ``metrics.over_genes``.
+        centre: Mean of the training samples of the plate [n, T], see ``metrics.over_genes``.
+        level: What a sample stands for where the same data are scored at several levels, e.g. ``condition``; heads
+            the names of the metrics.
 
     Raises:
         InputError: Shapes that don't fit, ids used twice, infinite predictions, unknown names.
@@ -46,6 +53,9 @@ class Results:
     task: str = "regression"
     set_size: np.ndarray | None = None
     reference: np.ndarray | None = None
+    replicate: np.ndarray | None = None
+    centre: np.ndarray | None = None
+    level: str = ""
     model: str = "model"
     ceiling: str | None = None
 
@@ -56,6 +66,21 @@ class Results:
         problems = [*self._wrong_names(), *self._wrong_shapes()] or self._wrong_values()
         if problems:
             raise InputError(f"results of part {self.part!r}: " + "; ".join(problems))
+
+    @property
+    def per_gene(self) -> bool:
+        """Whether each sample is scored over the outputs, which are genes."""
+        return self.task in PER_GENE
+
+    def profiles(self, prediction: np.ndarray) -> Profiles:
+        """Truth and ``prediction`` [n, T] with what changes are taken against, for the metrics over genes."""
+        return Profiles(
+            np.asarray(self.measured, dtype=np.float64),
+            np.asarray(prediction, dtype=np.float64),
+            self.reference,
+            self.replicate,
+            self.centre,
+        )
 
     @property
     def baselines(self) -> tuple[str, ...]:
@@ -96,6 +121,7 @@ class Results:
         shapes: dict[str, tuple[tuple[int, ...], np.ndarray | None]]
         shapes = {"group": ((n,), self.group), "measured": ((n, t), self.measured)}
         shapes |= {"set_size": ((n,), self.set_size), "reference": ((n, t), self.reference)}
+        shapes |= {"replicate": ((n, t), self.replicate), "centre": ((n, t), self.centre)}
         shapes |= {f"system {name!r}": ((n, t), value) for name, value in self.systems.items()}
         return [
             f"{name} has shape {np.shape(value)}, expected {shape}"

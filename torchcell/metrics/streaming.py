@@ -6,7 +6,7 @@ Missing targets are masked by arithmetic, so an update never waits for the devic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 
 import torch
@@ -19,6 +19,10 @@ from torchmetrics.utilities.data import dim_zero_cat
 from torchcell.data.errors import InputError
 from torchcell.metrics.scalar import FLAT
 
+REFERENCES = ("control", "plate")
+"""What the change of a drug's response is taken against while a model trains."""
+FLAT_PROFILE = 1e-6
+"""Change over level below which a float32 profile has not changed."""
 POOLED = "expression"
 """The name under which all genes of an expression task are scored together."""
 
@@ -43,8 +47,13 @@ class StreamingCorrelation(Metric):
         # Rows: count, mean prediction, mean target, then the three centred sums of products.
         self.add_state("moments", torch.zeros(6, len(self.outputs)), dist_reduce_fx=_merge_all)
 
-    def update(self, prediction_BT: Float[Tensor, "B T"], target_BT: Float[Tensor, "B T"]) -> None:
-        """Add a batch, both in the target's units [B, T]; a target of NaN is missing."""
+    def update(
+        self,
+        prediction_BT: Float[Tensor, "B T"],
+        target_BT: Float[Tensor, "B T"],
+        references: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Add a batch, both in the target's units [B, T]; a target of NaN is missing, references are not read."""
         x, y = prediction_BT.detach().float(), target_BT.float()
         if self.pooled:
             x, y = x.reshape(-1, 1), y.reshape(-1, 1)
@@ -86,8 +95,13 @@ class StreamingRanking(Metric):
         self.add_state("score", [], dist_reduce_fx="cat")
         self.add_state("label", [], dist_reduce_fx="cat")
 
-    def update(self, prediction_BT: Float[Tensor, "B T"], target_BT: Float[Tensor, "B T"]) -> None:
-        """Add a batch of probabilities and labels, 0, 1 or NaN for missing [B, T]."""
+    def update(
+        self,
+        prediction_BT: Float[Tensor, "B T"],
+        target_BT: Float[Tensor, "B T"],
+        references: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Add a batch of probabilities and labels, 0, 1 or NaN for missing [B, T]; references are not read."""
         self.score.append(prediction_BT.detach().float())
         self.label.append(target_BT.float())
 
@@ -107,12 +121,64 @@ class StreamingRanking(Metric):
         return values
 
 
-def streaming_metrics(task: str, outputs: Sequence[str]) -> StreamingCorrelation | StreamingRanking:
+class StreamingProfile(Metric):
+    """``<reference>/Pearson`` over genes of true and predicted change from each reference, mean over samples; and
+    ``expression/MSE``.
+
+    Args:
+        references: Names of what changes are taken against, keys of ``Batch.references``.
+    """
+
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, references: Sequence[str]) -> None:
+        super().__init__()
+        self.references = tuple(references)
+        for name in ("total", "count"):
+            self.add_state(name, torch.zeros(1 + len(self.references), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(
+        self,
+        prediction_BT: Float[Tensor, "B T"],
+        target_BT: Float[Tensor, "B T"],
+        references: Mapping[str, Tensor],
+    ) -> None:
+        """Add a batch in the target's units [B, T]; samples whose change is constant count for nothing."""
+        prediction, target = prediction_BT.detach().float(), target_BT.float()
+        error = (prediction - target).square()
+        held = ~torch.isnan(error)
+        total, count = [torch.where(held, error, 0.0).sum()], [held.sum()]
+        for name in self.references:
+            x, y = target - references[name], prediction - references[name]
+            held = ~(torch.isnan(x) | torch.isnan(y))
+            n = held.sum(1, keepdim=True).clamp(min=1)
+            x, y = torch.where(held, x, 0.0), torch.where(held, y, 0.0)
+            x, y = (x - x.sum(1, keepdim=True) / n) * held, (y - y.sum(1, keepdim=True) / n) * held
+            size = torch.where(held, target.abs(), 0.0).amax(1) * n[:, 0].sqrt()
+            norm_x, norm_y = x.norm(dim=1), y.norm(dim=1)
+            defined = (norm_x > FLAT_PROFILE * size) & (norm_y > FLAT_PROFILE * size)
+            value = (x * y).sum(1) / (norm_x * norm_y).clamp(min=1e-30)
+            total.append(torch.where(defined, value, 0.0).sum())
+            count.append(defined.sum())
+        self.total = self.total + torch.stack(total).double()
+        self.count = self.count + torch.stack(count).double()
+
+    def compute(self) -> dict[str, Tensor]:
+        """Values by name since the last ``reset``; NaN where nothing was defined."""
+        value = torch.where(self.count > 0, self.total / self.count, torch.nan).float()
+        found = {f"{name}/Pearson": value[1 + i] for i, name in enumerate(self.references)}
+        return found | {f"{POOLED}/MSE": value[0]}
+
+
+def streaming_metrics(task: str, outputs: Sequence[str]) -> StreamingCorrelation | StreamingRanking | StreamingProfile:
     """What to watch while ``task`` is trained on ``outputs``.
 
     Args:
-        task: ``regression`` (Pearson, MSE), ``binary`` (AUROC, AP; predictions are probabilities) or
-            ``expression`` (Pearson and MSE over all genes pooled, under ``expression``).
+        task: ``regression`` (Pearson, MSE), ``binary`` (AUROC, AP; predictions are probabilities),
+            ``expression`` (Pearson and MSE over all genes pooled, under ``expression``), or ``response`` (Pearson
+            over genes of the change from the control and from the plate's mean).
         outputs: Names of the outputs, in the order of the columns.
     """
     if task == "regression":
@@ -121,7 +187,9 @@ def streaming_metrics(task: str, outputs: Sequence[str]) -> StreamingCorrelation
         return StreamingRanking(outputs)
     if task == "expression":
         return StreamingCorrelation((POOLED,), pooled=True)
-    raise InputError(f"no streaming metrics for the task {task!r}; use regression, binary or expression")
+    if task == "response":
+        return StreamingProfile(REFERENCES)
+    raise InputError(f"no streaming metrics for the task {task!r}; use regression, binary, expression or response")
 
 
 def _merge(a: Tensor, b: Tensor) -> Tensor:

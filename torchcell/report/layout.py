@@ -71,8 +71,8 @@ def blocks(evaluation: Evaluation) -> list[Block]:
 
 def _tables(evaluation: Evaluation, results: Results) -> list[tuple[int, str]]:
     """Column and name of the outputs that have a table of their own; the only one of all has no name."""
-    if results.task == "expression" or sum(len(one.outputs) for one in evaluation.results) == 1:
-        return [(0, "")]
+    if results.per_gene or sum(len(one.outputs) for one in evaluation.results) == 1:
+        return [(0, results.level)]
     return list(enumerate(results.outputs))
 
 
@@ -133,7 +133,7 @@ def _block(table: pd.DataFrame, results: Results, output: str, t: int) -> Block:
     cells = ("" if np.isnan(v) else number(v, d) for v, d in zip(floor, places, strict=True))
     rows.append(Row("no skill", "no skill", tuple(map(Cell, cells))))
     prevalence = float(np.nanmean(truth)) if results.task == "binary" else None
-    held = ~np.isnan(results.measured).all(axis=1) if results.task == "expression" else ~np.isnan(truth)
+    held = ~np.isnan(results.measured).all(axis=1) if results.per_gene else ~np.isnan(truth)
     n_units = len(set(results.group[held].tolist()))
     return Block(output, int(held.sum()), n_units, results.task, metrics, tuple(rows), prevalence)
 

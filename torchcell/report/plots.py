@@ -65,7 +65,7 @@ def predicted_against_measured(
     """
     if results.task == "binary":
         return None
-    pooled = results.task == "expression"
+    pooled = results.per_gene
     truth = np.asarray(results.measured, dtype=np.float64)
     truth = truth.ravel() if pooled else truth[:, output]
     drawn = []

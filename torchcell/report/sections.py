@@ -96,7 +96,7 @@ def _predictions(evaluation: Evaluation, results: Results, info: Mapping[str, An
     other = best_baseline(evaluation, results)
     systems = [results.model] if other is None else [results.model, other]
     units = info.get("units") if isinstance(info.get("units"), Mapping) else None
-    shown = 1 if results.task == "expression" else min(len(results.outputs), MOST_OUTPUTS)
+    shown = 1 if results.per_gene else min(len(results.outputs), MOST_OUTPUTS)
     found: list[Section] = []
     for t in range(shown):
         tail = f": {results.outputs[t]}" if shown > 1 else ""
@@ -121,7 +121,7 @@ def _predictions(evaluation: Evaluation, results: Results, info: Mapping[str, An
         found.append(
             Section(f"Residuals by number of perturbed genes{tail}", text, figure, None, f"residuals{mark}", caption)
         )
-    if shown < len(results.outputs) and results.task != "expression":
+    if shown < len(results.outputs) and not results.per_gene:
         text = f"{len(results.outputs) - shown} further outputs are in the table and in predictions.parquet."
         found.append(Section("Further outputs", text))
     return found

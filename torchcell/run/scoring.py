@@ -172,7 +172,7 @@ def _drop(results: Results, ablated: np.ndarray) -> dict[str, Any]:
     for predicted in (results.systems[results.model], ablated):
         predicted = np.asarray(predicted, dtype=np.float64)
         if one.over == "genes":
-            values.append(float(np.nanmean(one.function(truth, predicted, results.reference))))
+            values.append(float(np.nanmean(one.function(results.profiles(predicted)))))
         else:
             held = ~np.isnan(truth[:, 0])
             weights = Weights.ones(int(held.sum()))
@@ -228,8 +228,9 @@ def _write_predictions(every: Sequence[Results], folder: Path) -> list[Path]:
 
     paths = []
     for results in every:
-        if results.task == "expression":
-            paths.append(_write_expression(results, folder / "predictions.h5ad"))
+        if results.per_gene:
+            name = f"predictions_{results.level}.h5ad" if results.level else "predictions.h5ad"
+            paths.append(_write_expression(results, folder / name))
             continue
         path = folder / ("ranks.parquet" if results.task == "ranking" else "predictions.parquet")
         with atomic_write(path) as temporary:

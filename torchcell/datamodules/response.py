@@ -1,0 +1,325 @@
+"""Drug response: a batch is numbers of drug and line, dose and time, and the profiles that belong to the sample alone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from torchcell.data.errors import InputError, some
+from torchcell.data.molecules import Molecules
+from torchcell.data.response import Response
+from torchcell.datamodules.base import RecordDataModule
+from torchcell.datamodules.batch import Batch, Packed
+from torchcell.datamodules.plate_centre import plate_centre
+from torchcell.datamodules.response_request import read_treatments, widened
+from torchcell.datamodules.spec import Spec, fit_scaler
+from torchcell.graph.cell_graph import CellGraph
+from torchcell.metrics.results import Results
+
+LEAST_DOSE = 1e-3
+"""µM; smaller doses, a vehicle's 0 among them, count as this one where a logarithm is taken."""
+
+
+@dataclass(frozen=True, eq=False)
+class ResponseBatch(Batch):
+    """B treated samples over G genes, besides the ``target`` and ``sample`` of every batch.
+
+    Vectors and graphs of the molecules are a table of the model's; a batch says which row.
+
+    Attributes:
+        drug: Row in the table of molecules, int64 [B].
+        line: Position in the spec's lines, int64 [B]; -1 is a line that was not trained on.
+        log_dose: log10 of the dose in µM, float32 [B].
+        log_time: log2 of the hours, float32 [B].
+        control: The sample's control, float32 [B, G].
+        basal: Expression of the untreated line, float32 [B, G].
+        centre: Mean of the treated training samples of its plate [B, G], NaN where a request has none; never an
+            input of a model.
+    """
+
+    drug: Tensor
+    line: Tensor
+    log_dose: Tensor
+    log_time: Tensor
+    control: Tensor
+    basal: Tensor
+    centre: Tensor
+
+    @property
+    def references(self) -> Mapping[str, Tensor]:
+        """Changes are taken against the control, and against the plate's centre."""
+        return {"control": self.control, "plate": self.centre}
+
+
+INPUTS: dict[str, tuple[str, ...]] = {
+    "drug": ("drug",),
+    "basal": ("control", "basal"),
+    "dose": ("log_dose",),
+    "line": ("line",),
+}
+"""What the guards spoil, and the tensors that hold it."""
+
+
+class ResponseSamples:
+    """All samples of a response packed into tensors once; indexing with a tensor gathers a batch.
+
+    Args:
+        record: The samples, its molecules being those of ``spec``.
+        spec: Names the lines.
+        centre: See ``ResponseBatch`` [n, G]; none for a request.
+    """
+
+    def __init__(self, record: Response, spec: Spec, centre: np.ndarray | None = None) -> None:
+        place = {name: i for i, name in enumerate(spec.extras["lines"])}
+        self.target = _floats(record.treated)
+        self.drug = torch.from_numpy(record.drug_index)
+        self.line = torch.tensor([place.get(name, -1) for name in record.cell_line.tolist()], dtype=torch.int64)
+        self.log_dose = _floats(np.log10(np.maximum(record.dose_value, LEAST_DOSE)))
+        self.log_time = _floats(np.log2(np.maximum(record.time, 1.0)))
+        self.control = _floats(record.control)
+        self.basal = self.control if record.basal is None else _floats(record.basal)
+        self.centre = torch.full((), torch.nan).expand(self.target.shape) if centre is None else _floats(centre)
+
+    def __len__(self) -> int:
+        return len(self.drug)
+
+    def __getitem__(self, index: Tensor) -> ResponseBatch:
+        control = self.control.index_select(0, index)
+        return ResponseBatch(
+            self.target.index_select(0, index),
+            index,
+            self.drug.index_select(0, index),
+            self.line.index_select(0, index),
+            self.log_dose.index_select(0, index),
+            self.log_time.index_select(0, index),
+            control,
+            control if self.basal is self.control else self.basal.index_select(0, index),
+            self.centre.index_select(0, index),
+        )
+
+    def shuffled(self, names: Sequence[str], index: Tensor, generator: torch.Generator) -> ResponseSamples:
+        """The same samples, but those at ``index`` exchange the tensors ``names`` at random."""
+        twin, order = copy.copy(self), torch.arange(len(self))
+        order[index] = index[torch.randperm(len(index), generator=generator)]
+        for name in names:
+            setattr(twin, name, getattr(self, name).index_select(0, order))
+        return twin
+
+    def zeroed(self, names: Sequence[str], values: Mapping[str, Tensor]) -> ResponseSamples:
+        """The same samples with one value of each tensor in ``names`` for all."""
+        twin = copy.copy(self)
+        for name in names:
+            held = getattr(self, name)
+            setattr(twin, name, values[name].to(held.dtype).expand(held.shape).clone())
+        return twin
+
+
+class ResponseDataModule(RecordDataModule):
+    """Batches of treated samples; see ``RecordDataModule`` for the arguments that are not named here.
+
+    Args:
+        record: The samples.
+        split: Keys of the ``split`` config.
+        molecules: Makes the vectors of the record's drugs, see ``torchcell.data.morgan`` and its neighbours.
+        missing_molecules: Drugs without a vector: ``error``, ``drop`` their samples, or ``learned``: one vector for all
+            of them that the model learns.
+    """
+
+    def __init__(
+        self,
+        record: Response,
+        split: dict[str, Any],
+        molecules: Callable[[Response], Molecules],
+        missing_molecules: Literal["error", "drop", "learned"] = "error",
+        graph: CellGraph | None = None,
+        batch_size: int = 128,
+        eval_batch_size: int = 1024,
+        subset: int | None = None,
+        unknown_genes: Literal["error", "drop"] = "error",
+        seed: int = 0,
+    ) -> None:
+        record = replace(record, molecules=molecules(record))
+        record, dropped = with_vectors(record, missing_molecules)
+        super().__init__(record, split, graph, batch_size, eval_batch_size, subset, unknown_genes, seed)
+        self.lost |= dropped
+        self.centre = plate_centre(self.record_whole, self.split.part == "train")
+        self.packed = ResponseSamples(self.record_whole, self.spec, self.centre)
+
+    @staticmethod
+    def pack(record: Response, spec: Spec) -> ResponseSamples:
+        """The samples as tensors, without the plates' centres, which only training and scoring look at."""
+        return ResponseSamples(record, spec)
+
+    @staticmethod
+    def vocabulary(record: Response, graph: CellGraph | None) -> tuple[str, ...]:
+        """The genes that are measured."""
+        return tuple(record.genes.tolist())
+
+    def extras(self, train: Response) -> dict[str, Any]:
+        """Molecules, lines with their mean control and basal profile, and the size of a change."""
+        table = self.record_whole.molecules
+        assert table is not None
+        lines = np.unique(train.cell_line)
+        basal = train.control if train.basal is None else train.basal
+        at = [train.cell_line == line for line in lines]
+        center, scale = fit_scaler(_floats(train.treated - train.control), self.task(train))
+        trained = np.isin(table.id, train.drug)
+        held: dict[str, Any] = {
+            "id": table.id.tolist(),
+            "smiles": table.smiles.tolist(),
+            "vectors": torch.from_numpy(np.ascontiguousarray(table.vectors, dtype=np.float32)),
+            "known": torch.from_numpy(table.known),
+            "trained": torch.from_numpy(trained),
+            "features": dict(table.features),
+        }
+        if table.graphs is not None:
+            held["graphs"] = {name: torch.from_numpy(values) for name, values in table.graphs.items()}
+        return {
+            "molecules": held,
+            "lines": lines.tolist(),
+            "line_control": torch.stack([_floats(train.control[rows].mean(0)) for rows in at]),
+            "line_basal": torch.stack([_floats(basal[rows].mean(0)) for rows in at]),
+            "change_center": center,
+            "change_scale": scale,
+        }
+
+    def ablations(self, index: Tensor, generator: torch.Generator) -> dict[str, Packed]:
+        """Each input shuffled among the samples, and each at one value for all."""
+        packed = self.packed
+        assert isinstance(packed, ResponseSamples)
+        found: dict[str, Packed] = {}
+        train = torch.from_numpy(self.split.index("train"))
+        means = {name: getattr(packed, name)[train].float().mean(0) for name in ("control", "basal", "log_dose")}
+        common = {name: getattr(packed, name)[train].mode().values for name in ("drug", "line")}
+        for what, names in INPUTS.items():
+            spoilt = [name for name in names if name != "control"] if packed.basal is not packed.control else names
+            found[f"{what}_shuffled"] = packed.shuffled(spoilt, index, generator)
+            found[f"{what}_constant"] = packed.zeroed(spoilt, means | common)
+        return found
+
+    def reference(self, record: Response) -> np.ndarray | None:
+        """Each sample's control."""
+        return record.control
+
+    def ceiling(self, record: Response) -> np.ndarray | None:
+        """The control and the mean change of the sample's replicates [n, G]; NaN without any."""
+        change = self.replicates(record)
+        return None if np.isnan(change).all() else record.control + change
+
+    def replicates(self, record: Response) -> np.ndarray:
+        """Mean change from control of all other samples of the same condition, float32 [n, G]; NaN without any."""
+        whole = self.record_whole
+        condition, row = np.unique(whole.condition, return_inverse=True)
+        change = whole.treated - whole.control
+        total = np.zeros((len(condition), change.shape[1]))
+        np.add.at(total, row, change)
+        count = np.bincount(row)
+        place = {name: i for i, name in enumerate(condition.tolist())}
+        own = np.array([place[name] for name in record.condition.tolist()])
+        others = total[own] - (record.treated - record.control)
+        left = (count[own] - 1)[:, None]
+        return np.where(left > 0, others / np.maximum(left, 1), np.nan).astype(np.float32)
+
+    def results(
+        self, part: str, predictions: Mapping[str, Mapping[str, np.ndarray]], model: str, ceiling: str | None
+    ) -> list[Results]:
+        """Samples, then conditions: the mean over the replicates that are in the part."""
+        record = self.record(part)
+        (samples,) = super().results(part, predictions, model, ceiling)
+        centre = self.centre[self.split.index(part)]
+        samples = replace(samples, replicate=self.replicates(record), centre=centre)
+        return [samples, by_condition(samples, record.condition)]
+
+    def notes(self) -> list[str]:
+        """Says which splits leak, how many drugs have vectors, and what is scored."""
+        said = [
+            "Changes are taken from each sample's own control. Metrics headed condition/ are of the mean over replicates.",
+        ]
+        if self.split.method in ("random", "condition"):
+            leak = "replicates of one condition" if self.split.method == "random" else "other doses and lines of a drug"
+            said.append(f"split={self.split.method} leaks: {leak} stand in training and test; cold_drug is the hard one.")
+        table = self.record_whole.molecules
+        shares = []
+        for part in ("train", "val", "test"):
+            known = table.known[np.unique(self.record(part).drug_index)]
+            shares.append(f"{part} {int(known.sum()):,} of {len(known):,}")
+        said.append(f"Drugs with a vector: {', '.join(shares)}.")
+        return said
+
+    @staticmethod
+    def read_request(path: str, spec: Spec) -> Response:
+        """Treatments to predict, see ``response_request``."""
+        return read_treatments(path, spec)
+
+    @staticmethod
+    def widened(request: Response, spec: Spec) -> Spec:
+        """The spec with the request's new molecules."""
+        return widened(request, spec)
+
+    @staticmethod
+    def response(record: Response, prediction: np.ndarray, spec: Spec) -> pd.DataFrame:
+        """Sample id, drug, line, dose and time, then a column a gene."""
+        known = {
+            "sample_id": record.sample_id,
+            "drug": record.drug,
+            "cell_line": record.cell_line,
+            "dose_value": record.dose_value,
+            "time": record.time,
+        }
+        return pd.DataFrame(known | dict(zip(spec.outputs, prediction.T, strict=True)))
+
+
+def with_vectors(record: Response, policy: str) -> tuple[Response, dict[str, int]]:
+    """The record with what ``policy`` makes of drugs without a vector, and a count of what was dropped."""
+    table = record.molecules
+    assert table is not None
+    lacking = ~table.known
+    if policy not in ("error", "drop", "learned"):
+        raise InputError(f"data.missing_molecules={policy!r}: must be error, drop or learned")
+    if not lacking.any() or policy == "learned":
+        return record, {}
+    if policy == "error":
+        raise InputError(
+            f"{record.name}: {int(lacking.sum()):,} of {len(table):,} drugs have no vector: {some(table.id[lacking])}; "
+            "set data.missing_molecules=learned (one vector for all of them) or drop"
+        )
+    keep = table.known[record.drug_index]
+    return record.subset(keep), {"samples of drugs without a vector": int((~keep).sum())}
+
+
+def by_condition(samples: Results, condition: np.ndarray) -> Results:
+    """Means of truth, predictions, controls and centres over the samples of each condition."""
+    names, row = np.unique(condition, return_inverse=True)
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        held = ~np.isnan(values)
+        total, count = np.zeros((len(names), values.shape[1])), np.zeros((len(names), values.shape[1]))
+        np.add.at(total, row, np.where(held, values, 0.0))
+        np.add.at(count, row, held)
+        return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0).astype(np.float32)
+
+    first = np.unique(row, return_index=True)[1]
+    assert samples.reference is not None
+    assert samples.centre is not None
+    return replace(
+        samples,
+        sample_id=names,
+        group=samples.group[first],
+        measured=mean(samples.measured),
+        systems={name: mean(values) for name, values in samples.systems.items()},
+        reference=mean(samples.reference),
+        centre=mean(samples.centre),
+        replicate=None,
+        level="condition",
+    )
+
+
+def _floats(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
