@@ -117,7 +117,7 @@ class Linear(Model):
 
 
 def response() -> Response:
-    return simulate_response(n_replicates=4).response
+    return simulate_response(n_drugs=8, n_lines=3, n_genes=30, n_replicates=4, coverage=1).response
 
 
 def cells() -> CellExpression:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+import chemoe
+import gctx
 import hgt
 import loader
 import perturbed_cell
@@ -29,6 +31,8 @@ BENCHES = {
     "perturbed_cell": perturbed_cell.run,
     "transformer": transformer.run,
     "hgt": hgt.run,
+    "gctx": gctx.run,
+    "chemoe": chemoe.run,
 }
 
 

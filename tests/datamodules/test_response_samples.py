@@ -12,7 +12,8 @@ from torchcell.data.errors import InputError
 from torchcell.data.molecules import Molecules
 from torchcell.data.response import Response
 from torchcell.data.simulate import simulate_response
-from torchcell.datamodules.response import ResponseDataModule, ResponseSamples
+from torchcell.datamodules.response import ResponseDataModule
+from torchcell.datamodules.response_samples import ResponseSamples
 from torchcell.datamodules.spec import Spec
 
 SPLIT = {"method": "random", "n_folds": 5, "fold": 0, "seed": 0}
@@ -108,7 +109,9 @@ def test_guards_spoil_one_input_at_a_time() -> None:
     data = module()
     index = torch.from_numpy(data.split.index("test"))
     spoilt = data.ablations(index, torch.Generator().manual_seed(0))
-    assert set(spoilt) == {f"{what}_{how}" for what in ("drug", "basal", "dose", "line") for how in ("shuffled", "constant")}
+    assert set(spoilt) == {
+        f"{what}_{how}" for what in ("drug", "basal", "dose", "line") for how in ("shuffled", "constant")
+    }
     plain, shuffled = data.packed, spoilt["drug_shuffled"]
     assert not torch.equal(plain.drug[index], shuffled.drug[index])
     assert torch.equal(plain.drug[index].sort().values, shuffled.drug[index].sort().values)

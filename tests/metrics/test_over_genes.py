@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from torchcell.metrics.over_genes import Profiles, pearson2_top, pearson_delta, pearson_delta_plate, precision_top, r2_top
+from torchcell.metrics.over_genes import (
+    Profiles,
+    pearson2_top,
+    pearson_delta,
+    pearson_delta_plate,
+    precision_top,
+    r2_top,
+)
 from torchcell.metrics.registry import profile
 
 GENES = 300

@@ -1,4 +1,4 @@
-"""``python -m torchcell.data list|fetch NAME``: which public sources there are, and getting them."""
+"""``python -m torchcell.data VERB``: list and fetch public sources, import-gct and convert-embeddings for files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,54 @@ def _parser() -> argparse.ArgumentParser:
     getting = commands.add_parser("fetch", help="get a source and print the paths of its files")
     getting.add_argument("name", nargs="+", metavar="NAME", help="a name that `list` shows")
     getting.set_defaults(run=_fetch)
+    _add_import_gct(commands)
+    converting = commands.add_parser(
+        "convert-embeddings", help="a pickled dictionary of molecule vectors to npz, running nothing that it holds"
+    )
+    converting.add_argument("file", metavar="FILE", help="a pickle (.pkl) or torch file (.pt) of name -> vector")
+    converting.add_argument("out", metavar="OUT", help="the .npz file to write")
+    converting.set_defaults(run=_convert_embeddings)
     return parser
+
+
+def _add_import_gct(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    importing = commands.add_parser(
+        "import-gct",
+        help="L1000 plates (GCT 1.3, GCTX) to h5ad, each well beside the control of its plate",
+        description="Reads a .gct, .gct.gz or .gctx file and writes an h5ad file that data=response reads.",
+    )
+    importing.add_argument("file", metavar="FILE", help="a .gct, .gct.gz or .gctx file")
+    importing.add_argument("out", metavar="OUT", help="the .h5ad file to write")
+    importing.add_argument(
+        "--columns",
+        nargs="+",
+        default=[],
+        metavar="INTERNAL=NAME",
+        help="what the file calls perturbation, cell_line, dose_value (µM), time (h), plate, kind, pert_id, smiles, "
+        "inchikey or gene, where it is not called as in the LINCS files; e.g. plate=rna_plate",
+    )
+    importing.add_argument(
+        "--control",
+        default="ctl_vehicle",
+        metavar="LABEL",
+        help="pert_type or perturbation of the control wells, e.g. DMSO",
+    )
+    importing.add_argument(
+        "--match",
+        default="centroid",
+        choices=("centroid", "paired", "signatures"),
+        help="control of a well: mean of its plate's control wells, one of them, or zero (values are changes already)",
+    )
+    importing.add_argument("--seed", type=int, default=0, help="of the pairs (default 0)")
+    importing.add_argument(
+        "--drop-incomplete",
+        action="store_true",
+        help="leave out wells without dose, time, line or value, not refuse them",
+    )
+    importing.add_argument(
+        "--structures", metavar="FILE", help="a table of smiles (and InChIKey) by pert_id, for files that hold none"
+    )
+    importing.set_defaults(run=_import_gct)
 
 
 def _list(_: argparse.Namespace) -> None:
@@ -71,6 +118,40 @@ def _fetch(chosen: argparse.Namespace) -> None:
     for name in chosen.name:
         for path in fetch(name).values():
             print(path)
+
+
+def _import_gct(chosen: argparse.Namespace) -> None:
+    from torchcell.data.cache import atomic_write
+    from torchcell.data.import_gct import import_gct
+
+    columns = {}
+    for pair in chosen.columns:
+        internal, equals, name = pair.partition("=")
+        if not equals or not name:
+            raise InputError(f"--columns {pair!r} is not of the form INTERNAL=NAME, e.g. plate=rna_plate")
+        columns[internal] = name
+    if not chosen.out.endswith(".h5ad"):
+        raise InputError(f"{chosen.out}: the file to write must end in .h5ad")
+    adata = import_gct(
+        chosen.file, columns, chosen.control, chosen.match, chosen.seed, chosen.drop_incomplete, chosen.structures
+    )
+    with atomic_write(chosen.out) as temporary:
+        adata.write_h5ad(temporary)
+    plates, controls = adata.obs["plate"].nunique(), int(adata.obs["is_control"].sum())
+    print(f"{adata.n_obs:,} wells x {adata.n_vars:,} genes, {controls:,} of them controls, on {plates:,} plate(s)")
+    known = adata.obs.loc[~adata.obs["is_control"], "smiles"] != ""
+    print(f"SMILES on {int(known.sum()):,} of {len(known):,} treated wells")
+    for what, number in adata.uns["lost"].items():
+        print(f"left out: {number:,} {what}")
+    print(chosen.out)
+
+
+def _convert_embeddings(chosen: argparse.Namespace) -> None:
+    from torchcell.data.convert_embeddings import convert_embeddings
+
+    rows, width = convert_embeddings(chosen.file, chosen.out)
+    print(f"{rows:,} vectors of {width:,} numbers")
+    print(chosen.out)
 
 
 if __name__ == "__main__":

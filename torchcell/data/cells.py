@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from scipy import sparse
 
-from torchcell.data.checks import as_positions, column, refuse, refuse_repeats, refuse_shapes, texts
+from torchcell.data.checks import as_positions, column, flags, refuse, refuse_repeats, refuse_shapes, texts
 from torchcell.data.errors import InputError, some
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class CellExpression:
         found = {part: column(name, adata.obs, columns.get(part, part)) for part in ("perturbation", *covariates)}
         labels = texts(found["perturbation"])
         if control is None:
-            is_control = _flags(name, column(name, adata.obs, columns.get("is_control", "is_control")))
+            is_control = flags(name, "is_control", column(name, adata.obs, columns.get("is_control", "is_control")))
         else:
             is_control = labels == control
         return cls(
@@ -163,10 +163,3 @@ class CellExpression:
             scale=scale,
             covariates={part: texts(found[part]) for part in covariates},
         )
-
-
-def _flags(record: str, values: np.ndarray) -> np.ndarray:
-    """A control flag must be bool or 0/1: the text 'False' would count as true."""
-    if values.dtype != bool and not np.isin(values.astype(object), [0, 1]).all():
-        raise InputError(f"{record}: is_control holds {some(set(values.tolist()))}; it must be true or false")
-    return values.astype(bool)

@@ -51,3 +51,10 @@ def column(record: str, table: pd.DataFrame, name: str) -> np.ndarray:
 def texts(values: np.ndarray) -> np.ndarray:
     """Values as text; a missing one (None, NaN) becomes the empty text."""
     return np.array(["" if value is None or value != value else str(value) for value in values], dtype=str)
+
+
+def flags(record: str, name: str, values: np.ndarray) -> np.ndarray:
+    """Values as bool; a flag must be bool or 0/1, for the text 'False' would count as true."""
+    if values.dtype != bool and not np.isin(values.astype(object), [0, 1]).all():
+        raise InputError(f"{record}: {name} holds {some(set(values.tolist()))}; it must be true or false")
+    return values.astype(bool)

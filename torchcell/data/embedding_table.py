@@ -119,7 +119,7 @@ def read_embeddings(path: str | Path, ids: str = "id", kind: str | None = None) 
     if not path.is_file():
         raise InputError(f"no such file: {path}")
     if path.suffix == ".npz":
-        return _read_npz(path)
+        return read_npz(path)
     table, values = _read_h5ad(path, ids) if path.suffix == ".h5ad" else (read_table(path), None)
     if ids not in table:
         raise InputError(_no_column(path, ids, list(table.columns), "--ids"))
@@ -164,16 +164,19 @@ def _read_h5ad(path: Path, ids: str) -> tuple[pd.DataFrame, np.ndarray]:
     return table.reset_index(drop=True), values.astype(np.float32)
 
 
-def _read_npz(path: Path) -> EmbeddingTable:
+def read_npz(path: Path, ids_name: str = "ids", vectors_name: str = "vectors") -> EmbeddingTable:
+    """Read an npz of plain arrays: ids, vectors and optional ``kinds``; see ``read_embeddings``."""
+    if not path.is_file():
+        raise InputError(f"no such file: {path}")
     try:
         with np.load(path, allow_pickle=False) as held:
             arrays = {name: held[name] for name in held.files}
     except (OSError, ValueError) as error:
         raise InputError(f"{path} can't be read as npz of plain arrays: {error}") from error
-    missing = [name for name in ("ids", "vectors") if name not in arrays]
+    missing = [name for name in (ids_name, vectors_name) if name not in arrays]
     if missing:
         raise InputError(f"{path} has no array {some(missing)}; it holds {sorted(arrays)}")
-    ids, vectors = arrays["ids"].astype(str), arrays["vectors"]
+    ids, vectors = arrays[ids_name].astype(str), arrays[vectors_name]
     kinds = arrays["kinds"].astype(str) if "kinds" in arrays else np.full(len(ids), ONE_KIND)
     if vectors.ndim != 2 or vectors.dtype.kind not in "fiu" or not len(ids) == len(vectors) == len(kinds):
         raise InputError(

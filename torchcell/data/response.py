@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from torchcell.data.checks import as_positions, column, refuse, refuse_repeats, refuse_shapes, texts
-from torchcell.data.errors import InputError, near
+from torchcell.data.errors import InputError, near, some
 
 if TYPE_CHECKING:
     import anndata
+
+    from torchcell.data.molecules import Molecules
 
 COLUMNS: dict[str, str] = {
     "drug": "perturbation",
@@ -21,7 +23,10 @@ COLUMNS: dict[str, str] = {
     "cell_line": "cell_line",
     "plate": "plate",
 }
-"""Field of the record -> its column in the ``obs`` of an h5ad file; ``smiles`` is optional there."""
+"""Field of the record -> its column in the ``obs`` of an h5ad file."""
+
+OPTIONAL: dict[str, str] = {"smiles": "smiles", "inchikey": "inchikey", "source": "source"}
+"""The same for fields that a file may lack."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +45,12 @@ class Response:
         genes: Gene names [G], each once.
         sample_id: Unique names of the samples [n].
         smiles: Structures [n], empty where unknown; or none at all.
+        inchikey: Likewise.
+        source: Study or batch of plates that a sample comes from [n]; or none.
+        basal: Expression of the untreated line where that is no control of the sample, as with signatures that are
+            changes already, float32 [n, G]; none: the control is the basal profile.
+        columns: Further texts a sample, such as mechanism of action, name -> [n].
+        molecules: What is known of each drug, see ``torchcell.data.molecules``; none before features were chosen.
         lost: What parsing left out and how many of each.
     """
 
@@ -54,6 +65,11 @@ class Response:
     genes: np.ndarray
     sample_id: np.ndarray
     smiles: np.ndarray | None = None
+    inchikey: np.ndarray | None = None
+    source: np.ndarray | None = None
+    basal: np.ndarray | None = None
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    molecules: Molecules | None = None
     lost: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -66,8 +82,21 @@ class Response:
 
     @property
     def task(self) -> str:
-        """What the target is: one value per gene."""
-        return "expression"
+        """What the target is: one value per gene, scored as a change from the control."""
+        return "response"
+
+    @property
+    def condition(self) -> np.ndarray:
+        """Line, drug, dose and time of each sample as one text [n]: replicates share it."""
+        parts = zip(self.cell_line, self.drug, self.dose_value.tolist(), self.time.tolist(), strict=True)
+        return np.array([f"{line}|{drug}|{dose:g}|{time:g}" for line, drug, dose, time in parts])
+
+    @property
+    def drug_index(self) -> np.ndarray:
+        """Row of each sample's drug in ``molecules``, int64 [n]."""
+        if self.molecules is None:
+            raise InputError(f"{self.name}: no molecule features were chosen; set data.molecules")
+        return self.molecules.positions(self.drug)
 
     @property
     def phenotype_names(self) -> tuple[str, ...]:
@@ -77,18 +106,50 @@ class Response:
     def subset(self, index: np.ndarray) -> Response:
         """The samples at ``index`` (integers or a mask), in that order; the gene list stays whole."""
         at = as_positions(index)
-        per_sample = (*COLUMNS, "treated", "control", "sample_id", "smiles")
-        values = {name: getattr(self, name) for name in per_sample}
-        return replace(self, **{name: v[at] for name, v in values.items() if v is not None})
+        per_sample = (*COLUMNS, *OPTIONAL, "treated", "control", "basal", "sample_id")
+        values: dict[str, Any] = {name: getattr(self, name) for name in per_sample}
+        columns = {name: texts[at] for name, texts in self.columns.items()}
+        return replace(self, columns=columns, **{name: v[at] for name, v in values.items() if v is not None})
+
+    def blind(self) -> Response:
+        """The same samples with nothing to be seen of what was measured after the treatment."""
+        return replace(self, treated=np.broadcast_to(np.float32(np.nan), self.treated.shape))
+
+    def on_lines(self, cell_lines: str | Sequence[str] | None) -> Response:
+        """The samples of one cell line, of several, or all (none named); an unknown line is an error."""
+        if cell_lines is None:
+            return self
+        wanted = [cell_lines] if isinstance(cell_lines, str) else list(cell_lines)
+        held = np.unique(self.cell_line).tolist()
+        lacking = [line for line in wanted if line not in held]
+        if lacking or not wanted:
+            raise InputError(f"{self.name}: no cell line {some(lacking)}; the lines are {', '.join(held)}")
+        return self.subset(np.isin(self.cell_line, wanted))
+
+    def on_genes(self, genes: Sequence[str] | np.ndarray) -> Response:
+        """The same samples over ``genes`` in that order, found by name; a gene that is not measured is an error."""
+        place = {gene: i for i, gene in enumerate(self.genes.tolist())}
+        lacking = [gene for gene in np.asarray(genes).tolist() if gene not in place]
+        if lacking:
+            hint = near(lacking[0], list(place))
+            raise InputError(
+                f"{self.name}: {len(lacking)} of {len(genes)} genes are not measured: {some(lacking)}; "
+                + (f"the nearest to the first are {hint}" if hint else "name them as the file's genes are named")
+            )
+        at = np.array([place[gene] for gene in np.asarray(genes).tolist()], dtype=np.int64)
+        values = {part: getattr(self, part) for part in ("treated", "control", "basal")}
+        return replace(self, genes=self.genes[at], **{part: v[:, at] for part, v in values.items() if v is not None})
 
     def validate(self) -> Response:
         """Return self, or raise one ``InputError`` that names the offending samples or genes."""
         n, n_genes, ids = len(self.sample_id), len(self.genes), self.sample_id
-        per_sample = dict.fromkeys((*COLUMNS, "smiles"), (n,))
-        refuse_shapes(self.name, vars(self), {"treated": (n, n_genes), "control": (n, n_genes), **per_sample})
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys((*COLUMNS, *OPTIONAL), (n,))
+        shapes |= dict.fromkeys(("treated", "control", "basal"), (n, n_genes))
+        refuse_shapes(self.name, vars(self), shapes)
+        refuse_shapes(self.name, self.columns, dict.fromkeys(self.columns, (n,)))
         refuse_repeats(self.name, ids, "sample ids")
         refuse_repeats(self.name, self.genes, "genes")
-        for part in ("treated", "control"):
+        for part in ("treated", "control", *(["basal"] if self.basal is not None else [])):
             odd = ~np.isfinite(getattr(self, part)).all(1)
             refuse(self.name, ids[odd], f"{part} expression that is not finite", "drop the rows or mend them")
         for part, unit in (("dose_value", "dose in µM"), ("time", "time in h")):
@@ -100,15 +161,19 @@ class Response:
         return self
 
     def to_anndata(self) -> anndata.AnnData:
-        """``X`` treated, layer ``control``, ``obs`` columns under the names of ``COLUMNS``."""
+        """``X`` treated, layers ``control`` and ``basal``, ``obs`` under the names of ``COLUMNS`` and ``OPTIONAL``."""
         import anndata
         import pandas as pd
 
         obs = pd.DataFrame({COLUMNS[name]: getattr(self, name) for name in COLUMNS}, index=self.sample_id)
-        if self.smiles is not None:
-            obs["smiles"] = self.smiles
+        for name, internal in OPTIONAL.items():
+            if getattr(self, name) is not None:
+                obs[internal] = getattr(self, name)
+        for name, values in self.columns.items():
+            obs[name] = values
         var = pd.DataFrame(index=self.genes)
-        return anndata.AnnData(self.treated, obs=obs, var=var, layers={"control": self.control})
+        layers = {"control": self.control} | ({} if self.basal is None else {"basal": self.basal})
+        return anndata.AnnData(self.treated, obs=obs, var=var, layers=layers)
 
     @classmethod
     def from_anndata(
@@ -117,28 +182,34 @@ class Response:
         columns: Mapping[str, str] | None = None,
         name: str = "response",
         control_layer: str = "control",
+        keep: Sequence[str] = (),
     ) -> Response:
         """Read a record from AnnData; ``validate`` it afterwards.
 
         Args:
             adata: ``X`` is treated expression; samples and genes are named by ``obs`` and ``var``.
-            columns: Internal name (a value of ``COLUMNS``, or ``smiles``) -> name in ``obs``, for those
+            columns: Internal name (a value of ``COLUMNS`` or ``OPTIONAL``) -> name in ``obs``, for those
                 that differ, e.g. ``{"dose_value": "dose_um"}``.
             name: Name of the record.
-            control_layer: Layer with each sample's control.
+            control_layer: Layer with each sample's control; a layer ``basal`` is read where there is one.
+            keep: Further columns of ``obs`` to hold as texts, e.g. mechanism of action.
 
         Raises:
             InputError: A column or the layer is missing, a key of ``columns`` is no internal name.
         """
         columns = columns or {}
-        known = [*COLUMNS.values(), "smiles"]
+        known = [*COLUMNS.values(), *OPTIONAL.values()]
         for key in columns:
             if key not in known:
                 raise InputError(f"{name}: no internal column {key!r}; the nearest are {near(key, known) or known}")
         if control_layer not in adata.layers:
             raise InputError(f"{name}: no layer {control_layer!r}; the file has {list(adata.layers)}")
         found = {part: column(name, adata.obs, columns.get(internal, internal)) for part, internal in COLUMNS.items()}
-        smiles = columns.get("smiles", "smiles")
+        optional: dict[str, Any] = {
+            part: texts(column(name, adata.obs, columns.get(internal, internal)))
+            for part, internal in OPTIONAL.items()
+            if internal in columns or internal in adata.obs
+        }
         return cls(
             name=name,
             treated=_dense(adata.X),
@@ -150,7 +221,9 @@ class Response:
             plate=texts(found["plate"]),
             genes=adata.var_names.to_numpy().astype(str),
             sample_id=adata.obs_names.to_numpy().astype(str),
-            smiles=texts(column(name, adata.obs, smiles)) if smiles in adata.obs or "smiles" in columns else None,
+            basal=_dense(adata.layers["basal"]) if "basal" in adata.layers else None,
+            columns={part: texts(column(name, adata.obs, part)) for part in keep},
+            **optional,
         )
 
 

@@ -1,10 +1,9 @@
-"""Drug response: a batch is numbers of drug and line, dose and time, and the profiles that belong to the sample alone."""
+"""Drug response as batches and as results: of samples, and of conditions."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,113 +11,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from torchcell.data.errors import InputError, some
+from torchcell.data.errors import InputError, near, some
 from torchcell.data.molecules import Molecules
 from torchcell.data.response import Response
 from torchcell.datamodules.base import RecordDataModule
-from torchcell.datamodules.batch import Batch, Packed
+from torchcell.datamodules.batch import Packed
 from torchcell.datamodules.plate_centre import plate_centre
 from torchcell.datamodules.response_request import read_treatments, widened
+from torchcell.datamodules.response_samples import INPUTS, ResponseSamples, floats
 from torchcell.datamodules.spec import Spec, fit_scaler
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.metrics.results import Results
-
-LEAST_DOSE = 1e-3
-"""µM; smaller doses, a vehicle's 0 among them, count as this one where a logarithm is taken."""
-
-
-@dataclass(frozen=True, eq=False)
-class ResponseBatch(Batch):
-    """B treated samples over G genes, besides the ``target`` and ``sample`` of every batch.
-
-    Vectors and graphs of the molecules are a table of the model's; a batch says which row.
-
-    Attributes:
-        drug: Row in the table of molecules, int64 [B].
-        line: Position in the spec's lines, int64 [B]; -1 is a line that was not trained on.
-        log_dose: log10 of the dose in µM, float32 [B].
-        log_time: log2 of the hours, float32 [B].
-        control: The sample's control, float32 [B, G].
-        basal: Expression of the untreated line, float32 [B, G].
-        centre: Mean of the treated training samples of its plate [B, G], NaN where a request has none; never an
-            input of a model.
-    """
-
-    drug: Tensor
-    line: Tensor
-    log_dose: Tensor
-    log_time: Tensor
-    control: Tensor
-    basal: Tensor
-    centre: Tensor
-
-    @property
-    def references(self) -> Mapping[str, Tensor]:
-        """Changes are taken against the control, and against the plate's centre."""
-        return {"control": self.control, "plate": self.centre}
-
-
-INPUTS: dict[str, tuple[str, ...]] = {
-    "drug": ("drug",),
-    "basal": ("control", "basal"),
-    "dose": ("log_dose",),
-    "line": ("line",),
-}
-"""What the guards spoil, and the tensors that hold it."""
-
-
-class ResponseSamples:
-    """All samples of a response packed into tensors once; indexing with a tensor gathers a batch.
-
-    Args:
-        record: The samples, its molecules being those of ``spec``.
-        spec: Names the lines.
-        centre: See ``ResponseBatch`` [n, G]; none for a request.
-    """
-
-    def __init__(self, record: Response, spec: Spec, centre: np.ndarray | None = None) -> None:
-        place = {name: i for i, name in enumerate(spec.extras["lines"])}
-        self.target = _floats(record.treated)
-        self.drug = torch.from_numpy(record.drug_index)
-        self.line = torch.tensor([place.get(name, -1) for name in record.cell_line.tolist()], dtype=torch.int64)
-        self.log_dose = _floats(np.log10(np.maximum(record.dose_value, LEAST_DOSE)))
-        self.log_time = _floats(np.log2(np.maximum(record.time, 1.0)))
-        self.control = _floats(record.control)
-        self.basal = self.control if record.basal is None else _floats(record.basal)
-        self.centre = torch.full((), torch.nan).expand(self.target.shape) if centre is None else _floats(centre)
-
-    def __len__(self) -> int:
-        return len(self.drug)
-
-    def __getitem__(self, index: Tensor) -> ResponseBatch:
-        control = self.control.index_select(0, index)
-        return ResponseBatch(
-            self.target.index_select(0, index),
-            index,
-            self.drug.index_select(0, index),
-            self.line.index_select(0, index),
-            self.log_dose.index_select(0, index),
-            self.log_time.index_select(0, index),
-            control,
-            control if self.basal is self.control else self.basal.index_select(0, index),
-            self.centre.index_select(0, index),
-        )
-
-    def shuffled(self, names: Sequence[str], index: Tensor, generator: torch.Generator) -> ResponseSamples:
-        """The same samples, but those at ``index`` exchange the tensors ``names`` at random."""
-        twin, order = copy.copy(self), torch.arange(len(self))
-        order[index] = index[torch.randperm(len(index), generator=generator)]
-        for name in names:
-            setattr(twin, name, getattr(self, name).index_select(0, order))
-        return twin
-
-    def zeroed(self, names: Sequence[str], values: Mapping[str, Tensor]) -> ResponseSamples:
-        """The same samples with one value of each tensor in ``names`` for all."""
-        twin = copy.copy(self)
-        for name in names:
-            held = getattr(self, name)
-            setattr(twin, name, values[name].to(held.dtype).expand(held.shape).clone())
-        return twin
 
 
 class ResponseDataModule(RecordDataModule):
@@ -130,6 +33,7 @@ class ResponseDataModule(RecordDataModule):
         molecules: Makes the vectors of the record's drugs, see ``torchcell.data.morgan`` and its neighbours.
         missing_molecules: Drugs without a vector: ``error``, ``drop`` their samples, or ``learned``: one vector for all
             of them that the model learns.
+        cell_line: Use only this line, or these; none: all.
     """
 
     def __init__(
@@ -138,6 +42,7 @@ class ResponseDataModule(RecordDataModule):
         split: dict[str, Any],
         molecules: Callable[[Response], Molecules],
         missing_molecules: Literal["error", "drop", "learned"] = "error",
+        cell_line: str | Sequence[str] | None = None,
         graph: CellGraph | None = None,
         batch_size: int = 128,
         eval_batch_size: int = 1024,
@@ -145,6 +50,7 @@ class ResponseDataModule(RecordDataModule):
         unknown_genes: Literal["error", "drop"] = "error",
         seed: int = 0,
     ) -> None:
+        record = record.on_lines(cell_line)
         record = replace(record, molecules=molecules(record))
         record, dropped = with_vectors(record, missing_molecules)
         super().__init__(record, split, graph, batch_size, eval_batch_size, subset, unknown_genes, seed)
@@ -169,7 +75,7 @@ class ResponseDataModule(RecordDataModule):
         lines = np.unique(train.cell_line)
         basal = train.control if train.basal is None else train.basal
         at = [train.cell_line == line for line in lines]
-        center, scale = fit_scaler(_floats(train.treated - train.control), self.task(train))
+        center, scale = fit_scaler(floats(train.treated - train.control), self.task(train))
         trained = np.isin(table.id, train.drug)
         held: dict[str, Any] = {
             "id": table.id.tolist(),
@@ -184,8 +90,8 @@ class ResponseDataModule(RecordDataModule):
         return {
             "molecules": held,
             "lines": lines.tolist(),
-            "line_control": torch.stack([_floats(train.control[rows].mean(0)) for rows in at]),
-            "line_basal": torch.stack([_floats(basal[rows].mean(0)) for rows in at]),
+            "line_control": torch.stack([floats(train.control[rows].mean(0)) for rows in at]),
+            "line_basal": torch.stack([floats(basal[rows].mean(0)) for rows in at]),
             "change_center": center,
             "change_scale": scale,
         }
@@ -240,11 +146,13 @@ class ResponseDataModule(RecordDataModule):
     def notes(self) -> list[str]:
         """Says which splits leak, how many drugs have vectors, and what is scored."""
         said = [
-            "Changes are taken from each sample's own control. Metrics headed condition/ are of the mean over replicates.",
+            "Changes are taken from each sample's own control. Metrics headed condition/ are of means over replicates.",
         ]
         if self.split.method in ("random", "condition"):
             leak = "replicates of one condition" if self.split.method == "random" else "other doses and lines of a drug"
-            said.append(f"split={self.split.method} leaks: {leak} stand in training and test; cold_drug is the hard one.")
+            said.append(
+                f"split={self.split.method} leaks: {leak} stand in training and test; cold_drug is the hard one."
+            )
         table = self.record_whole.molecules
         shares = []
         for part in ("train", "val", "test"):
@@ -295,7 +203,10 @@ def with_vectors(record: Response, policy: str) -> tuple[Response, dict[str, int
 
 
 def by_condition(samples: Results, condition: np.ndarray) -> Results:
-    """Means of truth, predictions, controls and centres over the samples of each condition."""
+    """Means of truth, predictions, controls and centres over the samples of each condition.
+
+    The ceiling has nothing to say: replicates that stand in one mean would predict each other's.
+    """
     names, row = np.unique(condition, return_inverse=True)
 
     def mean(values: np.ndarray) -> np.ndarray:
@@ -313,13 +224,12 @@ def by_condition(samples: Results, condition: np.ndarray) -> Results:
         sample_id=names,
         group=samples.group[first],
         measured=mean(samples.measured),
-        systems={name: mean(values) for name, values in samples.systems.items()},
+        systems={
+            name: mean(np.full_like(values, np.nan) if name == samples.ceiling else values)
+            for name, values in samples.systems.items()
+        },
         reference=mean(samples.reference),
         centre=mean(samples.centre),
         replicate=None,
         level="condition",
     )
-
-
-def _floats(values: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))

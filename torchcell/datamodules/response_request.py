@@ -88,7 +88,9 @@ def _table(spec: Spec) -> Molecules:
 
 def _with_molecules(asked: Response, table: Molecules, path: str) -> Response:
     """Names as the table has them; what is new gets a row of its own."""
-    by_structure = {smiles: name for smiles, name in zip(table.smiles.tolist(), table.id.tolist(), strict=True) if smiles}
+    by_structure = {
+        smiles: name for smiles, name in zip(table.smiles.tolist(), table.id.tolist(), strict=True) if smiles
+    }
     names, known = asked.drug.astype(object), set(table.id.tolist())
     smiles = np.full(len(asked), "") if asked.smiles is None else asked.smiles
     for i, (name, text) in enumerate(zip(names.tolist(), smiles.tolist(), strict=True)):

@@ -14,7 +14,6 @@ from torchcell.data.errors import InputError, near, some
 from torchcell.metrics import over_genes, ranking, scalar
 from torchcell.metrics.weights import Weights
 
-
 TOP = (20, 40, 80)
 """Genes of largest change that ``@k`` metrics of a drug's response look at."""
 

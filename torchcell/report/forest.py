@@ -41,7 +41,7 @@ def forest(evaluation: Evaluation, results: Results) -> Figure | None:
 def _panel(one: Axes, rows: pd.DataFrame, results: Results, name: str) -> None:
     output, _, short = name.rpartition("/")
     measure = metric(short, results.task)
-    t = results.outputs.index(output) if output else 0
+    t = results.outputs.index(output) if output and not results.per_gene else 0
     floor = measure.no_skill_value(np.asarray(results.measured)[:, t])
     low, high = _scale(rows, results.model, floor)
     numbers = rows[["value", "low", "high", "n_undefined"]].to_numpy(dtype=float)

@@ -10,7 +10,10 @@ import numpy as np
 
 from torchcell.data.errors import InputError, near
 from torchcell.data.links import NEGATIVES, Links
+from torchcell.data.response import Response
 from torchcell.data.screen import Screen
+from torchcell.splits.drug import by_condition, cold_cell, cold_drug, cold_drug_cell, cold_scaffold
+from torchcell.splits.folds import deal
 from torchcell.splits.split import Split
 
 Method = Callable[[Any, int, int, int], tuple[np.ndarray, np.ndarray, str]]
@@ -23,7 +26,8 @@ def make_split(
     """Deal the samples of ``record`` to parts, and check the result.
 
     Args:
-        record: Any record; ``query_disjoint`` and ``gene_disjoint_*`` need a ``Screen``.
+        record: Any record; ``query_disjoint`` and ``gene_disjoint_*`` need a ``Screen``, those of ``splits.drug`` a
+            ``Response``.
         method: One of ``METHODS``, or ``file``.
         n_folds: Number of folds, at least 3.
         fold: The test fold; the next one validates.
@@ -47,18 +51,6 @@ def make_split(
     return Split(record.sample_id, part, group, method, seed, key).validate(record.sample_id, twins)
 
 
-def deal(units: np.ndarray, n_folds: int, fold: int, seed: int) -> dict[str, str]:
-    """Deal distinct ``units`` to parts by a seeded shuffle of their sorted names.
-
-    Returns:
-        unit -> ``test`` for fold ``fold``, ``val`` for the next, else ``train``.
-    """
-    names = np.unique(units)
-    order = np.random.default_rng(seed).permutation(len(names))
-    part_of_fold = {fold: "test", (fold + 1) % n_folds: "val"}
-    return {str(names[unit]): part_of_fold.get(i % n_folds, "train") for i, unit in enumerate(order.tolist())}
-
-
 def random(record: Any, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
     """Samples at random, twins together. Printed, never headline."""
     twins = record.twin_keys() if hasattr(record, "twin_keys") else record.sample_id
@@ -66,6 +58,8 @@ def random(record: Any, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray,
     part = np.array([part_of[key] for key in twins.astype(str).tolist()])
     if isinstance(record, Screen) and "query" in record.columns:
         return part, _query_units(record), "query gene"
+    if isinstance(record, Response):  # replicates are torn apart, yet they are no independent units
+        return part, record.condition, "condition"
     return part, twins.astype(str), "sample"
 
 
@@ -123,6 +117,11 @@ METHODS: dict[str, Method] = {
     "gene_disjoint_any": gene_disjoint_any,
     "gene_disjoint_all": gene_disjoint_all,
     "edges": edges,
+    "condition": by_condition,
+    "cold_drug": cold_drug,
+    "scaffold": cold_scaffold,
+    "cold_cell": cold_cell,
+    "cold_drug_cell": cold_drug_cell,
 }
 
 

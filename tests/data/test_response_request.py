@@ -1,0 +1,78 @@
+"""Treatments to predict: what a request tells, and rows that can't be asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from torchcell.data.errors import InputError
+from torchcell.data.response_request import read_response_request
+from torchcell.data.simulate_response import simulate_response
+
+GENES = ["G1", "G2", "G3"]
+
+
+def asked(folder: Path, text: str) -> Path:
+    (folder / "asked.csv").write_text(text)
+    return folder / "asked.csv"
+
+
+def test_drugs_are_told_by_name_by_structure_or_both(tmp_path: Path) -> None:
+    text = "drug,smiles,cell_line,dose_value,time\naspirin,,A375,10,24\n,CCO,PC3,500 nM,6 h\nethane,CC,PC3,1 µM,1 d\n"
+    record = read_response_request(asked(tmp_path, text), GENES)
+    assert record.drug.tolist() == ["aspirin", "CCO", "ethane"]
+    assert record.smiles is not None
+    assert record.smiles.tolist() == ["", "CCO", "CC"]
+    np.testing.assert_allclose(record.dose_value, [10, 0.5, 1])
+    np.testing.assert_allclose(record.time, [24, 6, 24])
+    assert record.sample_id.tolist() == ["row 2", "row 3", "row 4"]
+    assert record.treated.shape == record.control.shape == (3, 3)
+    assert np.isnan(record.treated).all()
+    assert np.isnan(record.control).all()
+
+
+def test_other_names_ids_and_plates_are_read(tmp_path: Path) -> None:
+    text = "id,compound,cell_line,dose_value,time,plate\na,aspirin,A375,10,24,P7\nb,aspirin,A375,1,24,\n"
+    columns = {"perturbation": "compound", "sample_id": "id"}
+    record = read_response_request(asked(tmp_path, text), GENES, columns)
+    assert record.drug.tolist() == ["aspirin"] * 2
+    assert record.sample_id.tolist() == ["a", "b"]
+    assert record.plate.tolist() == ["P7", "request"]
+    with pytest.raises(InputError, match="no column 'compond'; the nearest are .'compound'"):
+        read_response_request(asked(tmp_path, text), GENES, {"drug": "compond"})
+    with pytest.raises(InputError, match="no internal column 'dose'"):
+        read_response_request(asked(tmp_path, text), GENES, {"dose": "um"})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cell_line,dose_value,time\nA375,1,24\n", "no column drug and no column smiles"),
+        ("drug,cell_line,dose\nx,A375,1\n", "has no column 'dose_value', 'time'; it has 'drug', 'cell_line', 'dose'"),
+        ("drug,cell_line,dose_value,time\nx,A375,,24\n", "no dose in µM: 'row 2'"),
+        ("drug,cell_line,dose_value,time\nx,A375,-1,24\n", "a negative dose in µM: 'row 2'"),
+        ("drug,cell_line,dose_value,time\nx,A375,much,24\n", "dose_value holds what is no number .*'row 2: much'"),
+        ("drug,cell_line,dose_value,time\nx,A375,1,\n", "no time in h: 'row 2'"),
+        ("drug,cell_line,dose_value,time\nx,,1,24\n", "no cell_line: 'row 2'"),
+        ("drug,smiles,cell_line,dose_value,time\n,,A375,1,24\n", "no drug: 'row 2'"),
+        ("drug,smiles,cell_line,dose_value,time\nx,C1CC,A375,1,24\n", "rejects the SMILES 'C1CC' of drug 'x'"),
+        ("sample_id,drug,cell_line,dose_value,time\na,x,A375,1,24\na,x,PC3,1,24\n", "sample ids used twice: 'a'"),
+    ],
+)
+def test_a_row_that_can_not_be_asked_for_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_response_request(asked(tmp_path, text), GENES)
+
+
+def test_an_h5ad_brings_its_own_controls_and_its_genes_are_matched_by_name(tmp_path: Path) -> None:
+    record = simulate_response(n_drugs=4, n_lines=1, n_genes=10, coverage=1).response
+    record.to_anndata()[:, ::-1].copy().write_h5ad(tmp_path / "asked.h5ad")
+    back = read_response_request(tmp_path / "asked.h5ad", record.genes)
+    np.testing.assert_array_equal(back.control, record.control)
+    assert back.drug.tolist() == record.drug.tolist()
+    assert back.sample_id.tolist() == record.sample_id.tolist()
+    assert np.isnan(back.treated).all()
+    with pytest.raises(InputError, match=r"1 of 11 genes are not measured: 'G0011'; the nearest .*'G0010'"):
+        read_response_request(tmp_path / "asked.h5ad", [*record.genes, "G0011"])

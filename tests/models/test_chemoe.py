@@ -1,0 +1,202 @@
+"""CheMoE: published counts, gradients, heads, routing choices, usage, and what it learns on planted effects."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from small_responses import LINES, correlation, dead_parameters, planted, response_batch, response_spec, total, train
+from test_config import composed
+
+from torchcell.data.errors import InputError
+from torchcell.models.chemoe import CheMoE
+from torchcell.models.response_inputs import ResponseInputs
+
+SMALL = {"inputs": partial(ResponseInputs, width=16, hidden=24), "expert_hidden": (16, 8), "gene_width": 16}
+
+
+def configured(name, spec, **changes) -> CheMoE:
+    overrides = [f"model.{key}={value}" for key, value in changes.items()]
+    return instantiate(composed(f"model={name}", *overrides).model, _partial_=True)(spec=spec)
+
+
+@pytest.mark.parametrize(("width", "count"), [(2304, 5_484_424), (1024, 5_156_744)])
+def test_the_published_preset_has_the_published_number_of_parameters(width, count):
+    spec = response_spec(genes=10_716, drugs=3, features=width, lines=10)
+    model = configured("chemoe_published", spec)
+    assert sum(p.numel() for p in model.parameters()) == count
+
+
+def test_the_published_preset_decays_every_parameter_and_adds_decay_to_the_gradient():
+    model = configured("chemoe_published", response_spec())
+    (optimizer,), _ = model.configure_optimizers()
+    assert isinstance(optimizer, torch.optim.Adam)
+    assert not isinstance(optimizer, torch.optim.AdamW)
+    (group,) = optimizer.param_groups
+    assert group["weight_decay"] == 1e-3
+    assert len(group["params"]) == len(list(model.parameters()))
+
+
+def test_the_default_decays_no_embedding():
+    model = configured("chemoe", response_spec())
+    kept = {id(p) for p in model.parameter_groups()[1]["params"]}
+    assert {id(model.gene_embedding.weight), id(model.inputs.line_embedding.weight), id(model.pull)} <= kept
+
+
+@pytest.mark.parametrize("router", ["top_k", "dense", "uniform", "hash"])
+def test_every_parameter_gets_a_gradient_in_one_step(router):
+    known = [True] * 11 + [False]
+    spec = response_spec(known=known)
+    model, batch = CheMoE(spec, router=router, **SMALL), response_batch(spec, 64)
+    batch = dataclasses.replace(batch, line=torch.where(torch.arange(64) < 5, -1, batch.line))
+    assert dead_parameters(model, batch) == []
+
+
+def test_an_expert_without_samples_still_takes_part():
+    """DDP waits for the gradient of every parameter."""
+    spec = response_spec()
+    model = CheMoE(spec, router="hash", top_k=1, **SMALL)
+    total(model, response_batch(spec, 8, drug=0)).backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_a_batch_of_one_gives_what_a_larger_batch_gives():
+    spec = response_spec()
+    model, batch = CheMoE(spec, **SMALL).eval(), response_batch(spec, 6)
+    whole = model(batch)
+    alone = torch.cat([model(batch.narrow(i, i + 1)) for i in range(6)])
+    assert whole.shape == (6, 20)
+    torch.testing.assert_close(alone, whole)
+
+
+def test_a_reading_of_zero_is_the_control_pulled_to_its_line_plus_the_mean_change():
+    spec = response_spec()
+    model, batch = CheMoE(spec, **SMALL), response_batch(spec, 4)
+    line = spec.extras["line_control"][batch.line]
+    expected = 0.5 * (batch.control + line) + spec.extras["change_center"]
+    torch.testing.assert_close(model.express(torch.zeros(4, 20), batch), expected)
+    unknown = dataclasses.replace(batch, line=torch.full((4,), -1))
+    torch.testing.assert_close(model.express(torch.zeros(4, 20), unknown), batch.control + spec.extras["change_center"])
+
+
+def test_an_unknown_line_is_read_by_its_learned_vector_and_refused_without_one():
+    spec = response_spec()
+    batch = response_batch(spec, 4, line=-1)
+    assert torch.isfinite(CheMoE(spec, **SMALL).eval()(batch)).all()
+    bare = CheMoE(spec, inputs=partial(ResponseInputs, width=16, unknown=False))
+    with pytest.raises(InputError, match="not trained on"):
+        bare(batch)
+
+
+def test_molecules_without_a_vector_share_one():
+    spec = response_spec(known=[False, False] + [True] * 10)
+    model = CheMoE(spec, **SMALL).eval()
+    batch = response_batch(spec, 1, drug=0)
+    torch.testing.assert_close(model(batch), model(dataclasses.replace(batch, drug=torch.ones_like(batch.drug))))
+    assert not torch.allclose(model(batch), model(dataclasses.replace(batch, drug=torch.full_like(batch.drug, 5))))
+    with pytest.raises(InputError, match="'drug0', 'drug1'.*unknown=true"):
+        CheMoE(spec, inputs=partial(ResponseInputs, unknown=False))
+
+
+def test_terms_of_the_router_are_zero_where_it_learns_nothing():
+    spec = response_spec()
+    batch = response_batch(spec)
+    terms = {router: _terms(CheMoE(spec, router=router, **SMALL), batch) for router in ("top_k", "uniform", "hash")}
+    assert list(terms["top_k"]) == ["phenotype", "correlation", "plate", "balance", "z"]
+    assert terms["top_k"]["balance"] == pytest.approx(1.0, abs=0.05)
+    assert terms["uniform"]["balance"] == terms["hash"]["z"] == 0
+
+
+def _terms(model, batch):
+    return {name: float(term.detach()) for name, term in model.losses(batch, model(batch)).items()}
+
+
+def test_missing_values_and_plates_without_a_centre_are_left_out():
+    spec = response_spec()
+    model, batch = CheMoE(spec, **SMALL), response_batch(spec)
+    target = batch.target.clone()
+    target[:, :3] = torch.nan
+    terms = _terms(model, dataclasses.replace(batch, target=target, centre=torch.full_like(target, torch.nan)))
+    assert terms["plate"] == 0
+    assert all(torch.isfinite(torch.tensor(list(terms.values()))))
+
+
+def test_usage_is_counted_over_the_epoch_and_kept_in_the_checkpoint():
+    spec = response_spec()
+    model = CheMoE(spec, **SMALL)
+    for seed in (1, 2):
+        total(model, response_batch(spec, 10, seed=seed))
+    assert model.usage.close()
+    assert float(model.usage.line_EL.sum()) == pytest.approx(20)
+    assert float(model.usage.dose_EQ.sum()) == pytest.approx(20)
+    other = CheMoE(spec, **SMALL)
+    other.load_state_dict(model.state_dict())
+    (section,) = other.report_sections(None)
+    assert "Entropy" in section.text
+    assert list(section.table.columns[2:5]) == LINES
+    assert section.table[LINES].sum().tolist() == pytest.approx([1, 1, 1], abs=2e-3)
+
+
+def test_hashing_depends_on_the_drugs_name_alone():
+    spec = response_spec()
+    molecules = spec.extras["molecules"]
+    order = torch.arange(11, -1, -1)
+    turned = molecules | {"id": molecules["id"][::-1], "vectors": molecules["vectors"][order]}
+    other = dataclasses.replace(spec, extras=spec.extras | {"molecules": turned})
+    one, two = (CheMoE(each, router="hash", **SMALL).eval() for each in (spec, other))
+    two.load_state_dict(one.state_dict())
+    batch = response_batch(spec)
+    torch.testing.assert_close(one(batch), two(dataclasses.replace(batch, drug=11 - batch.drug)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"router": "topk"}, "one of"), ({"top_k": 5}, "between 1 and"), ({"decay": "none"}, "weights or all"),
+     ({"head": "delta"}, "change or level"), ({"expert_hidden": (8,)}, "two widths"),
+     ({"inputs": partial(ResponseInputs, basal="mean")}, "basal")],
+)  # fmt: skip
+def test_an_unknown_choice_is_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        CheMoE(response_spec(), **(SMALL | changes))
+
+
+def test_data_of_another_task_are_refused():
+    with pytest.raises(InputError, match="task is expression"):
+        CheMoE(dataclasses.replace(response_spec(), task="expression"))
+
+
+def test_a_step_runs_under_mixed_precision():
+    spec = response_spec()
+    model = CheMoE(spec, **SMALL)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        total(model, response_batch(spec)).backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
+def test_learns_planted_effects_of_drug_and_line_better_than_the_mean_change():
+    torch.manual_seed(0)
+    spec = response_spec(drugs=40)
+    model = CheMoE(spec, **SMALL)
+    seen, held_out = (planted(spec, response_batch(spec, 200, seed=seed)) for seed in (3, 4))
+    train(model, seen)
+    predicted, mean = correlation(model, held_out)
+    assert predicted > 0.8 > mean + 0.3
+
+
+def test_coupled_decay_drives_the_gene_vectors_to_zero_and_the_default_does_not():
+    """The published collapse: without gamma no gene differs from another, whatever the loss does."""
+    torch.manual_seed(0)
+    spec = response_spec()
+    batch, size = planted(spec, response_batch(spec, 40, seed=3)), {}
+    for decay, kind in (("weights", torch.optim.AdamW), ("all", torch.optim.Adam)):
+        model = CheMoE(spec, head="level", gene_sd=0.02, gene_gain=1.0, decay=decay, **SMALL)
+        optimizer = kind(model.parameter_groups(), lr=3e-3, weight_decay=0.3)
+        for _ in range(30):
+            optimizer.zero_grad()
+            model.losses(batch, model(batch))["phenotype"].backward()
+            optimizer.step()
+        size[decay] = float(model.gene_embedding.weight.detach().std())
+    assert size["all"] < 0.005 < 0.02 < size["weights"]

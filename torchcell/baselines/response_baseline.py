@@ -1,0 +1,74 @@
+"""What the baselines of drug response share: the record they know, features of a sample, and the score on val."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from torchcell.data.errors import InputError
+from torchcell.data.response import Response
+
+LEAST_DOSE = 1e-3
+"""µM; smaller doses, a vehicle's 0 among them, count as this one where a logarithm is taken."""
+
+
+def require_same_outputs(record: Response, genes: np.ndarray) -> None:
+    """Refuse a record over another gene list than the one fitted on: columns would mean other genes."""
+    if not np.array_equal(record.genes, genes):
+        raise InputError(
+            f"{record.name} has another gene list than the baseline was fitted on; take train and test from one record"
+        )
+
+
+def change(record: Response) -> np.ndarray:
+    """Treated minus the sample's own control, float64 [n, G]."""
+    return record.treated.astype(np.float64) - record.control
+
+
+def group_means(values: np.ndarray, names: np.ndarray, asked: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+    """The mean of each asked name's rows.
+
+    Args:
+        values: Rows to average [n, G].
+        names: Of the rows [n].
+        asked: Names [m].
+        otherwise: Row for a name without rows [G].
+
+    Returns:
+        float64 [m, G].
+    """
+    known, row = np.unique(names, return_inverse=True)
+    total = np.zeros((len(known), values.shape[1]))
+    np.add.at(total, row, values)
+    means = np.vstack([total / np.bincount(row)[:, None], otherwise])
+    place = {name: i for i, name in enumerate(known.tolist())}
+    return means[[place.get(name, -1) for name in asked.tolist()]]
+
+
+def log_dose(record: Response) -> np.ndarray:
+    """log10 of the dose in µM, float64 [n]."""
+    return np.log10(np.maximum(record.dose_value.astype(np.float64), LEAST_DOSE))
+
+
+def molecule_rows(record: Response) -> np.ndarray:
+    """Vector of each sample's drug and, behind it, whether it has none, float64 [n, F + 1]."""
+    drug, molecules = record.drug_index, record.molecules
+    assert molecules is not None
+    table = np.column_stack([molecules.vectors, ~molecules.known]).astype(np.float64)
+    return table[drug]
+
+
+def change_score(record: Response, prediction: np.ndarray) -> float:
+    """Mean over samples of the Pearson correlation over genes of true and predicted change from control.
+
+    Args:
+        record: With its measurements.
+        prediction: Predicted treated expression [n, G].
+
+    Returns:
+        The score over the samples where it is defined; minus infinity where there is none.
+    """
+    true, predicted = change(record), prediction - record.control.astype(np.float64)
+    true, predicted = true - true.mean(1, keepdims=True), predicted - predicted.mean(1, keepdims=True)
+    norm = np.linalg.norm(true, axis=1) * np.linalg.norm(predicted, axis=1)
+    held = norm > 0
+    return float(((true * predicted).sum(1)[held] / norm[held]).mean()) if held.any() else -np.inf

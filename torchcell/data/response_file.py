@@ -1,0 +1,79 @@
+"""A user's own drug response as an h5ad file, with matched controls or with control wells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from torchcell.data.checks import column, flags, texts
+from torchcell.data.errors import InputError
+from torchcell.data.plate_controls import line_plates, matched_controls
+from torchcell.data.response import Response
+
+if TYPE_CHECKING:
+    import anndata
+
+FLAG = "is_control"
+
+
+def response_file(
+    path: str | Path,
+    columns: Mapping[str, str] | None = None,
+    cell_lines: str | Sequence[str] | None = None,
+    match: str = "centroid",
+    control_layer: str = "control",
+    keep: Sequence[str] = (),
+    seed: int = 0,
+    name: str | None = None,
+) -> Response:
+    """Read an h5ad file: ``X`` expression, ``obs`` perturbation, cell_line, dose_value (µM), time (h), plate.
+
+    The controls are the layer ``control_layer`` where the file has it, as ``import-gct`` writes; else the wells that
+    ``obs`` flags as ``is_control``, matched within each plate and line. Control wells are no samples.
+
+    Args:
+        path: The file.
+        columns: Internal name -> name in ``obs``, for those that differ; also ``is_control``, smiles, inchikey, source.
+        cell_lines: One line, several, or all.
+        match: ``centroid`` or ``paired``, see ``plate_controls``; plays no part where there is a layer of controls.
+        control_layer: Layer with each sample's control.
+        keep: Further columns of ``obs`` to hold, e.g. mechanism of action.
+        seed: Of the pairs.
+        name: Of the record; by default the file's.
+
+    Raises:
+        InputError: No such file, neither a layer nor a flag of controls, a plate without control wells, a missing or
+            negative dose; the message names the samples, plates or columns.
+    """
+    name, columns = name or Path(path).stem, dict(columns or {})
+    adata = read_h5ad(path)
+    flag = columns.pop(FLAG, FLAG)
+    flagged = flags(name, flag, column(name, adata.obs, flag)) if flag in adata.obs or flag != FLAG else None
+    if control_layer not in adata.layers:
+        if flagged is None:
+            raise InputError(
+                f"{path} tells no controls: it has neither a layer {control_layer!r} (layers: {list(adata.layers)}) "
+                f"nor a column {FLAG!r} in obs; add one, or name yours with columns: {{{FLAG}: NAME}}"
+            )
+        dense = adata.X.toarray() if hasattr(adata.X, "toarray") else np.asarray(adata.X)
+        plate, line = (texts(column(name, adata.obs, columns.get(part, part))) for part in ("plate", "cell_line"))
+        adata.layers[control_layer] = matched_controls(dense, line_plates(plate, line), flagged, match, seed)
+    if flagged is not None:
+        adata = adata[~flagged].copy()
+    return Response.from_anndata(adata, columns, name, control_layer, keep).on_lines(cell_lines).validate()
+
+
+def read_h5ad(path: str | Path) -> anndata.AnnData:
+    """An h5ad file in memory; no such file and no HDF5 are errors that say so."""
+    import anndata
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no such file: {path}")
+    try:
+        return anndata.read_h5ad(path)
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(f"{path} can't be read as h5ad: {error}") from error

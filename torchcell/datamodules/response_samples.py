@@ -1,0 +1,117 @@
+"""Batches of drug response: numbers of drug and line, dose and time, and the profiles that are a sample's own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchcell.data.response import Response
+from torchcell.datamodules.batch import Batch
+from torchcell.datamodules.spec import Spec
+
+LEAST_DOSE = 1e-3
+"""µM; smaller doses, a vehicle's 0 among them, count as this one where a logarithm is taken."""
+
+
+@dataclass(frozen=True, eq=False)
+class ResponseBatch(Batch):
+    """B treated samples over G genes, besides the ``target`` and ``sample`` of every batch.
+
+    Vectors and graphs of the molecules are a table of the model's; a batch says which row.
+
+    Attributes:
+        drug: Row in the table of molecules, int64 [B].
+        line: Position in the spec's lines, int64 [B]; -1 is a line that was not trained on.
+        log_dose: log10 of the dose in µM, float32 [B].
+        log_time: log2 of the hours, float32 [B].
+        control: The sample's control, float32 [B, G].
+        basal: Expression of the untreated line, float32 [B, G].
+        centre: Mean of the treated training samples of its plate [B, G], NaN where a request has none; never an
+            input of a model.
+    """
+
+    drug: Tensor
+    line: Tensor
+    log_dose: Tensor
+    log_time: Tensor
+    control: Tensor
+    basal: Tensor
+    centre: Tensor
+
+    @property
+    def references(self) -> Mapping[str, Tensor]:
+        """Changes are taken against the control, and against the plate's centre."""
+        return {"control": self.control, "plate": self.centre}
+
+
+INPUTS: dict[str, tuple[str, ...]] = {
+    "drug": ("drug",),
+    "basal": ("control", "basal"),
+    "dose": ("log_dose",),
+    "line": ("line",),
+}
+"""What the guards spoil, and the tensors that hold it."""
+
+
+class ResponseSamples:
+    """All samples of a response packed into tensors once; indexing with a tensor gathers a batch.
+
+    Args:
+        record: The samples, its molecules being those of ``spec``.
+        spec: Names the lines.
+        centre: See ``ResponseBatch`` [n, G]; none for a request.
+    """
+
+    def __init__(self, record: Response, spec: Spec, centre: np.ndarray | None = None) -> None:
+        place = {name: i for i, name in enumerate(spec.extras["lines"])}
+        self.target = floats(record.treated)
+        self.drug = torch.from_numpy(record.drug_index)
+        self.line = torch.tensor([place.get(name, -1) for name in record.cell_line.tolist()], dtype=torch.int64)
+        self.log_dose = floats(np.log10(np.maximum(record.dose_value, LEAST_DOSE)))
+        self.log_time = floats(np.log2(np.maximum(record.time, 1.0)))
+        self.control = floats(record.control)
+        self.basal = self.control if record.basal is None else floats(record.basal)
+        self.centre = torch.full((), torch.nan).expand(self.target.shape) if centre is None else floats(centre)
+
+    def __len__(self) -> int:
+        return len(self.drug)
+
+    def __getitem__(self, index: Tensor) -> ResponseBatch:
+        control = self.control.index_select(0, index)
+        return ResponseBatch(
+            self.target.index_select(0, index),
+            index,
+            self.drug.index_select(0, index),
+            self.line.index_select(0, index),
+            self.log_dose.index_select(0, index),
+            self.log_time.index_select(0, index),
+            control,
+            control if self.basal is self.control else self.basal.index_select(0, index),
+            self.centre.index_select(0, index),
+        )
+
+    def shuffled(self, names: Sequence[str], index: Tensor, generator: torch.Generator) -> ResponseSamples:
+        """The same samples, but those at ``index`` exchange the tensors ``names`` at random."""
+        twin, order = copy.copy(self), torch.arange(len(self))
+        order[index] = index[torch.randperm(len(index), generator=generator)]
+        for name in names:
+            setattr(twin, name, getattr(self, name).index_select(0, order))
+        return twin
+
+    def zeroed(self, names: Sequence[str], values: Mapping[str, Tensor]) -> ResponseSamples:
+        """The same samples with one value of each tensor in ``names`` for all."""
+        twin = copy.copy(self)
+        for name in names:
+            held = getattr(self, name)
+            setattr(twin, name, values[name].to(held.dtype).expand(held.shape).clone())
+        return twin
+
+
+def floats(values: np.ndarray) -> Tensor:
+    """The values as float32."""
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))

@@ -1,0 +1,150 @@
+"""CheMoE: a gate sends each sample to a few experts, MLPs on the sample and a gene that all genes share."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from torchcell.data.errors import InputError
+from torchcell.datamodules.response_samples import ResponseBatch
+from torchcell.datamodules.spec import Spec
+from torchcell.models.base import LossWeights
+from torchcell.models.response_inputs import ResponseInputs
+from torchcell.models.response_model import ResponseModel
+from torchcell.nn.expert_usage import DOSE_BINS, ExpertUsage
+from torchcell.nn.gene_expert import GeneExpert
+from torchcell.nn.moe import MixtureOfExperts
+from torchcell.nn.router import CHOICES, Router, Routing
+from torchcell.report.experts import expert_section
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from torchcell.report.sections import Section
+
+
+class CheMoE(ResponseModel):
+    r"""y_bg = sum over k of E experts of w_e(h_b) f_e([h_b, gamma_g]), h the encoded inputs, gamma_g a vector a gene.
+
+    Terms besides those of ``ResponseModel``: ``balance`` and ``z`` of the router, 0 for a rule that learns nothing.
+
+    Args:
+        spec: Of the task ``response``.
+        inputs: Partial of ``ResponseInputs``.
+        head: See ``ResponseModel``.
+        experts: E.
+        top_k: k, experts that read a sample.
+        router: ``top_k``, ``dense``, ``uniform``, or ``hash`` of the drug's name.
+        router_start_sd: See ``Router.start_sd``.
+        balance_rate: See ``Router.bias_rate``.
+        expert_hidden: Widths of an expert's two hidden layers.
+        expert_dropout: Share of its first layer's units dropped in training.
+        gene_width: Width D of gamma.
+        gene_sd: Of a fresh table's entries; none: 1 / sqrt(D).
+        gene_gain: gamma is this times the table's row, so it moves so many times faster than weights; none: sqrt(D),
+            which gives its entries the size of h's.
+        decay: Which parameters decay: ``weights``, or ``all`` as published, which drives gamma to 0.
+        optimizer: See ``Model``.
+        scheduler: See ``Model``.
+        loss_weights: See ``Model``.
+
+    Raises:
+        InputError: An unknown choice, or more experts a sample than there are.
+    """
+
+    key_D: Tensor
+
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        inputs: Callable[..., ResponseInputs] | None = None,
+        head: str = "change",
+        experts: int = 4,
+        top_k: int = 2,
+        router: str = "top_k",
+        router_start_sd: float | int | None = 0.01,
+        balance_rate: float | int = 0.0,
+        expert_hidden: Sequence[int] = (256, 128),
+        expert_dropout: float | int = 0.0,
+        gene_width: int = 128,
+        gene_sd: float | int | None = None,
+        gene_gain: float | int | None = None,
+        decay: str = "weights",
+        optimizer: Callable[..., torch.optim.Optimizer] | None = None,
+        scheduler: Callable[..., Any] | None = None,
+        loss_weights: LossWeights | None = None,
+    ) -> None:
+        super().__init__(spec, inputs, head, optimizer, scheduler, loss_weights)
+        if router not in CHOICES or not 1 <= top_k <= experts:
+            raise InputError(
+                f"model.router={router!r} is one of {CHOICES}, and model.top_k={top_k} lies between 1 and "
+                f"model.experts={experts}"
+            )
+        if decay not in ("weights", "all") or len(expert_hidden) != 2:
+            raise InputError(
+                f"model.decay={decay!r} is weights or all, and model.expert_hidden={list(expert_hidden)} two widths"
+            )
+        self.decay = decay
+        self.gain = gene_width**0.5 if gene_gain is None else gene_gain
+        self.gene_embedding = nn.Embedding(len(spec.genes), gene_width)
+        nn.init.normal_(self.gene_embedding.weight, std=gene_width**-0.5 if gene_sd is None else gene_sd)
+        width, hidden = self.inputs.features, (expert_hidden[0], expert_hidden[1])
+        self.mixture = MixtureOfExperts(
+            Router(width, experts, top_k, router, start_sd=router_start_sd, bias_rate=balance_rate),
+            [GeneExpert(width, gene_width, hidden, expert_dropout) for _ in range(experts)],
+        )
+        # By name, so that a drug keeps its experts whatever table it stands in.
+        keys = [zlib.crc32(name.encode()) for name in spec.extras["molecules"]["id"]]
+        self.register_buffer("key_D", torch.tensor(keys, dtype=torch.int64), persistent=False)
+        self.usage = ExpertUsage(experts, len(spec.extras["lines"]))
+        self._routing: Routing | None = None
+
+    def genes(self) -> Float[Tensor, "G D"]:
+        """gamma of all genes [G, D]."""
+        return self.gain * self.gene_embedding.weight
+
+    def read(self, h_BH: Float[Tensor, "B H"], batch: ResponseBatch) -> Float[Tensor, "B G"]:
+        """The mixture of the experts."""
+        read_BG, self._routing = self.mixture(h_BH, self.genes(), self.key_D[batch.drug])
+        return read_BG
+
+    def losses(self, batch: ResponseBatch, prediction: Tensor) -> dict[str, Tensor]:
+        """The terms, from the routing that gave the prediction; usage is counted on the way."""
+        routing, self._routing = self._routing, None
+        if routing is None:
+            routing = self.mixture.router(self.inputs(batch), self.key_D[batch.drug])
+        if self.training:
+            self.usage.add(routing, batch.line, batch.log_dose)
+        return super().losses(batch, prediction) | {"balance": routing.balance(), "z": routing.logit_size()}
+
+    def gene_embeddings(self) -> dict[str, Tensor]:
+        """``genes``: gamma [G, D]."""
+        return {"genes": self.genes()}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """As for all models, or one group whose every parameter decays."""
+        return [{"params": list(self.parameters())}] if self.decay == "all" else super().parameter_groups()
+
+    def on_validation_epoch_start(self) -> None:
+        """Before a checkpoint of this epoch is written."""
+        self._close_usage()
+
+    def on_train_epoch_end(self) -> None:
+        """Log how much each expert was used over the whole epoch."""
+        self._close_usage()
+        self.log_dict({f"train/usage/{name}": value for name, value in self.usage.measures().items()})
+        super().on_train_epoch_end()
+
+    def report_sections(self, history: pd.DataFrame | None) -> list[Section]:
+        """Heat maps of the experts' use in the epoch of the weights, by line and by dose."""
+        line_EL, dose_EQ = (counts.cpu().numpy() for counts in (self.usage.line_EL, self.usage.dose_EQ))
+        return [expert_section(line_EL, dose_EQ, self.spec.extras["lines"], DOSE_BINS)]
+
+    def _close_usage(self) -> None:
+        self.usage.close(lambda counts: self.trainer.strategy.reduce(counts, reduce_op="sum"))

@@ -1,0 +1,99 @@
+"""``ResponseModel``: what all models of drug response share, from the inputs to a prediction in expression's units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from torchcell.data.errors import InputError
+from torchcell.datamodules.response_samples import ResponseBatch
+from torchcell.datamodules.spec import Spec
+from torchcell.models.base import LossWeights, Model
+from torchcell.models.response_inputs import ResponseInputs
+from torchcell.nn.log_cosh import log_cosh
+from torchcell.nn.profile_correlation import profile_distance
+
+HEADS = ("change", "level")
+
+
+class ResponseModel(Model):
+    r"""A subclass gives ``read``, a number for each sample and gene; the head makes expression of it.
+
+    .. math::
+        \hat y = x + p_g (\bar x_{line} - x) + m_g + s_g \, \mathrm{read}
+
+    with the control x, the mean control of the line, and mean m and standard deviation s of the training changes. The
+    learned p says how much of a control's departure from its line is noise, which both y - x and yhat - x would else
+    share; an unknown line has no such mean, so p = 0. With ``head=level`` the reading is the prediction, as published.
+
+    Terms: ``phenotype``, the residual in units of s (``level``: squared, in expression's own units); ``correlation``
+    and ``plate``, 1 - Pearson over genes of the change from the control and from the plate's centre.
+
+    Args:
+        spec: Of the task ``response``.
+        inputs: Partial of ``ResponseInputs``; none takes its defaults.
+        head: ``change`` or ``level``.
+        optimizer: See ``Model``.
+        scheduler: See ``Model``.
+        loss_weights: See ``Model``.
+    """
+
+    mean_G: Tensor
+    sd_G: Tensor
+    line_control_LG: Tensor
+
+    def __init__(
+        self,
+        spec: Spec,
+        inputs: Callable[..., ResponseInputs] | None = None,
+        head: str = "change",
+        optimizer: Callable[..., torch.optim.Optimizer] | None = None,
+        scheduler: Callable[..., Any] | None = None,
+        loss_weights: LossWeights | None = None,
+    ) -> None:
+        super().__init__(spec, optimizer, scheduler, loss_weights)
+        if head not in HEADS:
+            raise InputError(f"model.head={head!r}: choose change or level")
+        self.head = head
+        self.inputs = (inputs or ResponseInputs)(spec)
+        for name, value in (("mean_G", "change_center"), ("sd_G", "change_scale"), ("line_control_LG", "line_control")):
+            self.register_buffer(name, spec.extras[value], persistent=False)
+        self.pull = nn.Parameter(torch.zeros(len(spec.genes))) if head == "change" else None
+
+    def read(self, h_BH: Float[Tensor, "B H"], batch: ResponseBatch) -> Float[Tensor, "B G"]:
+        """A number for each sample and gene, in standard deviations of a change."""
+        raise NotImplementedError("a model of drug response must define read")
+
+    def forward(self, batch: ResponseBatch) -> Float[Tensor, "B G"]:
+        """Treated expression in the target's units."""
+        return self.express(self.read(self.inputs(batch), batch), batch)
+
+    def express(self, read_BG: Tensor, batch: ResponseBatch) -> Float[Tensor, "B G"]:
+        """What a reading means in the units of expression."""
+        if self.pull is None:
+            return read_BG
+        known_B1 = (batch.line >= 0)[:, None]
+        off_BG = self.line_control_LG[batch.line.clamp(min=0)] - batch.control
+        return batch.control + self.pull.sigmoid() * off_BG * known_B1 + self.mean_G + self.sd_G * read_BG
+
+    def phenotype_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Mean over the measured values: log-cosh of the residual in standard deviations of a change, or its square."""
+        measured = ~torch.isnan(target)
+        residual = torch.where(measured, prediction - target, 0.0)
+        loss = residual.square() if self.head == "level" else log_cosh(residual / self.sd_G)
+        return (loss * measured).sum() / measured.sum().clamp(min=1)
+
+    def losses(self, batch: ResponseBatch, prediction: Tensor) -> dict[str, Tensor]:
+        """The residual, and where the changes point."""
+        return super().losses(batch, prediction) | {
+            "correlation": profile_distance(prediction, batch.target, batch.control),
+            "plate": profile_distance(prediction, batch.target, batch.centre),
+        }
+
+    def set_embeddings(self, batch: ResponseBatch) -> dict[str, Tensor]:
+        """``inputs``: the encoded basal profile, molecule, line, dose and time [B, H]."""
+        return {"inputs": self.inputs(batch)}

@@ -1,0 +1,75 @@
+"""An MLP on a sample and a gene, shared over all genes, without a row for each pair of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+CHUNK = 65_536
+"""Pairs of sample and gene that are taken at once; a step of more keeps none of them and computes them again."""
+
+
+class GeneExpert(nn.Module):
+    r"""y_bg = f([h_b, gamma_g]) with f = Linear, LayerNorm, ReLU, Linear, LayerNorm, ReLU, Linear to one number.
+
+    The first layer falls apart, W [h; gamma] + c = W_h h + (W_gamma gamma + c), so it costs B + G rows, not B x G. The
+    later layers run on blocks of pairs; where there are several, the backward pass computes each block again, so that
+    memory does not grow with B x G.
+
+    Args:
+        features: Width H of a sample.
+        gene_features: Width D of a gene.
+        hidden: Widths of the two hidden layers.
+        dropout: Share of the first hidden layer's units dropped in training.
+        chunk: Pairs at once; none: ``CHUNK``.
+
+    Shapes:
+        h_BH [B, H] and gamma_GD [G, D] -> [B, G].
+    """
+
+    def __init__(
+        self,
+        features: int,
+        gene_features: int,
+        hidden: tuple[int, int] = (256, 128),
+        dropout: float | int = 0.0,
+        chunk: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.features, self.chunk = features, chunk
+        self.first = nn.Linear(features + gene_features, hidden[0])
+        self.first_norm = nn.LayerNorm(hidden[0])
+        self.dropout = nn.Dropout(dropout)
+        self.second = nn.Linear(hidden[0], hidden[1])
+        self.second_norm = nn.LayerNorm(hidden[1])
+        self.last = nn.Linear(hidden[1], 1)
+
+    def forward(self, h_BH: Float[Tensor, "B H"], gamma_GD: Float[Tensor, "G D"]) -> Float[Tensor, "B G"]:
+        """One value for each sample and gene; [0, G] for no samples, and every weight still takes part."""
+        of_sample, of_gene = self.first.weight.split([self.features, self.first.in_features - self.features], 1)
+        sample_BK = nn.functional.linear(h_BH, of_sample)
+        gene_GK = nn.functional.linear(gamma_GD, of_gene, self.first.bias)
+        blocks = list(self._blocks(len(h_BH), len(gamma_GD)))
+        again = len(blocks) > 1 and torch.is_grad_enabled()
+        rows: dict[int, list[Tensor]] = {}
+        for samples, genes in blocks:
+            part = sample_BK[samples], gene_GK[genes]
+            value = checkpoint(self._pairs, *part, use_reentrant=False) if again else self._pairs(*part)
+            rows.setdefault(samples.start, []).append(value)
+        return torch.cat([torch.cat(values, 1) for values in rows.values()])
+
+    def _pairs(self, sample_BK: Tensor, gene_GK: Tensor) -> Tensor:
+        x_BGK = self.first_norm(sample_BK[:, None] + gene_GK).relu()
+        return self.last(self.second_norm(self.second(self.dropout(x_BGK))).relu()).squeeze(-1)
+
+    def _blocks(self, n_samples: int, n_genes: int) -> Iterator[tuple[slice, slice]]:
+        """Whole samples together while they fit, else genes of one sample."""
+        most = self.chunk or CHUNK
+        step, width = max(1, most // max(n_genes, 1)), min(n_genes, most)
+        for start in range(0, max(n_samples, 1), step):
+            for first in range(0, max(n_genes, 1), max(width, 1)):
+                yield slice(start, start + step), slice(first, first + width)

@@ -1,0 +1,123 @@
+"""Splits of drug response: what is held out is a condition, a drug, a scaffold, a cell line, or drug and line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+
+from torchcell.data.errors import InputError
+from torchcell.data.response import Response
+from torchcell.data.structures import canonical, inchikey, scaffold
+from torchcell.splits.folds import deal
+
+SKELETON = 14
+"""Letters of an InChIKey that name the skeleton, without stereochemistry, charge and isotopes."""
+ENOUGH_LINES = 5
+"""Held-out lines from which on a bootstrap may resample lines; below it resamples drugs."""
+
+
+def by_condition(record: Response, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
+    """Line, drug, dose and time together: replicates stay in one part. Other doses of a drug are seen in training."""
+    condition = _response(record, "condition").condition
+    return _dealt(record, condition, "conditions", n_folds, fold, seed), condition, "condition"
+
+
+def cold_drug(record: Response, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
+    """A drug is held out in all lines, doses and forms: drugs are told apart by their skeleton, see ``drug_keys``."""
+    keys = drug_keys(_response(record, "cold_drug"))
+    return _dealt(record, keys, "drugs", n_folds, fold, seed), keys, "drug"
+
+
+def cold_scaffold(record: Response, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
+    """All drugs of a Murcko scaffold are held out; a drug without a ring, or of unknown structure, stands alone."""
+    keys = drug_keys(_response(record, "scaffold"))
+    units = _joined(keys, scaffold_keys(record, keys))
+    return _dealt(record, units, "scaffolds", n_folds, fold, seed), keys, "drug"
+
+
+def cold_cell(record: Response, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
+    """A cell line is held out with all its samples."""
+    lines = _response(record, "cold_cell").cell_line.astype(str)
+    part = _dealt(record, lines, "cell lines", n_folds, fold, seed)
+    if len(np.unique(lines[part == "test"])) >= ENOUGH_LINES:
+        return part, lines, "cell line"
+    return part, drug_keys(record), "drug"
+
+
+def cold_drug_cell(record: Response, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
+    """Test samples are of a held-out drug on a held-out line; samples of which only one is held out are ``unused``."""
+    keys = drug_keys(_response(record, "cold_drug_cell"))
+    of_drug = _dealt(record, keys, "drugs", n_folds, fold, seed)
+    of_line = _dealt(record, record.cell_line.astype(str), "cell lines", n_folds, fold, seed)
+    return np.where(of_drug == of_line, of_drug, "unused"), keys, "drug"
+
+
+def drug_keys(record: Response) -> np.ndarray:
+    """A key for each sample's drug [n], the same for all salts, stereoisomers and names of one skeleton.
+
+    It is the first block of the InChIKey (the record's, else made from the SMILES), else the canonical SMILES, else
+    the drug's name. Samples that share a name or a key are joined, so that no spelling tears a drug apart.
+    """
+    n = len(record)
+    smiles = record.smiles if record.smiles is not None else np.full(n, "")
+    given = record.inchikey if record.inchikey is not None else np.full(n, "")
+    rows = list(zip(record.drug.tolist(), smiles.tolist(), given.tolist(), strict=True))
+    key_of = {row: _skeleton(*row) for row in set(rows)}
+    return _joined(np.array([key_of[row] for row in rows]), record.drug.astype(str))
+
+
+def scaffold_keys(record: Response, drug_key: np.ndarray) -> np.ndarray:
+    """Murcko scaffold of each sample's drug [n], without stereochemistry; where there is none, the drug's own key."""
+    if record.smiles is None:
+        raise InputError(f"{record.name} has no SMILES, so there are no scaffolds to hold out; use split=cold_drug")
+    rows = list(zip(record.smiles.tolist(), record.drug.tolist(), strict=True))
+    ring_of = {row: scaffold(*row) if row[0] else "" for row in set(rows)}
+    return np.array([ring_of[row] or key for row, key in zip(rows, drug_key.tolist(), strict=True)])
+
+
+def _skeleton(drug: str, smiles: str, given: str) -> str:
+    if given:
+        return given[:SKELETON]
+    if not smiles:
+        return drug
+    try:
+        return inchikey(smiles, drug)[:SKELETON]
+    except InputError:
+        return canonical(smiles, drug)  # parsed, but InChI knows no such structure; rejected SMILES are refused here
+
+
+def _joined(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The least of the ``first`` keys among all samples that are linked through either kind of key [n]."""
+    names, a = np.unique(first, return_inverse=True)
+    others, b = np.unique(second, return_inverse=True)
+    ones = np.ones(len(a), dtype=np.int8)
+    links = sparse.coo_matrix((ones, (a, len(names) + b)), shape=(len(names) + len(others),) * 2)
+    group = connected_components(links, directed=False)[1][: len(names)]
+    least = {int(g): name for g, name in zip(group[::-1], names[::-1].tolist(), strict=True)}
+    return np.array([least[int(g)] for g in group])[a]
+
+
+def _dealt(record: Response, units: np.ndarray, what: str, n_folds: int, fold: int, seed: int) -> np.ndarray:
+    """Parts [n] of a deal of ``units``; a fold that would be empty is an error that says which folds there are."""
+    n_units = len(np.unique(units))
+    if n_units < 3:
+        raise InputError(
+            f"{record.name} has {n_units} of the {what} to hold out ({', '.join(np.unique(units)[:3])}); training, "
+            "validation and test need one each, so at least 3: use another split, or more data"
+        )
+    if n_units < n_folds:
+        raise InputError(
+            f"{record.name}: {n_units} {what} can't fill {n_folds} folds; set split.n_folds={n_units} or fewer "
+            f"(you asked for fold {fold})"
+        )
+    part_of = deal(units, n_folds, fold, seed)
+    return np.array([part_of[unit] for unit in units.tolist()])
+
+
+def _response(record: Any, method: str) -> Response:
+    if not isinstance(record, Response):
+        raise InputError(f"split={method} deals drug response, and {record.name} is none; use split=random")
+    return record
