@@ -114,7 +114,7 @@ def compare(ours, wanted, inputs, tolerance: float) -> None:
 
 
 @pytest.mark.parametrize("way", ["tile", "hybrid", "delta"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(**CASES)
 def test_every_way_equals_copies_of_the_graph(
     way, graph_seed, n_genes, n_layers, aggregation, merge, degree, linear, hetero
@@ -151,7 +151,7 @@ def test_single_precision_is_close_enough_on_a_larger_graph(way, linear, toleran
 
 
 @pytest.mark.parametrize("way", ["tile", "hybrid", "delta"])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(graph_seed=st.integers(0, 10_000), n_genes=st.integers(6, 14), n_layers=st.integers(1, 3), hetero=st.booleans())
 def test_attention_over_what_is_left_equals_copies_of_the_graph(way, graph_seed, n_genes, n_layers, hetero):
     rng = np.random.default_rng(graph_seed)
@@ -167,7 +167,7 @@ def test_attention_over_what_is_left_equals_copies_of_the_graph(way, graph_seed,
     compare(lost, wanted, [x, *cell.layers.parameters()], 1e-10)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(k=st.integers(1, 3), dense=st.booleans(), **CASES)
 def test_a_neighbourhood_equals_a_graph_cut_down_to_it(
     k, dense, graph_seed, n_genes, n_layers, aggregation, merge, degree, linear, hetero
