@@ -88,7 +88,7 @@ def correlation(model, batch: ResponseBatch) -> tuple[float, float]:
 def train(model, batch: ResponseBatch, steps=80, lr=5e-3) -> None:
     """Full-batch AdamW on the sum of the terms, router terms as light as in the config."""
     optimizer = torch.optim.AdamW(model.parameter_groups(), lr=lr, weight_decay=0.01)
-    weights = {"balance": 0.01, "z": 0.001}
+    weights = {"balance": 0.01, "z": 0.001, "kl": 1e-3, "match": 1e-2}
     for _ in range(steps):
         optimizer.zero_grad()
         terms = model.losses(batch, model(batch))

@@ -12,6 +12,7 @@ from small_responses import LINES, correlation, dead_parameters, planted, respon
 from test_config import composed
 
 from torchcell.data.errors import InputError
+from torchcell.data.molecule_graphs import pack_graphs
 from torchcell.models.chemoe import CheMoE
 from torchcell.models.response_inputs import ResponseInputs
 
@@ -21,6 +22,15 @@ SMALL = {"inputs": partial(ResponseInputs, width=16, hidden=24), "expert_hidden"
 def configured(name, spec, **changes) -> CheMoE:
     overrides = [f"model.{key}={value}" for key, value in changes.items()]
     return instantiate(composed(f"model={name}", *overrides).model, _partial_=True)(spec=spec)
+
+
+SMILES = ["CCO", "c1ccccc1", "CC(=O)N", "", "CCN", "C", "CCCl", "CO", "N", "CC", "OCCO", "CNC"]
+
+
+def with_graphs(spec):
+    graphs = {name: torch.from_numpy(values) for name, values in pack_graphs(SMILES).items()}
+    held = spec.extras["molecules"] | {"graphs": graphs, "smiles": SMILES}
+    return dataclasses.replace(spec, extras=spec.extras | {"molecules": held})
 
 
 @pytest.mark.parametrize(("width", "count"), [(2304, 5_484_424), (1024, 5_156_744)])
@@ -150,6 +160,26 @@ def test_hashing_depends_on_the_drugs_name_alone():
     two.load_state_dict(one.state_dict())
     batch = response_batch(spec)
     torch.testing.assert_close(one(batch), two(dataclasses.replace(batch, drug=11 - batch.drug)))
+
+
+def test_genes_look_at_atoms_of_a_graph_and_molecules_without_atoms_are_read_too():
+    spec = with_graphs(response_spec())
+    small = SMALL | {"inputs": partial(ResponseInputs, width=16, hidden=24, molecules="graph"), "atom_heads": 2}
+    model, batch = CheMoE(spec, **small), response_batch(spec, 64)
+    batch = dataclasses.replace(batch, line=torch.where(torch.arange(64) < 5, -1, batch.line))
+    assert dead_parameters(model, batch) == []
+    with torch.no_grad():
+        model.eval()
+        alone = torch.cat([model(batch.narrow(i, i + 1)) for i in range(16)])
+        torch.testing.assert_close(alone, model(batch)[:16])
+        assert torch.isfinite(model(response_batch(spec, 2, drug=3))).all()
+
+
+def test_graphs_that_are_not_there_are_asked_for():
+    with pytest.raises(InputError, match="MoleculeGraphs"):
+        CheMoE(response_spec(), inputs=partial(ResponseInputs, molecules="graph"))
+    with pytest.raises(InputError, match="inputs.molecules=graph"):
+        CheMoE(response_spec(), atom_heads=2, **SMALL)
 
 
 @pytest.mark.parametrize(

@@ -117,8 +117,11 @@ def _table(source: Path, held: Any) -> tuple[np.ndarray, np.ndarray]:
     if not isinstance(held, Mapping) or not held:
         raise InputError(f"{source} holds a {type(held).__name__}, not a dictionary of name -> vector")
     if set(held) == {"ids", "vectors"}:
-        rows = dict(zip(np.asarray(held["ids"]).tolist(), _numbers(source, held["vectors"], "vectors"), strict=True))
-        if len(rows) < len(held["ids"]):
+        ids, table = np.asarray(held["ids"]).tolist(), _numbers(source, held["vectors"], "vectors")
+        if len(ids) != len(table):
+            raise InputError(f"{source}: {len(ids)} ids and {len(table)} vectors; a row an id is needed")
+        rows = dict(zip(ids, table, strict=True))
+        if len(rows) < len(ids):
             raise InputError(f"{source}: ids stand twice; keep one row of each molecule")
     else:
         rows = {name: _numbers(source, value, name).ravel() for name, value in held.items()}

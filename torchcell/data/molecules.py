@@ -59,9 +59,9 @@ class Molecules:
         """
         if self.vectors.shape[1] != further.vectors.shape[1] or (self.graphs is None) != (further.graphs is None):
             raise InputError(
-                f"molecules with {self.vectors.shape[1]} features {'and' if self.graphs else 'without'} graphs can't be "
-                f"joined by some with {further.vectors.shape[1]} {'and' if further.graphs else 'without'}; make both "
-                "alike"
+                f"molecules with {self.vectors.shape[1]} features {'and' if self.graphs else 'without'} graphs and "
+                f"others with {further.vectors.shape[1]} {'and' if further.graphs else 'without'} can't be joined; "
+                "make both alike"
             )
         twice = np.intersect1d(self.id, further.id)
         if len(twice):

@@ -139,7 +139,8 @@ def _top(profiles: Profiles, k: int, published: bool) -> tuple[np.ndarray, np.nd
     size = np.where(np.isnan(chosen_by) | np.isnan(true), -1.0, np.abs(chosen_by))
     top = np.argpartition(-size, k - 1, axis=1)[:, :k]
     defined = np.take_along_axis(size, top, 1) >= 0
-    return tuple(np.where(defined, np.take_along_axis(each, top, 1), np.nan) for each in (true, predicted))
+    true, predicted = (np.where(defined, np.take_along_axis(each, top, 1), np.nan) for each in (true, predicted))
+    return true, predicted
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

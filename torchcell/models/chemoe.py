@@ -17,8 +17,10 @@ from torchcell.models.base import LossWeights
 from torchcell.models.response_inputs import ResponseInputs
 from torchcell.models.response_model import ResponseModel
 from torchcell.nn.expert_usage import DOSE_BINS, ExpertUsage
+from torchcell.nn.gene_atom_attention import GeneAtomAttention
 from torchcell.nn.gene_expert import GeneExpert
 from torchcell.nn.moe import MixtureOfExperts
+from torchcell.nn.molecule_graph_encoder import MoleculeGraphEncoder
 from torchcell.nn.router import CHOICES, Router, Routing
 from torchcell.report.experts import expert_section
 
@@ -42,6 +44,8 @@ class CheMoE(ResponseModel):
         router: ``top_k``, ``dense``, ``uniform``, or ``hash`` of the drug's name.
         router_start_sd: See ``Router.start_sd``.
         balance_rate: See ``Router.bias_rate``.
+        atom_heads: Heads with which genes look at the molecule's atoms, added to the mixture; 0: they don't. Needs
+            ``inputs.molecules=graph``.
         expert_hidden: Widths of an expert's two hidden layers.
         expert_dropout: Share of its first layer's units dropped in training.
         gene_width: Width D of gamma.
@@ -70,6 +74,7 @@ class CheMoE(ResponseModel):
         router: str = "top_k",
         router_start_sd: float | int | None = 0.01,
         balance_rate: float | int = 0.0,
+        atom_heads: int = 0,
         expert_hidden: Sequence[int] = (256, 128),
         expert_dropout: float | int = 0.0,
         gene_width: int = 128,
@@ -99,6 +104,12 @@ class CheMoE(ResponseModel):
             Router(width, experts, top_k, router, start_sd=router_start_sd, bias_rate=balance_rate),
             [GeneExpert(width, gene_width, hidden, expert_dropout) for _ in range(experts)],
         )
+        self.atoms: GeneAtomAttention | None = None
+        if atom_heads:
+            if not isinstance(self.inputs.molecule, MoleculeGraphEncoder):
+                raise InputError(f"model.atom_heads={atom_heads} look at atoms: set model.inputs.molecules=graph")
+            part = self.inputs.line_embedding.embedding_dim
+            self.atoms = GeneAtomAttention(part, gene_width, width, atom_heads)
         # By name, so that a drug keeps its experts whatever table it stands in.
         keys = [zlib.crc32(name.encode()) for name in spec.extras["molecules"]["id"]]
         self.register_buffer("key_D", torch.tensor(keys, dtype=torch.int64), persistent=False)
@@ -110,8 +121,14 @@ class CheMoE(ResponseModel):
         return self.gain * self.gene_embedding.weight
 
     def read(self, h_BH: Float[Tensor, "B H"], batch: ResponseBatch) -> Float[Tensor, "B G"]:
-        """The mixture of the experts."""
-        read_BG, self._routing = self.mixture(h_BH, self.genes(), self.key_D[batch.drug])
+        """The mixture of the experts, and what genes see of the atoms."""
+        gamma_GD = self.genes()
+        read_BG, self._routing = self.mixture(h_BH, gamma_GD, self.key_D[batch.drug])
+        if self.atoms is not None:
+            assert isinstance(self.inputs.molecule, MoleculeGraphEncoder)
+            drug_U, place_B = torch.unique(batch.drug, return_inverse=True)
+            atom_AW, ptr_P = self.inputs.molecule.atoms(drug_U)
+            read_BG = read_BG + self.atoms(atom_AW, ptr_P, gamma_GD, h_BH, place_B)
         return read_BG
 
     def losses(self, batch: ResponseBatch, prediction: Tensor) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from torchcell.data.errors import InputError, some
 from torchcell.datamodules.response_samples import ResponseBatch
 from torchcell.datamodules.spec import Spec
 from torchcell.nn.dense_encoder import DenseEncoder
+from torchcell.nn.molecule_graph_encoder import MoleculeGraphEncoder
 from torchcell.nn.molecule_vectors import MoleculeVectors
 
 BASAL = ("change", "raw", "none")
@@ -37,7 +38,7 @@ class ResponseInputs(nn.Module):
         features: Width of all parts together.
 
     Raises:
-        InputError: Data of another task, an unknown choice, molecules without vectors and nothing to stand in.
+        InputError: Data of another task, an unknown choice, or molecules without vectors and nothing to stand in.
     """
 
     mean_line_G: Tensor
@@ -79,7 +80,12 @@ class ResponseInputs(nn.Module):
         self.basal = None if basal == "none" else DenseEncoder(len(spec.genes), hidden, width, dropout)
         self.molecule: nn.Module
         if molecules == "graph":
-            self.molecule = _graph_encoder(held, width, molecule_drop)
+            if "graphs" not in held:
+                raise InputError(
+                    "model.inputs.molecules=graph needs the molecules' graphs, and the data have vectors only; set "
+                    "data.molecules to torchcell.data.molecule_graphs.MoleculeGraphs"
+                )
+            self.molecule = MoleculeGraphEncoder(held["graphs"], width, drop=molecule_drop)
         else:
             self.molecule = MoleculeVectors(
                 held["vectors"], held["known"], width, hidden, dropout, molecule_dropout, molecule_drop, unknown

@@ -9,8 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-CHUNK = 65_536
-"""Pairs of sample and gene that are taken at once; a step of more keeps none of them and computes them again."""
+KEPT = 65_536
+"""Pairs of sample and gene that are taken at once and kept; of more, none is kept and backward computes them again."""
+CHUNK = 16_384
+"""Pairs that are then taken at once, few enough for a processor's cache."""
 
 
 class GeneExpert(nn.Module):
@@ -25,7 +27,7 @@ class GeneExpert(nn.Module):
         gene_features: Width D of a gene.
         hidden: Widths of the two hidden layers.
         dropout: Share of the first hidden layer's units dropped in training.
-        chunk: Pairs at once; none: ``CHUNK``.
+        chunk: Pairs at once; none: ``KEPT`` if that is all, else ``CHUNK``.
 
     Shapes:
         h_BH [B, H] and gamma_GD [G, D] -> [B, G].
@@ -68,7 +70,7 @@ class GeneExpert(nn.Module):
 
     def _blocks(self, n_samples: int, n_genes: int) -> Iterator[tuple[slice, slice]]:
         """Whole samples together while they fit, else genes of one sample."""
-        most = self.chunk or CHUNK
+        most = self.chunk or (KEPT if n_samples * n_genes <= KEPT else CHUNK)
         step, width = max(1, most // max(n_genes, 1)), min(n_genes, most)
         for start in range(0, max(n_samples, 1), step):
             for first in range(0, max(n_genes, 1), max(width, 1)):

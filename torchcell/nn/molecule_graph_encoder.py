@@ -100,7 +100,14 @@ class MoleculeGraphEncoder(nn.Module):
         return torch.where(known_B[:, None], x_BW, self.missing_embedding.to(x_BW.dtype))
 
     def encode(self, drug_U: Int[Tensor, " U"]) -> Float[Tensor, "U W"]:
-        """One row a molecule; cut out of the packed arrays, so that cost follows the molecules asked for."""
+        """One row a molecule."""
+        return self.out(segment_mean(*self.atoms(drug_U)))
+
+    def atoms(self, drug_U: Int[Tensor, " U"]) -> tuple[Float[Tensor, "A W"], Int[Tensor, " P"]]:
+        """Atoms after the last layer [A, W] and where each molecule's begin [U + 1].
+
+        Cut out of the packed arrays, so that cost follows the molecules asked for.
+        """
         n_atoms_U = self.atom_ptr[drug_U + 1] - self.atom_ptr[drug_U]
         ptr_P = nn.functional.pad(n_atoms_U.cumsum(0), (1, 0))
         atom_A, _ = expand(self.atom_ptr[drug_U], n_atoms_U)
@@ -110,7 +117,7 @@ class MoleculeGraphEncoder(nn.Module):
         e_EW = self.bond_embedding(self.bond[bond_E] + self.bond_start).sum(1)
         for layer in self.layers:
             x_AW = layer(x_AW, e_EW, index_2E)
-        return self.out(segment_mean(x_AW, ptr_P))
+        return x_AW, ptr_P
 
     def extra_repr(self) -> str:
         """Molecules, atoms and bonds of the table."""

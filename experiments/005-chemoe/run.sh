@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# CheMoE and what it is compared with on drug response; about an hour on two cores.
+#   TORCHCELL_MIRROR=PATH [PYTHON=python] [JOBS=1] [SEEDS="0 1 2"] experiments/005-chemoe/run.sh [simulated|level3|level5|published|ablation|lines]
+# lines: the nine-line, five-fold layout of array.sbatch by the local launcher, 45 short runs on the simulated set.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+PYTHON=${PYTHON:-.venv/bin/python}
+JOBS=${JOBS:-1}
+SEEDS=${SEEDS:-0 1 2}
+RUNS=${RUNS:-runs/005}
+OUT=${OUT:-experiments/005-chemoe}
+WHAT=${1:-every}
+export WANDB_MODE=${WANDB_MODE:-offline} WANDB_SILENT=true
+[ "$JOBS" -gt 1 ] && export OMP_NUM_THREADS=1
+
+train() { # one job a line: a folder below RUNS, then overrides
+    xargs -P "$JOBS" -L 1 bash -c '"$0" -m torchcell.train paths.runs="$1/$2" "${@:3}" overwrite=true' "$PYTHON" "$RUNS"
+}
+wanted() { [ "$WHAT" = every ] || [ "$WHAT" = "$1" ]; }
+
+if wanted simulated; then
+    for split in cold_drug random; do
+        echo "simulated +experiment=simulated_chemoe split=$split name=simulated_chemoe_$split"
+    done | train
+fi
+if wanted level3; then
+    for seed in $SEEDS; do
+        for split in cold_drug random; do
+            echo "level3 +experiment=l1000_chemoe split=$split seed=$seed name=l1000_chemoe_$split"
+        done
+        echo "level3 +experiment=l1000_chemoe split=cold_cell data.cell_line=null seed=$seed name=l1000_chemoe_cold_cell"
+    done | train
+fi
+if wanted level5; then
+    echo "level5 +experiment=l1000_level5_chemoe" | train
+fi
+if wanted published; then # the output becomes a constant; what does the report call it?
+    echo "published +experiment=chemoe_published" | train
+fi
+if wanted ablation; then
+    {
+        for router in dense uniform hash; do
+            echo "ablation +experiment=l1000_chemoe model.router=$router name=l1000_chemoe_router_$router"
+        done
+        for model in response_mlp response_product chemoe_graph; do
+            echo "ablation +experiment=l1000_chemoe model=$model name=l1000_$model"
+        done
+    } | train
+fi
+if wanted lines; then
+    for line in A375 A549 BT20 HELA HT29 MCF7 MDAMB231 PC3 VCAP; do
+        for fold in 0 1 2 3 4; do
+            echo "lines +experiment=simulated_chemoe data.cell_line=$line split=condition split.fold=$fold trainer.max_epochs=10 name=lines"
+        done
+    done | train
+fi
+
+"$PYTHON" -m torchcell.collect "$RUNS" -o "$OUT/table.csv"
