@@ -28,7 +28,7 @@ def noisy(n: int = 60, noise: float = 1.0, seed: int = 0) -> tuple[np.ndarray, n
 
 
 def test_a_perfect_prediction_has_the_best_value_of_every_metric() -> None:
-    truth, other, control, effect = noisy(noise=0.0)
+    truth, _, control, effect = noisy(noise=0.0)
     profiles = Profiles(truth, truth.copy(), control, effect, control - 0.5)
     for one in profile("response"):
         np.testing.assert_allclose(one.function(profiles), one.best, atol=1e-12, err_msg=one.name)

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from torchcell.data.errors import InputError, near, some
+from torchcell.data.errors import InputError, some
 from torchcell.data.molecules import Molecules
 from torchcell.data.response import Response
 from torchcell.datamodules.base import RecordDataModule
