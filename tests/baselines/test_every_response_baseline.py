@@ -129,6 +129,23 @@ def test_an_unseen_line_or_drug_gets_the_mean_of_all():
     np.testing.assert_allclose(fitted("mean_delta_drug", train, train).predict(rest)[0], expected, rtol=1e-4)
 
 
+def test_the_mean_of_a_plate_falls_back_to_source_line_and_all():
+    record = planted()
+    plate = np.array([f"{line}-{i % 4}" for i, line in enumerate(record.cell_line)])
+    record = replace(record, plate=plate, source=np.array([name[-1] in "01" for name in plate]).astype(str))
+    train = record.subset((record.cell_line == "L0") & (plate != "L0-1"))
+    found = fitted("plate_gene_mean", train, train).predict(record)
+    expected = {
+        "L0-0": train.treated[train.plate == "L0-0"].mean(0),
+        "L0-1": train.treated[train.source == "True"].mean(0),
+        "L1-0": train.treated.mean(0),
+    }
+    for name, mean in expected.items():
+        np.testing.assert_allclose(found[plate == name][0], mean, rtol=1e-5)
+    no_source = fitted("plate_gene_mean", replace(train, source=None), train).predict(replace(record, source=None))
+    np.testing.assert_allclose(no_source[plate == "L0-1"][0], train.treated.mean(0), rtol=1e-5)
+
+
 def cold_twins() -> tuple[Response, Response, Response]:
     """Training drugs and, in the test part, twins of ten of them."""
     record = planted()
@@ -140,7 +157,7 @@ def cold_twins() -> tuple[Response, Response, Response]:
     )
 
 
-@pytest.mark.parametrize("name", ["ridge_change", "ridge_level", "line_mean_ridge", "nearest_drug"])
+@pytest.mark.parametrize("name", ["ridge_change", "ridge_level", "line_mean_ridge", "plate_mean_ridge", "nearest_drug"])
 def test_structures_predict_drugs_that_were_never_seen(name):
     train, val, test = cold_twins()
     baseline = fitted(name, train, val).predict(test.blind())

@@ -44,6 +44,27 @@ def group_means(values: np.ndarray, names: np.ndarray, asked: np.ndarray, otherw
     return means[[place.get(name, -1) for name in asked.tolist()]]
 
 
+def plate_means(train: Response, asked: Response) -> np.ndarray:
+    """Mean treated expression in train on each asked sample's line and plate, float64 [m, G].
+
+    A line without training samples on that plate gets its mean in the source of the plates, else over all of them; an
+    unseen line the mean of all.
+    """
+    found_mG = group_means(train.treated, train.cell_line, asked.cell_line, train.treated.mean(0, dtype=np.float64))
+    for field in ("source", "plate"):
+        names, wanted = getattr(train, field), getattr(asked, field)
+        if names is None or wanted is None:
+            continue
+        names, wanted = _pairs(train.cell_line, names), _pairs(asked.cell_line, wanted)
+        known_m = np.isin(wanted, names)
+        found_mG[known_m] = group_means(train.treated, names, wanted[known_m], train.treated[0])
+    return found_mG
+
+
+def _pairs(line: np.ndarray, name: np.ndarray) -> np.ndarray:
+    return np.array([f"{a}|{b}" for a, b in zip(line.tolist(), name.tolist(), strict=True)], dtype=str)
+
+
 def log_dose(record: Response) -> np.ndarray:
     """log10 of the dose in µM, float64 [n]."""
     return np.log10(np.maximum(record.dose_value.astype(np.float64), LEAST_DOSE))

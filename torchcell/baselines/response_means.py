@@ -1,4 +1,4 @@
-"""Levels of expression that know nothing of the drug: one number, the gene's mean, the gene's mean on the line."""
+"""Levels of expression that know nothing of the drug: one number, the gene's mean, that on the line, on the plate."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 
 from torchcell.baselines.base import Baseline
-from torchcell.baselines.response_baseline import group_means, require_same_outputs
+from torchcell.baselines.response_baseline import group_means, plate_means, require_same_outputs
 from torchcell.data.response import Response
 from torchcell.graph.cell_graph import CellGraph
 
@@ -58,3 +58,19 @@ class LineGeneMean(Baseline):
         require_same_outputs(record, self.train.genes)
         level_nG = group_means(self.train.treated, self.train.cell_line, record.cell_line, self.mean_G)
         return level_nG.astype(np.float32)
+
+
+class PlateGeneMean(Baseline):
+    """Mean treated expression of each gene on the sample's line and plate, see ``plate_means``."""
+
+    name = "plate_gene_mean"
+
+    def fit(self, train: Response, val: Response, graph: CellGraph | None) -> Self:
+        """See ``Baseline``."""
+        self.train = train
+        return self
+
+    def predict(self, record: Response) -> np.ndarray:
+        """See ``Baseline``."""
+        require_same_outputs(record, self.train.genes)
+        return plate_means(self.train, record).astype(np.float32)

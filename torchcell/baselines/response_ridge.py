@@ -13,6 +13,7 @@ from torchcell.baselines.response_baseline import (
     group_means,
     log_dose,
     molecule_rows,
+    plate_means,
     require_same_outputs,
 )
 from torchcell.baselines.ridge_path import RidgePath
@@ -99,3 +100,13 @@ class LineMeanRidge(_Ridge):
     def offset(self, record: Response) -> np.ndarray:
         """Mean treated expression on the line; over all lines for an unseen one."""
         return group_means(self.train.treated, self.train.cell_line, record.cell_line, self.mean_G)
+
+
+class PlateMeanRidge(LineMeanRidge):
+    """The plate's mean treated expression, see ``plate_means``, plus a ridge on the molecule for what is left."""
+
+    name = "plate_mean_ridge"
+
+    def offset(self, record: Response) -> np.ndarray:
+        """Mean treated expression on the line and plate."""
+        return plate_means(self.train, record)

@@ -1,0 +1,93 @@
+"""Drug response from the command line's functions: train, score again, predict what was never seen, embed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from torchcell.evaluate import evaluate
+from torchcell.predict import predict
+from torchcell.run.entry import conf_dir
+from torchcell.train import Trained, train
+
+SMALL = [
+    "data.record.n_drugs=40", "data.record.doses=[1.0,10.0]", "data.record.n_genes=120", "data.molecules.bits=256",
+    "data.cell_line=[A375,PC3]", "model.inputs.width=16", "model.inputs.hidden=32", "model.gene_width=16",
+    "model.expert_hidden=[16,8]", "trainer.max_epochs=6", "trainer.warmup_steps=2", "evaluation.n_boot=50",
+    "model.optimizer.lr=0.01",
+]  # fmt: skip
+
+
+def configured(name: str, overrides: list[str]) -> OmegaConf:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose(name, overrides)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Trained:
+    folder = tmp_path_factory.mktemp("runs")
+    return train(configured("config", ["+experiment=simulated_chemoe", f"paths.runs={folder}", *SMALL]))
+
+
+def test_a_run_scores_samples_and_conditions_beside_the_baselines(trained):
+    folder = trained.folder.path
+    table = pd.read_csv(folder / "metrics.csv")
+    assert {"pearson_de", "condition/pearson_de", "pearson2_de@20", "pearson2_de@20_published"} <= set(table.metric)
+    assert {"CheMoE", "constant", "line_gene_mean", "line_mean_ridge", "replicate_ceiling"} <= set(table.system)
+    guards = json.loads((folder / "metrics.json").read_text())["guards"]
+    assert {f"{what}_shuffled" for what in ("drug", "basal", "dose", "line")} <= set(guards)
+    predictions = anndata.read_h5ad(folder / "predictions.h5ad")
+    assert predictions.obs.sample_id.tolist() == trained.datamodule.record("test").sample_id.tolist()
+    assert "CheMoE" in predictions.layers
+    page = (folder / "report.html").read_text()
+    assert "condition/pearson_de" in page
+    assert "expert" in page.lower()
+
+
+def test_no_drug_is_in_training_and_test(trained):
+    record = trained.datamodule
+    assert not set(record.record("train").drug) & set(record.record("test").drug)
+
+
+def test_a_checkpoint_scores_the_same_again(trained, tmp_path):
+    request = [f"ckpt={trained.folder.best}", "n_boot=50", f"out={tmp_path / 'again'}"]
+    again = evaluate(configured("evaluate", request))
+    pd.testing.assert_frame_equal(again.evaluation.table, trained.scored.evaluation.table)
+
+
+def test_a_checkpoint_predicts_known_and_new_drugs(trained, tmp_path):
+    record = trained.datamodule.record("test")
+    asked = pd.DataFrame(
+        {
+            "drug": [record.drug[0], "fresh"],
+            "smiles": ["", "CC(=O)Oc1ccccc1C(=O)O"],
+            "cell_line": [record.cell_line[0]] * 2,
+            "dose_value": [record.dose_value[0]] * 2,
+            "time": [record.time[0]] * 2,
+        }
+    )
+    asked.to_csv(tmp_path / "asked.csv", index=False)
+    request = [f"ckpt={trained.folder.best}", f"perturbations={tmp_path / 'asked.csv'}", f"out={tmp_path / 'out.csv'}"]
+    table = predict(configured("predict", request))
+    genes = list(trained.datamodule.spec.outputs)
+    assert table.columns.tolist() == ["sample_id", "drug", "cell_line", "dose_value", "time", *genes]
+    assert np.isfinite(table[genes].to_numpy()).all()
+    # On the mean control of the line instead of the sample's own, the change is nearly the same.
+    model = trained.scored.results.systems["CheMoE"][0] - record.control[0]
+    lines = trained.datamodule.spec.extras
+    mean_control = lines["line_control"][lines["lines"].index(record.cell_line[0])].numpy()
+    assert np.corrcoef(model, table.loc[0, genes].to_numpy(float) - mean_control)[0, 1] > 0.5
+
+
+def test_one_line_and_an_unknown_line(tmp_path):
+    from torchcell.data.errors import InputError
+
+    with pytest.raises(InputError, match=r"no cell line 'A376'; the lines are A375"):
+        train(configured("config", ["+experiment=simulated_chemoe", f"paths.runs={Path(tmp_path)}", *SMALL, "data.cell_line=A376"]))
