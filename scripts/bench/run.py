@@ -11,6 +11,7 @@ import sys
 
 import chemoe
 import gctx
+import gene_attention
 import hgt
 import loader
 import perturbed_cell
@@ -33,6 +34,7 @@ BENCHES = {
     "hgt": hgt.run,
     "gctx": gctx.run,
     "chemoe": chemoe.run,
+    "gene_attention": gene_attention.run,
 }
 
 

@@ -41,10 +41,43 @@ def test_bad_counts_are_refused_and_the_cell_named(cells: CellExpression, value:
 
 
 def test_fractions_are_fine_once_declared_log_normalised(cells: CellExpression) -> None:
-    fraction = with_value(cells, 0.5, dense=False)
-    assert replace(fraction, scale="lognorm").validate().scale == "lognorm"
+    assert replace(cells.lognorm(), counts=None).validate().scale == "lognorm"
     with pytest.raises(InputError, match="scale is 'log'; say counts or lognorm"):
         replace(cells, scale="log").validate()
+
+
+def test_counts_are_not_taken_for_log_normalised_values(cells: CellExpression) -> None:
+    with pytest.raises(InputError, match="declared log-normalised, but all values are integers: declare scale=counts"):
+        replace(cells, scale="lognorm").validate()
+    with pytest.raises(InputError, match="declared log-normalised, but the highest value is 500"):
+        with_value(cells.lognorm(), 500, dense=False).validate()
+
+
+def test_genes_without_names_are_refused_and_their_order_is_free(cells: CellExpression) -> None:
+    with pytest.raises(InputError, match="the genes are numbered, not named: '0', '1'.*put gene symbols in var_names"):
+        replace(cells, genes=np.arange(len(cells.genes)).astype(str)).validate()
+    genes = cells.genes.copy()
+    genes[3] = ""
+    with pytest.raises(InputError, match="1 gene.s. have no name"):
+        replace(cells, genes=genes).validate()
+    backwards = cells.on_genes(cells.genes[::-1])
+    np.testing.assert_array_equal(backwards.on_genes(cells.genes).validate().target, cells.target)
+    with pytest.raises(InputError, match="1 of 2 genes are not measured: 'G9999'"):
+        cells.on_genes(["G0001", "G9999"])
+
+
+def test_counts_stay_beside_what_is_log_normalised(cells: CellExpression) -> None:
+    made = cells.lognorm(500)
+    assert made.scale == "lognorm"
+    assert made.X.nnz == cells.X.nnz
+    np.testing.assert_allclose(np.expm1(made.target).sum(1), 500, rtol=1e-4)
+    np.testing.assert_array_equal(
+        made.subset([3, 5]).on_genes(["G0002"]).counts.toarray(), cells.X[[3, 5]][:, [1]].toarray()
+    )
+    np.testing.assert_allclose(replace(cells, X=cells.target).lognorm(500).X, made.target, rtol=1e-6)
+    assert made.lognorm(7) is made
+    with pytest.raises(InputError, match="must be positive"):
+        cells.lognorm(0)
 
 
 def test_missing_controls_labels_and_covariates_are_refused(cells: CellExpression) -> None:

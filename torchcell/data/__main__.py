@@ -1,4 +1,4 @@
-"""``python -m torchcell.data VERB``: list and fetch public sources, import-gct and convert-embeddings for files."""
+"""``python -m torchcell.data VERB``: list and fetch sources, import-gct and convert-embeddings, select-genes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ from collections.abc import Sequence
 from torchcell.data.errors import InputError
 from torchcell.data.sources import Source, data_home, fetch, mirror, registry, source, state
 
+SELECT = "select-genes"
+"""The one verb here with Hydra's arguments, key=value."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status is 1 after a line on what was wrong."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == [SELECT]:
+        _select_genes(given[1:])
+        return 0
     parser = _parser()
     chosen = parser.parse_args(arguments)
     try:
@@ -42,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     converting.add_argument("file", metavar="FILE", help="a pickle (.pkl) or torch file (.pt) of name -> vector")
     converting.add_argument("out", metavar="OUT", help="the .npz file to write")
     converting.set_defaults(run=_convert_embeddings)
+    commands.add_parser(SELECT, help="the genes that a run would choose, key=value arguments; see select-genes --help")
     return parser
 
 
@@ -152,6 +160,14 @@ def _convert_embeddings(chosen: argparse.Namespace) -> None:
     rows, width = convert_embeddings(chosen.file, chosen.out)
     print(f"{rows:,} vectors of {width:,} numbers")
     print(chosen.out)
+
+
+def _select_genes(arguments: Sequence[str]) -> None:
+    """Hand over to the entry point of that name, by its name: data imports nothing that stands above it."""
+    import runpy
+
+    sys.argv = [f"python -m torchcell.data {SELECT}", *arguments]
+    runpy.run_module("torchcell.select_genes", run_name="__main__")
 
 
 if __name__ == "__main__":

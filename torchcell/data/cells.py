@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from scipy import sparse
 
+from torchcell.data.backed import BackedMatrix
 from torchcell.data.checks import as_positions, column, flags, refuse, refuse_repeats, refuse_shapes, texts
-from torchcell.data.errors import InputError, some
+from torchcell.data.errors import InputError, near, some
+from torchcell.data.normalise import LIBRARY, lognormalised
 
 if TYPE_CHECKING:
     import anndata
+    import pandas as pd
 
 Scale = Literal["counts", "lognorm"]
 """What the values are: raw UMI counts, or log of normalised counts."""
+HIGHEST_LOG = 30.0
+"""No log of a count is higher."""
+CHUNK = 4096
+"""Cells that are read from disk at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,14 +32,16 @@ class CellExpression:
 
     Attributes:
         name: Short name, e.g. ``papalexi2021``.
-        X: Expression [n, G], a float array or a SciPy CSR matrix, which stays sparse.
+        X: Expression [n, G]: a float array, a SciPy CSR matrix, which stays sparse, or a ``BackedMatrix`` on disk.
         perturbation: Label of each cell's perturbation [n].
         is_control: Whether a cell is an unperturbed control, bool [n].
         genes: Gene names [G], each once.
         sample_id: Unique names of the cells [n].
-        scale: ``counts`` (checked: non-negative integers) or ``lognorm``.
+        scale: ``counts`` (checked: non-negative integers) or ``lognorm`` (checked: not all integers).
         covariates: Name -> value per cell [n], as text, e.g. ``cell_line``, ``batch``.
         lost: What parsing left out and how many of each.
+        counts: Raw counts beside a log-normalised ``X``, where they are known [n, G]; some ways to choose genes
+            need them.
     """
 
     name: str
@@ -44,6 +53,7 @@ class CellExpression:
     scale: Scale
     covariates: Mapping[str, np.ndarray] = field(default_factory=dict)
     lost: Mapping[str, int] = field(default_factory=dict)
+    counts: Any = None
 
     def __len__(self) -> int:
         return len(self.sample_id)
@@ -51,7 +61,7 @@ class CellExpression:
     @property
     def target(self) -> np.ndarray:
         """Expression, dense float32 [n, G]: a sparse ``X`` is expanded, so take a subset first."""
-        return np.asarray(self.X.toarray() if sparse.issparse(self.X) else self.X, dtype=np.float32)
+        return dense(self.X[:])
 
     @property
     def task(self) -> str:
@@ -68,21 +78,47 @@ class CellExpression:
         at = as_positions(index)
         return replace(
             self,
-            X=self.X[at],
+            X=_on_rows(self.X, at),
             perturbation=self.perturbation[at],
             is_control=self.is_control[at],
             sample_id=self.sample_id[at],
             covariates={name: values[at] for name, values in self.covariates.items()},
+            counts=_on_rows(self.counts, at),
         )
+
+    def on_genes(self, genes: Sequence[str] | np.ndarray) -> CellExpression:
+        """The same cells over ``genes`` in that order, found by name; a gene that is not measured is an error."""
+        wanted, place = np.asarray(genes).tolist(), {gene: i for i, gene in enumerate(self.genes.tolist())}
+        lacking = [gene for gene in wanted if gene not in place]
+        if lacking:
+            hint = near(lacking[0], list(place))
+            raise InputError(
+                f"{self.name}: {len(lacking)} of {len(wanted)} genes are not measured: {some(lacking)}; "
+                + (f"the nearest to the first are {hint}" if hint else "name them as the file's genes are named")
+            )
+        at = np.array([place[gene] for gene in wanted], dtype=np.int64)
+        return replace(self, genes=self.genes[at], X=_on_columns(self.X, at), counts=_on_columns(self.counts, at))
+
+    def lognorm(self, library: float | int = LIBRARY) -> CellExpression:
+        """Counts as ln(1 + counts / total x ``library``), the counts kept beside; log-normalised cells as they are."""
+        if self.scale == "lognorm":
+            return self
+        X = replace(self.X, library=library) if isinstance(self.X, BackedMatrix) else lognormalised(self.X, library)
+        return replace(self, X=X, counts=self.X, scale="lognorm")
 
     def validate(self) -> CellExpression:
         """Return self, or raise one ``InputError`` that names the offending cells or genes."""
         n, ids = len(self.sample_id), self.sample_id
         shapes = {"X": (n, len(self.genes)), "perturbation": (n,), "is_control": (n,)}
+        shapes["counts"] = shapes["X"]
         refuse_shapes(self.name, {"X": self.X, **vars(self)}, shapes)
         refuse_shapes(self.name, self.covariates, dict.fromkeys(self.covariates, (n,)))
         refuse_repeats(self.name, ids, "sample ids")
         refuse_repeats(self.name, self.genes, "genes")
+        unnamed = int(np.isin(self.genes, ["", "nan", "None"]).sum())
+        if unnamed or all(gene.isdigit() for gene in self.genes.tolist()):
+            which = f"{unnamed} gene(s) have no name" if unnamed else "the genes are numbered, not named"
+            raise InputError(f"{self.name}: {which}: {some(self.genes)}; put gene symbols in var_names")
         if self.scale not in ("counts", "lognorm"):
             raise InputError(f"{self.name}: scale is {self.scale!r}; say counts or lognorm")
         refuse(self.name, ids[self.perturbation == ""], "no perturbation label", "label or drop them")
@@ -91,19 +127,37 @@ class CellExpression:
         if not self.is_control.any():
             labels = some(np.unique(self.perturbation))
             raise InputError(f"{self.name}: no control cells; the labels are {labels}: name the control's")
-        refuse(self.name, ids[self._rows(lambda x: ~np.isfinite(x))], "values that are not finite", "mend them")
-        refuse(self.name, ids[self._rows(lambda x: x < 0)], "negative values", f"{self.scale} has none")
-        if self.scale == "counts":
-            broken = ids[self._rows(lambda x: x != np.floor(x))]
-            refuse(self.name, broken, "values that are no integers", "give raw counts, or declare scale=lognorm")
+        self._validate_values()
         return self
 
-    def _rows(self, odd: Any) -> np.ndarray:
-        """Positions of the cells with a stored value that is ``odd``; a sparse zero is never odd."""
-        if sparse.issparse(self.X):
-            entries = self.X.tocoo()
-            return np.unique(entries.row[odd(entries.data)])
-        return np.flatnonzero(odd(np.asarray(self.X)).any(1))
+    def _validate_values(self) -> None:
+        """Look at every stored value once; a sparse zero is never odd."""
+        ids, odd = self.sample_id, {"infinite": [], "negative": [], "fraction": []}  # type: ignore[var-annotated]
+        highest, whole = 0.0, True
+        for start, chunk in self.chunks():
+            entries = chunk.tocoo() if sparse.issparse(chunk) else None
+            values = np.asarray(chunk) if entries is None else entries.data
+            row = np.arange(len(values)).repeat(values.shape[1]) if entries is None else entries.row
+            values = values.ravel()
+            fraction = values != np.floor(values)
+            for what, found in (("infinite", ~np.isfinite(values)), ("negative", values < 0), ("fraction", fraction)):
+                odd[what] += (np.unique(row[found]) + start).tolist()
+            highest, whole = max(highest, values.max(initial=0.0)), whole and not fraction.any()
+        refuse(self.name, ids[odd["infinite"]], "values that are not finite", "mend them")
+        refuse(self.name, ids[odd["negative"]], "negative values", f"{self.scale} has none")
+        if self.scale == "counts":
+            refuse(
+                self.name, ids[odd["fraction"]], "values that are no integers",
+                "give raw counts, or declare scale=lognorm",
+            )  # fmt: skip
+        elif (whole and highest > 1) or highest > HIGHEST_LOG:
+            why = "all values are integers" if whole else f"the highest value is {highest:g}"
+            raise InputError(f"{self.name}: declared log-normalised, but {why}: declare scale=counts")
+
+    def chunks(self) -> Iterator[tuple[int, Any]]:
+        """Position of the first cell and expression, a few thousand cells at a time."""
+        for start in range(0, len(self), CHUNK):
+            yield start, self.X[start : start + CHUNK]
 
     def to_anndata(self) -> anndata.AnnData:
         """``X``, and in ``obs`` ``perturbation``, ``is_control`` and the covariates; ``uns['scale']``."""
@@ -112,7 +166,7 @@ class CellExpression:
 
         columns = {"perturbation": self.perturbation, "is_control": self.is_control, **self.covariates}
         obs, var = pd.DataFrame(columns, index=self.sample_id), pd.DataFrame(index=self.genes)
-        return anndata.AnnData(self.X, obs=obs, var=var, uns={"scale": self.scale})
+        return anndata.AnnData(self.X[:], obs=obs, var=var, uns={"scale": self.scale})
 
     @classmethod
     def from_anndata(
@@ -140,26 +194,61 @@ class CellExpression:
         Raises:
             InputError: A missing column or layer, a key of ``columns`` that nothing reads.
         """
+        if layer is not None and layer not in adata.layers:
+            raise InputError(f"{name}: no layer {layer!r}; the file has {list(adata.layers)}")
+        values = adata.X if layer is None else adata.layers[layer]
+        X = sparse.csr_matrix(values) if sparse.issparse(values) else np.asarray(values)
+        return cls.from_obs(X, adata.obs, adata.var_names.to_numpy(), scale, columns, control, covariates, name)
+
+    @classmethod
+    def from_obs(
+        cls,
+        X: Any,
+        obs: pd.DataFrame,
+        genes: np.ndarray,
+        scale: Scale,
+        columns: Mapping[str, str] | None = None,
+        control: str | None = None,
+        covariates: Sequence[str] = (),
+        name: str = "cells",
+    ) -> CellExpression:
+        """The record of expression ``X`` [n, G], one row of ``obs`` a cell; arguments as in ``from_anndata``."""
         columns = columns or {}
         known = {"perturbation", "is_control", *covariates}
         if set(columns) - known:
             raise InputError(f"{name}: nothing reads columns {some(set(columns) - known)}; known: {sorted(known)}")
-        if layer is not None and layer not in adata.layers:
-            raise InputError(f"{name}: no layer {layer!r}; the file has {list(adata.layers)}")
-        values = adata.X if layer is None else adata.layers[layer]
-        found = {part: column(name, adata.obs, columns.get(part, part)) for part in ("perturbation", *covariates)}
+        found = {part: column(name, obs, columns.get(part, part)) for part in ("perturbation", *covariates)}
         labels = texts(found["perturbation"])
         if control is None:
-            is_control = flags(name, "is_control", column(name, adata.obs, columns.get("is_control", "is_control")))
+            is_control = flags(name, "is_control", column(name, obs, columns.get("is_control", "is_control")))
         else:
             is_control = labels == control
         return cls(
             name=name,
-            X=sparse.csr_matrix(values) if sparse.issparse(values) else np.asarray(values),
+            X=X,
             perturbation=labels,
             is_control=is_control,
-            genes=adata.var_names.to_numpy().astype(str),
-            sample_id=adata.obs_names.to_numpy().astype(str),
+            genes=texts(genes),
+            sample_id=obs.index.to_numpy().astype(str),
             scale=scale,
             covariates={part: texts(found[part]) for part in covariates},
         )
+
+
+def dense(values: Any) -> np.ndarray:
+    """Sparse or dense values as a dense float32 array."""
+    return np.asarray(values.toarray() if sparse.issparse(values) else values, dtype=np.float32)
+
+
+def sums(values: Any) -> np.ndarray:
+    """Sum over cells, float64 [G]; SciPy's own sum adds float32 values up in float32."""
+    return np.asarray(np.ones(values.shape[0]) @ values, dtype=np.float64).ravel()
+
+
+def _on_rows(X: Any, at: np.ndarray) -> Any:
+    """Rows of a matrix, on disk where it is there; none of none."""
+    return None if X is None else X.on_rows(at) if isinstance(X, BackedMatrix) else X[at]
+
+
+def _on_columns(X: Any, at: np.ndarray) -> Any:
+    return None if X is None else X.on_columns(at) if isinstance(X, BackedMatrix) else X[:, at]

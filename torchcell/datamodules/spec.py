@@ -13,7 +13,7 @@ from torchcell.data.errors import InputError, some
 from torchcell.data.gene_features import GeneFeatures
 from torchcell.graph.cell_graph import CellGraph
 
-TASKS = ("regression", "binary", "expression", "response")
+TASKS = ("regression", "binary", "expression", "response", "cells")
 
 
 @dataclass(frozen=True, eq=False)

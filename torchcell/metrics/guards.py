@@ -39,7 +39,8 @@ def spread(results: Results, system: str | None = None) -> dict[str, Any]:
     predicted = np.asarray(results.systems[system or results.model], dtype=np.float64)
     uncovered = int((np.isnan(predicted) & ~np.isnan(measured)).sum())
     if results.per_gene and results.reference is not None:
-        measured, predicted = measured - results.reference, predicted - results.reference
+        other = results.reference if results.other_reference is None else results.other_reference
+        measured, predicted = measured - results.reference, predicted - other
     missing = np.isnan(measured) | np.isnan(predicted)
     per_output = _relative_sd(predicted, measured, missing)
     low = per_output < COLLAPSED_BELOW

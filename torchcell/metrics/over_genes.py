@@ -29,7 +29,13 @@ class Profiles:
         prediction: [n, G].
         reference: The sample's control [n, G]; none: nothing that needs one is defined.
         replicate: Change from control in an independent replicate [n, G], rows of NaN where there is none; or none.
-        centre: Mean of the treated training samples of the sample's plate, or source, or line [n, G]; or none.
+        centre: Mean of the treated training samples of the sample's plate, or source, or line [n, G]; or none. Of
+            single cells the mean of the training perturbations.
+        other_reference: A control made of other cells than ``reference``, which the predicted change is taken against
+            [n, G], so that truth and prediction share no noise; none: the same control.
+        significant: Genes that truly changed, bool [n, G]; or none.
+        own: Columns of the sample's perturbed genes, -1 pads [n] or [n, K]; or none.
+        context: Samples are told apart from those of the same name only, e.g. of their cell line [n]; none: from all.
     """
 
     truth: np.ndarray
@@ -37,22 +43,42 @@ class Profiles:
     reference: np.ndarray | None = None
     replicate: np.ndarray | None = None
     centre: np.ndarray | None = None
+    other_reference: np.ndarray | None = None
+    significant: np.ndarray | None = None
+    own: np.ndarray | None = None
+    context: np.ndarray | None = None
+
+    @property
+    def predicted_reference(self) -> np.ndarray | None:
+        """What the predicted change is taken against [n, G]."""
+        return self.reference if self.other_reference is None else self.other_reference
 
     def changes(self) -> tuple[np.ndarray, np.ndarray]:
         """True and predicted change from the reference [n, G] each; NaN where one of them is missing."""
-        reference = np.full(self.truth.shape, np.nan) if self.reference is None else self.reference
-        missing = np.isnan(self.truth) | np.isnan(self.prediction) | np.isnan(reference)
-        return np.where(missing, np.nan, self.truth - reference), np.where(missing, np.nan, self.prediction - reference)
+        nothing = np.full(self.truth.shape, np.nan)
+        mine, other = (nothing if x is None else x for x in (self.reference, self.predicted_reference))
+        missing = np.isnan(self.truth) | np.isnan(self.prediction) | np.isnan(mine) | np.isnan(other)
+        return np.where(missing, np.nan, self.truth - mine), np.where(missing, np.nan, self.prediction - other)
+
+    def own_columns(self) -> np.ndarray:
+        """Columns of each sample's perturbed genes, -1 pads, int64 [n, K]."""
+        own = np.full(len(self.truth), -1) if self.own is None else np.asarray(self.own)
+        return own.reshape(len(self.truth), -1).astype(np.int64)
 
 
 def pearson_delta(profiles: Profiles) -> np.ndarray:
     """Correlation over genes of true and predicted change from the reference; undefined for no change."""
-    return _correlation(profiles, profiles.reference)
+    return _correlation(profiles, profiles.reference, profiles.predicted_reference)
+
+
+def pearson_delta_perturbed(profiles: Profiles) -> np.ndarray:
+    """The same from the centre of the training perturbations: what all perturbations share earns nothing."""
+    return _correlation(profiles, profiles.centre, profiles.centre)
 
 
 def pearson_delta_plate(profiles: Profiles) -> np.ndarray:
     """The same from the plate's centre: what is shared by all that was treated on a plate earns nothing."""
-    return _correlation(profiles, profiles.centre)
+    return _correlation(profiles, profiles.centre, profiles.centre)
 
 
 def mse_over_genes(profiles: Profiles) -> np.ndarray:
@@ -112,13 +138,13 @@ def precision_top(profiles: Profiles, k: int, up: bool) -> np.ndarray:
     return found
 
 
-def _correlation(profiles: Profiles, origin: np.ndarray | None) -> np.ndarray:
+def _correlation(profiles: Profiles, origin: np.ndarray | None, predicted_origin: np.ndarray | None) -> np.ndarray:
     truth, prediction = profiles.truth, profiles.prediction
-    if origin is None:
+    if origin is None or predicted_origin is None:
         return np.full(len(truth), np.nan)
-    missing = np.isnan(truth) | np.isnan(prediction) | np.isnan(origin)
+    missing = np.isnan(truth) | np.isnan(prediction) | np.isnan(origin) | np.isnan(predicted_origin)
     x = np.where(missing, np.nan, truth - origin)
-    y = np.where(missing, np.nan, prediction - origin)
+    y = np.where(missing, np.nan, prediction - predicted_origin)
     size = np.maximum(np.abs(truth), np.abs(origin))
     n = np.maximum((~missing).sum(1, keepdims=True), 1)
     x, y = x - np.nansum(x, 1, keepdims=True) / n, y - np.nansum(y, 1, keepdims=True) / n

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from torchcell.data.errors import InputError, near, some
-from torchcell.metrics import over_genes, ranking, scalar
+from torchcell.metrics import cells_genes, cells_ranks, over_genes, ranking, scalar
 from torchcell.metrics.weights import Weights
 
 TOP = (20, 40, 80)
@@ -28,7 +28,8 @@ class Metric:
             ``Profiles`` -> [n].
         best: Value of a perfect prediction.
         no_skill: What knowing nothing scores: a number, ``mean`` (the score of the truth's mean),
-            ``prevalence`` (the share of positives) or ``undefined``.
+            ``prevalence`` (the share of positives), ``fixed`` (the mean rank of one vector for all samples) or
+            ``undefined``.
         higher_is_better: Direction.
         tasks: Where it is used.
         sentence: What it says, for the reader of the report.
@@ -38,16 +39,26 @@ class Metric:
     name: str
     function: Callable[..., np.ndarray]
     best: float
-    no_skill: float | Literal["mean", "prevalence", "undefined"]
+    no_skill: float | Literal["mean", "prevalence", "fixed", "undefined"]
     higher_is_better: bool
     tasks: tuple[str, ...]
     sentence: str
     over: Literal["samples", "genes"] = "samples"
 
-    def no_skill_value(self, truth: np.ndarray) -> float:
-        """The no-skill value on the measured ``truth`` [n] (NaN left out), NaN where it has none."""
+    def no_skill_value(self, truth: np.ndarray, context: np.ndarray | None = None) -> float:
+        """The no-skill value on the measured ``truth`` [n] (NaN left out), NaN where it has none.
+
+        Args:
+            truth: Measured values of one output.
+            context: Name of the samples that each is told apart from [n]; none: all.
+        """
         truth = np.asarray(truth, dtype=np.float64)
-        truth = truth[~np.isnan(truth)]
+        held = ~np.isnan(truth)
+        truth = truth[held]
+        if self.no_skill == "fixed":
+            _, n = np.unique(np.zeros(len(held)) if context is None else context, return_counts=True)
+            n = n[n > 1]
+            return float(((n + 1) / 2).sum() / n.sum()) if n.size else float("nan")
         if not isinstance(self.no_skill, str):
             return float(self.no_skill)
         if not len(truth) or self.no_skill == "undefined" or self.over == "genes":
@@ -58,7 +69,7 @@ class Metric:
 
 
 _SCREEN, _LABEL, _CELL, _RANKS = ("regression",), ("binary",), ("expression",), ("ranking",)
-_DRUG, _PER_GENE = ("response",), ("expression", "response")
+_DRUG, _SETS, _PER_GENE = ("response",), ("cells",), ("expression", "response", "cells")
 # fmt: off
 REGISTRY: tuple[Metric, ...] = (
     Metric("pearson", scalar.pearson, 1, 0.0, True, _SCREEN, "linear correlation over samples"),
@@ -69,7 +80,7 @@ REGISTRY: tuple[Metric, ...] = (
     Metric("mae", scalar.mae, 0, "mean", False, _SCREEN, "mean absolute error, in the phenotype's units"),
     Metric("auroc", scalar.auroc, 1, 0.5, True, _LABEL, "chance that a positive is scored above a negative"),
     Metric("auprc", scalar.auprc, 1, "prevalence", True, _LABEL, "average precision; no skill is the prevalence"),
-    Metric("pearson_delta", over_genes.pearson_delta, 1, "undefined", True, _CELL, "correlation over genes of true and predicted change, mean over samples", "genes"),  # noqa: E501
+    Metric("pearson_delta", over_genes.pearson_delta, 1, "undefined", True, (*_CELL, *_SETS), "correlation over genes of true and predicted change, mean over samples", "genes"),  # noqa: E501
     Metric("mse", over_genes.mse_over_genes, 0, "mean", False, _PER_GENE, "squared error over genes, mean over samples", "genes"),  # noqa: E501
     Metric("mae", over_genes.mae_over_genes, 0, "mean", False, _PER_GENE, "absolute error over genes, mean over samples", "genes"),  # noqa: E501
     Metric("pearson_de", over_genes.pearson_delta, 1, "undefined", True, _DRUG, "correlation over all genes of true and predicted change from the control; a constant scores well, since both changes hold the control", "genes"),  # noqa: E501
@@ -78,6 +89,12 @@ REGISTRY: tuple[Metric, ...] = (
     *(Metric(f"r2_top@{k}", partial(over_genes.r2_top, k=k), 1, 0.0, True, _DRUG, f"share of the variance of the change explained on the {k} genes that changed most in a replicate", "genes") for k in TOP),  # noqa: E501
     *(Metric(f"precision_{way}@20", partial(over_genes.precision_top, k=20, up=way == "up"), 1, "undefined", True, _DRUG, f"share of the 20 genes predicted most {way} that are among the 100 most {way} in a replicate", "genes") for way in ("up", "down")),  # noqa: E501
     *(Metric(f"pearson2_de@{k}_published", partial(over_genes.pearson2_top, k=k, published=True), 1, "undefined", True, _DRUG, f"as published: the {k} genes are chosen on the sample they are scored on, so that a constant scores high", "genes") for k in TOP),  # noqa: E501
+    Metric("pearson_delta_perturbed", over_genes.pearson_delta_perturbed, 1, "undefined", True, _SETS, "the same from the mean of the training perturbations, so that what all perturbations share earns nothing", "genes"),  # noqa: E501
+    Metric("mse_top20", cells_genes.mse_top20, 0, "undefined", False, _SETS, "squared error over the 20 genes of largest true effect without the perturbed ones; no skill is the row no_change", "genes"),  # noqa: E501
+    Metric("pds", cells_ranks.pds, 1, "fixed", True, _SETS, "1 - r / N, r other conditions' true changes nearer (L1) to the prediction than its own", "genes"),  # noqa: E501
+    Metric("pds_cosine", cells_ranks.pds_cosine, 1, "fixed", True, _SETS, "the same by the cosine, which sees only the direction of a change", "genes"),  # noqa: E501
+    Metric("des", cells_genes.des, 1, "undefined", True, _SETS, "share of the significantly changed genes among as many of largest predicted change; a constant scores their share of all genes", "genes"),  # noqa: E501
+    Metric("centroid_accuracy", cells_ranks.centroid_accuracy, 1, 0.5, True, _SETS, "share of the other conditions that are farther from the prediction than its own", "genes"),  # noqa: E501
     Metric("mrr", ranking.mrr, 1, "undefined", True, _RANKS, "mean of 1 / rank among all candidates that are not known to be true"),  # noqa: E501
     Metric("hits@1", ranking.hits_at_1, 1, "undefined", True, _RANKS, "share that ranks first"),
     Metric("hits@10", ranking.hits_at_10, 1, "undefined", True, _RANKS, "share that ranks among the first ten"),
@@ -100,6 +117,17 @@ PROFILES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "precision_down@20",
             *(f"pearson2_de@{k}_published" for k in TOP),
         ),
+        "cells": (
+            "pearson_delta",
+            "pearson_delta_perturbed",
+            "mse",
+            "mae",
+            "mse_top20",
+            "pds",
+            "pds_cosine",
+            "des",
+            "centroid_accuracy",
+        ),
         "ranking": ("mrr", "hits@1", "hits@10"),
     }
 )
@@ -111,6 +139,7 @@ HEADLINE: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "binary": ("auroc", "auprc"),
         "expression": ("pearson_delta", "mse"),
         "response": ("pearson_de", "pearson_delta_plate", "mse"),
+        "cells": ("pearson_delta", "pearson_delta_perturbed", "mae", "pds", "des"),
         "ranking": ("mrr", "hits@10"),
     }
 )

@@ -11,8 +11,8 @@ import pandas as pd
 from torchcell.data.errors import InputError, near, some
 from torchcell.metrics.over_genes import Profiles
 
-TASKS: tuple[str, ...] = ("regression", "binary", "expression", "response", "ranking")
-PER_GENE: tuple[str, ...] = ("expression", "response")
+TASKS: tuple[str, ...] = ("regression", "binary", "expression", "response", "cells", "ranking")
+PER_GENE: tuple[str, ...] = ("expression", "response", "cells")
 """Tasks whose outputs are genes; each sample is scored over them."""
 _RESERVED = ("sample_id", "target", "measured")
 
@@ -37,6 +37,10 @@ class Results:
         reference: What changes of expression are taken against, e.g. the control mean [n, T].
         replicate: Change from control in an independent replicate [n, T], see ``metrics.over_genes``.
         centre: Mean of the training samples of the plate [n, T], see ``metrics.over_genes``.
+        other_reference: What a prediction's change is taken against where it is not ``reference`` [n, T], likewise.
+        significant: Genes that truly changed, bool [n, T], likewise.
+        own: Columns of the sample's perturbed genes, -1 pads [n] or [n, K], likewise.
+        context: Name of the samples that a sample is told apart from [n], likewise.
         level: What a sample stands for where the same data are scored at several levels, e.g. ``condition``; heads
             the names of the metrics.
 
@@ -55,6 +59,10 @@ class Results:
     reference: np.ndarray | None = None
     replicate: np.ndarray | None = None
     centre: np.ndarray | None = None
+    other_reference: np.ndarray | None = None
+    significant: np.ndarray | None = None
+    own: np.ndarray | None = None
+    context: np.ndarray | None = None
     level: str = ""
     model: str = "model"
     ceiling: str | None = None
@@ -80,6 +88,10 @@ class Results:
             self.reference,
             self.replicate,
             self.centre,
+            self.other_reference,
+            self.significant,
+            self.own,
+            self.context,
         )
 
     @property
@@ -122,6 +134,9 @@ class Results:
         shapes = {"group": ((n,), self.group), "measured": ((n, t), self.measured)}
         shapes |= {"set_size": ((n,), self.set_size), "reference": ((n, t), self.reference)}
         shapes |= {"replicate": ((n, t), self.replicate), "centre": ((n, t), self.centre)}
+        shapes |= {"other_reference": ((n, t), self.other_reference), "significant": ((n, t), self.significant)}
+        columns = () if self.own is None else self.own.shape[1:2]
+        shapes |= {"own": ((n, *columns), self.own), "context": ((n,), self.context)}
         shapes |= {f"system {name!r}": ((n, t), value) for name, value in self.systems.items()}
         return [
             f"{name} has shape {np.shape(value)}, expected {shape}"
@@ -134,6 +149,8 @@ class Results:
         unique, counts = np.unique(np.asarray(self.sample_id).astype(str), return_counts=True)
         if (counts > 1).any():
             found.append(f"sample ids used twice: {some(unique[counts > 1])}; drop what a sampler padded")
+        if self.own is not None and (np.max(self.own) >= len(self.outputs) or np.min(self.own) < -1):
+            found.append(f"own holds a column that is none of the {len(self.outputs)} outputs; use -1 for no column")
         for name, value in [("measured", self.measured), *self.systems.items()]:
             infinite = np.isinf(value).any(axis=1)
             if infinite.any():

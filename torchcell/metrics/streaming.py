@@ -177,8 +177,8 @@ def streaming_metrics(task: str, outputs: Sequence[str]) -> StreamingCorrelation
 
     Args:
         task: ``regression`` (Pearson, MSE), ``binary`` (AUROC, AP; predictions are probabilities),
-            ``expression`` (Pearson and MSE over all genes pooled, under ``expression``), or ``response`` (Pearson
-            over genes of the change from the control and from the plate's mean).
+            ``expression`` (Pearson and MSE over all genes pooled, under ``expression``), ``response`` (Pearson
+            over genes of the change from the control and from the plate's mean) or ``cells`` (from the control).
         outputs: Names of the outputs, in the order of the columns.
     """
     if task == "regression":
@@ -189,7 +189,10 @@ def streaming_metrics(task: str, outputs: Sequence[str]) -> StreamingCorrelation
         return StreamingCorrelation((POOLED,), pooled=True)
     if task == "response":
         return StreamingProfile(REFERENCES)
-    raise InputError(f"no streaming metrics for the task {task!r}; use regression, binary, expression or response")
+    if task == "cells":
+        return StreamingProfile(("control",))
+    known = "regression, binary, expression, response or cells"
+    raise InputError(f"no streaming metrics for the task {task!r}; use {known}")
 
 
 def _merge(a: Tensor, b: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """The verdict: did the model beat the best baseline, on which metrics, by how much?
 
 Only the headline metrics of the task count (``registry.HEADLINE``). For each, the best baseline is the one
-with the least favourable paired difference among those that cover at least half of the measured samples, on
-the samples that model and baseline share; with full coverage that is the baseline of best value. A metric is
+with the least favourable paired difference among those that cover at least half of the samples that any system
+covers, on the samples that model and baseline share; with full coverage that is the baseline of best value. A metric is
 beaten when the 95 % interval of the paired difference lies on the better side of 0. A ceiling is no baseline.
 """
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from torchcell.metrics.evaluate import Scored
 
 MIN_COVERAGE = 0.5
-"""A baseline that predicts fewer of the measured samples is shown, not compared."""
+"""A baseline that has fewer of the values that can be had is shown, not compared. A value that no system has, such as
+``des`` where nothing is significant, can't be had."""
 
 MOST_NAMED = 8
 """Metrics that the sentence names; all comparisons stand in the report."""
@@ -135,8 +136,10 @@ def compare(one: Scored) -> Comparison:
 
 
 def _comparable(one: Scored, baseline: str) -> bool:
-    """Whether ``baseline`` predicts enough of the measured samples to be held against the model."""
-    return bool(one.covered(baseline).sum() >= MIN_COVERAGE * one.measured.sum())
+    """Whether ``baseline`` has enough of the values that any system has to be held against the model."""
+    covered = one.covered(baseline)
+    definable = np.logical_or.reduce([one.covered(system) for system in one.results.ordered])
+    return bool(covered.any() and covered.sum() >= MIN_COVERAGE * definable.sum())
 
 
 def _sentence(rows: Sequence[Comparison], beaten: Sequence[str], compared: int) -> str:

@@ -42,7 +42,7 @@ def _panel(one: Axes, rows: pd.DataFrame, results: Results, name: str) -> None:
     output, _, short = name.rpartition("/")
     measure = metric(short, results.task)
     t = results.outputs.index(output) if output and not results.per_gene else 0
-    floor = measure.no_skill_value(np.asarray(results.measured)[:, t])
+    floor = measure.no_skill_value(np.asarray(results.measured)[:, t], results.context)
     low, high = _scale(rows, results.model, floor)
     numbers = rows[["value", "low", "high", "n_undefined"]].to_numpy(dtype=float)
     for place, (system, (value, start, stop, undefined)) in enumerate(zip(rows.index, numbers, strict=True)):

@@ -128,7 +128,7 @@ def _block(table: pd.DataFrame, results: Results, output: str, t: int) -> Block:
         for place, system in enumerate(results.ordered)
     ]
     truth = np.asarray(results.measured, dtype=np.float64)[:, t]
-    floor = [one.no_skill_value(truth) for one in metrics]
+    floor = [one.no_skill_value(truth, results.context) for one in metrics]
     places = [digits(table.value.xs(name, level="metric")) for name in names]
     cells = ("" if np.isnan(v) else number(v, d) for v, d in zip(floor, places, strict=True))
     rows.append(Row("no skill", "no skill", tuple(map(Cell, cells))))

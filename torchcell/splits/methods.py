@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from torchcell.data.conditions import Conditions
 from torchcell.data.errors import InputError, near
 from torchcell.data.links import NEGATIVES, Links
 from torchcell.data.response import Response
 from torchcell.data.screen import Screen
 from torchcell.splits.drug import by_condition, cold_cell, cold_drug, cold_drug_cell, cold_scaffold
 from torchcell.splits.folds import deal
+from torchcell.splits.perturbation import cold_line, combination, unseen_perturbation
 from torchcell.splits.split import Split
 
 Method = Callable[[Any, int, int, int], tuple[np.ndarray, np.ndarray, str]]
@@ -27,7 +29,7 @@ def make_split(
 
     Args:
         record: Any record; ``query_disjoint`` and ``gene_disjoint_*`` need a ``Screen``, those of ``splits.drug`` a
-            ``Response``.
+            ``Response``, those of ``splits.perturbation`` ``Conditions``.
         method: One of ``METHODS``, or ``file``.
         n_folds: Number of folds, at least 3.
         fold: The test fold; the next one validates.
@@ -60,6 +62,8 @@ def random(record: Any, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray,
         return part, _query_units(record), "query gene"
     if isinstance(record, Response):  # replicates are torn apart, yet they are no independent units
         return part, record.condition, "condition"
+    if isinstance(record, Conditions):  # a perturbation in several lines is one unit
+        return part, record.perturbation.astype(str), "perturbation"
     return part, twins.astype(str), "sample"
 
 
@@ -111,6 +115,12 @@ def edges(record: Links, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray
     return part, record.node_id[record.source_index], "source node"
 
 
+def cold_cell_or_line(record: Any, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
+    """A cell line is held out, of a drug response or of cells."""
+    method = cold_line if isinstance(record, Conditions) else cold_cell
+    return method(record, n_folds, fold, seed)
+
+
 METHODS: dict[str, Method] = {
     "random": random,
     "query_disjoint": query_disjoint,
@@ -120,8 +130,10 @@ METHODS: dict[str, Method] = {
     "condition": by_condition,
     "cold_drug": cold_drug,
     "scaffold": cold_scaffold,
-    "cold_cell": cold_cell,
+    "cold_cell": cold_cell_or_line,
     "cold_drug_cell": cold_drug_cell,
+    "unseen_perturbation": unseen_perturbation,
+    "combination": combination,
 }
 
 

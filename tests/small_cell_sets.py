@@ -1,0 +1,55 @@
+"""Small sets of cells for the models' tests: specs and batches without a datamodule."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from torchcell.datamodules.cell_set_batch import CellSetBatch
+from torchcell.datamodules.spec import Spec
+
+
+def cell_spec(genes=24, unmeasured=2, features=5, neighbours=None, seed=0, **extras) -> Spec:
+    """Random features of all genes; ``neighbours``: how many each measured gene has, the last of them a pad."""
+    draw = torch.Generator().manual_seed(seed)
+    names = tuple(f"g{i}" for i in range(genes + unmeasured))
+    held = {
+        "groups": ["A", "B"],
+        "gene_center": torch.rand(genes, generator=draw) + 0.5,
+        "gene_scale": torch.full((genes,), 0.5),
+        "change_scale": torch.full((genes,), 0.3),
+    }
+    if features:
+        values = torch.randn(len(names), features, generator=draw)
+        held["gene_features"] = {"columns": [f"f{i}" for i in range(features)], "values": values}
+    if neighbours:
+        lists = torch.stack([torch.randperm(genes, generator=draw)[:neighbours] for _ in range(genes)])
+        lists[:, -1] = -1
+        held["neighbours"] = lists
+    center = held["gene_center"]
+    return Spec("cells", names[:genes], names, (), center, torch.ones(genes), None, "hash", held | extras)
+
+
+def cell_batch(spec: Spec, n=6, cells=3, seed=1, targets: list[list[int]] | None = None) -> CellSetBatch:
+    """n sets; without ``targets`` each perturbs one or two genes of the vocabulary."""
+    draw = torch.Generator().manual_seed(seed)
+    if targets is None:
+        picks = torch.randint(len(spec.genes), (n, 2), generator=draw).tolist()
+        targets = [pick[: 1 + i % 2] for i, pick in enumerate(picks)]
+    gene = torch.tensor([gene for each in targets for gene in each], dtype=torch.int64)
+    ptr = torch.tensor([0, *(len(each) for each in targets)]).cumsum(0)
+    n, shape = len(targets), (len(targets), cells, len(spec.outputs))
+    control = (spec.center + 0.5 * torch.randn(shape, generator=draw)).clamp(min=0)
+    perturbed = (control.flip(1) + effect(spec, gene, ptr)[:, None]).clamp(min=0)
+    group = torch.randint(2, (n,), generator=draw)
+    return CellSetBatch(perturbed.mean(1), torch.arange(n), control, perturbed, gene, ptr, group)
+
+
+def effect(spec: Spec, gene: Tensor, ptr: Tensor) -> Tensor:
+    """A planted change that is linear in the features of the perturbed genes and adds up over them [B, G]."""
+    draw = torch.Generator().manual_seed(7)
+    held = spec.extras.get("gene_features")
+    rows = torch.eye(len(spec.genes)) if held is None else held["values"]
+    table = rows @ torch.randn(rows.shape[1], len(spec.outputs), generator=draw) / rows.shape[1] ** 0.5
+    members = [table[gene[a:b]].sum(0) for a, b in zip(ptr[:-1].tolist(), ptr[1:].tolist(), strict=True)]
+    return 0.3 * torch.stack(members)

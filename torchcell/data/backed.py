@@ -1,0 +1,136 @@
+"""``BackedMatrix``: expression that stays in an h5ad file or zarr folder until its rows are asked for."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from torchcell.data.checks import as_positions
+from torchcell.data.errors import InputError
+from torchcell.data.normalise import lognormalised
+
+
+@dataclass(frozen=True, eq=False)
+class BackedMatrix:
+    """Rows and columns of a matrix on disk [n, G]; ``matrix[rows]`` reads these rows.
+
+    Attributes:
+        path: The h5ad file or zarr folder.
+        key: Where the matrix stands in it, ``X`` or ``layers/NAME``.
+        rows: Row in the file of each of our rows, int64 [n].
+        columns: Column in the file of each of our columns, int64 [G]; none: all of them.
+        width: Columns in the file.
+        library: Log-normalise what is read to this many counts a cell, over all columns of the file; none: as it is.
+    """
+
+    path: Path
+    key: str
+    rows: np.ndarray
+    width: int
+    columns: np.ndarray | None = None
+    library: float | int | None = None
+
+    @classmethod
+    def open(cls, path: str | Path, key: str = "X") -> BackedMatrix:
+        """All of the matrix ``key`` of a file.
+
+        Raises:
+            InputError: It is no h5ad or zarr, it lacks the matrix, or the matrix is stored by columns.
+        """
+        n, width = matrix_at(path, key).shape
+        return cls(Path(path), key, np.arange(n), width)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return len(self.rows), self.width if self.columns is None else len(self.columns)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """What rows are read as."""
+        return np.dtype(np.float32)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        """The rows at ``index`` (integers, a mask or a slice), in that order, float32: CSR, or dense where it is."""
+        at = np.arange(len(self))[index] if isinstance(index, slice) else as_positions(index)
+        wanted, place = np.unique(self.rows[at], return_inverse=True)  # the file is read in its own order, a row once
+        try:
+            read = matrix_at(self.path, self.key)[_as_slice(wanted)]
+        except (OSError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"{self.path} is damaged: its {self.key} can't be read ({error}); copy it again"
+            ) from error
+        values = sparse.csr_matrix(read, dtype=np.float32) if sparse.issparse(read) else np.asarray(read, np.float32)
+        if self.library is not None:
+            values = lognormalised(values, self.library)
+        values = values if self.columns is None else values[:, self.columns]
+        return values if np.array_equal(place, np.arange(len(wanted))) else values[place]
+
+    def on_rows(self, index: np.ndarray) -> BackedMatrix:
+        """The same file seen through these of our rows; nothing is read."""
+        return replace(self, rows=self.rows[as_positions(index)])
+
+    def on_columns(self, columns: np.ndarray) -> BackedMatrix:
+        """The same file seen through these of our columns; nothing is read."""
+        at = np.asarray(columns, dtype=np.int64)
+        return replace(self, columns=at if self.columns is None else self.columns[at])
+
+
+def opened(path: str | Path) -> Any:
+    """The root group of an h5ad file or a zarr folder, open for reading.
+
+    Raises:
+        InputError: No such file, or it is neither (truncated, say).
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"no such file: {path}")
+    return _opened(path, os.getpid(), path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _opened(path: Path, process: int, changed: int) -> Any:
+    """One handle a file and process: a handle must not be shared over a fork."""
+    try:
+        if path.is_dir():
+            import zarr
+
+            return zarr.open_group(str(path), mode="r")
+        import h5py
+
+        return h5py.File(path, "r")
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path} can't be read as h5ad or zarr ({error}); is it whole? copy it again") from error
+
+
+def matrix_at(path: str | Path, key: str) -> Any:
+    """The matrix ``key`` of a file on disk: its ``shape``, and its rows by index."""
+    root = opened(path)
+    if key not in root:
+        layers = sorted(root["layers"]) if "layers" in root else []
+        raise InputError(f"{path} holds no {key}; its layers are {layers}")
+    found = root[key]
+    if not hasattr(found, "keys"):
+        return found
+    from anndata.io import sparse_dataset
+
+    matrix = sparse_dataset(found)
+    if matrix.format != "csr":
+        raise InputError(f"{path}: {key} is stored by columns ({matrix.format}); write it as CSR to read cells from it")
+    return matrix
+
+
+def _as_slice(rows: np.ndarray) -> Any:
+    """A slice where sorted ``rows`` follow one another, which files read many times faster."""
+    if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return rows

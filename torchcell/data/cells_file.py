@@ -1,0 +1,111 @@
+"""A user's own cells: an h5ad file or zarr folder, in memory or left on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from torchcell.data.backed import BackedMatrix, opened
+from torchcell.data.cells import CellExpression, Scale
+from torchcell.data.checks import column
+from torchcell.data.conditions import Conditions
+from torchcell.data.errors import InputError
+from torchcell.data.normalise import LIBRARY
+from torchcell.data.pairing import groups_of, stratified
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def cells_file(
+    path: str | Path,
+    scale: Scale,
+    control: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    covariates: Sequence[str] = (),
+    layer: str | None = None,
+    gene_column: str | None = None,
+    library: float | int = LIBRARY,
+    max_cells: int | None = None,
+    min_cells: int = 10,
+    few_cells: Literal["error", "drop"] = "error",
+    backed: bool = False,
+    seed: int = 0,
+    name: str | None = None,
+) -> Conditions:
+    """Read cells, log-normalise counts, and group the cells by perturbation and covariates.
+
+    Args:
+        path: The h5ad file or zarr folder.
+        scale: What its values are, ``counts`` or ``lognorm``; checked, never guessed.
+        control: Label of the control cells; without it ``obs`` must hold the flag ``is_control``.
+        columns: Internal name (``perturbation``, ``is_control``, or one of ``covariates``) -> name in ``obs``.
+        covariates: What a perturbed cell and its controls share, e.g. ``[cell_line, batch]``; none: nothing.
+        layer: Take the values from this layer instead of ``X``.
+        gene_column: Column of ``var`` with the gene symbols; by default the names of ``var``.
+        library: Counts a cell is scaled to before the logarithm; unread for ``lognorm``.
+        max_cells: Read this many cells, chosen at random, each condition in its share.
+        min_cells: Cells that a condition needs.
+        few_cells: What to do with a condition of fewer: ``error`` or ``drop``.
+        backed: Leave the values on disk and read the cells of a batch when they are asked for.
+        seed: Of the choice of cells and of the halves of the controls.
+        name: Of the record; by default the file's.
+
+    Raises:
+        InputError: A file that can't be read, missing columns or layers, values that are not what ``scale`` says,
+            a condition with too few cells, a group without control cells.
+    """
+    cells = read_cells(path, scale, control, columns, covariates, layer, gene_column, name)
+    if max_cells is not None:
+        keys = np.char.add(np.char.add(cells.perturbation.astype(str), "|"), groups_of(cells, covariates))
+        cells = cells.subset(stratified(keys, max_cells, seed))
+    if not backed:
+        cells = replace(cells, X=cells.X[:])
+    cells = cells.validate().lognorm(library)
+    return Conditions.from_cells(cells, covariates, min_cells, few_cells, seed)
+
+
+def read_cells(
+    path: str | Path,
+    scale: Scale,
+    control: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    covariates: Sequence[str] = (),
+    layer: str | None = None,
+    gene_column: str | None = None,
+    name: str | None = None,
+) -> CellExpression:
+    """The cells of a file, their expression left on disk; arguments as in ``cells_file``."""
+    key = "X" if layer is None else f"layers/{layer}"
+    obs, var = _table(path, "obs"), _table(path, "var")
+    X, name = BackedMatrix.open(path, key), name or Path(path).stem
+    genes = var.index.to_numpy() if gene_column is None else column(f"{name} (var)", var, gene_column)
+    return CellExpression.from_obs(X, obs, genes, scale, columns, control, covariates, name)
+
+
+def _table(path: str | Path, key: str) -> pd.DataFrame:
+    from anndata.io import read_elem
+
+    root = opened(path)
+    if key not in root:
+        raise InputError(f"{path} is no AnnData file: it has no table {key!r}")
+    try:
+        return read_elem(root[key]) if hasattr(root[key], "keys") else _table_of_old(path, key)
+    except Exception as error:  # anndata wraps what HDF5 and zarr raise in errors of its own
+        raise InputError(f"{path} is damaged: its table {key} can't be read ({error}); copy it again") from error
+
+
+def _table_of_old(path: str | Path, key: str) -> pd.DataFrame:
+    """A table as anndata wrote it before 0.7: one structured array, its categories elsewhere in the file."""
+    import warnings
+
+    import anndata
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the file's age is no news to the user
+        adata = anndata.read_h5ad(path, backed="r")
+    return adata.obs if key == "obs" else adata.var

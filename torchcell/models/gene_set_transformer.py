@@ -1,0 +1,271 @@
+"""Gene-set transformer: control cells as sets of gene tokens, and what a perturbation changes in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from torchcell.data.errors import InputError
+from torchcell.datamodules.cell_set_batch import CellSetBatch
+from torchcell.datamodules.spec import Spec
+from torchcell.metrics.streaming import StreamingProfile
+from torchcell.models.base import LossWeights, Model
+from torchcell.nn.energy_distance import mean_energy_distance
+from torchcell.nn.gene_set_encoder import GeneSetEncoder
+from torchcell.nn.gene_tokens import GeneIdentity, GeneTokens, PerturbationVector
+from torchcell.nn.neighbour_lists import seen_tokens
+from torchcell.nn.profile_correlation import profile_distance
+from torchcell.report.curriculum import curriculum_sections
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from torchcell.report.sections import Section
+
+TOKENS = 262_144
+"""Tokens that are encoded at once where no gradient is asked for."""
+UNITS = ("cells", "change", "none")
+
+
+class GeneSetTransformer(Model):
+    r"""Attention within each control cell over its active genes, and a change read from every gene's token.
+
+    .. math::
+        \hat y_g = \bar x_g + m_g + \frac{s_g}{S} \sum_c \Big(w \cdot h_{cg} +
+        \frac{p_S \cdot (A h_{cg} + B e_g)}{\sqrt D}\Big)
+
+    with S control cells, their mean, tokens h of ``GeneTokens`` through ``GeneSetEncoder``, the perturbation p of
+    ``PerturbationVector``, and mean m (``change_center`` of the spec; 0 where the data don't give it) and standard
+    deviation s of the training changes. Where the spec has ``group_control``, the mean of the drawn cells is pulled
+    towards that of all control cells of the group by a learned share a gene.
+
+    One table holds all genes; the active ones are an index set, see ``activate``. A gene that is not active has no
+    token and is predicted at its mean change. No parameter knows how many are active.
+
+    Terms: ``phenotype``, the squared residual over active genes; ``correlation``, 1 - Pearson over them of the change
+    from the control; with ``distribution`` the term of that name: the energy distance of predicted and measured cells,
+    in standard deviations of a control cell, over the root of the number of genes.
+
+    Args:
+        spec: Of the task ``cells``; with ``neighbours`` [G, K] for sparse attention.
+        dim: Width D of a token.
+        layers: Attention layers.
+        heads: Of each layer, dim / heads at least 16.
+        expansion: Width of a layer's inner network in units of ``dim``.
+        dropout: Share dropped in the layers.
+        attention: ``full``, ``neighbours`` of the spec, itself and the global tokens, or ``induced``.
+        global_tokens: Tokens that see all genes and are seen by all, and carry the perturbation.
+        points: Of induced attention.
+        gradient_checkpointing: Keep only the layers' inputs, and compute them again in the backward pass.
+        free_drop: See ``PerturbationVector``.
+        standardise: The unit of a residual: standard deviation of the control ``cells``, of the training conditions'
+            ``change``, or ``none``.
+        distribution: Whether there is a term on the distribution of cells.
+        optimizer: See ``Model``.
+        scheduler: See ``Model``.
+        loss_weights: See ``Model``.
+
+    Raises:
+        InputError: An unknown choice, no global token, or sparse attention without neighbours.
+    """
+
+    adds_genes = True
+
+    active_G: Tensor
+    neighbour_GK: Tensor
+    centre_G: Tensor
+    spread_G: Tensor
+    mean_G: Tensor
+    sd_G: Tensor
+    unit_G: Tensor
+    group_control_LG: Tensor
+
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        dim: int = 64,
+        layers: int = 2,
+        heads: int = 4,
+        expansion: int = 2,
+        dropout: float | int = 0.0,
+        attention: str = "full",
+        global_tokens: int = 2,
+        points: int = 32,
+        gradient_checkpointing: bool = False,
+        free_drop: float | int = 0.0,
+        standardise: str = "cells",
+        distribution: bool = False,
+        optimizer: Callable[..., torch.optim.Optimizer] | None = None,
+        scheduler: Callable[..., Any] | None = None,
+        loss_weights: LossWeights | None = None,
+    ) -> None:
+        super().__init__(spec, optimizer, scheduler, loss_weights)
+        self._check(spec, attention, global_tokens, free_drop, standardise)
+        self.distribution, self.sparse, self.n_global = distribution, attention == "neighbours", global_tokens
+        n_measured, held, known = len(spec.outputs), spec.extras, spec.gene_features
+        features = None if known is None else torch.from_numpy(known.values)
+        self.identity = GeneIdentity(n_measured, spec.n_trained_with, len(spec.genes), dim, features)
+        self.perturbation = PerturbationVector(dim, free_drop)
+        self.tokens = GeneTokens(dim, global_tokens)
+        self.encoder = GeneSetEncoder(dim, layers, heads, expansion, dropout, attention, points, gradient_checkpointing)
+        self.readout = nn.Linear(dim, 1)
+        self.cell_product, self.gene_product = (nn.Linear(dim, dim, bias=False) for _ in range(2))
+        for layer in (self.readout, self.cell_product, self.gene_product):
+            nn.init.normal_(layer.weight, std=0.02)  # near no change, yet with a gradient for all
+        scale = held["gene_scale"].float()
+        scale = torch.where(scale > 0, scale, 1.0)
+        unit = {"cells": scale, "change": held["change_scale"], "none": torch.ones_like(scale)}[standardise]
+        neighbours = held["neighbours"] if self.sparse else torch.empty(n_measured, 0, dtype=torch.int64)
+        groups = held.get("group_control", torch.empty(0, n_measured))
+        self.pull = nn.Parameter(torch.zeros(n_measured)) if len(groups) else None
+        for name, value in {
+            "centre_G": held["gene_center"].float(),
+            "spread_G": scale,
+            "mean_G": held.get("change_center", torch.zeros(n_measured)),
+            "sd_G": held["change_scale"],
+            "unit_G": unit,
+            "group_control_LG": groups,
+            "neighbour_GK": neighbours,
+        }.items():
+            self.register_buffer(name, value, persistent=False)
+        # Part of the state, so that a checkpoint from the middle of a curriculum knows what it was trained on.
+        self.register_buffer("active_G", torch.ones(n_measured, dtype=torch.bool))
+        self._watched: Tensor | None = None
+        self.watched_metrics = StreamingProfile(("control",))
+        self._cells: Tensor | None = None
+
+    @staticmethod
+    def _check(spec: Spec, attention: str, global_tokens: int, free_drop: float | int, standardise: str) -> None:
+        if standardise not in UNITS:
+            raise InputError(f"model.standardise={standardise!r}: choose one of {list(UNITS)}")
+        if global_tokens < 1:
+            raise InputError(f"model.global_tokens={global_tokens}: the perturbation needs at least one to enter by")
+        if not 0 <= free_drop <= 1:
+            raise InputError(f"model.free_drop={free_drop} is a share between 0 and 1")
+        if attention == "neighbours" and "neighbours" not in spec.extras:
+            raise InputError(
+                "model.attention=neighbours needs a list of neighbours a gene, which these data don't give; choose "
+                "data with a network, or model.attention=full or induced"
+            )
+
+    # Which genes are active ------------------------------------------------------------------------
+
+    def activate(self, genes: Int[Tensor, " A"] | None) -> None:
+        """Let the genes at these positions of ``spec.outputs`` have tokens, and no others; none: all of them."""
+        self.active_G.fill_(genes is None)
+        if genes is not None:
+            self.active_G[genes.to(self.active_G.device)] = True
+
+    def watch(self, genes: Int[Tensor, " W"] | None) -> None:
+        """Log ``val/first_genes/Pearson``, the validation score on these genes alone, each epoch."""
+        self._watched = genes
+
+    def on_fit_start(self) -> None:
+        """Without a curriculum all genes are active, also where a run starts from weights out of the middle of one."""
+        if not any(getattr(callback, "activates_genes", False) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
+            self.activate(None)
+
+    # What is predicted -----------------------------------------------------------------------------
+
+    def forward(self, batch: CellSetBatch) -> Float[Tensor, "B G"]:
+        """Mean expression of the perturbed cells, log-normalised."""
+        active_A = self.active_G.nonzero()[:, 0]
+        if torch.is_grad_enabled():
+            read_BSA = self._read(batch, batch.control, active_A)
+            # Kept for the term on the distribution: these cells gave this prediction.
+            self._cells = read_BSA if self.distribution and self.training else None
+            read_BA = read_BSA.mean(1)
+        else:
+            step = max(1, TOKENS // (len(batch) * (len(active_A) + self.n_global)))
+            parts = [self._read(batch, some, active_A).sum(1) for some in batch.control.split(step, 1)]
+            read_BA = torch.stack(parts).sum(0) / batch.control.shape[1]
+        return self.express(batch, read_BA, active_A)
+
+    def express(
+        self, batch: CellSetBatch, read_BA: Float[Tensor, "B A"], active_A: Int[Tensor, " A"]
+    ) -> Float[Tensor, "B G"]:
+        """What a reading means in the units of expression."""
+        base_BG = batch.control.mean(1)
+        if self.pull is not None:
+            off_BG = self.group_control_LG[batch.group.clamp(min=0)] - base_BG
+            base_BG = base_BG + self.pull.sigmoid() * off_BG * (batch.group >= 0)[:, None]
+        return (base_BG + self.mean_G).index_add(1, active_A, self.sd_G[active_A] * read_BA)
+
+    def _read(
+        self, batch: CellSetBatch, control_BSG: Float[Tensor, "B S G"], active_A: Int[Tensor, " A"]
+    ) -> Float[Tensor, "B S A"]:
+        """The change of each cell and active gene in standard deviations of the training changes."""
+        free_ND, known_ND = self.identity()
+        p_BD = self.perturbation(free_ND, known_ND, batch.gene, batch.ptr)
+        e_AD = free_ND[active_A] + known_ND[active_A]
+        value_BSA = (control_BSG[:, :, active_A] - self.centre_G[active_A]) / self.spread_G[active_A]
+        place_N = active_A.new_full((len(self.spec.genes),), -1)
+        place_N[active_A] = torch.arange(len(active_A), device=active_A.device)
+        x_BSTD = self.tokens(value_BSA, e_AD, p_BD, place_N[batch.gene], batch.ptr)
+        seen = seen_tokens(self.neighbour_GK, active_A, self.n_global) if self.sparse else None
+        h_CTD = self.encoder(x_BSTD.flatten(0, 1), seen)
+        h_BSAD = h_CTD[:, self.n_global :].unflatten(0, x_BSTD.shape[:2])
+        width = p_BD.shape[1] ** 0.5
+        # One vector a set reads all its cells, so no product of the size of the tokens is made.
+        reader_BD = self.readout.weight + (p_BD @ self.cell_product.weight) / width
+        read_BSA = torch.einsum("bsad,bd->bsa", h_BSAD, reader_BD.to(h_BSAD.dtype)) + self.readout.bias
+        direct_BA = self.gene_product(p_BD) @ e_AD.T / width
+        return (read_BSA + direct_BA[:, None]).float()
+
+    # What is learned -------------------------------------------------------------------------------
+
+    def phenotype_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Mean squared residual over measured values, each gene in its own unit; in training of active genes only."""
+        measured = ~torch.isnan(target)
+        if self.training:
+            measured = measured & self.active_G
+        residual = torch.where(measured, prediction - target, 0.0) / self.unit_G
+        return residual.square().sum() / measured.sum().clamp(min=1)
+
+    def losses(self, batch: CellSetBatch, prediction: Tensor) -> dict[str, Tensor]:
+        """The residual, where the changes point, and how far cells lie apart as distributions."""
+        active_A, control_BG = self.active_G.nonzero()[:, 0], batch.references["control"]
+        terms = super().losses(batch, prediction)
+        parts = (each[:, active_A] for each in (prediction, batch.target, control_BG))
+        terms["correlation"] = profile_distance(*parts)
+        if self.distribution:
+            read_BSA, self._cells = self._cells, None
+            if read_BSA is None:
+                read_BSA = self._read(batch, batch.control, active_A)
+            change_BSA = self.mean_G[active_A] + self.sd_G[active_A] * read_BSA
+            unit_A = self.spread_G[active_A] * len(active_A) ** 0.5
+            cells_BSA = (batch.control[:, :, active_A] + change_BSA) / unit_A
+            terms["distribution"] = mean_energy_distance(cells_BSA, batch.perturbed[:, :, active_A] / unit_A)
+        return terms
+
+    def set_embeddings(self, batch: CellSetBatch) -> dict[str, Tensor]:
+        """``perturbation``: p_S, what the perturbed genes are together [B, D]."""
+        return {"perturbation": self.perturbation(*self.identity(), batch.gene, batch.ptr)}
+
+    def gene_embeddings(self) -> dict[str, Tensor]:
+        """``genes``: e, what each gene is [N, D]."""
+        free_ND, known_ND = self.identity()
+        return {"genes": free_ND + known_ND}
+
+    def _observe(self, stage: str, batch: CellSetBatch, prediction: Tensor) -> None:
+        super()._observe(stage, batch, prediction)
+        if stage == "val" and self._watched is not None:
+            at = self._watched.to(prediction.device)
+            references = {name: values[:, at] for name, values in batch.references.items()}
+            self.watched_metrics.update(prediction[:, at], batch.target[:, at], references)
+
+    def on_validation_epoch_end(self) -> None:
+        """Also the score on the watched genes."""
+        super().on_validation_epoch_end()
+        if self._watched is not None:
+            self.log("val/first_genes/Pearson", self.watched_metrics.compute()["control/Pearson"], sync_dist=True)
+            self.watched_metrics.reset()
+
+    def report_sections(self, history: pd.DataFrame | None) -> list[Section]:
+        """What each phase of a curriculum did, if there was one."""
+        return curriculum_sections(history)

@@ -1,0 +1,51 @@
+"""``python -m torchcell.data select-genes``: choose genes as a run would, and write where each came from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torchcell.run.entry import run_entry
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from torchcell.data.gene_selection import SelectedGenes
+
+
+def select_genes(cfg: DictConfig) -> SelectedGenes:
+    """Select on the training conditions of ``cfg.split``, print a table of the sources, write ``cfg.out``."""
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+    from rich.console import Console
+    from rich.table import Table
+
+    from torchcell.data.errors import InputError
+    from torchcell.splits.methods import make_split
+
+    if cfg.data.get("selection") is None:
+        raise InputError("these data choose no genes; set data.selection, as data=kang2018 does")
+    selection = instantiate(cfg.data.selection)
+    record = instantiate(cfg.data.record).validate()
+    split = make_split(record, **OmegaConf.to_container(cfg.split, resolve=True))  # type: ignore[arg-type]
+    selected = selection(record.subset(split.index("train")))
+    table = Table()
+    table.add_column("source")
+    table.add_column("genes", justify="right")
+    for name, count in selected.counts().items():
+        table.add_row(name, f"{count:,}")
+    console = Console()
+    told = f"{len(selected):,} of {len(record.genes):,} genes of {record.name}"
+    console.print(told, soft_wrap=True, highlight=False)
+    console.print(table)
+    for note in selected.notes:
+        console.print(f"note    {note}", soft_wrap=True, highlight=False)
+    if len(selected.phases) > 1:
+        sizes = ", ".join(f"{name} {size:,}" for name, size in selected.phase_sizes().items())
+        console.print(f"phases  {sizes}", soft_wrap=True, highlight=False)
+    selected.save(cfg.out)
+    console.print(f"wrote {cfg.out}", soft_wrap=True, highlight=False)
+    return selected
+
+
+if __name__ == "__main__":
+    run_entry(select_genes, "select_genes")
