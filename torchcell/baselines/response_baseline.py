@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy.sparse as sp
 
 from torchcell.data.errors import InputError
 from torchcell.data.response import Response
@@ -37,9 +38,9 @@ def group_means(values: np.ndarray, names: np.ndarray, asked: np.ndarray, otherw
         float64 [m, G].
     """
     known, row = np.unique(names, return_inverse=True)
-    total = np.zeros((len(known), values.shape[1]))
-    np.add.at(total, row, values)
-    means = np.vstack([total / np.bincount(row)[:, None], otherwise])
+    weight = 1 / np.bincount(row)[row]
+    share = sp.csr_matrix((weight, (row, np.arange(len(row)))), shape=(len(known), len(row)))
+    means = np.vstack([share @ values.astype(np.float64), otherwise])
     place = {name: i for i, name in enumerate(known.tolist())}
     return means[[place.get(name, -1) for name in asked.tolist()]]
 

@@ -10,8 +10,8 @@ FEWEST = 5
 """Training samples that a mean is taken of; with fewer the next wider group stands in."""
 
 
-def plate_centre(record: Response, train: np.ndarray) -> np.ndarray:
-    """Mean treated expression of the training samples on each sample's plate, float32 [n, G].
+def plate_centre(record: Response, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean treated expression of the training samples on each sample's plate, float32 [n, G], and whose it is.
 
     A sample that is in training is left out of its own mean. Where a plate has fewer than five others, those of the
     source and line stand in, then those of the line, then all.
@@ -19,18 +19,23 @@ def plate_centre(record: Response, train: np.ndarray) -> np.ndarray:
     Args:
         record: n samples.
         train: Which are in training, a mask [n].
+
+    Returns:
+        The means, and whether they are of the sample's own line, bool [n].
     """
     source = np.zeros(len(record), dtype="<U1") if record.source is None else record.source
     wider = [record.plate, np.char.add(np.char.add(source, "|"), record.cell_line), record.cell_line]
     centre = np.full(record.treated.shape, np.nan, dtype=np.float32)
-    open_ = np.ones(len(record), dtype=bool)
+    open_, of_line = np.ones(len(record), dtype=bool), np.zeros(len(record), dtype=bool)
     for groups in [*wider, np.zeros(len(record), dtype=np.int8)]:
         mean, count = _others(record.treated, groups, train)
         last = groups.dtype == np.int8
         filled = open_ & (count >= (1 if last else FEWEST))
         centre[filled] = mean[filled]
         open_ &= ~filled
-    return centre
+        if groups is record.cell_line:
+            of_line = ~open_
+    return centre, of_line
 
 
 def _others(values: np.ndarray, groups: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -55,12 +55,12 @@ class ResponseDataModule(RecordDataModule):
         record, dropped = with_vectors(record, missing_molecules)
         super().__init__(record, split, graph, batch_size, eval_batch_size, subset, unknown_genes, seed)
         self.lost |= dropped
-        self.centre = plate_centre(self.record_whole, self.split.part == "train")
-        self.packed = ResponseSamples(self.record_whole, self.spec, self.centre)
+        self.centre, anchored = plate_centre(self.record_whole, self.split.part == "train")
+        self.packed = ResponseSamples(self.record_whole, self.spec, self.centre, anchored)
 
     @staticmethod
     def pack(record: Response, spec: Spec) -> ResponseSamples:
-        """The samples as tensors, without the plates' centres, which only training and scoring look at."""
+        """The samples as tensors, on the training mean of their line where no plate is known."""
         return ResponseSamples(record, spec)
 
     @staticmethod
@@ -91,6 +91,7 @@ class ResponseDataModule(RecordDataModule):
             "molecules": held,
             "lines": lines.tolist(),
             "line_control": torch.stack([floats(train.control[rows].mean(0)) for rows in at]),
+            "line_treated": torch.stack([floats(train.treated[rows].mean(0)) for rows in at]),
             "line_basal": torch.stack([floats(basal[rows].mean(0)) for rows in at]),
             "change_center": center,
             "change_scale": scale,

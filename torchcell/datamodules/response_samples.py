@@ -31,8 +31,8 @@ class ResponseBatch(Batch):
         log_time: log2 of the hours, float32 [B].
         control: The sample's control, float32 [B, G].
         basal: Expression of the untreated line, float32 [B, G].
-        centre: Mean of the treated training samples of its plate [B, G], NaN where a request has none; never an
-            input of a model.
+        centre: Mean of the other treated training samples of its plate, or source, or line, or of all [B, G].
+        anchored: Whether that mean is of the sample's own line, bool [B].
     """
 
     drug: Tensor
@@ -42,6 +42,7 @@ class ResponseBatch(Batch):
     control: Tensor
     basal: Tensor
     centre: Tensor
+    anchored: Tensor
 
     @property
     def references(self) -> Mapping[str, Tensor]:
@@ -64,10 +65,13 @@ class ResponseSamples:
     Args:
         record: The samples, its molecules being those of ``spec``.
         spec: Names the lines.
-        centre: See ``ResponseBatch`` [n, G]; none for a request.
+        centre: See ``ResponseBatch`` [n, G]; none for a request, which has its line's training mean.
+        anchored: See ``ResponseBatch`` [n].
     """
 
-    def __init__(self, record: Response, spec: Spec, centre: np.ndarray | None = None) -> None:
+    def __init__(
+        self, record: Response, spec: Spec, centre: np.ndarray | None = None, anchored: np.ndarray | None = None
+    ) -> None:
         place = {name: i for i, name in enumerate(spec.extras["lines"])}
         self.target = floats(record.treated)
         self.drug = torch.from_numpy(record.drug_index)
@@ -76,7 +80,10 @@ class ResponseSamples:
         self.log_time = floats(np.log2(np.maximum(record.time, 1.0)))
         self.control = floats(record.control)
         self.basal = self.control if record.basal is None else floats(record.basal)
-        self.centre = torch.full((), torch.nan).expand(self.target.shape) if centre is None else floats(centre)
+        if centre is None or anchored is None:
+            self.centre, self.anchored = spec.extras["line_treated"][self.line], self.line >= 0
+        else:
+            self.centre, self.anchored = floats(centre), torch.from_numpy(anchored)
 
     def __len__(self) -> int:
         return len(self.drug)
@@ -93,6 +100,7 @@ class ResponseSamples:
             control,
             control if self.basal is self.control else self.basal.index_select(0, index),
             self.centre.index_select(0, index),
+            self.anchored.index_select(0, index),
         )
 
     def shuffled(self, names: Sequence[str], index: Tensor, generator: torch.Generator) -> ResponseSamples:
