@@ -14,6 +14,7 @@ import torch
 from torchcell.data.errors import InputError
 from torchcell.data.links import link_samples
 from torchcell.data.simulate_knowledge_graph import simulate_knowledge_graph, simulated_links
+from torchcell.datamodules.link_ranking import LinkRanking
 from torchcell.datamodules.links import LinkBatch, LinkDataModule
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.typed_graph import TypedGraph
@@ -169,13 +170,13 @@ def test_sampled_steps_with_wide_fans_equal_whole_ones():
 
 
 def test_walks_are_read_where_the_pairs_are_few_and_never_over_the_asked_links():
-    options = {"walk_pairs": 600, "dropout": 0.0}
-    model, batch = HGTEmbedder(make_spec(supervised=("CtD", "GiG")), **SMALL | options), make_batch()
+    both, options = ("CtD", "GiG"), {"walk_pairs": 600, "dropout": 0.0, "edge_sample_size": 0}
+    model, batch = HGTEmbedder(make_spec(supervised=both), **SMALL | options), make_batch(both)
     code = NODES.metaedges.index("CtD")
     assert list(model.walks) == [str(code)]  # 30 x 20 pairs, but 60 x 60 of genes
-    assert list(model.losses(batch, model(batch))) == ["phenotype", "target", "walk", "link", "contrastive"]
+    assert list(model.losses(batch, model(batch))) == ["phenotype", "target", "walk", "contrastive"]
     torch.nn.init.ones_(model.walks[str(code)].straight[0].weight)
-    positive = (batch.target == 1).any(1)
+    positive = (batch.target == 1).any(1) & (batch.metaedge == code)
     model(part(batch, positive.nonzero()[:, 0]))
     bare = NODES.csrs(NODES.weights_without(*_numbered(batch, positive, code)))
     torch.testing.assert_close(model._drawn.scores.walks[code].score_AB, model.walks[str(code)](bare))
@@ -192,8 +193,8 @@ def _numbered(batch, positive, code):
     return torch.full_like(number, code), number
 
 
-def test_the_watched_score_sees_ranks_which_are_those_of_the_evaluator():
-    """AUROC alone is flat long before the true disease has come to the top."""
+def test_the_watched_score_sees_ranks_which_are_those_of_the_evaluator_without_test_edges():
+    """AUROC alone is flat long before the true disease has come to the top; nothing may know of test edges here."""
     record = simulated_links("CtD", n_genes=60, n_compounds=30, n_diseases=20, n_communities=4)
     data = LinkDataModule(record, {"method": "edges", "n_folds": 5}, batch_size=64, eval_batch_size=50)
     model = HGTEmbedder(data.spec, **SMALL, walk_pairs=1000, optimizer=torch.optim.AdamW)
@@ -201,7 +202,9 @@ def test_the_watched_score_sees_ranks_which_are_those_of_the_evaluator():
     trainer = lightning.Trainer(max_epochs=1, num_sanity_val_steps=0, enable_model_summary=False, **quiet)
     trainer.fit(model, data)
     seen = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    ranking = data.ranking("val")
+    test = data.record("test")
+    untold = record.graph.subset(~np.isin(record.graph.sample_id, test.sample_id[test.positive]))
+    ranking = LinkRanking(data.record("val"), untold, None)
     ranks = ranking.ranks(predict_record(model, data, ranking.record, "cpu"))
     for k, end in enumerate(("tail", "head")):
         assert seen[f"val/CtD_{end}/MRR"] == pytest.approx(np.mean(1 / ranks[:, k]), rel=1e-5)

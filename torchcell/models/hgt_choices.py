@@ -1,12 +1,17 @@
-"""What ``HGTEmbedder`` reads off its spec and its config: the message graph, kinds and relations by name."""
+"""What ``HGTEmbedder`` reads off its spec and its config: the message graph, kinds by name, what reads walks."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+
+import numpy as np
+from torch import nn
 
 from torchcell.data.errors import InputError, near, some
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.typed_graph import TypedGraph
+from torchcell.nn.walk_scores import WalkScores
 
 
 def message_graph(spec: Spec) -> TypedGraph:
@@ -31,7 +36,13 @@ def alike_kinds(nodes: TypedGraph, chosen: Sequence[str] | None, supervised: Seq
     return [nodes.kinds.index(name) for name in chosen]
 
 
-def own_relations(nodes: TypedGraph, metaedge: str) -> tuple[int, int]:
-    """Numbers of the relations of a metaedge, from source to target and back."""
-    own = [number for number, relation in enumerate(nodes.relations) if relation.metaedge == metaedge]
-    return own[0], own[-1]
+def walk_readers(nodes: TypedGraph, supervised: Sequence[str], most: int, steps: int, hidden: int) -> nn.ModuleDict:
+    """``WalkScores`` of the supervised metaedges whose kinds have at most so many pairs, by the metaedge's number."""
+    relations = [(relation.source, relation.target) for relation in nodes.relations]
+    sizes, readers = np.diff(nodes.bounds).tolist(), nn.ModuleDict()
+    for name in supervised:
+        if math.prod(sizes[kind] for kind in nodes.ends[name]) <= most:
+            own = [number for number, relation in enumerate(nodes.relations) if relation.metaedge == name]
+            reader = WalkScores(relations, sizes, (own[0], own[-1]), nodes.csrs(), steps, hidden)
+            readers[str(nodes.metaedges.index(name))] = reader
+    return readers

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -18,7 +17,7 @@ from torchcell.datamodules.spec import Spec
 from torchcell.graph.cell_graph import CSR
 from torchcell.metrics.streaming_links import StreamingLinks
 from torchcell.models.base import LossWeights
-from torchcell.models.hgt_choices import alike_kinds, message_graph, own_relations
+from torchcell.models.hgt_choices import alike_kinds, message_graph, walk_readers
 from torchcell.models.wild_type import WildTypeModel
 from torchcell.nn.contrastive import InfoNCE
 from torchcell.nn.dist_mult import DistMult
@@ -30,7 +29,6 @@ from torchcell.nn.similar_nodes import similar_nodes
 from torchcell.nn.step_graph import StepGraph, draw_edges
 from torchcell.nn.typed_encoder import TypedEncoder
 from torchcell.nn.variance_hinge import variance_hinge
-from torchcell.nn.walk_scores import WalkScores
 
 RANKED = 100
 """Held-out links a metaedge that are ranked after each epoch."""
@@ -159,20 +157,7 @@ class HGTEmbedder(WildTypeModel):
             matched_share,
         )
         self.link_term = LinkTerm(known, negatives, link_loss)
-        self.walks = nn.ModuleDict(
-            {
-                str(nodes.metaedges.index(name)): WalkScores(
-                    [(relation.source, relation.target) for relation in nodes.relations],
-                    sizes,
-                    own_relations(nodes, name),
-                    nodes.csrs(),
-                    walk_steps,
-                    walk_hidden,
-                )
-                for name in spec.extras["supervised"]
-                if math.prod(sizes[kind] for kind in nodes.ends[name]) <= walk_pairs
-            }
-        )
+        self.walks = walk_readers(nodes, spec.extras["supervised"], walk_pairs, walk_steps, walk_hidden)
         self.step_graph = StepGraph(nodes, fan_outs)
         alike = alike_kinds(nodes, contrastive_kinds, spec.extras["supervised"])
         self._firsts = [self.bounds[kind] for kind in alike]
@@ -234,7 +219,10 @@ class HGTEmbedder(WildTypeModel):
         self.val_links.update(batch.metaedge[at], batch.source_node[at], batch.target_node[at])
 
     def held_out_scores(self) -> dict[str, Tensor]:
-        """``<metaedge>_tail/MRR`` and ``_head`` as the evaluator has them, of at most ``RANKED`` links a metaedge."""
+        """``<metaedge>_tail/MRR`` and ``_head``, of at most ``RANKED`` links a metaedge.
+
+        Those of the evaluator, but that test links stay in the lists: the model does not know of them.
+        """
         found: dict[str, Tensor] = {}
         links_n3 = self.val_links.compute()
         self.val_links.reset()

@@ -107,8 +107,8 @@ class WalkScores(nn.Module):
         self.read = nn.Linear(hidden, 1, bias=False)
         with torch.no_grad():
             self.read.weight /= GAIN
-            for linear in self.straight:
-                linear.weight.zero_()
+            for weight in self.straight.parameters():
+                weight.zero_()
 
     def forward(self, csrs: Sequence[CSR]) -> Float[Tensor, "A B"]:
         """Log-odds of all pairs, but for a constant; of a metaedge without direction the same both ways.
@@ -156,7 +156,7 @@ class WalkScores(nn.Module):
 
 def _joined(maps: nn.ModuleList, inputs: Sequence[Tensor]) -> Float[Tensor, "A B H"]:
     """The sum of what each map makes of its input: of pairs, of sources, of targets."""
-    pairs, source, target = (read(each) for read, each in zip(maps, inputs, strict=True))
+    pairs, source, target = (read(each) for read, each in zip(list(maps), inputs, strict=True))
     return pairs + source[:, None] + target[None]
 
 
