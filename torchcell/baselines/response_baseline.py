@@ -6,10 +6,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from torchcell.data.errors import InputError
+from torchcell.data.quantities import LEAST_DOSE
 from torchcell.data.response import Response
-
-LEAST_DOSE = 1e-3
-"""µM; smaller doses, a vehicle's 0 among them, count as this one where a logarithm is taken."""
 
 
 def require_same_outputs(record: Response, genes: np.ndarray) -> None:

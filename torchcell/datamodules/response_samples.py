@@ -31,8 +31,8 @@ class ResponseBatch(Batch):
         log_time: log2 of the hours, float32 [B].
         control: The sample's control, float32 [B, G].
         basal: Expression of the untreated line, float32 [B, G].
-        centre: Mean of the other treated training samples of its plate, or source, or line, or of all [B, G].
-        anchored: Whether that mean is of the sample's own line, bool [B].
+        centre: Mean of the other treated training samples of its line on its plate, see ``plate_centre``, float32
+            [B, G]; NaN where the line has none.
     """
 
     drug: Tensor
@@ -42,7 +42,6 @@ class ResponseBatch(Batch):
     control: Tensor
     basal: Tensor
     centre: Tensor
-    anchored: Tensor
 
     @property
     def references(self) -> Mapping[str, Tensor]:
@@ -52,11 +51,11 @@ class ResponseBatch(Batch):
 
 INPUTS: dict[str, tuple[str, ...]] = {
     "drug": ("drug",),
-    "basal": ("control", "basal"),
+    "basal": ("basal",),
     "dose": ("log_dose",),
     "line": ("line",),
 }
-"""What the guards spoil, and the tensors that hold it."""
+"""What the guards spoil, and the tensors that hold it; the control stays, which a prediction stands on."""
 
 
 class ResponseSamples:
@@ -66,12 +65,9 @@ class ResponseSamples:
         record: The samples, its molecules being those of ``spec``.
         spec: Names the lines.
         centre: See ``ResponseBatch`` [n, G]; none for a request, which has its line's training mean.
-        anchored: See ``ResponseBatch`` [n].
     """
 
-    def __init__(
-        self, record: Response, spec: Spec, centre: np.ndarray | None = None, anchored: np.ndarray | None = None
-    ) -> None:
+    def __init__(self, record: Response, spec: Spec, centre: np.ndarray | None = None) -> None:
         place = {name: i for i, name in enumerate(spec.extras["lines"])}
         self.target = floats(record.treated)
         self.drug = torch.from_numpy(record.drug_index)
@@ -80,10 +76,8 @@ class ResponseSamples:
         self.log_time = floats(np.log2(np.maximum(record.time, 1.0)))
         self.control = floats(record.control)
         self.basal = self.control if record.basal is None else floats(record.basal)
-        if centre is None or anchored is None:
-            self.centre, self.anchored = spec.extras["line_treated"][self.line], self.line >= 0
-        else:
-            self.centre, self.anchored = floats(centre), torch.from_numpy(anchored)
+        of_line = torch.where((self.line >= 0)[:, None], spec.extras["line_treated"][self.line], torch.nan)
+        self.centre = of_line if centre is None else floats(centre)
 
     def __len__(self) -> int:
         return len(self.drug)
@@ -100,7 +94,6 @@ class ResponseSamples:
             control,
             control if self.basal is self.control else self.basal.index_select(0, index),
             self.centre.index_select(0, index),
-            self.anchored.index_select(0, index),
         )
 
     def shuffled(self, names: Sequence[str], index: Tensor, generator: torch.Generator) -> ResponseSamples:

@@ -110,7 +110,7 @@ HEADLINE: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "regression": ("pearson", "spearman", "r2", "mae"),
         "binary": ("auroc", "auprc"),
         "expression": ("pearson_delta", "mse"),
-        "response": ("pearson_de", "pearson_delta_plate", "mse"),
+        "response": ("pearson_delta_plate", "pearson_de", "mse"),
         "ranking": ("mrr", "hits@10"),
     }
 )

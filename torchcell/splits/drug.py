@@ -35,7 +35,7 @@ def cold_scaffold(record: Response, n_folds: int, fold: int, seed: int) -> tuple
     """All drugs of a Murcko scaffold are held out; a drug without a ring, or of unknown structure, stands alone."""
     keys = drug_keys(_response(record, "scaffold"))
     units = _joined(keys, scaffold_keys(record, keys))
-    return _dealt(record, units, "scaffolds", n_folds, fold, seed), keys, "drug"
+    return _dealt(record, units, "scaffolds", n_folds, fold, seed), units, "scaffold"
 
 
 def cold_cell(record: Response, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
