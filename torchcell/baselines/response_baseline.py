@@ -6,6 +6,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from torchcell.data.errors import InputError
+from torchcell.data.plate_centre import FEWEST
 from torchcell.data.quantities import LEAST_DOSE
 from torchcell.data.response import Response
 
@@ -46,8 +47,8 @@ def group_means(values: np.ndarray, names: np.ndarray, asked: np.ndarray, otherw
 def plate_means(train: Response, asked: Response) -> np.ndarray:
     """Mean treated expression in train on each asked sample's line and plate, float64 [m, G].
 
-    A line without training samples on that plate gets its mean in the source of the plates, else over all of them; an
-    unseen line the mean of all.
+    A line with fewer than five training samples on that plate gets its mean in the source of the plates, else over all
+    of them, as in ``plate_centre``; an unseen line the mean of all.
     """
     found_mG = group_means(train.treated, train.cell_line, asked.cell_line, train.treated.mean(0, dtype=np.float64))
     for field in ("source", "plate"):
@@ -55,7 +56,8 @@ def plate_means(train: Response, asked: Response) -> np.ndarray:
         if names is None or wanted is None:
             continue
         names, wanted = _pairs(train.cell_line, names), _pairs(asked.cell_line, wanted)
-        known_m = np.isin(wanted, names)
+        unique, counts = np.unique(names, return_counts=True)
+        known_m = np.isin(wanted, unique[counts >= FEWEST])
         found_mG[known_m] = group_means(train.treated, names, wanted[known_m], train.treated[0])
     return found_mG
 

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from torchcell.data.errors import InputError, some
 from torchcell.data.molecules import Molecules, coverage
+from torchcell.data.plate_centre import plate_centre
 from torchcell.data.response import Response
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.datamodules.batch import Packed
-from torchcell.datamodules.plate_centre import plate_centre
 from torchcell.datamodules.response_request import read_treatments, widened
 from torchcell.datamodules.response_samples import INPUTS, ResponseSamples, floats
 from torchcell.datamodules.spec import Spec, fit_scaler

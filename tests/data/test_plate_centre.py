@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from torchcell.data.plate_centre import FEWEST, plate_centre
 from torchcell.data.simulate import simulate_response
-from torchcell.datamodules.plate_centre import FEWEST, plate_centre
 
 
 def test_it_is_the_mean_of_the_other_training_samples_of_the_plate() -> None:
