@@ -209,7 +209,7 @@ def _blocks(table: pd.DataFrame) -> Iterator[_Block]:
         experiment, config, split, line, part = key
         over = f"{int(group['n_lines'].max())} lines" if level == LINES else "runs"
         of = f"mean over {over}" if level == LINES else line
-        title = ", ".join(text for text in (f"{experiment} {config}", split, of, part) if text)
+        title = ", ".join(str(text) for text in (f"{experiment} {config}", split, of, part) if text)
         runs = table.iloc[:0] if level == LINES else single.get_group(tuple(key))
         yield _Block(f"{title}: {int(group['n_runs'].max())} run(s)", over, metrics, rows, runs)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,8 +39,8 @@ def read_response_request(
 
     A table (``.csv``, ``.tsv``, ``.parquet``) has the columns drug or smiles or both, cell_line, dose_value (µM; a unit
     may follow, ``500 nM``) and time (h), and at will plate and sample_id. An h5ad file has the same columns in ``obs``
-    (and perturbation for drug), and at will the layers ``control`` and ``basal``, whose genes are matched by name; wells
-    that it flags as ``is_control`` are left out.
+    (and perturbation for drug), and at will the layers ``control`` and ``basal``, whose genes are matched by name;
+    wells that it flags as ``is_control`` are left out.
 
     Args:
         path: The file.
@@ -48,8 +48,8 @@ def read_response_request(
         columns: Internal name -> the file's name, for those that differ.
 
     Returns:
-        A record whose ``treated`` is NaN [n, G]; so are rows of ``control`` and ``basal`` that the file does not give, and
-        ``basal`` is none where it has no such layer.
+        A record whose ``treated`` is NaN [n, G]; so are rows of ``control`` and ``basal`` that the file does not give,
+        and ``basal`` is none where it has no such layer.
 
     Raises:
         InputError: A missing column, a row without drug or line, a missing or negative dose or time, SMILES that rdkit
@@ -67,7 +67,8 @@ def read_response_request(
     if not given:
         return _record(path, adata.obs, columns or {}, np.asarray(genes).astype(str))
     record = _record(path, adata.obs, columns or {}, adata.var_names.to_numpy().astype(str))
-    record = replace(record, **{part: dense(adata.layers[part]) for part in given}).on_genes(genes)
+    layers: dict[str, Any] = {part: dense(adata.layers[part]) for part in given}
+    record = replace(record, **layers).on_genes(genes)
     for part in given:
         values = getattr(record, part)
         odd = ~np.isfinite(values).all(1) & ~np.isnan(values).all(1)

@@ -47,26 +47,31 @@ def read_treatments(path: str, spec: Spec) -> Response:
 
 def _with_controls(asked: Response, spec: Spec, path: str) -> Response:
     """The file's own controls and basal profiles; where it gives none, the training means of the line."""
-    lines, extras = spec.extras["lines"], spec.extras
-    row = np.array([lines.index(line) if line in lines else -1 for line in asked.cell_line.tolist()])
-    own = not torch.equal(extras["line_basal"], extras["line_control"])  # else the control is the basal profile
-    parts = {"control": (asked.control, extras["line_control"].numpy())}
-    if own or asked.basal is not None:
-        basal = np.full_like(asked.control, np.nan) if asked.basal is None else asked.basal
-        parts["basal"] = (basal, extras["line_basal"].numpy())
-    filled: dict[str, Any] = {}
-    for part, (given, mean) in parts.items():
-        bare = np.isnan(given).any(1)
-        unknown = sorted(set(asked.cell_line[bare & (row < 0)].tolist()))
-        if unknown:
-            hint = near(unknown[0], lines) or lines[:5]
-            raise InputError(
-                f"{path}: lines that the model was not trained on: {some(unknown)}; the nearest are {hint}; a further "
-                f"line needs its {part} expression: a layer {part!r} of an h5ad file"
-            )
-        instead = mean[row] if own or part == "control" else filled["control"]
-        filled[part] = np.where(bare[:, None], instead, given).astype(np.float32)
-    return replace(asked, **filled)
+    extras = spec.extras
+    control = _filled(asked.control, "control", extras["line_control"], asked.cell_line, extras["lines"], path)
+    if torch.equal(extras["line_basal"], extras["line_control"]):  # the control is the basal profile
+        basal = None if asked.basal is None else np.where(np.isnan(asked.basal), control, asked.basal)
+        return replace(asked, control=control, basal=basal)
+    given = np.full_like(asked.control, np.nan) if asked.basal is None else asked.basal
+    basal = _filled(given, "basal", extras["line_basal"], asked.cell_line, extras["lines"], path)
+    return replace(asked, control=control, basal=basal)
+
+
+def _filled(
+    given: np.ndarray, part: str, mean: torch.Tensor, line: np.ndarray, lines: list[str], path: str
+) -> np.ndarray:
+    """Rows that are not given (NaN) get their line's mean of ``mean`` [L, G]; float32 [n, G]."""
+    bare = np.isnan(given).any(1)
+    unknown = sorted(set(line[bare].tolist()) - set(lines))
+    if unknown:
+        hint = near(unknown[0], lines) or lines[:5]
+        raise InputError(
+            f"{path}: lines that the model was not trained on: {some(unknown)}; the nearest are {hint}; another line "
+            f"needs a layer {part!r} of its own, in an h5ad file"
+        )
+    filled = np.array(given, dtype=np.float32)
+    filled[bare] = mean.numpy()[[lines.index(name) for name in line[bare].tolist()]]
+    return filled
 
 
 def widened(record: Response, spec: Spec) -> Spec:
@@ -133,8 +138,8 @@ def _refuse_other_structures(told: set[tuple[str, str]], known: Mapping[str, str
         held = known.get(name, "")
         if held and canonical(text, name) != held and inchikey(text, name) != inchikey(held, name):
             raise InputError(
-                f"{path}: drug {name!r} has the SMILES {text!r}, and the model was trained with {held!r} for it; give the "
-                "other molecule a name of its own, or leave the SMILES out"
+                f"{path}: drug {name!r} has the SMILES {text!r}, and the model was trained with {held!r} for it; give "
+                "the other molecule a name of its own, or leave the SMILES out"
             )
 
 
@@ -155,8 +160,8 @@ def _made(fresh: Response, table: Molecules, path: str) -> Molecules:
     feature = str(table.features.get("_target_", "the features")).rpartition(".")[2]
     if table.known.all():
         raise InputError(
-            f"{path}: drugs that the model does not know and has no vector for: {some(lacking)}; {feature} {why}; add them "
-            "to the table of vectors, or leave them out"
+            f"{path}: drugs that the model does not know and has no vector for: {some(lacking)}; {feature} {why}; add "
+            "them to the table of vectors, or leave them out"
         )
     warnings.warn(
         f"{path}: drugs without a vector: {some(lacking)}; {feature} {why}; they get the vector that the model learned "
