@@ -10,12 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchcell.data.quantities import LEAST_DOSE
 from torchcell.data.response import Response
 from torchcell.datamodules.batch import Batch
 from torchcell.datamodules.spec import Spec
-
-LEAST_DOSE = 1e-3
-"""µM; smaller doses, a vehicle's 0 among them, count as this one where a logarithm is taken."""
 
 
 @dataclass(frozen=True, eq=False)

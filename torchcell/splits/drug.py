@@ -10,11 +10,9 @@ from scipy.sparse.csgraph import connected_components
 
 from torchcell.data.errors import InputError
 from torchcell.data.response import Response
-from torchcell.data.structures import canonical, inchikey, scaffold
+from torchcell.data.structures import SKELETON, canonical, inchikey, scaffold
 from torchcell.splits.folds import deal
 
-SKELETON = 14
-"""Letters of an InChIKey that name the skeleton, without stereochemistry, charge and isotopes."""
 ENOUGH_LINES = 5
 """Held-out lines from which on a bootstrap may resample lines; below it resamples drugs."""
 
