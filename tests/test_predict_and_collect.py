@@ -169,10 +169,12 @@ def test_a_table_of_looks_that_cannot_be_made_is_refused_and_nothing_is_written(
     assert not any((saved.parent / name).exists() for name in ("out.parquet", "looked.csv", "same.csv"))
 
 
-def run_folder(root: Path, name: str, split_hash: str, values: dict[str, float], fold: int = 0) -> None:
+def run_folder(
+    root: Path, name: str, split_hash: str, values: dict[str, float], fold: int = 0, **data: str | list[str] | None
+) -> None:
     folder = root / name
     folder.mkdir(parents=True)
-    cfg = {"name": "toy", "seed": 0, "split": {"method": "random", "fold": fold}, "data": {}}
+    cfg = {"name": "toy", "seed": 0, "split": {"method": "random", "fold": fold}, "data": data}
     OmegaConf.save(OmegaConf.create(cfg), folder / "config.yaml")
     (folder / "metrics.json").write_text(
         json.dumps({"split_hash": split_hash, "converged": True, "epochs": 3, "seconds": 7, "verdict": "beats 1 of 2"})
@@ -216,6 +218,39 @@ def test_runs_of_different_configs_are_never_averaged(tmp_path):
     OmegaConf.save(OmegaConf.merge(cfg, {"data": {"subset": 600}}), tmp_path / "b" / "config.yaml")
     means = collect([tmp_path]).query("level == 'mean' and metric == 'pearson' and system == 'Dango'")
     assert sorted(means["value"]) == [0.3, 0.5]
+
+
+def test_means_are_taken_within_a_line_first_and_then_over_lines(tmp_path):
+    """A line with more folds than another used to weigh more."""
+    for fold, value in enumerate((0.2, 0.3, 0.4)):
+        run_folder(tmp_path, f"a{fold}", f"a{fold}", {"CheMoE": value, "mean": 0.1}, fold, cell_line="A375")
+    run_folder(tmp_path, "p", "p0", {"CheMoE": 0.7, "mean": 0.2}, cell_line="PC3")
+    run_folder(tmp_path, "both", "b0", {"CheMoE": 0.9, "mean": 0.2}, cell_line=["A375", "PC3"])
+    run_folder(tmp_path, "all", "c0", {"CheMoE": 0.95, "mean": 0.2}, cell_line=None)
+    table = collect([tmp_path]).query("system == 'CheMoE' and metric == 'pearson'")
+    means = table.query("level == 'mean'").set_index("cell_line")
+    assert means.loc[["A375", "PC3", "A375|PC3"], "value"].tolist() == pytest.approx([0.3, 0.7, 0.9])
+    assert means.loc["A375", ["n_runs", "n_splits"]].tolist() == [3, 3]
+    assert means.loc["A375", "sd"] == pytest.approx(0.1)
+    (over,) = table.query("level == 'mean_over_lines'").to_dict("records")
+    assert over["value"] == pytest.approx(0.5)
+    assert over["sd"] == pytest.approx(np.std([0.3, 0.7], ddof=1))
+    assert (over["n_lines"], over["n_runs"], over["run"]) == (2, 4, "mean of 2 lines")
+    assert main([str(tmp_path), "-o", str(tmp_path / "t.md")]) == 0
+    text = (tmp_path / "t.md").read_text()
+    titles = [line.split(", ", 1)[1] for line in text.splitlines() if line.startswith("###")]
+    assert sorted(titles[1:]) == [
+        "random, A375, test: 3 run(s)", "random, A375|PC3, test: 1 run(s)", "random, PC3, test: 1 run(s)",
+        "random, test: 1 run(s)",
+    ]  # fmt: skip
+    assert titles[0] == "random, mean over 2 lines, test: 4 run(s)"
+    assert text.count("Mean ± sd over 2 lines") == 1
+
+
+def test_runs_of_one_line_have_no_mean_over_lines(tmp_path):
+    run_folder(tmp_path, "a", "h1", {"CheMoE": 0.5}, cell_line="A375")
+    run_folder(tmp_path, "b", "h2", {"CheMoE": 0.5}, fold=1, cell_line="A375")
+    assert set(collect([tmp_path])["level"]) == {"run", "mean"}
 
 
 def test_the_markdown_table_holds_means_intervals_and_each_runs_verdict(tmp_path):

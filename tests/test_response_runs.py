@@ -90,4 +90,9 @@ def test_one_line_and_an_unknown_line(tmp_path):
     from torchcell.data.errors import InputError
 
     with pytest.raises(InputError, match=r"no cell line 'A376'; the lines are A375"):
-        train(configured("config", ["+experiment=simulated_chemoe", f"paths.runs={Path(tmp_path)}", *SMALL, "data.cell_line=A376"]))
+        train(
+            configured(
+                "config",
+                ["+experiment=simulated_chemoe", f"paths.runs={Path(tmp_path)}", *SMALL, "data.cell_line=A376"],
+            )
+        )

@@ -15,15 +15,18 @@ from torchcell.data.errors import InputError, some
 if TYPE_CHECKING:
     import pandas as pd
 
-KEYS = ("experiment", "config", "split_method", "part", "system", "metric")
-"""What rows must share to be averaged: the means run over seeds, folds and cell lines."""
+KEYS = ("experiment", "config", "split_method", "cell_line", "part", "system", "metric")
+"""What rows must share to be averaged: the means run over seeds and folds, and then over cell lines."""
 
-WHOLE = ("seed", "fold", "n_units", "n_undefined", "epochs", "n_runs", "n_splits")
+LINES = "mean_over_lines"
+"""Level of the rows that average the means of single lines, so that each line counts once whatever its folds."""
+
+WHOLE = ("seed", "fold", "n_units", "n_undefined", "epochs", "n_runs", "n_splits", "n_lines")
 """Columns of whole numbers, which a missing value would turn into fractions."""
 
 
 def collect(folders: list[Path]) -> pd.DataFrame:
-    """One row per run, system and metric, then the means over seeds, folds and lines.
+    """One row per run, system and metric, then the means over seeds and folds, then those over cell lines.
 
     ``rank`` (1 is best) compares the systems of one run, on one metric; ``split_rank`` compares all
     runs that share a split hash. Runs of different splits are never ranked together.
@@ -50,7 +53,8 @@ def collect(folders: list[Path]) -> pd.DataFrame:
     )
     by_split = [runs["split_hash"], runs["part"], runs["metric"]]
     runs["split_rank"] = signed[ranked].groupby(by_split).rank(ascending=False, method="min")
-    table = pd.concat([runs, _means(runs)], ignore_index=True)
+    means = _means(runs)
+    table = pd.concat([runs, means, _means_over_lines(means)], ignore_index=True)
     return table.astype({name: "Int64" for name in WHOLE if name in table})
 
 
@@ -70,10 +74,18 @@ def _run(folder: Path) -> pd.DataFrame:
         "split_method": config.split.method,
         "fold": config.split.fold,
         "split_hash": summary["split_hash"],
-        "cell_line": OmegaConf.select(config, "data.cell_line"),
+        "cell_line": _lines_of(config),
     }
     after = {name: summary.get(name) for name in ("converged", "collapsed", "epochs", "seconds", "verdict")}
     return table.assign(**about, **after)[[*about, *table.columns, *after]]
+
+
+def _lines_of(config: Any) -> str | None:
+    """The cell line of a run, several joined by ``|``, or none where it takes all."""
+    from omegaconf import OmegaConf
+
+    lines = OmegaConf.select(config, "data.cell_line")
+    return lines if lines is None or isinstance(lines, str) else "|".join(lines)
 
 
 def _config_but_fold(config: Any) -> str:
@@ -105,6 +117,25 @@ def _means(runs: pd.DataFrame) -> pd.DataFrame:
     return means.assign(level="mean")
 
 
+def _means_over_lines(means: pd.DataFrame) -> pd.DataFrame:
+    """Mean, and the standard deviation over lines, of the means of single lines, where there are several."""
+    single = means[means["cell_line"].notna() & ~means["cell_line"].astype(str).str.contains("|", regex=False)]
+    groups = single.groupby([key for key in KEYS if key != "cell_line"], sort=False, dropna=False)
+    found = groups.agg(
+        value=("value", "mean"),
+        sd=("value", "std"),
+        low=("low", "mean"),
+        high=("high", "mean"),
+        n_runs=("n_runs", "sum"),
+        n_splits=("n_splits", "sum"),
+        n_lines=("cell_line", "nunique"),
+        seconds=("seconds", "mean"),
+        converged=("converged", "all"),
+    ).reset_index()
+    found = found[found["n_lines"] > 1]
+    return found.assign(run="mean of " + found["n_lines"].astype(str) + " lines", level=LINES)
+
+
 def _higher_is_better(name: str) -> bool:
     from torchcell.metrics.registry import REGISTRY
 
@@ -116,7 +147,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m torchcell.collect",
         description="Turn many run folders into one table: a row per run, system and metric, then the means "
-        "over seeds, folds and lines. Runs of different splits are never ranked together.",
+        "over seeds and folds, then those over cell lines. Runs of different splits are never ranked together.",
     )
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, or folders that hold them at any depth")
     parser.add_argument("-o", "--out", type=Path, required=True, help="table to write: .csv, .parquet or .md")
@@ -151,29 +182,36 @@ def _write(table: pd.DataFrame, out: Path) -> None:
 
 @dataclass(frozen=True)
 class _Block:
-    """One table for people: a system a row, a metric a column, and the runs behind it."""
+    """One table for people: a system a row, a metric a column, what the means are over, and the runs behind it."""
 
     title: str
+    over: str
     metrics: list[str]
     rows: list[list[str]]
     runs: pd.DataFrame
 
 
 def _blocks(table: pd.DataFrame) -> Iterator[_Block]:
-    """A block for each experiment, config, split and part."""
+    """A block for each experiment, config, split, line and part; before those of lines, the mean over them."""
+    table = table.assign(cell_line=table["cell_line"].fillna(""))
     keys = [key for key in KEYS if key not in ("system", "metric")]
     single = table[table["level"] == "run"].groupby(keys, sort=False)
-    groups = list(table[table["level"] == "mean"].groupby(keys, sort=False))
-    groups.sort(key=lambda found: (found[0][0], found[0][2] == "random"))  # the hard split is the headline
-    for key, group in groups:
+    groups = list(table[table["level"] != "run"].groupby([*keys, "level"], sort=False))
+    # The hard split is the headline, and what is true of all lines stands before what is true of one.
+    place = {config: i for i, config in enumerate(dict.fromkeys(table["config"]))}
+    groups.sort(key=lambda found: (found[0][0], found[0][2] == "random", place[found[0][1]], found[0][-1] != LINES))
+    for (*key, level), group in groups:
         metrics = list(dict.fromkeys(group["metric"]))
         rows = []
         for system, of_system in group.groupby("system", sort=False):
             cells = of_system.set_index("metric")
             rows.append([str(system), *(_cell(cells.loc[metric]) for metric in metrics)])
-        experiment, config, split, part = key
-        title = f"{experiment} {config}, {split}, {part}: {int(group['n_runs'].max())} run(s)"
-        yield _Block(title, metrics, rows, single.get_group(key))
+        experiment, config, split, line, part = key
+        over = f"{int(group['n_lines'].max())} lines" if level == LINES else "runs"
+        of = f"mean over {over}" if level == LINES else line
+        title = ", ".join(str(text) for text in (f"{experiment} {config}", split, of, part) if text)
+        runs = table.iloc[:0] if level == LINES else single.get_group(tuple(key))
+        yield _Block(f"{title}: {int(group['n_runs'].max())} run(s)", over, metrics, rows, runs)
 
 
 def _show(table: pd.DataFrame) -> None:
@@ -182,7 +220,7 @@ def _show(table: pd.DataFrame) -> None:
     from rich.table import Table
 
     for block in _blocks(table):
-        screen = Table(title=f"{block.title}, mean ± sd over runs [mean 95 % interval]", title_justify="left")
+        screen = Table(title=f"{block.title}, mean ± sd over {block.over} [mean 95 % interval]", title_justify="left")
         screen.add_column("system")
         for metric in block.metrics:
             screen.add_column(metric, justify="right")
@@ -195,7 +233,7 @@ def _markdown(table: pd.DataFrame) -> str:
     """The blocks as Markdown, each followed by what its runs say of themselves."""
     lines: list[str] = []
     for block in _blocks(table):
-        lines += [f"### {block.title}", "", "Mean ± sd over runs [mean of the 95 % intervals].", ""]
+        lines += [f"### {block.title}", "", f"Mean ± sd over {block.over} [mean of the 95 % intervals].", ""]
         lines += ["| system | " + " | ".join(block.metrics) + " |", "|---" * (len(block.metrics) + 1) + "|"]
         lines += ["| " + " | ".join(row) + " |" for row in block.rows]
         lines.append("")

@@ -116,7 +116,7 @@ def _sets(cfg: DictConfig, out: Path, saved: Checkpoint, model: Model) -> anndat
         console.print(f"left out: {n:,} {what}", highlight=False)
     if cfg.umap and "X_umap" not in table.obsm:
         console.print(f"no UMAP: it needs {FEWEST} sets whose latents differ", highlight=False)
-    console.print(table.obs.head(5).to_string(), soft_wrap=True, highlight=False)
+    console.print(table.obs.head(5).to_string(max_cols=10), soft_wrap=True, highlight=False)
     if len(drawn) < table.n_obs:
         console.print(f"maps show {len(drawn):,} of {table.n_obs:,} sets, chosen at random (max_map)", highlight=False)
     if genes is None:

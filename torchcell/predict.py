@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 WRITERS = {".parquet": "to_parquet", ".csv": "to_csv"}
 
+MOST_COLUMNS = 10
+"""Of a table that is printed."""
+
 WEIGHTS = 2**24
 """Weights on genes that are held at once: 64 MB."""
 
@@ -75,7 +78,7 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
     console = Console()
     for what, n in lost.items():
         console.print(f"left out: {n:,} {what}", highlight=False)
-    console.print(table.head(5).to_string(index=False), soft_wrap=True, highlight=False)
+    console.print(table.head(5).to_string(index=False, max_cols=MOST_COLUMNS), soft_wrap=True, highlight=False)
     console.print(f"wrote {len(table):,} predictions to {out}", soft_wrap=True, highlight=False)
     if attention_out is not None:
         weight, gene = (torch.cat(columns) for columns in zip(*looked, strict=True))

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import anndata
+import h5py
 import numpy as np
 import pytest
 from small_plate import ABOUT, VALUES, gct, written
 
 from torchcell.data.__main__ import main
 from torchcell.data.errors import InputError
+from torchcell.data.gct import read_gct
+from torchcell.data.gctx import ABOUT_GENES, ABOUT_WELLS, MATRIX, Gctx
 from torchcell.data.import_gct import import_gct
 from torchcell.data.response_file import response_file
 from torchcell.data.sources import fetch
@@ -121,6 +124,46 @@ def test_structures_come_from_a_table_by_compound(tmp_path: Path) -> None:
     table.write_text("name,smiles\nBRD-9,C\n")
     with pytest.raises(InputError, match="has no column 'pert_id'; it has 'name', 'smiles'"):
         import_gct(path, structures=table)
+
+
+def as_gctx(folder: Path, path: Path) -> Path:
+    """The same plate as a GCTX file."""
+    table = read_gct(path)
+    with h5py.File(folder / "plate.gctx", "w") as file:
+        file[MATRIX] = np.nan_to_num(table.values, nan=-666)
+        for group, about in ((ABOUT_WELLS, table.wells), (ABOUT_GENES, table.genes)):
+            file[f"{group}/id"] = about.index.to_numpy().astype("S")
+            for name in about:
+                file[f"{group}/{name}"] = np.array([cell.encode() for cell in about[name]])
+    return folder / "plate.gctx"
+
+
+@pytest.mark.parametrize("chunk", [1, 4096])
+def test_of_a_gctx_only_the_wells_that_are_kept_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    """The whole matrix used to be read, then copied: 12 GB twice for the million wells of a release."""
+    monkeypatch.setattr("torchcell.data.import_gct.CHUNK", chunk)
+    values: list[list[object]] = [list(row) for row in VALUES]
+    values[1][2] = -666
+    about = {"pert_dose": ["-666", "10", "500", "-666", "-666", "-666"]}
+    about["pert_type"] = ["ctl_vehicle", "trt_cp", "trt_cp", "ctl_untrt", "ctl_vehicle", "trt_cp"]
+    path = written(tmp_path, gct(about, values))
+    asked: list[list[int]] = []
+    whole = Gctx.read
+    monkeypatch.setattr(Gctx, "read", lambda file, at: asked.append(at.tolist()) or whole(file, at))
+    adata, text = (import_gct(one, drop_incomplete=True) for one in (as_gctx(tmp_path, path), path))
+    assert asked == [[0, 1, 2, 4]]
+    assert adata.obs_names.tolist() == text.obs_names.tolist() == ["P1:A01", "P1:A02", "P2:A02"]
+    assert adata.uns["lost"] == text.uns["lost"]
+    assert adata.uns["lost"] == {"wells of other controls": 1, "wells without a dose, time, line or value": 2}
+    np.testing.assert_array_equal(adata.X, np.array(VALUES).T[[0, 1, 4]])
+    np.testing.assert_array_equal(adata.X, text.X)
+    np.testing.assert_array_equal(adata.layers["control"], text.layers["control"])
+    asked.clear()
+    with pytest.raises(InputError, match="no dose: 'P2:A03'"):
+        import_gct(tmp_path / "plate.gctx")
+    assert not asked, "what the annotations tell is refused before the matrix is read"
 
 
 @pytest.mark.mirror

@@ -56,9 +56,14 @@ def test_profiles_without_a_dose_get_the_one_that_is_named_or_are_left_out(level
     assert level3.lost["profiles without dose and time, taken as 10 µM and 24 h"] == 100
     assert level3.source is not None
     assert set(level3.dose_value[level3.source == "TranSiGen"]) == {10.0}
+    assert set(level3.time[level3.source == "TranSiGen"]) == {24.0}
+    other = l1000_level3(unknown_dose=3, unknown_time=6)
+    assert set(other.dose_value[level3.source == "TranSiGen"]) == {3.0}
+    assert other.dose_value.dtype == other.time.dtype == np.float32
     told = l1000_level3(unknown_dose=None)
     assert len(told) == 1361
     assert told.lost["profiles without dose and time"] == 100
+    assert "TranSiGen" not in told.source
 
 
 def test_one_line_or_several_are_chosen_by_name() -> None:

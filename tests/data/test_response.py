@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from torchcell.data.errors import InputError
@@ -112,6 +113,21 @@ def test_samples_are_chosen_by_line_and_genes_by_name(response: Response) -> Non
     np.testing.assert_array_equal(backwards.control, response.control[:, ::-1])
     with pytest.raises(InputError, match=r"1 of 2 genes are not measured: 'G0031'"):
         response.on_genes(["G0001", "G0031"])
+
+
+def test_doses_and_times_that_are_texts_are_read_by_their_unit_or_named(response: Response) -> None:
+    adata = response.subset(np.arange(4)).to_anndata()
+    adata.obs["dose_value"] = pd.Categorical(["500 nM", "10 µM", "3", "1 mM"])
+    adata.obs["time"] = pd.array([24, 6, None, 24], dtype="Int64")
+    back = Response.from_anndata(adata)
+    np.testing.assert_allclose(back.dose_value, [0.5, 10, 3, 1000])
+    np.testing.assert_array_equal(back.time, np.array([24, 6, np.nan, 24], dtype=np.float32))
+    with pytest.raises(InputError, match=f"no time in h: '{back.sample_id[2]}'"):
+        back.validate()
+    adata.obs["dose_value"] = ["500 nM", "much", "NA", "3 %"]
+    first, last = (f"{adata.obs_names[i]}: {text}" for i, text in ((1, "much"), (3, "3 %")))
+    with pytest.raises(InputError, match=f"dose_value holds what is no number .*: '{first}', '{last}'; the units are"):
+        Response.from_anndata(adata)
 
 
 @pytest.mark.mirror

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from torchcell.data.errors import InputError
 from torchcell.data.response_request import read_response_request
@@ -76,3 +77,52 @@ def test_an_h5ad_brings_its_own_controls_and_its_genes_are_matched_by_name(tmp_p
     assert np.isnan(back.treated).all()
     with pytest.raises(InputError, match=r"1 of 11 genes are not measured: 'G0011'; the nearest .*'G0010'"):
         read_response_request(tmp_path / "asked.h5ad", [*record.genes, "G0011"])
+
+
+def test_flagged_wells_are_left_out_and_a_flag_is_true_or_false(tmp_path: Path) -> None:
+    """The text 'False' used to count as true, so that every row was left out."""
+    record = simulate_response(n_drugs=4, n_lines=1, n_genes=10, coverage=1).response
+    adata, path = record.to_anndata(), tmp_path / "asked.h5ad"
+    adata.obs["is_control"] = [True] + [False] * (len(adata) - 1)
+    adata.write_h5ad(path)
+    assert read_response_request(path, record.genes).sample_id.tolist() == record.sample_id[1:].tolist()
+    adata.obs["is_control"] = ["False"] * len(adata)
+    adata.write_h5ad(path)
+    with pytest.raises(InputError, match="is_control holds 'False'; it must be true or false"):
+        read_response_request(path, record.genes)
+    adata.obs["is_control"] = 1
+    adata.write_h5ad(path)
+    with pytest.raises(InputError, match="has no row to predict: .* flagged as is_control"):
+        read_response_request(path, record.genes)
+    adata[:0].copy().write_h5ad(path)
+    with pytest.raises(InputError, match="has no row to predict: it is empty"):
+        read_response_request(path, record.genes)
+
+
+@pytest.mark.parametrize("part", ["control", "basal"])
+def test_a_profile_is_given_whole_or_not_at_all(tmp_path: Path, part: str) -> None:
+    record = simulate_response(n_drugs=4, n_lines=1, n_genes=10, coverage=1).response
+    adata = record.to_anndata()
+    values = record.control.copy()
+    values[0] = np.nan
+    adata.layers[part] = sparse.csr_matrix(values)
+    adata.write_h5ad(tmp_path / "asked.h5ad")
+    back = getattr(read_response_request(tmp_path / "asked.h5ad", record.genes), part)
+    np.testing.assert_array_equal(back, values)
+    values[2, 3] = np.nan
+    adata.layers[part] = values
+    adata.write_h5ad(tmp_path / "asked.h5ad")
+    with pytest.raises(InputError, match=rf"1 sample\(s\) with {part} .* not finite: '{record.sample_id[2]}'"):
+        read_response_request(tmp_path / "asked.h5ad", record.genes)
+    assert np.isfinite(values[:, :3]).all(1).sum() == len(record) - 1
+    read_response_request(tmp_path / "asked.h5ad", record.genes[:3])  # of the genes that are asked for
+
+
+def test_an_h5ad_without_controls_need_not_have_the_models_genes(tmp_path: Path) -> None:
+    adata = simulate_response(n_drugs=4, n_lines=1, n_genes=10, coverage=1).response.to_anndata()
+    del adata.layers["control"]
+    adata.write_h5ad(tmp_path / "asked.h5ad")
+    record = read_response_request(tmp_path / "asked.h5ad", GENES)
+    assert record.genes.tolist() == GENES
+    assert np.isnan(record.control).all()
+    assert record.basal is None

@@ -162,6 +162,15 @@ def test_a_perfect_score_ranks_first_a_constant_in_the_middle_and_no_score_is_un
     assert (ranking.ranks(below)[held] == 1).all()
 
 
+def test_a_batch_that_leaves_hardly_an_edge_to_learn_from_is_told_of(data: LinkDataModule) -> None:
+    n_train = data.split.counts()["train"]
+    warned = LinkDataModule(data.record_whole, EDGES, batch_size=int(0.9 * n_train)).notes()
+    assert len(warned) == len(data.notes()) + 1
+    assert "WARNING: data.batch_size" in warned[0]
+    assert f"Set data.batch_size to {n_train // 4:,} or less" in warned[0]
+    assert not any("WARNING" in note for note in data.notes())
+
+
 def test_a_metaedge_without_an_edge_after_the_split_is_refused(tmp_path: Path) -> None:
     record = simulated_links(["CtD", "CbG"], n_genes=60, n_compounds=30, n_diseases=20, n_communities=5)
     part = np.where(np.arange(len(record)) % 5 == 0, "test", np.where(np.arange(len(record)) % 5 == 1, "val", "train"))

@@ -87,8 +87,11 @@ def test_replicates_are_the_other_samples_of_a_condition() -> None:
     change = data.replicates(record)
     whole = data.record_whole
     i = 0
-    others = (whole.condition == record.condition[i]) & (whole.sample_id != record.sample_id[i])
+    others = (whole.condition == record.condition[i]) & (whole.plate != record.plate[i])
     np.testing.assert_allclose(change[i], (whole.treated - whole.control)[others].mean(0), atol=1e-4)
+    one_plate = replace(whole, plate=whole.cell_line, molecules=None)
+    shared = module(one_plate)  # replicates that subtract one control are not independent
+    assert np.isnan(shared.replicates(shared.record("test"))).all()
     alone = module(simulate_response(n_replicates=1).response)
     assert np.isnan(alone.replicates(alone.record("test"))).all()
     assert alone.ceiling(alone.record("test")) is None
@@ -126,10 +129,11 @@ def test_drugs_without_a_vector_are_refused_dropped_or_learned() -> None:
     with pytest.raises(InputError, match=f"2 of {len(names)} drugs have no vector: '{first}', '{second}'"):
         module(record, lacking=(first, second))
     dropped = module(record, lacking=(first,), missing_molecules="drop")
+    assert all(dropped.spec.extras["molecules"]["known"])
     assert first not in dropped.record_whole.drug
     assert dropped.lost["samples of drugs without a vector"] == counts[0]
     learned = module(record, lacking=(first,), missing_molecules="learned")
     assert not learned.spec.extras["molecules"]["known"][0]
-    assert f"Drugs with a vector: train {len(names) - 1} of {len(names)}" in " ".join(learned.notes())
+    assert "Drugs with a vector of their own: " in " ".join(learned.notes())
     with pytest.raises(InputError, match="must be error, drop or learned"):
         module(record, missing_molecules="guess")

@@ -101,3 +101,21 @@ def test_genes_that_are_missing_are_left_out_and_order_does_not_matter() -> None
     shorter = Profiles(*(np.delete(each, 7, axis=1) for each in (truth, guess, control, effect, control + 1)))
     np.testing.assert_allclose(pearson_delta(profiles), pearson_delta(shorter))
     np.testing.assert_allclose(pearson2_top(profiles, 20), pearson2_top(shorter, 20))
+
+
+def test_a_constant_level_is_called_collapsed_though_its_change_from_the_control_spreads() -> None:
+    from torchcell.metrics.guards import spread
+    from torchcell.metrics.results import Results
+
+    truth, guess, control, _ = noisy()
+    control = control + np.random.default_rng(3).normal(0.0, 1.0, control.shape)
+    names = np.arange(len(truth)).astype(str)
+    systems = {
+        "model": guess,
+        "constant": np.full_like(truth, 8.0),
+        "gene mean": np.tile(truth.mean(0), (len(truth), 1)),
+    }
+    results = Results(names, names, tuple(map(str, range(GENES))), truth, systems, task="response", reference=control)
+    assert not spread(results)["collapsed"]
+    assert spread(results, "constant")["collapsed"]
+    assert spread(results, "gene mean")["collapsed"]

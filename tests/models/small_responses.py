@@ -27,6 +27,8 @@ def response_spec(genes=20, drugs=12, features=16, lines=3, known=None, seed=0) 
         "molecules": molecules,
         "lines": LINES[:lines] if lines <= 3 else [f"L{i}" for i in range(lines)],
         "line_control": control,
+        "line_treated": control,
+        "basal_scale": torch.ones(control.shape[1]),
         "line_basal": control,
         "change_center": 0.1 * torch.randn(genes, generator=draw),
         "change_scale": torch.ones(genes),

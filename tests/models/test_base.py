@@ -67,6 +67,21 @@ def test_training_learns_an_additive_phenotype(module):
     assert float(trainer.callback_metrics["val/score"]) > 0.9
 
 
+def test_a_model_says_what_its_score_is_and_may_add_to_it(module):
+    """The best epoch is the one of the best score: it must see what the model is for."""
+
+    class Watched(Additive):
+        headline = ("Pearson", "Skill")
+
+        def held_out_scores(self):
+            return {f"{self.spec.outputs[0]}/Skill": torch.tensor(0.25), "other/Hits": torch.tensor(9.0)}
+
+    seen = fit(Watched(module.spec), module, epochs=1).callback_metrics
+    pearson = [float(value) for name, value in seen.items() if name.startswith("val/") and name.endswith("/Pearson")]
+    assert float(seen["val/score"]) == pytest.approx(sum([*pearson, 0.25]) / (len(pearson) + 1), rel=1e-5)
+    assert float(seen["val/other/Hits"]) == 9
+
+
 def test_a_missing_value_adds_nothing_to_the_loss(module):
     model = Additive(module.spec)
     prediction, target = torch.tensor([[1.0], [2.0]]), torch.tensor([[0.5], [math.nan]])

@@ -53,7 +53,7 @@ def test_the_published_preset_decays_every_parameter_and_adds_decay_to_the_gradi
 def test_the_default_decays_no_embedding():
     model = configured("chemoe", response_spec())
     kept = {id(p) for p in model.parameter_groups()[1]["params"]}
-    assert {id(model.gene_embedding.weight), id(model.inputs.line_embedding.weight), id(model.pull)} <= kept
+    assert {id(model.gene_embedding.weight), id(model.inputs.line_embedding.weight), id(model.pull), id(model.plate_pull)} <= kept
 
 
 @pytest.mark.parametrize("router", ["top_k", "dense", "uniform", "hash"])
@@ -82,13 +82,14 @@ def test_a_batch_of_one_gives_what_a_larger_batch_gives():
     torch.testing.assert_close(alone, whole)
 
 
-def test_a_reading_of_zero_is_the_control_pulled_to_its_line_plus_the_mean_change():
+def test_a_reading_of_zero_is_the_control_pulled_to_its_line_plus_the_mean_change_pulled_to_its_plate():
     spec = response_spec()
     model, batch = CheMoE(spec, **SMALL), response_batch(spec, 4)
     line = spec.extras["line_control"][batch.line]
-    expected = 0.5 * (batch.control + line) + spec.extras["change_center"]
-    torch.testing.assert_close(model.express(torch.zeros(4, 20), batch), expected)
-    unknown = dataclasses.replace(batch, line=torch.full((4,), -1))
+    pulled = 0.5 * (batch.control + line) + spec.extras["change_center"]
+    torch.testing.assert_close(model.express(torch.zeros(4, 20), batch), 0.5 * (pulled + batch.centre))
+    nowhere = torch.full_like(batch.centre, torch.nan)
+    unknown = dataclasses.replace(batch, line=torch.full((4,), -1), centre=nowhere)
     torch.testing.assert_close(model.express(torch.zeros(4, 20), unknown), batch.control + spec.extras["change_center"])
 
 
@@ -116,7 +117,7 @@ def test_terms_of_the_router_are_zero_where_it_learns_nothing():
     batch = response_batch(spec)
     terms = {router: _terms(CheMoE(spec, router=router, **SMALL), batch) for router in ("top_k", "uniform", "hash")}
     assert list(terms["top_k"]) == ["phenotype", "correlation", "plate", "balance", "z"]
-    assert terms["top_k"]["balance"] == pytest.approx(1.0, abs=0.05)
+    assert terms["top_k"]["balance"] == pytest.approx(1.0, abs=0.1)
     assert terms["uniform"]["balance"] == terms["hash"]["z"] == 0
 
 

@@ -6,17 +6,20 @@ import copy
 import dataclasses
 import math
 
+import lightning
 import numpy as np
 import pytest
 import torch
 
 from torchcell.data.errors import InputError
 from torchcell.data.links import link_samples
-from torchcell.data.simulate_knowledge_graph import simulate_knowledge_graph
-from torchcell.datamodules.links import LinkBatch
+from torchcell.data.simulate_knowledge_graph import simulate_knowledge_graph, simulated_links
+from torchcell.datamodules.link_ranking import LinkRanking
+from torchcell.datamodules.links import LinkBatch, LinkDataModule
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.typed_graph import TypedGraph
 from torchcell.models.hgt_embedder import HGTEmbedder
+from torchcell.run.scoring import predict_record
 
 GRAPH = simulate_knowledge_graph(n_genes=60, n_compounds=30, n_diseases=20, n_communities=4, seed=1).graph
 NODES = TypedGraph.from_knowledge_graph(GRAPH)
@@ -52,6 +55,7 @@ def part(batch: LinkBatch, index: torch.Tensor) -> LinkBatch:
         {},
         {"supervised": ("CtD", "GiG"), "link_loss": "bce", "jump": True, "variance": True},
         {"fan_outs": [3, 3], "recompute": True, "degrees": False},
+        {"supervised": ("CtD", "GiG"), "walk_pairs": 1000},
     ],
     ids=str,
 )
@@ -163,6 +167,49 @@ def test_sampled_steps_with_wide_fans_equal_whole_ones():
         torch.manual_seed(1)
         terms.append(model.losses(batch, model(batch)))
     torch.testing.assert_close(*terms)
+
+
+def test_walks_are_read_where_the_pairs_are_few_and_never_over_the_asked_links():
+    both, options = ("CtD", "GiG"), {"walk_pairs": 600, "dropout": 0.0, "edge_sample_size": 0}
+    model, batch = HGTEmbedder(make_spec(supervised=both), **SMALL | options), make_batch(both)
+    code = NODES.metaedges.index("CtD")
+    assert list(model.walks) == [str(code)]  # 30 x 20 pairs, but 60 x 60 of genes
+    assert list(model.losses(batch, model(batch))) == ["phenotype", "target", "walk", "contrastive"]
+    torch.nn.init.ones_(model.walks[str(code)].straight[0].weight)
+    positive = (batch.target == 1).any(1) & (batch.metaedge == code)
+    model(part(batch, positive.nonzero()[:, 0]))
+    bare = NODES.csrs(NODES.weights_without(*_numbered(batch, positive, code)))
+    torch.testing.assert_close(model._drawn.scores.walks[code].score_AB, model.walks[str(code)](bare))
+    model.eval()
+    with torch.no_grad():
+        z_ND, scores = model.encode()
+        torch.testing.assert_close(scores.walks[code].score_AB, model.walks[str(code)](NODES.csrs()))
+        ends = (z_ND[batch.source_node], z_ND[batch.target_node], batch.metaedge, batch.source_node, batch.target_node)
+        torch.testing.assert_close(model(batch)[:, 0], scores(*ends))
+
+
+def _numbered(batch, positive, code):
+    number = NODES.edge_number("CtD", batch.source_node[positive], batch.target_node[positive])
+    return torch.full_like(number, code), number
+
+
+def test_the_watched_score_sees_ranks_which_are_those_of_the_evaluator_without_test_edges():
+    """AUROC alone is flat long before the true disease has come to the top; nothing may know of test edges here."""
+    record = simulated_links("CtD", n_genes=60, n_compounds=30, n_diseases=20, n_communities=4)
+    data = LinkDataModule(record, {"method": "edges", "n_folds": 5}, batch_size=64, eval_batch_size=50)
+    model = HGTEmbedder(data.spec, **SMALL, walk_pairs=1000, optimizer=torch.optim.AdamW)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "accelerator": "cpu"}
+    trainer = lightning.Trainer(max_epochs=1, num_sanity_val_steps=0, enable_model_summary=False, **quiet)
+    trainer.fit(model, data)
+    seen = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    test = data.record("test")
+    untold = record.graph.subset(~np.isin(record.graph.sample_id, test.sample_id[test.positive]))
+    ranking = LinkRanking(data.record("val"), untold, None)
+    ranks = ranking.ranks(predict_record(model, data, ranking.record, "cpu"))
+    for k, end in enumerate(("tail", "head")):
+        assert seen[f"val/CtD_{end}/MRR"] == pytest.approx(np.mean(1 / ranks[:, k]), rel=1e-5)
+    four = ["CtD_matched/AUROC", "CtD_uniform/AUROC", "CtD_tail/MRR", "CtD_head/MRR"]
+    assert seen["val/score"] == pytest.approx(np.mean([seen[f"val/{name}"] for name in four]), rel=1e-5)
 
 
 def test_bad_choices_are_refused():

@@ -28,7 +28,7 @@ def test_a_sampled_part_with_wide_fans_gives_what_the_whole_gives():
     node = torch.tensor([3, 150, 40, 3, 170])
     answers = []
     for fan_outs in (None, [10_000, 10_000]):
-        z_MD, bounds, row_N = StepGraph(GRAPH, fan_outs).encode(model, code, number, node)
+        z_MD, bounds, row_N, _ = StepGraph(GRAPH, fan_outs).encode(model, code, number, node)
         assert bounds[-1] == len(z_MD)
         answers.append(z_MD[row_N[node]])
     torch.testing.assert_close(*answers)
@@ -42,7 +42,7 @@ def test_narrow_fans_read_fewer_nodes_and_follow_the_seed():
     part, found = StepGraph(GRAPH, [1, 1]), []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
-        z_MD, _, row_N = part.encode(model, none, none, torch.tensor([3, 150]))
+        z_MD, _, row_N, _ = part.encode(model, none, none, torch.tensor([3, 150]))
         assert len(z_MD) <= 2 + 2 + 4
         found.append(z_MD[row_N[torch.tensor([3, 150])]])
     assert torch.equal(found[0], found[1])

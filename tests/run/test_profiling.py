@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from refusal import refuse
 
 from torchcell.data.errors import InputError
-from torchcell.run import assemble
+from torchcell.run import assemble, processes
 from torchcell.run.entry import conf_dir
 from torchcell.run.processes import Process, run_in_processes
 from torchcell.run.profiling import PHASES, Objective, PeakMemory, Plan, Subject, measure
@@ -97,6 +97,16 @@ def test_a_missing_device_is_an_error_that_says_what_to_do():
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="no GPU is visible; use trainer=cpu"):
             run_in_processes(share, config("trainer=gpu"))
+
+
+def test_mps_is_checked_here_too_and_is_one_device(monkeypatch):
+    with pytest.raises(InputError, match="finds no MPS device|MPS is refused"):
+        run_in_processes(share, OmegaConf.merge(config(), {"trainer": {"accelerator": "mps"}}))
+    monkeypatch.setattr(processes, "check_accelerator", lambda name: name)
+    with pytest.raises(InputError, match="one MPS device"):
+        run_in_processes(share, OmegaConf.merge(config(), {"trainer": {"accelerator": "mps", "devices": 2}}))
+    one = OmegaConf.merge(config(), {"trainer": {"accelerator": "mps"}})
+    assert run_in_processes(lambda cfg, process: process.device.type, one) == "mps"
 
 
 def share(cfg: DictConfig, process: Process) -> dict[str, list]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +16,6 @@ from torchcell.data.links import Links
 
 MOST_OTHERS, MOST_SOURCES = 50_000, 1024
 """Other pairs drawn for the regression, and of how many sources; with GiG a chunk of sources takes a second."""
-
-MOST_PAIRS = 300_000
-"""Pairs whose features are held at once: 70 features of so many pairs are 84 MB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,13 +109,21 @@ class PathFeatures(LinkBaseline):
         return score
 
     def _score_one_way(self, metaedge: str, fitted: _Fitted, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-        score = np.zeros(len(source))
-        for low in range(0, len(source), MOST_PAIRS):
-            part = slice(low, low + MOST_PAIRS)
-            walked = np.log1p(self._walked(fitted.paths, source[part], target[part]) / fitted.unit)
-            degrees = self._degrees(metaedge, source[part], target[part], own=0)
-            x = np.concatenate([walked, degrees], axis=1)
-            score[part] = ((x - fitted.center) / fitted.scale) @ fitted.weight
+        """Feature by feature, so that none is held for all pairs, and each start is walked from once."""
+        weight, n_walks = fitted.weight / fitted.scale, 2 * len(fitted.paths)
+        score = np.full(len(source), -float(fitted.center @ weight))
+        column = n_walks
+        for kind, at, _ in self._ends(metaedge, source, target):
+            steps = self.steps.leaving(kind)
+            logs = np.stack([np.log(self.steps.degree(step) + SMOOTHING) for step in steps], axis=1)
+            score += (logs @ weight[column : column + len(steps)])[at]
+            column += len(steps)
+        for reverse, at, start, number, end in by_rows(source, target):
+            ways = self._turned(fitted.paths) if reverse else fitted.paths
+            for k, walks in enumerate(self.walks):
+                for i, mass in walks.along(ways, start):
+                    column = k * len(fitted.paths) + i
+                    score[at] += weight[column] * np.log1p(mass[end, number] / fitted.unit[column])
         return score
 
     def _other_pairs(self, metaedge: str, n_edges: int, rng: np.random.Generator) -> np.ndarray:
@@ -158,7 +163,7 @@ class PathFeatures(LinkBaseline):
 
     def _walked(self, paths: list[tuple[str, ...]], source: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Counted, then degree-weighted walks of pairs, float32 [P, 2 x paths]."""
-        turned = [tuple(self.steps.back(step) for step in path[::-1]) for path in paths]
+        turned = self._turned(paths)
         out = np.zeros((len(source), 2 * len(paths)), dtype=np.float32)
         for reverse, at, start, number, end in by_rows(source, target):
             ways = turned if reverse else paths
@@ -182,10 +187,18 @@ class PathFeatures(LinkBaseline):
 
     def _degrees(self, metaedge: str, source: np.ndarray, target: np.ndarray, own: int) -> np.ndarray:
         """Logarithms of the degrees of both ends in all their steps [P, D]; ``own`` edges are not counted."""
-        ends = zip(self.steps.ends[metaedge], (source, target), (metaedge, self.steps.back(metaedge)), strict=True)
         columns = [
             np.log(self.steps.degree(step)[at] - own * (step == asked) + SMOOTHING)
-            for kind, at, asked in ends
+            for kind, at, asked in self._ends(metaedge, source, target)
             for step in self.steps.leaving(kind)
         ]
         return np.stack(columns, axis=1).astype(np.float32)
+
+    def _ends(self, metaedge: str, source: np.ndarray, target: np.ndarray) -> Iterator[tuple[str, np.ndarray, str]]:
+        """Kind and places of either end, and the step by which the metaedge leaves it."""
+        steps = metaedge, self.steps.back(metaedge)
+        return zip(self.steps.ends[metaedge], (source, target), steps, strict=True)
+
+    def _turned(self, paths: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+        """The same metapaths walked from their other end."""
+        return [tuple(self.steps.back(step) for step in path[::-1]) for path in paths]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy.sparse as sp
 
 from torchcell.data.errors import InputError
+from torchcell.data.plate_centre import FEWEST
+from torchcell.data.quantities import LEAST_DOSE
 from torchcell.data.response import Response
-
-LEAST_DOSE = 1e-3
-"""µM; smaller doses, a vehicle's 0 among them, count as this one where a logarithm is taken."""
 
 
 def require_same_outputs(record: Response, genes: np.ndarray) -> None:
@@ -37,9 +37,9 @@ def group_means(values: np.ndarray, names: np.ndarray, asked: np.ndarray, otherw
         float64 [m, G].
     """
     known, row = np.unique(names, return_inverse=True)
-    total = np.zeros((len(known), values.shape[1]))
-    np.add.at(total, row, values)
-    means = np.vstack([total / np.bincount(row)[:, None], otherwise])
+    weight = 1 / np.bincount(row)[row]
+    share = sp.csr_matrix((weight, (row, np.arange(len(row)))), shape=(len(known), len(row)))
+    means = np.vstack([share @ values.astype(np.float64), otherwise])
     place = {name: i for i, name in enumerate(known.tolist())}
     return means[[place.get(name, -1) for name in asked.tolist()]]
 
@@ -47,8 +47,8 @@ def group_means(values: np.ndarray, names: np.ndarray, asked: np.ndarray, otherw
 def plate_means(train: Response, asked: Response) -> np.ndarray:
     """Mean treated expression in train on each asked sample's line and plate, float64 [m, G].
 
-    A line without training samples on that plate gets its mean in the source of the plates, else over all of them; an
-    unseen line the mean of all.
+    A line with fewer than five training samples on that plate gets its mean in the source of the plates, else over all
+    of them, as in ``plate_centre``; an unseen line the mean of all.
     """
     found_mG = group_means(train.treated, train.cell_line, asked.cell_line, train.treated.mean(0, dtype=np.float64))
     for field in ("source", "plate"):
@@ -56,7 +56,8 @@ def plate_means(train: Response, asked: Response) -> np.ndarray:
         if names is None or wanted is None:
             continue
         names, wanted = _pairs(train.cell_line, names), _pairs(asked.cell_line, wanted)
-        known_m = np.isin(wanted, names)
+        unique, counts = np.unique(names, return_counts=True)
+        known_m = np.isin(wanted, unique[counts >= FEWEST])
         found_mG[known_m] = group_means(train.treated, names, wanted[known_m], train.treated[0])
     return found_mG
 

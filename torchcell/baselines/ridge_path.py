@@ -35,10 +35,18 @@ class RidgePath:
 
     def predict(self, x_mF: np.ndarray, alpha: float) -> np.ndarray:
         """Outputs for new features at one penalty, float64 [m, G]."""
-        with one_thread():
-            shrunk = self.right / (self.value + alpha * self.scale)[:, None]
-            return self.y_mean_G + ((x_mF - self.x_mean_F) @ self.left) @ shrunk
+        return self._at(self._turned(x_mF), alpha)
 
     def choose(self, x_mF: np.ndarray, alphas: Sequence[float], score: Callable[[np.ndarray], float]) -> float:
         """The penalty whose prediction for ``x_mF`` scores best; the strongest of equals."""
-        return max(sorted(alphas, reverse=True), key=lambda alpha: score(self.predict(x_mF, alpha)))
+        turned_mK = self._turned(x_mF)
+        return max(sorted(alphas, reverse=True), key=lambda alpha: score(self._at(turned_mK, alpha)))
+
+    def _turned(self, x_mF: np.ndarray) -> np.ndarray:
+        """Features along the eigenvectors, which every penalty shares."""
+        with one_thread():
+            return (x_mF - self.x_mean_F) @ self.left
+
+    def _at(self, turned_mK: np.ndarray, alpha: float) -> np.ndarray:
+        with one_thread():
+            return self.y_mean_G + turned_mK @ (self.right / (self.value + alpha * self.scale)[:, None])

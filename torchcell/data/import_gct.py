@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from torchcell.data.checks import column, refuse, refuse_repeats
 from torchcell.data.errors import InputError, near, some
 from torchcell.data.gct import AnnotatedMatrix, read_gct
-from torchcell.data.gctx import Gctx
+from torchcell.data.gctx import CHUNK, Gctx
 from torchcell.data.plate_controls import line_plates, matched_controls
 from torchcell.data.quantities import TO_HOURS, TO_MICROMOLAR, quantities
 from torchcell.data.structure_table import structures_of
@@ -43,6 +44,7 @@ VEHICLE = "ctl_vehicle"
 """``pert_type`` of a well that was given the vehicle alone."""
 SIGNATURES = "signatures"
 """How values that are changes already are matched: their control is zero."""
+REMEDY = "mend them, or leave them out with drop_incomplete"
 
 
 def import_gct(
@@ -76,48 +78,75 @@ def import_gct(
             control wells; the message names the wells or plates.
     """
     path = Path(path)
-    table = _read(path)
-    found = _annotations(path, table, columns or {})
-    if structures is not None:
-        found["smiles"], found["inchikey"] = structures_of(structures, found["pert_id"])
-    is_control = _controls(path, found, control) if match != SIGNATURES else np.zeros(len(table.wells), dtype=bool)
-    ids = table.wells.index.to_numpy(str)
-    others = np.char.startswith(found["kind"].astype(str), "ctl_") & ~is_control
-    dose = _numbers(path, ids, found, "dose", TO_MICROMOLAR, drop_incomplete)
-    time = _numbers(path, ids, found, "time", TO_HOURS, drop_incomplete)
-    dose[is_control] = 0.0  # a vehicle; the files give it none
-    lacking = np.isnan(dose) | np.isnan(time) | np.isnan(table.values).any(1)
-    lacking |= found["cell_line"] == ""
-    lost = {"wells of other controls": int(others.sum())}
+    with _opened(path) as (wells, genes, read):
+        found = _annotations(path, wells, genes, columns or {})
+        if structures is not None:
+            found["smiles"], found["inchikey"] = structures_of(structures, found["pert_id"])
+        ids = wells.index.to_numpy(str)
+        is_control = _controls(path, found, control) if match != SIGNATURES else np.zeros(len(ids), dtype=bool)
+        found["dose_value"] = _numbers(path, ids, found, "dose", TO_MICROMOLAR, drop_incomplete)
+        found["time"] = _numbers(path, ids, found, "time", TO_HOURS, drop_incomplete)
+        found["dose_value"][is_control] = 0.0  # a vehicle; the files give it none
+        others = np.char.startswith(found["kind"].astype(str), "ctl_") & ~is_control
+        lacking = np.isnan(found["dose_value"]) | np.isnan(found["time"]) | (found["cell_line"] == "")
+        kept = np.flatnonzero(~others & ~lacking if drop_incomplete else ~others)
+        _refuse_bad(str(path), ids[kept], _of_wells(found, kept))
+        values = read(kept)
+    missing = np.isnan(values.min(1, initial=np.inf))  # the least of a row is NaN where one value is
     if drop_incomplete:
-        lost["wells without a dose, time, line or value"] = int((lacking & ~others).sum())
-        others |= lacking
-    kept = np.flatnonzero(~others)
-    found |= {"dose_value": dose, "time": time}
-    found = {name: values if name in OF_GENES else values[kept] for name, values in found.items()}
-    whole = AnnotatedMatrix(table.values[kept], table.wells.iloc[kept], table.genes)
-    _refuse_bad(str(path), ids[kept], whole.values, found)
-    matched = _matched(whole.values, found, is_control[kept], match, seed)
-    return _anndata(path, whole, found, is_control[kept], matched, {what: n for what, n in lost.items() if n})
+        values, kept = _squeezed(values, ~missing), kept[~missing]
+    else:
+        refuse(str(path), ids[kept[missing]], "a missing value (-666)", REMEDY)
+    lost = {
+        "wells of other controls": int(others.sum()),
+        "wells without a dose, time, line or value": int((~others).sum()) - len(kept),
+    }
+    found, is_control, table = (
+        _of_wells(found, kept),
+        is_control[kept],
+        AnnotatedMatrix(values, wells.iloc[kept], genes),
+    )
+    matched = _matched(values, found, is_control, match, seed)
+    return _anndata(path, table, found, is_control, matched, {what: n for what, n in lost.items() if n})
 
 
-def _read(path: Path) -> AnnotatedMatrix:
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[pd.DataFrame, pd.DataFrame, Callable[[np.ndarray], np.ndarray]]]:
+    """What is told of wells and of genes, and what reads the values of chosen wells [k, G]: a GCTX holds many."""
     if path.suffix == ".gctx":
         with Gctx(path) as file:
-            return file.annotated()
-    if path.name.removesuffix(".gz").endswith(".gct"):
-        return read_gct(path)
-    raise InputError(f"{path}: must be a .gct, .gct.gz or .gctx file")
+            yield file.wells(), file.genes(), file.read
+    elif path.name.removesuffix(".gz").endswith(".gct"):
+        table = read_gct(path)
+        every = len(table.wells)
+        yield table.wells, table.genes, lambda at: table.values if len(at) == every else table.values[at]
+    else:
+        raise InputError(f"{path}: must be a .gct, .gct.gz or .gctx file")
 
 
-def _annotations(path: Path, table: AnnotatedMatrix, columns: Mapping[str, str]) -> dict[str, Any]:
+def _of_wells(found: Mapping[str, Any], kept: np.ndarray) -> dict[str, Any]:
+    """The annotations of some wells, and those of all genes."""
+    return {name: values if name in OF_GENES else values[kept] for name, values in found.items()}
+
+
+def _squeezed(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """The rows that are kept, moved to the front in place: a second matrix may not fit."""
+    rows = np.flatnonzero(kept)
+    if len(rows) < len(kept):
+        for begin in range(0, len(rows), CHUNK):
+            part = rows[begin : begin + CHUNK]
+            values[begin : begin + len(part)] = values[part]
+    return values[: len(rows)]
+
+
+def _annotations(path: Path, wells: pd.DataFrame, genes: pd.DataFrame, columns: Mapping[str, str]) -> dict[str, Any]:
     """Texts under our names [n], those of genes [G]; an optional one that the file lacks is empty."""
     for name in columns:
         if name not in NAMES:
             raise InputError(f"no internal column {name!r}; the nearest are {near(name, list(NAMES)) or list(NAMES)}")
     found = {}
     for name, usual in NAMES.items():
-        held: pd.DataFrame = table.genes if name in OF_GENES else table.wells
+        held = genes if name in OF_GENES else wells
         wanted = columns.get(name) or next((known for known in usual if known in held), None)
         if wanted is not None:
             found[name] = _texts(column(str(path), held, wanted))
@@ -169,13 +198,12 @@ def _numbers(
     return numbers
 
 
-def _refuse_bad(record: str, ids: np.ndarray, values: np.ndarray, found: Mapping[str, Any]) -> None:
-    remedy = "mend them, or leave them out with drop_incomplete"
+def _refuse_bad(record: str, ids: np.ndarray, found: Mapping[str, Any]) -> None:
     for what, bad in (
         ("no dose", np.isnan(found["dose_value"])), ("no time", np.isnan(found["time"])),
-        ("no cell line", found["cell_line"] == ""), ("a missing value (-666)", np.isnan(values).any(1)),
+        ("no cell line", found["cell_line"] == ""),
     ):  # fmt: skip
-        refuse(record, ids[bad], what, remedy)
+        refuse(record, ids[bad], what, REMEDY)
     refuse(record, ids[found["dose_value"] < 0], "a negative dose", "mend it; -666 alone marks a missing one")
     refuse(record, ids[found["time"] < 0], "a negative time", "mend it; -666 alone marks a missing one")
     for name in ("perturbation", "plate"):
@@ -185,7 +213,7 @@ def _refuse_bad(record: str, ids: np.ndarray, values: np.ndarray, found: Mapping
 
 def _matched(values: np.ndarray, found: Mapping[str, Any], is_control: np.ndarray, match: str, seed: int) -> np.ndarray:
     if match == SIGNATURES:
-        return np.zeros_like(values)
+        return np.zeros(values.shape, dtype=np.float32)
     return matched_controls(values, line_plates(found["plate"], found["cell_line"]), is_control, match, seed)
 
 

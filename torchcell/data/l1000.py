@@ -44,18 +44,18 @@ def l1000_level3(
     whole = np.array([text.split(" ")[0] for text in record.smiles.tolist()])
     lost = {"SMILES read without a tail that was cut off": int((whole != record.smiles).sum())}
     names, keys = drug_names(record.drug, whole)
-    dose, time = record.dose_value.copy(), record.time.copy()
-    unknown = ~(np.isfinite(dose) & np.isfinite(time))
-    record = replace(record, drug=names, inchikey=keys, smiles=whole, dose_value=dose, time=time, lost=lost)
+    dose, time = record.dose_value, record.time
+    unknown, kept = ~(np.isfinite(dose) & np.isfinite(time)), np.ones(len(record), dtype=bool)
+    what = "profiles without dose and time"
     if unknown_dose is None or unknown_time is None:
-        lost["profiles without dose and time"] = int(unknown.sum())
-        record = record.subset(~unknown)
+        kept = ~unknown
     else:
-        lost[f"profiles without dose and time, taken as {unknown_dose:g} µM and {unknown_time:g} h"] = int(
-            unknown.sum()
-        )
-        dose[unknown], time[unknown] = unknown_dose, unknown_time
-    return record.on_lines(cell_lines).validate()
+        what += f", taken as {unknown_dose:g} µM and {unknown_time:g} h"
+        dose = np.where(unknown, np.float32(unknown_dose), dose)
+        time = np.where(unknown, np.float32(unknown_time), time)
+    lost[what] = int(unknown.sum())
+    record = replace(record, drug=names, inchikey=keys, smiles=whole, dose_value=dose, time=time, lost=lost)
+    return record.subset(kept).on_lines(cell_lines).validate()
 
 
 def l1000_level5(cell_lines: str | Sequence[str] | None = None) -> Response:

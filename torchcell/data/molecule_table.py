@@ -12,11 +12,9 @@ from torchcell.data.errors import InputError, near, some
 from torchcell.data.molecules import Molecules, drug_structures, tanimoto
 from torchcell.data.morgan import Morgan
 from torchcell.data.response import Response
-from torchcell.data.structures import canonical, inchikey
+from torchcell.data.structures import SKELETON, canonical, inchikey
 
 KEYS = ("smiles", "inchikey", "inchikey_block", "id")
-BLOCK = 14
-"""Letters of the first block of an InChIKey: the skeleton, without stereochemistry and charge."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ class MoleculeTable:
         """The key of a row as it is compared."""
         if self.key == "smiles":
             return canonical(text, f"row {row + 1} of {self.path}")
-        return text[:BLOCK] if self.key == "inchikey_block" else text
+        return text[:SKELETON] if self.key == "inchikey_block" else text
 
     def _keys(self, response: Response, names: np.ndarray, smiles: np.ndarray) -> list[str]:
         """The key of each drug, empty where it has none."""
@@ -107,7 +105,7 @@ class MoleculeTable:
             given = _of_drugs(response, response.inchikey)
             texts = zip(names.tolist(), smiles.tolist(), strict=True)
             keys = [given.get(name) or (inchikey(text, name) if text else "") for name, text in texts]
-            return [key[:BLOCK] for key in keys] if self.key == "inchikey_block" else keys
+            return [key[:SKELETON] for key in keys] if self.key == "inchikey_block" else keys
         if self.key in response.columns:
             given = _of_drugs(response, response.columns[self.key])
             return [given.get(name, "") for name in names.tolist()]

@@ -10,9 +10,12 @@ import numpy as np
 
 from torchcell.data.checks import as_positions, column, refuse, refuse_repeats, refuse_shapes, texts
 from torchcell.data.errors import InputError, near, some
+from torchcell.data.quantities import TO_HOURS, TO_MICROMOLAR, read_quantities
+from torchcell.data.tables import text_cells
 
 if TYPE_CHECKING:
     import anndata
+    import pandas as pd
 
     from torchcell.data.molecules import Molecules
 
@@ -187,7 +190,8 @@ class Response:
         """Read a record from AnnData; ``validate`` it afterwards.
 
         Args:
-            adata: ``X`` is treated expression; samples and genes are named by ``obs`` and ``var``.
+            adata: ``X`` is treated expression; samples and genes are named by ``obs`` and ``var``; doses and times are
+                numbers (µM, h) or texts with a unit, ``500 nM``.
             columns: Internal name (a value of ``COLUMNS`` or ``OPTIONAL``) -> name in ``obs``, for those
                 that differ, e.g. ``{"dose_value": "dose_um"}``.
             name: Name of the record.
@@ -195,7 +199,8 @@ class Response:
             keep: Further columns of ``obs`` to hold as texts, e.g. mechanism of action.
 
         Raises:
-            InputError: A column or the layer is missing, a key of ``columns`` is no internal name.
+            InputError: A column or the layer is missing, a key of ``columns`` is no internal name, a dose or time is
+                text that is no number with a known unit.
         """
         columns = columns or {}
         known = [*COLUMNS.values(), *OPTIONAL.values()]
@@ -212,21 +217,30 @@ class Response:
         }
         return cls(
             name=name,
-            treated=_dense(adata.X),
-            control=_dense(adata.layers[control_layer]),
+            treated=dense(adata.X),
+            control=dense(adata.layers[control_layer]),
             drug=texts(found["drug"]),
-            dose_value=found["dose_value"].astype(np.float32),
-            time=found["time"].astype(np.float32),
+            dose_value=_amounts(name, adata.obs, columns.get("dose_value", "dose_value"), TO_MICROMOLAR),
+            time=_amounts(name, adata.obs, columns.get("time", "time"), TO_HOURS),
             cell_line=texts(found["cell_line"]),
             plate=texts(found["plate"]),
             genes=adata.var_names.to_numpy().astype(str),
             sample_id=adata.obs_names.to_numpy().astype(str),
-            basal=_dense(adata.layers["basal"]) if "basal" in adata.layers else None,
+            basal=dense(adata.layers["basal"]) if "basal" in adata.layers else None,
             columns={part: texts(column(name, adata.obs, part)) for part in keep},
             **optional,
         )
 
 
-def _dense(matrix: object) -> np.ndarray:
-    dense = matrix.toarray() if hasattr(matrix, "toarray") else matrix
-    return np.asarray(dense, dtype=np.float32)
+def _amounts(record: str, obs: pd.DataFrame, named: str, factor: Mapping[str, float]) -> np.ndarray:
+    """Doses or times [n], float32, numbers as they are and texts by their unit; NaN where there is none."""
+    values = obs[named].to_numpy()
+    if values.dtype.kind in "iuf":
+        return values.astype(np.float32)
+    cells = np.array(text_cells(obs, named), dtype=str)
+    return read_quantities(record, obs.index.to_numpy().astype(str), named, cells, factor)
+
+
+def dense(matrix: object) -> np.ndarray:
+    """A matrix, sparse or not, as a float32 array."""
+    return np.asarray(matrix.toarray() if hasattr(matrix, "toarray") else matrix, dtype=np.float32)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from torchcell.data.checks import flags, refuse
 from torchcell.data.errors import InputError, near, some
-from torchcell.data.quantities import TO_HOURS, TO_MICROMOLAR, quantities
-from torchcell.data.response import Response
+from torchcell.data.quantities import TO_HOURS, TO_MICROMOLAR, read_quantities
+from torchcell.data.response import Response, dense
 from torchcell.data.response_file import FLAG, read_h5ad
 from torchcell.data.structures import parsed
 from torchcell.data.tables import read_table, text_cells
@@ -38,7 +39,8 @@ def read_response_request(
 
     A table (``.csv``, ``.tsv``, ``.parquet``) has the columns drug or smiles or both, cell_line, dose_value (µM; a unit
     may follow, ``500 nM``) and time (h), and at will plate and sample_id. An h5ad file has the same columns in ``obs``
-    (and perturbation for drug), and at will the layers ``control`` and ``basal``, whose genes are matched by name.
+    (and perturbation for drug), and at will the layers ``control`` and ``basal``, whose genes are matched by name;
+    wells that it flags as ``is_control`` are left out.
 
     Args:
         path: The file.
@@ -46,22 +48,32 @@ def read_response_request(
         columns: Internal name -> the file's name, for those that differ.
 
     Returns:
-        A record whose ``treated`` is NaN [n, G]; so is ``control`` where the file has none.
+        A record whose ``treated`` is NaN [n, G]; so are rows of ``control`` and ``basal`` that the file does not give,
+        and ``basal`` is none where it has no such layer.
 
     Raises:
         InputError: A missing column, a row without drug or line, a missing or negative dose or time, SMILES that rdkit
-            rejects, a gene that is not measured; the message names the rows.
+            rejects, a gene that is not measured, a control that is given in part, a flag that is neither true nor
+            false, no row at all; the message names the rows.
     """
     if Path(path).suffix != ".h5ad":
         return _record(path, read_table(path), columns or {}, np.asarray(genes).astype(str))
     adata = read_h5ad(path)
     if FLAG in adata.obs:
-        adata = adata[~adata.obs[FLAG].to_numpy(dtype=bool)].copy()
+        adata = adata[~flags(str(path), FLAG, adata.obs[FLAG].to_numpy())].copy()
+    if not adata.n_obs:
+        raise InputError(f"{path} has no row to predict: it is empty, or all its wells are flagged as {FLAG}")
+    given = [part for part in ("control", "basal") if part in adata.layers]
+    if not given:
+        return _record(path, adata.obs, columns or {}, np.asarray(genes).astype(str))
     record = _record(path, adata.obs, columns or {}, adata.var_names.to_numpy().astype(str))
-    layers: dict[str, Any] = {
-        part: np.asarray(adata.layers[part], dtype=np.float32) for part in ("control", "basal") if part in adata.layers
-    }
-    return replace(record, **layers).on_genes(genes)
+    layers: dict[str, Any] = {part: dense(adata.layers[part]) for part in given}
+    record = replace(record, **layers).on_genes(genes)
+    for part in given:
+        values = getattr(record, part)
+        odd = ~np.isfinite(values).all(1) & ~np.isnan(values).all(1)
+        refuse(str(path), record.sample_id[odd], f"{part} expression that is not finite", "give all genes or none")
+    return record
 
 
 def _record(path: str | Path, table: pd.DataFrame, columns: Mapping[str, str], genes: np.ndarray) -> Response:
@@ -88,8 +100,8 @@ def _record(path: str | Path, table: pd.DataFrame, columns: Mapping[str, str], g
         treated=blank,
         control=blank,
         drug=drug,
-        dose_value=_numbers(path, rows, cells["dose_value"], "dose_value", TO_MICROMOLAR),
-        time=_numbers(path, rows, cells["time"], "time", TO_HOURS),
+        dose_value=read_quantities(str(path), rows, "dose_value", cells["dose_value"], TO_MICROMOLAR),
+        time=read_quantities(str(path), rows, "time", cells["time"], TO_HOURS),
         cell_line=cells["cell_line"],
         plate=np.where(cells["plate"] != "", cells["plate"], "request"),
         genes=genes,
@@ -107,13 +119,3 @@ def _column(path: str | Path, table: pd.DataFrame, columns: Mapping[str, str], n
         present = [str(column) for column in table.columns]
         raise InputError(f"{path} has no column {mapped!r}; the nearest are {near(mapped, present) or present}")
     return mapped or next((known for known in READ[name] if known in table), None)
-
-
-def _numbers(
-    path: str | Path, rows: np.ndarray, cells: np.ndarray, name: str, factor: Mapping[str, float]
-) -> np.ndarray:
-    numbers, odd = quantities(cells, np.full(len(cells), ""), factor)
-    if odd.any():
-        told = [f"{row}: {cell}" for row, cell in zip(rows[odd], cells[odd], strict=True)]
-        raise InputError(f"{path}: {name} holds what is no number with a known unit: {some(told)}")
-    return numbers.astype(np.float32)

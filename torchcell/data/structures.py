@@ -12,6 +12,9 @@ from torchcell.data.errors import InputError
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
+SKELETON = 14
+"""Letters of the first block of an InChIKey: the skeleton, without stereochemistry, charge and isotopes."""
+
 
 def molecule(smiles: str) -> Mol | None:
     """The parsed structure, or none where the text is empty or rdkit rejects it.
@@ -44,7 +47,7 @@ def canonical(smiles: str, drug: str = "") -> str:
 
 @lru_cache(maxsize=1 << 16)
 def inchikey(smiles: str, drug: str = "") -> str:
-    """InChIKey of 27 letters; its first block of 14 is the skeleton without stereochemistry."""
+    """InChIKey of 27 letters; its first ``SKELETON`` letters are the skeleton without stereochemistry."""
     from rdkit import Chem
 
     mol = parsed(smiles, drug)

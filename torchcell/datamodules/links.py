@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from torchcell.data.errors import InputError
+from torchcell.data.errors import InputError, some
 from torchcell.data.knowledge_graph import KnowledgeGraph
 from torchcell.data.link_negatives import pair_keys
 from torchcell.data.links import Links
@@ -28,6 +28,9 @@ from torchcell.metrics.results import Results
 
 RANKING = "ranking"
 """Name of the record of all candidates among which held-out edges are ranked."""
+
+MOST_TAKEN = 0.75
+"""Share of the training candidates that a batch may hold before a note warns of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +213,14 @@ class LinkDataModule(RecordDataModule):
         record = self.record_whole
         whole, seen = record.graph, self.message_graph
         negatives = int((~record.positive).sum())
-        return [
+        n_train = self.split.counts()["train"]
+        taken = min(1.0, self.batch_size / max(n_train, 1))
+        crowded = [
+            f"WARNING: data.batch_size={self.batch_size:,} holds {taken:.0%} of the {n_train:,} training candidates, "
+            "and a training step takes its batch's edges out of the messages: it learns from hardly any edge of "
+            f"{some(record.supervised)}, while evaluation sees all. Set data.batch_size to {n_train // 4:,} or less."
+        ]
+        return (crowded if taken > MOST_TAKEN else []) + [
             f"The graph has {len(whole.node_id):,} nodes of {len(whole.kinds)} kinds and {len(whole):,} edges of "
             f"{len(whole.metaedges)} metaedges; the {len(whole) - len(seen):,} edges of validation and test are left "
             "out of all that any system sees.",

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from torchcell.data.errors import InputError, some
-from torchcell.data.molecules import Molecules
+from torchcell.data.molecules import Molecules, coverage
+from torchcell.data.plate_centre import plate_centre
 from torchcell.data.response import Response
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.datamodules.batch import Packed
-from torchcell.datamodules.plate_centre import plate_centre
 from torchcell.datamodules.response_request import read_treatments, widened
 from torchcell.datamodules.response_samples import INPUTS, ResponseSamples, floats
 from torchcell.datamodules.spec import Spec, fit_scaler
@@ -53,6 +53,8 @@ class ResponseDataModule(RecordDataModule):
         record = record.on_lines(cell_line)
         record = replace(record, molecules=molecules(record))
         record, dropped = with_vectors(record, missing_molecules)
+        if dropped:  # a table of the drugs that are left
+            record = replace(record, molecules=molecules(record))
         super().__init__(record, split, graph, batch_size, eval_batch_size, subset, unknown_genes, seed)
         self.lost |= dropped
         self.centre = plate_centre(self.record_whole, self.split.part == "train")
@@ -60,7 +62,7 @@ class ResponseDataModule(RecordDataModule):
 
     @staticmethod
     def pack(record: Response, spec: Spec) -> ResponseSamples:
-        """The samples as tensors, without the plates' centres, which only training and scoring look at."""
+        """The samples as tensors, on the training mean of their line where no plate is known."""
         return ResponseSamples(record, spec)
 
     @staticmethod
@@ -91,6 +93,8 @@ class ResponseDataModule(RecordDataModule):
             "molecules": held,
             "lines": lines.tolist(),
             "line_control": torch.stack([floats(train.control[rows].mean(0)) for rows in at]),
+            "line_treated": torch.stack([floats(train.treated[rows].mean(0)) for rows in at]),
+            "basal_scale": torch.from_numpy(np.maximum(basal.std(0), 1e-3).astype(np.float32)),
             "line_basal": torch.stack([floats(basal[rows].mean(0)) for rows in at]),
             "change_center": center,
             "change_scale": scale,
@@ -102,12 +106,11 @@ class ResponseDataModule(RecordDataModule):
         assert isinstance(packed, ResponseSamples)
         found: dict[str, Packed] = {}
         train = torch.from_numpy(self.split.index("train"))
-        means = {name: getattr(packed, name)[train].float().mean(0) for name in ("control", "basal", "log_dose")}
-        common = {name: getattr(packed, name)[train].mode().values for name in ("drug", "line")}
+        values = {name: getattr(packed, name)[train].float().mean(0) for name in ("basal", "log_dose")}
+        values |= {name: getattr(packed, name)[train].mode().values for name in ("drug", "line")}
         for what, names in INPUTS.items():
-            spoilt = [name for name in names if name != "control"] if packed.basal is not packed.control else names
-            found[f"{what}_shuffled"] = packed.shuffled(spoilt, index, generator)
-            found[f"{what}_constant"] = packed.zeroed(spoilt, means | common)
+            found[f"{what}_shuffled"] = packed.shuffled(names, index, generator)
+            found[f"{what}_constant"] = packed.zeroed(names, values)
         return found
 
     def reference(self, record: Response) -> np.ndarray | None:
@@ -120,18 +123,21 @@ class ResponseDataModule(RecordDataModule):
         return None if np.isnan(change).all() else record.control + change
 
     def replicates(self, record: Response) -> np.ndarray:
-        """Mean change from control of all other samples of the same condition, float32 [n, G]; NaN without any."""
+        """Mean change from control of all samples of the same condition on other plates, float32 [n, G].
+
+        Samples of one plate subtract the same control, whose noise they then share. NaN without any.
+        """
         whole = self.record_whole
-        condition, row = np.unique(whole.condition, return_inverse=True)
-        change = whole.treated - whole.control
-        total = np.zeros((len(condition), change.shape[1]))
-        np.add.at(total, row, change)
-        count = np.bincount(row)
-        place = {name: i for i, name in enumerate(condition.tolist())}
-        own = np.array([place[name] for name in record.condition.tolist()])
-        others = total[own] - (record.treated - record.control)
-        left = (count[own] - 1)[:, None]
-        return np.where(left > 0, others / np.maximum(left, 1), np.nan).astype(np.float32)
+        change = (whole.treated - whole.control).astype(np.float64)
+        rows: dict[str, list[int]] = {}
+        for i, name in enumerate(whole.condition.tolist()):
+            rows.setdefault(name, []).append(i)
+        found = np.full(record.treated.shape, np.nan, dtype=np.float32)
+        for i, (name, plate) in enumerate(zip(record.condition.tolist(), record.plate.tolist(), strict=True)):
+            others = [row for row in rows[name] if whole.plate[row] != plate]
+            if others:
+                found[i] = change[others].mean(0)
+        return found
 
     def results(
         self, part: str, predictions: Mapping[str, Mapping[str, np.ndarray]], model: str, ceiling: str | None
@@ -153,12 +159,15 @@ class ResponseDataModule(RecordDataModule):
             said.append(
                 f"split={self.split.method} leaks: {leak} stand in training and test; cold_drug is the hard one."
             )
-        table = self.record_whole.molecules
-        shares = []
-        for part in ("train", "val", "test"):
-            known = table.known[np.unique(self.record(part).drug_index)]
-            shares.append(f"{part} {int(known.sum()):,} of {len(known):,}")
-        said.append(f"Drugs with a vector: {', '.join(shares)}.")
+        shares = coverage(self.record_whole, self.split.part)
+        told = ", ".join(f"{part} {known:,} of {every:,}" for part, (known, every) in shares.items())
+        said.append(f"Drugs with a vector of their own: {told}.")
+        if self.record_whole.basal is None:
+            said.append(
+                "Truth and prediction subtract the same control; its noise raises pearson_de for all systems alike, "
+                "so pearson_delta_plate and the metrics on replicates count more. There are no single control wells "
+                "to draw a fake perturbation from."
+            )
         return said
 
     @staticmethod
@@ -189,6 +198,8 @@ def with_vectors(record: Response, policy: str) -> tuple[Response, dict[str, int
     table = record.molecules
     assert table is not None
     lacking = ~table.known
+    if lacking.all():
+        raise InputError(f"{record.name}: no drug has a vector; choose other data.molecules, or name the structures")
     if policy not in ("error", "drop", "learned"):
         raise InputError(f"data.missing_molecules={policy!r}: must be error, drop or learned")
     if not lacking.any() or policy == "learned":

@@ -1,7 +1,8 @@
-"""The treatments that a user asks ``predict`` for: drugs by name or structure, lines that the model knows."""
+"""The treatments that a user asks ``predict`` for: drugs by name or structure, and what their cells express."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,9 +12,9 @@ import torch
 from hydra.utils import get_class
 
 from torchcell.data.errors import InputError, near, some
-from torchcell.data.molecules import Molecules
+from torchcell.data.molecules import Molecules, drug_structures
 from torchcell.data.response import Response
-from torchcell.data.structures import canonical
+from torchcell.data.structures import canonical, inchikey
 from torchcell.datamodules.spec import Spec
 
 FEATURES_FROM = "torchcell.data."
@@ -23,33 +24,54 @@ FEATURES_FROM = "torchcell.data."
 def read_treatments(path: str, spec: Spec) -> Response:
     """Read ``drug`` and / or ``smiles``, ``cell_line``, ``dose_value`` (µM) and ``time`` (h); one row a sample.
 
-    Each line stands on its mean control of the training part. Drugs are told by name, else by structure; one that is
-    new needs a SMILES, and features that can be made of one.
+    An h5ad file may bring the layers ``control`` and ``basal``, and those are kept; a sample without them stands on its
+    line's mean of the training part. Drugs are told by name, else by structure; one that is new needs a SMILES, and
+    features that can be made of one.
 
     Args:
-        path: A ``.csv``, ``.tsv`` or ``.parquet`` file.
+        path: A ``.csv``, ``.tsv`` or ``.parquet`` file, or ``.h5ad``, see ``torchcell.data.response_request``.
         spec: Of a model of drug response.
 
     Returns:
         Samples without a measurement; their molecules are those of the spec, then the new ones.
 
     Raises:
-        InputError: A missing column, a line or drug that the model cannot know, named with its nearest ones.
+        InputError: A missing column; a line that the model was not trained on, without a control of its own; a drug
+            that the model cannot know, named with its nearest ones; a known drug with another structure.
     """
     from torchcell.data.response_request import read_response_request
 
-    asked, lines = read_response_request(path, np.array(spec.genes)), spec.extras["lines"]
-    unknown = sorted(set(asked.cell_line.tolist()) - set(lines))
+    asked = read_response_request(path, np.array(spec.genes))
+    return _with_molecules(_with_controls(asked, spec, path), _table(spec), path)
+
+
+def _with_controls(asked: Response, spec: Spec, path: str) -> Response:
+    """The file's own controls and basal profiles; where it gives none, the training means of the line."""
+    extras = spec.extras
+    control = _filled(asked.control, "control", extras["line_control"], asked.cell_line, extras["lines"], path)
+    if torch.equal(extras["line_basal"], extras["line_control"]):  # the control is the basal profile
+        basal = None if asked.basal is None else np.where(np.isnan(asked.basal), control, asked.basal)
+        return replace(asked, control=control, basal=basal)
+    given = np.full_like(asked.control, np.nan) if asked.basal is None else asked.basal
+    basal = _filled(given, "basal", extras["line_basal"], asked.cell_line, extras["lines"], path)
+    return replace(asked, control=control, basal=basal)
+
+
+def _filled(
+    given: np.ndarray, part: str, mean: torch.Tensor, line: np.ndarray, lines: list[str], path: str
+) -> np.ndarray:
+    """Rows that are not given (NaN) get their line's mean of ``mean`` [L, G]; float32 [n, G]."""
+    bare = np.isnan(given).any(1)
+    unknown = sorted(set(line[bare].tolist()) - set(lines))
     if unknown:
         hint = near(unknown[0], lines) or lines[:5]
-        raise InputError(f"{path}: lines that the model was not trained on: {some(unknown)}; the nearest are {hint}")
-    row = np.array([lines.index(line) for line in asked.cell_line.tolist()])
-    asked = replace(
-        asked,
-        control=spec.extras["line_control"].numpy()[row],
-        basal=spec.extras["line_basal"].numpy()[row],
-    )
-    return _with_molecules(asked, _table(spec), path)
+        raise InputError(
+            f"{path}: lines that the model was not trained on: {some(unknown)}; the nearest are {hint}; another line "
+            f"needs a layer {part!r} of its own, in an h5ad file"
+        )
+    filled = np.array(given, dtype=np.float32)
+    filled[bare] = mean.numpy()[[lines.index(name) for name in line[bare].tolist()]]
+    return filled
 
 
 def widened(record: Response, spec: Spec) -> Spec:
@@ -91,28 +113,77 @@ def _with_molecules(asked: Response, table: Molecules, path: str) -> Response:
     by_structure = {
         smiles: name for smiles, name in zip(table.smiles.tolist(), table.id.tolist(), strict=True) if smiles
     }
-    names, known = asked.drug.astype(object), set(table.id.tolist())
+    known = dict(zip(table.id.tolist(), table.smiles.tolist(), strict=True))
     smiles = np.full(len(asked), "") if asked.smiles is None else asked.smiles
-    for i, (name, text) in enumerate(zip(names.tolist(), smiles.tolist(), strict=True)):
-        if name not in known and text:
-            names[i] = by_structure.get(canonical(text, name), name)
-    asked = replace(asked, drug=names.astype(str))
+    told = sorted(set(zip(asked.drug.tolist(), smiles.tolist(), strict=True)) - {(name, "") for name in asked.drug})
+    alias = {name: by_structure.get(canonical(text, name), name) for name, text in told if name not in known}
+    asked = replace(asked, drug=np.array([alias.get(name, name) for name in asked.drug.tolist()]))
+    _refuse_other_structures({(alias.get(name, name), text) for name, text in told}, known, path)
     new = ~np.isin(asked.drug, table.id)
     if not new.any():
         return replace(asked, molecules=table)
-    bare = sorted(set(asked.drug[new & (smiles == "")].tolist()))
+    bare = sorted(set(asked.drug[new].tolist()) - {name for name, _ in told})
     if bare:
         hint = near(bare[0], list(known)) or sorted(known)[:5]
         raise InputError(
             f"{path}: drugs that the model does not know and that have no SMILES: {some(bare)}; give a column smiles, "
             f"or correct the names (the nearest to the first are {hint})"
         )
+    return replace(asked, molecules=table.joined(_made(replace(asked.subset(new), molecules=None), table, path)))
+
+
+def _refuse_other_structures(told: set[tuple[str, str]], known: Mapping[str, str], path: str) -> None:
+    """Raise if a drug of the table is told with a SMILES of another molecule; tautomers have one InChIKey."""
+    for name, text in sorted(told):
+        held = known.get(name, "")
+        if held and canonical(text, name) != held and inchikey(text, name) != inchikey(held, name):
+            raise InputError(
+                f"{path}: drug {name!r} has the SMILES {text!r}, and the model was trained with {held!r} for it; give "
+                "the other molecule a name of its own, or leave the SMILES out"
+            )
+
+
+def _made(fresh: Response, table: Molecules, path: str) -> Molecules:
+    """Rows of the drugs of ``fresh``, which the table lacks: by its features, else as drugs without a vector.
+
+    A table that has such drugs goes with a model that learned a vector for them; any other refuses them by name.
+    """
+    names, smiles = drug_structures(fresh)
+    try:
+        made, why = _featurised(fresh, table), "has no vector of them"
+    except InputError as error:
+        made, why = None, f"can't make any: {error}"
+    lacking = names if made is None else made.id[~made.known]
+    if not len(lacking):
+        assert made is not None
+        return made
+    feature = str(table.features.get("_target_", "the features")).rpartition(".")[2]
+    if table.known.all():
+        raise InputError(
+            f"{path}: drugs that the model does not know and has no vector for: {some(lacking)}; {feature} {why}; add "
+            "them to the table of vectors, or leave them out"
+        )
+    warnings.warn(
+        f"{path}: drugs without a vector: {some(lacking)}; {feature} {why}; they get the vector that the model learned "
+        "for unknown molecules, which is the same for all of them",
+        stacklevel=2,
+    )
+    if made is not None:
+        return made
+    graphs = None
+    if table.graphs is not None:
+        from torchcell.data.molecule_graphs import pack_graphs
+
+        graphs = pack_graphs([""] * len(names))
+    vectors = np.zeros((len(names), table.vectors.shape[1]), dtype=np.float32)
+    return Molecules(names, smiles, vectors, np.zeros(len(names), dtype=bool), table.features, graphs)
+
+
+def _featurised(fresh: Response, table: Molecules) -> Molecules:
+    """Rows of new drugs by the features of a checkpoint, whose class must be one of ours."""
     target = str(table.features.get("_target_", ""))
     if not target.startswith(FEATURES_FROM):
-        raise InputError(
-            f"{path}: drugs that the model does not know: {some(sorted(set(asked.drug[new].tolist())))}; its molecule "
-            "features come from a table that has no row for them, so only known drugs can be asked for"
-        )
+        raise InputError("the molecule features come from a table that has no row for them")
     arguments = {name: value for name, value in table.features.items() if name != "_target_"}
-    made: Molecules = get_class(target)(**arguments)(replace(asked.subset(new), molecules=None))
-    return replace(asked, molecules=table.joined(made))
+    made: Molecules = get_class(target)(**arguments)(fresh)
+    return made

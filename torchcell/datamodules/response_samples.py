@@ -10,12 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchcell.data.quantities import LEAST_DOSE
 from torchcell.data.response import Response
 from torchcell.datamodules.batch import Batch
 from torchcell.datamodules.spec import Spec
-
-LEAST_DOSE = 1e-3
-"""µM; smaller doses, a vehicle's 0 among them, count as this one where a logarithm is taken."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +29,8 @@ class ResponseBatch(Batch):
         log_time: log2 of the hours, float32 [B].
         control: The sample's control, float32 [B, G].
         basal: Expression of the untreated line, float32 [B, G].
-        centre: Mean of the treated training samples of its plate [B, G], NaN where a request has none; never an
-            input of a model.
+        centre: Mean of the other treated training samples of its line on its plate, see ``plate_centre``, float32
+            [B, G]; NaN where the line has none.
     """
 
     drug: Tensor
@@ -51,11 +49,11 @@ class ResponseBatch(Batch):
 
 INPUTS: dict[str, tuple[str, ...]] = {
     "drug": ("drug",),
-    "basal": ("control", "basal"),
+    "basal": ("basal",),
     "dose": ("log_dose",),
     "line": ("line",),
 }
-"""What the guards spoil, and the tensors that hold it."""
+"""What the guards spoil, and the tensors that hold it; the control stays, which a prediction stands on."""
 
 
 class ResponseSamples:
@@ -64,7 +62,7 @@ class ResponseSamples:
     Args:
         record: The samples, its molecules being those of ``spec``.
         spec: Names the lines.
-        centre: See ``ResponseBatch`` [n, G]; none for a request.
+        centre: See ``ResponseBatch`` [n, G]; none for a request, which has its line's training mean.
     """
 
     def __init__(self, record: Response, spec: Spec, centre: np.ndarray | None = None) -> None:
@@ -76,7 +74,8 @@ class ResponseSamples:
         self.log_time = floats(np.log2(np.maximum(record.time, 1.0)))
         self.control = floats(record.control)
         self.basal = self.control if record.basal is None else floats(record.basal)
-        self.centre = torch.full((), torch.nan).expand(self.target.shape) if centre is None else floats(centre)
+        of_line = torch.where((self.line >= 0)[:, None], spec.extras["line_treated"][self.line], torch.nan)
+        self.centre = of_line if centre is None else floats(centre)
 
     def __len__(self) -> int:
         return len(self.drug)

@@ -32,13 +32,17 @@ def spread(results: Results, system: str | None = None) -> dict[str, Any]:
         ``over_samples`` (median over outputs of sd(prediction) / sd(measured)), ``over_outputs`` (median over
         samples, None below two outputs or outside expression, where outputs share no unit), ``per_output``,
         ``collapsed_outputs``, ``uncovered`` (measured values without a prediction), ``threshold``, and
-        ``collapsed``: at least half of the outputs, or the profile over outputs, below the threshold.
-        A spread that cannot be computed is None.
+        ``collapsed``: at least half of the outputs, or the profile over outputs, below the threshold; for
+        expression of the predicted levels too: a constant level is no constant change, since each sample's own
+        control is subtracted from it. A spread that cannot be computed is None.
     """
     measured = np.asarray(results.measured, dtype=np.float64)
     predicted = np.asarray(results.systems[system or results.model], dtype=np.float64)
     uncovered = int((np.isnan(predicted) & ~np.isnan(measured)).sum())
+    level_is_flat = False
     if results.per_gene and results.reference is not None:
+        level = _relative_sd(predicted, measured, np.isnan(measured) | np.isnan(predicted))
+        level_is_flat = bool((level < COLLAPSED_BELOW).sum() >= max((~np.isnan(level)).sum(), 1) / 2)
         other = results.reference if results.other_reference is None else results.other_reference
         measured, predicted = measured - results.reference, predicted - other
     missing = np.isnan(measured) | np.isnan(predicted)
@@ -59,7 +63,7 @@ def spread(results: Results, system: str | None = None) -> dict[str, Any]:
         "collapsed_outputs": [name for name, is_low in zip(results.outputs, low, strict=True) if is_low],
         "uncovered": uncovered,
         "threshold": COLLAPSED_BELOW,
-        "collapsed": bool(flat_profile or (known > 0 and low.sum() >= known / 2)),
+        "collapsed": bool(level_is_flat or flat_profile or (known > 0 and low.sum() >= known / 2)),
     }
 
 

@@ -138,7 +138,7 @@ HEADLINE: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "regression": ("pearson", "spearman", "r2", "mae"),
         "binary": ("auroc", "auprc"),
         "expression": ("pearson_delta", "mse"),
-        "response": ("pearson_de", "pearson_delta_plate", "mse"),
+        "response": ("pearson_delta_plate", "pearson_de", "mse"),
         "cells": ("pearson_delta", "pearson_delta_perturbed", "mae", "pds", "des"),
         "ranking": ("mrr", "hits@10"),
     }

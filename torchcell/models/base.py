@@ -40,6 +40,9 @@ class Model(lightning.LightningModule):
     reads_names: bool = True
     """Whether weights belong to genes by name; without, they may go on with another cell that has the same features."""
 
+    headline: tuple[str, ...] = ()
+    """Metrics whose mean over outputs is ``val/score``; by default the task's: AUROC of binary ones, else Pearson."""
+
     warmup_steps: int = 0
     """Optimiser steps over which the learning rate rises linearly; set from the trainer's config."""
 
@@ -83,6 +86,10 @@ class Model(lightning.LightningModule):
 
     def diagnostics(self, batch: Any) -> dict[str, Tensor]:
         """Measures of the model's insides on one batch, logged after each epoch as ``val_sample/<name>``."""
+        return {}
+
+    def held_out_scores(self) -> dict[str, Tensor]:
+        """Further metrics of the validation part, ``<output>/<metric>`` -> value, asked for once all of it is seen."""
         return {}
 
     def set_embeddings(self, batch: Any) -> dict[str, Tensor]:
@@ -196,8 +203,9 @@ class Model(lightning.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log loss, metrics and their headline ``val/score``, which early stopping watches."""
-        scores = self._scores("val")
-        headline = [value for name, value in scores.items() if name.endswith(self._headline)]
+        scores = self._scores("val") | {f"val/{name}": value for name, value in self.held_out_scores().items()}
+        watched = self.headline or (("AUROC",) if self.spec.task == "binary" else ("Pearson",))
+        headline = [value for name, value in scores.items() if name.rpartition("/")[2] in watched]
         # The mean over the outputs where it is defined; where it is nowhere, the worst.
         score = torch.stack(headline).nanmean()
         score = torch.where(torch.isnan(score), torch.full_like(score, -1.0), score)
@@ -247,10 +255,6 @@ class Model(lightning.LightningModule):
         """Means so far in this epoch, for the progress bar."""
         sums = {name: value for name, value in self._sums.items() if name.startswith("train/loss")}
         return {name.removeprefix("train/"): float(value) / self._count[name] for name, value in sums.items()}
-
-    @property
-    def _headline(self) -> str:
-        return "/AUROC" if self.spec.task == "binary" else "/Pearson"
 
     def _weigh(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         weights = self.term_weights()

@@ -11,20 +11,27 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from torchcell.data.errors import InputError, near, some
+from torchcell.data.errors import InputError
 from torchcell.datamodules.links import LinkBatch
 from torchcell.datamodules.spec import Spec
-from torchcell.graph.typed_graph import TypedGraph
+from torchcell.graph.cell_graph import CSR
+from torchcell.metrics.streaming_links import StreamingLinks
 from torchcell.models.base import LossWeights
+from torchcell.models.hgt_choices import alike_kinds, message_graph, walk_readers
 from torchcell.models.wild_type import WildTypeModel
 from torchcell.nn.contrastive import InfoNCE
 from torchcell.nn.dist_mult import DistMult
 from torchcell.nn.link_negatives import LinkNegatives
+from torchcell.nn.link_ranks import link_ranks
+from torchcell.nn.link_scores import LinkScores, WalkTable
 from torchcell.nn.link_term import LinkDraw, LinkTerm
 from torchcell.nn.similar_nodes import similar_nodes
 from torchcell.nn.step_graph import StepGraph, draw_edges
 from torchcell.nn.typed_encoder import TypedEncoder
 from torchcell.nn.variance_hinge import variance_hinge
+
+RANKED = 100
+"""Held-out links a metaedge that are ranked after each epoch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,15 +44,19 @@ class _Step:
     look: Callable[[Tensor], Tensor]
     z_MD: Tensor
     bounds: Sequence[int]
+    scores: LinkScores
 
 
 class HGTEmbedder(WildTypeModel):
     r"""Node embeddings by typed attention over the message graph, read by DistMult with node biases.
 
+    Where ``walk_pairs`` allows, walks between the two ends add to the log-odds (``WalkScores``); embeddings hold none.
+
     A training step takes its links out of the messages, so none is read off the graph: the positives of its batch and
     ``edge_sample_size`` further edges. Terms: ``phenotype``, BCE on the batch's candidates; ``target``, its positives
-    told from shared negatives; ``link``, the further edges of all metaedges likewise; ``contrastive``, InfoNCE over
-    nodes with alike training neighbours; with ``variance`` the hinge on spread. A term of no parts is left out.
+    told from shared negatives; ``walk``, the same by walks alone; ``link``, the further edges of all metaedges;
+    ``contrastive``, InfoNCE over nodes with alike training neighbours; with ``variance`` the hinge on spread. A term of
+    no parts is left out.
 
     Args:
         spec: With the message graph and the supervised metaedges among its extras.
@@ -64,6 +75,9 @@ class HGTEmbedder(WildTypeModel):
         contrastive_temperature: See ``InfoNCE``.
         variance: Whether the hinge on spread is a term.
         fan_outs: In training, edges read into each node at each hop; none reads all. Evaluation reads all.
+        walk_pairs: Supervised metaedges of at most so many pairs of nodes are scored by walks too; 0: none.
+        walk_steps: Steps of a walk at most.
+        walk_hidden: Width of the perceptron that reads walks.
         optimizer: See ``Model``.
         scheduler: See ``Model``.
         loss_weights: See ``Model``.
@@ -72,6 +86,8 @@ class HGTEmbedder(WildTypeModel):
         InputError: Data that are no links, an unknown kind, a metaedge without any edge left, fan-outs that are not one
             a layer.
     """
+
+    headline = ("AUROC", "MRR")
 
     def __init__(
         self,
@@ -100,12 +116,15 @@ class HGTEmbedder(WildTypeModel):
         contrastive_temperature: float | int = 0.2,
         variance: bool = False,
         fan_outs: Sequence[int] | None = None,
+        walk_pairs: int = 0,
+        walk_steps: int = 3,
+        walk_hidden: int = 16,
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
         scheduler: Callable[..., Any] | None = None,
         loss_weights: LossWeights | None = None,
     ) -> None:
         super().__init__(spec, optimizer, scheduler, loss_weights)
-        self.nodes = nodes = _message_graph(spec)
+        self.nodes = nodes = message_graph(spec)
         if fan_outs is not None and len(fan_outs) != layers:
             raise InputError(f"model.fan_outs={list(fan_outs)} for {layers} layers: give one number a layer, or null")
         self.edge_sample_size, self.edge_balance, self.mask_share = edge_sample_size, edge_balance, mask_share
@@ -138,28 +157,31 @@ class HGTEmbedder(WildTypeModel):
             matched_share,
         )
         self.link_term = LinkTerm(known, negatives, link_loss)
+        self.walks = walk_readers(nodes, spec.extras["supervised"], walk_pairs, walk_steps, walk_hidden)
         self.step_graph = StepGraph(nodes, fan_outs)
-        alike = _kinds(nodes, contrastive_kinds, spec.extras["supervised"])
+        alike = alike_kinds(nodes, contrastive_kinds, spec.extras["supervised"])
         self._firsts = [self.bounds[kind] for kind in alike]
         self.contrastive = nn.ModuleList(
             InfoNCE(*similar_nodes(nodes, kind, contrastive_above), sizes[kind], contrastive_temperature)
             for kind in alike
         )
+        self.val_links = StreamingLinks()
         self._drawn: _Step | None = None
 
-    def encode(self) -> Float[Tensor, "N D"]:
-        """Vectors of all nodes from the whole message graph [N, D]."""
+    def encode(self) -> tuple[Float[Tensor, "N D"], LinkScores]:
+        """Vectors of all nodes from the whole message graph [N, D], and what scores links on it."""
         csrs = self.nodes.csrs()
-        return self.encoder(csrs, self.bounds, self.encoder.degrees(csrs))
+        return self.encoder(csrs, self.bounds, self.encoder.degrees(csrs)), self._scores_on(csrs)
 
     def forward(self, batch: LinkBatch) -> Float[Tensor, "B T"]:
         """Log-odds, the same in every column: the outputs differ in their negatives only."""
         if self.training:
             self._drawn = self._draw(batch)
-            look = self._drawn.look
+            look, scores = self._drawn.look, self._drawn.scores
         else:
-            look = self.wild_type().__getitem__
-        score_B = self.decoder(
+            z_ND, scores = self.wild_type()
+            look = z_ND.__getitem__
+        score_B = scores(
             look(batch.source_node), look(batch.target_node), batch.metaedge, batch.source_node, batch.target_node
         )
         return score_B[:, None].expand(-1, len(self.spec.outputs))
@@ -168,9 +190,13 @@ class HGTEmbedder(WildTypeModel):
         """The terms, from the encoding that gave the prediction."""
         step, self._drawn = self._drawn or self._draw(batch), None
         terms = super().losses(batch, prediction)
-        terms["target"] = self.link_term(step.look, self.decoder, step.targets)
+        terms["target"] = self.link_term(step.look, step.scores, step.targets)
+        if self.walks:
+            alone = LinkScores(None, step.scores.walks, step.scores.weight)
+            walked = [draw for draw in step.targets if draw.code in alone.walks]
+            terms["walk"] = self.link_term(step.look, alone, walked)
         if step.links:
-            terms["link"] = self.link_term(step.look, self.decoder, step.links)
+            terms["link"] = self.link_term(step.look, step.scores, step.links)
         if step.similar:
             terms["contrastive"] = self._contrastive(step)
         if self.variance:
@@ -186,19 +212,51 @@ class HGTEmbedder(WildTypeModel):
         softplus = nn.functional.softplus
         return {"link_bce": softplus(-score_B[positive]).mean() + softplus(score_B[negative]).mean()}
 
+    def validation_step(self, batch: LinkBatch, batch_idx: int) -> None:
+        """See ``Model``; the links are kept, to be ranked when all are seen."""
+        super().validation_step(batch, batch_idx)
+        at = (batch.target == 1).any(1)
+        self.val_links.update(batch.metaedge[at], batch.source_node[at], batch.target_node[at])
+
+    def held_out_scores(self) -> dict[str, Tensor]:
+        """``<metaedge>_tail/MRR`` and ``_head``, of at most ``RANKED`` links a metaedge.
+
+        Those of the evaluator, but that test links stay in the lists: the model does not know of them.
+        """
+        found: dict[str, Tensor] = {}
+        links_n3 = self.val_links.compute()
+        self.val_links.reset()
+        (z_ND, scores), known = self.wild_type(), self.link_term.negatives
+        for name in self.spec.extras["supervised"]:
+            code = self.nodes.metaedges.index(name)
+            source_P, target_P = links_n3[links_n3[:, 0] == code, 1:].T
+            chosen = torch.randperm(len(source_P), generator=torch.Generator().manual_seed(0))[:RANKED]
+            chosen = chosen.to(source_P.device)
+            rank_P2 = link_ranks(z_ND, scores, known, code, source_P[chosen], target_P[chosen])
+            found |= {f"{name}_{end}/MRR": (1 / rank_P2[:, k]).mean() for k, end in enumerate(("tail", "head"))}
+        return found
+
     @torch.no_grad()
     def node_embeddings(self) -> Float[Tensor, "N D"]:
         """The final vectors of all nodes, from the whole message graph and without dropout [N, D]."""
         was = self.training
         self.eval()
         try:
-            return self.encode()
+            return self.encode()[0]
         finally:
             self.train(was)
 
     def _span(self, kind: int) -> tuple[int, int]:
         """Where the nodes of a kind stand."""
         return self.bounds[kind], self.bounds[kind + 1]
+
+    def _scores_on(self, csrs: Sequence[CSR]) -> LinkScores:
+        """What scores links on a graph."""
+        tables = {}
+        for code, walks in self.walks.items():
+            source, target = self.nodes.ends[self.nodes.metaedges[int(code)]]
+            tables[int(code)] = WalkTable(walks(csrs), self.bounds[source], self.bounds[target])
+        return LinkScores(self.decoder, tables, self.decoder.weight)
 
     def _contrastive(self, step: _Step) -> Tensor:
         """Mean over kinds of InfoNCE."""
@@ -231,29 +289,9 @@ class HGTEmbedder(WildTypeModel):
         ]
         named = [batch.source_node, batch.target_node, *(draw.nodes for draw in targets + links)]
         named += [node for nodes in similar for node in nodes]
-        z_MD, bounds, row_N = self.step_graph.encode(
-            self.encoder, torch.cat(codes), torch.cat(numbers), torch.cat(named)
-        )
-        return _Step(links, targets, similar, lambda node: z_MD[row_N[node]], z_MD, bounds)
-
-
-def _message_graph(spec: Spec) -> TypedGraph:
-    """The graph of the spec, with edges to train on."""
-    if "knowledge_graph" not in spec.extras:
-        raise InputError("HGTEmbedder reads a knowledge graph; choose data of links, e.g. data=hetionet_core")
-    nodes = TypedGraph.from_plain(spec.extras["knowledge_graph"])
-    empty = [name for name in spec.extras["supervised"] if not len(nodes.edges(name)[0])]
-    if empty:
-        raise InputError(f"no edges of {some(empty)} are left to train on; change the split or data.metaedges")
-    return nodes
-
-
-def _kinds(nodes: TypedGraph, chosen: Sequence[str] | None, supervised: Sequence[str]) -> list[int]:
-    """Numbers of the kinds whose similar nodes attract."""
-    if chosen is None:
-        return sorted({kind for name in supervised for kind in nodes.ends[name]})
-    for name in chosen:
-        if name not in nodes.kinds:
-            hint = near(name, nodes.kinds) or list(nodes.kinds)
-            raise InputError(f"model.contrastive_kinds: no kind {name!r}; the nearest are {hint}")
-    return [nodes.kinds.index(name) for name in chosen]
+        named_n = torch.cat(named).unique()
+        z_MD, bounds, row_N, csrs = self.step_graph.encode(self.encoder, torch.cat(codes), torch.cat(numbers), named_n)
+        # Every look gets a gradient as large as what it looks into: so they look into the named rows only.
+        z_nD = z_MD[row_N[named_n]]
+        row_N[named_n] = torch.arange(len(named_n), device=row_N.device)
+        return _Step(links, targets, similar, lambda node: z_nD[row_N[node]], z_MD, bounds, self._scores_on(csrs))

@@ -76,7 +76,7 @@ class ResponseInputs(nn.Module):
             )
         self.raw, self.line_drop, self.n_lines = basal == "raw", line_drop, len(spec.extras["lines"])
         self.register_buffer("mean_line_G", spec.extras["line_basal"].mean(0), persistent=False)
-        self.register_buffer("scale_G", spec.scale, persistent=False)
+        self.register_buffer("scale_G", spec.extras["basal_scale"], persistent=False)
         self.basal = None if basal == "none" else DenseEncoder(len(spec.genes), hidden, width, dropout)
         self.molecule: nn.Module
         if molecules == "graph":

@@ -24,11 +24,13 @@ class ResponseModel(Model):
     r"""A subclass gives ``read``, a number for each sample and gene; the head makes expression of it.
 
     .. math::
-        \hat y = x + p_g (\bar x_{line} - x) + m_g + s_g \, \mathrm{read}
+        u = x + p_g (\bar x_{line} - x) + m_g, \quad \hat y = u + q_g (c - u) + s_g \, \mathrm{read}
 
-    with the control x, the mean control of the line, and mean m and standard deviation s of the training changes. The
-    learned p says how much of a control's departure from its line is noise, which both y - x and yhat - x would else
-    share; an unknown line has no such mean, so p = 0. With ``head=level`` the reading is the prediction, as published.
+    with the control x, the mean control of the line, mean m and standard deviation s of the training changes, and the
+    mean c of the other training samples on the plate. The learned p says how much of a control's departure from its
+    line is noise, which both y - x and yhat - x would else share; the learned q how much a plate tells that its
+    controls do not. For an unknown line p = 0, without a centre q = 0. With
+    ``head=level`` the reading is the prediction, as published.
 
     Terms: ``phenotype``, the residual in units of s (``level``: squared, in expression's own units); ``correlation``
     and ``plate``, 1 - Pearson over genes of the change from the control and from the plate's centre.
@@ -62,7 +64,9 @@ class ResponseModel(Model):
         self.inputs = (inputs or ResponseInputs)(spec)
         for name, value in (("mean_G", "change_center"), ("sd_G", "change_scale"), ("line_control_LG", "line_control")):
             self.register_buffer(name, spec.extras[value], persistent=False)
-        self.pull = nn.Parameter(torch.zeros(len(spec.genes))) if head == "change" else None
+        zeros = torch.zeros(len(spec.genes))
+        self.pull = nn.Parameter(zeros) if head == "change" else None
+        self.plate_pull = nn.Parameter(zeros.clone()) if head == "change" else None
 
     def read(self, h_BH: Float[Tensor, "B H"], batch: ResponseBatch) -> Float[Tensor, "B G"]:
         """A number for each sample and gene, in standard deviations of a change."""
@@ -74,11 +78,13 @@ class ResponseModel(Model):
 
     def express(self, read_BG: Tensor, batch: ResponseBatch) -> Float[Tensor, "B G"]:
         """What a reading means in the units of expression."""
-        if self.pull is None:
+        if self.pull is None or self.plate_pull is None:
             return read_BG
-        known_B1 = (batch.line >= 0)[:, None]
         off_BG = self.line_control_LG[batch.line.clamp(min=0)] - batch.control
-        return batch.control + self.pull.sigmoid() * off_BG * known_B1 + self.mean_G + self.sd_G * read_BG
+        start_BG = batch.control + self.pull.sigmoid() * off_BG * (batch.line >= 0)[:, None] + self.mean_G
+        plate_BG = torch.nan_to_num(batch.centre - start_BG, nan=0.0)
+        start_BG = start_BG + self.plate_pull.sigmoid() * plate_BG
+        return start_BG + self.sd_G * read_BG
 
     def phenotype_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Mean over the measured values: log-cosh of the residual in standard deviations of a change, or its square."""

@@ -16,6 +16,13 @@ Messages = tuple[Tensor, Tensor, Tensor]
 """Queries [N, H, D], and keys and values as each relation sees them [R, N, H, D]."""
 
 
+def draw_matrices(*matrices: Tensor) -> None:
+    """Fill stacks of matrices [..., n, m] with uniform entries of variance 1 / n, which keep a row's variance."""
+    for matrix in matrices:
+        bound = (3 / matrix.shape[-2]) ** 0.5
+        nn.init.uniform_(matrix, -bound, bound)
+
+
 class HGT(nn.Module):
     r"""Heterogeneous graph transformer (Hu et al., WWW 2020, arXiv:2003.01332).
 
@@ -56,9 +63,7 @@ class HGT(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw new matrices; priors 1 and gates half open."""
-        for matrix in (self.project, self.out, self.attend, self.send):
-            bound = (3 / matrix.shape[-2]) ** 0.5
-            nn.init.uniform_(matrix, -bound, bound)
+        draw_matrices(self.project, self.out, self.attend, self.send)
         nn.init.ones_(self.prior)
         nn.init.zeros_(self.gate)
 

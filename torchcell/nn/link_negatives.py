@@ -33,6 +33,7 @@ class LinkNegatives(nn.Module):
     ) -> None:
         super().__init__()
         self.ranges, self.n_nodes, self.matched = list(ranges), n_nodes, matched
+        self.symmetric = frozenset(symmetric)
         self.n_edges = [len(source) for source, _ in edges]
         for code, (source, target) in enumerate(edges):
             if code in symmetric:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchcell.data.errors import InputError
 from torchcell.nn.dist_mult import DistMult
 from torchcell.nn.link_negatives import LinkNegatives
+from torchcell.nn.link_scores import LinkScores
 
 Look = Callable[[Tensor], Tensor]
 """Node numbers [n] -> their vectors [n, D]."""
@@ -64,7 +65,7 @@ class LinkTerm(nn.Module):
         """The negatives of P links of one metaedge."""
         return LinkDraw(code, source, target, *(self._others(code, end) for end in (0, 1)))
 
-    def forward(self, look: Look, decoder: DistMult, draws: Sequence[LinkDraw]) -> Float[Tensor, ""]:
+    def forward(self, look: Look, decoder: DistMult | LinkScores, draws: Sequence[LinkDraw]) -> Float[Tensor, ""]:
         """The term over the links of several metaedges, each link counting the same.
 
         Args:
@@ -82,7 +83,7 @@ class LinkTerm(nn.Module):
             return torch.arange(first, last, device=self.negatives.get_buffer(f"key{code}").device)
         return self.negatives.draw(code, end, self.count)
 
-    def _sum(self, look: Look, decoder: DistMult, draw: LinkDraw) -> Tensor:
+    def _sum(self, look: Look, decoder: DistMult | LinkScores, draw: LinkDraw) -> Tensor:
         source_PD, target_PD = look(draw.source), look(draw.target)
         code_P = torch.full_like(draw.source, draw.code)
         link_P = decoder(source_PD, target_PD, code_P, draw.source, draw.target)

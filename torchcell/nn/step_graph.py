@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from torchcell.graph.cell_graph import CSR
 from torchcell.graph.neighbour_sampler import NeighbourSampler
 from torchcell.graph.typed_graph import TypedGraph
 from torchcell.nn.typed_encoder import TypedEncoder
@@ -45,7 +46,7 @@ class StepGraph:
 
     def encode(
         self, encoder: TypedEncoder, code_P: Int[Tensor, " P"], number_P: Int[Tensor, " P"], node_n: Int[Tensor, " n"]
-    ) -> tuple[Float[Tensor, "M D"], Sequence[int], Int[Tensor, " N"]]:
+    ) -> tuple[Float[Tensor, "M D"], Sequence[int], Int[Tensor, " N"], list[CSR]]:
         """Encode the graph without some edges.
 
         Args:
@@ -55,18 +56,19 @@ class StepGraph:
             node_n: The nodes whose vectors are read.
 
         Returns:
-            z_MD, vectors of all nodes or of the sampled ones; their bounds by kind; and the row of each node of the
-            graph in them [N], meaningless for a node that was not sampled.
+            z_MD, vectors of all nodes or of the sampled ones; their bounds by kind; the row of each node of the graph
+            in them [N], meaningless for a node that was not sampled; and the matrices of all relations, whole but for
+            the edges that are left out [R].
         """
         weights, bounds = self.graph.weights_without(code_P, number_P), list(self.graph.bounds)
         csrs = self.graph.csrs(weights)
         degree_NR = encoder.degrees(csrs)
         row_N = torch.arange(len(self.graph), device=node_n.device)
         if self.fan_outs is None:
-            return encoder(csrs, bounds, degree_NR), bounds, row_N
+            return encoder(csrs, bounds, degree_NR), bounds, row_N, csrs
         if self.sampler is None:  # made here and not before: now the graph is on its device
             self.sampler = NeighbourSampler(self.graph)
         part = self.sampler.sample(node_n.unique(), self.fan_outs, weights=weights)
         row_N[part.node_M] = torch.arange(len(part.node_M), device=node_n.device)
         degree_MR = None if degree_NR is None else degree_NR[part.node_M]
-        return encoder(part.csrs, part.bounds, degree_MR, part.node_M), part.bounds, row_N
+        return encoder(part.csrs, part.bounds, degree_MR, part.node_M), part.bounds, row_N, csrs

@@ -13,6 +13,7 @@ from torchcell.data.errors import InputError
 from torchcell.graph.cell_graph import CSR
 from torchcell.nn.edge_products import Block
 from torchcell.nn.edge_softmax import block_softmax
+from torchcell.nn.hgt import draw_matrices
 
 
 class TypedHGT(nn.Module):
@@ -69,9 +70,7 @@ class TypedHGT(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw new matrices; biases 0, priors 1 and gates half open."""
-        for matrix in (self.project, self.out, self.attend, self.send):
-            bound = (3 / matrix.shape[-2]) ** 0.5
-            nn.init.uniform_(matrix, -bound, bound)
+        draw_matrices(self.project, self.out, self.attend, self.send)
         nn.init.ones_(self.prior)
         for bias in (self.project_bias, self.out_bias, self.gate):
             if bias is not None:

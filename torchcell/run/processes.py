@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from torch import Tensor, distributed, multiprocessing
 
 from torchcell.data.errors import InputError
+from torchcell.run.devices import check_accelerator
 
 Task = Callable[[DictConfig, "Process"], Any]
 """What every process runs; only the answer of the first is kept, and it must be plain data."""
@@ -43,15 +44,17 @@ def run_in_processes(task: Task, cfg: DictConfig) -> Any:
         What the task returned in the first process.
 
     Raises:
-        InputError: No such device, or raised by the task in any process.
+        InputError: No such device, more than one process on MPS, or raised by the task in any process.
     """
-    kind, world = _device_kind(cfg.trainer.accelerator), _count(cfg.trainer.devices)
+    kind, world = _device_kind(check_accelerator(cfg.trainer.accelerator)), _count(cfg.trainer.devices)
     if kind == "cuda" and not torch.cuda.is_available():
         raise InputError(f"trainer.accelerator={cfg.trainer.accelerator}, but no GPU is visible; use trainer=cpu")
     visible = torch.cuda.device_count() if kind == "cuda" else 1
     world = visible if world < 0 else world
     if kind == "cuda" and world > visible:
         raise InputError(f"trainer.devices={cfg.trainer.devices}, but {visible} GPU(s) are visible")
+    if kind == "mps" and world > 1:
+        raise InputError(f"trainer.devices={cfg.trainer.devices}, but a machine has one MPS device")
     if world == 1:
         return task(cfg, Process(torch.device(kind)))
     said = multiprocessing.get_context("spawn").SimpleQueue()
@@ -85,9 +88,9 @@ def _worker(rank: int, task: Task, cfg: DictConfig, kind: str, world: int, store
 
 
 def _device_kind(accelerator: str) -> str:
-    known = {"cpu": "cpu", "gpu": "cuda", "cuda": "cuda", "auto": "cuda" if torch.cuda.is_available() else "cpu"}
+    known = {"cpu": "cpu", "gpu": "cuda", "cuda": "cuda", "mps": "mps"}
     if accelerator not in known:
-        raise InputError(f"trainer.accelerator={accelerator!r}: choose one of {sorted(known)}")
+        raise InputError(f"trainer.accelerator={accelerator!r}: choose one of {sorted([*known, 'auto'])}")
     return known[accelerator]
 
 

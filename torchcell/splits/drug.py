@@ -10,11 +10,9 @@ from scipy.sparse.csgraph import connected_components
 
 from torchcell.data.errors import InputError
 from torchcell.data.response import Response
-from torchcell.data.structures import canonical, inchikey, scaffold
+from torchcell.data.structures import SKELETON, canonical, inchikey, scaffold
 from torchcell.splits.folds import deal
 
-SKELETON = 14
-"""Letters of an InChIKey that name the skeleton, without stereochemistry, charge and isotopes."""
 ENOUGH_LINES = 5
 """Held-out lines from which on a bootstrap may resample lines; below it resamples drugs."""
 
@@ -35,7 +33,7 @@ def cold_scaffold(record: Response, n_folds: int, fold: int, seed: int) -> tuple
     """All drugs of a Murcko scaffold are held out; a drug without a ring, or of unknown structure, stands alone."""
     keys = drug_keys(_response(record, "scaffold"))
     units = _joined(keys, scaffold_keys(record, keys))
-    return _dealt(record, units, "scaffolds", n_folds, fold, seed), keys, "drug"
+    return _dealt(record, units, "scaffolds", n_folds, fold, seed), units, "scaffold"
 
 
 def cold_cell(record: Response, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from torchcell.data.plate_centre import FEWEST, plate_centre
 from torchcell.data.simulate import simulate_response
-from torchcell.datamodules.plate_centre import FEWEST, plate_centre
 
 
 def test_it_is_the_mean_of_the_other_training_samples_of_the_plate() -> None:
@@ -40,3 +40,19 @@ def test_a_plate_with_few_samples_gets_its_lines_mean() -> None:
     of_line = (record.cell_line == record.cell_line[0]) & (np.arange(len(record)) != 0)
     assert of_line.sum() >= FEWEST
     np.testing.assert_allclose(plate_centre(lone, train)[0], record.treated[of_line].mean(0), rtol=1e-5)
+
+
+def test_a_line_outside_training_has_none():
+    record = simulate_response(n_replicates=2).response
+    away = record.cell_line == record.cell_line[0]
+    centre = plate_centre(record, ~away)
+    assert np.isnan(centre[away]).all()
+    assert np.isfinite(centre[~away]).all()
+
+
+def test_lines_that_share_a_plate_have_a_centre_each():
+    record = simulate_response(n_replicates=2).response
+    one_plate = replace(record, plate=np.full(len(record), "P1"))
+    train = np.ones(len(record), dtype=bool)
+    of_line = (record.cell_line == record.cell_line[0]) & (np.arange(len(record)) != 0)
+    np.testing.assert_allclose(plate_centre(one_plate, train)[0], record.treated[of_line].mean(0), rtol=1e-5)

@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import numpy as np
 
+from torchcell.data.plate_controls import line_plates
 from torchcell.data.response import Response
 
 FEWEST = 5
-"""Training samples that a mean is taken of; with fewer the next wider group stands in."""
+"""Training samples that a plate's or a source's mean is taken of; with fewer the next wider group stands in."""
 
 
 def plate_centre(record: Response, train: np.ndarray) -> np.ndarray:
-    """Mean treated expression of the training samples on each sample's plate, float32 [n, G].
+    """Mean treated expression of the training samples of each sample's line on its plate, float32 [n, G].
 
     A sample that is in training is left out of its own mean. Where a plate has fewer than five others, those of the
-    source and line stand in, then those of the line, then all.
+    line from the same source stand in, then all of the line; a line without any has no centre (NaN).
 
     Args:
         record: n samples.
         train: Which are in training, a mask [n].
     """
-    source = np.zeros(len(record), dtype="<U1") if record.source is None else record.source
-    wider = [record.plate, np.char.add(np.char.add(source, "|"), record.cell_line), record.cell_line]
     centre = np.full(record.treated.shape, np.nan, dtype=np.float32)
-    open_ = np.ones(len(record), dtype=bool)
-    for groups in [*wider, np.zeros(len(record), dtype=np.int8)]:
-        mean, count = _others(record.treated, groups, train)
-        last = groups.dtype == np.int8
-        filled = open_ & (count >= (1 if last else FEWEST))
+    groups = [(line_plates(record.plate, record.cell_line), FEWEST), (record.cell_line, 1)]
+    if record.source is not None:
+        groups.insert(1, (line_plates(record.source, record.cell_line), FEWEST))
+    empty = np.ones(len(record), dtype=bool)
+    for names, fewest in groups:
+        mean, count = _others(record.treated, names, train)
+        filled = empty & (count >= fewest)
         centre[filled] = mean[filled]
-        open_ &= ~filled
+        empty &= ~filled
     return centre
 
 
