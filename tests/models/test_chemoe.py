@@ -53,7 +53,12 @@ def test_the_published_preset_decays_every_parameter_and_adds_decay_to_the_gradi
 def test_the_default_decays_no_embedding():
     model = configured("chemoe", response_spec())
     kept = {id(p) for p in model.parameter_groups()[1]["params"]}
-    assert {id(model.gene_embedding.weight), id(model.inputs.line_embedding.weight), id(model.pull), id(model.plate_pull)} <= kept
+    assert {
+        id(model.gene_embedding.weight),
+        id(model.inputs.line_embedding.weight),
+        id(model.pull),
+        id(model.plate_pull),
+    } <= kept
 
 
 @pytest.mark.parametrize("router", ["top_k", "dense", "uniform", "hash"])

@@ -13,12 +13,14 @@ from torch import Tensor
 from torchcell.data.conditions import Conditions
 from torchcell.data.errors import InputError
 from torchcell.data.gene_features import GeneFeatures
+from torchcell.data.gene_selection import GeneSelection
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.datamodules.batch import Packed, PackedLoader
 from torchcell.datamodules.cell_set_batch import ConditionSets, SetOrder, TrainingSets
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.metrics.results import Results
+from torchcell.splits.methods import make_split
 
 
 class CellSetDataModule(RecordDataModule):
@@ -31,6 +33,9 @@ class CellSetDataModule(RecordDataModule):
         eval_sets: Control cells that a prediction is averaged over, in sets.
         pseudobulk: Train on the mean of a condition instead of on cells.
         features: Makes features of the genes of the vocabulary, unmeasured targets among them.
+        n_genes: Genes to select where no ``selection`` is given; none: all that are measured.
+        max_cells: Keep so many cells, for trials.
+        selection: Chooses the genes on the training conditions, see ``torchcell.data.gene_selection``.
         batch_size: Sets a training batch.
     """
 
@@ -43,6 +48,9 @@ class CellSetDataModule(RecordDataModule):
         eval_sets: int = 4,
         pseudobulk: bool = False,
         features: Callable[[tuple[str, ...]], GeneFeatures] | None = None,
+        n_genes: int | None = None,
+        max_cells: int | None = None,
+        selection: Callable[[Conditions], Any] | None = None,
         batch_size: int = 64,
         eval_batch_size: int = 64,
         subset: int | None = None,
@@ -52,6 +60,13 @@ class CellSetDataModule(RecordDataModule):
         if set_size < 1 or eval_sets < 1:
             raise InputError(f"data.set_size={set_size} and data.eval_sets={eval_sets} must be 1 or more")
         self.set_size, self.eval_sets, self.pseudobulk, self.make_features = set_size, eval_sets, pseudobulk, features
+        if max_cells is not None:
+            record = record.limited(max_cells, seed)
+        self.selection_notes: tuple[str, ...] = ()
+        if selection is not None or n_genes is not None:
+            dealt = make_split(record, **split)
+            chosen = (selection or GeneSelection(n_genes=n_genes))(record.subset(dealt.index("train")))
+            record, self.selection_notes = record.on_genes(chosen.genes), tuple(chosen.notes)
         super().__init__(record, split, graph, batch_size, eval_batch_size, subset, unknown_genes, seed)
 
     @staticmethod
@@ -69,9 +84,12 @@ class CellSetDataModule(RecordDataModule):
     def extras(self, train: Conditions) -> dict[str, Any]:
         """Groups, the control's and the change's scale per gene, and features of genes."""
         controls = train.control_cells()
-        change = train.target - train.control
+        change = train.target - train.other_control
+        groups, first = np.unique(train.group, return_index=True)
         extras: dict[str, Any] = {
-            "groups": np.unique(train.group).tolist(),
+            "groups": groups.tolist(),
+            "group_control": torch.from_numpy(np.asarray(train.other_control[first], dtype=np.float32)),
+            "change_center": torch.from_numpy(np.asarray(change.mean(0), dtype=np.float32)),
             "gene_center": torch.from_numpy(controls.mean(0)),
             "gene_scale": torch.from_numpy(np.maximum(controls.std(0), 1e-3)),
             "change_scale": torch.from_numpy(np.maximum(change.std(0), 1e-3)),
@@ -102,23 +120,34 @@ class CellSetDataModule(RecordDataModule):
         """The truth's half of the controls."""
         return record.control
 
+    def ceiling(self, record: Conditions) -> np.ndarray | None:
+        """What one half of a condition's cells tells of the other."""
+        from torchcell.baselines.cells_ceiling import split_half_ceiling
+
+        return split_half_ceiling(record)
+
     def results(
         self, part: str, predictions: Mapping[str, Mapping[str, np.ndarray]], model: str, ceiling: str | None
     ) -> list[Results]:
         """Conditions, the prediction's change being taken from the other half of the controls."""
+        from torchcell.baselines.cells_baseline import training_centre
+        from torchcell.metrics.cells_genes import own_columns
         from torchcell.metrics.cells_significant import significant_genes
 
         record, train = self.record(part), self.record("train")
         (found,) = super().results(part, predictions, model, ceiling)
-        change = (train.target - train.control).mean(0)
-        place = {gene: i for i, gene in enumerate(record.genes.tolist())}
-        own = np.array([place.get(targets[0], -1) for targets in record.targets])
         return [
             replace(
                 found,
                 other_reference=record.other_control,
-                centre=record.control + change,
+                centre=training_centre(train, record),
                 significant=significant_genes(record),
-                own=own,
+                own=own_columns(record),
+                context=record.group,
+                set_size=np.array([len(targets) for targets in record.targets]),
             )
         ]
+
+    def notes(self) -> list[str]:
+        """What the selection of genes could not fill."""
+        return list(self.selection_notes)
