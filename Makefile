@@ -3,13 +3,13 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 export WANDB_SILENT ?= true
 
-.PHONY: help train test lint smoke bench clean
+.PHONY: help train test lint smoke bench drill clean
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,cluster]'
 	@touch $@
 
 train: .venv/.ready ## set up, and train the transformer on the simulated cell (about a minute)
@@ -30,6 +30,9 @@ smoke: .venv/.ready ## does every experiment that needs no file start and end?
 
 bench: .venv/.ready ## measure speed and size against the targets
 	$(BIN)/python scripts/bench/run.py
+
+drill: .venv/.ready ## bad days on purpose: kills, full disks, lost processes; what is lost by each
+	$(BIN)/python scripts/drill/run.py
 
 clean: ## remove the environment and caches; runs stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -319,11 +319,15 @@ def test_two_processes_score_exactly_the_test_set_and_one_process_agrees(tmp_pat
 
     from torchcell.evaluate import evaluate
 
-    overrides = [*SMALL, "trainer=ddp_cpu", "trainer.max_epochs=1", f"paths.runs={tmp_path}"]
-    command = [sys.executable, "-m", "torchcell.train", *overrides]
+    overrides = [*SMALL, "trainer=ddp_cpu", "trainer.max_epochs=2", "logger=wandb", f"paths.runs={tmp_path}"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, "-m", "torchcell.train", *overrides]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr[-3000:]
     (folder,) = (path.parent for path in tmp_path.glob("*/*/metrics.csv"))
+    assert len(list(folder.glob("wandb/offline-run-*"))) == 1
+    assert len(list(tmp_path.rglob("report.html"))) == answer.stdout.count("report.html") == 1
+    assert pd.read_csv(folder / "history.csv")["epoch"].tolist() == [0, 1]
     request = {
         "ckpt": str(folder / "checkpoints/best.ckpt"),
         "part": "test",

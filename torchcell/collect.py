@@ -217,15 +217,17 @@ def _blocks(table: pd.DataFrame) -> Iterator[_Block]:
 def _show(table: pd.DataFrame) -> None:
     """The blocks on the screen."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     for block in _blocks(table):
-        screen = Table(title=f"{block.title}, mean ± sd over {block.over} [mean 95 % interval]", title_justify="left")
+        title = escape(f"{block.title}, mean ± sd over {block.over} [mean 95 % interval]")
+        screen = Table(title=title, title_justify="left")
         screen.add_column("system")
         for metric in block.metrics:
             screen.add_column(metric, justify="right")
         for row in block.rows:
-            screen.add_row(*row)
+            screen.add_row(*map(escape, row))
         (Console() if sys.stdout.isatty() else Console(width=200)).print(screen)
 
 

@@ -111,7 +111,7 @@ def _sets(cfg: DictConfig, out: Path, saved: Checkpoint, model: Model) -> anndat
         written.append(f"{path} ({content.n_obs:,} {'sets' if path == out else 'genes'}, {content.uns['latent']})")
     written += _draw(table, drawn, spec.outputs, out)
 
-    console = Console()
+    console = Console(markup=False)
     for what, n in sets.lost.items():
         console.print(f"left out: {n:,} {what}", highlight=False)
     if cfg.umap and "X_umap" not in table.obsm:
@@ -163,7 +163,7 @@ def _draw(table: anndata.AnnData, drawn: np.ndarray, outputs: tuple[str, ...], o
 
     from torchcell.data.cache import atomic_write
     from torchcell.report.maps import draw_maps, pca_map, umap_map
-    from torchcell.report.page import DPI
+    from torchcell.report.page import DPI, literal
     from torchcell.report.sections import MOST_OUTPUTS
 
     colours = {}
@@ -178,7 +178,8 @@ def _draw(table: anndata.AnnData, drawn: np.ndarray, outputs: tuple[str, ...], o
     for ending, one in maps.items():
         path = _beside(out, ending)
         with atomic_write(path) as temporary:
-            draw_maps([one], colours, columns=min(2, len(colours))).savefig(temporary, dpi=DPI, facecolor="white")
+            figure = literal(draw_maps([one], colours, columns=min(2, len(colours))))
+            figure.savefig(temporary, dpi=DPI, facecolor="white")
         paths.append(str(path))
     return paths
 

@@ -25,6 +25,7 @@ def evaluate(cfg: DictConfig) -> Scored:
 
     from torchcell.run import assemble, checkpoint, scoring
     from torchcell.run.folder import environment_facts
+    from torchcell.run.placement import OneDeviceANode
 
     started = time.perf_counter()
     saved = checkpoint.load(cfg.ckpt)
@@ -34,7 +35,12 @@ def evaluate(cfg: DictConfig) -> Scored:
     datamodule = assemble.datamodule_of(saved, cfg.trust)
     history = pd.read_csv(run / "history.csv") if (run / "history.csv").is_file() else None
     trainer = lightning.Trainer(
-        accelerator="auto", devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False
+        accelerator="auto",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        plugins=[OneDeviceANode()],  # also in a job of many tasks
     )
     scored = scoring.score(
         trainer,

@@ -75,7 +75,7 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
                 looked.append(looked_at(model, batch, cfg.top_genes))
     table = representation.response(record, torch.cat(parts).numpy(), spec)
     _write(table, out)
-    console = Console()
+    console = Console(markup=False)
     for what, n in lost.items():
         console.print(f"left out: {n:,} {what}", highlight=False)
     console.print(table.head(5).to_string(index=False, max_cols=MOST_COLUMNS), soft_wrap=True, highlight=False)
@@ -109,7 +109,7 @@ def ranked(cfg: DictConfig, out: Path) -> pd.DataFrame:
         held = held_links(data.record_whole, data.split.part)
     table = ranked_links(model, cfg.metaedge, cfg.source, cfg.target, cfg.top, held, cfg.batch_size)
     _write(table, out)
-    console = Console()
+    console = Console(markup=False)
     console.print(table.to_string(index=False, max_rows=50), soft_wrap=True, highlight=False)
     console.print(f"wrote {len(table):,} ranked links to {out}", soft_wrap=True, highlight=False)
     return table

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 def profile(cfg: DictConfig) -> pd.DataFrame:
     """Measure, print the table, write it with its plot; see ``torchcell.run.profile_rows.rows`` for the columns."""
+    import os
     from pathlib import Path
 
     import pandas as pd
@@ -21,12 +22,16 @@ def profile(cfg: DictConfig) -> pd.DataFrame:
 
     from torchcell.data.cache import atomic_write
     from torchcell.report import speed
+    from torchcell.run.placement import placed
     from torchcell.run.processes import run_in_processes
     from torchcell.run.profile_rows import representations, rows
 
     representations(cfg)  # a wrong name is told before any process starts
     out = Path(cfg.profile.out or Path(cfg.paths.runs) / "profile" / str(cfg.name))
     table = pd.DataFrame(run_in_processes(rows, cfg))
+    place = placed(os.environ)
+    if place is not None and place.rank > 0:  # torchrun and srun start as many of this
+        return table
     on_gpu = cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()
     table["device"] = torch.cuda.get_device_name() if on_gpu else "cpu"
     table["threads"], table["torch"] = torch.get_num_threads(), torch.__version__

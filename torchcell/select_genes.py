@@ -33,7 +33,7 @@ def select_genes(cfg: DictConfig) -> SelectedGenes:
     table.add_column("genes", justify="right")
     for name, count in selected.counts().items():
         table.add_row(name, f"{count:,}")
-    console = Console()
+    console = Console(markup=False)
     told = f"{len(selected):,} of {len(record.genes):,} genes of {record.name}"
     console.print(told, soft_wrap=True, highlight=False)
     console.print(table)

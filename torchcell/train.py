@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from torchcell.datamodules.base import RecordDataModule
     from torchcell.models.base import Model
     from torchcell.run.folder import RunFolder
+    from torchcell.run.processes import Process
     from torchcell.run.scoring import Scored
+    from torchcell.run.signals import Signals
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,19 +39,38 @@ class Trained:
 
 def train(cfg: DictConfig) -> Trained:
     """Run what ``cfg`` describes; the same function serves users, tests and searches."""
+    from torchcell.run.processes import run_in_processes
+
+    trained: Trained = run_in_processes(train_process, cfg)
+    return trained
+
+
+def train_process(cfg: DictConfig, process: Process) -> Trained:
+    """One process's part of the run."""
+    import lightning
+
+    from torchcell.run.folder import RunFolder
+    from torchcell.run.memory import memory_explained
+    from torchcell.run.signals import Signals
+
+    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
+    with process.first_before_others("folder"):
+        folder = RunFolder.open(cfg, process.rank == 0)
+        environment = folder.write_start(cfg, process.rank == 0)
+    with memory_explained(cfg, folder), Signals(folder.last) as signals:
+        return _train(cfg, process, folder, environment, signals)
+
+
+def _train(
+    cfg: DictConfig, process: Process, folder: RunFolder, environment: dict[str, Any], signals: Signals
+) -> Trained:
     import time
 
-    import lightning
     from hydra.utils import instantiate
 
     from torchcell.run import assemble, checkpoint, loggers, scoring
-    from torchcell.run.folder import RunFolder
 
     started = time.perf_counter()
-    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
-    folder = RunFolder.open(cfg)
-    environment = folder.write_start(cfg)
-
     datamodule = assemble.datamodule(cfg)
     model: Model = instantiate(cfg.model, _partial_=True)(spec=datamodule.spec)
     model.warmup_steps = cfg.trainer.warmup_steps
@@ -62,7 +83,7 @@ def train(cfg: DictConfig) -> Trained:
         checkpoint.load_weights(model, start.state, cfg.init_from)
 
     log, logs = loggers.build_loggers(cfg, folder, environment)
-    trainer = assemble.trainer(cfg, folder, logs)
+    trainer = assemble.trainer(cfg, folder, logs, process, signals)
     assemble.announce(cfg, folder, datamodule, model)
     if trainer.is_global_zero:
         datamodule.split.save(folder.path / "split.parquet")
@@ -97,8 +118,11 @@ def train(cfg: DictConfig) -> Trained:
 
 
 def main(cfg: DictConfig) -> float:
-    """Train, and return the best validation score to a sweeper."""
-    return train(cfg).score
+    """Train, and return the best validation score to a sweeper; ``ckpt_path=auto`` reads it off a finished run."""
+    from torchcell.run.folder import finished_score
+
+    score = finished_score(cfg)
+    return train(cfg).score if score is None else score
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # CheMoE and what it is compared with on drug response; about an hour on two cores.
 #   TORCHCELL_MIRROR=PATH [PYTHON=python] [JOBS=1] [SEEDS="0 1 2"] experiments/005-chemoe/run.sh [simulated|level3|level5|published|ablation|lines]
-# lines: the nine-line, five-fold layout of array.sbatch by the local launcher, 45 short runs on the simulated set.
+# lines: the 45 short runs of lines.txt (nine lines, five folds) on the simulated set; scripts/slurm/array.sbatch runs the same list on a cluster.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 PYTHON=${PYTHON:-.venv/bin/python}
@@ -48,11 +48,7 @@ if wanted ablation; then
     } | train
 fi
 if wanted lines; then
-    for line in A375 A549 BT20 HELA HT29 MCF7 MDAMB231 PC3 VCAP; do
-        for fold in 0 1 2 3 4; do
-            echo "lines +experiment=simulated_chemoe data.cell_line=$line split=condition split.fold=$fold trainer.max_epochs=10 name=lines"
-        done
-    done | train
+    grep -v '^#' experiments/005-chemoe/lines.txt | sed 's/^/lines +experiment=simulated_chemoe /' | train
 fi
 
 "$PYTHON" -m torchcell.collect "$RUNS" -o "$OUT/table.csv"

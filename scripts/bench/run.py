@@ -10,6 +10,7 @@ import argparse
 import sys
 
 import chemoe
+import ddp
 import gctx
 import gene_attention
 import hgt
@@ -28,6 +29,7 @@ BENCHES = {
     "startup": startup.run,
     "loader": loader.run,
     "training_step": training_step.run,
+    "ddp": ddp.run,
     "representations": representations.run,
     "perturbed_cell": perturbed_cell.run,
     "transformer": transformer.run,

@@ -46,7 +46,7 @@ def test_an_unforeseen_failure_says_why_in_one_line_before_its_traceback(tmp_pat
     assert "subset" in traceback
 
 
-@pytest.mark.parametrize("verb", ["train", "evaluate", "predict", "embed", "profile", "collect", "data"])
+@pytest.mark.parametrize("verb", ["train", "evaluate", "predict", "embed", "profile", "collect", "reproduce", "data"])
 def test_help_names_the_verb_and_an_example(tmp_path, verb):
     answer = call(f"torchcell.{verb}", "--help", cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from refusal import refuse
 
 from torchcell.data.errors import InputError
-from torchcell.run import assemble, processes
+from torchcell.run import assemble, placement
 from torchcell.run.entry import conf_dir
 from torchcell.run.processes import Process, run_in_processes
 from torchcell.run.profiling import PHASES, Objective, PeakMemory, Plan, Subject, measure
@@ -102,7 +102,7 @@ def test_a_missing_device_is_an_error_that_says_what_to_do():
 def test_mps_is_checked_here_too_and_is_one_device(monkeypatch):
     with pytest.raises(InputError, match="finds no MPS device|MPS is refused"):
         run_in_processes(share, OmegaConf.merge(config(), {"trainer": {"accelerator": "mps"}}))
-    monkeypatch.setattr(processes, "check_accelerator", lambda name: name)
+    monkeypatch.setattr(placement, "check_accelerator", lambda name: name)
     with pytest.raises(InputError, match="one MPS device"):
         run_in_processes(share, OmegaConf.merge(config(), {"trainer": {"accelerator": "mps", "devices": 2}}))
     one = OmegaConf.merge(config(), {"trainer": {"accelerator": "mps"}})
@@ -135,5 +135,5 @@ def test_two_processes_take_different_samples_and_the_same_step():
 
 
 def test_bad_input_in_any_process_ends_all_and_keeps_its_words():
-    with pytest.raises(InputError, match=r"^the second process has no data; bring some$"):
+    with pytest.raises(InputError, match=r"process 1 of 2 failed: the second process has no data; bring some$"):
         run_in_processes(refuse, config("trainer=ddp_cpu"))

@@ -6,7 +6,9 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import lightning
 import pandas as pd
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
@@ -77,3 +79,26 @@ class History(Logger):
         """One row an epoch, in order."""
         frame = pd.DataFrame([self._rows[epoch] for epoch in sorted(self._rows)])
         return frame.reindex(columns=["epoch", *sorted(set(frame.columns) - {"epoch"})])
+
+
+class CheckpointAfterHistory(ModelCheckpoint):
+    """Writes the epoch's row before the epoch's checkpoint.
+
+    The trainer logs after it has saved. Killed in between, a run would go on behind an epoch that has no row; killed
+    between row and checkpoint, it makes both again.
+
+    Args:
+        history: Where the row goes.
+        known: As for ``ModelCheckpoint``.
+    """
+
+    def __init__(self, history: History, **known: Any) -> None:
+        super().__init__(**known)
+        self.history = history
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Row, then checkpoint."""
+        row = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        self.history.log_metrics({"epoch": trainer.current_epoch, **row})
+        self.history.save()
+        super().on_train_epoch_end(trainer, pl_module)

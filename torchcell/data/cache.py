@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import uuid
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -15,6 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from torchcell.data.arrays import kept, read_arrays, write_arrays
 from torchcell.data.errors import InputError
 from torchcell.data.gene_rule import GeneRules
 from torchcell.data.knowledge_graph import KnowledgeGraph
@@ -88,7 +88,7 @@ def cached_screen(name: str, sources: Sequence[str], recipe: Mapping[str, Any], 
         name: First part of the cache file's name.
         sources: Registered sources that it is parsed from; their checksums are part of the key.
         recipe: Version of the parser and its arguments, the other part of the key.
-        build: Parses the sources; called at most once however many processes ask at a time.
+        build: Parses the sources; called once however many processes ask at a time, and again for a damaged file.
     """
     return _cached(Screen, name, sources, recipe, build)
 
@@ -121,17 +121,10 @@ def _cached(
     recipe: Mapping[str, Any],
     build: Callable[[], Record],
 ) -> Record:
-    from filelock import FileLock
-
     hashes = {source: [file.sha256 for file in registry()[source].files] for source in sources}
     text = json.dumps({"format": FORMAT, "sources": hashes, "recipe": dict(recipe)}, sort_keys=True)
     path = data_home() / "parsed" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npz"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
-            if not path.exists():
-                _save(build().validate(), path)
-    return _load(kind, path)
+    return kept(path, lambda file: _load(kind, file), lambda file: _save(build().validate(), file))
 
 
 def _save(record: Screen | Network | GeneRules | KnowledgeGraph, path: str | Path) -> None:
@@ -145,8 +138,7 @@ def _save(record: Screen | Network | GeneRules | KnowledgeGraph, path: str | Pat
             arrays |= {f"columns/{key}": _storable(key, column) for key, column in value.items()}
         elif value is not None:
             plain[field.name] = dict(value) if isinstance(value, Mapping) else value
-    with atomic_write(path) as temporary:
-        np.savez(temporary, **{"plain": np.array(json.dumps(plain, default=int)), **arrays})  # type: ignore[arg-type]
+    write_arrays(path, **{"plain": np.array(json.dumps(plain, default=int)), **arrays})
 
 
 def _storable(name: str, values: np.ndarray) -> np.ndarray:
@@ -159,13 +151,10 @@ def _storable(name: str, values: np.ndarray) -> np.ndarray:
 
 
 def _load(kind: type[Record], path: str | Path) -> Record:
-    if not Path(path).is_file():
-        raise InputError(f"no such file: {path}")
+    arrays: dict[str, Any] = dict(read_arrays(path))
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
         plain = json.loads(str(arrays.pop("plain")))
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError) as error:
         raise InputError(f"{path} is damaged or no record of torchcell ({error}); delete it, then run again") from error
     if plain.pop("record", None) != kind.__name__ or plain.pop("format", None) != FORMAT:
         raise InputError(f"{path} holds no {kind.__name__} of format {FORMAT}; delete it, then run again")

@@ -111,12 +111,24 @@ class PackedLoader:
         self.packed, self.batch_size = packed, batch_size
         # The trainer looks for ``set_epoch`` under the first name and expects to find the second beside it.
         self.sampler, self.batch_sampler = order, None
+        self._given, self._skipped = 0, 0
 
     def __len__(self) -> int:
         return -(-len(self.sampler) // self.batch_size)
 
+    def state_dict(self) -> dict[str, int]:
+        """How many batches of this epoch were given; the trainer asks for it when it saves."""
+        return {"batches": self._given}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Begin the next epoch after as many batches, which a run saw before it was stopped."""
+        self._skipped = state["batches"]
+
     def __iter__(self) -> Iterator[Any]:
-        for chunk in self.sampler.draw().split(self.batch_size * max(1, CHUNK // self.batch_size)):
+        self._given, self._skipped = self._skipped, 0
+        left = self.sampler.draw()[self._given * self.batch_size :]
+        for chunk in left.split(self.batch_size * max(1, CHUNK // self.batch_size)):
             gathered = self.packed[chunk]
             for start in range(0, len(chunk), self.batch_size):
+                self._given += 1
                 yield gathered.narrow(start, min(start + self.batch_size, len(chunk)))

@@ -15,9 +15,10 @@ from torchcell.data.errors import InputError, near, some
 from torchcell.data.molecules import Molecules, drug_structures
 from torchcell.data.response import Response
 from torchcell.data.structures import canonical, inchikey
+from torchcell.data.targets import check_targets
 from torchcell.datamodules.spec import Spec
 
-FEATURES_FROM = "torchcell.data."
+FEATURES_FROM = "torchcell.data"
 """Where a class that a checkpoint names may come from."""
 
 
@@ -182,8 +183,9 @@ def _made(fresh: Response, table: Molecules, path: str) -> Molecules:
 def _featurised(fresh: Response, table: Molecules) -> Molecules:
     """Rows of new drugs by the features of a checkpoint, whose class must be one of ours."""
     target = str(table.features.get("_target_", ""))
-    if not target.startswith(FEATURES_FROM):
+    if not target.startswith(f"{FEATURES_FROM}."):
         raise InputError("the molecule features come from a table that has no row for them")
+    check_targets(table.features, trusted=(FEATURES_FROM,))
     arguments = {name: value for name, value in table.features.items() if name != "_target_"}
     made: Molecules = get_class(target)(**arguments)(fresh)
     return made

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
-from torchcell.data.cache import atomic_write
+from torchcell.data.arrays import kept, read_arrays, write_arrays
 from torchcell.data.errors import InputError
 from torchcell.data.sources import data_home
 from torchcell.graph.cell_graph import CellGraph
@@ -101,23 +100,19 @@ def closure(graph: CellGraph, k: int) -> Closure:
     The file is ``closures/<hash>-k<k>.npz`` below the data folder; however many processes ask, it is computed once.
 
     Raises:
-        InputError: A k other than 1, 2 or 3, or a damaged file in the cache.
+        InputError: A k other than 1, 2 or 3.
     """
     check_hops(k)
     path = data_home() / "closures" / f"{graph.hash[:16]}-k{k}.npz"
-    if not path.exists():
-        from filelock import FileLock
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a checkpoint must load where no cache can be written
+        return Closure(torch.from_numpy(compute_bits(graph, k)), k, graph.hash)
 
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError:  # a checkpoint must load where no cache can be written
-            return Closure(torch.from_numpy(compute_bits(graph, k)), k, graph.hash)
-        with FileLock(f"{path}.lock"):
-            if not path.exists():
-                bits = compute_bits(graph, k)
-                with atomic_write(path) as temporary:
-                    np.savez(temporary, bits=bits, k=np.array(k), hash=np.array(graph.hash))
-    return load_closure(path, graph, k)
+    def make(file: Path) -> None:
+        write_arrays(file, bits=compute_bits(graph, k), k=np.array(k), hash=np.array(graph.hash))
+
+    return kept(path, lambda file: load_closure(file, graph, k), make)
 
 
 def load_closure(path: str | Path, graph: CellGraph, k: int) -> Closure:
@@ -127,12 +122,10 @@ def load_closure(path: str | Path, graph: CellGraph, k: int) -> Closure:
         InputError: No such file, a damaged one, or one of another graph, number of hops or shape.
     """
     check_hops(k)
-    if not Path(path).is_file():
-        raise InputError(f"no such file: {path}")
+    arrays = read_arrays(path)
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            bits, stored_k, stored_hash = archive["bits"], int(archive["k"]), str(archive["hash"])
-    except (ValueError, TypeError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+        bits, stored_k, stored_hash = arrays["bits"], int(arrays["k"]), str(arrays["hash"])
+    except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path} is damaged or no closure ({error}); delete it, then run again") from error
     shape = (graph.n_nodes, -(-graph.n_nodes // 8))
     checks = {"graph": (stored_hash[:16], graph.hash[:16]), "k": (stored_k, k), "shape": (bits.shape, shape)}

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from torchcell.data.errors import InputError
 from torchcell.datamodules.spec import Spec
+from torchcell.metrics.epoch_means import means
 from torchcell.metrics.streaming import streaming_metrics
 from torchcell.nn.log_cosh import log_cosh
+from torchcell.nn.parameter_groups import parameter_groups
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,6 +75,7 @@ class Model(lightning.LightningModule):
         self._sums: dict[str, Tensor] = {}
         self._count: dict[str, int] = {}
         self._tested: list[tuple[Tensor, Tensor]] = []
+        self.step_terms: dict[str, Tensor] = {}
 
     # What a model decides --------------------------------------------------------------------------
 
@@ -148,6 +151,7 @@ class Model(lightning.LightningModule):
         prediction = self(batch)
         weighted = self._weigh(self.losses(batch, prediction))
         total = torch.stack(list(weighted.values())).sum()
+        self.step_terms = {name: term.detach() for name, term in weighted.items()}
         self._add("train/loss", total)
         for name, term in weighted.items():
             self._add(f"train/loss/{name}", term)
@@ -195,11 +199,19 @@ class Model(lightning.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch: losses, shares of the objective, streaming metrics."""
-        means = self._drain("train/")
-        terms = {name: value.abs() for name, value in means.items() if name.startswith("train/loss/")}
+        mean = self._drain("train/")
+        terms = {name: value.abs() for name, value in mean.items() if name.startswith("train/loss/")}
         whole = torch.stack(list(terms.values())).sum().clamp(min=1e-12)
         shares = {name.replace("/loss/", "/share/"): value / whole for name, value in terms.items()}
-        self.log_dict(means | shares | self._scores("train"), sync_dist=True)
+        self.log_dict(mean | shares | self._scores("train"))
+        for one in self.trainer.lr_scheduler_configs:  # here, for the trainer would do it after it has saved the epoch
+            if one.reduce_on_plateau:
+                one.scheduler.step(self.trainer.callback_metrics[str(one.monitor)])  # type: ignore[arg-type]
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step what needs no metric; the others had their step at the epoch's end."""
+        if metric is None:
+            scheduler.step()
 
     def on_validation_epoch_end(self) -> None:
         """Log loss, metrics and their headline ``val/score``, which early stopping watches."""
@@ -209,8 +221,8 @@ class Model(lightning.LightningModule):
         # The mean over the outputs where it is defined; where it is nowhere, the worst.
         score = torch.stack(headline).nanmean()
         score = torch.where(torch.isnan(score), torch.full_like(score, -1.0), score)
-        self.log_dict(self._drain("val/") | self._drain("val_sample/") | scores, sync_dist=True)
-        self.log("val/score", score, sync_dist=True, prog_bar=True)
+        self.log_dict(self._drain("val/") | self._drain("val_sample/") | scores)
+        self.log("val/score", score, prog_bar=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let the checkpoint describe itself, see ``torchcell.run.checkpoint``."""
@@ -231,15 +243,7 @@ class Model(lightning.LightningModule):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Two groups: weights that decay, and embeddings, norms and biases that never do."""
-        bare = (nn.Embedding, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._BatchNorm)
-        decayed: list[Tensor] = []
-        kept: list[Tensor] = []
-        for module in self.modules():
-            for name, parameter in module.named_parameters(recurse=False):
-                keep = isinstance(module, bare) or parameter.ndim < 2 or "embedding" in name or "bias" in name
-                (kept if keep else decayed).append(parameter)
-        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": kept, "weight_decay": 0.0}]
-        return [group for group in groups if group["params"]]
+        return parameter_groups(self)
 
     def configure_gradient_clipping(
         self,
@@ -250,6 +254,16 @@ class Model(lightning.LightningModule):
         """Clip by the norm of all gradients and keep that norm for the log."""
         largest = gradient_clip_val or float("inf")
         self._add("train/grad_norm", nn.utils.clip_grad_norm_(self.parameters(), largest))
+
+    def epoch_state(self) -> dict[str, Any]:
+        """What this process has summed up for the epoch's log, for a checkpoint within the epoch."""
+        return {"sums": self._sums, "count": self._count, "metrics": self.train_metrics.metric_state}
+
+    def load_epoch_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from the sums of ``epoch_state``."""
+        self._sums, self._count = dict(state["sums"]), dict(state["count"])
+        for name, value in state["metrics"].items():
+            setattr(self.train_metrics, name, value)
 
     def running_terms(self) -> dict[str, float]:
         """Means so far in this epoch, for the progress bar."""
@@ -270,7 +284,8 @@ class Model(lightning.LightningModule):
 
     def _drain(self, prefix: str) -> dict[str, Tensor]:
         names = [name for name in self._sums if name.startswith(prefix)]
-        return {name: self._sums.pop(name) / self._count.pop(name) for name in names}
+        sums = {name: self._sums.pop(name) for name in names}
+        return means(sums, {name: self._count.pop(name) for name in names}, self.device, self.trainer.world_size)
 
     def _observe(self, stage: str, batch: Any, prediction: Tensor) -> None:
         metrics = self.train_metrics if stage == "train" else self.val_metrics

@@ -203,7 +203,21 @@ def _show(section: Section, image: bytes) -> _Shown:
     )
 
 
+def literal(figure: Figure) -> Figure:
+    """The figure with every ``$`` shown as it is: a gene or drug may be called so, and TeX would fail on its name."""
+    from matplotlib.text import Text
+
+    for axes in figure.axes:  # makes the labels of ticks, which are texts of the figure only then
+        axes.get_xticklabels(), axes.get_yticklabels()
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        if "\\mathdefault" not in text.get_text():  # powers of ten on a logarithmic axis
+            text.set_parse_math(False)
+    return figure
+
+
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
+    literal(figure)
     figure.savefig(buffer, format="png", dpi=DPI, facecolor="white")
     return buffer.getvalue()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from rich.console import Console, Group
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -49,7 +50,8 @@ def _table(block: Block, part: str, width: int) -> Table:
     title = f"{block.output}, {said}" if block.output else said
     if block.prevalence is not None:
         title += f", prevalence {block.prevalence:.3f}"
-    table = Table(title=title, caption="95 % bootstrap intervals over units; best in bold", title_justify="left")
+    caption = "95 % bootstrap intervals over units; best in bold"
+    table = Table(title=escape(title), caption=caption, title_justify="left")
     table.add_column("system", no_wrap=True)
     narrow = width < 40 + 18 * len(block.metrics)
     shown = [k for k, one in enumerate(block.metrics) if not narrow or one.name in HEADLINE[block.task]]

@@ -15,20 +15,31 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from torchcell.callbacks.history import CheckpointAfterHistory, History
+from torchcell.callbacks.requeue import Requeue
 from torchcell.data.errors import InputError
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.models.base import Model
 from torchcell.run.checkpoint import AtomicCheckpointIO, Checkpoint, check_targets
-from torchcell.run.devices import check_accelerator
 from torchcell.run.folder import RunFolder
+from torchcell.run.placement import OneDeviceANode
+from torchcell.run.processes import Process
+from torchcell.run.signals import Signals
 
 # What Lightning says of GPUs, of its own products and of its logging interval tells the user nothing.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-for said in ("treespec", "number of training batches", "Checkpoint directory", "broadcast_buffers"):
+for said in (
+    "srun. command is available",
+    "treespec",
+    "number of training batches",
+    "Checkpoint directory",
+    "broadcast_buffers",
+    "sync_dist",
+):
     warnings.filterwarnings("ignore", message=f".*{said}.*")
 
-NOT_TRAINER = ("warmup_steps", "early_stopping")
-"""Keys of the trainer's config that belong to the model and the callbacks."""
+NOT_TRAINER = ("warmup_steps", "early_stopping", "lost_after_s", "wait_s")
+"""Keys of the trainer's config that belong to the model, the callbacks and the start of the processes."""
 
 
 def datamodule(cfg: DictConfig) -> RecordDataModule:
@@ -60,9 +71,12 @@ def datamodule_of(saved: Checkpoint, trust: Sequence[str] = ()) -> RecordDataMod
     return data
 
 
-def trainer(cfg: DictConfig, folder: RunFolder, logs: list[Logger]) -> lightning.Trainer:
-    """The Lightning trainer with the run's checkpoints, loggers and callbacks."""
-    best = ModelCheckpoint(
+def trainer(
+    cfg: DictConfig, folder: RunFolder, logs: list[Logger], process: Process, signals: Signals | None = None
+) -> lightning.Trainer:
+    """One process's trainer, with the run's checkpoints, loggers and callbacks; with ``signals`` it saves when told."""
+    best = CheckpointAfterHistory(
+        next(log for log in logs if isinstance(log, History)),
         dirpath=folder.path / "checkpoints",
         filename="best",
         monitor="val/score",
@@ -78,12 +92,18 @@ def trainer(cfg: DictConfig, folder: RunFolder, logs: list[Logger]) -> lightning
         enable_version_counter=False,
     )
     config = DictConfig({key: value for key, value in cfg.trainer.items() if key not in NOT_TRAINER})
-    config.accelerator = check_accelerator(config.accelerator)
+    config.accelerator = "gpu" if process.device.type == "cuda" else process.device.type
+    config.devices = 1 if process.device.index is None else [process.device.index]
+    if process.world == 1:
+        config.strategy = "auto"  # one process has nobody to agree with, whatever trainer=ddp finds
+    config.num_nodes = process.world
     callbacks = [instantiate(callback) for callback in cfg.callbacks.values() if callback is not None]
+    if signals is not None:
+        callbacks.append(Requeue(signals, folder.last))
     return instantiate(config, _partial_=True)(
         logger=logs,
         callbacks=[*callbacks, best, last],
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), OneDeviceANode(process.rank, process.world)],
         use_distributed_sampler=False,  # the datamodule deals the batches to the processes
         num_sanity_val_steps=0,
         enable_model_summary=False,
@@ -107,7 +127,7 @@ def announce(cfg: DictConfig, folder: RunFolder, data: RecordDataModule, model: 
     counts = data.split.counts()
     parts = ", ".join(f"{part} {n:,}" for part, n in counts.items() if n)
     lines = [
-        f"[bold]{cfg.name}[/bold]  seed {cfg.seed}  ->  {folder.path}",
+        f"{cfg.name}  seed {cfg.seed}  ->  {folder.path}",
         f"data    {len(data.sample_id):,} samples, outputs {', '.join(data.spec.outputs[:4])}",
         f"split   {cfg.split.method}, fold {cfg.split.fold} of {cfg.split.n_folds}: {parts}  ({data.split.hash[:8]})",
     ]
@@ -118,7 +138,8 @@ def announce(cfg: DictConfig, folder: RunFolder, data: RecordDataModule, model: 
     lines += [f"note    {note}" for note in data.notes()]
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     lines.append(f"model   {type(model).__name__}, {n_parameters:,} parameters")
-    Console().print("\n".join(lines), soft_wrap=True, highlight=False)
+    # names are the user's own, and may look like markup
+    Console().print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)
 
 
 def report_info(

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from rich.console import Console
 
 import torchcell.baselines
 import torchcell.datamodules
-from torchcell.data.cache import atomic_write
+from torchcell.data.arrays import kept, read_arrays, write_arrays
 from torchcell.data.sources import data_home
 from torchcell.datamodules.base import RecordDataModule
 
@@ -37,33 +38,37 @@ def baseline_predictions(
         configs: ``_target_`` configs by name; an entry that is null is left out.
         part: Which samples to predict.
     """
-    console = Console(stderr=True)
     wanted = {name: config for name, config in configs.items() if config is not None}
     asked = datamodule.asked(part)
     predictions: dict[str, dict[str, np.ndarray]] = {what: {} for what in asked}
     if not wanted:
         return predictions
-    folder = data_home() / "baselines"
     data_hash = _data_hash(datamodule)
     keys = {what: "\n".join([data_hash, part, what, _asked_hash(what, record)]) for what, record in asked.items()}
-    train, val = datamodule.record("train"), datamodule.record("val")
     for name, config in wanted.items():
         text = json.dumps(OmegaConf.to_container(config, resolve=True), sort_keys=True) + _code_hash(config)
-        digests = {what: hashlib.sha256(f"{key}\n{text}".encode()).hexdigest() for what, key in keys.items()}
-        paths = {what: folder / f"{name}-{digest[:16]}.npy" for what, digest in digests.items()}
-        if not all(path.is_file() for path in paths.values()):
-            console.print(f"baseline {name} ...", end=" ", highlight=False)
-            start = time.perf_counter()
-            fitted = instantiate(config).fit(train, val, datamodule.graph)
-            for what, path in paths.items():
-                predicted = np.asarray(fitted.predict(asked[what].blind()), dtype=np.float32)
-                folder.mkdir(parents=True, exist_ok=True)
-                with atomic_write(path) as temporary, open(temporary, "wb") as file:
-                    np.save(file, datamodule.condense(part, what, predicted), allow_pickle=False)
-            console.print(f"{time.perf_counter() - start:.1f} s", highlight=False)
-        for what, path in paths.items():
-            predictions[what][name] = np.load(path, allow_pickle=False)
+        digest = hashlib.sha256("\n".join([*keys.values(), text]).encode()).hexdigest()
+        write = partial(_fit_and_write, name, config, datamodule, asked, part)
+        held = kept(data_home() / "baselines" / f"{name}-{digest[:16]}.npz", read_arrays, write)
+        for i, what in enumerate(asked):
+            predictions[what][name] = held[f"asked{i}"]
     return predictions
+
+
+def _fit_and_write(
+    name: str, config: Any, datamodule: RecordDataModule, asked: Mapping[str, Any], part: str, path: Path
+) -> None:
+    """Fit one baseline and write its predictions of all that is asked, in that order, as ``asked0``, ``asked1``, ..."""
+    console = Console(stderr=True, markup=False)
+    console.print(f"baseline {name} ...", end=" ", highlight=False)
+    start = time.perf_counter()
+    fitted = instantiate(config).fit(datamodule.record("train"), datamodule.record("val"), datamodule.graph)
+    predicted = {
+        f"asked{i}": datamodule.condense(part, what, np.asarray(fitted.predict(record.blind()), dtype=np.float32))
+        for i, (what, record) in enumerate(asked.items())
+    }
+    write_arrays(path, **predicted)
+    console.print(f"{time.perf_counter() - start:.1f} s", highlight=False)
 
 
 def _data_hash(datamodule: RecordDataModule) -> str:

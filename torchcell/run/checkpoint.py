@@ -3,39 +3,58 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import get_class, get_object, instantiate
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
 from torchcell.data.cache import atomic_write
 from torchcell.data.errors import InputError, some
 from torchcell.data.gene_features import read_gene_features
+from torchcell.data.targets import check_plain, check_targets
 from torchcell.datamodules.spec import Spec
 from torchcell.models.base import Model
 
 KEY = "torchcell"
 FORMAT = 1
-TRUSTED = (
-    "torchcell.models", "torchcell.nn", "torchcell.data", "torchcell.datamodules", "torchcell.graph",
-    "torchcell.baselines", "torch.optim",
-)  # fmt: skip
-"""Packages below which a ``_target_`` that was read from a checkpoint may be called."""
+
+
+TORCH_WRITER = ("inline_container", "PytorchStreamWriter")
+"""What torch's own errors speak of when a file can't be written: "unexpected pos 768 vs 662" is a full disk."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint whole or not at all, and reads it with ``weights_only=True``."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write beside ``path`` and rename, so that a full disk leaves the old file whole."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+        """Write beside ``path`` and rename, so that a full disk leaves the old file whole.
+
+        Raises:
+            InputError: The disk or the quota is full, or the folder is gone; what to do then.
+        """
+        path = Path(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(path) as temporary:
+                torch.save(checkpoint, temporary)
+        except (OSError, RuntimeError) as error:  # torch's own writer raises the latter for a full disk
+            if isinstance(error, RuntimeError) and not any(word in str(error) for word in TORCH_WRITER):
+                raise
+            why = str(error).split("\n")[0]
+            kept = f"the one before it, {path}, is whole" if path.is_file() else "there is none before it"
+            free = shutil.disk_usage(path.parent).free if path.parent.is_dir() else 0
+            raise InputError(
+                f"the checkpoint {path} could not be written ({why}); {free / 2**20:,.0f} MB are free in "
+                f"{path.parent}; {kept}. Make room (or raise the quota), then go on with ckpt_path=last"
+            ) from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict:
         """Read tensors and plain values only."""
@@ -52,6 +71,7 @@ class Checkpoint:
         config: The run's composed config.
         state: The model's weights.
         epoch: Of the saved weights.
+        version: Of the torchcell that wrote it.
     """
 
     path: Path
@@ -59,6 +79,7 @@ class Checkpoint:
     config: DictConfig
     state: dict[str, Any]
     epoch: int
+    version: str = "?"
 
     def model(self, trust: Sequence[str] = (), spec: Spec | None = None) -> Model:
         """The model with its weights, in evaluation mode.
@@ -68,7 +89,17 @@ class Checkpoint:
             spec: Inputs and outputs other than its own, see ``spec_with``; the weights keep their shapes.
         """
         check_targets(self.config.model, trust)
-        model: Model = instantiate(self.config.model, _partial_=True)(spec=spec or self.spec)
+        name = str(OmegaConf.select(self.config, "model._target_"))
+        found = get_object(name)
+        if not (isinstance(found, type) and issubclass(found, Model)):
+            raise InputError(f"{self.path}: its model {name!r} is no model of torchcell; nothing of it was run")
+        try:
+            model: Model = instantiate(self.config.model, _partial_=True)(spec=spec or self.spec)
+        except (TypeError, InstantiationException) as error:
+            raise InputError(
+                f"{self.path} was written by torchcell {self.version}, and this version can't build its model "
+                f"{name.rpartition('.')[2]}: {str(error).splitlines()[0]}; install that version, or train again"
+            ) from error
         load_weights(model, self.state, self.path)
         return model.eval()
 
@@ -144,18 +175,29 @@ def load(path: str | Path) -> Checkpoint:
     """Read a torchcell checkpoint.
 
     Raises:
-        InputError: No such file; truncated; not torchcell's; or holding anything but plain values.
+        InputError: No such file; truncated; not torchcell's; of a version whose files can't be read; or holding
+            anything but plain values.
     """
     content = read(path)
     if not isinstance(content, dict) or KEY not in content:
         raise InputError(f"{path} is a torch file but no torchcell checkpoint; pass RUN/checkpoints/best.ckpt")
     about = content[KEY]
-    if about["format"] > FORMAT:
-        raise InputError(f"{path} was written by torchcell {about['version']}, which is newer; upgrade torchcell")
-    config = OmegaConf.create(about["config"])
-    assert isinstance(config, DictConfig)
-    spec = Spec.from_plain(about["spec"])
-    return Checkpoint(Path(path), spec, config, content["state_dict"], int(content["epoch"]))
+    version = str(about.get("version", "?")) if isinstance(about, dict) else "?"
+    found = about.get("format") if isinstance(about, dict) else None
+    if isinstance(found, int) and found > FORMAT:
+        raise InputError(f"{path} was written by torchcell {version}, which is newer; upgrade torchcell")
+    try:
+        config = OmegaConf.create(about["config"])
+        assert isinstance(config, DictConfig)
+        check_plain(OmegaConf.to_container(config))
+        spec = Spec.from_plain(about["spec"])
+        return Checkpoint(Path(path), spec, config, content["state_dict"], int(content["epoch"]), version)
+    except (KeyError, TypeError, AttributeError, AssertionError, YAMLError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise InputError(
+            f"{path} was written by torchcell {version} in format {found}, which this version can't read ({why}); "
+            "install that version, or train again"
+        ) from error
 
 
 def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -186,21 +228,6 @@ def load_weights(model: Model, state: dict[str, Any], path: Path) -> None:
     model.load_state_dict(state)
 
 
-def check_targets(config: Any, trust: Sequence[str] = ()) -> None:
-    """Refuse a config that names a ``_target_`` outside the trusted packages.
-
-    The name must lie below a trusted package, and so must the module that defines what it leads to:
-    a module's imports would otherwise open a way to everything that it imports itself.
-    """
-    allowed = (*TRUSTED, *trust)
-    for target in _targets(OmegaConf.to_container(config) if OmegaConf.is_config(config) else config):
-        if not (_below(target, allowed) and _below(getattr(get_object(target), "__module__", ""), allowed)):
-            raise InputError(
-                f"the checkpoint asks to call {target!r}, which lies outside the trusted packages {allowed}; "
-                "if it is yours, add trust=[PACKAGE]"
-            )
-
-
 def _features(trained: Spec, at_hand: Spec, needed: bool, values: bool) -> tuple[object, object]:
     """Columns of the gene features of both, and their values; unlike where neither has any and they are needed."""
     old, new = trained.gene_features, at_hand.gene_features
@@ -208,16 +235,3 @@ def _features(trained: Spec, at_hand: Spec, needed: bool, values: bool) -> tuple
         return (None, "none either") if needed else (old is None, new is None)
     parts = [(each.columns, each.values.tobytes() if values else b"") for each in (old, new)]
     return parts[0], parts[1]
-
-
-def _below(name: str, packages: Sequence[str]) -> bool:
-    return any(name == package or name.startswith(f"{package}.") for package in packages)
-
-
-def _targets(node: Any) -> list[str]:
-    if isinstance(node, dict):
-        own = [str(node["_target_"])] if "_target_" in node else []
-        return own + [target for value in node.values() for target in _targets(value)]
-    if isinstance(node, list):
-        return [target for value in node for target in _targets(value)]
-    return []

@@ -44,9 +44,12 @@ def run_entry(task: Callable[..., Any], config_name: str) -> None:
         try:
             return task(cfg)
         except InputError as error:
+            if _one_of_many():  # Hydra's line says which, and a search must see that the trial failed
+                raise
             refused.append(error)
             return None
 
+    prefer_own_choices()
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(keeping_refusals)()
         if refused:
@@ -54,9 +57,29 @@ def run_entry(task: Callable[..., Any], config_name: str) -> None:
     except Exception as failure:
         error = refused[0] if refused else failure
         print(f"error: {explain(error, config_name, sys.argv[1:])}", file=sys.stderr)
-        if wants_traceback or not _is_plain(error):
+        if wants_traceback or not is_plain(error):
             traceback.print_exception(error)
         sys.exit(1)
+
+
+def prefer_own_choices() -> None:
+    """Let ``conf/hydra/sweeper/optuna.yaml`` be the choice of that name.
+
+    The plugin registers a schema of the same name, which Hydra would hold against ours and refuse.
+    """
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()  # loads the plugins, which register their choices
+    ConfigStore.instance().repo["hydra"]["sweeper"].pop("optuna.yaml", None)
+
+
+def _one_of_many() -> bool:
+    """Whether the run at hand is one of a multirun."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def explain(error: BaseException, config_name: str, arguments: list[str]) -> str:
@@ -66,6 +89,10 @@ def explain(error: BaseException, config_name: str, arguments: list[str]) -> str
     if isinstance(error, hydra.errors.MissingConfigException) and error.missing_cfg_file:
         asked = str(error.missing_cfg_file)
         group, _, name = asked.rpartition("/")
+        if group.startswith("hydra/"):
+            return (
+                f"no {group} {name!r}: install the plugins of clusters and searches by pip install 'torchcell[cluster]'"
+            )
         valid = list(error.options or [])
         return f"no {group or 'config'} {name!r}; the nearest are {near(name, valid) or sorted(valid)}"
     if isinstance(error, hydra.errors.ConfigCompositionException):
@@ -121,7 +148,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _is_plain(error: BaseException) -> bool:
+def is_plain(error: BaseException) -> bool:
     """Whether the message alone is enough to mend it."""
     from hydra.errors import ConfigCompositionException, MissingConfigException
 

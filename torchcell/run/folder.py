@@ -31,6 +31,23 @@ def config_hash(cfg: DictConfig) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
+def run_path(cfg: DictConfig) -> Path:
+    """The folder of the run that ``cfg`` describes."""
+    name = f"{config_hash(cfg)[:8]}-s{cfg.seed}"
+    experiment = re.sub(r"[^A-Za-z0-9._-]|^\.+", "-", str(cfg.name)) or "-"  # `..` would lead out of the folder
+    return Path(cfg.paths.runs) / experiment / name
+
+
+def finished_score(cfg: DictConfig) -> float | None:
+    """Best validation score of the run of ``cfg`` where ``ckpt_path=auto`` finds it finished; otherwise none."""
+    import pandas as pd
+
+    path = run_path(cfg)
+    if cfg.ckpt_path != "auto" or not (path / "report.html").is_file():  # the report is written last
+        return None
+    return float(pd.read_csv(path / "history.csv")["val/score"].max())
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Paths of one run; see CONTRACTS, a run.
@@ -44,33 +61,39 @@ class RunFolder:
     resume: Path | None
 
     @classmethod
-    def open(cls, cfg: DictConfig) -> RunFolder:
+    def open(cls, cfg: DictConfig, first: bool = True) -> RunFolder:
         """Make the folder, or refuse if the same config has run there already.
+
+        Args:
+            cfg: The composed config.
+            first: Whether this is the first process; the others find the folder as it has left it.
 
         Raises:
             InputError: The folder holds a run, and neither ``ckpt_path=last``, ``overwrite=true`` nor
                 a requeued job says what to do with it.
         """
-        name = f"{config_hash(cfg)[:8]}-s{cfg.seed}"
-        path = Path(cfg.paths.runs) / re.sub(r"[^A-Za-z0-9._-]", "-", str(cfg.name)) / name
+        path = run_path(cfg)
         last = path / "checkpoints" / "last.ckpt"
         resume = cls._resume(cfg, last)
-        if cfg.overwrite and resume is None and path.exists() and _rank() == 0:
+        if cfg.overwrite and resume is None and path.exists() and first:
             shutil.rmtree(path)
         held = [file for file in (last, path / "metrics.json") if file.exists()]
-        if resume is None and held and not _requeued() and _rank() == 0:
+        if resume is None and held and not _requeued() and first:
             raise InputError(
                 f"{path} already holds a run of this config and seed; go on with ckpt_path=last, "
                 "start anew with overwrite=true, or choose another seed"
             )
         (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        if first:
+            for rest in path.rglob(".*.part*"):  # what a killed process was writing
+                rest.unlink(missing_ok=True)
         return cls(path, resume)
 
     @staticmethod
     def _resume(cfg: DictConfig, last: Path) -> Path | None:
         if cfg.overwrite and cfg.ckpt_path is not None:
             raise InputError("overwrite=true throws the run away that ckpt_path goes on with; give one of the two")
-        if cfg.ckpt_path == "last" or (cfg.ckpt_path is None and _requeued()):
+        if cfg.ckpt_path in ("last", "auto") or _requeued():
             if last.is_file():
                 return last
             if cfg.ckpt_path == "last":
@@ -83,16 +106,21 @@ class RunFolder:
         return Path(cfg.ckpt_path)
 
     @property
+    def last(self) -> Path:
+        """Checkpoint that the run goes on from."""
+        return self.path / "checkpoints" / "last.ckpt"
+
+    @property
     def best(self) -> Path:
         """Checkpoint of the best validation score."""
         return self.path / "checkpoints" / "best.ckpt"
 
-    def write_start(self, cfg: DictConfig) -> dict[str, Any]:
+    def write_start(self, cfg: DictConfig, first: bool = True) -> dict[str, Any]:
         """Write ``config.yaml`` and ``environment.json``; the latter keeps its wandb id when a run goes on."""
         known = self.path / "environment.json"
         wandb_id = json.loads(known.read_text())["wandb_id"] if known.is_file() else uuid.uuid4().hex[:12]
         environment = environment_facts() | {"wandb_id": wandb_id, "config_hash": config_hash(cfg)}
-        if _rank() == 0:
+        if first:
             write_json(known, environment)
             with atomic_write(self.path / "config.yaml") as temporary:
                 OmegaConf.save(cfg, temporary)
@@ -137,7 +165,3 @@ def _git(*arguments: str) -> str:
 def _requeued() -> bool:
     """Whether SLURM has started this job before: it goes on with what it has, and overwrites nothing."""
     return int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
-
-
-def _rank() -> int:
-    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0")))

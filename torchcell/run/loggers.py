@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import netrc
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from torchcell.callbacks.history import History
 from torchcell.run.checkpoint import read
 from torchcell.run.folder import RunFolder
+from torchcell.run.tracker import FINISH_S, Tracker, reachable, warn_unreachable
 
 
 def logged_in() -> bool:
@@ -26,16 +28,22 @@ def logged_in() -> bool:
         return False
 
 
-def wandb_logger(cfg: DictConfig, folder: Path, environment: dict[str, Any]) -> WandbLogger:
-    """The run's wandb logger; the id stays when the run goes on. WANDB_MODE overrules the choice of mode."""
+def wandb_logger(cfg: DictConfig, folder: Path, environment: dict[str, Any]) -> Tracker:
+    """The run's wandb logger; the id stays when the run goes on. WANDB_MODE overrules the choice of mode.
+
+    Where the server can't be reached, as on a compute node without internet, the run is logged offline.
+    """
     offline = os.environ.get("WANDB_MODE", "online" if logged_in() else "offline") != "online"
+    if not offline and not reachable():
+        warn_unreachable(folder)
+        offline = True
     job = os.environ.get("SLURM_JOB_ID") or pd.Timestamp.now().strftime("%Y%m%d")
     group = f"{environment['host']}-{job}-{environment['config_hash'][:8]}"
     import wandb
 
     if wandb.run is not None:  # left open by a run of this process that failed; it must not receive this one's values
         wandb.finish()
-    logger = WandbLogger(
+    logger = Tracker(
         project=cfg.logger.wandb.project,
         name=f"{cfg.name}-{folder.name}",
         group=group,
@@ -44,6 +52,7 @@ def wandb_logger(cfg: DictConfig, folder: Path, environment: dict[str, Any]) -> 
         id=environment["wandb_id"],
         resume="allow",
         offline=offline,
+        settings=wandb.Settings(finish_timeout=FINISH_S),
     )
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
@@ -56,8 +65,8 @@ def build_loggers(cfg: DictConfig, folder: RunFolder, environment: dict[str, Any
     history = History(folder.path / "history.csv")
     if folder.resume is not None:
         history.forget_from(int(read(folder.resume)["epoch"]) + 1)
-    more = [] if cfg.logger.wandb is None else [wandb_logger(cfg, folder.path, environment)]
-    return history, [history, *more]
+    tracker = None if cfg.logger.wandb is None else wandb_logger(cfg, folder.path, environment)
+    return history, [history] if tracker is None or tracker.given_up else [history, tracker]
 
 
 def _name(row: Any, summary: dict[str, Any]) -> str:
@@ -70,13 +79,17 @@ def _name(row: Any, summary: dict[str, Any]) -> str:
 def log_outcome(loggers: list[Logger], table: pd.DataFrame, summary: dict[str, Any], files: list[Path]) -> None:
     """Give wandb the metrics table, the figures and the summary."""
     for logger in loggers:
-        if not isinstance(logger, WandbLogger):
+        if not isinstance(logger, Tracker):
             continue
-        import wandb
+        logger.attempt(partial(_tell_outcome, logger, table, summary, files))
 
-        run = logger.experiment
-        figures = {f"figures/{path.stem}": wandb.Image(str(path)) for path in files if path.suffix == ".png"}
-        run.log(figures | {"metrics": wandb.Table(dataframe=table.astype({"system": str, "metric": str}))})
-        scalars = {_name(row, summary): row.value for row in table.itertuples()}
-        run.summary.update(scalars | {"verdict": summary["verdict"], "collapsed": summary["collapsed"]})
-        run.finish()
+
+def _tell_outcome(logger: WandbLogger, table: pd.DataFrame, summary: dict[str, Any], files: list[Path]) -> None:
+    import wandb
+
+    run = logger.experiment
+    figures = {f"figures/{path.stem}": wandb.Image(str(path)) for path in files if path.suffix == ".png"}
+    run.log(figures | {"metrics": wandb.Table(dataframe=table.astype({"system": str, "metric": str}))})
+    scalars = {_name(row, summary): row.value for row in table.itertuples()}
+    run.summary.update(scalars | {"verdict": summary["verdict"], "collapsed": summary["collapsed"]})
+    run.finish()

@@ -1,22 +1,33 @@
-"""The processes that ``cfg.trainer`` asks for, for work outside the trainer: this one, or several new ones."""
+"""The processes that ``cfg.trainer`` asks for: this one, new ones, or those that torchrun or srun has started."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+import functools
+import itertools
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig
-from torch import Tensor, distributed, multiprocessing
+from torch import Tensor, distributed
 
 from torchcell.data.errors import InputError
-from torchcell.run.devices import check_accelerator
+from torchcell.run.placement import Placement, asked_for, placed
+from torchcell.run.signals import TOLD
+from torchcell.run.watch import Watch
 
 Task = Callable[[DictConfig, "Process"], Any]
-"""What every process runs; only the answer of the first is kept, and it must be plain data."""
+"""What every process runs."""
+_RUNS = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -26,6 +37,7 @@ class Process:
     device: torch.device
     rank: int = 0
     world: int = 1
+    store: distributed.Store | None = None
 
     def gather(self, *values: float) -> Tensor:
         """The values of all processes, float64 [world, len(values)] on the CPU; each waits here for the others."""
@@ -36,66 +48,180 @@ class Process:
         distributed.all_gather(everyone, mine)
         return torch.stack(everyone).cpu()
 
+    @contextmanager
+    def first_before_others(self, what: str) -> Iterator[None]:
+        """The first process runs the block, then the others do: it makes a folder, and they find it.
+
+        Args:
+            what: Name of the block, of its own in a run.
+        """
+        while self.rank and self.store is not None and not self.store.check([f"first/{what}"]):
+            said = self.store.get("said").decode()
+            if said:
+                raise InputError(said)
+            time.sleep(0.05)
+        yield
+        if self.rank == 0 and self.store is not None:
+            self.store.set(f"first/{what}", "done")
+
 
 def run_in_processes(task: Task, cfg: DictConfig) -> Any:
-    """Run ``task`` on the device of ``cfg.trainer.accelerator`` in ``cfg.trainer.devices`` processes of this machine.
+    """Run ``task`` on the device of ``cfg.trainer.accelerator`` in as many processes as ``cfg.trainer`` asks for.
+
+    Where torchrun or srun has started the processes, each calls this. Else this one is the first, and the others of
+    this machine are started here. When one is lost, the others end within a minute, see ``Watch``.
 
     Returns:
-        What the task returned in the first process.
+        What the task returned in this process.
 
     Raises:
-        InputError: No such device, more than one process on MPS, or raised by the task in any process.
+        InputError: See ``asked_for``; raised by the task in any process; or another process was lost.
     """
-    kind, world = _device_kind(check_accelerator(cfg.trainer.accelerator)), _count(cfg.trainer.devices)
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"trainer.accelerator={cfg.trainer.accelerator}, but no GPU is visible; use trainer=cpu")
-    visible = torch.cuda.device_count() if kind == "cuda" else 1
-    world = visible if world < 0 else world
-    if kind == "cuda" and world > visible:
-        raise InputError(f"trainer.devices={cfg.trainer.devices}, but {visible} GPU(s) are visible")
-    if kind == "mps" and world > 1:
-        raise InputError(f"trainer.devices={cfg.trainer.devices}, but a machine has one MPS device")
-    if world == 1:
-        return task(cfg, Process(torch.device(kind)))
-    said = multiprocessing.get_context("spawn").SimpleQueue()
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            multiprocessing.spawn(_worker, (task, cfg, kind, world, Path(folder) / "store", said), world)
-        except multiprocessing.ProcessRaisedException:
-            if said.empty():
-                raise
-            raise InputError(said.get()) from None
-    return said.get()
-
-
-def _worker(rank: int, task: Task, cfg: DictConfig, kind: str, world: int, store: Path, said: Any) -> None:
-    """Join the others, run the task, and pass on the first one's answer or the words of bad input."""
-    device = torch.device(kind, rank) if kind == "cuda" else torch.device(kind)
-    if kind == "cuda":
-        torch.cuda.set_device(device)
-    backend = "nccl" if kind == "cuda" else "gloo"
-    distributed.init_process_group(backend, init_method=f"file://{store}", rank=rank, world_size=world)
+    place = placed(os.environ)
+    device, count = asked_for(cfg, place)
+    if place is None and count == 1:
+        return task(cfg, Process(device))
+    children: list[BaseProcess] = []
+    watch = Watch(
+        place.rank if place else 0,
+        place.world if place else count,
+        cfg.trainer.lost_after_s,
+        kin=lambda: _kin(children),
+    )
+    threads, asked_threads = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
     try:
-        answer = task(cfg, Process(device, rank, world))
-        if rank == 0:
-            said.put(answer)
-        distributed.barrier()  # none leaves while another still waits for it
-    except InputError as error:
-        said.put(str(error))
+        process = _joined(task, cfg, place, device, count, watch, children)
+        answer = task(cfg, process)
+    except (SystemExit, KeyboardInterrupt):
+        watch.leave_in_order(0)
         raise
+    except Exception as error:
+        said = (watch.verdict() if _is_of_others(error) else None) or watch.say(_words(error))
+        if said is not None:
+            raise InputError(said) from None
+        raise
+    else:
+        watch.leave_in_order(cfg.trainer.wait_s)
+        return answer
     finally:
-        distributed.destroy_process_group()
+        watch.stop()  # first, for it would take those that are ended here for lost
+        _end(children)
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+        rank_zero_only.rank = 0  # type: ignore[attr-defined]
+        torch.set_num_threads(threads)
+        if asked_threads is None:
+            os.environ.pop("OMP_NUM_THREADS", None)
 
 
-def _device_kind(accelerator: str) -> str:
-    known = {"cpu": "cpu", "gpu": "cuda", "cuda": "cuda", "mps": "mps"}
-    if accelerator not in known:
-        raise InputError(f"trainer.accelerator={accelerator!r}: choose one of {sorted([*known, 'auto'])}")
-    return known[accelerator]
+def _joined(
+    task: Task,
+    cfg: DictConfig,
+    place: Placement | None,
+    device: torch.device,
+    count: int,
+    watch: Watch,
+    children: list[BaseProcess],
+) -> Process:
+    """This process among the others, once all have come."""
+    wait = timedelta(seconds=cfg.trainer.wait_s)
+    if place is None:
+        host = distributed.TCPStore("127.0.0.1", 0, count, True, wait, wait_for_workers=False)
+        place = Placement(0, count, 0, count, "127.0.0.1", host.port)
+        children += [_start(task, cfg, replace(place, rank=rank, local_rank=rank)) for rank in range(1, count)]
+    else:
+        host = _meeting_point(place, wait)
+    rank_zero_only.rank = place.rank  # type: ignore[attr-defined]
+    # Several runs may follow one another in the same processes, as under --multirun, and meet at the same store.
+    store: distributed.Store = distributed.PrefixStore(f"torchcell/{place.attempt}/{next(_RUNS)}", host)
+    watch.meet(store.clone(), cfg.trainer.wait_s)  # type: ignore[attr-defined]  # missing in the stub
+    if "OMP_NUM_THREADS" not in os.environ:  # the trainer would give each process all cores
+        share = max(1, torch.get_num_threads() // place.local_world)
+        os.environ["OMP_NUM_THREADS"] = str(share)
+        torch.set_num_threads(share)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    distributed.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=distributed.PrefixStore("group", store),
+        rank=place.rank,
+        world_size=place.world,
+        timeout=wait,
+    )
+    return Process(device, place.rank, place.world, store)
 
 
-def _count(devices: Any) -> int:
-    """Processes, -1 for one a visible GPU; a list of devices is counted."""
-    if devices == "auto":
-        return 1
-    return int(devices) if isinstance(devices, int | str) else len(devices)
+@functools.cache
+def _meeting_point(place: Placement, wait: timedelta) -> distributed.TCPStore:
+    """The store of processes that a launcher has started; the first one keeps it until it leaves."""
+    first = place.rank == 0 and not place.hosted
+    return distributed.TCPStore(place.address, place.port, place.world, first, wait, wait_for_workers=False)
+
+
+def _start(task: Task, cfg: DictConfig, place: Placement) -> BaseProcess:
+    """One more process of this machine, told by the environment where it stands, as by torchrun."""
+    told = {
+        "RANK": place.rank,
+        "WORLD_SIZE": place.world,
+        "LOCAL_RANK": place.local_rank,
+        "LOCAL_WORLD_SIZE": place.local_world,
+        "MASTER_ADDR": place.address,
+        "MASTER_PORT": place.port,
+    }
+    before = {name: os.environ.get(name) for name in told}
+    os.environ |= {name: str(value) for name, value in told.items()}
+    try:
+        process = multiprocessing.get_context("spawn").Process(target=_follow, args=(task, cfg), daemon=True)
+        process.start()
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+    return process
+
+
+def _follow(task: Task, cfg: DictConfig) -> None:
+    """What a process that was started here does; the first one tells the user of bad input."""
+    try:
+        run_in_processes(task, cfg)
+    except InputError as error:
+        print(f"process {os.environ['RANK']} ends: {error}", file=sys.stderr, flush=True)
+        sys.exit(1)
+
+
+def _kin(children: list[BaseProcess]) -> str | None:
+    """What became of the processes that this one has started, or of the one that started it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None and "RANK" in os.environ and not parent.is_alive():
+        return f"process 0 of {os.environ['WORLD_SIZE']} is gone: it was killed (out of memory?); the others end"
+    for rank, child in enumerate(children, 1):
+        if child.exitcode and child.exitcode - 128 not in TOLD:  # told to end, all end in order
+            how = f"was killed by signal {-child.exitcode}" if child.exitcode < 0 else f"left with {child.exitcode}"
+            memory = " (out of memory?)" if child.exitcode == -9 else ""
+            return f"process {rank} of {len(children) + 1} {how}{memory}; the others end. Go on with ckpt_path=last"
+    return None
+
+
+def _end(children: list[BaseProcess]) -> None:
+    """Wait for processes that are about to leave, and end those that are not."""
+    for child in children:
+        child.join(10)
+        if child.is_alive():
+            child.terminate()
+            child.join(5)
+        if child.is_alive():
+            child.kill()
+
+
+def _is_of_others(error: Exception) -> bool:
+    """Whether the error is what a broken connection looks like: the cause lies in another process."""
+    words = ("gloo", "nccl", "connection closed", "connection reset", "timed out", "broken pipe", "socket")
+    lost = isinstance(error, distributed.DistError | ConnectionError | TimeoutError)
+    return lost or (isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words))
+
+
+def _words(error: BaseException) -> str:
+    """The error in one line."""
+    return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -71,10 +71,9 @@ class Subject:
         self.optimizer: torch.optim.Optimizer = optimizers[0]
         self.objective: nn.Module = Objective(self.model, cfg.trainer.max_epochs)
         if process.world > 1:
-            unused = bool(OmegaConf.select(cfg, "trainer.strategy.find_unused_parameters", default=False))
-            self.objective = nn.parallel.DistributedDataParallel(
-                self.objective, broadcast_buffers=False, find_unused_parameters=unused
-            )
+            chosen = OmegaConf.select(cfg, "trainer.strategy", default={})
+            options = {name: value for name, value in chosen.items() if name != "_target_"}
+            self.objective = nn.parallel.DistributedDataParallel(self.objective, **options)
         self.clip = cfg.trainer.gradient_clip_val or float("inf")
         if cfg.trainer.precision not in PRECISIONS:
             raise InputError(f"trainer.precision={cfg.trainer.precision}: the profile knows {list(PRECISIONS)}")

@@ -257,7 +257,7 @@ def say(scored: Scored, started: float) -> None:
     """Print the paths that were written and the time it took."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(markup=False)
     for path in scored.files:
         if path.suffix in (".html", ".csv", ".json", ".parquet", ".h5ad"):
             console.print(f"wrote {path}", soft_wrap=True, highlight=False)

@@ -1,0 +1,223 @@
+"""Files of others run nothing here, and write nowhere: a test for each way in."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+import os
+import pickle
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pytest
+
+from torchcell.data.arrays import read_arrays
+from torchcell.data.backed import matrix_at
+from torchcell.data.embedding_table import read_npz
+from torchcell.data.errors import InputError
+from torchcell.data.molecules import Molecules
+from torchcell.data.response_file import read_h5ad
+from torchcell.data.sources import registry
+from torchcell.data.targets import WRITING, check_targets
+from torchcell.datamodules import response_request
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted([*(ROOT / "torchcell").rglob("*.py"), *(ROOT / "scripts").rglob("*.py")])
+READS_PICKLES = "torchcell/data/convert_embeddings.py"
+"""The one that looks into pickles, by an unpickler of its own that makes plain data only."""
+FORBIDDEN = re.compile(
+    r"^(eval|exec|compile|__import__|os\.system|os\.popen|.*\.load_from_checkpoint"
+    r"|(joblib|dill|cloudpickle|marshal|shelve)\..*|pickle\.loads?|(pd|pandas)\.read_pickle"
+    r"|yaml\.(unsafe_load|full_load)|wandb\.(Api|restore|use_artifact)"
+    r"|.*\.(extractall|unpack_archive|use_artifact)|pooch\.(Unzip|Untar))$"
+)
+"""Calls that run or unpack what a file says. Nothing here unpacks an archive, so none can leave its folder."""
+
+
+@cache
+def tree(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
+def calls() -> Iterator[tuple[str, str, ast.Call]]:
+    for path in FILES:
+        for node in tree(path):
+            if isinstance(node, ast.Call):
+                yield str(path.relative_to(ROOT)), dotted(node.func), node
+
+
+def dotted(called: ast.expr) -> str:
+    """``a.b.c`` of a call; what stands before the first name is left out."""
+    parts = []
+    while isinstance(called, ast.Attribute):
+        parts.append(called.attr)
+        called = called.value
+    return ".".join([called.id if isinstance(called, ast.Name) else "", *reversed(parts)])
+
+
+def keyword(call: ast.Call, name: str) -> str:
+    return next((ast.unparse(one.value) for one in call.keywords if one.arg == name), "")
+
+
+def complaint(where: str, name: str, call: ast.Call) -> str:
+    if FORBIDDEN.match(name):
+        return f"{where}:{call.lineno} calls {name}"
+    if name == "torch.load" and keyword(call, "weights_only") != "True":
+        return f"{where}:{call.lineno}: torch.load without weights_only=True"
+    if name in ("np.load", "numpy.load") and keyword(call, "allow_pickle") != "False":
+        return f"{where}:{call.lineno}: np.load without allow_pickle=False"
+    if name == "yaml.load" and "SafeLoader" not in keyword(call, "Loader"):
+        return f"{where}:{call.lineno}: yaml.load without a safe loader"
+    if keyword(call, "shell") not in ("", "False"):
+        return f"{where}:{call.lineno}: a shell"
+    return ""
+
+
+def test_no_call_runs_what_a_file_says():
+    found = [said for where, name, call in calls() if (said := complaint(where, name, call))]
+    assert found == []
+    used = {where for where, name, _ in calls() if "Unpickler" in name}
+    assert used <= {READS_PICKLES}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "np.load(path)",
+        "np.load(path, allow_pickle=True)",
+        "pickle.load(file)",
+        "Dango.load_from_checkpoint(path)",
+        "subprocess.run(line, shell=True)",
+        "yaml.load(text, Loader=yaml.Loader)",
+        "archive.extractall(folder)",
+        "shutil.unpack_archive(path)",
+        "eval(text)",
+    ],
+)
+def test_the_scan_sees(line):
+    call = ast.parse(line).body[0].value  # type: ignore[attr-defined]
+    assert complaint("here", dotted(call.func), call)
+
+
+WRITERS = {"to_csv", "to_parquet", "write_text", "write_bytes", "savez", "save", "write_h5ad", "rmtree"}
+"""Methods that write a file."""
+
+
+def test_modules_that_write_where_they_are_told_to_are_no_targets():
+    """A checkpoint could else overwrite a user's file by ``_target_: torchcell.data.cache.save_screen``."""
+    trusted = ("data", "graph", "datamodules", "nn", "models", "baselines")
+    writing = set()
+    for path in FILES:
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        if name.split(".")[0] == "torchcell" and name.split(".")[1] in trusted:
+            nodes = tree(path)
+            words = {node.id for node in nodes if isinstance(node, ast.Name)} & {"atomic_write", "write_arrays"}
+            words |= {node.attr for node in nodes if isinstance(node, ast.Attribute)} & WRITERS
+            if words:
+                writing.add(name)
+    own_cache = {"torchcell.graph.closure", "torchcell.data.sources"}  # write below TORCHCELL_DATA, by names of theirs
+    assert writing - own_cache <= set(WRITING)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"_target_": "os.system", "command": "true"},
+        {"a": [{"b": {"_target_": "builtins.eval"}}]},
+        {"_target_": "torchcell.models.dango.Dango", "optimizer": "${evil}"},
+        {"_target_": "torchcell.models.dango.Dango", "${evil}": 1},
+        {"_target_": "${oc.decode:os.system}"},
+        {"_target_": "torchcell.data.cache.save_screen"},
+        {"_target_": "torchcell.data.screen_table.write_table"},
+        {"_target_": "torchcell.models.dango.Dango.load_from_checkpoint"},
+        {"_target_": "torchcell.models.dango.Dango.__subclasses__"},
+        {"_target_": "torchcell.data.sources.logging.FileHandler"},
+        {"_target_": "torch.optim.lr_scheduler.warnings.warn"},
+        {"_target_": "torchcell.modelsx.Evil"},
+    ],
+)
+def test_a_checkpoints_config_calls_models_and_data_only(config):
+    with pytest.raises(InputError, match="outside the trusted packages|interpolation|does not have"):
+        check_targets(config)
+
+
+@pytest.mark.parametrize("target", ["torchcell.data.sources.logging.FileHandler", "torchcell.data.cache.save_screen"])
+def test_molecule_features_of_a_checkpoint_are_ours(tmp_path, target):
+    features = {"_target_": target, "filename": str(tmp_path / "trace")}
+    table = Molecules(np.array(["a"]), np.array(["C"]), np.zeros((1, 2)), np.array([True]), features)
+    with pytest.raises(InputError, match="outside the trusted packages"):
+        response_request._featurised(None, table)  # type: ignore[arg-type]
+    assert not (tmp_path / "trace").exists()
+
+
+class Bomb:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = str(trace)
+
+    def __reduce__(self):
+        return os.mkdir, (self.trace,)
+
+
+@pytest.mark.parametrize("read", [read_arrays, read_npz])
+def test_an_npz_with_objects_is_refused(tmp_path, read):
+    path = tmp_path / "evil.npz"
+    np.savez(path, ids=np.array([Bomb(tmp_path / "trace")], dtype=object), vectors=np.zeros((1, 2)))
+    with pytest.raises(InputError, match=r"evil\.npz"):
+        read(path)
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize("place", ["filters", "compressor"])
+def test_a_zarr_folder_whose_codec_is_pickle_runs_nothing(tmp_path, place):
+    (tmp_path / "evil.zarr" / "X").mkdir(parents=True)
+    pickled = {"id": "pickle", "protocol": 5}
+    about = {"zarr_format": 2, "shape": [2, 2], "chunks": [2, 2], "dtype": "<f4", "fill_value": 0, "order": "C"}
+    about |= {"filters": [pickled], "compressor": None} if place == "filters" else {"filters": None, place: pickled}
+    (tmp_path / "evil.zarr" / ".zgroup").write_text(json.dumps({"zarr_format": 2}))
+    (tmp_path / "evil.zarr" / "X" / ".zarray").write_text(json.dumps(about))
+    (tmp_path / "evil.zarr" / "X" / "0.0").write_bytes(pickle.dumps(Bomb(tmp_path / "trace")))
+    with pytest.raises((InputError, ValueError)):
+        matrix_at(tmp_path / "evil.zarr", "X")[:]
+    assert not (tmp_path / "trace").exists()
+
+
+def test_an_h5ad_that_holds_a_pickle_runs_nothing(tmp_path):
+    import anndata
+    import h5py
+
+    path = tmp_path / "evil.h5ad"
+    anndata.AnnData(np.zeros((2, 2), dtype=np.float32)).write_h5ad(path)
+    with h5py.File(path, "a") as file:
+        file["uns/bomb"] = np.void(pickle.dumps(Bomb(tmp_path / "trace")))
+    with contextlib.suppress(InputError):
+        read_h5ad(path)
+    assert not (tmp_path / "trace").exists()
+
+
+def test_sources_come_by_https_with_a_checksum_and_stay_in_their_folder():
+    for entry in registry().values():
+        for file in entry.files:
+            assert not file.url or file.url.startswith("https://"), file.url
+            assert re.fullmatch("[0-9a-f]{64}", file.sha256), file.path
+            place = PurePosixPath(file.path)
+            assert not place.is_absolute(), file.path
+            assert ".." not in place.parts, file.path
+
+
+def test_a_runs_name_cannot_leave_the_folder_of_runs(tmp_path):
+    from omegaconf import OmegaConf
+
+    from torchcell.run.folder import run_path
+
+    for name in ("../../etc", "/etc/passwd", "a/../../b", "..", "."):
+        cfg = OmegaConf.create({"name": name, "seed": 0, "paths": {"runs": str(tmp_path / "runs")}})
+        path = run_path(cfg).resolve()
+        assert path.parent.parent == tmp_path / "runs", name

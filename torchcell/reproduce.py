@@ -1,0 +1,270 @@
+"""``python -m torchcell.reproduce RUN``: train a run's config again, and compare the numbers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torchcell.data.errors import InputError, some
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NOT_COMPARED = ("seconds", "peak_mb", "samples_per_s")
+"""Keys of ``metrics.json`` that are of the machine, not of the result."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reproduced:
+    """What came of it.
+
+    Attributes:
+        folder: The new run.
+        table: ``what, then, now, difference, agrees``: every number and name that both runs wrote.
+        tolerance: The largest absolute difference that agrees.
+    """
+
+    folder: Path
+    table: pd.DataFrame
+    tolerance: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether nothing differs."""
+        return bool(self.table["agrees"].all())
+
+    @property
+    def verdict(self) -> str:
+        """One line."""
+        wrong, n = self.table[~self.table["agrees"]], len(self.table)
+        if wrong.empty:
+            largest = self.table["difference"].max()
+            return (
+                f"reproduced: all {n} values agree within {self.tolerance:g}; the largest difference is {largest:.2g}"
+            )
+        order = wrong["difference"].fillna(float("inf")).sort_values(ascending=False)
+        worst = wrong.loc[order.index[0]]
+        return (
+            f"NOT reproduced: {len(wrong)} of {n} values differ by more than {self.tolerance:g}, the most "
+            f"{worst['what']}: {worst['then']} then, {worst['now']} now"
+        )
+
+
+def reproduce(
+    run: Path, out: Path, tolerance: float = 1e-6, at_commit: bool = False, any_code: bool = False
+) -> Reproduced:
+    """Train what ``run/config.yaml`` says into a new folder, and compare what the two folders hold.
+
+    Args:
+        run: Folder of a finished run.
+        out: Folder below which the new one is made; an earlier one of the same run is overwritten.
+        tolerance: Absolute, for every number.
+        at_commit: Use the run's own commit, checked out into a temporary worktree.
+        any_code: Use the code that is here, whatever its commit.
+
+    Raises:
+        InputError: No finished run; other code than the run's and neither of the two; training failed.
+    """
+    missing = [name for name in ("config.yaml", "environment.json", "metrics.json") if not (run / name).is_file()]
+    if missing:
+        raise InputError(f"{run} is not the folder of a finished run: it has no {some(missing)}")
+    then = json.loads((run / "environment.json").read_text())
+    for line in differences(then):
+        print(f"note: {line}", file=sys.stderr)
+    changed = code_change(then)
+    if changed and not (at_commit or any_code):
+        raise InputError(
+            f"{changed}; --at-commit reruns it with the code of then, in a temporary git worktree; "
+            "--any-code with the code that is here"
+        )
+    if changed and any_code:
+        print(f"note: {changed}", file=sys.stderr)
+    if at_commit and then["git_dirty"]:
+        print("note: the run was made of uncommitted changes too, which are lost", file=sys.stderr)
+    runs = out / f"{run.resolve().parent.name}-{run.resolve().name}"
+    with _code(then["git_commit"] if at_commit else None) as root:
+        _train(run, runs, root)
+    found = sorted(runs.rglob("metrics.json"), key=lambda path: path.stat().st_mtime)
+    return Reproduced(found[-1].parent, compare(run, found[-1].parent, tolerance), tolerance)
+
+
+def differences(then: Mapping[str, Any]) -> list[str]:
+    """What of Python, packages and device is other than in ``environment.json``; numbers may differ by it."""
+    from torchcell.run.folder import environment_facts
+
+    now = environment_facts()
+    lines = [
+        f"{name}: {then.get(name)} then, {now[name]} now"
+        for name in ("python", "device")
+        if then.get(name) != now[name]
+    ]
+    versions = then.get("versions", {})
+    return lines + [
+        f"{name}: {versions.get(name)} then, {version} now"
+        for name, version in now["versions"].items()
+        if versions.get(name) != version
+    ]
+
+
+def code_change(then: Mapping[str, Any]) -> str:
+    """Why the code is, or may be, other than the run's; empty if it is the same."""
+    from torchcell.run.folder import environment_facts
+
+    now = environment_facts()
+    if then["git_commit"] != now["git_commit"]:
+        was, here = (one["git_commit"][:12] or "no git commit" for one in (then, now))
+        return f"the run was made by {was}, and the code here is {here}"
+    if then["git_dirty"]:
+        return "the run was made of uncommitted changes too, which nothing holds"
+    return "the code here has uncommitted changes" if now["git_dirty"] else ""
+
+
+def compare(then: Path, now: Path, tolerance: float) -> pd.DataFrame:
+    """Every value of ``metrics.json`` and ``metrics.csv`` of two runs, as ``what, then, now, difference, agrees``."""
+    import pandas as pd
+
+    old, new = _values(then), _values(now)
+    rows = []
+    for what in dict.fromkeys([*old, *new]):
+        a, b = old.get(what), new.get(what)
+        numbers = _is_number(a) and _is_number(b)
+        difference = abs(float(a) - float(b)) if numbers else float("nan")  # type: ignore[arg-type]
+        same = a == b or (numbers and a != a and b != b)
+        rows.append((what, a, b, 0.0 if numbers and same else difference, bool(same or difference <= tolerance)))
+    return pd.DataFrame(rows, columns=["what", "then", "now", "difference", "agrees"])
+
+
+def _values(run: Path) -> dict[str, Any]:
+    """Name -> number or text: of ``metrics.json`` by its path in it, of ``metrics.csv`` by part, system and metric."""
+    import pandas as pd
+
+    summary = json.loads((run / "metrics.json").read_text())
+    found = dict(_leaves({key: value for key, value in summary.items() if key not in NOT_COMPARED}))
+    for row in pd.read_csv(run / "metrics.csv").itertuples():
+        for column in ("value", "low", "high"):
+            name = f"{row.part}/{row.system}/{row.metric}"
+            found[name if column == "value" else f"{name} {column}"] = float(getattr(row, column))
+    return found
+
+
+def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict | list):
+        items = node.items() if isinstance(node, dict) else enumerate(node)
+        for key, value in items:
+            yield from _leaves(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, node
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+@contextmanager
+def _code(commit: str | None) -> Iterator[Path]:
+    """The folder that holds the package: of this process, or of a worktree of ``commit`` that goes away again."""
+    here = Path(__file__).resolve().parents[1]
+    if commit is None:
+        yield here
+        return
+    if not commit:
+        raise InputError("the run knows no git commit; --any-code reruns it with the code that is here")
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / "code"
+        made = _git(here, "worktree", "add", "--detach", str(tree), commit)
+        if made.returncode:
+            raise InputError(
+                f"git has no commit {commit[:12]} in {here} ({made.stderr.strip()}); fetch it, or rerun with the code "
+                "that is here by --any-code"
+            )
+        try:
+            yield tree
+        finally:
+            _git(here, "worktree", "remove", "--force", str(tree))
+
+
+def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+
+
+def _train(run: Path, runs: Path, root: Path) -> None:
+    """``torchcell.train`` of the code in ``root`` on the run's composed config, in a process of its own."""
+    from omegaconf import DictConfig, OmegaConf
+
+    config = OmegaConf.load(run / "config.yaml")
+    assert isinstance(config, DictConfig)
+    overrides = [f"paths.runs={json.dumps(str(runs))}", "overwrite=true", "logger.wandb=null"]
+    if config.get("ckpt_path") in ("last", "auto"):
+        overrides.append("ckpt_path=null")  # it went on with itself
+    elif config.get("ckpt_path") is not None:
+        raise InputError(f"{run} went on from {config.ckpt_path}; a run that starts from nothing can be reproduced")
+    quiet = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]
+    where = ["--config-path", str(run.resolve()), "--config-name", "config"]
+    # Safe path: else the folder where we are called would be searched for torchcell before `root`.
+    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONSAFEPATH": "1"}
+    ended = subprocess.run(
+        [sys.executable, "-m", "torchcell.train", *where, *overrides, *quiet], env=environment, check=False
+    )
+    if ended.returncode:
+        raise InputError(f"training ended with status {ended.returncode}, see above")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Read the command line, rerun, print the table and the verdict; 0 only if the run was reproduced."""
+    parser = argparse.ArgumentParser(
+        prog="python -m torchcell.reproduce",
+        description="Train the config of a finished run again and compare all that is in metrics.json and metrics.csv. "
+        "Ends with 0 if every value agrees, else with 1.",
+    )
+    parser.add_argument("run", type=Path, help="folder of the run: runs/<experiment>/<hash>-s<seed>")
+    parser.add_argument(
+        "-o", "--out", type=Path, default=Path("reproduced"), help="where the new run goes (reproduced)"
+    )
+    parser.add_argument(
+        "--tolerance", type=float, default=1e-6, help="largest absolute difference (1e-6: same machine and versions)"
+    )
+    code = parser.add_mutually_exclusive_group()
+    code.add_argument("--at-commit", action="store_true", help="with the run's commit, in a temporary git worktree")
+    code.add_argument(
+        "--any-code", action="store_true", help="with the code that is here, even if it has changed since"
+    )
+    asked = parser.parse_args(arguments)
+    try:
+        found = reproduce(asked.run, asked.out, asked.tolerance, asked.at_commit, asked.any_code)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    _show(found, asked.run)
+    print(f"the new run is {found.folder}")
+    print(found.verdict)
+    return 0 if found.agrees else 1
+
+
+def _show(found: Reproduced, run: Path) -> None:
+    """The model's metrics, and whatever else differs."""
+    from rich.console import Console
+    from rich.table import Table
+
+    model = json.loads((run / "metrics.json").read_text()).get("model")
+    screen = Table(title=f"{run}: then and now", title_justify="left")
+    for name in ("metric", "then", "now", "difference", ""):
+        screen.add_column(name, justify="left" if name == "metric" else "right")
+    for row in found.table.itertuples():
+        is_interval = str(row.what).endswith((" low", " high"))
+        if (f"/{model}/" in str(row.what) and not is_interval) or not row.agrees:
+            shown = [f"{value:.6g}" if _is_number(value) else str(value) for value in (row.then, row.now)]
+            screen.add_row(str(row.what), *shown, format(row.difference, ".2g"), "" if row.agrees else "differs")
+    (Console() if sys.stdout.isatty() else Console(width=160)).print(screen)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

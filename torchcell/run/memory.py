@@ -1,0 +1,78 @@
+"""What to do when the memory is not enough, in the words of the run at hand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from torchcell.data.errors import InputError
+from torchcell.run.folder import RunFolder
+
+SAYINGS = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "Unable to allocate")
+"""How CUDA, torch's CPU allocator, C++ and numpy say it."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` says that an allocation failed, on the GPU or the CPU."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(saying in str(error) for saying in SAYINGS)
+
+
+def levers(cfg: DictConfig) -> list[str]:
+    """Overrides of this run that need less memory, the least costly first."""
+    found: list[str] = []
+    size, steps = (OmegaConf.select(cfg, key) for key in ("data.batch_size", "trainer.accumulate_grad_batches"))
+    if isinstance(size, int) and size > 1:
+        again = 2 * steps if isinstance(steps, int) else 2
+        found.append(f"data.batch_size={size // 2} trainer.accumulate_grad_batches={again} (the same steps)")
+    for key in ("model.gradient_checkpointing", "model.recompute"):
+        if OmegaConf.select(cfg, key) is False:
+            found.append(f"{key}=true (same weights, more time)")
+    if str(OmegaConf.select(cfg, "trainer.precision")).startswith("32"):
+        found.append("trainer.precision=bf16-mixed (half the activations)")
+    if (OmegaConf.select(cfg, "data.hops") or 0) > 1:
+        found.append("data.hops=1 (smaller neighbourhoods)")
+    for key in ("model.dim", "model.layers", "model.hidden"):
+        value = OmegaConf.select(cfg, key)
+        if isinstance(value, int) and value > 1:
+            found.append(f"{key}={value // 2} (another model)")
+    return found
+
+
+@contextmanager
+def memory_explained(cfg: DictConfig, folder: RunFolder) -> Iterator[None]:
+    """Turn an allocation that fails within the block into one error that names the levers of this run.
+
+    Raises:
+        InputError: Out of memory: how much was asked for, which overrides need less, what is saved.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise InputError(explanation(cfg, folder, error)) from error
+
+
+def explanation(cfg: DictConfig, folder: RunFolder, error: BaseException) -> str:
+    """One line for the person at the keyboard."""
+    asked = re.search(r"(?:allocate|allocated?:?) (\d[\d.,]* ?\w*)", str(error))
+    where = "the GPU" if isinstance(error, torch.OutOfMemoryError) or "CUDA" in str(error) else "this machine"
+    saved = (
+        f"What was trained so far is in {folder.last}; with another batch size or precision start from its weights by "
+        f"init_from={folder.last}"
+        if folder.last.is_file()
+        else "No epoch was finished, so nothing was saved"
+    )
+    return (
+        f"out of memory on {where}"
+        + (f" (asked for {asked[1]})" if asked else "")
+        + "; what needs less, the cheapest first: "
+        + "; ".join([*levers(cfg), "a larger GPU, or more memory for the job (sbatch --mem)"])
+        + f". {saved}"
+    )
