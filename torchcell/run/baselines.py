@@ -52,7 +52,7 @@ def baseline_predictions(
         digests = {what: hashlib.sha256(f"{key}\n{text}".encode()).hexdigest() for what, key in keys.items()}
         paths = {what: folder / f"{name}-{digest[:16]}.npy" for what, digest in digests.items()}
         if not all(path.is_file() for path in paths.values()):
-            console.print(f"baseline {name} ...", end=" ", highlight=False)
+            console.print(f"baseline {name} ...", highlight=False)  # a line of its own: a bar may follow
             start = time.perf_counter()
             fitted = instantiate(config).fit(train, val, datamodule.graph)
             for what, path in paths.items():
@@ -60,7 +60,7 @@ def baseline_predictions(
                 folder.mkdir(parents=True, exist_ok=True)
                 with atomic_write(path) as temporary, open(temporary, "wb") as file:
                     np.save(file, datamodule.condense(part, what, predicted), allow_pickle=False)
-            console.print(f"{time.perf_counter() - start:.1f} s", highlight=False)
+            console.print(f"baseline {name}: {time.perf_counter() - start:.1f} s", highlight=False)
         for what, path in paths.items():
             predictions[what][name] = np.load(path, allow_pickle=False)
     return predictions
