@@ -1,6 +1,7 @@
 # `make train` and `make test` need Python 3.11 and make, nothing else; see `make help`.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+JOBS ?= 2
 export WANDB_SILENT ?= true
 
 .PHONY: help train test lint smoke bench drill clean
@@ -15,8 +16,8 @@ help: ## this list
 train: .venv/.ready ## set up, and train the transformer on the simulated cell (about a minute)
 	$(BIN)/python -m torchcell.train +experiment=simulated_cgt overwrite=true
 
-test: .venv/.ready ## set up, and run all tests
-	$(BIN)/python -m pytest -rs
+test: .venv/.ready ## set up, and run all tests in JOBS=2 processes
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -rs -n $(JOBS) --dist loadfile
 
 lint: .venv/.ready ## ruff check and format, mypy on the package
 	$(BIN)/ruff check .

@@ -24,9 +24,11 @@ from torchcell.data.screen import KINDS, Screen  # noqa: E402
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One cache for the whole session, never the user's own."""
+    """One cache for the whole session and all its workers, never the user's own."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TORCHCELL_DATA", str(tmp_path_factory.mktemp("torchcell-data")))
+        patch.setenv("TORCHCELL_DATA", str(base / "torchcell-data"))
         yield
 
 

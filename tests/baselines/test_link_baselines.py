@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from sklearn.metrics import roc_auc_score
 
+from torchcell.baselines import typed_counts
 from torchcell.baselines.base import Baseline
 from torchcell.baselines.common_neighbours import CommonNeighbours
 from torchcell.baselines.degree_product import DegreeProduct
@@ -184,7 +185,7 @@ def test_votes_are_the_product_of_nearness_and_edges_from_either_end(metaedge, p
 
 
 @pytest.mark.parametrize("damping", [0.0, 0.5])
-def test_walks_are_products_of_matrices(damping) -> None:
+def test_walks_are_products_of_matrices(damping, monkeypatch) -> None:
     steps = Steps.of(of(GRAPH, "c1 CtD d1"))
     walks, dense = Walks(steps, damping), {}
     for step, into in steps.into.items():
@@ -193,26 +194,34 @@ def test_walks_are_products_of_matrices(damping) -> None:
     paths = steps.metapaths("CtD", 3)
     assert ("CtD",) not in paths
     assert {("CbG", "DaG<"), ("CtD", "DrD"), ("CbG", "CbG<", "CtD"), ("CtD", "CtD<", "CtD")} <= set(paths)
-    for i, mass in walks.along(paths, np.array([1, 0])):
-        expected = np.eye(2)[[1, 0]].T
-        for step in paths[i]:
-            expected = dense[step] @ expected
-        np.testing.assert_allclose(mass, expected, rtol=1e-5)
+    start, n_ends = np.array([1, 0]), steps.size[steps.ends["CtD"][1]]
+    number, end = (index.ravel() for index in np.indices((2, n_ends)))
+    for gather in (0, np.inf):  # all ends looked up, and all taken from the product
+        monkeypatch.setattr(typed_counts, "GATHER", gather)
+        for i, walked in walks.between(paths, start, number, end):
+            expected = np.eye(2)[start].T
+            for step in paths[i]:
+                expected = dense[step] @ expected
+            np.testing.assert_allclose(walked.reshape(2, n_ends).T, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("damping", [0.0, 0.5])
 @pytest.mark.parametrize("metaedge", ["CtD", "GiG"])
-def test_walks_without_the_own_edge_are_those_in_the_graph_without_it(damping, metaedge) -> None:
+@pytest.mark.parametrize("gather", [0, np.inf])
+def test_walks_without_the_own_edge_are_those_in_the_graph_without_it(damping, metaedge, gather, monkeypatch) -> None:
+    monkeypatch.setattr(typed_counts, "GATHER", gather)
     graph = simulate_knowledge_graph(30, 12, 8, 2, seed=3).graph
     record = link_samples(graph, metaedge)
     steps, edges = Steps.of(record), record.subset(record.positive).subset(np.arange(12))
     source, target = steps.local[edges.source_index], steps.local[edges.target_index]
     paths = steps.metapaths(metaedge, 3)
-    fast = dict(Walks(steps, damping).along(paths, source, OwnEdges(metaedge, source, target)))
+    n_ends, own = steps.size[steps.ends[metaedge][1]], OwnEdges(metaedge, source, target)
+    number, end = (index.ravel() for index in np.indices((len(source), n_ends)))
+    fast = dict(Walks(steps, damping).between(paths, source, number, end, own))
     for column, edge in enumerate(edges.sample_id.tolist()):
-        without = Steps.of(replace(record, graph=graph.subset(graph.sample_id != edge)))
-        for i, slow in Walks(without, damping).along(paths, source[column : column + 1]):
-            np.testing.assert_allclose(fast[i][:, column], slow[:, 0], rtol=2e-3, atol=1e-4)
+        without, alone = Steps.of(replace(record, graph=graph.subset(graph.sample_id != edge))), source[[column]]
+        for i, slow in Walks(without, damping).between(paths, alone, np.zeros(n_ends, dtype=int), np.arange(n_ends)):
+            np.testing.assert_allclose(fast[i][number == column], slow, rtol=2e-3, atol=1e-4)
 
 
 def test_dealing_pairs_by_the_end_that_repeats_gives_each_pair_once() -> None:

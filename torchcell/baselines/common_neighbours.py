@@ -37,6 +37,6 @@ class CommonNeighbours(LinkBaseline):
             return score
         turned = [tuple(self.steps.back(step) for step in path[::-1]) for path in fitted]
         for reverse, at, start, number, end in by_rows(source, target):
-            for _, mass in self.walks.along(turned if reverse else fitted, start):
-                score[at] += mass[end, number]
+            for _, walked in self.walks.between(turned if reverse else fitted, start, number, end):
+                score[at] += walked
         return score

@@ -121,9 +121,9 @@ class PathFeatures(LinkBaseline):
         for reverse, at, start, number, end in by_rows(source, target):
             ways = self._turned(fitted.paths) if reverse else fitted.paths
             for k, walks in enumerate(self.walks):
-                for i, mass in walks.along(ways, start):
+                for i, walked in walks.between(ways, start, number, end):
                     column = k * len(fitted.paths) + i
-                    score[at] += weight[column] * np.log1p(mass[end, number] / fitted.unit[column])
+                    score[at] += weight[column] * np.log1p(walked / fitted.unit[column])
         return score
 
     def _other_pairs(self, metaedge: str, n_edges: int, rng: np.random.Generator) -> np.ndarray:
@@ -152,37 +152,49 @@ class PathFeatures(LinkBaseline):
         if len(paths) <= self.most_paths:
             return paths
         few = others[:, np.isin(others[0], np.unique(others[0])[:CHUNK])]
+        counts = self.walks[:1]
         walked = [
-            self._walked_without(metaedge, paths, source[:CHUNK], target[:CHUNK]),
-            self._walked(paths, few[0], few[1]),
+            self._walked_without(metaedge, paths, source[:CHUNK], target[:CHUNK], counts),
+            self._walked(paths, few[0], few[1], counts),
         ]
         label = np.repeat([1, 0], [len(part) for part in walked])
-        auroc = np.array([roc_auc_score(label, column) for column in np.concatenate(walked).T])
-        distance = np.abs(auroc - 0.5)[: len(paths)]  # of the counts; the degree-weighted walks come after them
+        distance = np.array([abs(roc_auc_score(label, column) - 0.5) for column in np.concatenate(walked).T])
         return [paths[i] for i in np.sort(np.argsort(-distance, kind="stable")[: self.most_paths])]
 
-    def _walked(self, paths: list[tuple[str, ...]], source: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """Counted, then degree-weighted walks of pairs, float32 [P, 2 x paths]."""
-        turned = self._turned(paths)
-        out = np.zeros((len(source), 2 * len(paths)), dtype=np.float32)
+    def _walked(
+        self,
+        paths: list[tuple[str, ...]],
+        source: np.ndarray,
+        target: np.ndarray,
+        weighed: Sequence[Walks] | None = None,
+    ) -> np.ndarray:
+        """Counted, then degree-weighted walks of pairs, float32 [P, 2 x paths]; or only those ``weighed`` so."""
+        turned, weighed = self._turned(paths), weighed or self.walks
+        out = np.zeros((len(source), len(weighed) * len(paths)), dtype=np.float32)
         for reverse, at, start, number, end in by_rows(source, target):
             ways = turned if reverse else paths
-            for k, walks in enumerate(self.walks):
-                for i, mass in walks.along(ways, start):
-                    out[at, k * len(paths) + i] = mass[end, number]
+            for k, walks in enumerate(weighed):
+                for i, walked in walks.between(ways, start, number, end):
+                    out[at, k * len(paths) + i] = walked
         return out
 
     def _walked_without(
-        self, metaedge: str, paths: list[tuple[str, ...]], source: np.ndarray, target: np.ndarray
+        self,
+        metaedge: str,
+        paths: list[tuple[str, ...]],
+        source: np.ndarray,
+        target: np.ndarray,
+        weighed: Sequence[Walks] | None = None,
     ) -> np.ndarray:
         """The same for training edges, each looked at as if it were not in the graph."""
-        out = np.zeros((len(source), 2 * len(paths)), dtype=np.float32)
+        weighed = weighed or self.walks
+        out = np.zeros((len(source), len(weighed) * len(paths)), dtype=np.float32)
         for low in range(0, len(source), CHUNK):
             part = slice(low, low + CHUNK)
             own = OwnEdges(metaedge, source[part], target[part])
-            for k, walks in enumerate(self.walks):
-                for i, mass in walks.along(paths, source[part], own):
-                    out[part, k * len(paths) + i] = mass[target[part], np.arange(mass.shape[1])]
+            for k, walks in enumerate(weighed):
+                for i, walked in walks.between(paths, own.source, np.arange(len(own.source)), own.target, own):
+                    out[part, k * len(paths) + i] = walked
         return out
 
     def _degrees(self, metaedge: str, source: np.ndarray, target: np.ndarray, own: int) -> np.ndarray:

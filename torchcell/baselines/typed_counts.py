@@ -15,8 +15,16 @@ from torchcell.data.links import Links
 CHUNK = 256
 """Starts walked from at once: 256 x 16,582 genes in float32 are 17 MB."""
 
+SPARSE = 0.05
+"""Share of nonzeros above which a table of masses is dense."""
+GATHER = 4
+"""How much dearer an entry is that is looked up than one of a product of whole tables."""
+
 SMOOTHING = 0.1
 """Added to a degree before its logarithm: on Hetionet's CtD it lifts the AUROC of the product from .757 to .898."""
+
+Mass = np.ndarray | sp.csr_matrix
+"""How much has arrived at each node [nodes of a kind, S], a column a start."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,45 +138,91 @@ class Walks:
             out_degree, in_degree = (np.maximum(steps.degree(name), 1) ** -damping for name in (step, steps.back(step)))
             self.into[step] = (sp.diags(in_degree) @ matrix @ sp.diags(out_degree)).tocsr().astype(np.float32)
 
-    def along(
-        self, paths: Sequence[tuple[str, ...]], start: np.ndarray, own: OwnEdges | None = None
+    def between(
+        self,
+        paths: Sequence[tuple[str, ...]],
+        start: np.ndarray,
+        number: np.ndarray,
+        end: np.ndarray,
+        own: OwnEdges | None = None,
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Number of each path and the sums over its walks, float32 [nodes of its last kind, P].
+        """Number of each path and the sums over its walks between pairs of nodes, float32 [P].
 
-        The paths come sorted, so that common beginnings are walked once.
+        Common beginnings are walked once, and the last step is taken into the ends that are asked for only, unless
+        nearly all are.
 
         Args:
-            paths: Metapaths that start from one kind.
-            start: Where each column starts, places within the kind, int64 [P].
+            paths: Metapaths that join the same two kinds.
+            start: Where each column starts, places within the kind, int64 [S].
+            number: Column of each pair, 0 to S - 1 [P].
+            end: Other end of each pair, places within the kind [P].
             own: Edges that are taken out, one a column, in either direction; degrees are those without them.
         """
-        kind = self.steps.ends[paths[0][0]][0]
-        first = np.zeros((self.steps.size[kind], len(start)), dtype=np.float32)
-        first[start, np.arange(len(start))] = 1
-        begun: list[tuple[tuple[str, ...], np.ndarray]] = [((), first)]
+        kind, ones = self.steps.ends[paths[0][0]][0], np.ones(len(start), dtype=np.float32)
+        first = sp.csr_matrix((ones, (start, np.arange(len(start)))), shape=(self.steps.size[kind], len(start)))
+        begun: list[tuple[tuple[str, ...], Mass]] = [((), first)]
+        dense: dict[tuple[str, ...], np.ndarray] = {}  # of the last beginning only
         for i in sorted(range(len(paths)), key=lambda i: paths[i]):
-            path = paths[i]
-            while path[: len(begun[-1][0])] != begun[-1][0]:
+            before, last = paths[i][:-1], paths[i][-1]
+            while before[: len(begun[-1][0])] != begun[-1][0]:
                 begun.pop()
-            for step in path[len(begun[-1][0]) :]:
+            for step in before[len(begun[-1][0]) :]:
                 begun.append(((*begun[-1][0], step), self._step(begun[-1][1], step, own)))
-            yield i, begun[-1][1]
+            if before not in dense:
+                dense = {before: _dense(begun[-1][1])}
+            yield i, self._arrive(dense[before], last, number, end, own)
 
-    def _step(self, mass: np.ndarray, step: str, own: OwnEdges | None) -> np.ndarray:
-        """Carry the mass [from, P] over one step: [to, P]."""
+    def _step(self, mass: Mass, step: str, own: OwnEdges | None) -> Mass:
+        """Carry the mass [from, S] over one step: [to, S], sparse while few nodes are reached."""
         barred = self._barred(step, own)
-        column = np.arange(mass.shape[1])
-        if barred:
-            mass = mass.copy()
-            for a, _ in barred:
-                mass[a, column] *= self._regrown(step, a)
+        if not barred:
+            carried = self.into[step] @ mass
+            return (
+                _dense(carried) if sp.issparse(carried) and carried.nnz > SPARSE * np.prod(carried.shape) else carried
+            )
+        mass, column = self._leaving(_dense(mass), step, barred), np.arange(mass.shape[1])
         carried = self.into[step] @ mass
         for a, b in barred:
-            edge = np.asarray(self.into[step][b, a]).ravel()
-            carried[b, column] -= mass[a, column] * edge
-            # Rounding must not leave a remnant of the edge where it was the only way.
-            carried[b, column] *= self._regrown(self.steps.back(step), b) * (carried[b, column] > 1e-6)
+            carried[b, column] = self._unlinked(carried[b, column], mass[a, column], step, a, b)
         return carried
+
+    def _arrive(
+        self, mass: np.ndarray, step: str, number: np.ndarray, end: np.ndarray, own: OwnEdges | None
+    ) -> np.ndarray:
+        """What the step carries from the mass [from, S] into the ends of pairs, float32 [P]."""
+        matrix, barred = self.into[step], self._barred(step, own)
+        if barred:
+            mass = self._leaving(mass, step, barred)
+        size = np.diff(matrix.indptr)[end]
+        if GATHER * size.sum() > matrix.nnz * mass.shape[1]:
+            carried = (matrix @ mass)[end, number]
+        else:
+            rows = matrix[end]
+            owner = np.repeat(np.arange(len(end)), size)
+            # Summed as the product would, in float32 and in the same order: a fit may hang on the last digit.
+            weighed = rows.data * mass[rows.indices, number[owner]]
+            summed = sp.csr_matrix((weighed, rows.indices, rows.indptr), shape=rows.shape)
+            carried = summed @ np.ones(rows.shape[1], dtype=np.float32)
+        for a, b in barred:
+            at = np.flatnonzero(b[number] == end)
+            lost, reached = a[number[at]], end[at]
+            carried[at] = self._unlinked(carried[at], mass[lost, number[at]], step, lost, reached)
+        return carried
+
+    def _leaving(self, mass: np.ndarray, step: str, barred: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+        """A copy of the mass [from, S] with that of the own edges' ends weighed by the degrees without them."""
+        mass, column = mass.copy(), np.arange(mass.shape[1])
+        for a, _ in barred:
+            mass[a, column] *= self._regrown(step, a)
+        return mass
+
+    def _unlinked(
+        self, carried: np.ndarray, mass: np.ndarray, step: str, lost: np.ndarray, reached: np.ndarray
+    ) -> np.ndarray:
+        """What nodes ``reached`` receive [P] without what came over the edges from the nodes ``lost``."""
+        rest = carried - mass * np.asarray(self.into[step][reached, lost]).ravel()
+        # Rounding must not leave a remnant of the edge where it was the only way.
+        return rest * self._regrown(self.steps.back(step), reached) * (rest > 1e-6)
 
     def _barred(self, step: str, own: OwnEdges | None) -> list[tuple[np.ndarray, np.ndarray]]:
         """From where to where the own edges lead in this step; both ways if the step holds both."""
@@ -211,3 +265,7 @@ def by_rows(
         for i, (low, high) in enumerate(pairwise(cuts.tolist())):
             chosen = starts[i * CHUNK : (i + 1) * CHUNK]
             yield turned, at[low:high], chosen, number[low:high] - i * CHUNK, end[low:high]
+
+
+def _dense(mass: Mass) -> np.ndarray:
+    return mass if isinstance(mass, np.ndarray) else mass.toarray()

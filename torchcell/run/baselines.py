@@ -60,7 +60,7 @@ def _fit_and_write(
 ) -> None:
     """Fit one baseline and write its predictions of all that is asked, in that order, as ``asked0``, ``asked1``, ..."""
     console = Console(stderr=True, markup=False)
-    console.print(f"baseline {name} ...", end=" ", highlight=False)
+    console.print(f"baseline {name} ...", highlight=False)  # a line of its own: a bar may follow
     start = time.perf_counter()
     fitted = instantiate(config).fit(datamodule.record("train"), datamodule.record("val"), datamodule.graph)
     predicted = {
@@ -68,7 +68,7 @@ def _fit_and_write(
         for i, (what, record) in enumerate(asked.items())
     }
     write_arrays(path, **predicted)
-    console.print(f"{time.perf_counter() - start:.1f} s", highlight=False)
+    console.print(f"baseline {name}: {time.perf_counter() - start:.1f} s", highlight=False)
 
 
 def _data_hash(datamodule: RecordDataModule) -> str:

@@ -23,6 +23,7 @@ from torchcell.metrics.results import Results
 from torchcell.metrics.weights import Weights
 from torchcell.models.base import Model
 from torchcell.report.page import Section, write_report
+from torchcell.report.relations import relation_sections
 from torchcell.report.table import print_table
 from torchcell.run.baselines import baseline_predictions
 from torchcell.run.embedding import report_latents
@@ -159,6 +160,7 @@ def score(
     }
     # One process is enough, and the others have left.
     sections = report_latents(model, datamodule, results, device, umap, seed)
+    sections += relation_sections(evaluation.table, name, model.spec.extras.get("supervised", ()))
     sections += [] if nodes is None else nodes.sections(seed)
     return Scored(results, evaluation, summary, [], sections)
 
