@@ -65,7 +65,7 @@ def train(cfg: DictConfig) -> Trained:
     trainer = assemble.trainer(cfg, folder, logs)
     assemble.announce(cfg, folder, datamodule, model)
     if trainer.is_global_zero:
-        datamodule.split.save(folder.path / "split.parquet")
+        datamodule.write(folder.path)
     trainer.fit(model, datamodule, ckpt_path=folder.resume, weights_only=True)
 
     checkpoint.load_weights(model, checkpoint.read(folder.best)["state_dict"], folder.best)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+import cells
 import chemoe
 import gctx
 import gene_attention
@@ -35,6 +36,7 @@ BENCHES = {
     "gctx": gctx.run,
     "chemoe": chemoe.run,
     "gene_attention": gene_attention.run,
+    "cells": cells.run,
 }
 
 
