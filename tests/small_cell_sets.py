@@ -42,7 +42,8 @@ def cell_batch(spec: Spec, n=6, cells=3, seed=1, targets: list[list[int]] | None
     control = (spec.center + 0.5 * torch.randn(shape, generator=draw)).clamp(min=0)
     perturbed = (control.flip(1) + effect(spec, gene, ptr)[:, None]).clamp(min=0)
     group = torch.randint(2, (n,), generator=draw)
-    return CellSetBatch(perturbed.mean(1), torch.arange(n), control, perturbed, gene, ptr, group)
+    reference = control.mean(1, keepdim=True).expand(-1, 2, -1)
+    return CellSetBatch(perturbed.mean(1), torch.arange(n), control, perturbed, gene, ptr, group, reference)
 
 
 def effect(spec: Spec, gene: Tensor, ptr: Tensor) -> Tensor:

@@ -333,6 +333,7 @@ def test_two_processes_score_exactly_the_test_set_and_one_process_agrees(tmp_pat
         "part": "test",
         "n_boot": 50,
         "umap": False,
+        "cell_eval_out": None,
         "trust": [],
         "out": str(tmp_path / "one"),
     }

@@ -61,6 +61,9 @@ def evaluate(cfg: DictConfig) -> Scored:
     info = assemble.report_info(config, environment_facts(), datamodule, facts)
     folder = Path(cfg.out) if cfg.out else _default_folder(saved.path, config.evaluation.part == cfg.part)
     scored = scoring.write(scored, folder, info, history, model, facts)
+    if cfg.cell_eval_out:
+        results = scored.results
+        scored.files.extend(datamodule.export(cfg.part, results.systems[results.model], Path(cfg.cell_eval_out)))
     scoring.say(scored, started)
     return scored
 

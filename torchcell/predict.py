@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torchcell.run.entry import run_entry
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     import pandas as pd
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from torchcell.models.base import Model
 
 WRITERS = {".parquet": "to_parquet", ".csv": "to_csv"}
+
+PROFILES = ".h5ad"
+"""Ending of a file of predicted expression."""
 
 MOST_COLUMNS = 10
 """Of a table that is printed."""
@@ -31,17 +35,20 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
     """Predict every row of ``cfg.perturbations`` and write the table to ``cfg.out``; or rank links, see ``ranked``.
 
     With ``cfg.added_genes`` the rows may name genes that the model was not trained with. With ``cfg.attention_out`` a
-    second table tells which genes the model looked at: sample_id, genes, rank, gene, weight.
+    second table tells which genes the model looked at: sample_id, genes, rank, gene, weight. With ``cfg.controls`` the
+    rows are predicted from the user's own control cells. Expression may be written as h5ad.
     """
     import torch
     from rich.console import Console
 
+    from torchcell.data.cache import atomic_write
     from torchcell.data.errors import InputError
     from torchcell.datamodules.batch import BatchOrder, PackedLoader
+    from torchcell.metrics.results import PER_GENE
     from torchcell.run import checkpoint
     from torchcell.run.progress import track
 
-    out = _named("out", cfg.out)
+    out = _named("out", cfg.out, (*WRITERS, PROFILES))
     if cfg.source is not None or cfg.target is not None:
         return ranked(cfg, out)
     if cfg.perturbations is None:
@@ -56,7 +63,11 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
     saved = checkpoint.load(cfg.ckpt)
     spec = saved.spec if cfg.added_genes is None else saved.spec_with(cfg.added_genes, cfg.trust)
     representation = saved.datamodule_class(cfg.trust)
-    asked = representation.read_request(cfg.perturbations, spec)
+    if out.suffix == PROFILES and spec.task not in PER_GENE:
+        raise InputError(
+            f"out={out}: this model predicts a phenotype, and h5ad is for expression; name a .parquet file"
+        )
+    asked = representation.read_request(cfg.perturbations, spec, **_controls(cfg, representation))
     spec = representation.widened(asked, spec)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = saved.model(cfg.trust, spec).to(device)
@@ -65,7 +76,8 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
     if not len(record):
         raise InputError(f"{cfg.perturbations}: no row is left to predict ({lost or 'the file is empty'})")
     packed = representation.pack(record, spec)
-    loader = PackedLoader(packed, BatchOrder(torch.arange(len(record)), shuffle=False), cfg.batch_size)
+    size = cfg.batch_size or representation.request_batch
+    loader = PackedLoader(packed, BatchOrder(torch.arange(len(record)), shuffle=False), size)
     parts, looked = [], []
     with torch.inference_mode():
         for batch in track(loader, "predict"):
@@ -73,10 +85,15 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
             parts.append(model.predict_step(batch)[1].cpu())
             if attention_out is not None:
                 looked.append(looked_at(model, batch, cfg.top_genes))
-    table = representation.response(record, torch.cat(parts).numpy(), spec)
-    _write(table, out)
+    prediction = torch.cat(parts).numpy()
+    table = representation.response(record, prediction, spec)
+    if out.suffix == PROFILES:
+        with atomic_write(out) as temporary:
+            representation.profiles(record, prediction, spec).write_h5ad(temporary)
+    else:
+        _write(table, out)
     console = Console(markup=False)
-    for what, n in lost.items():
+    for what, n in {**getattr(record, "lost", {}), **lost}.items():
         console.print(f"left out: {n:,} {what}", highlight=False)
     console.print(table.head(5).to_string(index=False, max_cols=MOST_COLUMNS), soft_wrap=True, highlight=False)
     console.print(f"wrote {len(table):,} predictions to {out}", soft_wrap=True, highlight=False)
@@ -90,15 +107,29 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
     return table
 
 
+def _controls(cfg: DictConfig, representation: Any) -> dict[str, Any]:
+    """The user's control cells, for a representation that reads them; none where no file is named."""
+    from torchcell.data.cells_request import Controls
+    from torchcell.data.errors import InputError
+
+    if cfg.controls is None:
+        return {}
+    if not representation.reads_controls:
+        raise InputError(f"controls={cfg.controls}: this model does not predict from control cells; leave the key out")
+    return {"controls": Controls(cfg.controls, **cfg.controls_as)}
+
+
 def ranked(cfg: DictConfig, out: Path) -> pd.DataFrame:
     """The targets that the model ranks for ``cfg.source``, or the sources for ``cfg.target``, known links marked."""
     import torch
     from rich.console import Console
 
     from torchcell.data.errors import InputError
+    from torchcell.datamodules.base import RecordDataModule
     from torchcell.run import assemble, checkpoint
     from torchcell.run.repurposing import held_links, ranked_links
 
+    _named("out", cfg.out)
     if cfg.perturbations is not None:
         raise InputError("perturbations names rows to predict, source and target a node to rank links of; give one")
     saved = checkpoint.load(cfg.ckpt)
@@ -107,7 +138,8 @@ def ranked(cfg: DictConfig, out: Path) -> pd.DataFrame:
     if cfg.held_out_links and "knowledge_graph" in saved.spec.extras:
         data = assemble.datamodule_of(saved, cfg.trust)
         held = held_links(data.record_whole, data.split.part)
-    table = ranked_links(model, cfg.metaedge, cfg.source, cfg.target, cfg.top, held, cfg.batch_size)
+    size = cfg.batch_size or RecordDataModule.request_batch
+    table = ranked_links(model, cfg.metaedge, cfg.source, cfg.target, cfg.top, held, size)
     _write(table, out)
     console = Console(markup=False)
     console.print(table.to_string(index=False, max_rows=50), soft_wrap=True, highlight=False)
@@ -162,14 +194,14 @@ def attention_table(table: pd.DataFrame, weight: Tensor, gene: Tensor, names: tu
     return pd.DataFrame(said | looked)
 
 
-def _named(key: str, name: str) -> Path:
+def _named(key: str, name: str, endings: Collection[str] = tuple(WRITERS)) -> Path:
     """The path, where its ending is one that can be written."""
     from pathlib import Path
 
     from torchcell.data.errors import InputError
 
-    if Path(name).suffix not in WRITERS:
-        raise InputError(f"{key}={name}: the name must end in {' or '.join(WRITERS)}")
+    if Path(name).suffix not in endings:
+        raise InputError(f"{key}={name}: the name must end in {' or '.join(endings)}")
     return Path(name)
 
 

@@ -86,7 +86,7 @@ def _train(
     trainer = assemble.trainer(cfg, folder, logs, process, signals)
     assemble.announce(cfg, folder, datamodule, model)
     if trainer.is_global_zero:
-        datamodule.split.save(folder.path / "split.parquet")
+        datamodule.write(folder.path)
     trainer.fit(model, datamodule, ckpt_path=folder.resume, weights_only=True)
 
     checkpoint.load_weights(model, checkpoint.read(folder.best)["state_dict"], folder.best)

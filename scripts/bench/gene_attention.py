@@ -56,6 +56,12 @@ def run() -> list[Target]:
     return [
         at_least(f"sparse attention against dense scores {at}: memory", leaner, 8),
         at_least(f"sparse attention against the fused full kernel {at}: time", faster, 2),
+        at_most(
+            f"sparse attention against the fused full kernel {at}: memory",
+            last["neighbours"][1] / last["full"][1],
+            1.05,
+            "of it",
+        ),
         at_most(f"sparse attention's memory off a line, {kilobytes}: largest gap", off, 0.05, "of the most"),
         at_most("sparse attention against dense under one mask, float32", _gap(), 1e-5, ""),
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+import cells
 import chemoe
 import ddp
 import gctx
@@ -37,6 +38,7 @@ BENCHES = {
     "gctx": gctx.run,
     "chemoe": chemoe.run,
     "gene_attention": gene_attention.run,
+    "cells": cells.run,
 }
 
 

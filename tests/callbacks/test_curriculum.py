@@ -110,7 +110,8 @@ class Sets:
     def __getitem__(self, index: torch.Tensor) -> CellSetBatch:
         b = self.batch
         gene, ptr = ragged([b.gene[i : i + 1] for i in index.tolist()])
-        return CellSetBatch(b.target[index], index, b.control[index], b.perturbed[index], gene, ptr, b.group[index])
+        cells = (b.control[index], b.perturbed[index])
+        return CellSetBatch(b.target[index], index, *cells, gene, ptr, b.group[index], b.reference[index])
 
 
 class Data(lightning.LightningDataModule):

@@ -10,9 +10,16 @@ import pytest
 
 from torchcell.data.errors import InputError
 from torchcell.data.graph_selection import best_connected, connected, of_licences
-from torchcell.data.hetionet import hetionet_5k, hetionet_5k_graph, hetionet_core, hetionet_core_graph
+from torchcell.data.hetionet import (
+    hetionet_5k,
+    hetionet_5k_graph,
+    hetionet_core,
+    hetionet_core_graph,
+    hetionet_networks,
+)
 from torchcell.data.knowledge_graph import KnowledgeGraph
 from torchcell.data.knowledge_graph_table import knowledge_graph_file, read_knowledge_graph
+from torchcell.data.papalexi import papalexi2021
 
 
 @pytest.mark.mirror
@@ -28,6 +35,19 @@ def test_the_core_has_its_known_counts(mirror: Path) -> None:
     assert (graph.node_kind == np.sort(graph.node_kind)).all()
     assert not graph.lost
     assert len(hetionet_core()) == 3 * 755
+
+
+@pytest.mark.mirror
+def test_its_gene_networks_know_every_target_of_papalexi_by_symbol(mirror: Path) -> None:
+    interaction, annotated = (network.validate() for network in hetionet_networks())
+    assert (len(interaction.source), len(annotated.source)) == (146_937, 84_372)
+    assert (interaction.target_type, annotated.target_type) == ("gene", "pathway")
+    assert (interaction.directed, annotated.directed) == (False, True)
+    joined = {frozenset(edge) for edge in zip(interaction.source.tolist(), interaction.target.tolist(), strict=True)}
+    assert frozenset(("STAT1", "IFNGR1")) in joined
+    targets = {gene for genes in papalexi2021().targets for gene in genes}
+    assert len(targets) == 25
+    assert targets <= set(interaction.genes.tolist())
 
 
 @pytest.mark.mirror

@@ -37,7 +37,7 @@ def graph(ontology: bool = True, hierarchy: bool = True) -> CellGraph:
 def test_columns_are_named_by_relation_direction_and_rank():
     features = network_features(graph(), spectral=2, terms=3)
     expected = [f"{block} {part}" for block in ("cliques", "star", "star reversed") for part in (1, 2, "log degree")]
-    assert features.columns == (*expected, "GO 1", "GO 2", "GO 3")
+    assert features.columns == (*expected, "annotated 1", "annotated 2", "annotated 3")
     assert features.genes.tolist() == GENES
     assert features.values.dtype == np.float32
     np.testing.assert_array_equal(features.values[:, :9], spectral_features(graph(), ["cliques", "star"], 2)[:12])
@@ -53,7 +53,7 @@ def test_names_stand_over_their_own_numbers_whatever_the_order_asked_for():
 
 def test_a_graph_without_annotations_gives_its_networks_only():
     features = network_features(graph(ontology=False), spectral=2)
-    assert not any(column.startswith("GO") for column in features.columns)
+    assert not any(column.startswith("annotated") for column in features.columns)
 
 
 def test_no_more_vectors_are_named_than_there_are():

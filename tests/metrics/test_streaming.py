@@ -87,6 +87,20 @@ def test_the_undefined_is_nan_without_a_warning_and_reset_forgets(task: str) -> 
         assert metrics.compute()[headline] > 0.8
 
 
+def test_the_noise_of_shared_controls_scores_nothing_where_each_side_has_its_own() -> None:
+    """A change of nothing but the controls' noise looked like skill in the choice of the best epoch."""
+    draw = torch.Generator().manual_seed(0)
+    noise = torch.randn(2, 50, 400, generator=draw)
+    level = torch.rand(400, generator=draw)
+    one, other = level + noise[0], level + noise[1]
+    target, prediction = (level + 0.1 * torch.randn(50, 400, generator=draw) for _ in range(2))
+    shared, apart = streaming_metrics("cells", ["g"] * 400), streaming_metrics("cells", ["g"] * 400)
+    shared.update(prediction, target, {"control": one})
+    apart.update(prediction, target, {"control": one}, {"control": other})
+    assert shared.compute()["control/Pearson"] > 0.9
+    assert abs(float(apart.compute()["control/Pearson"])) < 0.05
+
+
 def test_an_unknown_task_is_refused() -> None:
     with pytest.raises(InputError, match="ranking"):
         streaming_metrics("ranking", ("a",))

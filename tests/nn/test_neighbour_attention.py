@@ -8,7 +8,8 @@ from largest_tensor import LargestTensor
 from torch import Tensor
 
 from torchcell.data.errors import InputError
-from torchcell.nn.neighbour_attention import TokenAttention, neighbour_attention
+from torchcell.nn.edge_products import WAYS
+from torchcell.nn.neighbour_attention import NUMBERS, TokenAttention, neighbour_attention
 from torchcell.nn.neighbour_lists import seen_tokens
 
 C, H, D, G, K = 2, 3, 16, 11, 4
@@ -34,15 +35,28 @@ def mask(neighbour_GK: Tensor, active_A: Tensor, n_global: int) -> Tensor:
     return allowed
 
 
+@pytest.mark.parametrize(
+    ("way", "edges", "numbers", "dtype", "off"),
+    [
+        ("sparse", 262_144, 2**20, torch.float32, 1e-5),
+        ("sparse", 20, 1, torch.float64, 1e-10),
+        ("gather", 20, 1, torch.float64, 1e-10),
+    ],
+)
 @pytest.mark.parametrize("n_global", [0, 1, 3])
 @pytest.mark.parametrize("active", [list(range(G)), [1, 2, 5, 9], [7]], ids=["all", "four", "one"])
-@pytest.mark.parametrize(("dtype", "off"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
-def test_equals_dense_attention_under_the_same_mask_in_value_and_gradient(n_global, active, dtype, off):
+def test_equals_dense_attention_under_the_same_mask_in_value_and_gradient(
+    n_global, active, dtype, off, way, edges, numbers, monkeypatch
+):
+    """In one go, and cell by cell a few edges at a time."""
+    monkeypatch.setattr(WAYS[way], "edges", edges)
+    monkeypatch.setitem(NUMBERS, way, numbers)
     active_A = torch.tensor(active)
     torch.manual_seed(0)
     tensors = [torch.randn(C, H, n_global + len(active), D, dtype=dtype, requires_grad=True) for _ in range(3)]
     q, k, v = tensors
-    ours = neighbour_attention(q, k, v, seen_tokens(lists(), active_A, n_global))
+    qkv = torch.stack(tensors, 2).permute(0, 3, 2, 1, 4)
+    ours = neighbour_attention(qkv, seen_tokens(lists(), active_A, n_global), way).transpose(1, 2)
     scores = (q @ k.mT / D**0.5).masked_fill(~mask(lists(), active_A, n_global), -torch.inf)
     wanted = scores.softmax(-1) @ v
     torch.testing.assert_close(ours, wanted, rtol=off, atol=off)

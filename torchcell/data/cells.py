@@ -42,6 +42,7 @@ class CellExpression:
         lost: What parsing left out and how many of each.
         counts: Raw counts beside a log-normalised ``X``, where they are known [n, G]; some ways to choose genes
             need them.
+        library: Counts a cell that ``lognorm`` scaled to; none: it did not.
     """
 
     name: str
@@ -54,6 +55,7 @@ class CellExpression:
     covariates: Mapping[str, np.ndarray] = field(default_factory=dict)
     lost: Mapping[str, int] = field(default_factory=dict)
     counts: Any = None
+    library: float | int | None = None
 
     def __len__(self) -> int:
         return len(self.sample_id)
@@ -104,7 +106,7 @@ class CellExpression:
         if self.scale == "lognorm":
             return self
         X = replace(self.X, library=library) if isinstance(self.X, BackedMatrix) else lognormalised(self.X, library)
-        return replace(self, X=X, counts=self.X, scale="lognorm")
+        return replace(self, X=X, counts=self.X, scale="lognorm", library=library)
 
     def validate(self) -> CellExpression:
         """Return self, or raise one ``InputError`` that names the offending cells or genes."""

@@ -81,13 +81,14 @@ def read_cells(
 ) -> CellExpression:
     """The cells of a file, their expression left on disk; arguments as in ``cells_file``."""
     key = "X" if layer is None else f"layers/{layer}"
-    obs, var = _table(path, "obs"), _table(path, "var")
+    obs, var = annotation(path, "obs"), annotation(path, "var")
     X, name = BackedMatrix.open(path, key), name or Path(path).stem
     genes = var.index.to_numpy() if gene_column is None else column(f"{name} (var)", var, gene_column)
     return CellExpression.from_obs(X, obs, genes, scale, columns, control, covariates, name)
 
 
-def _table(path: str | Path, key: str) -> pd.DataFrame:
+def annotation(path: str | Path, key: str) -> pd.DataFrame:
+    """``obs`` or ``var`` of an h5ad file or zarr folder; a damaged file is an error that says so."""
     from anndata.io import read_elem
 
     root = opened(path)

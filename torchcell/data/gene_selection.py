@@ -11,8 +11,8 @@ import numpy as np
 
 from torchcell.data.conditions import Conditions
 from torchcell.data.errors import InputError, some
-from torchcell.data.gene_names import GeneNames
 from torchcell.data.gene_rankings import HighlyVariable
+from torchcell.data.measured_genes import MeasuredGenes, alias_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,7 +120,8 @@ class GeneSelection:
             raise InputError(f"the quotas of the gene sources sum to {asked:,}, more than n_genes={self.n_genes:,}")
         variable = HighlyVariable(flavor=self.flavor).symbols(train)
         place, notes = {gene: i for i, gene in enumerate(variable)}, []
-        measured = _Measured(train.genes, self._names())
+        names = alias_table(self.aliases, self.alias_columns, self.alias_separator)
+        measured = MeasuredGenes(train.genes, names)
         taken: dict[str, Entry] = {}
         order: dict[str, int] = {}  # gene -> position of its source, fills included
         lacking = []
@@ -159,50 +160,6 @@ class GeneSelection:
             phase=phase,
             notes=notes,
         )
-
-    def _names(self) -> GeneNames | None:
-        if self.aliases is None:
-            return None
-        if len(self.alias_columns) != 2:
-            raise InputError(f"alias_columns={list(self.alias_columns)}: name two, the aliases' and the gene's")
-        if not Path(self.aliases).is_file():
-            raise InputError(f"no table of gene names {self.aliases}")
-        alias, name = self.alias_columns
-        return GeneNames.from_table(self.aliases, alias, name, self.alias_separator)
-
-
-class _Measured:
-    """The measured genes by any of their names; exact names count most, then case, then aliases."""
-
-    def __init__(self, genes: np.ndarray, names: GeneNames | None) -> None:
-        self.names, self.exact = names, set(genes.tolist())
-        self.folded = _only({gene.upper() for gene in self.exact}, ((gene.upper(), gene) for gene in genes.tolist()))
-        resolved = [(names.resolve(gene), gene) for gene in genes.tolist()] if names else []
-        self.by_name = _only({name for name, _ in resolved if name}, resolved)
-
-    def among(self, symbols: Sequence[str]) -> dict[str, str]:
-        """Measured gene -> the first symbol that names it, in the order of ``symbols``."""
-        found: dict[str, str] = {}
-        for symbol in symbols:
-            gene = self._find(symbol)
-            if gene is not None:
-                found.setdefault(gene, symbol)
-        return found
-
-    def _find(self, symbol: str) -> str | None:
-        if symbol in self.exact:
-            return symbol
-        name = self.names.resolve(symbol) if self.names else None
-        return self.folded.get(symbol.upper()) or (self.by_name.get(name) if name else None)
-
-
-def _only(keys: set[str], pairs: object) -> dict[str, str]:
-    """key -> gene where exactly one gene has it: no guess between several."""
-    genes: dict[str, list[str]] = {key: [] for key in keys}
-    for key, gene in pairs:  # type: ignore[attr-defined]
-        if key in genes:
-            genes[key].append(gene)
-    return {key: found[0] for key, found in genes.items() if len(found) == 1}
 
 
 def _listed(source: Source, train: Conditions) -> list[str]:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
-from torchcell.data.cache import cached_graph
+import numpy as np
+
+from torchcell.data.cache import cached_graph, cached_network
 from torchcell.data.graph_selection import best_connected, connected, of_licences
 from torchcell.data.knowledge_graph import KnowledgeGraph
 from torchcell.data.knowledge_graph_table import read_knowledge_graph
 from torchcell.data.links import Links, link_samples
+from torchcell.data.network import Network
 from torchcell.data.sources import fetch
 
 RECIPE = 1  # raise it when a parser changes, so that no older cache is read
 DIRECTED = ("Gr>G",)
 """A regulates B, and B regulates A, are two edges."""
+GENE_NETWORKS = {"interaction": "GiG", "annotated": "GpPW"}
+"""Relation of a wild-type graph -> metaedge; ``annotated`` is what ``torchcell.graph.annotations`` looks for."""
 
 
 def hetionet_core(
@@ -62,6 +68,27 @@ def hetionet_core_graph() -> KnowledgeGraph:
 def hetionet_5k_graph() -> KnowledgeGraph:
     """All nodes of Hetionet, most of them without an edge in the sample."""
     return cached_graph("hetionet_5k", ["hetionet_5k"], {"recipe": RECIPE}, _parse_5k)
+
+
+def hetionet_networks() -> list[Network]:
+    """What Hetionet's core knows of human genes, named by symbol, for ``graph=hetionet``.
+
+    ``interaction``: 146,937 protein interactions (GiG); ``annotated``: 84,372 places of genes in 1,822 pathways (GpPW).
+    Two genes share a symbol, and are one here.
+    """
+    return [
+        cached_network(f"hetionet_{name}", ["hetionet_core"], {"recipe": RECIPE}, partial(_network, name))
+        for name in GENE_NETWORKS
+    ]
+
+
+def _network(name: str) -> Network:
+    graph = hetionet_core_graph()
+    edges = graph.subset(graph.metaedge == GENE_NETWORKS[name])
+    source, target = (graph.node_name[at] for at in (edges.source_index, edges.target_index))
+    (end,) = np.unique(graph.node_kind[edges.target_index]).tolist()
+    weight, genes = np.ones(len(edges), dtype=np.float32), graph.node_name[graph.node_kind == "Gene"]
+    return Network(name, source, target, weight, end != "Gene", np.unique(genes), target_type=end.lower())
 
 
 def _links(

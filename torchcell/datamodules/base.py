@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning
 import numpy as np
@@ -12,12 +13,16 @@ import torch
 from torch import Tensor
 
 from torchcell.data.errors import InputError
+from torchcell.data.tables import write_table
 from torchcell.datamodules.batch import BatchOrder, Packed, PackedLoader
 from torchcell.datamodules.spec import Spec, fit_scaler
 from torchcell.graph.cell_graph import CellGraph
-from torchcell.metrics.results import Results
+from torchcell.metrics.results import PER_GENE, Results
 from torchcell.splits.methods import make_split
 from torchcell.splits.split import Split
+
+if TYPE_CHECKING:
+    import anndata
 
 
 class RecordDataModule(lightning.LightningDataModule):
@@ -60,6 +65,11 @@ class RecordDataModule(lightning.LightningDataModule):
 
     # What a representation decides -----------------------------------------------------------------
 
+    reads_controls = False
+    """Whether ``read_request`` takes the user's control cells too."""
+    request_batch = 8192
+    """Samples that ``predict`` takes at once unless it is told otherwise."""
+
     @staticmethod
     def pack(record: Any, spec: Spec) -> Packed:
         """All samples as a dataset that slices out a batch for a tensor of indices."""
@@ -86,6 +96,30 @@ class RecordDataModule(lightning.LightningDataModule):
         table = pd.DataFrame(prediction, columns=list(spec.outputs))
         table.insert(0, "sample_id", record.sample_id)
         return table
+
+    @staticmethod
+    def origin(record: Any) -> np.ndarray | None:
+        """What the predicted change of ``record`` is taken from [n, T], e.g. its controls; none where there is none."""
+        return None
+
+    @classmethod
+    def profiles(cls, record: Any, prediction: np.ndarray, spec: Spec) -> anndata.AnnData:
+        """What ``predict`` writes as h5ad: ``response``'s other columns as ``obs``; layers ``control`` and ``change``.
+
+        Raises:
+            InputError: The outputs are no genes.
+        """
+        import anndata
+
+        if spec.task not in PER_GENE:
+            raise InputError("an h5ad file holds predicted expression; name a .parquet or .csv file for a phenotype")
+        obs = cls.response(record, prediction, spec).drop(columns=list(spec.outputs)).set_index("sample_id")
+        found = anndata.AnnData(prediction.astype(np.float32), obs=obs, var=pd.DataFrame(index=list(spec.outputs)))
+        control = cls.origin(record)
+        if control is not None:
+            found.layers["control"] = np.asarray(control, dtype=np.float32)
+            found.layers["change"] = found.X - found.layers["control"]
+        return found
 
     @staticmethod
     def vocabulary(record: Any, graph: CellGraph | None) -> tuple[str, ...]:
@@ -124,6 +158,10 @@ class RecordDataModule(lightning.LightningDataModule):
         """Sentences that every report on these data must hold."""
         return []
 
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """What the run's folder gets besides the split, by file name, e.g. where selected genes came from."""
+        return {}
+
     def asked(self, part: str) -> dict[str, Any]:
         """What every system predicts to be scored on ``part``: records by name, the part itself under no name."""
         return {"": self.record(part)}
@@ -131,6 +169,10 @@ class RecordDataModule(lightning.LightningDataModule):
     def condense(self, part: str, name: str, prediction: np.ndarray) -> np.ndarray:
         """What is kept of a system's prediction [n, T] for the record ``name`` of ``asked``; all of it by default."""
         return prediction
+
+    def export(self, part: str, prediction: np.ndarray, folder: Path) -> list[Path]:
+        """Write a model's prediction for ``part`` [n, T] beside what was measured, as other programs score it."""
+        raise InputError("cell_eval_out is for single cells: the package cell-eval reads no other data; leave it out")
 
     def results(
         self, part: str, predictions: Mapping[str, Mapping[str, np.ndarray]], model: str, ceiling: str | None
@@ -181,6 +223,12 @@ class RecordDataModule(lightning.LightningDataModule):
             split_hash=self.split.hash,
             extras=self.extras(train),
         )
+
+    def write(self, folder: Path) -> None:
+        """Write ``split.parquet`` and the further tables into a run's folder."""
+        self.split.save(folder / "split.parquet")
+        for name, table in self.tables().items():
+            write_table(table, folder / name)
 
     @property
     def sample_id(self) -> np.ndarray:

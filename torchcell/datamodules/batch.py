@@ -38,8 +38,13 @@ class Batch:
 
     @property
     def references(self) -> Mapping[str, Tensor]:
-        """What changes are taken against while training, name -> [B, T]; nothing for scalar phenotypes."""
+        """What predicted changes are taken against while training, name -> [B, T]; nothing for scalar phenotypes."""
         return {}
+
+    @property
+    def truth_references(self) -> Mapping[str, Tensor]:
+        """What measured changes are taken against, where that is not what predicted ones are taken against."""
+        return self.references
 
     @property
     def nbytes(self) -> int:
@@ -48,7 +53,10 @@ class Batch:
 
 
 class Packed(Protocol):
-    """All samples of a record as tensors: indexing with an int64 tensor gathers a batch."""
+    """All samples of a record as tensors: indexing with an int64 tensor gathers a batch.
+
+    Where samples are large, ``gathered_at_once`` says how many may be gathered beyond a batch; else ``CHUNK``.
+    """
 
     def __len__(self) -> int: ...
 
@@ -127,7 +135,8 @@ class PackedLoader:
     def __iter__(self) -> Iterator[Any]:
         self._given, self._skipped = self._skipped, 0
         left = self.sampler.draw()[self._given * self.batch_size :]
-        for chunk in left.split(self.batch_size * max(1, CHUNK // self.batch_size)):
+        at_once = getattr(self.packed, "gathered_at_once", CHUNK)
+        for chunk in left.split(self.batch_size * max(1, at_once // self.batch_size)):
             gathered = self.packed[chunk]
             for start in range(0, len(chunk), self.batch_size):
                 self._given += 1

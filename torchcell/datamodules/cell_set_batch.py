@@ -20,14 +20,16 @@ from torchcell.graph.ranges import owner
 
 @dataclass(frozen=True, eq=False)
 class CellSetBatch(Batch):
-    """B sets of S cells over G genes, besides the ``target`` and ``sample`` of every batch.
+    """B sets of C control and S perturbed cells over G genes, besides the ``target`` and ``sample`` of every batch.
 
     Attributes:
-        control: Control cells of the set's group, log-normalised, float32 [B, S, G].
+        control: Control cells of the set's group, log-normalised, float32 [B, C, G].
         perturbed: Cells of the condition likewise; NaN where they are to be predicted [B, S, G].
         gene: Perturbed genes, positions in ``spec.genes``, int64 [M].
         ptr: Set i has ``gene[ptr[i]:ptr[i + 1]]``, int64 [B + 1].
         group: Position in the spec's groups, int64 [B]; -1 is a group that was not trained on.
+        reference: Mean of the group's controls, of the half that ``control`` is drawn from and of the truth's half:
+            what changes are taken against. The second is for scores alone, and no model may read it [B, 2, G].
     """
 
     control: Tensor
@@ -35,6 +37,7 @@ class CellSetBatch(Batch):
     gene: Tensor
     ptr: Tensor
     group: Tensor
+    reference: Tensor
 
     @property
     def owner(self) -> Tensor:
@@ -43,8 +46,13 @@ class CellSetBatch(Batch):
 
     @property
     def references(self) -> Mapping[str, Tensor]:
-        """Changes are taken against the mean of the set's control cells."""
-        return {"control": self.control.mean(1)}
+        """Predicted changes are taken against the half of the controls that the model draws from."""
+        return {"control": self.reference[:, 0]}
+
+    @property
+    def truth_references(self) -> Mapping[str, Tensor]:
+        """Measured changes are taken against the other half."""
+        return {"control": self.reference[:, 1]}
 
     def narrow(self, start: int, stop: int) -> CellSetBatch:
         """Sets ``start`` to ``stop``; all but the pointer are views."""
@@ -57,6 +65,7 @@ class CellSetBatch(Batch):
             self.gene[first:last],
             self.ptr[start : stop + 1] - first,
             self.group[start:stop],
+            self.reference[start:stop],
         )
 
 
@@ -69,6 +78,9 @@ class ConditionSets:
         record: n conditions.
         spec: Names genes and groups, and the number of cells.
     """
+
+    gathered_at_once = 1
+    """A batch and no more: its cells are dense."""
 
     def __init__(self, record: Conditions, spec: Spec) -> None:
         self.record, self.spec = record, spec
@@ -83,17 +95,19 @@ class ConditionSets:
         groups = {name: i for i, name in enumerate(spec.extras["groups"])}
         self.group = torch.tensor([groups.get(name, -1) for name in record.group.tolist()], dtype=torch.int64)
         self.target = torch.from_numpy(np.asarray(record.target, dtype=np.float32))
+        self.reference = torch.from_numpy(np.stack([record.other_control, record.control], axis=1))
 
     def __len__(self) -> int:
         return len(self.record)
 
     def __getitem__(self, index: Tensor) -> CellSetBatch:
-        size = self.spec.extras["set_size"] * self.spec.extras["eval_sets"]
+        size = self.spec.extras["input_cells"] * self.spec.extras["eval_sets"]
         rows = np.stack([self._controls(i, size) for i in index.tolist()])
         control = dense(self.record, rows)
         gene, ptr = ragged([self.gene[i] for i in index.tolist()])
         unseen = torch.full((), torch.nan).expand(control.shape)
-        return CellSetBatch(self.target[index], index, control, unseen, gene, ptr, self.group[index])
+        group, reference = self.group[index], self.reference[index]
+        return CellSetBatch(self.target[index], index, control, unseen, gene, ptr, group, reference)
 
     def _controls(self, condition: int, size: int) -> np.ndarray:
         rng = np.random.default_rng(zlib.crc32(str(self.record.sample_id[condition]).encode()))
@@ -110,7 +124,7 @@ class ConditionSets:
 
 
 class TrainingSets:
-    """Sets of perturbed cells with as many control cells of their group, dealt anew each epoch.
+    """Sets of perturbed cells with control cells of their group, dealt anew each epoch.
 
     Each cell of a condition comes once an epoch; the last set of a condition is filled up with cells drawn again.
 
@@ -122,11 +136,14 @@ class TrainingSets:
         pseudobulk: The target is the mean of the condition, not of the set.
     """
 
+    gathered_at_once = 1
+
     def __init__(
         self, record: Conditions, spec: Spec, sample: np.ndarray, seed: int = 0, pseudobulk: bool = False
     ) -> None:
         self.sets, self.record, self.seed, self.pseudobulk = ConditionSets(record, spec), record, seed, pseudobulk
-        self.sample, self.size = torch.from_numpy(np.asarray(sample, dtype=np.int64)), int(spec.extras["set_size"])
+        self.sample = torch.from_numpy(np.asarray(sample, dtype=np.int64))
+        self.size, self.n_inputs = int(spec.extras["set_size"]), int(spec.extras["input_cells"])
         counts = -(-np.diff(record.ptr) // self.size)
         self.condition = torch.from_numpy(np.repeat(np.arange(len(record)), counts))
         self.deal(0)
@@ -145,7 +162,7 @@ class TrainingSets:
             filled = np.concatenate([order, rng.choice(members, n_sets * self.size - len(members))])
             cells.append(filled.reshape(n_sets, self.size))
             inputs = self.record.input_controls(i)
-            controls.append(np.stack([draw(rng, inputs, self.size) for _ in range(n_sets)]))
+            controls.append(np.stack([draw(rng, inputs, self.n_inputs) for _ in range(n_sets)]))
         self.cells, self.controls = np.concatenate(cells), np.concatenate(controls)
 
     def __getitem__(self, index: Tensor) -> CellSetBatch:
@@ -154,7 +171,8 @@ class TrainingSets:
         target = self.sets.target[condition] if self.pseudobulk else perturbed.mean(1)
         gene, ptr = ragged([self.sets.gene[i] for i in condition.tolist()])
         control = dense(self.record, self.controls[index.numpy()])
-        return CellSetBatch(target, self.sample[condition], control, perturbed, gene, ptr, self.sets.group[condition])
+        group, reference = self.sets.group[condition], self.sets.reference[condition]
+        return CellSetBatch(target, self.sample[condition], control, perturbed, gene, ptr, group, reference)
 
 
 class SetOrder(BatchOrder):

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
+from torchcell.data.cells_request import Controls
 from torchcell.data.conditions import Conditions
-from torchcell.data.errors import InputError
+from torchcell.data.errors import InputError, some
 from torchcell.data.gene_features import GeneFeatures
-from torchcell.data.gene_selection import GeneSelection
+from torchcell.data.gene_rankings import Responsive
+from torchcell.data.gene_selection import GeneSelection, SelectedGenes
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.datamodules.batch import Packed, PackedLoader
+from torchcell.datamodules.cell_request import named_conditions, read_perturbations, with_groups, with_known_genes
 from torchcell.datamodules.cell_set_batch import ConditionSets, SetOrder, TrainingSets
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.metrics.results import Results
 from torchcell.splits.methods import make_split
+
+UNKNOWN = "in no network"
+"""Column of the features: 1 for a gene that the graph does not name."""
+LEAST_SCALE = 0.1
+"""Least scale of a gene, in units of the root mean square over genes."""
 
 
 class CellSetDataModule(RecordDataModule):
@@ -29,10 +39,16 @@ class CellSetDataModule(RecordDataModule):
     Args:
         record: The conditions with their cells.
         split: Keys of the ``split`` config.
-        set_size: Cells S of a set.
+        graph: Networks that neighbours and features are made of; they may know more genes than are measured, and fewer.
+            What was made goes into the spec, they don't.
+        set_size: Perturbed cells S of a set.
+        input_cells: Control cells that a set is predicted from; none: as many. They are what training costs.
         eval_sets: Control cells that a prediction is averaged over, in sets.
         pseudobulk: Train on the mean of a condition instead of on cells.
-        features: Makes features of the genes of the vocabulary, unmeasured targets among them.
+        features: Makes features of the graph's genes, see ``torchcell.graph.gene_features``; those of the vocabulary
+            are taken, unmeasured targets among them. A gene that the graph does not know is added to it without edges,
+            and the column ``in no network`` says so. Without a graph there is one of the vocabulary alone.
+        neighbours: Makes the list of neighbours of each measured gene for sparse attention, see ``GeneNeighbours``.
         n_genes: Genes to select where no ``selection`` is given; none: all that are measured.
         max_cells: Keep so many cells, for trials.
         selection: Chooses the genes on the training conditions, see ``torchcell.data.gene_selection``.
@@ -45,9 +61,11 @@ class CellSetDataModule(RecordDataModule):
         split: dict[str, Any],
         graph: CellGraph | None = None,
         set_size: int = 16,
+        input_cells: int | None = None,
         eval_sets: int = 4,
         pseudobulk: bool = False,
-        features: Callable[[tuple[str, ...]], GeneFeatures] | None = None,
+        features: Callable[[CellGraph], GeneFeatures] | None = None,
+        neighbours: Callable[[Conditions, CellGraph | None], np.ndarray] | None = None,
         n_genes: int | None = None,
         max_cells: int | None = None,
         selection: Callable[[Conditions], Any] | None = None,
@@ -57,17 +75,22 @@ class CellSetDataModule(RecordDataModule):
         unknown_genes: Literal["error", "drop"] = "error",
         seed: int = 0,
     ) -> None:
-        if set_size < 1 or eval_sets < 1:
-            raise InputError(f"data.set_size={set_size} and data.eval_sets={eval_sets} must be 1 or more")
-        self.set_size, self.eval_sets, self.pseudobulk, self.make_features = set_size, eval_sets, pseudobulk, features
+        self.set_size, self.eval_sets, self.pseudobulk = set_size, eval_sets, pseudobulk
+        self.input_cells = set_size if input_cells is None else input_cells
+        sizes = {"set_size": set_size, "input_cells": self.input_cells, "eval_sets": eval_sets}
+        if min(sizes.values()) < 1:
+            raise InputError(", ".join(f"data.{name}={size}" for name, size in sizes.items()) + ": must be 1 or more")
+        self.make_features, self.make_neighbours, self.networks = features, neighbours, graph
         if max_cells is not None:
             record = record.limited(max_cells, seed)
-        self.selection_notes: tuple[str, ...] = ()
+        self.selected: SelectedGenes | None = None
+        self.told: list[str] = []
         if selection is not None or n_genes is not None:
             dealt = make_split(record, **split)
-            chosen = (selection or GeneSelection(n_genes=n_genes))(record.subset(dealt.index("train")))
-            record, self.selection_notes = record.on_genes(chosen.genes), tuple(chosen.notes)
-        super().__init__(record, split, graph, batch_size, eval_batch_size, subset, unknown_genes, seed)
+            self.selected = (selection or GeneSelection(n_genes=n_genes))(record.subset(dealt.index("train")))
+            record, self.told = record.on_genes(self.selected.genes), [*self.selected.notes]
+        super().__init__(record, split, None, batch_size, eval_batch_size, subset, unknown_genes, seed)
+        self.graph = graph  # for baselines; the spec's would have to name exactly the vocabulary
 
     @staticmethod
     def pack(record: Conditions, spec: Spec) -> ConditionSets:
@@ -82,25 +105,50 @@ class CellSetDataModule(RecordDataModule):
         return (*measured, *further)
 
     def extras(self, train: Conditions) -> dict[str, Any]:
-        """Groups, the control's and the change's scale per gene, and features of genes."""
+        """Groups, the control's and the change's scale per gene, features and neighbours of genes, and their order."""
         controls = train.control_cells()
         change = train.target - train.other_control
-        groups, first = np.unique(train.group, return_index=True)
+        # A gene that control cells don't express and a perturbation induces varies by its changes alone; in units of
+        # the control cells' spread it would be all that a loss sees.
         extras: dict[str, Any] = {
-            "groups": groups.tolist(),
-            "group_control": torch.from_numpy(np.asarray(train.other_control[first], dtype=np.float32)),
+            "groups": np.unique(train.group).tolist(),
             "change_center": torch.from_numpy(np.asarray(change.mean(0), dtype=np.float32)),
             "gene_center": torch.from_numpy(controls.mean(0)),
-            "gene_scale": torch.from_numpy(np.maximum(controls.std(0), 1e-3)),
-            "change_scale": torch.from_numpy(np.maximum(change.std(0), 1e-3)),
+            "gene_scale": _scale(controls.var(0) + np.square(change).mean(0)),
+            "change_scale": _scale(change.var(0)),
+            "covariates": list(train.covariates),
+            # Counts are kept beside what they were normalised to.
+            "scale": "lognorm" if train.cells.counts is None else "counts",
+            "library": train.cells.library,
             "set_size": self.set_size,
+            "input_cells": self.input_cells,
             "eval_sets": self.eval_sets,
         }
         if self.make_features is not None:
-            made = self.make_features(self.genes).validate()
-            values = torch.from_numpy(made.aligned(self.genes))
-            extras["gene_features"] = {"columns": list(made.columns), "values": values}
+            extras["gene_features"] = self._features()
+        if self.make_neighbours is not None:
+            extras["neighbours"] = torch.from_numpy(self.make_neighbours(train, self.networks))
+        if self.selected is None:  # selected genes stand in their order
+            place = {gene: i for i, gene in enumerate(train.genes.tolist())}
+            extras["gene_order"] = torch.tensor([place[gene] for gene in Responsive().symbols(train)])
         return extras
+
+    def _features(self) -> dict[str, Any]:
+        """Columns and values of the vocabulary's features, as a spec holds them."""
+        assert self.make_features is not None
+        graph = CellGraph(self.genes, {}) if self.networks is None else self.networks
+        unknown = graph.index(self.genes) < 0
+        lacking = [gene for gene, absent in zip(self.genes, unknown.tolist(), strict=True) if absent]
+        made = self.make_features(graph.with_genes(lacking)).validate()
+        values, columns = made.aligned(self.genes), list(made.columns)
+        if lacking:
+            values = np.column_stack([values, unknown.astype(np.float32)])
+            columns.append(UNKNOWN)
+            perturbed = {gene for targets in self.record_whole.targets for gene in targets}
+            told = f"{len(lacking):,} of {len(self.genes):,} genes are in no network"
+            missed = sorted(perturbed & set(lacking))
+            self.told.append(f"{told}, the perturbed {some(missed)} among them" if missed else told)
+        return {"columns": columns, "values": torch.from_numpy(values)}
 
     def train_dataloader(self) -> PackedLoader:
         """Sets of cells, dealt anew each epoch."""
@@ -132,6 +180,7 @@ class CellSetDataModule(RecordDataModule):
         """Conditions, the prediction's change being taken from the other half of the controls."""
         from torchcell.baselines.cells_baseline import training_centre
         from torchcell.metrics.cells_genes import own_columns
+        from torchcell.metrics.cells_sets import CellPairs
         from torchcell.metrics.cells_significant import significant_genes
 
         record, train = self.record(part), self.record("train")
@@ -144,10 +193,59 @@ class CellSetDataModule(RecordDataModule):
                 significant=significant_genes(record),
                 own=own_columns(record),
                 context=record.group,
+                cells=None if self.pseudobulk else CellPairs.drawn(record),
                 set_size=np.array([len(targets) for targets in record.targets]),
             )
         ]
 
     def notes(self) -> list[str]:
-        """What the selection of genes could not fill."""
-        return list(self.selection_notes)
+        """What the selection of genes could not fill, and genes without features."""
+        return self.told
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """``genes.csv``: where each gene came from, if genes were selected."""
+        return {} if self.selected is None else {"genes.csv": self.selected.to_table()}
+
+    def export(self, part: str, prediction: np.ndarray, folder: Path) -> list[Path]:
+        """Measured and predicted cells as the package ``cell-eval`` reads them."""
+        from torchcell.metrics.cells_export import write_cell_eval
+        from torchcell.metrics.cells_sets import predicted_cells
+
+        record = self.record(part)
+        return write_cell_eval(folder, record, predicted_cells(record, prediction))
+
+    # Requests of a user, see ``cell_request`` ---------------------------------------------------------
+
+    reads_controls = True
+    request_batch = 64
+
+    @staticmethod
+    def read_request(path: str, spec: Spec, controls: Controls | None = None) -> Conditions:
+        """Perturbations to predict, on the user's control cells."""
+        return read_perturbations(path, spec, controls)
+
+    @staticmethod
+    def widened(request: Conditions, spec: Spec) -> Spec:
+        """The spec with the groups of the request."""
+        return with_groups(request, spec)
+
+    @staticmethod
+    def admit(record: Conditions, vocabulary: tuple[str, ...], policy: str) -> tuple[Conditions, dict[str, int]]:
+        """Refuse perturbed genes outside the vocabulary, or drop the conditions that name one."""
+        return with_known_genes(record, vocabulary, policy)
+
+    @staticmethod
+    def origin(record: Conditions) -> np.ndarray:
+        """The half of the controls that a prediction starts from; of a request all of them."""
+        return record.other_control
+
+    @staticmethod
+    def response(record: Conditions, prediction: np.ndarray, spec: Spec) -> pd.DataFrame:
+        """Sample id, perturbation, group and its covariates, then a column a gene."""
+        return named_conditions(record, prediction, spec)
+
+
+def _scale(variance: np.ndarray) -> Tensor:
+    """Root of each gene's variance [G], with a floor for genes that hardly vary."""
+    least = max(LEAST_SCALE * float(np.sqrt(variance.mean())), 1e-3)
+    return torch.from_numpy(np.maximum(np.sqrt(variance), least).astype(np.float32))

@@ -181,6 +181,11 @@ class ResponseDataModule(RecordDataModule):
         return widened(request, spec)
 
     @staticmethod
+    def origin(record: Response) -> np.ndarray:
+        """Each sample's control."""
+        return record.control
+
+    @staticmethod
     def response(record: Response, prediction: np.ndarray, spec: Spec) -> pd.DataFrame:
         """Sample id, drug, line, dose and time, then a column a gene."""
         known = {

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 
 from torchcell.data.errors import InputError
 from torchcell.data.gene_features import GeneFeatures, read_gene_features
-from torchcell.graph.annotations import annotation_table, has_annotations
+from torchcell.graph.annotations import ANNOTATED, annotation_table, has_annotations
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.graph.neighbourhoods import adjacencies
 from torchcell.graph.spectral import spectral_features
@@ -31,7 +31,7 @@ def network_features(
         relations: Networks to use; all by default.
 
     Returns:
-        A row a gene of the graph; columns ``physical 1`` .., ``physical log degree`` .., ``GO 1`` ..
+        A row a gene of the graph; columns ``physical 1`` .., ``physical log degree`` .., ``annotated 1`` ..
 
     Raises:
         InputError: A width that is no positive number, an unknown relation, or a graph that gives no feature.
@@ -47,7 +47,7 @@ def network_features(
     blocks = [spectral_features(graph, chosen, spectral)[: len(graph)]]
     if terms and has_annotations(graph):
         blocks.append(_leading(annotation_table(graph), terms))
-        columns += [f"GO {i + 1}" for i in range(blocks[-1].shape[1])]
+        columns += [f"{ANNOTATED} {i + 1}" for i in range(blocks[-1].shape[1])]
     if not columns:
         raise InputError("network features: the graph has neither a relation among genes nor annotations")
     return GeneFeatures(graph.genes, tuple(columns), np.concatenate(blocks, axis=1).astype(np.float32)).validate()

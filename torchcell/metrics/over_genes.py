@@ -11,10 +11,14 @@ undefined without one; the form that others publish is kept under ``*_published`
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from torchcell.metrics.scalar import FLAT
+
+if TYPE_CHECKING:
+    from torchcell.metrics.cells_sets import CellPairs
 
 MOST_CHANGED = 100
 """Genes that count as most up (or down) for the precision of a prediction's top."""
@@ -36,6 +40,7 @@ class Profiles:
         significant: Genes that truly changed, bool [n, G]; or none.
         own: Columns of the sample's perturbed genes, -1 pads [n] or [n, K]; or none.
         context: Samples are told apart from those of the same name only, e.g. of their cell line [n]; none: from all.
+        cells: Cells of each sample, and the control cells that a prediction moves; or none.
     """
 
     truth: np.ndarray
@@ -47,6 +52,7 @@ class Profiles:
     significant: np.ndarray | None = None
     own: np.ndarray | None = None
     context: np.ndarray | None = None
+    cells: CellPairs | None = None
 
     @property
     def predicted_reference(self) -> np.ndarray | None:

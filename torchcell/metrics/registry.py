@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from torchcell.data.errors import InputError, near, some
-from torchcell.metrics import cells_genes, cells_ranks, over_genes, ranking, scalar
+from torchcell.metrics import cells_genes, cells_ranks, cells_sets, over_genes, ranking, scalar
 from torchcell.metrics.weights import Weights
 
 TOP = (20, 40, 80)
@@ -95,6 +95,7 @@ REGISTRY: tuple[Metric, ...] = (
     Metric("pds_cosine", cells_ranks.pds_cosine, 1, "fixed", True, _SETS, "the same by the cosine, which sees only the direction of a change", "genes"),  # noqa: E501
     Metric("des", cells_genes.des, 1, "undefined", True, _SETS, "share of the significantly changed genes among as many of largest predicted change; a constant scores their share of all genes", "genes"),  # noqa: E501
     Metric("centroid_accuracy", cells_ranks.centroid_accuracy, 1, 0.5, True, _SETS, "share of the other conditions that are farther from the prediction than its own", "genes"),  # noqa: E501
+    Metric("e_distance", cells_sets.e_distance, 0, "undefined", False, _SETS, "energy distance of the measured cells to control cells that are moved by the predicted change, at most 64 of each; no skill is the row no_change", "genes"),  # noqa: E501
     Metric("mrr", ranking.mrr, 1, "undefined", True, _RANKS, "mean of 1 / rank among all candidates that are not known to be true"),  # noqa: E501
     Metric("hits@1", ranking.hits_at_1, 1, "undefined", True, _RANKS, "share that ranks first"),
     Metric("hits@10", ranking.hits_at_10, 1, "undefined", True, _RANKS, "share that ranks among the first ten"),
@@ -127,6 +128,7 @@ PROFILES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "pds_cosine",
             "des",
             "centroid_accuracy",
+            "e_distance",
         ),
         "ranking": ("mrr", "hits@1", "hits@10"),
     }

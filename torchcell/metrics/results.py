@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from torchcell.data.errors import InputError, near, some
+from torchcell.metrics.cells_sets import CellPairs
 from torchcell.metrics.over_genes import Profiles
 
 TASKS: tuple[str, ...] = ("regression", "binary", "expression", "response", "cells", "ranking")
@@ -41,6 +42,7 @@ class Results:
         significant: Genes that truly changed, bool [n, T], likewise.
         own: Columns of the sample's perturbed genes, -1 pads [n] or [n, K], likewise.
         context: Name of the samples that a sample is told apart from [n], likewise.
+        cells: Cells of each sample and controls, likewise.
         level: What a sample stands for where the same data are scored at several levels, e.g. ``condition``; heads
             the names of the metrics.
 
@@ -63,6 +65,7 @@ class Results:
     significant: np.ndarray | None = None
     own: np.ndarray | None = None
     context: np.ndarray | None = None
+    cells: CellPairs | None = None
     level: str = ""
     model: str = "model"
     ceiling: str | None = None
@@ -92,6 +95,7 @@ class Results:
             self.significant,
             self.own,
             self.context,
+            self.cells,
         )
 
     @property

@@ -52,6 +52,7 @@ class StreamingCorrelation(Metric):
         prediction_BT: Float[Tensor, "B T"],
         target_BT: Float[Tensor, "B T"],
         references: Mapping[str, Tensor] | None = None,
+        truth_references: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Add a batch, both in the target's units [B, T]; a target of NaN is missing, references are not read."""
         x, y = prediction_BT.detach().float(), target_BT.float()
@@ -100,6 +101,7 @@ class StreamingRanking(Metric):
         prediction_BT: Float[Tensor, "B T"],
         target_BT: Float[Tensor, "B T"],
         references: Mapping[str, Tensor] | None = None,
+        truth_references: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Add a batch of probabilities and labels, 0, 1 or NaN for missing [B, T]; references are not read."""
         self.score.append(prediction_BT.detach().float())
@@ -144,14 +146,20 @@ class StreamingProfile(Metric):
         prediction_BT: Float[Tensor, "B T"],
         target_BT: Float[Tensor, "B T"],
         references: Mapping[str, Tensor],
+        truth_references: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Add a batch in the target's units [B, T]; samples whose change is constant count for nothing."""
+        """Add a batch in the target's units [B, T]; samples whose change is constant count for nothing.
+
+        ``truth_references`` are what true changes are taken against, if not the same: where both lose the same control
+        cells, their noise alone correlates.
+        """
+        truth_references = references if truth_references is None else truth_references
         prediction, target = prediction_BT.detach().float(), target_BT.float()
         error = (prediction - target).square()
         held = ~torch.isnan(error)
         total, count = [torch.where(held, error, 0.0).sum()], [held.sum()]
         for name in self.references:
-            x, y = target - references[name], prediction - references[name]
+            x, y = target - truth_references[name], prediction - references[name]
             held = ~(torch.isnan(x) | torch.isnan(y))
             n = held.sum(1, keepdim=True).clamp(min=1)
             x, y = torch.where(held, x, 0.0), torch.where(held, y, 0.0)

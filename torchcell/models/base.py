@@ -289,7 +289,7 @@ class Model(lightning.LightningModule):
 
     def _observe(self, stage: str, batch: Any, prediction: Tensor) -> None:
         metrics = self.train_metrics if stage == "train" else self.val_metrics
-        metrics.update(self.tabulate(prediction.detach()), batch.target, batch.references)
+        metrics.update(self.tabulate(prediction.detach()), batch.target, batch.references, batch.truth_references)
 
     def _scores(self, stage: str) -> dict[str, Tensor]:
         metrics = self.train_metrics if stage == "train" else self.val_metrics

@@ -38,10 +38,10 @@ class GeneSetTransformer(Model):
         \hat y_g = \bar x_g + m_g + \frac{s_g}{S} \sum_c \Big(w \cdot h_{cg} +
         \frac{p_S \cdot (A h_{cg} + B e_g)}{\sqrt D}\Big)
 
-    with S control cells, their mean, tokens h of ``GeneTokens`` through ``GeneSetEncoder``, the perturbation p of
+    with S control cells, the mean of all control cells that they are drawn from (so that what is drawn moves the
+    prediction little), tokens h of ``GeneTokens`` through ``GeneSetEncoder``, the perturbation p of
     ``PerturbationVector``, and mean m (``change_center`` of the spec; 0 where the data don't give it) and standard
-    deviation s of the training changes. Where the spec has ``group_control``, the mean of the drawn cells is pulled
-    towards that of all control cells of the group by a learned share a gene.
+    deviation s of the training changes.
 
     One table holds all genes; the active ones are an index set, see ``activate``. A gene that is not active has no
     token and is predicted at its mean change. No parameter knows how many are active.
@@ -62,8 +62,8 @@ class GeneSetTransformer(Model):
         points: Of induced attention.
         gradient_checkpointing: Keep only the layers' inputs, and compute them again in the backward pass.
         free_drop: See ``PerturbationVector``.
-        standardise: The unit of a residual: standard deviation of the control ``cells``, of the training conditions'
-            ``change``, or ``none``.
+        standardise: The unit of a residual: how far ``cells`` spread, controls and perturbed; standard deviation of the
+            training conditions' ``change``; or ``none``.
         distribution: Whether there is a term on the distribution of cells.
         optimizer: See ``Model``.
         scheduler: See ``Model``.
@@ -82,7 +82,6 @@ class GeneSetTransformer(Model):
     mean_G: Tensor
     sd_G: Tensor
     unit_G: Tensor
-    group_control_LG: Tensor
 
     def __init__(
         self,
@@ -121,15 +120,12 @@ class GeneSetTransformer(Model):
         scale = torch.where(scale > 0, scale, 1.0)
         unit = {"cells": scale, "change": held["change_scale"], "none": torch.ones_like(scale)}[standardise]
         neighbours = held["neighbours"] if self.sparse else torch.empty(n_measured, 0, dtype=torch.int64)
-        groups = held.get("group_control", torch.empty(0, n_measured))
-        self.pull = nn.Parameter(torch.zeros(n_measured)) if len(groups) else None
         for name, value in {
             "centre_G": held["gene_center"].float(),
             "spread_G": scale,
             "mean_G": held.get("change_center", torch.zeros(n_measured)),
             "sd_G": held["change_scale"],
             "unit_G": unit,
-            "group_control_LG": groups,
             "neighbour_GK": neighbours,
         }.items():
             self.register_buffer(name, value, persistent=False)
@@ -190,11 +186,8 @@ class GeneSetTransformer(Model):
         self, batch: CellSetBatch, read_BA: Float[Tensor, "B A"], active_A: Int[Tensor, " A"]
     ) -> Float[Tensor, "B G"]:
         """What a reading means in the units of expression."""
-        base_BG = batch.control.mean(1)
-        if self.pull is not None:
-            off_BG = self.group_control_LG[batch.group.clamp(min=0)] - base_BG
-            base_BG = base_BG + self.pull.sigmoid() * off_BG * (batch.group >= 0)[:, None]
-        return (base_BG + self.mean_G).index_add(1, active_A, self.sd_G[active_A] * read_BA)
+        base_BG = batch.references["control"] + self.mean_G
+        return base_BG.index_add(1, active_A, self.sd_G[active_A] * read_BA)
 
     def _read(
         self, batch: CellSetBatch, control_BSG: Float[Tensor, "B S G"], active_A: Int[Tensor, " A"]
@@ -256,8 +249,9 @@ class GeneSetTransformer(Model):
         super()._observe(stage, batch, prediction)
         if stage == "val" and self._watched is not None:
             at = self._watched.to(prediction.device)
-            references = {name: values[:, at] for name, values in batch.references.items()}
-            self.watched_metrics.update(prediction[:, at], batch.target[:, at], references)
+            both = (batch.references, batch.truth_references)
+            own = ({name: values[:, at] for name, values in references.items()} for references in both)
+            self.watched_metrics.update(prediction[:, at], batch.target[:, at], *own)
 
     def on_validation_epoch_end(self) -> None:
         """Also the score on the watched genes."""

@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# The gene-set transformer beside all baselines, on splits that hold out perturbations, pairs of them, or lines.
+#   TORCHCELL_MIRROR=PATH [PYTHON=python] [JOBS=1] [SEEDS="0 1 2"] experiments/006-gene-subset-expression/run.sh [unseen|combination|lines|attention|curriculum|memory]
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+PYTHON=${PYTHON:-.venv/bin/python}
+JOBS=${JOBS:-1}
+SEEDS=${SEEDS:-0 1 2}
+RUNS=${RUNS:-runs/006}
+OUT=${OUT:-experiments/006-gene-subset-expression}
+WHAT=${1:-every}
+export WANDB_MODE=${WANDB_MODE:-offline} WANDB_SILENT=true
+[ "$JOBS" -gt 1 ] && export OMP_NUM_THREADS=1
+
+train() { # one job a line: a folder below RUNS, then overrides
+    xargs -P "$JOBS" -L 1 bash -c '"$0" -m torchcell.train paths.runs="$1/$2" "${@:3}" overwrite=true' "$PYTHON" "$RUNS"
+}
+wanted() { [ "$WHAT" = every ] || [ "$WHAT" = "$1" ]; }
+
+if wanted unseen; then # a gene that training never perturbed
+    for seed in $SEEDS; do
+        echo "unseen +experiment=simulated_perturbseq seed=$seed name=simulated_unseen"
+        echo "unseen +experiment=papalexi2021_set seed=$seed name=papalexi_unseen"
+    done | train
+fi
+if wanted combination; then # pairs, with none, one or both genes perturbed alone in training
+    for seed in $SEEDS; do
+        echo "combination +experiment=simulated_perturbseq split=combination seed=$seed name=simulated_combination"
+        echo "combination +experiment=norman_mcfaline_set seed=$seed name=norman_combination"
+    done | train
+fi
+if wanted lines; then # a line, or a cell type, with all its perturbations
+    for seed in $SEEDS; do
+        echo "lines +experiment=simulated_perturbseq data.record.n_lines=4 split=cold_cell split.n_folds=4 seed=$seed name=simulated_lines"
+        for fold in 0 1 2 3; do
+            echo "lines +experiment=norman_mcfaline_set split=cold_cell split.n_folds=4 split.fold=$fold seed=$seed name=norman_lines"
+        done
+        for fold in 0 1 2 3 4; do
+            echo "lines +experiment=kang2018_panel split.fold=$fold seed=$seed name=kang_types"
+        done
+    done | train
+fi
+if wanted attention; then # full against lists of neighbours and against induced points
+    for seed in $SEEDS; do
+        for attention in neighbours induced; do
+            echo "attention +experiment=simulated_perturbseq model.attention=$attention seed=$seed name=simulated_$attention"
+            echo "attention +experiment=papalexi2021_set model.attention=$attention seed=$seed name=papalexi_$attention"
+        done
+    done | train
+fi
+if wanted curriculum; then # the same tokens, 24 epochs over all genes, spent in phases or on all genes from the start
+    for seed in $SEEDS; do
+        shared="+experiment=kang2018_panel callbacks=curriculum callbacks.curriculum.budget=24 seed=$seed"
+        echo "curriculum $shared name=kang_phases"
+        echo "curriculum $shared callbacks.curriculum.phases=[{epoch:0,genes:null}] name=kang_all_genes"
+    done | train
+fi
+if wanted memory; then # of a step, against the number of genes; a few minutes
+    "$PYTHON" "$OUT/attention_memory.py" -o "$OUT"
+    if [ "$WHAT" = memory ]; then exit; fi
+fi
+
+"$PYTHON" -m torchcell.collect "$RUNS" -o "$OUT/table.csv"

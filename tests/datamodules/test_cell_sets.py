@@ -1,0 +1,266 @@
+"""Sets of cells: every cell once an epoch, controls of the same group and of the right half, lists and features."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from torchcell.data.cells import dense
+from torchcell.data.conditions import Conditions
+from torchcell.data.errors import InputError
+from torchcell.data.gene_features import GeneFeatures
+from torchcell.data.gene_rankings import Perturbed
+from torchcell.data.gene_selection import GeneSelection
+from torchcell.data.network import Network
+from torchcell.data.simulate_perturbseq import simulate_perturbseq
+from torchcell.datamodules.batch import PackedLoader
+from torchcell.datamodules.cell_set_batch import SetOrder, TrainingSets
+from torchcell.datamodules.cell_sets import UNKNOWN, CellSetDataModule
+from torchcell.graph.cell_graph import CellGraph
+from torchcell.graph.gene_features import network_features
+from torchcell.graph.gene_neighbours import GeneNeighbours
+
+SPLIT = {"method": "unseen_perturbation", "n_folds": 5, "fold": 0, "seed": 0}
+
+
+@pytest.fixture(scope="module")
+def record() -> Conditions:
+    """23 cells a condition, so that sets of 4 don't come out even; 115 controls a line."""
+    made = simulate_perturbseq(n_genes=40, n_regulators=20, n_doubles=4, n_lines=2, cells_per_condition=23)
+    return Conditions.from_cells(made.cells.lognorm(), ("cell_line",))
+
+
+def module(record: Conditions, **changes) -> CellSetDataModule:
+    return CellSetDataModule(record, SPLIT, **({"set_size": 4, "batch_size": 7} | changes))
+
+
+def training_sets(data: CellSetDataModule) -> TrainingSets:
+    sets = data.train_dataloader().packed
+    assert isinstance(sets, TrainingSets)
+    return sets
+
+
+def test_every_cell_of_a_condition_comes_once_an_epoch_and_fills_the_last_set(record):
+    data = module(record)
+    train, sets = data.record("train"), training_sets(data)
+    for epoch in range(2):
+        sets.deal(epoch)
+        for i in range(len(train)):
+            own, drawn = train.members(i), sets.cells[sets.condition.numpy() == i].ravel()
+            assert len(drawn) == 24
+            assert set(drawn) == set(own)
+            assert np.sort(np.unique(drawn, return_counts=True)[1]).tolist() == [1] * 22 + [2]
+
+
+def test_controls_are_of_the_sets_group_and_never_of_the_truths_half(record):
+    data = module(record)
+    sets = training_sets(data)
+    assert not record.control_half[sets.controls].any()
+    line = record.cells.covariates["cell_line"]
+    assert (line[sets.controls] == line[sets.cells[:, :1]]).all()
+    assert record.cells.is_control[sets.controls].all()
+    assert all(len(set(row)) == 4 for row in sets.controls.tolist())
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_what_the_truths_half_of_the_controls_shows_never_enters_a_batch(record, part):
+    """Those cells are overwritten with other numbers: a batch is the same, scores are not."""
+    X = record.cells.X.toarray()
+    X[record.control_half] += 3.0
+    twin = replace(record, cells=replace(record.cells, X=X, counts=None))
+    one, other = module(record), module(twin)
+    assert not np.allclose(one.reference(one.record(part)), other.reference(other.record(part)))
+    loaders = [each.train_dataloader() if part == "train" else each.val_dataloader() for each in (one, other)]
+    for batch, again in zip(*loaders, strict=True):
+        for name in ("control", "perturbed", "target", "gene", "group"):
+            assert torch.equal(getattr(batch, name).nan_to_num(-1), getattr(again, name).nan_to_num(-1)), name
+        assert torch.equal(batch.references["control"], again.references["control"])
+
+
+def test_a_set_holds_its_own_cells_targets_and_number(record):
+    data = module(record)
+    train, sets = data.record("train"), training_sets(data)
+    batch = sets[torch.tensor([3, 20, 50])]
+    for row, at in enumerate((3, 20, 50)):
+        i = int(sets.condition[at])
+        assert data.sample_id[batch.sample[row]] == train.sample_id[i]
+        names = [data.genes[g] for g in batch.gene[batch.ptr[row] : batch.ptr[row + 1]].tolist()]
+        assert tuple(names) == train.targets[i]
+        assert data.spec.extras["groups"][batch.group[row]] == train.group[i]
+        np.testing.assert_array_equal(batch.perturbed[row].numpy(), dense(record.cells.X[sets.cells[at]]))
+        np.testing.assert_array_equal(batch.control[row].numpy(), dense(record.cells.X[sets.controls[at]]))
+        np.testing.assert_allclose(batch.target[row].numpy(), batch.perturbed[row].mean(0).numpy(), rtol=1e-5)
+
+
+def test_epochs_differ_and_a_seed_gives_the_same_again(record):
+    first, second = (training_sets(module(record, seed=3)) for _ in range(2))
+    for sets in (first, second):
+        sets.deal(5)
+    assert np.array_equal(first.cells, second.cells)
+    assert np.array_equal(first.controls, second.controls)
+    second.deal(6)
+    assert not np.array_equal(first.cells, second.cells)
+    other = training_sets(module(record, seed=4))
+    other.deal(5)
+    assert not np.array_equal(first.cells, other.cells)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_share_one_deal_without_overlap_and_miss_no_set(record, world):
+    data = module(record)
+    seen = []
+    for rank in range(world):
+        sets = training_sets(data)
+        order = SetOrder(sets, True, 0, rank, world)
+        loader = PackedLoader(sets, order, 5)
+        order.set_epoch(2)  # as the trainer does
+        drawn = order.draw()
+        assert sum(len(batch) for batch in loader) == len(drawn)
+        seen.append((sets.cells, drawn))
+    assert all(np.array_equal(cells, seen[0][0]) for cells, _ in seen)
+    together = torch.cat([drawn for _, drawn in seen])
+    counts = together.bincount()
+    assert (counts >= 1).all()
+    assert int((counts - 1).sum()) < world  # what pads the last round
+    assert not set(seen[0][1].tolist()[:-1]) & set(seen[1][1].tolist()[:-1])
+
+
+def test_a_set_carries_its_cells_and_nothing_that_sets_share(record):
+    """Features, neighbours and the vocabulary don't enter a batch; a part of a batch is a view of it."""
+    plain = training_sets(module(record))[torch.arange(8)]
+    full = module(record, graph=graph_of(record), features=network_features, neighbours=GeneNeighbours(k=5))
+    batch = training_sets(full)[torch.arange(8)]
+    assert batch.nbytes == plain.nbytes
+    part = batch.narrow(2, 5)
+    for name in ("control", "perturbed", "gene"):
+        assert getattr(part, name).untyped_storage().data_ptr() == getattr(batch, name).untyped_storage().data_ptr()
+
+
+def test_a_pseudobulk_target_is_the_mean_of_the_whole_condition(record):
+    data = module(record, pseudobulk=True)
+    batch = training_sets(data)[torch.arange(12)]
+    wanted = data.record_whole.target[batch.sample.numpy()]
+    np.testing.assert_allclose(batch.target.numpy(), wanted, rtol=1e-6)
+    assert not torch.allclose(batch.target, training_sets(module(record))[torch.arange(12)].target)
+
+
+def test_a_condition_is_predicted_from_the_same_controls_whoever_asks(record):
+    data = module(record, eval_sets=3)
+    alone, whole = data.packed[torch.tensor([5])], data.packed[torch.arange(len(record))]
+    assert alone.control.shape[1] == 12
+    assert torch.equal(alone.control[0], whole.control[5])
+    assert whole.perturbed.isnan().all()
+
+
+def test_predicted_and_measured_changes_are_taken_from_different_halves_of_the_controls(record):
+    data = module(record)
+    for batch in (data.packed[torch.arange(len(record))], training_sets(data)[torch.arange(30)]):
+        at = batch.sample.numpy()
+        np.testing.assert_array_equal(batch.references["control"].numpy(), record.other_control[at])
+        np.testing.assert_array_equal(batch.truth_references["control"].numpy(), record.control[at])
+    part = batch.narrow(4, 9)
+    assert torch.equal(part.reference, batch.reference[4:9])
+
+
+def test_a_gene_that_only_perturbed_cells_express_has_the_scale_of_its_changes(record):
+    """Interferon's genes are silent in controls: in units of 1e-3 they were 100 % of the loss on Kang's cells."""
+    X = record.cells.X.toarray()
+    X[:, 25], X[:, 26] = 0.0, 0.0
+    X[record.member, 25] = 2.0
+    data = module(replace(record, cells=replace(record.cells, X=X, counts=None)))
+    scale = data.spec.extras["gene_scale"]
+    assert float(scale[25]) == pytest.approx(2.0)
+    rms = float(scale.square().mean().sqrt())
+    assert 0.05 * rms < float(scale[26]) < 0.15 * rms  # neither cells nor changes: the floor
+    wanted = np.sqrt(data.record("train").control_cells().var(0) + np.square(_changes(data)).mean(0))
+    np.testing.assert_allclose(scale[:20], wanted[:20], rtol=1e-4)
+
+
+def _changes(data: CellSetDataModule) -> np.ndarray:
+    train = data.record("train")
+    return train.target - train.other_control
+
+
+def test_shuffled_perturbations_stay_among_the_chosen_conditions(record):
+    data = module(record)
+    index = torch.tensor([1, 4, 6, 9, 12])
+    (twin,) = data.ablations(index, torch.Generator().manual_seed(1)).values()
+    before, after = ([sets.gene[i].tolist() for i in index.tolist()] for sets in (data.packed, twin))
+    assert before != after
+    assert sorted(before) == sorted(after)
+    assert all(torch.equal(data.packed.gene[i], twin.gene[i]) for i in (0, 2, 3))
+
+
+def graph_of(record: Conditions) -> CellGraph:
+    """A ring over all genes but the last two, and one that nobody measured."""
+    genes = np.array([*record.genes[:-2].tolist(), "elsewhere"])
+    ring = Network("ring", genes, np.roll(genes, 1), np.ones(len(genes), dtype=np.float32), directed=False)
+    return CellGraph.from_networks([ring])
+
+
+def test_features_are_of_the_vocabulary_and_say_which_gene_no_network_knows(record):
+    data = module(record, graph=graph_of(record), features=network_features)
+    features = data.spec.gene_features
+    assert features.columns[-1] == UNKNOWN
+    assert features.genes[features.values[:, -1] == 1].tolist() == record.genes[-2:].tolist()
+    assert data.notes() == ["2 of 40 genes are in no network"]
+    ring = network_features(graph_of(record).with_genes(record.genes[-2:].tolist()))
+    np.testing.assert_array_equal(features.values[:, :-1], ring.aligned(data.genes))
+    assert data.graph.genes.tolist() != list(data.genes)
+    assert data.spec.graph is None
+
+
+def test_a_perturbed_gene_without_a_network_is_named_and_tables_need_no_graph(record):
+    cut = record.on_genes(record.genes[3:])  # three targets are not measured
+    graph = CellGraph.from_networks([Network("one", *np.array([["G0004"], ["G0005"]]), np.ones(1), directed=False)])
+    data = module(cut, graph=graph, features=network_features)
+    assert data.notes()[0].startswith("38 of 40 genes are in no network, the perturbed 'G0001', 'G0002', 'G0003'")
+    table = GeneFeatures(record.genes, ("a",), np.arange(40, dtype=np.float32)[:, None])
+    data = module(cut, features=lambda graph: GeneFeatures(graph.genes, ("a",), table.aligned(graph.genes.tolist())))
+    assert data.spec.gene_features.columns == ("a",)
+    assert data.notes() == []
+    assert data.spec.gene_features.values[data.genes.index("G0002"), 0] == 1
+
+
+def test_selected_genes_are_written_with_their_source_beside_the_split(record, tmp_path: Path):
+    data = module(record, selection=GeneSelection([Perturbed(quota=6)], n_genes=15), neighbours=GeneNeighbours(k=3))
+    data.write(tmp_path)
+    table = pd.read_csv(tmp_path / "genes.csv")
+    assert table["gene"].tolist() == list(data.spec.outputs)
+    assert table["source"].tolist() == ["perturbed"] * 6 + ["highly_variable"] * 9
+    assert (tmp_path / "split.parquet").is_file()
+    assert data.spec.extras["neighbours"].shape == (15, 3)
+    assert "gene_order" not in data.spec.extras  # they stand in it
+    trained = {gene for targets in data.record("train").targets for gene in targets}
+    assert set(table["gene"][:6]) <= trained
+
+
+def test_without_a_selection_the_most_responsive_genes_come_first_and_no_table_is_written(record, tmp_path: Path):
+    data = module(record)
+    data.write(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["split.parquet"]
+    order = data.spec.extras["gene_order"].numpy()
+    assert sorted(order) == list(range(40))
+    train = data.record("train")
+    moved = np.square(train.target - train.other_control).mean(0)
+    assert moved[order[:10]].mean() > 2 * moved[order[-10:]].mean()
+
+
+def test_fewer_controls_than_perturbed_cells_make_a_cheaper_input(record):
+    data = module(record, set_size=8, input_cells=2, eval_sets=5)
+    sets = training_sets(data)
+    batch = sets[torch.arange(4)]
+    assert (batch.control.shape[1], batch.perturbed.shape[1]) == (2, 8)
+    assert data.packed[torch.tensor([0])].control.shape[1] == 10
+    assert len(sets) == 3 * len(data.record("train"))  # the perturbed cells are dealt as before
+
+
+@pytest.mark.parametrize("changes", [{"set_size": 0}, {"eval_sets": 0}, {"input_cells": 0}])
+def test_sizes_below_one_are_refused(record, changes):
+    with pytest.raises(InputError, match="must be 1 or more"):
+        module(record, **changes)

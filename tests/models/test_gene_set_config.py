@@ -1,0 +1,49 @@
+"""The gene-set transformer as the config builds it from data: sparse attention, features of what is not measured."""
+
+from __future__ import annotations
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+from torchcell.datamodules.cell_sets import CellSetDataModule
+from torchcell.models.gene_set_transformer import GeneSetTransformer
+from torchcell.run import assemble
+from torchcell.run.entry import conf_dir
+
+SMALL = ["n_genes=40", "n_regulators=20", "n_doubles=4", "cells_per_condition=8"]
+
+
+def built(*overrides: str) -> tuple[GeneSetTransformer, CellSetDataModule]:
+    shrunk = [f"data.record.{size}" for size in SMALL]
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = compose("config", ["+experiment=simulated_perturbseq", *shrunk, *overrides])
+    data = assemble.datamodule(cfg)
+    torch.manual_seed(0)
+    return instantiate(cfg.model, _partial_=True)(spec=data.spec), data
+
+
+def test_the_sparse_model_sees_the_lists_that_the_data_make_of_the_graph():
+    model, data = built("model=gene_set_transformer_sparse", "data.neighbours.k=6", "data.neighbours.correlated=2")
+    assert model.sparse
+    assert torch.equal(model.neighbour_GK, data.spec.extras["neighbours"])
+    joined = (data.graph.scipy("interaction") + data.graph.scipy("regulatory")).toarray()
+    linked = (joined + joined.T)[torch.arange(40)[:, None], model.neighbour_GK] > 0
+    assert linked[:20, 0].mean() > 0.9  # a regulator looks at its network first
+    batch = next(iter(data.train_dataloader()))
+    loss = torch.stack(list(model.losses(batch, model(batch)).values())).sum()
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_selected_genes_and_unmeasured_targets_have_features_and_lists_by_name():
+    model, data = built("data.n_genes=12", "model.attention=neighbours", "data.neighbours.k=4")
+    assert model.neighbour_GK.shape == (12, 4)
+    assert int(model.neighbour_GK.max()) < 12
+    unmeasured = set(data.genes) - set(data.spec.outputs)
+    assert unmeasured
+    whole = built()[1].spec.gene_features
+    own = data.spec.gene_features
+    assert own.columns == whole.columns
+    assert (own.aligned(sorted(unmeasured)) == whole.aligned(sorted(unmeasured))).all()
