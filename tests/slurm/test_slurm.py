@@ -119,7 +119,7 @@ def test_a_signalled_job_is_requeued_and_ends_like_one_that_was_left_alone(array
     subprocess.run(["scancel", "--signal=USR1", job], check=True)
     assert ended(job, log) == "COMPLETED", log.read_text()
     assert state(job)["Restarts"] == "1"
-    assert re.search(rf"SIGUSR1 \(epoch \d+, .*\): saved .*last.ckpt; job {job} is requeued", log.read_text())
+    assert re.search(rf"SIGUSR1 \(epoch \d+.*\): saved .*last.ckpt; job {job} is requeued", log.read_text())
     whole, left_alone = f"{array[0]}_0", array[1]
     assert ended(whole, left_alone / "0.log") == "COMPLETED"
     requeued = the(tmp_path, "checkpoints/last.ckpt").parents[1]
