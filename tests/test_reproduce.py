@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from torchcell.data.errors import InputError
 from torchcell.reproduce import _code, code_change, compare, main, reproduce
@@ -97,3 +98,24 @@ def test_missing_and_undefined_values_are_compared_too(tmp_path):
     assert rows.to_dict() == {
         "verdict": True, "more": False, "test/Dango/pearson": True, "test/Dango/pearson low": True, "test/Dango/pearson high": True,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("extra", {"_target_": "os.system"}, "call 'os.system'"),
+        ("extra", "${oc.decode:'{_target_: os.system}'}", "hides"),
+    ],
+)
+def test_a_strangers_config_calls_nothing_but_what_runs_call(finished, tmp_path, key, value, said):
+    for name in ("environment.json", "metrics.json", "metrics.csv"):
+        (tmp_path / name).write_bytes((finished / name).read_bytes())
+    config = OmegaConf.load(finished / "config.yaml")
+    OmegaConf.set_struct(config, False)
+    config[key] = value
+    OmegaConf.save(config, tmp_path / "config.yaml")
+    with pytest.raises(InputError, match=said):
+        reproduce(tmp_path, tmp_path / "again", any_code=True)
+    (tmp_path / "config.yaml").write_bytes((finished / "config.yaml").read_bytes())
+    with pytest.raises(InputError, match="no git commit"), _code("--upload-pack=x"):
+        pass

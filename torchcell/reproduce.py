@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,12 @@ class Reproduced:
 
 
 def reproduce(
-    run: Path, out: Path, tolerance: float = 1e-6, at_commit: bool = False, any_code: bool = False
+    run: Path,
+    out: Path,
+    tolerance: float = 1e-6,
+    at_commit: bool = False,
+    any_code: bool = False,
+    trust: Sequence[str] = (),
 ) -> Reproduced:
     """Train what ``run/config.yaml`` says into a new folder, and compare what the two folders hold.
 
@@ -70,13 +76,20 @@ def reproduce(
         tolerance: Absolute, for every number.
         at_commit: Use the run's own commit, checked out into a temporary worktree.
         any_code: Use the code that is here, whatever its commit.
+        trust: Packages besides ours that the config may call.
 
     Raises:
-        InputError: No finished run; other code than the run's and neither of the two; training failed.
+        InputError: No finished run; other code than the run's and neither of the two; training failed; a
+            config that calls what no run calls, since the folder may be a stranger's.
     """
+    from omegaconf import OmegaConf
+
+    from torchcell.data.targets import check_run_targets
+
     missing = [name for name in ("config.yaml", "environment.json", "metrics.json") if not (run / name).is_file()]
     if missing:
         raise InputError(f"{run} is not the folder of a finished run: it has no {some(missing)}")
+    check_run_targets(OmegaConf.load(run / "config.yaml"), trust)
     then = json.loads((run / "environment.json").read_text())
     for line in differences(then):
         print(f"note: {line}", file=sys.stderr)
@@ -178,6 +191,10 @@ def _code(commit: str | None) -> Iterator[Path]:
         return
     if not commit:
         raise InputError("the run knows no git commit; --any-code reruns it with the code that is here")
+    if not re.fullmatch("[0-9a-f]{7,64}", commit):
+        raise InputError(
+            f"environment.json names {commit[:80]!r}, which is no git commit; --any-code reruns the config"
+        )
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "code"
         made = _git(here, "worktree", "add", "--detach", str(tree), commit)
@@ -237,9 +254,10 @@ def main(arguments: list[str] | None = None) -> int:
     code.add_argument(
         "--any-code", action="store_true", help="with the code that is here, even if it has changed since"
     )
+    parser.add_argument("--trust", nargs="*", default=[], metavar="PACKAGE", help="of yours, that the config may call")
     asked = parser.parse_args(arguments)
     try:
-        found = reproduce(asked.run, asked.out, asked.tolerance, asked.at_commit, asked.any_code)
+        found = reproduce(asked.run, asked.out, asked.tolerance, asked.at_commit, asked.any_code, asked.trust)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

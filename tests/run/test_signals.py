@@ -173,6 +173,13 @@ def test_a_running_job_is_requeued_by_the_number_of_its_own_task(asked, monkeypa
     assert "job 7_3 is requeued" in capsys.readouterr().err
 
 
+def test_a_run_of_a_sweeps_agent_leaves_the_agents_job_alone(asked, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
+    stop(asked.parent)
+    assert not asked.exists()
+    assert "ckpt_path=last" in capsys.readouterr().err
+
+
 def test_a_cancelled_job_is_not_brought_back(asked, capsys):
     (asked.parent / "state").write_text("COMPLETING")
     stop(asked.parent)

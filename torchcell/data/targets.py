@@ -17,6 +17,9 @@ TRUSTED = (
 )  # fmt: skip
 """Packages below which a ``_target_`` that was read from a checkpoint may be called."""
 
+RUNNING = (*TRUSTED, "torchcell.callbacks", "torchcell.run", "torch.nn", "lightning.pytorch", "lightning.Trainer")
+"""Those that the config of a whole run may call."""
+
 WRITING = (
     "torchcell.data.cache", "torchcell.data.tables", "torchcell.data.convert_embeddings",
     "torchcell.data.embedding_table", "torchcell.data.arrays", "torchcell.data.__main__",
@@ -74,6 +77,37 @@ def check_plain(config: Any, place: str = "") -> None:
             f"the checkpoint's config holds an interpolation at {place.lstrip('.')!r}: {config[:80]!r}; torchcell "
             "writes none, so the file was tampered with or made by another program, and nothing of it was run"
         )
+
+
+def check_run_targets(config: Any, trust: Sequence[str] = ()) -> None:
+    """Refuse the config of a whole run, interpolations and all, that calls what no run calls.
+
+    Args:
+        config: As it stands in ``config.yaml``.
+        trust: Packages that the user trusts besides.
+
+    Raises:
+        InputError: Such a target; a text that could turn into one.
+    """
+    allowed = (*RUNNING, *trust)
+    plain = OmegaConf.to_container(config, resolve=False)
+    for target in _targets(plain):
+        if not _below(target, allowed):
+            raise InputError(
+                f"the run's config asks to call {target!r}, which lies outside the trusted packages {allowed}; "
+                "if it is yours, add --trust PACKAGE"
+            )
+    for text in _texts(plain):
+        if "_target_" in text:
+            raise InputError(
+                f"the run's config hides a _target_ in a text, which torchcell never writes: {text[:80]!r}"
+            )
+
+
+def _texts(node: Any) -> list[str]:
+    if isinstance(node, dict | list):
+        return [text for value in (node.values() if isinstance(node, dict) else node) for text in _texts(value)]
+    return [node] if isinstance(node, str) else []
 
 
 def _refusal(target: str, allowed: Sequence[str]) -> str:

@@ -126,14 +126,16 @@ def _joined(
     """This process among the others, once all have come."""
     wait = timedelta(seconds=cfg.trainer.wait_s)
     if place is None:
+        number = 0  # a store of its own, and children that are at their first run
         host = distributed.TCPStore("127.0.0.1", 0, count, True, wait, wait_for_workers=False)
         place = Placement(0, count, 0, count, "127.0.0.1", host.port)
         children += [_start(task, cfg, replace(place, rank=rank, local_rank=rank)) for rank in range(1, count)]
     else:
+        number = next(_RUNS)
         host = _meeting_point(place, wait)
     rank_zero_only.rank = place.rank  # type: ignore[attr-defined]
     # Several runs may follow one another in the same processes, as under --multirun, and meet at the same store.
-    store: distributed.Store = distributed.PrefixStore(f"torchcell/{place.attempt}/{next(_RUNS)}", host)
+    store: distributed.Store = distributed.PrefixStore(f"torchcell/{place.attempt}/{number}", host)
     watch.meet(store.clone(), cfg.trainer.wait_s)  # type: ignore[attr-defined]  # missing in the stub
     if "OMP_NUM_THREADS" not in os.environ:  # the trainer would give each process all cores
         share = max(1, torch.get_num_threads() // place.local_world)

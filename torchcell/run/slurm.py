@@ -8,10 +8,13 @@ import subprocess
 
 
 def job_id() -> str | None:
-    """The job's id, of an array's task as ``<array>_<task>``; None outside SLURM.
+    """The job's id, of an array's task as ``<array>_<task>``; None outside SLURM, and where the job is not this run's.
 
-    ``SLURM_JOB_ID`` of an array's last task is that of the whole array: requeued by it, all tasks would start anew.
+    A sweep's agent runs many in one job and ends those that it stops early by SIGTERM. ``SLURM_JOB_ID`` of an array's
+    last task is that of the whole array: requeued by it, all tasks would start anew.
     """
+    if os.environ.get("WANDB_SWEEP_ID"):
+        return None
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
