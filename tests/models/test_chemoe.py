@@ -16,7 +16,7 @@ from torchcell.data.errors import InputError
 from torchcell.data.molecule_graphs import pack_graphs
 from torchcell.models.chemoe import CheMoE
 from torchcell.models.response_inputs import ResponseInputs
-from torchcell.models.response_model import LEAST_SHARE
+from torchcell.models.response_model import SHARES
 
 SMALL = {"inputs": partial(ResponseInputs, width=16, hidden=24), "expert_hidden": (16, 8), "gene_width": 16}
 
@@ -102,7 +102,7 @@ def test_a_reading_of_zero_is_the_control_pulled_to_its_line_plus_the_mean_chang
     torch.testing.assert_close(model.express(torch.zeros(4, 20), unknown), batch.control + spec.extras["change_center"])
 
 
-def test_validation_fits_the_share_of_a_reading_that_is_kept_outside_training():
+def test_validation_chooses_the_share_of_a_reading_that_is_kept_outside_training():
     """Without it an overfitted reading made the squared error of unseen drugs worse than that of the plate's mean."""
     spec = response_spec()
     model, batch = CheMoE(spec, **SMALL).eval(), response_batch(spec, 8)
@@ -110,20 +110,20 @@ def test_validation_fits_the_share_of_a_reading_that_is_kept_outside_training():
     model.log = model.log_dict = lambda *args, **options: None
     start, whole = model.express(torch.zeros(8, 20), batch).detach(), model(batch).detach()
 
-    def fitted(target, passes=2):
+    def chosen(target):
         target[0, 0] = torch.nan
-        for _ in range(passes):  # the second goes by the share of the first
+        for _ in range(2):  # the second pass goes by the share of the first
             model.validation_step(dataclasses.replace(batch, target=target), 0)
             model.on_validation_epoch_end()
         return float(model.share)
 
-    assert fitted(start + 0.3 * (whole - start)) == pytest.approx(0.3, rel=1e-3)
+    assert chosen(start + 0.3 * (whole - start)) == pytest.approx(0.3)
     torch.testing.assert_close(model(batch), start + 0.3 * (whole - start))
     model.training = True  # of the model alone: no dropout
     torch.testing.assert_close(model(batch), whole)
     model.training = False
-    assert fitted(start - (whole - start)) == pytest.approx(LEAST_SHARE)
-    assert fitted(start + 9 * (whole - start)) == 1
+    assert chosen(start - (whole - start)) == pytest.approx(SHARES[0])
+    assert chosen(start + 9 * (whole - start)) == 1
 
 
 def test_an_unknown_line_is_read_by_its_learned_vector_and_refused_without_one():

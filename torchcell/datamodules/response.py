@@ -180,8 +180,8 @@ class ResponseDataModule(RecordDataModule):
         if self.record_whole.basal is None:
             said.append(
                 "Truth and prediction subtract the same control; its noise raises pearson_de for all systems alike, "
-                "so pearson_delta_plate and the metrics on replicates count more. There are no single control wells "
-                "to draw a fake perturbation from."
+                "so pearson_delta_plate and the metrics on replicates count more: the row fake_perturbation, "
+                "another control of the same plate, tells what that noise alone is worth."
             )
         return said
 
