@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from torchcell.baselines.base import Baseline
 from torchcell.baselines.response_baseline import change, change_score
+from torchcell.baselines.response_fake import FakePerturbation
 from torchcell.baselines.response_nearest_drug import NearestDrug
 from torchcell.baselines.response_ridge import LineMeanRidge, RidgeChange
 from torchcell.data.errors import InputError
@@ -195,3 +196,15 @@ def test_the_score_is_the_mean_correlation_of_changes():
     assert change_score(record, record.treated.astype(float)) == pytest.approx(1)
     assert change_score(record, 2 * record.control - record.treated.astype(float)) == pytest.approx(-1, abs=1e-5)
     assert change_score(record, record.control.astype(float)) == -np.inf
+
+
+def test_a_fake_perturbation_is_another_control_of_the_plate():
+    train, val, test = deal(planted())
+    found = FakePerturbation().fit(train, val, None).predict(test.blind())
+    for row in range(len(test)):
+        assert not (found[row] == test.control[row]).all()
+        same = (train.control == found[row]).all(1)
+        assert set(train.plate[same]) == {test.plate[row]}
+    one = replace(planted(), control=np.tile(planted().control[:1], (len(planted()), 1)))
+    train, val, test = deal(one)
+    np.testing.assert_array_equal(FakePerturbation().fit(train, val, None).predict(test), test.control)

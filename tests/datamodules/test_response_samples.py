@@ -137,3 +137,25 @@ def test_drugs_without_a_vector_are_refused_dropped_or_learned() -> None:
     assert "Drugs with a vector of their own: " in " ".join(learned.notes())
     with pytest.raises(InputError, match="must be error, drop or learned"):
         module(record, missing_molecules="guess")
+
+
+@pytest.mark.parametrize("method", ["random", "condition", "cold_drug"])
+def test_a_fold_holds_the_same_whichever_lines_are_loaded(method: str) -> None:
+    """Folds were dealt over the drugs that were loaded: a drug tested on A375 could be trained on beside HT29."""
+    record = simulate_response(n_drugs=30, n_genes=8).response
+    split = {"method": method, "n_folds": 5, "fold": 1, "seed": 0}
+    whole, one, two = (module(record, split=split, cell_line=lines) for lines in (None, "A375", ["A375", "HT29"]))
+    part = dict(zip(whole.sample_id.tolist(), whole.split.part.tolist(), strict=True))
+    for data in (one, two):
+        assert data.split.part.tolist() == [part[name] for name in data.sample_id.tolist()]
+        assert data.split.name == f"{method}-1of5-s0"
+        assert data.split.dealt == whole.split.hash != data.split.hash
+    drug = record.drug[0]
+    dropped = module(record, lacking=(drug,), missing_molecules="drop", split=split)
+    assert dropped.split.part.tolist() == [part[name] for name in dropped.sample_id.tolist()]
+
+
+def test_an_input_that_is_the_same_for_all_samples_cannot_be_spoilt() -> None:
+    data = module(simulate_response(n_drugs=30, n_genes=8).response, cell_line="A375")
+    spoilt = data.ablations(torch.from_numpy(data.split.index("test")), torch.Generator().manual_seed(0))
+    assert {name for name, packed in spoilt.items() if packed is None} == {"line_shuffled", "line_constant"}

@@ -32,6 +32,17 @@ def test_no_samples_give_no_rows_and_gradients_of_zero():
     assert all(p.grad is not None for p in expert.parameters())
 
 
+def test_the_product_is_added_to_what_the_pairs_say():
+    torch.manual_seed(0)
+    expert, h, gamma = GeneExpert(6, 4, (8, 4), product=3).double(), torch.randn(5, 6).double(), torch.randn(7, 4)
+    gamma = gamma.double()
+    pairs = GeneExpert(6, 4, (8, 4)).double()
+    pairs.load_state_dict({name: v for name, v in expert.state_dict().items() if not name.startswith("product")})
+    added = torch.einsum("bd,gd->bg", expert.product(h), gamma) / 2
+    torch.testing.assert_close(expert(h, gamma), pairs(h, gamma) + added)
+    assert expert(h[:0], gamma).shape == (0, 7)
+
+
 def test_no_tensor_has_a_row_of_the_first_layers_input_for_each_pair():
     """B x G x (H + D) would be 64 * 500 * 96 numbers."""
     expert = GeneExpert(64, 32, (32, 16), chunk=2_000)

@@ -145,6 +145,8 @@ def test_a_model_adds_its_own_section_and_text_is_escaped(tmp_path: Path, make_r
 def test_guards_are_told_in_words(history: pd.DataFrame) -> None:
     ignored = shuffle_drop("pearson", "regression", 0.4, 0.395)
     assert guard_rows("shuffled_perturbation", ignored)[0]["status"] == "INPUT IGNORED"
+    nothing = {"not_applicable": "all samples have the same input"}
+    assert guard_rows("line_shuffled", nothing)[0]["status"] == "not applicable"
     used = guard_rows("shuffled_perturbation", shuffle_drop("pearson", "regression", 0.4, 0.01))[0]
     assert (used["finding"], used["status"]) == ("pearson 0.400 becomes 0.0100", "ok")
     warned = guard_rows("loss_share_warnings", loss_share_warnings(history))

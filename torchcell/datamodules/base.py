@@ -59,7 +59,7 @@ class RecordDataModule(lightning.LightningDataModule):
         record, lost = self.admit(record.validate(), self.genes, unknown_genes)
         self.lost = {**getattr(record, "lost", {}), **lost}
         self.record_whole = self._subset(record, subset)
-        self.split: Split = make_split(self.record_whole, **split)
+        self.split: Split = self.deal(self.record_whole, split)
         self.spec = self._spec()
         self.packed = self.pack(self.record_whole, self.spec)
 
@@ -84,6 +84,10 @@ class RecordDataModule(lightning.LightningDataModule):
     def widened(request: Any, spec: Spec) -> Spec:
         """The spec with what a request names that no training sample did, such as new molecules."""
         return spec
+
+    def deal(self, record: Any, split: Mapping[str, Any]) -> Split:
+        """Who is in which part, from the keys of the ``split`` config."""
+        return make_split(record, **split)
 
     @staticmethod
     def admit(record: Any, vocabulary: tuple[str, ...], policy: str) -> tuple[Any, dict[str, int]]:
@@ -142,8 +146,10 @@ class RecordDataModule(lightning.LightningDataModule):
         """What the representation fits on the training part besides the scaler."""
         return {}
 
-    def ablations(self, index: Tensor, generator: torch.Generator) -> dict[str, Packed]:
-        """Packed samples with one input spoilt among ``index``, by what was done, for the guards."""
+    def ablations(self, index: Tensor, generator: torch.Generator) -> dict[str, Packed | None]:
+        """Packed samples with one input spoilt among ``index``, by what was done, for the guards; None where all of
+        them have the same input, so that there is nothing to spoil.
+        """
         return {}
 
     def ceiling(self, record: Any) -> np.ndarray | None:

@@ -158,7 +158,7 @@ class CellSetDataModule(RecordDataModule):
         shuffle = not getattr(self.trainer, "overfit_batches", 0)
         return PackedLoader(sets, SetOrder(sets, shuffle, self.seed, rank, world), self.batch_size)
 
-    def ablations(self, index: Tensor, generator: torch.Generator) -> dict[str, Packed]:
+    def ablations(self, index: Tensor, generator: torch.Generator) -> dict[str, Packed | None]:
         """The perturbations shuffled among the conditions."""
         packed = self.packed
         assert isinstance(packed, ConditionSets)

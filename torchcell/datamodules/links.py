@@ -168,7 +168,7 @@ class LinkDataModule(RecordDataModule):
             table.insert(3 + 2 * at, f"{end}_name", record.graph.node_name[index])
         return table
 
-    def ablations(self, index: Tensor, generator: torch.Generator) -> dict[str, Packed]:
+    def ablations(self, index: Tensor, generator: torch.Generator) -> dict[str, Packed | None]:
         """The targets shuffled within each metaedge: a model that reads which pair is asked for must lose."""
         packed = self.packed
         assert isinstance(packed, PackedLinks)

@@ -215,7 +215,7 @@ class PerturbationDataModule(RecordDataModule):
             table.insert(3, "levels", ["|".join(map(str, record.level[a:b])) for a, b in pairs])
         return table
 
-    def ablations(self, index: Tensor, generator: torch.Generator) -> dict[str, Packed]:
+    def ablations(self, index: Tensor, generator: torch.Generator) -> dict[str, Packed | None]:
         """The perturbations shuffled among the samples: a model that reads them must lose."""
         packed = self.packed
         assert isinstance(packed, PerturbationSets)

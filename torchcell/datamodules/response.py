@@ -22,6 +22,8 @@ from torchcell.datamodules.response_samples import INPUTS, ResponseSamples, floa
 from torchcell.datamodules.spec import Spec, fit_scaler
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.metrics.results import Results
+from torchcell.splits.methods import make_split
+from torchcell.splits.split import Split
 
 
 class ResponseDataModule(RecordDataModule):
@@ -50,6 +52,7 @@ class ResponseDataModule(RecordDataModule):
         unknown_genes: Literal["error", "drop"] = "error",
         seed: int = 0,
     ) -> None:
+        self._every = record.validate()
         record = record.on_lines(cell_line)
         record = replace(record, molecules=molecules(record))
         record, dropped = with_vectors(record, missing_molecules)
@@ -69,6 +72,17 @@ class ResponseDataModule(RecordDataModule):
     def vocabulary(record: Response, graph: CellGraph | None) -> tuple[str, ...]:
         """The genes that are measured."""
         return tuple(record.genes.tolist())
+
+    def deal(self, record: Response, split: Mapping[str, Any]) -> Split:
+        """As all samples of the file are dealt, so that a drug's fold is the same whichever lines are loaded.
+
+        A split from a file names these samples and no other, and which line is held out is a matter of the lines
+        that are loaded.
+        """
+        if split["method"] in ("file", "cold_cell"):
+            return super().deal(record, split)
+        whole = make_split(self._every, **split)
+        return whole.of(record.sample_id).validate(record.sample_id)
 
     def extras(self, train: Response) -> dict[str, Any]:
         """Molecules, lines with their mean control and basal profile, and the size of a change."""
@@ -100,17 +114,18 @@ class ResponseDataModule(RecordDataModule):
             "change_scale": scale,
         }
 
-    def ablations(self, index: Tensor, generator: torch.Generator) -> dict[str, Packed]:
-        """Each input shuffled among the samples, and each at one value for all."""
+    def ablations(self, index: Tensor, generator: torch.Generator) -> dict[str, Packed | None]:
+        """Each input shuffled among the samples, and each at one value for all; none where it has one value."""
         packed = self.packed
         assert isinstance(packed, ResponseSamples)
-        found: dict[str, Packed] = {}
+        found: dict[str, Packed | None] = {}
         train = torch.from_numpy(self.split.index("train"))
         values = {name: getattr(packed, name)[train].float().mean(0) for name in ("basal", "log_dose")}
         values |= {name: getattr(packed, name)[train].mode().values for name in ("drug", "line")}
         for what, names in INPUTS.items():
-            found[f"{what}_shuffled"] = packed.shuffled(names, index, generator)
-            found[f"{what}_constant"] = packed.zeroed(names, values)
+            varies = packed.varies(names, index)
+            found[f"{what}_shuffled"] = packed.shuffled(names, index, generator) if varies else None
+            found[f"{what}_constant"] = packed.zeroed(names, values) if varies else None
         return found
 
     def reference(self, record: Response) -> np.ndarray | None:
@@ -165,8 +180,8 @@ class ResponseDataModule(RecordDataModule):
         if self.record_whole.basal is None:
             said.append(
                 "Truth and prediction subtract the same control; its noise raises pearson_de for all systems alike, "
-                "so pearson_delta_plate and the metrics on replicates count more. There are no single control wells "
-                "to draw a fake perturbation from."
+                "so pearson_delta_plate and the metrics on replicates count more: the row fake_perturbation, "
+                "another control of the same plate, tells what that noise alone is worth."
             )
         return said
 

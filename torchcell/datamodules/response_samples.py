@@ -94,6 +94,10 @@ class ResponseSamples:
             self.centre.index_select(0, index),
         )
 
+    def varies(self, names: Sequence[str], index: Tensor) -> bool:
+        """Whether the samples at ``index`` differ in any of the tensors ``names``."""
+        return any(bool((held != held[:1]).any()) for held in (getattr(self, name)[index] for name in names))
+
     def shuffled(self, names: Sequence[str], index: Tensor, generator: torch.Generator) -> ResponseSamples:
         """The same samples, but those at ``index`` exchange the tensors ``names`` at random."""
         twin, order = copy.copy(self), torch.arange(len(self))

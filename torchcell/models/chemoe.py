@@ -47,7 +47,9 @@ class CheMoE(ResponseModel):
         atom_heads: Heads with which genes look at the molecule's atoms, added to the mixture; 0: they don't. Needs
             ``inputs.molecules=graph``.
         expert_hidden: Widths of an expert's two hidden layers.
-        expert_dropout: Share of its first layer's units dropped in training.
+        expert_dropout: Share of its first layers' units dropped in training.
+        expert_product: Width of the hidden layer of a product that an expert adds to its MLP, see ``GeneExpert``; 0:
+            none, as published.
         gene_width: Width D of gamma.
         gene_sd: Of a fresh table's entries; none: 1 / sqrt(D).
         gene_gain: gamma is this times the table's row, so it moves so many times faster than weights; none: sqrt(D),
@@ -77,6 +79,7 @@ class CheMoE(ResponseModel):
         atom_heads: int = 0,
         expert_hidden: Sequence[int] = (256, 128),
         expert_dropout: float | int = 0.0,
+        expert_product: int = 0,
         gene_width: int = 128,
         gene_sd: float | int | None = None,
         gene_gain: float | int | None = None,
@@ -102,7 +105,7 @@ class CheMoE(ResponseModel):
         width, hidden = self.inputs.features, (expert_hidden[0], expert_hidden[1])
         self.mixture = MixtureOfExperts(
             Router(width, experts, top_k, router, start_sd=router_start_sd, bias_rate=balance_rate),
-            [GeneExpert(width, gene_width, hidden, expert_dropout) for _ in range(experts)],
+            [GeneExpert(width, gene_width, hidden, expert_dropout, product=expert_product) for _ in range(experts)],
         )
         self.atoms: GeneAtomAttention | None = None
         if atom_heads:

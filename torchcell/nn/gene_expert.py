@@ -18,6 +18,9 @@ CHUNK = 16_384
 class GeneExpert(nn.Module):
     r"""y_bg = f([h_b, gamma_g]) with f = Linear, LayerNorm, ReLU, Linear, LayerNorm, ReLU, Linear to one number.
 
+    With ``product`` it is f([h_b, gamma_g]) + <g(h_b), gamma_g> / sqrt(D), g = Linear, LayerNorm, ReLU, dropout,
+    Linear: a narrow f tells few genes apart, the product each by its own vector, and costs B + G rows.
+
     The first layer falls apart, W [h; gamma] + c = W_h h + (W_gamma gamma + c), so it costs B + G rows, not B x G. The
     later layers run on blocks of pairs; where there are several, the backward pass computes each block again, so that
     memory does not grow with B x G.
@@ -26,8 +29,9 @@ class GeneExpert(nn.Module):
         features: Width H of a sample.
         gene_features: Width D of a gene.
         hidden: Widths of the two hidden layers.
-        dropout: Share of the first hidden layer's units dropped in training.
+        dropout: Share of the first hidden layers' units dropped in training.
         chunk: Pairs at once; none: ``KEPT`` if that is all, else ``CHUNK``.
+        product: Width of g's hidden layer; 0: no product.
 
     Shapes:
         h_BH [B, H] and gamma_GD [G, D] -> [B, G].
@@ -40,6 +44,7 @@ class GeneExpert(nn.Module):
         hidden: tuple[int, int] = (256, 128),
         dropout: float | int = 0.0,
         chunk: int | None = None,
+        product: int = 0,
     ) -> None:
         super().__init__()
         self.features, self.chunk = features, chunk
@@ -49,6 +54,12 @@ class GeneExpert(nn.Module):
         self.second = nn.Linear(hidden[0], hidden[1])
         self.second_norm = nn.LayerNorm(hidden[1])
         self.last = nn.Linear(hidden[1], 1)
+        self.product: nn.Sequential | None = None
+        if product:
+            self.product = nn.Sequential(
+                nn.Linear(features, product), nn.LayerNorm(product), nn.ReLU(), nn.Dropout(dropout),
+                nn.Linear(product, gene_features),
+            )  # fmt: skip
 
     def forward(self, h_BH: Float[Tensor, "B H"], gamma_GD: Float[Tensor, "G D"]) -> Float[Tensor, "B G"]:
         """One value for each sample and gene; [0, G] for no samples, and every weight still takes part."""
@@ -62,7 +73,10 @@ class GeneExpert(nn.Module):
             part = sample_BK[samples], gene_GK[genes]
             value = checkpoint(self._pairs, *part, use_reentrant=False) if again else self._pairs(*part)
             rows.setdefault(samples.start, []).append(value)
-        return torch.cat([torch.cat(values, 1) for values in rows.values()])
+        read_BG = torch.cat([torch.cat(values, 1) for values in rows.values()])
+        if self.product is None:
+            return read_BG
+        return read_BG + self.product(h_BH) @ gamma_GD.T / gamma_GD.shape[1] ** 0.5
 
     def _pairs(self, sample_BK: Tensor, gene_GK: Tensor) -> Tensor:
         x_BGK = self.first_norm(sample_BK[:, None] + gene_GK).relu()

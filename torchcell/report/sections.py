@@ -173,6 +173,8 @@ def guard_rows(name: str, value: Any) -> list[dict[str, str]]:
         finding = f"{value['metric']} {before or 'undefined'} becomes {after or 'undefined'}"
         status = {True: "INPUT IGNORED", False: "ok", None: "can't be said"}[value.get("input_ignored")]
         return [{"guard": title, "finding": finding, "status": status}]
+    if isinstance(value, Mapping) and "not_applicable" in value:
+        return [{"guard": title, "finding": str(value["not_applicable"]), "status": "not applicable"}]
     if name == "loss_share_warnings":
         none = [{"guard": title, "finding": "no term above 90 % of the total", "status": "ok"}]
         return [{"guard": title, "finding": str(one["text"]), "status": "WARNING"} for one in value] or none

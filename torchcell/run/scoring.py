@@ -115,7 +115,7 @@ def score(
     generator = torch.Generator().manual_seed(seed)
     index = torch.from_numpy(datamodule.split.index(part))
     ablated = {
-        name: predict_part(trainer, model, datamodule, part, packed)
+        name: None if packed is None else predict_part(trainer, model, datamodule, part, packed)
         for name, packed in datamodule.ablations(index, generator).items()
     }
     if not trainer.is_global_zero:
@@ -152,6 +152,8 @@ def score(
         "guards": guards,
         "split_hash": datamodule.split.hash,
         "split": {
+            "name": datamodule.split.name,
+            "dealt": datamodule.split.dealt or datamodule.split.hash,
             "method": datamodule.split.method,
             "seed": datamodule.split.seed,
             **datamodule.split.counts(),
@@ -165,8 +167,10 @@ def score(
     return Scored(results, evaluation, summary, [], sections)
 
 
-def _drop(results: Results, ablated: np.ndarray) -> dict[str, Any]:
-    """What the headline metric of the first output loses when an input is shuffled."""
+def _drop(results: Results, ablated: np.ndarray | None) -> dict[str, Any]:
+    """What the headline metric of the first output loses when an input is shuffled, if there was one to shuffle."""
+    if ablated is None:
+        return {"not_applicable": "all samples have the same input"}
     name = HEADLINE[results.task][0]
     one = metric(name, results.task)
     truth = np.asarray(results.measured, dtype=np.float64)

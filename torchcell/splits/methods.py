@@ -50,7 +50,8 @@ def make_split(
     if n_folds < 3 or not 0 <= fold < n_folds:
         raise InputError(f"split.fold={fold} of split.n_folds={n_folds}: needs at least 3 folds, numbered from 0")
     part, group, key = METHODS[method](record, n_folds, fold, seed)
-    return Split(record.sample_id, part, group, method, seed, key).validate(record.sample_id, twins)
+    name = f"{method}-{fold}of{n_folds}-s{seed}"
+    return Split(record.sample_id, part, group, method, seed, key, name).validate(record.sample_id, twins)
 
 
 def random(record: Any, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:

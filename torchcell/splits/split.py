@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -28,6 +28,9 @@ class Split:
         method: How the parts were made.
         seed: Of that method.
         key: What ``group`` names, e.g. ``query gene``.
+        name: Method, fold, number of folds and seed in one word; or ``file``.
+        dealt: Hash of the deal that these samples were taken from: equal for all choices of cell lines; empty: this
+            is all of it.
     """
 
     sample_id: np.ndarray
@@ -36,6 +39,8 @@ class Split:
     method: str
     seed: int
     key: str
+    name: str = ""
+    dealt: str = ""
 
     @cached_property
     def hash(self) -> str:
@@ -101,7 +106,11 @@ class Split:
         position = {name: i for i, name in enumerate(self.sample_id.tolist())}
         order = np.array([position[name] for name in np.asarray(sample_id).tolist()], dtype=np.int64)
         arrays = (self.sample_id[order], self.part[order], self.group[order])
-        return Split(*arrays, self.method, self.seed, self.key)
+        return replace(self, sample_id=arrays[0], part=arrays[1], group=arrays[2])
+
+    def of(self, sample_id: Sequence[str] | np.ndarray) -> Split:
+        """The parts of some of the samples, in their order, as all samples were dealt; ``validate`` it afterwards."""
+        return replace(self.aligned(sample_id), dealt=self.dealt or self.hash)
 
     def save(self, path: str | Path) -> None:
         """Write ``sample_id, part, group`` as parquet, hash and method in the file's metadata."""
@@ -113,6 +122,7 @@ class Split:
         columns = {"sample_id": self.sample_id, "part": self.part, "group": self.group}
         table = pa.table({name: pa.array(values.astype(str)) for name, values in columns.items()})
         about = {"method": self.method, "seed": self.seed, "key": self.key, "hash": self.hash}
+        about |= {"name": self.name, "dealt": self.dealt}
         with atomic_write(Path(path)) as temporary:
             pq.write_table(table.replace_schema_metadata({"torchcell": json.dumps(about)}), temporary)
 
@@ -142,6 +152,7 @@ class Split:
         group = frame["group"] if "group" in frame else frame["sample_id"]
         ids, part, groups = (values.to_numpy(dtype=str) for values in (frame["sample_id"], frame["part"], group))
         split = cls(ids, part, groups, "file", int(str(about.get("seed", 0))), str(about.get("key", "sample")))
+        split = replace(split, name=str(about.get("name", "file")), dealt=str(about.get("dealt", "")))
         if about and about["hash"] != split.hash:
             raise InputError(f"{path} was changed after it was written: its hash is {split.hash}, not {about['hash']}")
         return split
