@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from torchcell.datamodules.cell_rows import DenseRows
 from torchcell.datamodules.cell_set_batch import CellSetBatch
 from torchcell.datamodules.spec import Spec
 
@@ -43,7 +44,8 @@ def cell_batch(spec: Spec, n=6, cells=3, seed=1, targets: list[list[int]] | None
     perturbed = (control.flip(1) + effect(spec, gene, ptr)[:, None]).clamp(min=0)
     group = torch.randint(2, (n,), generator=draw)
     reference = control.mean(1, keepdim=True).expand(-1, 2, -1)
-    return CellSetBatch(perturbed.mean(1), torch.arange(n), control, perturbed, gene, ptr, group, reference)
+    cells_of = (DenseRows(control), DenseRows(perturbed))
+    return CellSetBatch(perturbed.mean(1), torch.arange(n), *cells_of, gene, ptr, group, reference)
 
 
 def effect(spec: Spec, gene: Tensor, ptr: Tensor) -> Tensor:

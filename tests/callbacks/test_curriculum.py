@@ -18,6 +18,7 @@ from torchcell.callbacks.curriculum import Curriculum
 from torchcell.callbacks.history import History
 from torchcell.data.errors import InputError
 from torchcell.datamodules.batch import BatchOrder, PackedLoader
+from torchcell.datamodules.cell_rows import DenseRows
 from torchcell.datamodules.cell_set_batch import CellSetBatch, ragged
 from torchcell.models.gene_set_transformer import GeneSetTransformer
 
@@ -110,7 +111,7 @@ class Sets:
     def __getitem__(self, index: torch.Tensor) -> CellSetBatch:
         b = self.batch
         gene, ptr = ragged([b.gene[i : i + 1] for i in index.tolist()])
-        cells = (b.control[index], b.perturbed[index])
+        cells = [DenseRows(each.dense()[index]) for each in (b.control, b.perturbed)]
         return CellSetBatch(b.target[index], index, *cells, gene, ptr, b.group[index], b.reference[index])
 
 

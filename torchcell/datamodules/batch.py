@@ -15,7 +15,9 @@ CHUNK = 16_384
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """B samples; a subclass adds its inputs as further tensors, and nothing that all samples share.
+    """B samples; a subclass adds its inputs, and nothing that all samples share.
+
+    Inputs are tensors, or of a class that has ``to`` and ``nbytes`` as they have.
 
     Attributes:
         target: Measured values in their own units, float32 [B, T]; NaN is missing.

@@ -14,6 +14,7 @@ from torch import Tensor
 from torchcell.data.conditions import Conditions
 from torchcell.data.errors import InputError, some
 from torchcell.datamodules.batch import Batch, BatchOrder
+from torchcell.datamodules.cell_rows import CellRows
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.ranges import owner
 
@@ -23,8 +24,8 @@ class CellSetBatch(Batch):
     """B sets of C control and S perturbed cells over G genes, besides the ``target`` and ``sample`` of every batch.
 
     Attributes:
-        control: Control cells of the set's group, log-normalised, float32 [B, C, G].
-        perturbed: Cells of the condition likewise; NaN where they are to be predicted [B, S, G].
+        control: Control cells of the set's group, log-normalised [B, C, G]; to be made dense where they are read.
+        perturbed: Cells of the condition likewise [B, S, G]; S is 0 where they are to be predicted.
         gene: Perturbed genes, positions in ``spec.genes``, int64 [M].
         ptr: Set i has ``gene[ptr[i]:ptr[i + 1]]``, int64 [B + 1].
         group: Position in the spec's groups, int64 [B]; -1 is a group that was not trained on.
@@ -32,8 +33,8 @@ class CellSetBatch(Batch):
             what changes are taken against. The second is for scores alone, and no model may read it [B, 2, G].
     """
 
-    control: Tensor
-    perturbed: Tensor
+    control: CellRows
+    perturbed: CellRows
     gene: Tensor
     ptr: Tensor
     group: Tensor
@@ -60,8 +61,8 @@ class CellSetBatch(Batch):
         return CellSetBatch(
             self.target[start:stop],
             self.sample[start:stop],
-            self.control[start:stop],
-            self.perturbed[start:stop],
+            self.control.narrow(start, stop),
+            self.perturbed.narrow(start, stop),
             self.gene[first:last],
             self.ptr[start : stop + 1] - first,
             self.group[start:stop],
@@ -80,7 +81,7 @@ class ConditionSets:
     """
 
     gathered_at_once = 1
-    """A batch and no more: its cells are dense."""
+    """A batch and no more: its cells are many."""
 
     def __init__(self, record: Conditions, spec: Spec) -> None:
         self.record, self.spec = record, spec
@@ -103,9 +104,9 @@ class ConditionSets:
     def __getitem__(self, index: Tensor) -> CellSetBatch:
         size = self.spec.extras["input_cells"] * self.spec.extras["eval_sets"]
         rows = np.stack([self._controls(i, size) for i in index.tolist()])
-        control = dense(self.record, rows)
+        control = CellRows.of(self.record.cells.X, rows)
         gene, ptr = ragged([self.gene[i] for i in index.tolist()])
-        unseen = torch.full((), torch.nan).expand(control.shape)
+        unseen = CellRows.none(len(index), control.shape[2])
         group, reference = self.group[index], self.reference[index]
         return CellSetBatch(self.target[index], index, control, unseen, gene, ptr, group, reference)
 
@@ -167,11 +168,11 @@ class TrainingSets:
 
     def __getitem__(self, index: Tensor) -> CellSetBatch:
         condition = self.condition[index]
-        perturbed = dense(self.record, self.cells[index.numpy()])
-        target = self.sets.target[condition] if self.pseudobulk else perturbed.mean(1)
+        perturbed = CellRows.of(self.record.cells.X, self.cells[index.numpy()])
+        target = self.sets.target[condition] if self.pseudobulk else perturbed.mean()
         gene, ptr = ragged([self.sets.gene[i] for i in condition.tolist()])
-        control = dense(self.record, self.controls[index.numpy()])
-        group, reference = self.sets.group[condition], self.sets.reference[condition]
+        control = CellRows.of(self.record.cells.X, self.controls[index.numpy()])
+        group, reference = self.sets.group[condition], self.sets.reference.index_select(0, condition)  # twice as fast
         return CellSetBatch(target, self.sample[condition], control, perturbed, gene, ptr, group, reference)
 
 
@@ -191,13 +192,6 @@ class SetOrder(BatchOrder):
 def draw(rng: np.random.Generator, cells: np.ndarray, size: int) -> np.ndarray:
     """``size`` of the cells, each once where there are enough."""
     return rng.choice(cells, size, replace=len(cells) < size)
-
-
-def dense(record: Conditions, rows: np.ndarray) -> Tensor:
-    """The cells at ``rows`` [B, S] as float32 [B, S, G]; only these are made dense."""
-    values = record.cells.X[rows.ravel()]
-    values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).view(*rows.shape, -1)
 
 
 def ragged(parts: list[Tensor]) -> tuple[Tensor, Tensor]:

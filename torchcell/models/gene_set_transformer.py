@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from torchcell.data.errors import InputError
+from torchcell.datamodules.cell_rows import CellRows
 from torchcell.datamodules.cell_set_batch import CellSetBatch
 from torchcell.datamodules.spec import Spec
 from torchcell.metrics.streaming import StreamingProfile
@@ -178,7 +179,7 @@ class GeneSetTransformer(Model):
             read_BA = read_BSA.mean(1)
         else:
             step = max(1, TOKENS // (len(batch) * (len(active_A) + self.n_global)))
-            parts = [self._read(batch, some, active_A).sum(1) for some in batch.control.split(step, 1)]
+            parts = [self._read(batch, some, active_A).sum(1) for some in batch.control.split(step)]
             read_BA = torch.stack(parts).sum(0) / batch.control.shape[1]
         return self.express(batch, read_BA, active_A)
 
@@ -189,14 +190,12 @@ class GeneSetTransformer(Model):
         base_BG = batch.references["control"] + self.mean_G
         return base_BG.index_add(1, active_A, self.sd_G[active_A] * read_BA)
 
-    def _read(
-        self, batch: CellSetBatch, control_BSG: Float[Tensor, "B S G"], active_A: Int[Tensor, " A"]
-    ) -> Float[Tensor, "B S A"]:
+    def _read(self, batch: CellSetBatch, control: CellRows, active_A: Int[Tensor, " A"]) -> Float[Tensor, "B S A"]:
         """The change of each cell and active gene in standard deviations of the training changes."""
         free_ND, known_ND = self.identity()
         p_BD = self.perturbation(free_ND, known_ND, batch.gene, batch.ptr)
         e_AD = free_ND[active_A] + known_ND[active_A]
-        value_BSA = (control_BSG[:, :, active_A] - self.centre_G[active_A]) / self.spread_G[active_A]
+        value_BSA = (control.dense(active_A) - self.centre_G[active_A]) / self.spread_G[active_A]
         place_N = active_A.new_full((len(self.spec.genes),), -1)
         place_N[active_A] = torch.arange(len(active_A), device=active_A.device)
         x_BSTD = self.tokens(value_BSA, e_AD, p_BD, place_N[batch.gene], batch.ptr)
@@ -232,8 +231,8 @@ class GeneSetTransformer(Model):
                 read_BSA = self._read(batch, batch.control, active_A)
             change_BSA = self.mean_G[active_A] + self.sd_G[active_A] * read_BSA
             unit_A = self.spread_G[active_A] * len(active_A) ** 0.5
-            cells_BSA = (batch.control[:, :, active_A] + change_BSA) / unit_A
-            terms["distribution"] = mean_energy_distance(cells_BSA, batch.perturbed[:, :, active_A] / unit_A)
+            cells_BSA = (batch.control.dense(active_A) + change_BSA) / unit_A
+            terms["distribution"] = mean_energy_distance(cells_BSA, batch.perturbed.dense(active_A) / unit_A)
         return terms
 
     def set_embeddings(self, batch: CellSetBatch) -> dict[str, Tensor]:
