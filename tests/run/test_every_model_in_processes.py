@@ -37,7 +37,8 @@ def of_three() -> dict[str, dict[str, Any]]:
 
 def check(found: dict[str, Any]) -> None:
     assert found["samples"] == found["expected"] > 0
-    assert found["difference"] < 1e-6, "the same weights predict otherwise, in units of the largest prediction"
+    # Rounding of float32: products of other batch sizes are summed in another order.
+    assert found["difference"] < 1e-5, "the same weights predict otherwise, in units of the largest prediction"
     if found["asked"] == [""]:
         assert found["n_metrics"] > 1
         assert found["metrics"] < 1e-6

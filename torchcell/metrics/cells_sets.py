@@ -64,7 +64,8 @@ class CellPairs:
             most: Cells of either kind.
             seed: Of the draw.
         """
-        control, measured = [], []
+        control: list[np.ndarray] = []
+        measured: list[np.ndarray] = []
         for i, name in enumerate(record.sample_id.tolist()):
             rng = np.random.default_rng([seed, zlib.crc32(str(name).encode())])
             for found, cells in ((control, record.input_controls(i)), (measured, record.members(i))):
