@@ -278,8 +278,9 @@ def _show(found: Reproduced, run: Path) -> None:
         screen.add_column(name, justify="left" if name == "metric" else "right")
     for row in found.table.itertuples():
         is_interval = str(row.what).endswith((" low", " high"))
-        if (("/" + str(model) + "/") in str(row.what) and not is_interval) or not row.agrees:
-            shown = [f"{value:.6g}" if _is_number(value) else str(value) for value in (row.then, row.now)]
+        if (f"/{model}/" in str(row.what) and not is_interval) or not row.agrees:
+            both: list[Any] = [row.then, row.now]
+            shown = [f"{value:.6g}" if _is_number(value) else str(value) for value in both]
             screen.add_row(str(row.what), *shown, format(row.difference, ".2g"), "" if row.agrees else "differs")
     (Console() if sys.stdout.isatty() else Console(width=160)).print(screen)
 
