@@ -106,7 +106,9 @@ def test_validation_chooses_the_share_of_a_reading_that_is_kept_outside_training
     """Without it an overfitted reading made the squared error of unseen drugs worse than that of the plate's mean."""
     spec = response_spec()
     model, batch = CheMoE(spec, **SMALL).eval(), response_batch(spec, 8)
-    model._trainer = SimpleNamespace(strategy=SimpleNamespace(reduce=lambda x, reduce_op: x), sanity_checking=False, world_size=1)
+    model._trainer = SimpleNamespace(
+        strategy=SimpleNamespace(reduce=lambda x, reduce_op: x), sanity_checking=False, world_size=1
+    )
     model.log = model.log_dict = lambda *args, **options: None
     start, whole = model.express(torch.zeros(8, 20), batch).detach(), model(batch).detach()
 

@@ -35,13 +35,17 @@ def of_three() -> dict[str, dict[str, Any]]:
     return run(["dango"], 3)
 
 
-def check(found: dict[str, Any]) -> None:
+OF_SMALL_CHANGES = ("chemoe", "chemoe_graph", "response_mlp", "additive_latent", "latent_shift")
+"""Score changes from a plate's centre, after so few steps a hundredth of the levels: rounding counts for more."""
+
+
+def check(found: dict[str, Any], limit: float = 1e-6) -> None:
     assert found["samples"] == found["expected"] > 0
     # Rounding of float32: products of other batch sizes are summed in another order.
     assert found["difference"] < 1e-5, "the same weights predict otherwise, in units of the largest prediction"
     if found["asked"] == [""]:
         assert found["n_metrics"] > 1
-        assert found["metrics"] < 1e-6
+        assert found["metrics"] < limit
     first, *others = found["weights"]
     assert all(other == first for other in others), "the processes took different steps"
     assert found["steps"] >= 2
@@ -50,7 +54,7 @@ def check(found: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_two_processes_train_a_model_and_score_it_as_one_does(of_two, name):
     """DDP itself raises at the second step where a parameter of the first had no gradient."""
-    check(of_two[name])
+    check(of_two[name], 1e-5 if name in OF_SMALL_CHANGES else 1e-6)
 
 
 def test_three_processes_score_a_part_that_they_cannot_share_evenly(of_three):
