@@ -141,11 +141,9 @@ def test_links_no_better_than_the_degree_product_collapse_the_kinds_at_their_end
 
 
 @pytest.mark.parametrize(
-    ("auroc", "degree", "above"),
-    [(0.6, 0.55, True), (0.5, 0.5, False), (0.6, 0.3, False), (0.75, 0.3, True), (float("nan"), 0.5, False)],
+    ("auroc", "degree", "above"), [(0.6, 0.55, True), (0.5, 0.5, False), (0.45, 0.3, False), (float("nan"), 0.5, False)]
 )
-def test_links_must_be_told_better_than_by_degree_and_by_degree_read_backwards(auroc, degree, above):
-    """With matched non-links of Hetionet's CtD the product has .39, so few training links alone have .61."""
+def test_links_must_be_told_better_than_by_degree_and_by_chance(auroc, degree, above):
     assert LinkSkill("CtD", ("Compound", "Disease"), auroc, degree).above is above
 
 

@@ -27,7 +27,7 @@ RULES = (
     f"With m = min(dimensions, nodes - 1) a kind is healthy when its mean cosine is below {COSINE_BELOW}, "
     f"{COMPONENTS_FROM} m components or more are needed for 90 % of the variance, the effective rank is {RANK_FROM} m "
     "or more, no vector is zero, more than half of the vectors differ, and held-out links, where they are known, are "
-    "told better than by the degree product, whichever way round that is read. "
+    "told better than by the degree product and by chance. "
     "A kind of one or two nodes is undefined."
 )
 
