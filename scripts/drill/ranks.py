@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -37,7 +38,11 @@ def run(folder: Path, start_s: float = 300.0) -> Outcome:
             if workers:
                 workers[-1].kill()
             killed = time.monotonic()
-            _, left = psutil.wait_procs([one for one in every if one not in workers[-1:]], timeout=END_S)
+            with suppress(subprocess.TimeoutExpired):
+                first.wait(END_S)  # by its own handle: psutil would take its status away
+            others = [one for one in every[1:] if one not in workers[-1:]]
+            _, left = psutil.wait_procs(others, timeout=max(0.0, END_S - (time.monotonic() - killed)))
+            left += [every[0]] if first.poll() is None else []
             took = time.monotonic() - killed
         finally:
             for one in every:
