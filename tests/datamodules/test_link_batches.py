@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,15 @@ def test_the_ablation_exchanges_targets_within_a_metaedge_and_part_only(data: Li
         assert torch.equal(twin.target_node[at].sort().values, packed.target_node[at].sort().values)
 
 
+def all_ranks(ranking: LinkRanking, score: Callable[[Links], np.ndarray]) -> np.ndarray:
+    """Ranks of all edges by the scores [n, 1] of each metaedge's candidates."""
+    found = {}
+    for metaedge in ranking.links.supervised:
+        record = ranking.record(metaedge)
+        found[metaedge] = ranking.ranks(metaedge, np.broadcast_to(score(record), (len(record), len(record.outputs))))
+    return ranking.together(found)
+
+
 def naive_ranks(ranking: LinkRanking, score: dict[tuple[str, int, int], float], known: KnowledgeGraph) -> np.ndarray:
     links, found = ranking.links, np.full((len(ranking.edge), len(ranking.outputs)), np.nan)
     for row, i in enumerate(ranking.edge.tolist()):
@@ -122,7 +132,6 @@ def test_ranks_equal_a_naive_count_with_ties_and_filtering(
     monkeypatch.setattr(link_ranking, "AT_ONCE", 200)
     known = data.record_whole.graph
     ranking = LinkRanking(data.record("test"), known, limit=15, seed=0)
-    record = ranking.record
     rng = np.random.default_rng(0)
     score_of = {
         (metaedge, a, b): float(rng.integers(0, 12))
@@ -130,36 +139,43 @@ def test_ranks_equal_a_naive_count_with_ties_and_filtering(
         for a in range(len(known.node_id))
         for b in range(len(known.node_id))
     }
-    keys = zip(record.metaedge.tolist(), record.source_index.tolist(), record.target_index.tolist(), strict=True)
-    score = np.array([score_of[key] for key in keys], dtype=np.float32)
-    ranks = ranking.ranks(np.repeat(score[:, None], len(record.outputs), axis=1))
+
+    def scores(record: Links) -> np.ndarray:
+        keys = zip(record.metaedge.tolist(), record.source_index.tolist(), record.target_index.tolist(), strict=True)
+        return np.array([score_of[key] for key in keys], dtype=np.float32)[:, None]
+
+    ranks = all_ranks(ranking, scores)
     np.testing.assert_allclose(ranks, naive_ranks(ranking, score_of, known))
     np.testing.assert_array_equal(np.isnan(ranks), np.isnan(ranking.ranked()))
     counts = pd.Series(ranking.links.metaedge[ranking.edge]).value_counts()
     assert (counts <= 15).all() if full == 0 else counts.max() > 15
+    record = ranking.record("CtD")
+    assert set(record.metaedge) == {"CtD"}
     assert np.isnan(record.label).all()
     assert len(record) == len(record.subset(np.arange(len(record))))
 
 
 def test_a_perfect_score_ranks_first_a_constant_in_the_middle_and_no_score_is_undefined(data: LinkDataModule) -> None:
     ranking, known = data.ranking("test"), data.record_whole.graph
-    record, held = ranking.record, ~np.isnan(ranking.ranked())
-    wide = np.ones((1, len(record.outputs)), dtype=np.float32)
-    true = both_ways(known)
-    ids = record.node_id
-    ends = (record.metaedge.tolist(), ids[record.source_index].tolist(), ids[record.target_index].tolist())
-    perfect = np.array([pair in true for pair in zip(*ends, strict=True)], dtype=np.float32)[:, None] * wide
-    assert (ranking.ranks(perfect)[held] == 1).all()
-    flat = ranking.ranks(0 * perfect)
+    held, true = ~np.isnan(ranking.ranked()), both_ways(known)
+
+    def perfect(record: Links) -> np.ndarray:
+        ids = record.node_id
+        ends = (record.metaedge.tolist(), ids[record.source_index].tolist(), ids[record.target_index].tolist())
+        return np.array([pair in true for pair in zip(*ends, strict=True)], dtype=np.float32)[:, None]
+
+    assert (all_ranks(ranking, perfect)[held] == 1).all()
+    flat = all_ranks(ranking, lambda record: 0 * perfect(record))
     drug = ranking.outputs.index("CtD_tail")
     rows = np.flatnonzero(held[:, drug])
     source = ranking.links.source_index[ranking.edge[rows]]
     n_true = [int(((known.metaedge == "CtD") & (known.source_index == node)).sum()) for node in source]
     n_diseases = int((known.node_kind == "Disease").sum())
     np.testing.assert_allclose(flat[rows, drug], [1 + (n_diseases - n) / 2 for n in n_true])
-    assert np.isnan(ranking.ranks(np.nan * perfect)).all()
-    below = np.where(perfect == 1, perfect, np.nan)  # a wrong candidate without a score stands below
-    assert (ranking.ranks(below)[held] == 1).all()
+    assert np.isnan(all_ranks(ranking, lambda record: np.nan * perfect(record))).all()
+    # A wrong candidate without a score stands below.
+    below = all_ranks(ranking, lambda record: np.where(perfect(record) == 1, np.float32(1), np.float32(np.nan)))
+    assert (below[held] == 1).all()
 
 
 def test_a_batch_that_leaves_hardly_an_edge_to_learn_from_is_told_of(data: LinkDataModule) -> None:
@@ -199,7 +215,7 @@ def test_ranks_of_baselines_are_kept_and_others_asked_for_are_not_answered_with_
         data = LinkDataModule(record, EDGES, rank_edges=rank_edges)
         found = baseline_predictions(data, config, "test")
         assert found[""]["degrees"].shape == (len(data.record("test")), 2)
-        shapes.append(found["ranking"]["degrees"].shape)
+        shapes.append(found["ranking CtD"]["degrees"].shape)
         n_files.append(len(list((tmp_path / "baselines").glob("*.npz"))))
     assert shapes == [(4, 2), (4, 2), (6, 2)]
     assert n_files == [1, 1, 2]

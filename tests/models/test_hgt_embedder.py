@@ -205,7 +205,7 @@ def test_the_watched_score_sees_ranks_which_are_those_of_the_evaluator_without_t
     test = data.record("test")
     untold = record.graph.subset(~np.isin(record.graph.sample_id, test.sample_id[test.positive]))
     ranking = LinkRanking(data.record("val"), untold, None)
-    ranks = ranking.ranks(predict_record(model, data, ranking.record, "cpu"))
+    ranks = ranking.ranks("CtD", predict_record(model, data, ranking.record("CtD"), "cpu"))
     for k, end in enumerate(("tail", "head")):
         assert seen[f"val/CtD_{end}/MRR"] == pytest.approx(np.mean(1 / ranks[:, k]), rel=1e-5)
     four = ["CtD_matched/AUROC", "CtD_uniform/AUROC", "CtD_tail/MRR", "CtD_head/MRR"]

@@ -27,7 +27,7 @@ class LinkBaseline(Baseline):
         self.steps = Steps.of(train)
         self.prepare(train, val)
         self.fitted = {}
-        for metaedge in self._each(train.supervised, "fit"):
+        for metaedge in self._each(train.supervised):
             of_train, of_val = (part.subset(part.metaedge == metaedge) for part in (train, val))
             self.fitted[metaedge] = self.fit_one(metaedge, of_train, of_val)
         return self
@@ -36,17 +36,17 @@ class LinkBaseline(Baseline):
         """See ``Baseline``: one score a candidate, the same in all outputs (a read-only view, float32 [n, T])."""
         self.steps.require_same_nodes(record)
         score = np.full(len(record), np.nan, dtype=np.float32)
-        for metaedge in self._each(self.fitted, "predict"):
+        for metaedge in np.unique(record.metaedge).tolist():
             at = np.flatnonzero(record.metaedge == metaedge)
             local = (self.steps.local[index[at]] for index in (record.source_index, record.target_index))
             score[at] = self.score(metaedge, self.fitted[metaedge], *local)
         return np.broadcast_to(score[:, None], (len(record), len(record.outputs)))
 
-    def _each(self, metaedges: Collection[str], what: str) -> Iterator[str]:
+    def _each(self, metaedges: Collection[str]) -> Iterator[str]:
         """The metaedges, under a bar where there are several: Hetionet's larger ones take some seconds each."""
         from tqdm import tqdm
 
-        yield from tqdm(metaedges, desc=f"{self.name}, {what}", leave=False, disable=len(metaedges) < 2)
+        yield from tqdm(metaedges, desc=f"{self.name}, fit", leave=False, disable=len(metaedges) < 2)
 
     def prepare(self, train: Links, val: Links) -> None:
         """What all metaedges share; nothing by default."""

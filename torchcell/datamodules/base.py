@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -168,9 +168,11 @@ class RecordDataModule(lightning.LightningDataModule):
         """What the run's folder gets besides the split, by file name, e.g. where selected genes came from."""
         return {}
 
-    def asked(self, part: str) -> dict[str, Any]:
-        """What every system predicts to be scored on ``part``: records by name, the part itself under no name."""
-        return {"": self.record(part)}
+    def asked(self, part: str) -> dict[str, Callable[[], Any]]:
+        """What every system predicts to be scored on ``part``: by name what makes the record, the part itself under
+        no name. One is made at a time, since a record may have millions of samples.
+        """
+        return {"": lambda: self.record(part)}
 
     def condense(self, part: str, name: str, prediction: np.ndarray) -> np.ndarray:
         """What is kept of a system's prediction [n, T] for the record ``name`` of ``asked``; all of it by default."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
@@ -23,10 +23,9 @@ ENDS: tuple[str, ...] = ("tail", "head")
 class Block:
     """Candidates of one metaedge: every one of ``source`` [a] with every one of ``target`` [b], row by row.
 
-    The first of them is the candidate number ``start``.
+    The first of them is the candidate number ``start`` of its metaedge.
     """
 
-    metaedge: str
     source: np.ndarray
     target: np.ndarray
     start: int
@@ -35,12 +34,14 @@ class Block:
         return len(self.source) * len(self.target)
 
     def table(self, score: np.ndarray) -> np.ndarray:
-        """The block's part of the scores of all candidates, as a table [a, b]."""
+        """The block's part of the scores of all candidates of the metaedge, as a table [a, b]."""
         return score[self.start : self.start + len(self)].reshape(len(self.source), len(self.target))
 
 
 class LinkRanking:
     """Candidates for the ranking of a part's edges, and the ranks that scores give them.
+
+    Metaedge by metaedge, so that the candidates of one are in memory at a time: Hetionet's 24 have 26 million.
 
     Args:
         links: Candidates of the part; their graph is what may be seen.
@@ -53,7 +54,6 @@ class LinkRanking:
         self.links, self.known = links, known
         self.edge = np.empty(0, dtype=np.int64)
         self._blocks: dict[str, tuple[Block, Block]] = {}
-        start = 0
         for number, metaedge in enumerate(links.supervised):
             nodes = [np.flatnonzero(known.node_kind == kind) for kind in known.ends[metaedge]]
             chosen = np.flatnonzero((links.metaedge == metaedge) & links.positive)
@@ -62,10 +62,8 @@ class LinkRanking:
                 chosen = np.sort(np.random.default_rng([seed, number]).permutation(chosen)[:limit])
             self.edge = np.concatenate([self.edge, chosen])
             given = [np.unique(end[chosen]) for end in (links.source_index, links.target_index)]
-            tail = Block(metaedge, nodes[0] if whole else given[0], nodes[1], start)
-            start += len(tail)
-            head = tail if whole else Block(metaedge, nodes[0], given[1], start)
-            start += 0 if whole else len(head)
+            tail = Block(nodes[0] if whole else given[0], nodes[1], start=0)
+            head = tail if whole else Block(nodes[0], given[1], start=len(tail))
             self._blocks[metaedge] = (tail, head)
 
     @property
@@ -73,50 +71,54 @@ class LinkRanking:
         """``<metaedge>_tail`` and ``<metaedge>_head`` of each supervised metaedge, in order."""
         return tuple(f"{metaedge}_{end}" for metaedge in self.links.supervised for end in ENDS)
 
-    @cached_property
-    def record(self) -> Links:
-        """All candidates to be scored, without labels."""
-        blocks = [block for pair in self._blocks.values() for block in dict.fromkeys(pair)]
-        source = [np.repeat(block.source, len(block.target)) for block in blocks]
-        target = [np.tile(block.target, len(block.source)) for block in blocks]
+    def record(self, metaedge: str) -> Links:
+        """All candidates of a metaedge that are to be scored, without labels."""
+        blocks = list(dict.fromkeys(self._blocks[metaedge]))
         n = sum(map(len, blocks))
         return replace(
             self.links,
-            metaedge=np.repeat([block.metaedge for block in blocks], [len(block) for block in blocks]),
-            source_index=np.concatenate(source),
-            target_index=np.concatenate(target),
+            metaedge=np.full(n, metaedge),
+            source_index=np.concatenate([np.repeat(block.source, len(block.target)) for block in blocks]),
+            target_index=np.concatenate([np.tile(block.target, len(block.source)) for block in blocks]),
             label=np.broadcast_to(np.float32(np.nan), (n, len(self.links.outputs))),
             positive=np.broadcast_to(np.False_, n),
         )
 
     def ranked(self) -> np.ndarray:
         """1 where an edge is ranked for an output, else NaN, float32 [m, 2 x metaedges]."""
-        own = self.links.metaedge[self.edge][:, None] == np.repeat(self.links.supervised, len(ENDS))[None, :]
-        return np.where(own, np.float32(1), np.float32(np.nan))
+        return self.together({name: np.ones((int(self._rows(name).sum()), 2)) for name in self.links.supervised})
 
-    def ranks(self, score: np.ndarray) -> np.ndarray:
-        """The filtered rank of each edge's target and source.
+    def ranks(self, metaedge: str, score: np.ndarray) -> np.ndarray:
+        """The filtered rank of the target and the source of each edge of a metaedge.
 
         Args:
-            score: Of all candidates in every output [n, T]; a metaedge's first output is read. A candidate without
+            metaedge: One that is supervised.
+            score: Of its candidates in every output [n, T]; the metaedge's first output is read. A candidate without
                 a score (NaN) stands below all others.
 
         Returns:
-            Ranks, 1 is best and ties count half, float32 [m, 2 x metaedges]; NaN where the edge has no score.
+            Ranks, 1 is best and ties count half, float32 [edges of the metaedge, 2]; NaN where the edge has no score.
         """
+        edge = self.edge[self._rows(metaedge)]
+        source, target = self.links.source_index[edge], self.links.target_index[edge]
+        true_source, true_target = self._true_pairs(metaedge)
+        column = score[:, len(NEGATIVES) * self.links.supervised.index(metaedge)]
+        tail, head = self._blocks[metaedge]
+        of_target = _ranks(tail.table(column), tail.source, tail.target, source, target, (true_source, true_target))
+        of_source = _ranks(head.table(column).T, head.target, head.source, target, source, (true_target, true_source))
+        return np.stack([of_target, of_source], axis=1).astype(np.float32)
+
+    def together(self, ranks: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The ranks of all edges, from those of each metaedge: float32 [m, 2 x metaedges], NaN in others' columns."""
         found = np.full((len(self.edge), len(self.outputs)), np.nan, dtype=np.float32)
         for number, metaedge in enumerate(self.links.supervised):
-            of_metaedge = self.links.metaedge[self.edge] == metaedge
-            ends = [end[self.edge[of_metaedge]] for end in (self.links.source_index, self.links.target_index)]
-            known = self._true_pairs(metaedge)
-            column = score[:, len(NEGATIVES) * number]
-            for place, block in enumerate(self._blocks[metaedge]):
-                table, given, sought = block.table(column), block.source, block.target
-                one, other, pairs = ends[0], ends[1], known
-                if ENDS[place] == "head":
-                    table, given, sought, one, other, pairs = table.T, sought, given, other, one, known[::-1]
-                found[of_metaedge, len(ENDS) * number + place] = _ranks(table, given, sought, one, other, pairs)
+            columns = slice(len(ENDS) * number, len(ENDS) * (number + 1))
+            found[self._rows(metaedge), columns] = ranks[metaedge]
         return found
+
+    def _rows(self, metaedge: str) -> np.ndarray:
+        """Which of the ranked edges are of a metaedge, bool [m]."""
+        return self.links.metaedge[self.edge] == metaedge
 
     def _true_pairs(self, metaedge: str) -> tuple[np.ndarray, np.ndarray]:
         """Sources and targets that are no wrong answer: all edges, and within a kind each node with itself."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -26,8 +26,8 @@ from torchcell.graph.cell_graph import CellGraph
 from torchcell.graph.typed_graph import TypedGraph
 from torchcell.metrics.results import Results
 
-RANKING = "ranking"
-"""Name of the record of all candidates among which held-out edges are ranked."""
+RANKING = "ranking "
+"""Before a metaedge, the name of the record of all candidates among which its held-out edges are ranked."""
 
 MOST_TAKEN = 0.75
 """Share of the training candidates that a batch may hold before a note warns of it."""
@@ -181,32 +181,42 @@ class LinkDataModule(RecordDataModule):
             self._rankings[part] = LinkRanking(self.record(part), self.record_whole.graph, self.rank_edges, seed)
         return self._rankings[part]
 
-    def asked(self, part: str) -> dict[str, Any]:
-        """The part's candidates, and all among which its edges are ranked."""
-        return {**super().asked(part), RANKING: self.ranking(part).record}
+    def asked(self, part: str) -> dict[str, Callable[[], Links]]:
+        """The part's candidates, and for each metaedge all among which its edges are ranked."""
+        ranking = self.ranking(part)
+        each = {f"{RANKING}{metaedge}": partial(ranking.record, metaedge) for metaedge in ranking.links.supervised}
+        return {**super().asked(part), **each}
 
     def condense(self, part: str, name: str, prediction: np.ndarray) -> np.ndarray:
-        """Of millions of candidates only the ranks of the edges are kept [m, 2 x metaedges]."""
-        return self.ranking(part).ranks(prediction) if name == RANKING else prediction
+        """Of millions of candidates only the ranks of the metaedge's edges are kept [m, 2]."""
+        if not name.startswith(RANKING):
+            return prediction
+        return self.ranking(part).ranks(name.removeprefix(RANKING), prediction)
 
     def results(
         self, part: str, predictions: Mapping[str, Mapping[str, np.ndarray]], model: str, ceiling: str | None
     ) -> list[Results]:
         """Scores of the candidates with labels, then the ranks."""
         ranking = self.ranking(part)
+        ranks = {
+            system: ranking.together(
+                {name: predictions[f"{RANKING}{name}"][system] for name in ranking.links.supervised}
+            )
+            for system in predictions[f"{RANKING}{ranking.links.supervised[0]}"]
+        }
         at = self.split.index(part)[ranking.edge]
-        ranks = Results(
+        of_edges = Results(
             sample_id=self.sample_id[at],
             group=self.split.group[at],
             outputs=ranking.outputs,
             measured=ranking.ranked(),
-            systems=predictions[RANKING],
+            systems=ranks,
             part=part,
             task="ranking",
             model=model,
             ceiling=ceiling,
         )
-        return [*super().results(part, predictions, model, ceiling), ranks]
+        return [*super().results(part, predictions, model, ceiling), of_edges]
 
     def notes(self) -> list[str]:
         """What the graph is, what of it is hidden, and what the negatives are."""

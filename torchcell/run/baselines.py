@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ import torchcell.datamodules
 from torchcell.data.arrays import kept, read_arrays, write_arrays
 from torchcell.data.sources import data_home
 from torchcell.datamodules.base import RecordDataModule
+from torchcell.run.progress import track
 
 
 def baseline_predictions(
@@ -44,7 +45,7 @@ def baseline_predictions(
     if not wanted:
         return predictions
     data_hash = _data_hash(datamodule)
-    keys = {what: "\n".join([data_hash, part, what, _asked_hash(what, record)]) for what, record in asked.items()}
+    keys = {what: "\n".join([data_hash, part, what, _asked_hash(what, make)]) for what, make in asked.items()}
     for name, config in wanted.items():
         text = json.dumps(OmegaConf.to_container(config, resolve=True), sort_keys=True) + _code_hash(config)
         digest = hashlib.sha256("\n".join([*keys.values(), text]).encode()).hexdigest()
@@ -56,7 +57,12 @@ def baseline_predictions(
 
 
 def _fit_and_write(
-    name: str, config: Any, datamodule: RecordDataModule, asked: Mapping[str, Any], part: str, path: Path
+    name: str,
+    config: Any,
+    datamodule: RecordDataModule,
+    asked: Mapping[str, Callable[[], Any]],
+    part: str,
+    path: Path,
 ) -> None:
     """Fit one baseline and write its predictions of all that is asked, in that order, as ``asked0``, ``asked1``, ..."""
     console = Console(stderr=True, markup=False)
@@ -64,8 +70,8 @@ def _fit_and_write(
     start = time.perf_counter()
     fitted = instantiate(config).fit(datamodule.record("train"), datamodule.record("val"), datamodule.graph)
     predicted = {
-        f"asked{i}": datamodule.condense(part, what, np.asarray(fitted.predict(record.blind()), dtype=np.float32))
-        for i, (what, record) in enumerate(asked.items())
+        f"asked{i}": datamodule.condense(part, what, np.asarray(fitted.predict(make().blind()), dtype=np.float32))
+        for i, (what, make) in enumerate(track(asked.items(), f"{name}, predict"))
     }
     write_arrays(path, **predicted)
     console.print(f"baseline {name}: {time.perf_counter() - start:.1f} s", highlight=False)
@@ -79,13 +85,13 @@ def _data_hash(datamodule: RecordDataModule) -> str:
     return digest.hexdigest()
 
 
-def _asked_hash(what: str, record: Any) -> str:
+def _asked_hash(what: str, make: Callable[[], Any]) -> str:
     """sha256 of a record that is asked for beside the part itself, which data, split and part's name tell already; and
     of the datamodules' source, which says what is kept of an answer.
     """
     digest = hashlib.sha256()
     if what:
-        _feed(digest, record)
+        _feed(digest, make())
         for file in sorted(Path(str(torchcell.datamodules.__file__)).parent.glob("*.py")):
             digest.update(file.read_bytes())
     return digest.hexdigest()

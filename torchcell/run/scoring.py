@@ -29,6 +29,7 @@ from torchcell.run.baselines import baseline_predictions
 from torchcell.run.embedding import report_latents
 from torchcell.run.folder import write_json
 from torchcell.run.node_embedding import scored_nodes
+from torchcell.run.progress import track
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,8 +124,8 @@ def score(
     device = trainer.strategy.root_device
     name, ceiling = type(model).__name__, datamodule.ceiling(datamodule.record(part))
     predictions: dict[str, dict[str, np.ndarray]] = {}
-    for what, record in datamodule.asked(part).items():
-        raw = predict_record(model, datamodule, record, device) if what else prediction
+    for what, make in track(datamodule.asked(part).items(), f"{name}, predict"):
+        raw = predict_record(model, datamodule, make(), device) if what else prediction
         predictions[what] = {name: datamodule.condense(part, what, raw)}
     for what, by_baseline in baseline_predictions(datamodule, baselines, part).items():
         predictions[what] |= by_baseline
