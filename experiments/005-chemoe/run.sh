@@ -42,6 +42,7 @@ if wanted ablation; then
         for router in dense uniform hash; do
             echo "ablation +experiment=l1000_chemoe model.router=$router name=l1000_chemoe_router_$router"
         done
+        echo "ablation +experiment=l1000_chemoe model.head=change name=l1000_chemoe_no_process"
         for model in response_mlp response_product chemoe_graph; do
             echo "ablation +experiment=l1000_chemoe model=$model name=l1000_$model"
         done

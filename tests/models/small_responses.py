@@ -32,6 +32,12 @@ def response_spec(genes=20, drugs=12, features=16, lines=3, known=None, seed=0) 
         "line_basal": control,
         "change_center": 0.1 * torch.randn(genes, generator=draw),
         "change_scale": torch.ones(genes),
+        "trained": {
+            "drug": torch.arange(40) % drugs,
+            "line": torch.arange(40) % lines,
+            "log_dose": torch.arange(40) % 5 / 2,
+            "log_time": torch.full((40,), 4.6),
+        },
     }
     center, scale = control.mean(0), control.std(0, correction=0).clamp(min=0.5)
     return Spec("response", names, names, (), center, scale, None, "hash", extras)

@@ -14,9 +14,9 @@ from test_config import composed
 
 from torchcell.data.errors import InputError
 from torchcell.data.molecule_graphs import pack_graphs
+from torchcell.datamodules.response_samples import ResponseBatch
 from torchcell.models.chemoe import CheMoE
 from torchcell.models.response_inputs import ResponseInputs
-from torchcell.models.response_model import SHARES
 
 SMALL = {"inputs": partial(ResponseInputs, width=16, hidden=24), "expert_hidden": (16, 8), "gene_width": 16}
 
@@ -102,30 +102,56 @@ def test_a_reading_of_zero_is_the_control_pulled_to_its_line_plus_the_mean_chang
     torch.testing.assert_close(model.express(torch.zeros(4, 20), unknown), batch.control + spec.extras["change_center"])
 
 
-def test_validation_chooses_the_share_of_a_reading_that_is_kept_outside_training():
-    """Without it an overfitted reading made the squared error of unseen drugs worse than that of the plate's mean."""
+def test_a_process_tells_what_like_wells_say_but_not_in_training():
     spec = response_spec()
-    model, batch = CheMoE(spec, **SMALL).eval(), response_batch(spec, 8)
+    model, plain = CheMoE(spec, **SMALL, head="process").eval(), CheMoE(spec, **SMALL).eval()
+    batch, nothing = dataclasses.replace(response_batch(spec, 40), **spec.extras["trained"]), torch.zeros(40, 20)
+    batch = planted(spec, batch)
+    torch.testing.assert_close(model.express(nothing, batch), plain.express(nothing, batch))  # not fitted yet
+    model.fit_process(batch)
+    left = [(batch.target - each.express(nothing, batch)).square().mean() for each in (model, plain)]
+    assert left[0] < 0.5 * left[1]
+    torch.testing.assert_close(model.train().express(nothing, batch), plain.train().express(nothing, batch))
+    again = CheMoE(spec, **SMALL, head="process").eval()
+    again.load_state_dict(model.eval().state_dict())
+    torch.testing.assert_close(again(batch), model(batch))
+
+
+def validated(model: CheMoE, batch: ResponseBatch, target: torch.Tensor) -> tuple[float, float]:
+    """The shares after two passes over one batch; the second goes by the shares of the first."""
     model._trainer = SimpleNamespace(
         strategy=SimpleNamespace(reduce=lambda x, reduce_op: x), sanity_checking=False, world_size=1
     )
     model.log = model.log_dict = lambda *args, **options: None
-    start, whole = model.express(torch.zeros(8, 20), batch).detach(), model(batch).detach()
+    for _ in range(2):
+        model.validation_step(dataclasses.replace(batch, target=target), 0)
+        model.on_validation_epoch_end()
+    return float(model.share), float(model.told_share)
 
-    def chosen(target):
-        target[0, 0] = torch.nan
-        for _ in range(2):  # the second pass goes by the share of the first
-            model.validation_step(dataclasses.replace(batch, target=target), 0)
-            model.on_validation_epoch_end()
-        return float(model.share)
 
-    assert chosen(start + 0.3 * (whole - start)) == pytest.approx(0.3)
-    torch.testing.assert_close(model(batch), start + 0.3 * (whole - start))
-    model.training = True  # of the model alone: no dropout
-    torch.testing.assert_close(model(batch), whole)
-    model.training = False
-    assert chosen(start - (whole - start)) == pytest.approx(SHARES[0])
-    assert chosen(start + 9 * (whole - start)) == 1
+def test_validation_weighs_the_reading_and_what_the_process_tells_by_least_squares():
+    """Without it an overfitted reading made the squared error of unseen drugs worse than that of the plate's mean."""
+    spec = response_spec()
+    model, batch = CheMoE(spec, **SMALL, head="process").eval(), response_batch(spec, 8)
+    model.fit_process(planted(spec, dataclasses.replace(response_batch(spec, 40), **spec.extras["trained"])))
+    start = model.express(torch.zeros(8, 20), batch).detach() - model._told(batch)
+    read, told = (model(batch) - model._told(batch) - start).detach(), model._told(batch)
+
+    def target(a: float, b: float) -> torch.Tensor:
+        values = start + a * read + b * told
+        values[0, 0] = torch.nan
+        return values
+
+    assert validated(model, batch, target(0.3, 0.7)) == pytest.approx((0.3, 0.7), abs=1e-3)
+    torch.testing.assert_close(model(batch), start + 0.3 * read + 0.7 * told, atol=1e-3, rtol=1e-3)
+    assert validated(model, batch, target(9, 9)) == (1.5, 1.5)
+    assert validated(model, batch, target(-1, -1)) == (0, 0)
+    torch.testing.assert_close(model(batch), start)
+    alone = CheMoE(spec, **SMALL).eval()
+    first, whole = alone.express(torch.zeros(8, 20), batch).detach(), alone(batch).detach()
+    assert validated(alone, batch, first + 0.4 * (whole - first)) == pytest.approx((0.4, 0), abs=1e-3)
+    alone.training = True  # of the model alone: no dropout
+    torch.testing.assert_close(alone(batch), whole)
 
 
 def test_an_unknown_line_is_read_by_its_learned_vector_and_refused_without_one():
@@ -201,7 +227,7 @@ def test_hashing_depends_on_the_drugs_name_alone():
 def test_genes_look_at_atoms_of_a_graph_and_molecules_without_atoms_are_read_too():
     spec = with_graphs(response_spec())
     small = SMALL | {"inputs": partial(ResponseInputs, width=16, hidden=24, molecules="graph"), "atom_heads": 2}
-    model, batch = CheMoE(spec, **small), response_batch(spec, 64)
+    model, batch = CheMoE(spec, **small, router="dense"), response_batch(spec, 64)
     batch = dataclasses.replace(batch, line=torch.where(torch.arange(64) < 5, -1, batch.line))
     assert dead_parameters(model, batch) == []
     with torch.no_grad():
@@ -221,7 +247,7 @@ def test_graphs_that_are_not_there_are_asked_for():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [({"router": "topk"}, "one of"), ({"top_k": 5}, "between 1 and"), ({"decay": "none"}, "weights or all"),
-     ({"head": "delta"}, "change or level"), ({"expert_hidden": (8,)}, "two widths"),
+     ({"head": "delta"}, "choose one of .*process"), ({"expert_hidden": (8,)}, "two widths"),
      ({"inputs": partial(ResponseInputs, basal="mean")}, "basal")],
 )  # fmt: skip
 def test_an_unknown_choice_is_refused(changes, message):

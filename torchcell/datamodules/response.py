@@ -18,7 +18,7 @@ from torchcell.data.response import Response
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.datamodules.batch import Packed
 from torchcell.datamodules.response_request import read_treatments, widened
-from torchcell.datamodules.response_samples import INPUTS, ResponseSamples, floats
+from torchcell.datamodules.response_samples import INPUTS, ResponseSamples, floats, wells
 from torchcell.datamodules.spec import Spec, fit_scaler
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.metrics.results import Results
@@ -85,7 +85,7 @@ class ResponseDataModule(RecordDataModule):
         return whole.of(record.sample_id).validate(record.sample_id)
 
     def extras(self, train: Response) -> dict[str, Any]:
-        """Molecules, lines with their mean control and basal profile, and the size of a change."""
+        """Molecules, lines with their mean control and basal profile, the size of a change, and the training wells."""
         table = self.record_whole.molecules
         assert table is not None
         lines = np.unique(train.cell_line)
@@ -112,6 +112,7 @@ class ResponseDataModule(RecordDataModule):
             "line_basal": torch.stack([floats(basal[rows].mean(0)) for rows in at]),
             "change_center": center,
             "change_scale": scale,
+            "trained": wells(train, lines.tolist()),
         }
 
     def ablations(self, index: Tensor, generator: torch.Generator) -> dict[str, Packed | None]:

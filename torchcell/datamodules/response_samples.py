@@ -66,12 +66,10 @@ class ResponseSamples:
     """
 
     def __init__(self, record: Response, spec: Spec, centre: np.ndarray | None = None) -> None:
-        place = {name: i for i, name in enumerate(spec.extras["lines"])}
         self.target = floats(record.treated)
-        self.drug = torch.from_numpy(record.drug_index)
-        self.line = torch.tensor([place.get(name, -1) for name in record.cell_line.tolist()], dtype=torch.int64)
-        self.log_dose = floats(np.log10(np.maximum(record.dose_value, LEAST_DOSE)))
-        self.log_time = floats(np.log2(np.maximum(record.time, 1.0)))
+        named = wells(record, spec.extras["lines"])
+        self.drug, self.line = named["drug"], named["line"]
+        self.log_dose, self.log_time = named["log_dose"], named["log_time"]
         self.control = floats(record.control)
         self.basal = self.control if record.basal is None else floats(record.basal)
         of_line = torch.where((self.line >= 0)[:, None], spec.extras["line_treated"][self.line], torch.nan)
@@ -118,3 +116,19 @@ class ResponseSamples:
 def floats(values: np.ndarray) -> Tensor:
     """The values as float32."""
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+
+
+def wells(record: Response, lines: Sequence[str]) -> dict[str, Tensor]:
+    """``drug``, ``line``, ``log_dose`` and ``log_time`` of the samples [n] each, as in ``ResponseBatch``.
+
+    Args:
+        record: With its molecules.
+        lines: Names by position.
+    """
+    place = {name: i for i, name in enumerate(lines)}
+    return {
+        "drug": torch.from_numpy(record.drug_index),
+        "line": torch.tensor([place.get(name, -1) for name in record.cell_line.tolist()], dtype=torch.int64),
+        "log_dose": floats(np.log10(np.maximum(record.dose_value, LEAST_DOSE))),
+        "log_time": floats(np.log2(np.maximum(record.time, 1.0))),
+    }

@@ -16,10 +16,13 @@ from torchcell.models.base import LossWeights, Model
 from torchcell.models.response_inputs import ResponseInputs
 from torchcell.nn.log_cosh import log_cosh
 from torchcell.nn.profile_correlation import profile_distance
+from torchcell.nn.response_process import ResponseProcess, Wells
 
-HEADS = ("change", "level")
-SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
-"""Of a reading, to choose from."""
+HEADS = ("change", "process", "level")
+MOST_SHARE = 1.5
+"""Of a reading or of what the process tells, whatever the validation part would have."""
+MOST_HELD = 4000
+"""Training samples that the Gaussian process holds: a table of their kernel takes 128 MB."""
 PLATE_START = 2.2
 """Log-odds of q before training, a q of .9: what fits wells of the same plate, and farther than so few steps reach."""
 
@@ -28,15 +31,17 @@ class ResponseModel(Model):
     r"""A subclass gives ``read``, a number for each sample and gene; the head makes expression of it.
 
     .. math::
-        u = x + p_g (\bar x_{line} - x) + m_g, \quad \hat y = u + q_g (c - u) + a \, s_g \, \mathrm{read}
+        u = x + p_g (\bar x_{line} - x) + m_g, \quad \hat y = u + q_g (c - u) + b \, d + a \, s_g \, \mathrm{read}
 
     with the control x, the mean control of the line, mean m and standard deviation s of the training changes, and the
     mean c of the other training samples on the plate. The learned p says how much of a control's departure from its
     line is noise, which both y - x and yhat - x would else share; the learned q how much a plate tells that its
     controls do not. For an unknown line p = 0, without a centre q = 0. What a network reads of training wells
-    is partly their noise, so that it says too much of others: a is 1 in training, elsewhere that of ``SHARES`` with
-    which changes on the validation part correlate best, chosen after each pass over it as a ridge's penalty is.
-    With ``head=level`` the reading is the prediction, as published.
+    is partly their noise, so that it says too much of others. With ``head=process`` d is what like wells tell of y - c,
+    a Gaussian process on drug, structure, dose and line (see ``ResponseProcess``); with ``head=change`` there is none.
+    Training knows no d and all of the reading; elsewhere a and b are those of the least squared error on the
+    validation part (in units of s, 0 to 1.5), chosen after each pass over it as a ridge's penalty is. With
+    ``head=level`` the reading is the prediction, as published.
 
     Terms: ``phenotype``, the residual in units of s (``level``: squared, in expression's own units); ``correlation``
     and ``plate``, 1 - Pearson over genes of the change from the control and from the plate's centre.
@@ -44,7 +49,7 @@ class ResponseModel(Model):
     Args:
         spec: Of the task ``response``.
         inputs: Partial of ``ResponseInputs``; none takes its defaults.
-        head: ``change`` or ``level``.
+        head: ``change``, ``process`` or ``level``.
         optimizer: See ``Model``.
         scheduler: See ``Model``.
         loss_weights: See ``Model``.
@@ -54,7 +59,8 @@ class ResponseModel(Model):
     sd_G: Tensor
     line_control_LG: Tensor
     share: Tensor
-    score_K: Tensor
+    told_share: Tensor
+    moment_M: Tensor
 
     def __init__(
         self,
@@ -67,16 +73,23 @@ class ResponseModel(Model):
     ) -> None:
         super().__init__(spec, optimizer, scheduler, loss_weights)
         if head not in HEADS:
-            raise InputError(f"model.head={head!r}: choose change or level")
+            raise InputError(f"model.head={head!r}: choose one of {HEADS}")
         self.head = head
         self.inputs = (inputs or ResponseInputs)(spec)
         for name, value in (("mean_G", "change_center"), ("sd_G", "change_scale"), ("line_control_LG", "line_control")):
             self.register_buffer(name, spec.extras[value], persistent=False)
         self.register_buffer("share", torch.ones(()))
-        self.register_buffer("score_K", torch.zeros(len(SHARES)), persistent=False)
+        self.register_buffer("told_share", torch.ones(()))
+        self.register_buffer("moment_M", torch.zeros(5), persistent=False)
+        self._reading: Tensor | None = None
         start = torch.zeros(len(spec.genes))
-        self.pull = nn.Parameter(start) if head == "change" else None
-        self.plate_pull = nn.Parameter(start + PLATE_START) if head == "change" else None
+        self.pull = nn.Parameter(start) if head != "level" else None
+        self.plate_pull = nn.Parameter(start + PLATE_START) if head != "level" else None
+        self.process: ResponseProcess | None = None
+        if head == "process":
+            table, trained = spec.extras["molecules"], _wells(**spec.extras["trained"])
+            held = trained[_some(len(trained))]
+            self.process = ResponseProcess(table["vectors"], table["known"], held, len(spec.genes))
 
     def read(self, h_BH: Float[Tensor, "B H"], batch: ResponseBatch) -> Float[Tensor, "B G"]:
         """A number for each sample and gene, in standard deviations of a change."""
@@ -84,7 +97,9 @@ class ResponseModel(Model):
 
     def forward(self, batch: ResponseBatch) -> Float[Tensor, "B G"]:
         """Treated expression in the target's units."""
-        return self.express(self.read(self.inputs(batch), batch), batch)
+        read_BG = self.read(self.inputs(batch), batch)
+        self._reading = None if self.training else read_BG
+        return self.express(read_BG, batch)
 
     def express(self, read_BG: Tensor, batch: ResponseBatch) -> Float[Tensor, "B G"]:
         """What a reading means in the units of expression."""
@@ -94,29 +109,60 @@ class ResponseModel(Model):
         start_BG = batch.control + self.pull.sigmoid() * off_BG * (batch.line >= 0)[:, None] + self.mean_G
         plate_BG = torch.nan_to_num(batch.centre - start_BG, nan=0.0)
         start_BG = start_BG + self.plate_pull.sigmoid() * plate_BG
-        return start_BG + (1 if self.training else self.share) * self.sd_G * read_BG
+        if self.training:
+            return start_BG + self.sd_G * read_BG
+        return start_BG + self.told_share * self._told(batch) + self.share * self.sd_G * read_BG
+
+    def _told(self, batch: ResponseBatch) -> Float[Tensor, "B G"]:
+        """What like wells tell of a sample beside its plate; nothing without a process."""
+        if self.process is None:
+            return torch.zeros_like(batch.control)
+        return self.process(_wells(batch.drug, batch.line, batch.log_dose, batch.log_time))
+
+    def on_fit_start(self) -> None:
+        """Fit the process to the training part, by one process for all."""
+        super().on_fit_start()
+        if self.process is not None:
+            data = self.trainer.datamodule  # type: ignore[attr-defined]
+            index = data.split.index("train")
+            index = index[_some(len(index)).numpy()]
+            self.fit_process(data.packed[torch.from_numpy(index)])
+            # Another machine's linear algebra may round in another way, and nothing would bring them together.
+            for tensor in (self.process.weight_P, self.process.dual_NG):
+                tensor.copy_(self.trainer.strategy.broadcast(tensor))
+
+    def fit_process(self, train: ResponseBatch) -> None:
+        """Let the process tell how samples differ from their plate; ``train`` holds those of the spec, in its order."""
+        assert self.process is not None
+        self.process.fit(torch.nan_to_num(train.target - train.centre, nan=0.0))
 
     def on_validation_epoch_end(self) -> None:
-        """Choose ``share``, by which the next pass over the validation part goes, and every checkpoint."""
-        score_K = self.trainer.strategy.reduce(self.score_K.clone(), reduce_op="sum")
-        self.score_K.zero_()
-        if self.head == "change" and not self.trainer.sanity_checking:
-            self.share.fill_(SHARES[int(score_K.argmax())])
-            self.log("val/share", self.share)
+        """Choose the shares, by which the next pass over the validation part goes, and every checkpoint."""
+        moment_M = self.trainer.strategy.reduce(self.moment_M.clone(), reduce_op="sum")
+        self.moment_M.zero_()
+        if self.head != "level" and not self.trainer.sanity_checking:
+            read, told = _shares(*moment_M.tolist())
+            self.share.fill_(read)
+            self.told_share.fill_(told)
+            self.log_dict({"val/share": self.share, "val/told_share": self.told_share})
         super().on_validation_epoch_end()
 
     def _observe(self, stage: str, batch: ResponseBatch, prediction: Tensor) -> None:
         super()._observe(stage, batch, prediction)
-        if stage == "val" and self.head == "change":
-            self._score_shares(batch, prediction.detach())
+        if stage == "val" and self.head != "level":
+            self._add_moments(batch, prediction.detach())
 
     @torch.no_grad()
-    def _score_shares(self, batch: ResponseBatch, prediction: Tensor) -> None:
-        """Add, for each share, the correlation over genes of true and predicted change of the batch's samples."""
-        start_BG = self.express(torch.zeros_like(prediction), batch)
-        read_BG = (prediction - start_BG) / self.share
-        distance_K = [profile_distance(start_BG + a * read_BG, batch.target, batch.control) for a in SHARES]
-        self.score_K += len(batch) * (1 - torch.stack(distance_K))
+    def _add_moments(self, batch: ResponseBatch, prediction: Tensor) -> None:
+        """Add the batch's part of the sums of squares that tell the best shares, in standard deviations of a change."""
+        assert self._reading is not None
+        (read_BG, told_BG), self._reading = (self._reading, self._told(batch) / self.sd_G), None
+        start_BG = prediction / self.sd_G - self.share * read_BG - self.told_share * told_BG
+        measured_BG = ~torch.isnan(batch.target)
+        left_BG = torch.where(measured_BG, batch.target / self.sd_G - start_BG, 0.0)
+        read_BG, told_BG = read_BG * measured_BG, told_BG * measured_BG
+        pairs = [(read_BG, read_BG), (read_BG, told_BG), (told_BG, told_BG), (read_BG, left_BG), (told_BG, left_BG)]
+        self.moment_M += torch.stack([(one * other).sum() for one, other in pairs])
 
     def phenotype_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Mean over the measured values: log-cosh of the residual in standard deviations of a change, or its square."""
@@ -135,3 +181,24 @@ class ResponseModel(Model):
     def set_embeddings(self, batch: ResponseBatch) -> dict[str, Tensor]:
         """``inputs``: the encoded basal profile, molecule, line, dose and time [B, H]."""
         return {"inputs": self.inputs(batch)}
+
+
+def _wells(drug: Tensor, line: Tensor, log_dose: Tensor, log_time: Tensor) -> Wells:
+    """What a ``ResponseProcess`` reads of samples [n] each."""
+    return Wells(drug, line, torch.stack([log_dose, log_time], 1))
+
+
+def _some(n: int) -> Tensor:
+    """Which of n training samples the process holds, sorted: all, or ``MOST_HELD`` drawn at random."""
+    return torch.randperm(n, generator=torch.Generator().manual_seed(0))[:MOST_HELD].sort().values
+
+
+def _shares(rr: float, rt: float, tt: float, rl: float, tl: float) -> tuple[float, float]:
+    """The a and b between 0 and ``MOST_SHARE`` with the least |l - a r - b t|^2, from the vectors' products."""
+    tries = [(0.0, tl / tt if tt > 0 else 0.0), (rl / rr if rr > 0 else 0.0, 0.0)]
+    if (area := rr * tt - rt * rt) > 1e-9 * rr * tt:
+        tries.append(((rl * tt - tl * rt) / area, (tl * rr - rl * rt) / area))
+    clipped = [(min(max(a, 0.0), MOST_SHARE), min(max(b, 0.0), MOST_SHARE)) for a, b in tries]
+    return min(
+        clipped, key=lambda s: s[0] ** 2 * rr + 2 * s[0] * s[1] * rt + s[1] ** 2 * tt - 2 * (s[0] * rl + s[1] * tl)
+    )
