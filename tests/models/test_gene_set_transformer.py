@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -206,3 +207,33 @@ def test_embeddings_are_of_sets_and_of_all_genes():
     model, batch = built(spec).eval(), cell_batch(spec, 5)
     assert model.set_embeddings(batch)["perturbation"].shape == (5, 32)
     assert model.gene_embeddings()["genes"].shape == (len(spec.genes), 32)
+
+
+def test_what_singles_did_is_told_outside_training_and_weighed_on_validation():
+    singles = [["g1", "A"], ["g5", "A"], ["g5", "B"]]
+    spec = cell_spec(singles=singles, change_center=torch.full((24,), 0.1))
+    model, plain = built(spec, singles=True), built(spec)
+    assert built(dataclasses.replace(spec, extras=spec.extras | {"singles": []}), singles=True).singles is None
+    changes = torch.randn(3, 24, generator=torch.Generator().manual_seed(3))
+    model.singles.fit(changes)
+    batch = dataclasses.replace(cell_batch(spec, targets=[[1, 5], [5], [5]]), group=torch.tensor([0, 1, -1]))
+    torch.testing.assert_close(model(batch), plain(batch))  # in training
+    told = torch.stack([changes[0] + changes[1], changes[2], (changes[1] + changes[2]) / 2]) - 0.1
+    model.eval()
+    plain.eval()
+    torch.testing.assert_close(model(batch), plain(batch) + told)
+    elsewhere = dataclasses.replace(spec, extras=spec.extras | {"groups": ["B"]})  # the groups of a request
+    other = built(elsewhere, singles=True).eval()
+    other.load_state_dict(model.state_dict())
+    asked = dataclasses.replace(batch, group=torch.tensor([-1, 0, -1]))
+    torch.testing.assert_close(other(asked)[1:], model(batch)[1:])
+    # Of a target that is the told change and nothing else, all is taken of it and nothing of the reading.
+    start = (batch.references["control"] + 0.1).detach()
+    model(batch)
+    model._trainer = SimpleNamespace(strategy=SimpleNamespace(reduce=lambda x, reduce_op: x), sanity_checking=False)
+    model._trainer.world_size = 1
+    model.log = model.log_dict = lambda *args, **options: None
+    model.validation_step(dataclasses.replace(batch, target=start + told), 0)
+    model.on_validation_epoch_end()
+    assert (float(model.shares.read), float(model.shares.told)) == pytest.approx((0, 1), abs=1e-4)
+    torch.testing.assert_close(model(batch), start + told, atol=1e-4, rtol=1e-4)

@@ -117,6 +117,11 @@ class CellSetDataModule(RecordDataModule):
             "gene_scale": _scale(controls.var(0) + np.square(change).mean(0)),
             "change_scale": _scale(change.var(0)),
             "covariates": list(train.covariates),
+            "singles": [
+                [targets[0], group]
+                for targets, group in zip(train.targets, train.group.tolist(), strict=True)
+                if len(targets) == 1
+            ],
             # Counts are kept beside what they were normalised to.
             "scale": "lognorm" if train.cells.counts is None else "counts",
             "library": train.cells.library,
@@ -157,6 +162,12 @@ class CellSetDataModule(RecordDataModule):
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         shuffle = not getattr(self.trainer, "overfit_batches", 0)
         return PackedLoader(sets, SetOrder(sets, shuffle, self.seed, rank, world), self.batch_size)
+
+    def single_changes(self) -> Tensor:
+        """Mean change of each training condition of one gene, in the order of the spec's ``singles`` [K, G]."""
+        train = self.record("train")
+        alone = np.array([len(targets) == 1 for targets in train.targets], dtype=bool)
+        return torch.from_numpy(np.asarray((train.target - train.other_control)[alone], dtype=np.float32))
 
     def ablations(self, index: Tensor, generator: torch.Generator) -> dict[str, Packed | None]:
         """The perturbations shuffled among the conditions."""

@@ -9,17 +9,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from torchcell.data.errors import InputError
 from torchcell.datamodules.cell_rows import CellRows
 from torchcell.datamodules.cell_set_batch import CellSetBatch
 from torchcell.datamodules.spec import Spec
 from torchcell.metrics.streaming import StreamingProfile
 from torchcell.models.base import LossWeights, Model
+from torchcell.models.gene_set_choices import check_choices
 from torchcell.nn.energy_distance import mean_energy_distance
 from torchcell.nn.gene_set_encoder import GeneSetEncoder
 from torchcell.nn.gene_tokens import GeneIdentity, GeneTokens, PerturbationVector
 from torchcell.nn.neighbour_lists import seen_tokens
 from torchcell.nn.profile_correlation import profile_distance
+from torchcell.nn.shares import Shares
+from torchcell.nn.single_changes import SingleChanges
 from torchcell.report.curriculum import curriculum_sections
 
 if TYPE_CHECKING:
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 
 TOKENS = 262_144
 """Tokens that are encoded at once where no gradient is asked for."""
-UNITS = ("cells", "change", "none")
 
 
 class GeneSetTransformer(Model):
@@ -46,6 +47,9 @@ class GeneSetTransformer(Model):
 
     One table holds all genes; the active ones are an index set, see ``activate``. A gene that is not active has no
     token and is predicted at its mean change. No parameter knows how many are active.
+
+    With ``singles`` a prediction outside training also has what the perturbed genes did alone in the training part, see
+    ``SingleChanges``; how much of it and how much of the reading is a matter of the validation part, see ``Shares``.
 
     Terms: ``phenotype``, the squared residual over active genes; ``correlation``, 1 - Pearson over them of the change
     from the control; with ``distribution`` the term of that name: the energy distance of predicted and measured cells,
@@ -65,6 +69,7 @@ class GeneSetTransformer(Model):
         free_drop: See ``PerturbationVector``.
         standardise: The unit of a residual: how far ``cells`` spread, controls and perturbed; standard deviation of the
             training conditions' ``change``; or ``none``.
+        singles: Whether to tell what the perturbed genes did alone; nothing where training has no single perturbation.
         distribution: Whether there is a term on the distribution of cells.
         optimizer: See ``Model``.
         scheduler: See ``Model``.
@@ -99,13 +104,14 @@ class GeneSetTransformer(Model):
         gradient_checkpointing: bool = False,
         free_drop: float | int = 0.0,
         standardise: str = "cells",
+        singles: bool = False,
         distribution: bool = False,
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
         scheduler: Callable[..., Any] | None = None,
         loss_weights: LossWeights | None = None,
     ) -> None:
         super().__init__(spec, optimizer, scheduler, loss_weights)
-        self._check(spec, attention, global_tokens, free_drop, standardise)
+        check_choices(spec, attention, global_tokens, free_drop, standardise)
         self.distribution, self.sparse, self.n_global = distribution, attention == "neighbours", global_tokens
         n_measured, held, known = len(spec.outputs), spec.extras, spec.gene_features
         features = None if known is None else torch.from_numpy(known.values)
@@ -132,23 +138,22 @@ class GeneSetTransformer(Model):
             self.register_buffer(name, value, persistent=False)
         # Part of the state, so that a checkpoint from the middle of a curriculum knows what it was trained on.
         self.register_buffer("active_G", torch.ones(n_measured, dtype=torch.bool))
+        self.singles = self._single_changes() if singles and held.get("singles") else None
+        self.shares = Shares()
+        self._change: Tensor | None = None
         self._watched: Tensor | None = None
         self.watched_metrics = StreamingProfile(("control",))
         self._cells: Tensor | None = None
 
-    @staticmethod
-    def _check(spec: Spec, attention: str, global_tokens: int, free_drop: float | int, standardise: str) -> None:
-        if standardise not in UNITS:
-            raise InputError(f"model.standardise={standardise!r}: choose one of {list(UNITS)}")
-        if global_tokens < 1:
-            raise InputError(f"model.global_tokens={global_tokens}: the perturbation needs at least one to enter by")
-        if not 0 <= free_drop <= 1:
-            raise InputError(f"model.free_drop={free_drop} is a share between 0 and 1")
-        if attention == "neighbours" and "neighbours" not in spec.extras:
-            raise InputError(
-                "model.attention=neighbours needs a list of neighbours a gene, which these data don't give; choose "
-                "data with a network, or model.attention=full or induced"
-            )
+    def _single_changes(self) -> SingleChanges:
+        """The table of what the training part's singles did, and which of its groups the spec's groups are."""
+        spec, pairs = self.spec, self.spec.extras["singles"]
+        gene = torch.tensor([spec.genes.index(name) for name, _ in pairs])
+        groups = sorted({group for _, group in pairs})
+        place = [groups.index(name) if name in groups else -1 for name in spec.extras["groups"]]
+        self.register_buffer("place_C", torch.tensor([*place, -1]), persistent=False)  # the last is no group's
+        own = torch.tensor([groups.index(group) for _, group in pairs])
+        return SingleChanges(gene, own, len(spec.genes), len(groups), len(spec.outputs))
 
     # Which genes are active ------------------------------------------------------------------------
 
@@ -166,6 +171,9 @@ class GeneSetTransformer(Model):
         """Without a curriculum all genes are active, also where a run starts from weights out of the middle of one."""
         if not any(getattr(callback, "activates_genes", False) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
             self.activate(None)
+        if self.singles is not None:
+            data = self.trainer.datamodule  # type: ignore[attr-defined]
+            self.singles.fit(data.single_changes().to(self.device))
 
     # What is predicted -----------------------------------------------------------------------------
 
@@ -188,7 +196,16 @@ class GeneSetTransformer(Model):
     ) -> Float[Tensor, "B G"]:
         """What a reading means in the units of expression."""
         base_BG = batch.references["control"] + self.mean_G
-        return base_BG.index_add(1, active_A, self.sd_G[active_A] * read_BA)
+        change_BG = torch.zeros_like(base_BG).index_add(1, active_A, self.sd_G[active_A] * read_BA)
+        if self.training or self.singles is None:
+            return base_BG + change_BG
+        self._change = change_BG.detach()
+        return base_BG + self.shares(change_BG, self._told(batch))
+
+    def _told(self, batch: CellSetBatch) -> Float[Tensor, "B G"]:
+        """What the perturbed genes did alone, beyond the mean change."""
+        assert self.singles is not None
+        return self.singles(batch.gene, batch.ptr, self.get_buffer("place_C")[batch.group]) - self.mean_G
 
     def _read(self, batch: CellSetBatch, control: CellRows, active_A: Int[Tensor, " A"]) -> Float[Tensor, "B S A"]:
         """The change of each cell and active gene in standard deviations of the training changes."""
@@ -246,6 +263,10 @@ class GeneSetTransformer(Model):
 
     def _observe(self, stage: str, batch: CellSetBatch, prediction: Tensor) -> None:
         super()._observe(stage, batch, prediction)
+        if stage == "val" and self._change is not None:
+            (read_BG, told_BG), self._change = (self._change / self.unit_G, self._told(batch) / self.unit_G), None
+            left_BG = (batch.target - prediction.detach()) / self.unit_G + self.shares(read_BG, told_BG)
+            self.shares.observe(read_BG, told_BG, left_BG)
         if stage == "val" and self._watched is not None:
             at = self._watched.to(prediction.device)
             both = (batch.references, batch.truth_references)
@@ -253,7 +274,10 @@ class GeneSetTransformer(Model):
             self.watched_metrics.update(prediction[:, at], batch.target[:, at], *own)
 
     def on_validation_epoch_end(self) -> None:
-        """Also the score on the watched genes."""
+        """Also the shares, and the score on the watched genes."""
+        if self.singles is not None and not self.trainer.sanity_checking:
+            chosen = self.shares.choose(lambda sums: self.trainer.strategy.reduce(sums, reduce_op="sum"))
+            self.log_dict({f"val/share/{name}": value for name, value in chosen.items()})
         super().on_validation_epoch_end()
         if self._watched is not None:
             self.log("val/first_genes/Pearson", self.watched_metrics.compute()["control/Pearson"], sync_dist=True)

@@ -17,10 +17,9 @@ from torchcell.models.response_inputs import ResponseInputs
 from torchcell.nn.log_cosh import log_cosh
 from torchcell.nn.profile_correlation import profile_distance
 from torchcell.nn.response_process import ResponseProcess, Wells
+from torchcell.nn.shares import Shares
 
 HEADS = ("change", "process", "level")
-MOST_SHARE = 1.5
-"""Of a reading or of what the process tells, whatever the validation part would have."""
 MOST_HELD = 4000
 """Training samples that the Gaussian process holds: a table of their kernel takes 128 MB."""
 PLATE_START = 2.2
@@ -39,9 +38,8 @@ class ResponseModel(Model):
     controls do not. For an unknown line p = 0, without a centre q = 0. What a network reads of training wells
     is partly their noise, so that it says too much of others. With ``head=process`` d is what like wells tell of y - c,
     a Gaussian process on drug, structure, dose and line (see ``ResponseProcess``); with ``head=change`` there is none.
-    Training knows no d and all of the reading; elsewhere a and b are those of the least squared error on the
-    validation part (in units of s, 0 to 1.5), chosen after each pass over it as a ridge's penalty is. With
-    ``head=level`` the reading is the prediction, as published.
+    Training knows no d and all of the reading; elsewhere a and b are the ``Shares`` of least squared error, in units of
+    s, on the validation part. With ``head=level`` the reading is the prediction, as published.
 
     Terms: ``phenotype``, the residual in units of s (``level``: squared, in expression's own units); ``correlation``
     and ``plate``, 1 - Pearson over genes of the change from the control and from the plate's centre.
@@ -58,9 +56,6 @@ class ResponseModel(Model):
     mean_G: Tensor
     sd_G: Tensor
     line_control_LG: Tensor
-    share: Tensor
-    told_share: Tensor
-    moment_M: Tensor
 
     def __init__(
         self,
@@ -78,9 +73,7 @@ class ResponseModel(Model):
         self.inputs = (inputs or ResponseInputs)(spec)
         for name, value in (("mean_G", "change_center"), ("sd_G", "change_scale"), ("line_control_LG", "line_control")):
             self.register_buffer(name, spec.extras[value], persistent=False)
-        self.register_buffer("share", torch.ones(()))
-        self.register_buffer("told_share", torch.ones(()))
-        self.register_buffer("moment_M", torch.zeros(5), persistent=False)
+        self.shares = Shares()
         self._reading: Tensor | None = None
         start = torch.zeros(len(spec.genes))
         self.pull = nn.Parameter(start) if head != "level" else None
@@ -111,7 +104,7 @@ class ResponseModel(Model):
         start_BG = start_BG + self.plate_pull.sigmoid() * plate_BG
         if self.training:
             return start_BG + self.sd_G * read_BG
-        return start_BG + self.told_share * self._told(batch) + self.share * self.sd_G * read_BG
+        return start_BG + self.shares(self.sd_G * read_BG, self._told(batch))
 
     def _told(self, batch: ResponseBatch) -> Float[Tensor, "B G"]:
         """What like wells tell of a sample beside its plate; nothing without a process."""
@@ -138,31 +131,19 @@ class ResponseModel(Model):
 
     def on_validation_epoch_end(self) -> None:
         """Choose the shares, by which the next pass over the validation part goes, and every checkpoint."""
-        moment_M = self.trainer.strategy.reduce(self.moment_M.clone(), reduce_op="sum")
-        self.moment_M.zero_()
         if self.head != "level" and not self.trainer.sanity_checking:
-            read, told = _shares(*moment_M.tolist())
-            self.share.fill_(read)
-            self.told_share.fill_(told)
-            self.log_dict({"val/share": self.share, "val/told_share": self.told_share})
+            chosen = self.shares.choose(lambda sums: self.trainer.strategy.reduce(sums, reduce_op="sum"))
+            self.log_dict({f"val/share/{name}": value for name, value in chosen.items()})
         super().on_validation_epoch_end()
 
     def _observe(self, stage: str, batch: ResponseBatch, prediction: Tensor) -> None:
         super()._observe(stage, batch, prediction)
         if stage == "val" and self.head != "level":
-            self._add_moments(batch, prediction.detach())
-
-    @torch.no_grad()
-    def _add_moments(self, batch: ResponseBatch, prediction: Tensor) -> None:
-        """Add the batch's part of the sums of squares that tell the best shares, in standard deviations of a change."""
-        assert self._reading is not None
-        (read_BG, told_BG), self._reading = (self._reading, self._told(batch) / self.sd_G), None
-        start_BG = prediction / self.sd_G - self.share * read_BG - self.told_share * told_BG
-        measured_BG = ~torch.isnan(batch.target)
-        left_BG = torch.where(measured_BG, batch.target / self.sd_G - start_BG, 0.0)
-        read_BG, told_BG = read_BG * measured_BG, told_BG * measured_BG
-        pairs = [(read_BG, read_BG), (read_BG, told_BG), (told_BG, told_BG), (read_BG, left_BG), (told_BG, left_BG)]
-        self.moment_M += torch.stack([(one * other).sum() for one, other in pairs])
+            assert self._reading is not None
+            # In standard deviations of a change, and without the units' offset.
+            (read_BG, told_BG), self._reading = (self._reading, self._told(batch) / self.sd_G), None
+            left_BG = (batch.target - prediction.detach()) / self.sd_G + self.shares(read_BG, told_BG)
+            self.shares.observe(read_BG, told_BG, left_BG)
 
     def phenotype_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Mean over the measured values: log-cosh of the residual in standard deviations of a change, or its square."""
@@ -191,14 +172,3 @@ def _wells(drug: Tensor, line: Tensor, log_dose: Tensor, log_time: Tensor) -> We
 def _some(n: int) -> Tensor:
     """Which of n training samples the process holds, sorted: all, or ``MOST_HELD`` drawn at random."""
     return torch.randperm(n, generator=torch.Generator().manual_seed(0))[:MOST_HELD].sort().values
-
-
-def _shares(rr: float, rt: float, tt: float, rl: float, tl: float) -> tuple[float, float]:
-    """The a and b between 0 and ``MOST_SHARE`` with the least |l - a r - b t|^2, from the vectors' products."""
-    tries = [(0.0, tl / tt if tt > 0 else 0.0), (rl / rr if rr > 0 else 0.0, 0.0)]
-    if (area := rr * tt - rt * rt) > 1e-9 * rr * tt:
-        tries.append(((rl * tt - tl * rt) / area, (tl * rr - rl * rt) / area))
-    clipped = [(min(max(a, 0.0), MOST_SHARE), min(max(b, 0.0), MOST_SHARE)) for a, b in tries]
-    return min(
-        clipped, key=lambda s: s[0] ** 2 * rr + 2 * s[0] * s[1] * rt + s[1] ** 2 * tt - 2 * (s[0] * rl + s[1] * tl)
-    )

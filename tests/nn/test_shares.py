@@ -1,0 +1,52 @@
+"""The shares are those of the least squares within their bounds, over all batches and processes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from torchcell.nn.shares import MOST, Shares, least_squares
+
+GRID = np.linspace(0, MOST, 301)
+
+
+@given(st.integers(0, 10**6), st.floats(-3, 3), st.floats(-3, 3), st.floats(0, 1))
+def test_no_pair_within_the_bounds_is_better(seed, a, b, mixed):
+    rng = np.random.default_rng(seed)
+    read, told = rng.normal(size=(2, 30))
+    told = mixed * read + (1 - mixed) * told
+    left = a * read + b * told + 0.3 * rng.normal(size=30)
+    found = least_squares(
+        *(float(x @ y) for x, y in [(read, read), (read, told), (told, told), (read, left), (told, left)])
+    )
+    assert min(found) >= 0
+    assert max(found) <= MOST
+    best = min(((left - p * read - q * told) ** 2).sum() for p in GRID[::6] for q in GRID[::6])
+    assert ((left - found[0] * read - found[1] * told) ** 2).sum() <= best * (1 + 1e-9) + 1e-9
+
+
+def test_batches_add_up_and_values_that_were_not_measured_do_not_count():
+    shares, draw = Shares(), torch.Generator().manual_seed(0)
+    read, told = torch.randn(2, 40, 6, generator=draw)
+    left = 0.4 * read + 0.9 * told
+    left[::3, 1] = torch.nan
+    read[0, 1] = 1e6
+    for at in torch.arange(40).split(7):
+        shares.observe(read[at], told[at], left[at])
+    found = shares.choose(lambda sums: 2 * sums)  # two processes that saw the same
+    assert (float(found["read"]), float(found["told"])) == pytest.approx((0.4, 0.9), abs=1e-4)
+    torch.testing.assert_close(shares(read, told), 0.4 * read + 0.9 * told, rtol=1e-3, atol=1e-3)
+    assert (shares.product_M == 0).all()
+
+
+def test_of_nothing_nothing_is_taken_and_the_other_alone_is_weighed():
+    shares, read = Shares(), torch.ones(3, 2)
+    assert torch.equal(shares(read, 2 * read), 3 * read)  # nothing was seen yet
+    shares.observe(read, torch.zeros(3, 2), 0.5 * read)
+    assert [float(value) for value in shares.choose(lambda sums: sums).values()] == [0.5, 0]
+    shares.observe(read, read, 0.5 * read)  # alike: any split of them will do
+    shares.choose(lambda sums: sums)
+    torch.testing.assert_close(shares(read, read), 0.5 * read)
