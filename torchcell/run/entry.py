@@ -72,6 +72,8 @@ def prefer_own_choices() -> None:
 
     Plugins.instance()  # loads the plugins, which register their choices
     ConfigStore.instance().repo["hydra"]["sweeper"].pop("optuna.yaml", None)
+    # Hydra copies the store for each group that --help lists, 3 s in all; it is a registry that nobody writes to any more.
+    ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
 
 
 def _one_of_many() -> bool:
