@@ -113,7 +113,7 @@ class ResponseModel(Model):
         return self.process(_wells(batch.drug, batch.line, batch.log_dose, batch.log_time))
 
     def on_fit_start(self) -> None:
-        """Fit the process to the training part, by one process for all."""
+        """Fit the process to the training part; of several processes all take what the first one found."""
         super().on_fit_start()
         if self.process is not None:
             data = self.trainer.datamodule  # type: ignore[attr-defined]
