@@ -85,17 +85,17 @@ class Scored:
         return self._values[key]
 
     def _per_sample(self, system: str) -> np.ndarray:
-        predicted = np.asarray(self.results.systems[system], dtype=np.float64)
+        predicted = np.asarray(self.results.systems[system])
         if self.output is not None:
-            return predicted[:, self.output]
-        return self.metric.function(self.results.profiles(predicted))
+            return predicted[:, self.output].astype(np.float64)  # of one output: a view would keep all of them
+        return self.metric.function(self.results.profiles(predicted.astype(np.float64)))
 
     def _compute(self, held: np.ndarray, rows: np.ndarray) -> np.ndarray:
         weights = self.weights.at(rows)
         if weights.n_units < 2:
             return np.full(len(weights.count), np.nan)
         if self.output is not None:
-            truth = np.asarray(self.results.measured, dtype=np.float64)[rows, self.output]
+            truth = np.asarray(self.results.measured)[rows, self.output].astype(np.float64)
             return self.metric.function(truth, held, weights)
         total, n = weights.total(held, np.ones_like(held))
         return np.divide(total, n, out=np.full(len(n), np.nan), where=n > 0)
