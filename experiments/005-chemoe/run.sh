@@ -37,15 +37,18 @@ fi
 if wanted published; then # the output becomes a constant; what does the report call it?
     echo "published +experiment=chemoe_published" | train
 fi
-if wanted ablation; then
+if wanted ablation; then # on the random split: on held-out drugs of fold 0 validation takes next to nothing of any network
     {
+        shared="+experiment=l1000_chemoe split=random"
         for router in dense uniform hash; do
-            echo "ablation +experiment=l1000_chemoe model.router=$router name=l1000_chemoe_router_$router"
+            echo "ablation $shared model.router=$router name=l1000_chemoe_router_$router"
         done
-        echo "ablation +experiment=l1000_chemoe model.head=change name=l1000_chemoe_no_process"
-        for model in response_mlp response_product chemoe_graph; do
-            echo "ablation +experiment=l1000_chemoe model=$model name=l1000_$model"
+        echo "ablation $shared model.head=change name=l1000_chemoe_no_process"
+        # One network in place of the experts; the experiment's keys of experts go.
+        for model in response_product "response_mlp model.hidden=[32,16]"; do
+            echo "ablation $shared model=$model ~model.expert_hidden ~model.expert_dropout model.dropout=0.3 name=l1000_${model%% *}"
         done
+        echo "ablation $shared model=chemoe_graph name=l1000_chemoe_graph"
     } | train
 fi
 if wanted lines; then
