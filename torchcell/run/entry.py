@@ -72,7 +72,7 @@ def prefer_own_choices() -> None:
 
     Plugins.instance()  # loads the plugins, which register their choices
     ConfigStore.instance().repo["hydra"]["sweeper"].pop("optuna.yaml", None)
-    # Hydra copies the store for each group that --help lists, 3 s in all; it is a registry that nobody writes to any more.
+    # Hydra copies the store for each group that --help lists, 1.4 s in all; it is a registry that nobody writes to now.
     ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
 
 
