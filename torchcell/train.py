@@ -80,7 +80,7 @@ def _train(
     if cfg.init_from is not None:
         start = checkpoint.load(cfg.init_from)
         start.check_same(datamodule.spec, split=False, genes=model.reads_names)
-        checkpoint.load_weights(model, start.state, cfg.init_from)
+        checkpoint.load_weights(model, start.state, cfg.init_from, fit_follows=True)
 
     log, logs = loggers.build_loggers(cfg, folder, environment)
     trainer = assemble.trainer(cfg, folder, logs, process, signals)

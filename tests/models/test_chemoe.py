@@ -17,6 +17,7 @@ from torchcell.data.molecule_graphs import pack_graphs
 from torchcell.datamodules.response_samples import ResponseBatch
 from torchcell.models.chemoe import CheMoE
 from torchcell.models.response_inputs import ResponseInputs
+from torchcell.run.checkpoint import load_weights
 
 SMALL = {"inputs": partial(ResponseInputs, width=16, hidden=24), "expert_hidden": (16, 8), "gene_width": 16}
 
@@ -115,6 +116,17 @@ def test_a_process_tells_what_like_wells_say_but_not_in_training():
     again = CheMoE(spec, **SMALL, head="process").eval()
     again.load_state_dict(model.eval().state_dict())
     torch.testing.assert_close(again(batch), model(batch))
+
+
+def test_fine_tuning_on_other_samples_keeps_all_weights_but_the_process(tmp_path):
+    spec = response_spec()
+    fewer = {name: values[:30] for name, values in spec.extras["trained"].items()}
+    other = dataclasses.replace(spec, extras=spec.extras | {"trained": fewer})
+    first, second = (CheMoE(each, **SMALL, head="process") for each in (spec, other))
+    with pytest.raises(InputError, match="of another shape 'process.dual_NG'"):
+        load_weights(second, first.state_dict(), tmp_path)
+    load_weights(second, first.state_dict(), tmp_path, fit_follows=True)
+    torch.testing.assert_close(second.gene_embedding.weight, first.gene_embedding.weight)
 
 
 def validated(model: CheMoE, batch: ResponseBatch, target: torch.Tensor) -> tuple[float, float]:

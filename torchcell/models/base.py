@@ -42,6 +42,9 @@ class Model(lightning.LightningModule):
     reads_names: bool = True
     """Whether weights belong to genes by name; without, they may go on with another cell that has the same features."""
 
+    refitted: tuple[str, ...] = ()
+    """Beginnings of the state's names that ``on_fit_start`` makes anew, of sizes that go with the training part."""
+
     headline: tuple[str, ...] = ()
     """Metrics whose mean over outputs is ``val/score``; by default the task's: AUROC of binary ones, else Pearson."""
 
@@ -58,8 +61,7 @@ class Model(lightning.LightningModule):
         super().__init__()
         if spec.extras.get("hops") is not None and not self.reads_hops:
             raise InputError(
-                f"data.hops={spec.extras['hops']}: {type(self).__name__} does not look at neighbourhoods; "
-                "set data.hops=null"
+                f"data.hops={spec.extras['hops']}: {type(self).__name__} sees whole cells only; set data.hops=null"
             )
         self.spec = spec
         self.graph = spec.graph

@@ -80,6 +80,7 @@ class GeneSetTransformer(Model):
     """
 
     adds_genes = True
+    refitted = ("singles.",)
 
     active_G: Tensor
     neighbour_GK: Tensor

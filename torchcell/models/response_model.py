@@ -53,6 +53,8 @@ class ResponseModel(Model):
         loss_weights: See ``Model``.
     """
 
+    refitted = ("process.",)
+
     mean_G: Tensor
     sd_G: Tensor
     line_control_LG: Tensor

@@ -215,9 +215,11 @@ def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
         raise InputError(f"{path} cannot be read; it is truncated or no torch file: {error}") from error
 
 
-def load_weights(model: Model, state: dict[str, Any], path: Path) -> None:
-    """Fill ``model`` with ``state``; names or shapes that differ are one error."""
+def load_weights(model: Model, state: dict[str, Any], path: Path, fit_follows: bool = False) -> None:
+    """Fill ``model`` with ``state``, all but what a fit that follows makes anew; what does not fit is one error."""
     own = model.state_dict()
+    if fit_follows:
+        state = {**state, **{name: own[name] for name in own if name.startswith(model.refitted)}}
     missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     shapes = [k for k in own if k in state and own[k].shape != state[k].shape]
     if missing or extra or shapes:
