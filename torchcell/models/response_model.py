@@ -92,9 +92,7 @@ class ResponseModel(Model):
 
     def forward(self, batch: ResponseBatch) -> Float[Tensor, "B G"]:
         """Treated expression in the target's units."""
-        read_BG = self.read(self.inputs(batch), batch)
-        self._reading = None if self.training else read_BG
-        return self.express(read_BG, batch)
+        return self.express(self.read(self.inputs(batch), batch), batch)
 
     def express(self, read_BG: Tensor, batch: ResponseBatch) -> Float[Tensor, "B G"]:
         """What a reading means in the units of expression."""
@@ -106,6 +104,7 @@ class ResponseModel(Model):
         start_BG = start_BG + self.plate_pull.sigmoid() * plate_BG
         if self.training:
             return start_BG + self.sd_G * read_BG
+        self._reading = read_BG.detach()  # the shares are found with it
         return start_BG + self.shares(self.sd_G * read_BG, self._told(batch))
 
     def _told(self, batch: ResponseBatch) -> Float[Tensor, "B G"]:
