@@ -61,7 +61,7 @@ class Model(lightning.LightningModule):
         super().__init__()
         if spec.extras.get("hops") is not None and not self.reads_hops:
             raise InputError(
-                f"data.hops={spec.extras['hops']}: {type(self).__name__} does not look at parts of a cell; set it to null"
+                f"data.hops={spec.extras['hops']}: {type(self).__name__} does not look at parts; set data.hops=null"
             )
         self.spec = spec
         self.graph = spec.graph
