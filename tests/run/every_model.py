@@ -13,25 +13,27 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from torchcell.datamodules.batch import BatchOrder, PackedLoader
 from torchcell.metrics.evaluate import evaluate
 from torchcell.run import assemble
 from torchcell.run.entry import conf_dir
 from torchcell.run.placement import OneDeviceANode
 from torchcell.run.processes import Process
-from torchcell.run.scoring import predict_part, predict_record
+from torchcell.run.scoring import predict_part
 
 SCREEN = (
     "data.record.n_genes=120", "data.record.n_sets=301", "data.record.n_queries=16", "data.record.n_arrays=60",
-    "data.batch_size=32",
+    "data.batch_size=32", "data.eval_batch_size=8",
 )  # fmt: skip
 RESPONSE = (
     "+experiment=simulated_chemoe", "data.record.n_drugs=24", "data.record.doses=[1.0,10.0]",
     "data.record.n_genes=60", "data.cell_line=[A375,PC3]", "data.batch_size=16",
-    "model.inputs.width=16", "model.inputs.hidden=16", "data.record.n_replicates=1",
+    "data.eval_batch_size=4", "model.inputs.width=16", "model.inputs.hidden=16", "data.record.n_replicates=1",
 )  # fmt: skip
 CELLS = (
     "+experiment=simulated_perturbseq", "data.record.n_genes=60", "data.record.n_regulators=16",
     "data.record.n_doubles=5", "data.record.cells_per_condition=6", "data.set_size=2", "data.batch_size=8",
+    "+data.eval_batch_size=1",
 )  # fmt: skip
 SETS = ("model.dim=16", "model.heads=1", "model.layers=1")
 GNN = ("model=perturbed_cell_gnn", "model.dim=16", "model.attention_heads=1", *SCREEN)
@@ -103,8 +105,10 @@ def _one(name: str, trainer_cfg: DictConfig, process: Process) -> dict[str, Any]
     trainer.fit(model, data)
     weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()]).double()
     together = predict_part(trainer, model, data, "test")
-    alone = predict_record(model, data, data.record("test"), "cpu")
-    alone = model.tabulate(torch.from_numpy(alone)).numpy()
+    order = BatchOrder(torch.from_numpy(data.split.index("test")), shuffle=False)
+    with torch.no_grad():
+        batches = PackedLoader(data.packed, order, data.eval_batch_size)
+        alone = torch.cat([model.tabulate(model.eval()(batch)) for batch in batches]).float().numpy()
     scores = [_scores(data, each) for each in (together, alone)]
     asked = data.asked("test")
     return {

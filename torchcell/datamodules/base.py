@@ -247,11 +247,22 @@ class RecordDataModule(lightning.LightningDataModule):
         """The samples of one part as a record."""
         return self.record_whole.subset(self.split.index(part))
 
-    def loader(self, part: str, shuffle: bool = False, packed: Packed | None = None, pad: bool = True) -> PackedLoader:
-        """Batches of one part; ``packed`` replaces the samples' inputs, e.g. by shuffled ones. See ``BatchOrder``."""
+    def loader(
+        self, part: str, shuffle: bool = False, packed: Packed | None = None, pad: bool = True, whole: bool = False
+    ) -> PackedLoader:
+        """Batches of one part.
+
+        Args:
+            part: Of the split.
+            shuffle: Whether to permute anew each epoch.
+            packed: Replaces the samples' inputs, e.g. by shuffled ones.
+            pad: See ``BatchOrder``.
+            whole: Deal whole batches to processes, not single samples.
+        """
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        order = BatchOrder(torch.from_numpy(self.split.index(part)), shuffle, self.seed, rank, world, pad)
         size = self.batch_size if part == "train" else self.eval_batch_size
+        index = torch.from_numpy(self.split.index(part))
+        order = BatchOrder(index, shuffle, self.seed, rank, world, pad, size if whole else 1)
         return PackedLoader(packed or self.packed, order, size)
 
     def train_dataloader(self) -> PackedLoader:
@@ -263,5 +274,5 @@ class RecordDataModule(lightning.LightningDataModule):
         return self.loader("val", pad=False)
 
     def test_dataloader(self) -> PackedLoader:
-        """Test batches."""
-        return self.loader("test")
+        """Test batches, the same ones however many processes share them."""
+        return self.loader("test", whole=True)

@@ -68,8 +68,8 @@ class Packed(Protocol):
 class BatchOrder:
     """Which samples come in which order on this process; a pure function of seed and epoch.
 
-    Each of ``world`` processes gets every ``world``-th sample. With ``pad`` each gets as many as any other;
-    the samples that fill up the last round come twice, and a test pass drops them by their number.
+    The order is cut into stretches, and each of ``world`` processes gets every ``world``-th of them. With ``pad`` each
+    gets as many as any other; those that fill up the last round come twice, and a test pass drops them by number.
 
     Args:
         index: Samples to draw from, int64 [n].
@@ -79,13 +79,23 @@ class BatchOrder:
         world: Number of processes.
         pad: Whether all processes must take equally many steps, as they must where gradients or tables are
             gathered. Streaming metrics are exact only without.
+        stretch: Samples that stay together. A batch's size deals whole batches: those of one process, so that
+            predictions are equal to the last bit however many processes make them. One shares most evenly.
     """
 
     def __init__(
-        self, index: Tensor, shuffle: bool, seed: int = 0, rank: int = 0, world: int = 1, pad: bool = True
+        self,
+        index: Tensor,
+        shuffle: bool,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        pad: bool = True,
+        stretch: int = 1,
     ) -> None:
         self.index, self.shuffle, self.seed, self.rank, self.world = index, shuffle, seed, rank, world
-        self.pad = pad or len(index) < world  # a process without any sample would never meet the others
+        self.stretch, self.n_stretches = stretch, -(-len(index) // stretch)
+        self.pad = pad or self.n_stretches < world  # a process without any sample would never meet the others
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -93,8 +103,14 @@ class BatchOrder:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        rounds, rest = divmod(len(self.index), self.world)
-        return rounds + (rest > 0 if self.pad else self.rank < rest)
+        mine = self._mine()
+        n_missing = self.n_stretches * self.stretch - len(self.index)  # in the last stretch
+        return len(mine) * self.stretch - n_missing * int((mine == self.n_stretches - 1).sum())
+
+    def _mine(self) -> Tensor:
+        """Numbers of this process's stretches; only the last round can wrap around to the first ones."""
+        n_slots = -(-self.n_stretches // self.world) * self.world if self.pad else self.n_stretches
+        return torch.arange(self.rank, n_slots, self.world) % max(self.n_stretches, 1)
 
     def draw(self) -> Tensor:
         """This process's samples of the epoch, int64 [len(self)]."""
@@ -103,8 +119,8 @@ class BatchOrder:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
             index = index.index_select(0, torch.randperm(len(index), generator=generator))
         if self.world > 1:
-            n_slots = -(-len(index) // self.world) * self.world if self.pad else len(index)
-            index = index.index_select(0, torch.arange(self.rank, n_slots, self.world) % len(index))
+            place = (self._mine()[:, None] * self.stretch + torch.arange(self.stretch)).flatten()
+            index = index.index_select(0, place[place < len(index)])
         return index
 
 

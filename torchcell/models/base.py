@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from torchcell.data.errors import InputError
 from torchcell.datamodules.spec import Spec
@@ -184,9 +184,9 @@ class Model(lightning.LightningModule):
         prediction = torch.cat([prediction for _, prediction in self._tested])
         self._tested = []
         if self.trainer.world_size > 1:
-            gathered = self.all_gather({"sample": sample, "prediction": prediction})
-            assert isinstance(gathered, dict)
-            sample, prediction = gathered["sample"].flatten(), gathered["prediction"].flatten(0, 1)
+            every = [(sample, prediction)] * self.trainer.world_size
+            distributed.all_gather_object(every, (sample.cpu(), prediction.cpu()))  # not of one length
+            sample, prediction = (torch.cat(parts) for parts in zip(*every, strict=True))
         order = sample.argsort(stable=True)
         sample, prediction = sample[order].cpu(), prediction[order].cpu().float()
         first = torch.ones_like(sample, dtype=torch.bool)

@@ -55,7 +55,7 @@ def predict_part(
     trainer: lightning.Trainer, model: Model, datamodule: RecordDataModule, part: str, packed: Any = None
 ) -> np.ndarray:
     """Predictions for exactly the samples of ``part`` [n, T], in the split's order, from all processes."""
-    trainer.test(model, dataloaders=datamodule.loader(part, packed=packed), verbose=False)
+    trainer.test(model, dataloaders=datamodule.loader(part, packed=packed, whole=True), verbose=False)
     sample, prediction = model.take_tested()
     expected = torch.from_numpy(datamodule.split.index(part))
     if not torch.equal(sample, expected):
