@@ -58,7 +58,9 @@ def test_a_record_goes_through_train_evaluate_predict_and_report(kind, tmp_path)
     assert kind == "links" or shuffled["drop"] > 0
 
     trust = ["linear_models", "linear_screen"]
-    request = OmegaConf.create({"ckpt": str(trained.folder.best), "part": "test", "n_boot": 50, "trust": trust})
+    request = OmegaConf.create(
+        {"ckpt": str(trained.folder.best), "part": "test", "n_boot": 50, "batch_size": None, "trust": trust}
+    )
     again = evaluate(OmegaConf.merge(request, {"out": str(tmp_path / "again"), "umap": False, "cell_eval_out": None}))
     pd.testing.assert_frame_equal(again.evaluation.table, scored.evaluation.table)
 

@@ -33,6 +33,7 @@ def evaluate(cfg: DictConfig) -> Scored:
     checkpoint.check_targets(config.baselines, cfg.trust)
     model = saved.model(cfg.trust)
     datamodule = assemble.datamodule_of(saved, cfg.trust)
+    datamodule.eval_batch_size = cfg.batch_size or datamodule.eval_batch_size
     history = pd.read_csv(run / "history.csv") if (run / "history.csv").is_file() else None
     trainer = lightning.Trainer(
         accelerator="auto",

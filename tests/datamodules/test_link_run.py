@@ -50,7 +50,9 @@ def test_links_go_through_train_evaluate_and_predict(tmp_path: Path) -> None:
     page = (folder / "report.html").read_text()
     assert all(f"<h3>{name}</h3>" in page for name in ("CtD_matched", "CtD_uniform", "CtD_tail", "CtD_head"))
 
-    request = OmegaConf.create({"ckpt": str(trained.folder.best), "part": "test", "n_boot": 50, "umap": False})
+    request = OmegaConf.create(
+        {"ckpt": str(trained.folder.best), "part": "test", "n_boot": 50, "batch_size": None, "umap": False}
+    )
     request.trust, request.cell_eval_out = ["bilinear_links"], None
     again = evaluate(OmegaConf.merge(request, {"out": str(tmp_path / "again")}))
     pd.testing.assert_frame_equal(again.evaluation.table, scored.evaluation.table)

@@ -41,8 +41,11 @@ def run_entry(task: Callable[..., Any], config_name: str) -> None:
     @functools.wraps(task)
     def keeping_refusals(cfg: Any) -> Any:
         """Bad input is kept from Hydra, which would print a line of its own before ours."""
+        from torchcell.run.memory import memory_explained
+
         try:
-            return task(cfg)
+            with memory_explained(cfg):
+                return task(cfg)
         except InputError as error:
             if _one_of_many():  # Hydra's line says which, and a search must see that the trial failed
                 raise

@@ -1,4 +1,4 @@
-"""What to do when the memory is not enough, in the words of the run at hand."""
+"""What to do when the memory is not enough, in the words of the command at hand."""
 
 from __future__ import annotations
 
@@ -24,8 +24,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def levers(cfg: DictConfig) -> list[str]:
-    """Overrides of this run that need less memory, the least costly first."""
+    """Overrides of this command that need less memory, the least costly first."""
     found: list[str] = []
+    if "batch_size" in cfg and cfg.batch_size != 1:  # of predict, embed and evaluate
+        fewer = max(cfg.batch_size // 4, 1) if cfg.batch_size else 16
+        found.append(f"batch_size={fewer} (the same answer, fewer rows at once)")
     size, steps = (OmegaConf.select(cfg, key) for key in ("data.batch_size", "trainer.accumulate_grad_batches"))
     if isinstance(size, int) and size > 1:
         again = 2 * steps if isinstance(steps, int) else 2
@@ -45,8 +48,12 @@ def levers(cfg: DictConfig) -> list[str]:
 
 
 @contextmanager
-def memory_explained(cfg: DictConfig, folder: RunFolder) -> Iterator[None]:
-    """Turn an allocation that fails within the block into one error that names the levers of this run.
+def memory_explained(cfg: DictConfig, folder: RunFolder | None = None) -> Iterator[None]:
+    """Turn an allocation that fails within the block into one error that names the levers of this command.
+
+    Args:
+        cfg: Of the command.
+        folder: Of a run that trains; the error tells what was saved in it.
 
     Raises:
         InputError: Out of memory: how much was asked for, which overrides need less, what is saved.
@@ -59,20 +66,22 @@ def memory_explained(cfg: DictConfig, folder: RunFolder) -> Iterator[None]:
         raise InputError(explanation(cfg, folder, error)) from error
 
 
-def explanation(cfg: DictConfig, folder: RunFolder, error: BaseException) -> str:
+def explanation(cfg: DictConfig, folder: RunFolder | None, error: BaseException) -> str:
     """One line for the person at the keyboard."""
     asked = re.search(r"(?:allocate|allocated?:?) (\d[\d.,]* ?\w*)", str(error))
     where = "the GPU" if isinstance(error, torch.OutOfMemoryError) or "CUDA" in str(error) else "this machine"
-    saved = (
-        f"What was trained so far is in {folder.last}; with another batch size or precision start from its weights by "
-        f"init_from={folder.last}"
-        if folder.last.is_file()
-        else "No epoch was finished, so nothing was saved"
-    )
+    saved = ""
+    if folder is not None:
+        saved = (
+            f". What was trained so far is in {folder.last}; with another batch size or precision start from its "
+            f"weights by init_from={folder.last}"
+            if folder.last.is_file()
+            else ". No epoch was finished, so nothing was saved"
+        )
     return (
         f"out of memory on {where}"
         + (f" (asked for {asked[1]})" if asked else "")
         + "; what needs less, the cheapest first: "
         + "; ".join([*levers(cfg), "a larger GPU, or more memory for the job (sbatch --mem)"])
-        + f". {saved}"
+        + saved
     )
