@@ -1,15 +1,7 @@
 #!/usr/bin/env bash
 # Accuracy of index, lazy and k-hop on one split, and the profile of each; two cores: about an hour.
 #   TORCHCELL_MIRROR=PATH [PYTHON=python] [JOBS=2] [SEEDS="0 1 2"] experiments/002-representations/run.sh
-set -euo pipefail
-cd "$(dirname "$0")/../.."
-PYTHON=${PYTHON:-.venv/bin/python}
-JOBS=${JOBS:-1}
-SEEDS=${SEEDS:-0 1 2}
-RUNS=${RUNS:-runs/002}
-OUT=${OUT:-experiments/002-representations}
-export WANDB_MODE=${WANDB_MODE:-offline} WANDB_SILENT=true
-[ "$JOBS" -gt 1 ] && export OMP_NUM_THREADS=1
+source "$(dirname "$0")/../../scripts/study.sh"
 
 {
     for seed in $SEEDS; do

@@ -1,26 +1,14 @@
 #!/usr/bin/env bash
 # The lambda sweep on the simulated cell, and the transformer on Costanzo and Kuzmin; with JOBS=2 on two cores an hour and a half.
 #   TORCHCELL_MIRROR=PATH [PYTHON=python] [JOBS=1] [SEEDS="0 1 2"] experiments/003-cell-graph-transformer/run.sh [simulated|real]
-set -euo pipefail
-cd "$(dirname "$0")/../.."
-PYTHON=${PYTHON:-.venv/bin/python}
-JOBS=${JOBS:-1}
-SEEDS=${SEEDS:-0 1 2}
-RUNS=${RUNS:-runs/003}
-OUT=${OUT:-experiments/003-cell-graph-transformer}
-WHAT=${1:-all}
-export WANDB_MODE=${WANDB_MODE:-offline} WANDB_SILENT=true
-[ "$JOBS" -gt 1 ] && export OMP_NUM_THREADS=1
-
-train() { # one job a line: a folder below RUNS, then overrides
-    xargs -P "$JOBS" -L 1 bash -c '"$0" -m torchcell.train paths.runs="$1/$2" "${@:3}" overwrite=true' "$PYTHON" "$RUNS"
-}
+source "$(dirname "$0")/../../scripts/study.sh"
+parts simulated real
 
 # The sweep's own schedule is twice as long as the experiment's, so that what takes off late is not cut short.
 LONG="trainer.max_epochs=80 ~model.scheduler +model.scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau"
 LONG="$LONG +model.scheduler._partial_=true +model.scheduler.mode=max +model.scheduler.factor=0.3 +model.scheduler.patience=10"
 
-if [ "$WHAT" != real ]; then
+if wanted simulated; then
     for seed in $SEEDS; do
         for weight in 1.0 0.0 0.1 0.01 0.001; do
             for networks in real random; do
@@ -38,7 +26,7 @@ if [ "$WHAT" != real ]; then
     "$PYTHON" "$OUT/controls.py" "$RUNS/simulated" -o "$OUT/simulated"
 fi
 
-if [ "$WHAT" != simulated ]; then
+if wanted real; then
     {
         for seed in $SEEDS; do
             echo "real +experiment=costanzo2010_cgt split=query_disjoint seed=$seed"

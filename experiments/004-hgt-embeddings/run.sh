@@ -1,21 +1,8 @@
 #!/usr/bin/env bash
 # HGT embeddings beside the link baselines, the collapse made on purpose, and full batch against mini-batch; hours on two cores.
 #   TORCHCELL_MIRROR=PATH [PYTHON=python] [JOBS=1] [SEEDS="0 1 2"] experiments/004-hgt-embeddings/run.sh [simulated|core|all|batches]
-set -euo pipefail
-cd "$(dirname "$0")/../.."
-PYTHON=${PYTHON:-.venv/bin/python}
-JOBS=${JOBS:-1}
-SEEDS=${SEEDS:-0 1 2}
-RUNS=${RUNS:-runs/004}
-OUT=${OUT:-experiments/004-hgt-embeddings}
-WHAT=${1:-every}
-export WANDB_MODE=${WANDB_MODE:-offline} WANDB_SILENT=true
-[ "$JOBS" -gt 1 ] && export OMP_NUM_THREADS=1
-
-train() { # one job a line: a folder below RUNS, then overrides
-    xargs -P "$JOBS" -L 1 bash -c '"$0" -m torchcell.train paths.runs="$1/$2" "${@:3}" overwrite=true' "$PYTHON" "$RUNS"
-}
-wanted() { [ "$WHAT" = every ] || [ "$WHAT" = "$1" ]; }
+source "$(dirname "$0")/../../scripts/study.sh"
+parts simulated core all batches
 
 if wanted simulated; then
     {

@@ -1,22 +1,9 @@
 #!/usr/bin/env bash
 # CheMoE and what it is compared with on drug response; about an hour on two cores.
-#   TORCHCELL_MIRROR=PATH [PYTHON=python] [JOBS=1] [SEEDS="0 1 2"] experiments/005-chemoe/run.sh [simulated|level3|level5|published|ablation|lines]
+#   TORCHCELL_MIRROR=PATH [PYTHON=python] [JOBS=1] [SEEDS="0 1 2"] experiments/005-chemoe/run.sh [simulated|level3|folds|level5|published|ablation|lines]
 # lines: the 45 short runs of lines.txt (nine lines, five folds) on the simulated set; scripts/slurm/array.sbatch runs the same list on a cluster.
-set -euo pipefail
-cd "$(dirname "$0")/../.."
-PYTHON=${PYTHON:-.venv/bin/python}
-JOBS=${JOBS:-1}
-SEEDS=${SEEDS:-0 1 2}
-RUNS=${RUNS:-runs/005}
-OUT=${OUT:-experiments/005-chemoe}
-WHAT=${1:-every}
-export WANDB_MODE=${WANDB_MODE:-offline} WANDB_SILENT=true
-[ "$JOBS" -gt 1 ] && export OMP_NUM_THREADS=1
-
-train() { # one job a line: a folder below RUNS, then overrides
-    xargs -P "$JOBS" -L 1 bash -c '"$0" -m torchcell.train paths.runs="$1/$2" "${@:3}" overwrite=true' "$PYTHON" "$RUNS"
-}
-wanted() { [ "$WHAT" = every ] || [ "$WHAT" = "$1" ]; }
+source "$(dirname "$0")/../../scripts/study.sh"
+parts simulated level3 folds level5 published ablation lines
 
 if wanted simulated; then
     for split in cold_drug random; do
@@ -29,6 +16,13 @@ if wanted level3; then
             echo "level3 +experiment=l1000_chemoe split=$split seed=$seed name=l1000_chemoe_$split"
         done
         echo "level3 +experiment=l1000_chemoe split=cold_cell data.cell_line=null seed=$seed name=l1000_chemoe_cold_cell"
+    done | train
+fi
+if wanted folds; then # the other folds as tests; settings were chosen on their validation scores, so only fold 0 is unseen
+    for fold in 1 2 3 4; do
+        for split in cold_drug random; do
+            echo "folds +experiment=l1000_chemoe split=$split split.fold=$fold name=l1000_chemoe_$split"
+        done
     done | train
 fi
 if wanted level5; then

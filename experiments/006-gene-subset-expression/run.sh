@@ -1,21 +1,8 @@
 #!/usr/bin/env bash
 # The gene-set transformer beside all baselines, on splits that hold out perturbations, pairs of them, or lines.
 #   TORCHCELL_MIRROR=PATH [PYTHON=python] [JOBS=1] [SEEDS="0 1 2"] experiments/006-gene-subset-expression/run.sh [unseen|combination|lines|attention|curriculum|memory]
-set -euo pipefail
-cd "$(dirname "$0")/../.."
-PYTHON=${PYTHON:-.venv/bin/python}
-JOBS=${JOBS:-1}
-SEEDS=${SEEDS:-0 1 2}
-RUNS=${RUNS:-runs/006}
-OUT=${OUT:-experiments/006-gene-subset-expression}
-WHAT=${1:-every}
-export WANDB_MODE=${WANDB_MODE:-offline} WANDB_SILENT=true
-[ "$JOBS" -gt 1 ] && export OMP_NUM_THREADS=1
-
-train() { # one job a line: a folder below RUNS, then overrides
-    xargs -P "$JOBS" -L 1 bash -c '"$0" -m torchcell.train paths.runs="$1/$2" "${@:3}" overwrite=true' "$PYTHON" "$RUNS"
-}
-wanted() { [ "$WHAT" = every ] || [ "$WHAT" = "$1" ]; }
+source "$(dirname "$0")/../../scripts/study.sh"
+parts unseen combination lines attention curriculum memory
 
 if wanted unseen; then # a gene that training never perturbed
     for seed in $SEEDS; do

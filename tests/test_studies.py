@@ -1,0 +1,62 @@
+"""The commands of every study are ones that the config tree can read, though a study takes hours."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from torchcell.run.entry import conf_dir
+
+ROOT = Path(__file__).resolve().parents[1]
+STUDIES = sorted(path for path in (ROOT / "experiments").glob("*/run.sh") if "study.sh" in path.read_text())
+OF_PARTS = [path for path in STUDIES if "\nparts " in path.read_text()]
+GROUPS = ("+experiment=", "model=", "split=", "data=", "callbacks=", "trainer=")
+
+
+def told(study: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What the study would start, said and not done."""
+    environment = {**os.environ, "PYTHON": "echo", "SEEDS": "0", "JOBS": "1", "RUNS": "RUNS", "OUT": "OUT"}
+    return subprocess.run(
+        ["bash", str(study), *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def commands(study: Path) -> list[tuple[str, list[str]]]:
+    """Verbs and overrides; of commands that differ in plain values alone, one."""
+    answer = told(study)
+    assert answer.returncode == 0, answer.stderr
+    found = {}
+    for line in answer.stdout.splitlines():
+        _, _, command = line.partition("-m torchcell.")
+        verb, *overrides = shlex.split(command) or [""]
+        if verb in ("train", "profile"):
+            kind = tuple(each if each.startswith(GROUPS) else each.split("=")[0] for each in overrides)
+            found[verb, kind] = (verb, overrides)
+    return list(found.values())
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.parent.name)
+def test_every_command_of_a_study_composes(study):
+    every = commands(study)
+    assert every
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        for verb, overrides in every:
+            cfg = compose("config" if verb == "train" else verb, overrides)
+            assert str(cfg.paths.runs if verb == "train" else cfg.profile.out).startswith(("RUNS", "OUT")), overrides
+
+
+@pytest.mark.parametrize("study", OF_PARTS, ids=lambda path: path.parent.name)
+def test_a_part_that_a_study_lacks_is_refused_by_name(study):
+    answer = told(study, "simulatd")
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("no part simulatd; this study has: ")
+    assert answer.stdout == ""
+
+
+def test_all_studies_but_the_first_share_their_head():
+    assert [path.parent.name[:3] for path in STUDIES] == ["002", "003", "004", "005", "006"]
