@@ -7,6 +7,7 @@ from torch import Tensor
 
 from torchcell.datamodules.cell_rows import DenseRows
 from torchcell.datamodules.cell_set_batch import CellSetBatch
+from torchcell.datamodules.shared_rows import SharedRows
 from torchcell.datamodules.spec import Spec
 
 
@@ -43,7 +44,7 @@ def cell_batch(spec: Spec, n=6, cells=3, seed=1, targets: list[list[int]] | None
     control = (spec.center + 0.5 * torch.randn(shape, generator=draw)).clamp(min=0)
     perturbed = (control.flip(1) + effect(spec, gene, ptr)[:, None]).clamp(min=0)
     group = torch.randint(2, (n,), generator=draw)
-    reference = control.mean(1, keepdim=True).expand(-1, 2, -1)
+    reference = SharedRows(control.mean(1, keepdim=True).expand(-1, 2, -1), torch.arange(n))
     cells_of = (DenseRows(control), DenseRows(perturbed))
     return CellSetBatch(perturbed.mean(1), torch.arange(n), *cells_of, gene, ptr, group, reference)
 

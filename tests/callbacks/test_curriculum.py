@@ -20,6 +20,7 @@ from torchcell.data.errors import InputError
 from torchcell.datamodules.batch import BatchOrder, PackedLoader
 from torchcell.datamodules.cell_rows import DenseRows
 from torchcell.datamodules.cell_set_batch import CellSetBatch, ragged
+from torchcell.datamodules.shared_rows import SharedRows
 from torchcell.models.gene_set_transformer import GeneSetTransformer
 
 OUTPUTS = tuple(f"g{i}" for i in range(20))
@@ -112,7 +113,9 @@ class Sets:
         b = self.batch
         gene, ptr = ragged([b.gene[i : i + 1] for i in index.tolist()])
         cells = [DenseRows(each.dense()[index]) for each in (b.control, b.perturbed)]
-        return CellSetBatch(b.target[index], index, *cells, gene, ptr, b.group[index], b.reference[index])
+        return CellSetBatch(
+            b.target[index], index, *cells, gene, ptr, b.group[index], SharedRows(b.reference.table, index)
+        )
 
 
 class Data(lightning.LightningDataModule):

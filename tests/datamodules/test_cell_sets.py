@@ -167,7 +167,17 @@ def test_predicted_and_measured_changes_are_taken_from_different_halves_of_the_c
         np.testing.assert_array_equal(batch.references["control"].numpy(), record.other_control[at])
         np.testing.assert_array_equal(batch.truth_references["control"].numpy(), record.control[at])
     part = batch.narrow(4, 9)
-    assert torch.equal(part.reference, batch.reference[4:9])
+    assert torch.equal(part.references["control"], batch.references["control"][4:9])
+
+
+def test_references_of_a_batch_are_positions_until_they_are_read(record):
+    sets = training_sets(module(record))
+    batch = sets[torch.arange(30)]
+    assert batch.reference.table is sets.sets.reference, "a copy"
+    assert batch.reference.to("cpu") is batch.reference
+    moved = batch.reference.to("meta")
+    assert len(moved.table) == len(batch.sample.unique()) < len(batch) == len(moved), "each row goes once"
+    assert batch.reference.nbytes == moved.table.nbytes + moved.row.nbytes
 
 
 def test_a_gene_that_only_perturbed_cells_express_has_the_scale_of_its_changes(record):

@@ -106,8 +106,9 @@ def test_a_change_is_added_to_the_mean_of_all_controls_and_not_of_those_that_wer
     spec = cell_spec()
     model, batch = built(spec).eval(), cell_batch(spec, 4)
     off = torch.rand(4, 24)
-    reference = batch.reference.clone()
-    reference[:, 0] += off
+    table = batch.reference.table.clone()
+    table[:, 0] += off
+    reference = dataclasses.replace(batch.reference, table=table)
     moved = model(dataclasses.replace(batch, reference=reference)) - model(batch)
     torch.testing.assert_close(moved, off, atol=1e-5, rtol=1e-5)
 
@@ -144,9 +145,9 @@ def test_learns_what_unseen_unmeasured_and_pairs_of_genes_do_from_their_features
 def test_the_truths_half_of_the_controls_is_read_by_no_prediction_and_no_loss():
     spec = cell_spec()
     model, batch = built(spec, distribution=True).eval(), cell_batch(spec)
-    reference = batch.reference.clone()
-    reference[:, 1] = torch.nan
-    blinded = dataclasses.replace(batch, reference=reference)
+    table = batch.reference.table.clone()
+    table[:, 1] = torch.nan
+    blinded = dataclasses.replace(batch, reference=dataclasses.replace(batch.reference, table=table))
     torch.testing.assert_close(model(blinded), model(batch))
     torch.testing.assert_close(total(model, blinded), total(model, batch))
 

@@ -15,6 +15,7 @@ from torchcell.data.conditions import Conditions
 from torchcell.data.errors import InputError, some
 from torchcell.datamodules.batch import Batch, BatchOrder
 from torchcell.datamodules.cell_rows import CellRows
+from torchcell.datamodules.shared_rows import SharedRows
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.ranges import owner
 
@@ -38,7 +39,7 @@ class CellSetBatch(Batch):
     gene: Tensor
     ptr: Tensor
     group: Tensor
-    reference: Tensor
+    reference: SharedRows
 
     @property
     def owner(self) -> Tensor:
@@ -48,12 +49,12 @@ class CellSetBatch(Batch):
     @property
     def references(self) -> Mapping[str, Tensor]:
         """Predicted changes are taken against the half of the controls that the model draws from."""
-        return {"control": self.reference[:, 0]}
+        return {"control": self.reference.part(0)}
 
     @property
     def truth_references(self) -> Mapping[str, Tensor]:
         """Measured changes are taken against the other half."""
-        return {"control": self.reference[:, 1]}
+        return {"control": self.reference.part(1)}
 
     def narrow(self, start: int, stop: int) -> CellSetBatch:
         """Sets ``start`` to ``stop``; all but the pointer are views."""
@@ -66,7 +67,7 @@ class CellSetBatch(Batch):
             self.gene[first:last],
             self.ptr[start : stop + 1] - first,
             self.group[start:stop],
-            self.reference[start:stop],
+            self.reference.narrow(start, stop),
         )
 
 
@@ -107,8 +108,8 @@ class ConditionSets:
         control = CellRows.of(self.record.cells.X, rows)
         gene, ptr = ragged([self.gene[i] for i in index.tolist()])
         unseen = CellRows.none(len(index), control.shape[2])
-        group, reference = self.group[index], self.reference[index]
-        return CellSetBatch(self.target[index], index, control, unseen, gene, ptr, group, reference)
+        reference = SharedRows(self.reference, index)
+        return CellSetBatch(self.target[index], index, control, unseen, gene, ptr, self.group[index], reference)
 
     def _controls(self, condition: int, size: int) -> np.ndarray:
         rng = np.random.default_rng(zlib.crc32(str(self.record.sample_id[condition]).encode()))
@@ -172,7 +173,7 @@ class TrainingSets:
         target = self.sets.target[condition] if self.pseudobulk else perturbed.mean()
         gene, ptr = ragged([self.sets.gene[i] for i in condition.tolist()])
         control = CellRows.of(self.record.cells.X, self.controls[index.numpy()])
-        group, reference = self.sets.group[condition], self.sets.reference.index_select(0, condition)  # twice as fast
+        group, reference = self.sets.group[condition], SharedRows(self.sets.reference, condition)
         return CellSetBatch(target, self.sample[condition], control, perturbed, gene, ptr, group, reference)
 
 
