@@ -9,6 +9,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -60,6 +61,18 @@ def test_a_checkpoint_scores_the_same_again(trained, tmp_path):
     request = [f"ckpt={trained.folder.best}", "n_boot=50", f"out={tmp_path / 'again'}"]
     again = evaluate(configured("evaluate", request))
     pd.testing.assert_frame_equal(again.evaluation.table, trained.scored.evaluation.table)
+
+
+def test_a_mixture_that_fell_to_one_expert_is_called_collapsed(trained, tmp_path):
+    state = torch.load(trained.folder.best, weights_only=True)
+    state["state_dict"]["usage.line_EL"][1:] = 0
+    ckpt = tmp_path / "checkpoints" / "best.ckpt"
+    ckpt.parent.mkdir()
+    torch.save(state, ckpt)
+    again = evaluate(configured("evaluate", [f"ckpt={ckpt}", "n_boot=10", f"out={tmp_path / 'again'}"]))
+    assert again.summary["collapsed"] is True
+    assert again.summary["verdict"].startswith("COLLAPSED: its mixture is one network, of 4 experts one does all")
+    assert trained.scored.summary["collapsed"] is False
 
 
 def test_a_checkpoint_predicts_known_and_new_drugs(trained, tmp_path):

@@ -46,3 +46,22 @@ def test_measures_name_dead_experts_and_uneven_shares():
 def test_bits_are_zero_without_and_one_with_full_dependence_on_two_lines():
     assert shared_bits(torch.tensor([[1.0, 3.0], [1.0, 3.0]])) == pytest.approx(0.0, abs=1e-6)
     assert shared_bits(torch.eye(2)) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("counts", "collapsed"),
+    [
+        ([998.0, 1, 0, 1], True),
+        ([500.0, 500, 0, 0], False),  # two dead ones, and still a mixture
+        ([250.0, 250, 250, 250], False),
+        ([1000.0], False),  # one expert was asked for
+        ([0.0, 0, 0, 0], False),  # nothing counted yet
+    ],
+)
+def test_a_mixture_of_which_one_expert_does_all_has_collapsed(counts, collapsed):
+    usage = ExpertUsage(len(counts), 1)
+    usage.line_EL[:, 0] = torch.tensor(counts)
+    said = usage.collapse()
+    assert bool(said) == collapsed
+    if collapsed:
+        assert said == "its mixture is one network, of 4 experts one does all (shares 99.8, 0.1, 0.0, 0.1 %)"

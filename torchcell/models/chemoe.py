@@ -163,8 +163,9 @@ class CheMoE(ResponseModel):
 
     def report_sections(self, history: pd.DataFrame | None) -> list[Section]:
         """Heat maps of the experts' use in the epoch of the weights, by line and by dose."""
-        line_EL, dose_EQ = (counts.cpu().numpy() for counts in (self.usage.line_EL, self.usage.dose_EQ))
-        return [expert_section(line_EL, dose_EQ, self.spec.extras["lines"], DOSE_BINS)]
+        usage, lines = self.usage, self.spec.extras["lines"]
+        line_EL, dose_EQ = (counts.cpu().numpy() for counts in (usage.line_EL, usage.dose_EQ))
+        return [expert_section(line_EL, dose_EQ, lines, DOSE_BINS, float(usage.entropy), usage.dead)]
 
     def _close_usage(self) -> None:
         self.usage.close(lambda counts: self.trainer.strategy.reduce(counts, reduce_op="sum"))

@@ -59,13 +59,38 @@ class ExpertUsage(nn.Module):
         self._running = None
         return True
 
+    @property
+    def counted(self) -> bool:
+        """Whether a whole epoch was counted."""
+        return bool(self.line_EL.any())
+
+    @property
+    def share_E(self) -> Float[Tensor, " E"]:
+        """Of the weights, by expert [E]."""
+        return self.line_EL.sum(1) / self.line_EL.sum().clamp(min=1e-12)
+
+    @property
+    def entropy(self) -> Float[Tensor, ""]:
+        """Of the shares; 1 is even."""
+        return torch.special.entr(self.share_E).sum() / torch.tensor(float(max(len(self.line_EL), 2))).log()
+
+    @property
+    def dead(self) -> list[int]:
+        """Experts that next to nothing is sent to."""
+        return (self.share_E < DEAD / len(self.line_EL)).nonzero().flatten().tolist()
+
+    def collapse(self) -> str:
+        """What to say of a mixture of which one expert does all; empty for any other."""
+        n_experts = len(self.line_EL)
+        if not self.counted or n_experts - len(self.dead) > 1 or n_experts == 1:
+            return ""
+        shares = ", ".join(f"{100 * share:.1f}" for share in self.share_E.tolist())
+        return f"its mixture is one network, of {n_experts} experts one does all (shares {shares} %)"
+
     def measures(self) -> dict[str, Tensor]:
         """Shares of the experts, their entropy (1 is even), how many are dead, and what line and dose tell of them."""
-        share_E = self.line_EL.sum(1) / self.line_EL.sum().clamp(min=1e-12)
-        n_experts = len(share_E)
-        entropy = torch.special.entr(share_E).sum() / torch.tensor(float(max(n_experts, 2))).log()
-        found = {f"expert_{number}": share for number, share in enumerate(share_E)}
-        found |= {"entropy": entropy, "dead": (share_E < DEAD / n_experts).sum().float()}
+        found = {f"expert_{number}": share for number, share in enumerate(self.share_E)}
+        found |= {"entropy": self.entropy, "dead": self.line_EL.new_tensor(float(len(self.dead)))}
         return found | {"bits_of_line": shared_bits(self.line_EL), "bits_of_dose": shared_bits(self.dose_EQ)}
 
 

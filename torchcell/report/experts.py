@@ -14,11 +14,16 @@ from torchcell.report.plots import BLUE, INK, canvas
 from torchcell.report.sections import Section
 
 TITLE = "Which experts read what"
-DEAD = 0.1
-"""Part of an even share below which an expert is dead."""
 
 
-def expert_section(line_EL: np.ndarray, dose_EQ: np.ndarray, lines: Sequence[str], doses: Sequence[str]) -> Section:
+def expert_section(
+    line_EL: np.ndarray,
+    dose_EQ: np.ndarray,
+    lines: Sequence[str],
+    doses: Sequence[str],
+    entropy: float,
+    dead: Sequence[int],
+) -> Section:
     """Heat maps of the experts' shares within each line and each bin of dose, and the table.
 
     Args:
@@ -26,19 +31,18 @@ def expert_section(line_EL: np.ndarray, dose_EQ: np.ndarray, lines: Sequence[str
         dose_EQ: By expert and bin of dose [E, Q].
         lines: Names [L].
         doses: Names of the bins in µM [Q].
+        entropy: Of the experts' shares; 1 is even.
+        dead: Experts that next to nothing is sent to.
     """
-    total_E = line_EL.sum(1)
-    if not total_E.sum() > 0:
+    if not line_EL.any():
         return Section(TITLE, "No epoch was counted yet, so nothing is known of the experts' use.")
-    share_E = total_E / total_E.sum()
+    share_E = line_EL.sum(1) / line_EL.sum()
     n_experts = len(share_E)
-    entropy = float(-(share_E[share_E > 0] * np.log(share_E[share_E > 0])).sum() / np.log(max(n_experts, 2)))
-    dead = np.flatnonzero(share_E < DEAD / n_experts).tolist()
     names = [*lines, "unknown line"]
     within = {"cell line": _columns(line_EL, names), "dose in µM": _columns(dose_EQ, doses)}
     text = (
         f"Sums of routing weights over the epoch of these weights. Entropy {entropy:.2f} of the {n_experts} experts' "
-        f"shares, 1 being even; {'no expert is dead' if not dead else f'dead: {dead}'} (below a tenth of an even "
+        f"shares, 1 being even; {f'dead: {list(dead)}' if dead else 'no expert is dead'} (below a tenth of an even "
         "share). Columns that look alike mean that the choice does not depend on the line, or on the dose."
     )
     table = pd.concat([pd.DataFrame({"expert": range(n_experts), "share": share_E.round(3)}), *within.values()], axis=1)

@@ -22,6 +22,7 @@ from torchcell.metrics.registry import HEADLINE, metric
 from torchcell.metrics.results import Results
 from torchcell.metrics.weights import Weights
 from torchcell.models.base import Model
+from torchcell.nn.expert_usage import ExpertUsage
 from torchcell.report.page import Section, write_report
 from torchcell.report.relations import relation_sections
 from torchcell.report.table import print_table
@@ -136,8 +137,9 @@ def score(
     flat = None if history is None else converged(history["val/score"].tolist(), min_delta)
     evaluation = evaluate(every, n_boot=n_boot, seed=seed, converged=flat)
     nodes = scored_nodes(model, evaluation.table)
-    if nodes is not None and nodes.collapsed:
-        evaluation = replace(evaluation, verdict=evaluation.verdict.with_collapse(nodes.finding))
+    inside = [part.collapse() for part in model.modules() if isinstance(part, ExpertUsage)]
+    for what in (*filter(None, inside), *([nodes.finding] if nodes is not None and nodes.collapsed else [])):
+        evaluation = replace(evaluation, verdict=evaluation.verdict.with_collapse(what))
     guards: dict[str, Any] = {"spread": evaluation.spread}
     if nodes is not None:
         guards["embeddings"] = nodes.guard()
