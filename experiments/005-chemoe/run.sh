@@ -42,7 +42,8 @@ if wanted ablation; then # on the random split: on held-out drugs of fold 0 vali
         for model in response_product "response_mlp model.hidden=[32,16]"; do
             echo "ablation $shared model=$model ~model.expert_hidden ~model.expert_dropout model.dropout=0.3 name=l1000_${model%% *}"
         done
-        echo "ablation $shared model=chemoe_graph name=l1000_chemoe_graph"
+        graphs="data.molecules._target_=torchcell.data.molecule_graphs.MoleculeGraphs ~data.molecules.bits ~data.molecules.radius"
+        echo "ablation $shared model=chemoe_graph $graphs name=l1000_chemoe_graph"
     } | train
 fi
 if wanted lines; then
