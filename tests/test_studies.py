@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from torchcell.run.entry import conf_dir
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = sorted(path for path in (ROOT / "experiments").glob("*/run.sh") if "study.sh" in path.read_text())
-OF_PARTS = [path for path in STUDIES if "\nparts " in path.read_text()]
-GROUPS = ("+experiment=", "model=", "split=", "data=", "callbacks=", "trainer=")
+GROUPS = ("+experiment=", "model=", "split=", "data=", "graph=", "baselines=", "callbacks=", "trainer=")
 
 
 def told(study: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -34,7 +34,7 @@ def commands(study: Path) -> list[tuple[str, list[str]]]:
     for line in answer.stdout.splitlines():
         _, _, command = line.partition("-m torchcell.")
         verb, *overrides = shlex.split(command) or [""]
-        if verb in ("train", "profile"):
+        if verb in ("train", "profile", "embed"):
             kind = tuple(each if each.startswith(GROUPS) else each.split("=")[0] for each in overrides)
             found[verb, kind] = (verb, overrides)
     return list(found.values())
@@ -47,14 +47,16 @@ def test_every_command_of_a_study_composes(study):
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         for verb, overrides in every:
             cfg = compose("config" if verb == "train" else verb, overrides)
-            assert str(cfg.paths.runs if verb == "train" else cfg.profile.out).startswith(("RUNS", "OUT")), overrides
+            written = {"train": "paths.runs", "profile": "profile.out", "embed": "out"}[verb]
+            assert str(OmegaConf.select(cfg, written)).startswith(("RUNS", "OUT")), overrides
 
 
-@pytest.mark.parametrize("study", OF_PARTS, ids=lambda path: path.parent.name)
-def test_a_part_that_a_study_lacks_is_refused_by_name(study):
-    answer = told(study, "simulatd")
+@pytest.mark.parametrize("asked", [["simulatd"], ["simulated core"], ["simulated", "core"]], ids=" and ".join)
+@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.parent.name)
+def test_what_is_not_one_part_of_a_study_is_refused_by_name(study, asked):
+    answer = told(study, *asked)
     assert answer.returncode == 2
-    assert answer.stderr.startswith("no part simulatd; this study has: ")
+    assert answer.stderr.startswith(f"ask for one part or for none, not for {asked[0]}; this study has: ")
     assert answer.stdout == ""
 
 

@@ -2,6 +2,7 @@
 # Accuracy of index, lazy and k-hop on one split, and the profile of each; two cores: about an hour.
 #   TORCHCELL_MIRROR=PATH [PYTHON=python] [JOBS=2] [SEEDS="0 1 2"] experiments/002-representations/run.sh
 source "$(dirname "$0")/../../scripts/study.sh"
+parts
 
 {
     for seed in $SEEDS; do

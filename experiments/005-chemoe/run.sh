@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# CheMoE and what it is compared with on drug response; about an hour on two cores.
+# CheMoE and what it is compared with on drug response; some two hours on two cores.
 #   TORCHCELL_MIRROR=PATH [PYTHON=python] [JOBS=1] [SEEDS="0 1 2"] experiments/005-chemoe/run.sh [simulated|level3|folds|level5|published|ablation|lines]
 # lines: the 45 short runs of lines.txt (nine lines, five folds) on the simulated set; scripts/slurm/array.sbatch runs the same list on a cluster.
 source "$(dirname "$0")/../../scripts/study.sh"
@@ -21,14 +21,14 @@ fi
 if wanted folds; then # the other folds as tests; settings were chosen on their validation scores, so only fold 0 is unseen
     for fold in 1 2 3 4; do
         for split in cold_drug random; do
-            echo "folds +experiment=l1000_chemoe split=$split split.fold=$fold name=l1000_chemoe_$split"
+            echo "folds +experiment=l1000_chemoe split=$split split.fold=$fold name=l1000_chemoe_${split}_folds"
         done
     done | train
 fi
 if wanted level5; then
     echo "level5 +experiment=l1000_level5_chemoe" | train
 fi
-if wanted published; then # the output becomes a constant; what does the report call it?
+if wanted published; then # the mixture falls to one expert, and the output to a constant for ten epochs
     echo "published +experiment=chemoe_published" | train
 fi
 if wanted ablation; then # on the random split: on held-out drugs of fold 0 validation takes next to nothing of any network

@@ -59,6 +59,12 @@ def test_without_padding_each_sample_comes_once_over_all_processes(world):
     assert [len(order) for order in orders] == [len(order.draw()) for order in orders]
 
 
+def test_a_pass_that_scores_takes_batches_of_evaluation_for_every_part(pairs):
+    data = PerturbationDataModule(pairs, RANDOM, batch_size=3, eval_batch_size=8)
+    assert [data.loader(part, whole=True).batch_size for part in ("train", "val", "test")] == [8, 8, 8]
+    assert data.loader("train").batch_size == 3
+
+
 def test_the_order_is_a_function_of_seed_and_epoch():
     def order(seed: int, epoch: int) -> list[int]:
         order = BatchOrder(torch.arange(50), True, seed)

@@ -28,19 +28,28 @@ SAYINGS = (
 def test_the_error_names_a_smaller_batch(verb, lever, saying):
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose(verb, ["ckpt=best.ckpt"])
-    with pytest.raises(InputError, match=rf"out of memory on .*: batch_size={lever} "), memory_explained(cfg):
+    with pytest.raises(InputError, match=rf"out of memory on .*: batch_size={lever} "), memory_explained(cfg, command=verb):
         raise saying
 
 
 def test_a_batch_of_one_cannot_be_made_smaller():
-    assert levers(OmegaConf.create({"batch_size": 1})) == []
-    assert levers(OmegaConf.create({"batch_size": 2}))[0].startswith("batch_size=1 ")
+    assert levers(OmegaConf.create({"batch_size": 1}), "predict") == []
+    assert levers(OmegaConf.create({"batch_size": 2}), "predict")[0].startswith("batch_size=1 ")
 
 
 def test_training_names_its_own_levers():
     found = levers(composed("data.hops=2", "data.batch_size=64"))
     assert found[0].startswith("data.batch_size=32 trainer.accumulate_grad_batches=2")
+    assert found[1].startswith("data.eval_batch_size=")
     assert any(lever.startswith("data.hops=1") for lever in found)
+
+
+def test_a_command_names_no_lever_that_it_does_not_have():
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        profile = compose("profile", ["profile.batch_size=28"])
+        selection = compose("select_genes", ["out=genes.csv"])
+    assert levers(profile, "profile") == ["profile.batch_size=14 (another measurement)"]
+    assert levers(selection, "select_genes") == []
 
 
 def test_another_failure_is_left_as_it_is():

@@ -257,10 +257,10 @@ class RecordDataModule(lightning.LightningDataModule):
             shuffle: Whether to permute anew each epoch.
             packed: Replaces the samples' inputs, e.g. by shuffled ones.
             pad: See ``BatchOrder``.
-            whole: Deal whole batches to processes, not single samples.
+            whole: Deal whole batches to processes, not single samples, as a pass that scores the part does.
         """
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        size = self.batch_size if part == "train" else self.eval_batch_size
+        size = self.batch_size if part == "train" and not whole else self.eval_batch_size
         index = torch.from_numpy(self.split.index(part))
         order = BatchOrder(index, shuffle, self.seed, rank, world, pad, size if whole else 1)
         return PackedLoader(packed or self.packed, order, size)

@@ -79,8 +79,8 @@ class BatchOrder:
         world: Number of processes.
         pad: Whether all processes must take equally many steps, as they must where gradients or tables are
             gathered. Streaming metrics are exact only without.
-        stretch: Samples that stay together. A batch's size deals whole batches: those of one process, so that
-            predictions are equal to the last bit however many processes make them. One shares most evenly.
+        stretch: Samples that stay together. A batch's size deals whole batches: those of one process, whose predictions
+            differ by nothing but what other numbers of threads round otherwise. One shares most evenly.
     """
 
     def __init__(

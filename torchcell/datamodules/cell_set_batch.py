@@ -31,7 +31,7 @@ class CellSetBatch(Batch):
         ptr: Set i has ``gene[ptr[i]:ptr[i + 1]]``, int64 [B + 1].
         group: Position in the spec's groups, int64 [B]; -1 is a group that was not trained on.
         reference: Mean of the group's controls, of the half that ``control`` is drawn from and of the truth's half:
-            what changes are taken against. The second is for scores alone, and no model may read it [B, 2, G].
+            what changes are taken against; rows [B, 2, G]. The second is for scores alone, and no model may read it.
     """
 
     control: CellRows

@@ -32,7 +32,8 @@ class SharedRows:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """The rows on another device, each of them once."""
-        if torch.device(device).type == self.table.device.type:
+        asked, here = torch.device(device), self.table.device
+        if asked.type == here.type and asked.index in (None, here.index):
             return self
         distinct, row = self.row.unique(return_inverse=True)
         table = self.table.index_select(0, distinct)

@@ -44,7 +44,7 @@ def run_entry(task: Callable[..., Any], config_name: str) -> None:
         from torchcell.run.memory import memory_explained
 
         try:
-            with memory_explained(cfg):
+            with memory_explained(cfg, command=config_name):
                 return task(cfg)
         except InputError as error:
             if _one_of_many():  # Hydra's line says which, and a search must see that the trial failed

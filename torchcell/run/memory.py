@@ -23,16 +23,30 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(saying in str(error) for saying in SAYINGS)
 
 
-def levers(cfg: DictConfig) -> list[str]:
-    """Overrides of this command that need less memory, the least costly first."""
-    found: list[str] = []
-    if "batch_size" in cfg and cfg.batch_size != 1:  # of predict, embed and evaluate
+def levers(cfg: DictConfig, command: str = "config") -> list[str]:
+    """Overrides that need less memory, the least costly first.
+
+    Args:
+        cfg: Of the command.
+        command: Name of its config; ``config`` is training.
+    """
+    if command == "profile":
+        size = cfg.profile.batch_size or cfg.data.batch_size
+        return [f"profile.batch_size={max(size // 2, 1)} (another measurement)"]
+    if command != "config":
+        if "batch_size" not in cfg or cfg.batch_size == 1:
+            return []
         fewer = max(cfg.batch_size // 4, 1) if cfg.batch_size else 16
-        found.append(f"batch_size={fewer} (the same answer, fewer rows at once)")
+        return [f"batch_size={fewer} (the same answer, fewer rows at once)"]
+    found: list[str] = []
     size, steps = (OmegaConf.select(cfg, key) for key in ("data.batch_size", "trainer.accumulate_grad_batches"))
     if isinstance(size, int) and size > 1:
         again = 2 * steps if isinstance(steps, int) else 2
         found.append(f"data.batch_size={size // 2} trainer.accumulate_grad_batches={again} (the same steps)")
+    if (size := OmegaConf.select(cfg, "data.eval_batch_size")) and size > 1:
+        found.append(
+            f"data.eval_batch_size={max(size // 4, 1)} (the same scores; where validation or test is too large)"
+        )
     for key in ("model.gradient_checkpointing", "model.recompute"):
         if OmegaConf.select(cfg, key) is False:
             found.append(f"{key}=true (same weights, more time)")
@@ -48,12 +62,13 @@ def levers(cfg: DictConfig) -> list[str]:
 
 
 @contextmanager
-def memory_explained(cfg: DictConfig, folder: RunFolder | None = None) -> Iterator[None]:
+def memory_explained(cfg: DictConfig, folder: RunFolder | None = None, command: str = "config") -> Iterator[None]:
     """Turn an allocation that fails within the block into one error that names the levers of this command.
 
     Args:
         cfg: Of the command.
         folder: Of a run that trains; the error tells what was saved in it.
+        command: Name of its config.
 
     Raises:
         InputError: Out of memory: how much was asked for, which overrides need less, what is saved.
@@ -63,10 +78,10 @@ def memory_explained(cfg: DictConfig, folder: RunFolder | None = None) -> Iterat
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise InputError(explanation(cfg, folder, error)) from error
+        raise InputError(explanation(cfg, folder, error, command)) from error
 
 
-def explanation(cfg: DictConfig, folder: RunFolder | None, error: BaseException) -> str:
+def explanation(cfg: DictConfig, folder: RunFolder | None, error: BaseException, command: str) -> str:
     """One line for the person at the keyboard."""
     asked = re.search(r"(?:allocate|allocated?:?) (\d[\d.,]* ?\w*)", str(error))
     where = "the GPU" if isinstance(error, torch.OutOfMemoryError) or "CUDA" in str(error) else "this machine"
@@ -82,6 +97,6 @@ def explanation(cfg: DictConfig, folder: RunFolder | None, error: BaseException)
         f"out of memory on {where}"
         + (f" (asked for {asked[1]})" if asked else "")
         + "; what needs less, the cheapest first: "
-        + "; ".join([*levers(cfg), "a larger GPU, or more memory for the job (sbatch --mem)"])
+        + "; ".join([*levers(cfg, command), "a larger GPU, or more memory for the job (sbatch --mem)"])
         + saved
     )
