@@ -28,7 +28,10 @@ SAYINGS = (
 def test_the_error_names_a_smaller_batch(verb, lever, saying):
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose(verb, ["ckpt=best.ckpt"])
-    with pytest.raises(InputError, match=rf"out of memory on .*: batch_size={lever} "), memory_explained(cfg, command=verb):
+    with (
+        pytest.raises(InputError, match=rf"out of memory on .*: batch_size={lever} "),
+        memory_explained(cfg, command=verb),
+    ):
         raise saying
 
 
