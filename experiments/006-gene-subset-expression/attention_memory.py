@@ -89,8 +89,12 @@ def draw(table: pd.DataFrame, path: Path) -> None:
         for way, (colour, name) in LOOKS.items():
             part = table[table.attention == way]
             told = f"{name}, slope {slope(part, column):.2f}"
-            axis.loglog(part.genes, part[column], color=colour, lw=1.6, marker="o", ms=3, label=told)
+            style = "--" if way == "induced" else "-"  # it lies on others
+            axis.loglog(part.genes, part[column], style, color=colour, lw=1.6, marker="o", ms=3, label=told)
         axis.set(xlabel="genes", ylabel=label)
+        genes = sorted(table.genes.unique())
+        axis.set_xticks(genes, [f"{n:,}" for n in genes])
+        axis.set_xticks([], minor=True)
         axis.legend(frameon=False, fontsize=7)
     figure.savefig(path, dpi=150)
 
