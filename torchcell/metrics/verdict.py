@@ -60,7 +60,7 @@ class Verdict:
         beaten: Metrics on which the best baseline was beaten; 0 where there is no verdict.
         compared: Headline metrics on which a baseline is defined; 0 where there is no verdict.
         per_metric: One comparison per headline metric.
-        collapsed: The predictions are nearly constant.
+        collapsed: The predictions are nearly constant, or what ``with_collapse`` names has collapsed.
         given: False for an unconverged run, or one without baselines.
     """
 
