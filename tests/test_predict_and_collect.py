@@ -212,6 +212,42 @@ def test_a_metric_that_is_best_when_small_is_ranked_so(tmp_path):
     assert rank["Dango", "pearson"] == 1
 
 
+def compared(root: Path, name: str, difference: float) -> None:
+    rows = [
+        {"metric": metric, "baseline": "mean", "difference": sign * difference, "low": 0, "high": 0, "se": 0.1}
+        for metric, sign in (("pearson", 1), ("mae", -1))
+    ]
+    pd.DataFrame(rows).assign(outcome="undecided", n_samples=9).to_csv(root / name / "comparisons.csv", index=False)
+
+
+def test_all_runs_of_a_config_get_one_verdict(tmp_path, capsys):
+    """Each fold alone showed no difference; together they do."""
+    for fold in range(4):
+        run_folder(tmp_path, f"f{fold}", f"h{fold}", {"Dango": 0.5, "mean": 0.3}, fold)
+        compared(tmp_path, f"f{fold}", 0.15)
+    assert main([str(tmp_path), "-o", str(tmp_path / "t.md")]) == 0
+    said = "All runs together: beats the best baseline on 2 of 2 metrics"
+    assert said in capsys.readouterr().out
+    assert said in (tmp_path / "t.md").read_text()
+    table = collect([tmp_path])
+    rows = table.query("level == 'difference'").set_index("metric")
+    assert rows.loc["mae", ["system", "value", "n_runs", "n_splits", "run"]].tolist() == ["mean", -0.15, 4, 4, "over 4"]
+    assert rows.loc["pearson", "low"] == pytest.approx(0.15 - 1.959964 * 0.05)
+    assert set(table["level"]) == {"run", "mean", "difference"}
+
+
+def test_runs_get_no_verdict_together_while_one_has_none_or_was_scored_before_comparisons_were_kept(tmp_path):
+    for fold in range(2):
+        run_folder(tmp_path, f"f{fold}", f"h{fold}", {"Dango": 0.5, "mean": 0.3}, fold)
+        compared(tmp_path, f"f{fold}", 0.5)
+    summary = json.loads((tmp_path / "f1" / "metrics.json").read_text())
+    (tmp_path / "f1" / "metrics.json").write_text(json.dumps(summary | {"converged": False, "collapsed": True}))
+    (said,) = collect([tmp_path]).query("level == 'difference'")["verdict"].unique()
+    assert said == "COLLAPSED in 1 of 2 run(s); no verdict: 1 of 2 run(s) not converged"
+    (tmp_path / "f0" / "comparisons.csv").unlink()
+    assert "difference" not in set(collect([tmp_path])["level"])
+
+
 def test_runs_of_different_configs_are_never_averaged(tmp_path):
     run_folder(tmp_path, "a", "h1", {"Dango": 0.5, "mean": 0.1})
     run_folder(tmp_path, "b", "h1", {"Dango": 0.3, "mean": 0.1})

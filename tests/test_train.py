@@ -50,7 +50,7 @@ def finished(tmp_path_factory) -> Trained:
 
 def test_the_folder_holds_all_that_the_contract_names(finished):
     folder = finished.folder.path
-    names = "config.yaml environment.json split.parquet history.csv metrics.csv metrics.json predictions.parquet report.html"
+    names = "config.yaml environment.json split.parquet history.csv metrics.csv comparisons.csv metrics.json predictions.parquet report.html"
     for name in (*names.split(), "checkpoints/best.ckpt", "checkpoints/last.ckpt"):
         assert (folder / name).stat().st_size > 0, name
     assert list((folder / "figures").glob("*.png"))

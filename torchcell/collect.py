@@ -5,21 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from torchcell.data.errors import InputError, some
+from torchcell.report.collected import DIFFERENCES, KEYS, LINES, markdown, show
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-KEYS = ("experiment", "config", "split_method", "cell_line", "part", "system", "metric")
-"""What rows must share to be averaged: the means run over seeds and folds, and then over cell lines."""
-
-LINES = "mean_over_lines"
-"""Level of the rows that average the means of single lines, so that each line counts once whatever its folds."""
+    from torchcell.metrics.verdict import Comparison
 
 WHOLE = ("seed", "fold", "n_units", "n_undefined", "epochs", "n_runs", "n_splits", "n_lines")
 """Columns of whole numbers, which a missing value would turn into fractions."""
@@ -27,6 +23,9 @@ WHOLE = ("seed", "fold", "n_units", "n_undefined", "epochs", "n_runs", "n_splits
 
 def collect(folders: list[Path]) -> pd.DataFrame:
     """One row per run, system and metric, then the means over seeds and folds, then those over cell lines.
+
+    Last, over the seeds and folds of a config, the model against its best baseline (``metrics.over_folds``), a row
+    per headline metric with the verdict.
 
     ``rank`` (1 is best) compares the systems of one run, on one metric; ``split_rank`` compares all
     runs that share a split hash. Runs of different splits are never ranked together.
@@ -37,8 +36,6 @@ def collect(folders: list[Path]) -> pd.DataFrame:
     Raises:
         InputError: No finished run below the folders.
     """
-    import pandas as pd
-
     found = sorted({path.parent for folder in folders for path in folder.rglob("metrics.csv")})
     if not found:
         unfinished = [path.parent for folder in folders for path in folder.rglob("config.yaml")]
@@ -54,13 +51,12 @@ def collect(folders: list[Path]) -> pd.DataFrame:
     by_split = [runs["split_hash"], runs["part"], runs["metric"]]
     runs["split_rank"] = signed[ranked].groupby(by_split).rank(ascending=False, method="min")
     means = _means(runs)
-    table = pd.concat([runs, means, _means_over_lines(means)], ignore_index=True)
+    table = pd.concat([runs, means, _means_over_lines(means), _differences(runs)], ignore_index=True)
     return table.astype({name: "Int64" for name in WHOLE if name in table})
 
 
 def _run(folder: Path) -> pd.DataFrame:
     """The metrics of one run beside what it was."""
-    import pandas as pd
     from omegaconf import OmegaConf
 
     table = pd.read_csv(folder / "metrics.csv")
@@ -73,6 +69,7 @@ def _run(folder: Path) -> pd.DataFrame:
         "config": _config_but_fold(config),
         "split_method": config.split.method,
         "fold": config.split.fold,
+        "split_seed": config.split.get("seed"),
         "split_hash": summary["split_hash"],
         "cell_line": _lines_of(config),
     }
@@ -136,6 +133,45 @@ def _means_over_lines(means: pd.DataFrame) -> pd.DataFrame:
     return found.assign(run="mean of " + found["n_lines"].astype(str) + " lines", level=LINES)
 
 
+def _differences(runs: pd.DataFrame) -> pd.DataFrame:
+    """The model against its best baseline over all runs of a config, a row per headline metric."""
+    from torchcell.metrics.over_folds import over_folds
+
+    rows: list[dict[str, Any]] = []
+    keys = [key for key in KEYS if key not in ("system", "metric")]
+    for names, group in runs.groupby(keys, sort=False, dropna=False):
+        each = group.drop_duplicates("run").set_index("run")
+        tables = {run: Path(str(run)) / "comparisons.csv" for run in each.index}
+        if len(each) < 2 or not all(path.is_file() for path in tables.values()):
+            continue
+        found = pd.concat([pd.read_csv(path).assign(run=run) for run, path in tables.items()])
+        found["fold"], found["deal"] = found["run"].map(each["fold"]), found["run"].map(each["split_seed"].fillna(0))
+        compared = over_folds(found, _higher_is_better)
+        about = dict(zip(keys, names, strict=True)) | {
+            "run": f"over {len(each)}",
+            "level": DIFFERENCES,
+            "n_runs": len(each),
+            "n_splits": each["split_hash"].nunique(),
+            "verdict": _verdict(compared, each),
+        }
+        rows += [
+            about
+            | {"metric": one.metric, "system": one.baseline, "value": one.difference, "low": one.low, "high": one.high}
+            for one in compared
+        ]
+    return pd.DataFrame(rows)
+
+
+def _verdict(compared: Sequence[Comparison], runs: pd.DataFrame) -> str:
+    """One line on all runs; none is given where one of them had none."""
+    from torchcell.metrics.verdict import sentence
+
+    wavering = int((runs["converged"] == False).sum())  # noqa: E712 (null: nothing was trained)
+    text = f"no verdict: {wavering} of {len(runs)} run(s) not converged" if wavering else sentence(compared)
+    collapsed = int(runs["collapsed"].fillna(False).sum())
+    return f"COLLAPSED in {collapsed} of {len(runs)} run(s); {text}" if collapsed else text
+
+
 def _higher_is_better(name: str) -> bool:
     from torchcell.metrics.registry import REGISTRY
 
@@ -147,7 +183,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m torchcell.collect",
         description="Turn many run folders into one table: a row per run, system and metric, then the means "
-        "over seeds and folds, then those over cell lines. Runs of different splits are never ranked together.",
+        "over seeds and folds, then those over cell lines, and whether the model beat its best baseline over all seeds "
+        "and folds together. Runs of different splits are never ranked together.",
     )
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, or folders that hold them at any depth")
     parser.add_argument("-o", "--out", type=Path, required=True, help="table to write: .csv, .parquet or .md")
@@ -163,7 +200,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     _write(table, asked.out)
-    _show(table)
+    show(table)
     print(f"wrote {len(table):,} rows to {asked.out}")
     return 0
 
@@ -177,84 +214,7 @@ def _write(table: pd.DataFrame, out: Path) -> None:
         elif out.suffix == ".parquet":
             table.to_parquet(temporary, index=False)
         else:
-            temporary.write_text(_markdown(table), encoding="utf-8")
-
-
-@dataclass(frozen=True)
-class _Block:
-    """One table for people: a system a row, a metric a column, what the means are over, and the runs behind it."""
-
-    title: str
-    over: str
-    metrics: list[str]
-    rows: list[list[str]]
-    runs: pd.DataFrame
-
-
-def _blocks(table: pd.DataFrame) -> Iterator[_Block]:
-    """A block for each experiment, config, split, line and part; before those of lines, the mean over them."""
-    table = table.assign(cell_line=table["cell_line"].fillna(""))
-    keys = [key for key in KEYS if key not in ("system", "metric")]
-    single = table[table["level"] == "run"].groupby(keys, sort=False)
-    groups = list(table[table["level"] != "run"].groupby([*keys, "level"], sort=False))
-    # The hard split is the headline, and what is true of all lines stands before what is true of one.
-    place = {config: i for i, config in enumerate(dict.fromkeys(table["config"]))}
-    groups.sort(key=lambda found: (found[0][0], found[0][2] == "random", place[found[0][1]], found[0][-1] != LINES))
-    for (*key, level), group in groups:
-        metrics = list(dict.fromkeys(group["metric"]))
-        rows = []
-        for system, of_system in group.groupby("system", sort=False):
-            cells = of_system.set_index("metric")
-            rows.append([str(system), *(_cell(cells.loc[metric]) for metric in metrics)])
-        experiment, config, split, line, part = key
-        over = f"{int(group['n_lines'].max())} lines" if level == LINES else "runs"
-        of = f"mean over {over}" if level == LINES else line
-        title = ", ".join(str(text) for text in (f"{experiment} {config}", split, of, part) if text)
-        runs = table.iloc[:0] if level == LINES else single.get_group(tuple(key))
-        yield _Block(f"{title}: {int(group['n_runs'].max())} run(s)", over, metrics, rows, runs)
-
-
-def _show(table: pd.DataFrame) -> None:
-    """The blocks on the screen."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    for block in _blocks(table):
-        title = escape(f"{block.title}, mean ± sd over {block.over} [mean 95 % interval]")
-        screen = Table(title=title, title_justify="left")
-        screen.add_column("system")
-        for metric in block.metrics:
-            screen.add_column(metric, justify="right")
-        for row in block.rows:
-            screen.add_row(*map(escape, row))
-        (Console() if sys.stdout.isatty() else Console(width=200)).print(screen)
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    """The blocks as Markdown, each followed by what its runs say of themselves."""
-    lines: list[str] = []
-    for block in _blocks(table):
-        lines += [f"### {block.title}", "", f"Mean ± sd over {block.over} [mean of the 95 % intervals].", ""]
-        lines += ["| system | " + " | ".join(block.metrics) + " |", "|---" * (len(block.metrics) + 1) + "|"]
-        lines += ["| " + " | ".join(row) + " |" for row in block.rows]
-        lines.append("")
-        for run, of_run in block.runs.groupby("run", sort=False):
-            one = of_run.iloc[0]
-            lines.append(
-                f"- seed {one['seed']}, fold {one['fold']}: {one['epochs']} epochs in {one['seconds']:,.0f} s; "
-                f"{one['verdict']} (`{Path(str(run)).name}`, split `{one['split_hash'][:8]}`)"
-            )
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _cell(row: pd.Series) -> str:
-    if row["value"] != row["value"]:
-        return "undefined"
-    spread = "" if row["sd"] != row["sd"] else f" ± {row['sd']:.3f}"
-    interval = "" if row["low"] != row["low"] else f" [{row['low']:.3f}, {row['high']:.3f}]"
-    return f"{row['value']:.3f}{spread}{interval}"
+            temporary.write_text(markdown(table), encoding="utf-8")
 
 
 if __name__ == "__main__":

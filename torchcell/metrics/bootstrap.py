@@ -20,12 +20,14 @@ class Interval:
         value: On the data itself.
         low, high: The 2.5 % and 97.5 % points over the defined resamples.
         undefined: Number of resamples on which the value was undefined.
+        se: Standard error, the standard deviation over the defined resamples.
     """
 
     value: float
     low: float
     high: float
     undefined: int
+    se: float
 
     @property
     def excludes_zero(self) -> bool:
@@ -59,9 +61,9 @@ def interval(values: np.ndarray) -> Interval:
     drawn = values[1:]
     undefined = int(np.isnan(drawn).sum())
     if np.isnan(values[0]) or not len(drawn) or undefined > MAX_UNDEFINED * len(drawn):
-        return Interval(float(values[0]), float("nan"), float("nan"), undefined)
+        return Interval(float(values[0]), float("nan"), float("nan"), undefined, float("nan"))
     low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    return Interval(float(values[0]), float(low), float(high), undefined)
+    return Interval(float(values[0]), float(low), float(high), undefined, float(np.nanstd(drawn)))
 
 
 def paired(values_a: np.ndarray, values_b: np.ndarray) -> Interval:

@@ -9,10 +9,11 @@ beaten when the 95 % interval of the paired difference lies on the better side o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from torchcell.metrics.bootstrap import Interval, paired
 from torchcell.metrics.registry import HEADLINE
@@ -37,6 +38,7 @@ class Comparison:
         metric: Name as in the table.
         baseline: The best baseline; None where no baseline is defined.
         difference, low, high: Model minus baseline with its paired 95 % interval, in the metric's units.
+        se: Standard error of the difference, the resamples' standard deviation times sqrt(U / (U - 1)) for U units.
         outcome: ``beaten``, ``lost``, ``undecided``, ``undefined`` (the model is undefined) or
             ``no baseline`` (none is defined; not counted).
         n_samples: Samples that both cover.
@@ -47,6 +49,7 @@ class Comparison:
     difference: float
     low: float
     high: float
+    se: float
     outcome: str
     n_samples: int
 
@@ -59,7 +62,8 @@ class Verdict:
         text: For the reader.
         beaten: Metrics on which the best baseline was beaten; 0 where there is no verdict.
         compared: Headline metrics on which a baseline is defined; 0 where there is no verdict.
-        per_metric: One comparison per headline metric.
+        per_metric: One comparison per headline metric, with the best baseline.
+        every: Those with all baselines; folds differ in which one is best, and ``over_folds`` finds it for all.
         collapsed: The predictions are nearly constant, or what ``with_collapse`` names has collapsed.
         given: False for an unconverged run, or one without baselines.
     """
@@ -68,8 +72,13 @@ class Verdict:
     beaten: int
     compared: int
     per_metric: tuple[Comparison, ...]
+    every: tuple[Comparison, ...]
     collapsed: bool
     given: bool
+
+    def to_frame(self) -> pd.DataFrame:
+        """The table of ``comparisons.csv``: one row per headline metric and baseline."""
+        return pd.DataFrame([asdict(row) for row in self.every], columns=[one.name for one in fields(Comparison)])
 
     def with_collapse(self, what: str) -> Verdict:
         """The same, headed by what has collapsed besides."""
@@ -86,8 +95,9 @@ def judge(scored: Sequence[Scored], results: Results, spread: Mapping[str, Any],
         converged: False withholds the verdict.
     """
     headline = [one for one in scored if one.metric.name in HEADLINE[one.results.task]]
-    rows = tuple(compare(one) for one in headline)
-    beaten = [row.metric for row in rows if row.outcome == "beaten"]
+    every = [compare(one) for one in headline]
+    rows = tuple(best(one.name, found, one.metric.higher_is_better) for one, found in zip(headline, every, strict=True))
+    beaten = sum(row.outcome == "beaten" for row in rows)
     compared = sum(row.outcome != "no baseline" for row in rows)
     given = converged is not False and compared > 0
     if converged is False:
@@ -95,44 +105,58 @@ def judge(scored: Sequence[Scored], results: Results, spread: Mapping[str, Any],
     elif not compared:
         text = "no verdict: no baseline to compare with"
     else:
-        text = _sentence(rows, beaten, compared)
+        text = sentence(rows)
         if few := [name for name in results.baselines if not any(_comparable(one, name) for one in headline)]:
             text += f"; not compared, with too few samples covered: {', '.join(few)}"
     if spread["collapsed"]:
         text = f"COLLAPSED: its predictions are nearly constant{_extent(spread)}; {text}"
     if spread["uncovered"]:
         text += f"; it has no prediction for {spread['uncovered']:,} measured value(s)"
-    return Verdict(text, len(beaten) if given else 0, compared if given else 0, rows, bool(spread["collapsed"]), given)
+    return Verdict(
+        text,
+        beaten if given else 0,
+        compared if given else 0,
+        rows,
+        tuple(row for found in every for row in found),
+        bool(spread["collapsed"]),
+        given,
+    )
 
 
-def compare(one: Scored) -> Comparison:
-    """The model against its best baseline on one metric."""
-    results = one.results
-    covered = one.covered(results.model)
-    sign = 1 if one.metric.higher_is_better else -1
-    best: tuple[str, Interval, int] | None = None
+def compare(one: Scored) -> list[Comparison]:
+    """The model against each baseline on one metric; those that cover too little are left out."""
+    results, covered = one.results, one.covered(one.results.model)
+    rows = []
     for name in results.baselines:
         if not _comparable(one, name):
             continue
         theirs = one.covered(name)
         shared = covered & theirs
         rival = one.values(name, shared if covered.any() else theirs)
-        if np.isnan(rival[0]):
-            continue
-        found = paired(one.values(results.model, shared), rival)
-        # The first is kept while the model is undefined: any baseline then shows that one exists.
-        if best is None or sign * found.value < sign * best[1].value:
-            best = (name, found, int(shared.sum()))
-    if best is None:
-        nan = float("nan")
-        return Comparison(one.name, None, nan, nan, nan, "no baseline", 0)
-    name, found, n_samples = best
+        if not np.isnan(rival[0]):
+            found = paired(one.values(results.model, shared), rival)
+            units = one.weights.at(shared).n_units
+            found = replace(found, se=found.se * (units / max(units - 1, 1)) ** 0.5)
+            rows.append(shown(one.name, name, found, int(shared.sum()), one.metric.higher_is_better))
+    return rows
+
+
+def best(metric: str, rows: Sequence[Comparison], higher_is_better: bool) -> Comparison:
+    """The comparison with the best baseline, that of the least favourable difference."""
+    nan, sign = float("nan"), 1 if higher_is_better else -1
+    without = Comparison(metric, None, nan, nan, nan, nan, "no baseline", 0)
+    # While the model is undefined the first is kept: it shows that a baseline exists.
+    return min(rows, key=lambda row: np.inf if np.isnan(row.difference) else sign * row.difference, default=without)
+
+
+def shown(metric: str, baseline: str, found: Interval, n_samples: int, higher_is_better: bool) -> Comparison:
+    """What the difference ``found`` between model and baseline shows."""
     outcome = "undecided"
     if np.isnan(found.value):
         outcome = "undefined"
     elif found.excludes_zero:
-        outcome = "beaten" if sign * found.value > 0 else "lost"
-    return Comparison(one.name, name, found.value, found.low, found.high, outcome, n_samples)
+        outcome = "beaten" if (found.value > 0) == higher_is_better else "lost"
+    return Comparison(metric, baseline, found.value, found.low, found.high, found.se, outcome, n_samples)
 
 
 def _comparable(one: Scored, baseline: str) -> bool:
@@ -142,13 +166,18 @@ def _comparable(one: Scored, baseline: str) -> bool:
     return bool(covered.any() and covered.sum() >= MIN_COVERAGE * definable.sum())
 
 
-def _sentence(rows: Sequence[Comparison], beaten: Sequence[str], compared: int) -> str:
-    parts = [f"beats the best baseline on {len(beaten)} of {compared} metrics"]
+def sentence(rows: Sequence[Comparison]) -> str:
+    """On how many metrics the model is better than the best baseline, and what the others show."""
+    named: dict[str, list[str]] = {}
+    for row in rows:
+        named.setdefault(row.outcome, []).append(row.metric)
+    compared = sum(row.outcome != "no baseline" for row in rows)
+    parts = [f"beats the best baseline on {len(named.get('beaten', ()))} of {compared} metrics"]
     for outcome, said in (
         ("lost", "worse on"), ("undecided", "no difference shown on"),
         ("undefined", "undefined on"), ("no baseline", "no baseline is defined on"),
     ):  # fmt: skip
-        if names := [row.metric for row in rows if row.outcome == outcome]:
+        if names := named.get(outcome):
             more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
             parts.append(f"{said} {', '.join(names[:MOST_NAMED])}{more}")
     return "; ".join(parts)

@@ -198,7 +198,7 @@ def write(
     model: Model,
     extra: Mapping[str, Any],
 ) -> Scored:
-    """Write metrics, predictions and the report into ``folder``, and print the table.
+    """Write metrics, comparisons with each baseline, predictions and the report into ``folder``, and print the table.
 
     Args:
         scored: The outcome.
@@ -212,9 +212,10 @@ def write(
 
     folder.mkdir(parents=True, exist_ok=True)
     summary = scored.summary | dict(extra)
-    paths = {name: folder / name for name in ("metrics.csv", "metrics.json")}
-    with atomic_write(paths["metrics.csv"]) as temporary:
-        scored.evaluation.table.to_csv(temporary, index=False)
+    paths = {name: folder / name for name in ("metrics.csv", "comparisons.csv", "metrics.json")}
+    for name, table in (("metrics", scored.evaluation.table), ("comparisons", scored.evaluation.verdict.to_frame())):
+        with atomic_write(paths[f"{name}.csv"]) as temporary:
+            table.to_csv(temporary, index=False)
     write_json(paths["metrics.json"], summary)
     predictions = _write_predictions(scored.evaluation.results, folder)
     pages = write_report(

@@ -1,0 +1,88 @@
+"""The verdict over folds and seeds: closed forms, what counts as independent, and coverage on planted differences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from torchcell.metrics.evaluate import evaluate
+from torchcell.metrics.over_folds import Z, over_folds
+from torchcell.metrics.results import Results
+
+
+def higher(metric: str) -> bool:
+    return metric != "mae"
+
+
+def row(fold: int, difference: float, se: float = 0.1, baseline: str = "ridge", metric: str = "pearson", **more):
+    held = {"run": f"f{fold}s0", "deal": 0, "fold": fold, "n_samples": 10}
+    return held | {"metric": metric, "baseline": baseline, "difference": difference, "se": se} | more
+
+
+def found(*rows: dict[str, object], metric: str = "pearson"):
+    return {one.metric: one for one in over_folds(pd.DataFrame(rows), higher)}[metric]
+
+
+def test_folds_are_independent_so_four_halve_the_error():
+    one = found(*(row(fold, 0.1 * fold) for fold in range(4)))
+    assert one.difference == pytest.approx(0.15)
+    assert one.se == pytest.approx(0.05)
+    assert (one.low, one.high) == pytest.approx((0.15 - Z * 0.05, 0.15 + Z * 0.05))
+    assert (one.n_samples, one.outcome) == (40, "beaten")
+
+
+@pytest.mark.parametrize("again", [{"run": "f0s1"}, {"run": "f0d1", "deal": 1}], ids=["a seed", "another deal"])
+def test_what_is_tested_again_makes_nothing_surer(again):
+    """Three seeds of one fold score the same units: the interval must not shrink as if they were others."""
+    one = found(row(0, 0.1), row(0, 0.2) | again)
+    assert one.difference == pytest.approx(0.15)
+    assert one.se == pytest.approx(0.1)
+
+
+def test_a_fold_with_more_seeds_weighs_no_more():
+    assert found(row(0, 0.0), row(1, 0.3), row(1, 0.3, run="f1s1")).difference == pytest.approx(0.15)
+
+
+def test_the_best_baseline_is_the_best_over_all_folds_not_of_each():
+    """Each fold's own best baseline would be a mixture that no one proposed."""
+    rows = [row(0, 0.0), row(1, 0.4), row(0, 0.3, baseline="mean"), row(1, 0.2, baseline="mean")]
+    assert (found(*rows).baseline, found(*rows).difference) == ("ridge", pytest.approx(0.2))
+
+
+def test_where_small_is_good_less_is_better():
+    rows = [row(fold, -0.5, metric="mae") for fold in range(2)]
+    rows += [row(fold, 0.4, metric="mae", baseline="mean") for fold in range(2)]
+    one = found(*rows, metric="mae")
+    assert (one.baseline, one.outcome) == ("mean", "lost")
+
+
+def test_a_baseline_that_a_fold_lacks_is_not_compared():
+    rows = [row(0, 0.5), row(1, 0.5), row(0, -0.5, baseline="rare")]
+    assert found(*rows).baseline == "ridge"
+    assert found(rows[0], row(1, 0.2, baseline="rare")).outcome == "no baseline"
+
+
+def test_undefined_in_one_fold_is_undefined_over_all():
+    assert found(row(0, 0.5), row(1, float("nan"))).outcome == "undefined"
+    no_error = found(row(0, 0.5), row(1, 0.5, se=float("nan")))
+    assert (no_error.outcome, no_error.difference) == ("undecided", 0.5)
+    assert np.isnan(no_error.low)
+
+
+def test_the_interval_over_five_folds_covers_what_was_planted():
+    """150 times: five folds of 20 units, model and baseline of equal skill. An honest interval excludes 0 in one of 20."""
+    rng = np.random.default_rng(0)
+    outcomes = []
+    for _ in range(150):
+        tables = []
+        for fold in range(5):
+            measured = rng.normal(size=(20, 1))
+            systems = {name: measured + rng.normal(size=(20, 1)) for name in ("net", "ridge")}
+            names = np.arange(20).astype(str)
+            results = Results(names, names, ("y",), measured, systems, model="net")
+            table = evaluate(results, n_boot=100, seed=fold).verdict.to_frame()
+            tables.append(table[table["metric"] == "mae"].assign(run=str(fold), deal=0, fold=fold))
+        outcomes.append(over_folds(pd.concat(tables), higher)[0].outcome)
+    wrong = np.mean([outcome != "undecided" for outcome in outcomes])
+    assert 0.005 < wrong < 0.11  # 5 %, and three standard errors of 150 tries
