@@ -1,13 +1,19 @@
 #!/usr/bin/env bash
 # The gene-set transformer beside all baselines, on splits that hold out perturbations, pairs of them, or lines.
-#   TORCHCELL_MIRROR=PATH [PYTHON=python] [JOBS=1] [SEEDS="0 1 2"] experiments/006-gene-subset-expression/run.sh [unseen|combination|lines|attention|curriculum|memory]
+#   TORCHCELL_MIRROR=PATH [PYTHON=python] [JOBS=1] [SEEDS="0 1 2"] experiments/006-gene-subset-expression/run.sh [unseen|folds|combination|lines|attention|curriculum|memory]
 source "$(dirname "$0")/../../scripts/study.sh"
-parts unseen combination lines attention curriculum memory
+parts unseen folds combination lines attention curriculum memory
 
 if wanted unseen; then # a gene that training never perturbed
     for seed in $SEEDS; do
         echo "unseen +experiment=simulated_perturbseq seed=$seed name=simulated_unseen"
         echo "unseen +experiment=papalexi2021_set seed=$seed name=papalexi_unseen"
+    done | train
+fi
+if wanted folds; then # all five folds as tests, for one verdict over all perturbations and pairs: a fold holds out five, or four
+    for fold in 0 1 2 3 4; do
+        echo "folds +experiment=papalexi2021_set split.fold=$fold name=papalexi_folds"
+        echo "folds +experiment=norman_mcfaline_set split.fold=$fold name=norman_pairs_folds"
     done | train
 fi
 if wanted combination; then # pairs, with none, one or both genes perturbed alone in training
