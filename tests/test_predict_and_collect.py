@@ -218,6 +218,8 @@ def compared(root: Path, name: str, difference: float) -> None:
         for metric, sign in (("pearson", 1), ("mae", -1))
     ]
     pd.DataFrame(rows).assign(outcome="undecided", n_samples=9).to_csv(root / name / "comparisons.csv", index=False)
+    split = {"sample_id": ["x", "y", "z"], "part": ["test", "test", "train"], "group": [f"{name}1", f"{name}2", "both"]}
+    pd.DataFrame(split).to_parquet(root / name / "split.parquet", index=False)
 
 
 def test_all_runs_of_a_config_get_one_verdict(tmp_path, capsys):

@@ -69,7 +69,6 @@ def _run(folder: Path) -> pd.DataFrame:
         "config": _config_but_fold(config),
         "split_method": config.split.method,
         "fold": config.split.fold,
-        "split_seed": config.split.get("seed"),
         "split_hash": summary["split_hash"],
         "cell_line": _lines_of(config),
     }
@@ -141,12 +140,14 @@ def _differences(runs: pd.DataFrame) -> pd.DataFrame:
     keys = [key for key in KEYS if key not in ("system", "metric")]
     for names, group in runs.groupby(keys, sort=False, dropna=False):
         each = group.drop_duplicates("run").set_index("run")
-        tables = {run: Path(str(run)) / "comparisons.csv" for run in each.index}
+        tables = {str(run): Path(str(run)) / "comparisons.csv" for run in each.index}
         if len(each) < 2 or not all(path.is_file() for path in tables.values()):
             continue
         found = pd.concat([pd.read_csv(path).assign(run=run) for run, path in tables.items()])
-        found["fold"], found["deal"] = found["run"].map(each["fold"]), found["run"].map(each["split_seed"].fillna(0))
-        compared = over_folds(found, _higher_is_better)
+        found["split"] = found["run"].map(each["split_hash"])
+        compared = over_folds(
+            found, {run: _tested(Path(run), group["part"].iloc[0]) for run in tables}, _higher_is_better
+        )
         about = dict(zip(keys, names, strict=True)) | {
             "run": f"over {len(each)}",
             "level": DIFFERENCES,
@@ -160,6 +161,12 @@ def _differences(runs: pd.DataFrame) -> pd.DataFrame:
             for one in compared
         ]
     return pd.DataFrame(rows)
+
+
+def _tested(run: Path, part: str) -> set[str]:
+    """The split's units in a part of a run."""
+    split = pd.read_parquet(run / "split.parquet", columns=["part", "group"])
+    return set(split["group"][split["part"] == part].astype(str))
 
 
 def _verdict(compared: Sequence[Comparison], runs: pd.DataFrame) -> str:

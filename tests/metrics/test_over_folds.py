@@ -16,12 +16,15 @@ def higher(metric: str) -> bool:
 
 
 def row(fold: int, difference: float, se: float = 0.1, baseline: str = "ridge", metric: str = "pearson", **more):
-    held = {"run": f"f{fold}s0", "deal": 0, "fold": fold, "n_samples": 10}
+    held = {"run": f"f{fold}s0", "split": f"h{fold}", "n_samples": 10}
     return held | {"metric": metric, "baseline": baseline, "difference": difference, "se": se} | more
 
 
-def found(*rows: dict[str, object], metric: str = "pearson"):
-    return {one.metric: one for one in over_folds(pd.DataFrame(rows), higher)}[metric]
+def found(*rows: dict[str, object], metric: str = "pearson", units: dict[str, set[str]] | None = None):
+    """Where no units are given, runs of one split share theirs and others none."""
+    table = pd.DataFrame(rows)
+    own = {run: {f"{split}u1", f"{split}u2"} for run, split in zip(table["run"], table["split"], strict=True)}
+    return {one.metric: one for one in over_folds(table, own if units is None else units, higher)}[metric]
 
 
 def test_folds_are_independent_so_four_halve_the_error():
@@ -32,12 +35,19 @@ def test_folds_are_independent_so_four_halve_the_error():
     assert (one.n_samples, one.outcome) == (40, "beaten")
 
 
-@pytest.mark.parametrize("again", [{"run": "f0s1"}, {"run": "f0d1", "deal": 1}], ids=["a seed", "another deal"])
-def test_what_is_tested_again_makes_nothing_surer(again):
+def test_what_is_tested_again_makes_nothing_surer():
     """Three seeds of one fold score the same units: the interval must not shrink as if they were others."""
-    one = found(row(0, 0.1), row(0, 0.2) | again)
+    one = found(row(0, 0.1), row(0, 0.2, run="f0s1"))
     assert one.difference == pytest.approx(0.15)
     assert one.se == pytest.approx(0.1)
+    assert one.n_samples == 10
+
+
+def test_folds_that_share_units_are_as_sure_as_the_share_they_do_not():
+    """A condition with several wells is tested in more than one fold of a random split."""
+    units = {"f0s0": {"a", "b", "c", "d"}, "f1s0": {"d", "e", "f", "g"}}
+    one = found(row(0, 0.1), row(1, 0.1), units=units)
+    assert one.se == pytest.approx(0.1 * np.sqrt((1 + 1 + 2 * 0.25) / 4))
 
 
 def test_a_fold_with_more_seeds_weighs_no_more():
@@ -82,7 +92,8 @@ def test_the_interval_over_five_folds_covers_what_was_planted():
             names = np.arange(20).astype(str)
             results = Results(names, names, ("y",), measured, systems, model="net")
             table = evaluate(results, n_boot=100, seed=fold).verdict.to_frame()
-            tables.append(table[table["metric"] == "mae"].assign(run=str(fold), deal=0, fold=fold))
-        outcomes.append(over_folds(pd.concat(tables), higher)[0].outcome)
+            tables.append(table[table["metric"] == "mae"].assign(run=str(fold), split=fold))
+        units = {str(fold): {f"{fold}-{name}" for name in names} for fold in range(5)}
+        outcomes.append(over_folds(pd.concat(tables), units, higher)[0].outcome)
     wrong = np.mean([outcome != "undecided" for outcome in outcomes])
     assert 0.005 < wrong < 0.11  # 5 %, and three standard errors of 150 tries

@@ -1,15 +1,20 @@
-"""``over_folds``: did the model beat the best baseline over all folds and seeds, where one alone has too few units?
+r"""``over_folds``: did the model beat the best baseline over all folds and seeds, where one alone has too few units?
 
-The differences to each baseline are averaged over the seeds of a fold, then over folds, then over ways to deal the
-folds; the best baseline is that of the least favourable mean. Folds test other units, so their errors are independent,
-and the mean of F has the standard error sqrt(sum of se^2) / F. Seeds, and other deals of the same units, share what is
-tested: their mean is given the mean of their errors. The interval is the mean plus and minus 1.96 of that. It speaks of
-the units tested, for models trained as these were: that the training parts of folds overlap is not in it.
+The difference to each baseline is averaged over the runs, each split with the same weight however many seeds it has;
+the best baseline is that of the least favourable mean. Its standard error is
+
+.. math::
+    se^2 = \sum_{ij} w_i w_j \, r_{ij} \, se_i \, se_j, \quad r_{ij} = |U_i \cap U_j| / \sqrt{|U_i| \, |U_j|}
+
+with U_i the units that run i tested: folds of other drugs err independently and make the mean surer, seeds of one split
+share all units and don't, and what lies between counts by its share (two folds of a random split may both test a
+condition). A unit is taken to err alike wherever it is tested, which makes intervals wide rather than narrow. The
+interval is the mean plus and minus 1.96 se, for models trained as these were: that training parts overlap is not in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 
 import numpy as np
 import pandas as pd
@@ -21,37 +26,36 @@ Z = 1.959964
 """Of a 95 % interval of a normal variable."""
 
 
-def over_folds(comparisons: pd.DataFrame, higher_is_better: Callable[[str], bool]) -> list[Comparison]:
+def over_folds(
+    comparisons: pd.DataFrame, units: Mapping[str, Set[str]], higher_is_better: Callable[[str], bool]
+) -> list[Comparison]:
     """The model against the best baseline of each metric, over several runs.
 
     Args:
-        comparisons: One row per run, metric and baseline, the columns of ``comparisons.csv`` with ``deal`` (how the
-            folds were dealt), ``fold`` and ``run`` before them.
+        comparisons: One row per run, metric and baseline: the columns of ``comparisons.csv``, ``run``, and ``split``,
+            which runs of one split share.
+        units: The grouping units that each run tested.
         higher_is_better: Of a metric's name.
 
     Returns:
-        A comparison per metric, in order. A baseline is considered if every run has a difference to it.
+        A comparison per metric, in order. A baseline is considered if every run knows it; a difference that is
+        undefined in one run is undefined over all.
     """
-    n_runs = comparisons["run"].nunique()
+    split_of = comparisons.drop_duplicates("run").set_index("run")["split"]
+    n_splits = split_of.nunique()
+    weight_R = 1 / (n_splits * split_of.map(split_of.value_counts()).to_numpy())
+    tested = [units[run] for run in split_of.index]
+    shared_RR = np.array([[len(a & b) / np.sqrt(len(a) * len(b)) for b in tested] for a in tested])
     rows: dict[str, list[Comparison]] = {}
     for names, found in comparisons.groupby(["metric", "baseline"], sort=False):
         metric, baseline = map(str, names)
-        kept, higher = rows.setdefault(metric, []), higher_is_better(metric)
-        if found["run"].nunique() == n_runs:
-            kept.append(shown(metric, baseline, *_mean(found), higher))
+        kept = rows.setdefault(metric, [])
+        if found["run"].nunique() == len(split_of):
+            found = found.set_index("run").loc[split_of.index]
+            difference = float(weight_R @ found["difference"])
+            spread_R = weight_R * found["se"].to_numpy()
+            se = float(np.sqrt(spread_R @ shared_RR @ spread_R))
+            over = Interval(difference, difference - Z * se, difference + Z * se, 0, se)
+            n_samples = round(n_splits * float(weight_R @ found["n_samples"]))
+            kept.append(shown(metric, baseline, over, n_samples, higher_is_better(metric)))
     return [best(metric, kept, higher_is_better(metric)) for metric, kept in rows.items()]
-
-
-def _mean(found: pd.DataFrame) -> tuple[Interval, int]:
-    """The mean difference to one baseline on one metric, and how many samples it rests on."""
-    by_fold = found.groupby(["deal", "fold"])[["difference", "se", "n_samples"]].mean()
-    by_deal = by_fold.groupby("deal").agg(
-        difference=("difference", "mean"),
-        se=("se", lambda se: np.sqrt(np.square(se).sum()) / len(se)),
-        n_samples=("n_samples", "sum"),
-    )
-    difference, se, n_samples = by_deal.mean()
-    # Undefined in one run is undefined over all.
-    difference = np.nan if found["difference"].isna().any() else difference
-    se = np.nan if found["se"].isna().any() else se
-    return Interval(difference, difference - Z * se, difference + Z * se, 0, se), round(n_samples)
