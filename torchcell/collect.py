@@ -135,6 +135,7 @@ def _means_over_lines(means: pd.DataFrame) -> pd.DataFrame:
 def _differences(runs: pd.DataFrame) -> pd.DataFrame:
     """The model against its best baseline over all runs of a config, a row per headline metric."""
     from torchcell.metrics.over_folds import over_folds
+    from torchcell.metrics.verdict import best
 
     rows: list[dict[str, Any]] = []
     keys = [key for key in KEYS if key not in ("system", "metric")]
@@ -145,21 +146,21 @@ def _differences(runs: pd.DataFrame) -> pd.DataFrame:
             continue
         found = pd.concat([pd.read_csv(path).assign(run=run) for run, path in tables.items()])
         found["split"] = found["run"].map(each["split_hash"])
-        compared = over_folds(
-            found, {run: _tested(Path(run), group["part"].iloc[0]) for run in tables}, _higher_is_better
-        )
+        part = group["part"].iloc[0]
+        compared = over_folds(found, {run: _tested(Path(run), part) for run in tables}, _higher_is_better)
+        chosen = [best(metric, every, _higher_is_better(metric)) for metric, every in compared.items()]
+        known = {one.baseline for every in compared.values() for one in every}
+        _, *others = group["system"].unique().tolist()
         about = dict(zip(keys, names, strict=True)) | {
             "run": f"over {len(each)}",
             "level": DIFFERENCES,
             "n_runs": len(each),
             "n_splits": each["split_hash"].nunique(),
-            "verdict": _verdict(compared, each),
+            "verdict": _verdict(chosen, [name for name in others if name not in {*known, "replicate_ceiling"}], each),
         }
-        rows += [
-            about
-            | {"metric": one.metric, "system": one.baseline, "value": one.difference, "low": one.low, "high": one.high}
-            for one in compared
-        ]
+        for one in chosen:
+            found_here = {"value": one.difference, "low": one.low, "high": one.high}
+            rows.append(about | {"metric": one.metric, "system": one.baseline} | found_here)
     return pd.DataFrame(rows)
 
 
@@ -169,12 +170,14 @@ def _tested(run: Path, part: str) -> set[str]:
     return set(split["group"][split["part"] == part].astype(str))
 
 
-def _verdict(compared: Sequence[Comparison], runs: pd.DataFrame) -> str:
+def _verdict(chosen: Sequence[Comparison], left_out: Sequence[str], runs: pd.DataFrame) -> str:
     """One line on all runs; none is given where one of them had none."""
     from torchcell.metrics.verdict import sentence
 
     wavering = int((runs["converged"] == False).sum())  # noqa: E712 (null: nothing was trained)
-    text = f"no verdict: {wavering} of {len(runs)} run(s) not converged" if wavering else sentence(compared)
+    text = f"no verdict: {wavering} of {len(runs)} run(s) not converged" if wavering else sentence(chosen)
+    if left_out and not wavering:
+        text += f"; not compared, with too few samples covered: {', '.join(left_out)}"
     collapsed = int(runs["collapsed"].fillna(False).sum())
     return f"COLLAPSED in {collapsed} of {len(runs)} run(s); {text}" if collapsed else text
 

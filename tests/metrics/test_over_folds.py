@@ -9,6 +9,7 @@ import pytest
 from torchcell.metrics.evaluate import evaluate
 from torchcell.metrics.over_folds import Z, over_folds
 from torchcell.metrics.results import Results
+from torchcell.metrics.verdict import best
 
 
 def higher(metric: str) -> bool:
@@ -24,7 +25,7 @@ def found(*rows: dict[str, object], metric: str = "pearson", units: dict[str, se
     """Where no units are given, runs of one split share theirs and others none."""
     table = pd.DataFrame(rows)
     own = {run: {f"{split}u1", f"{split}u2"} for run, split in zip(table["run"], table["split"], strict=True)}
-    return {one.metric: one for one in over_folds(table, own if units is None else units, higher)}[metric]
+    return best(metric, over_folds(table, own if units is None else units, higher)[metric], higher(metric))
 
 
 def test_folds_are_independent_so_four_halve_the_error():
@@ -67,17 +68,29 @@ def test_where_small_is_good_less_is_better():
     assert (one.baseline, one.outcome) == ("mean", "lost")
 
 
-def test_a_baseline_that_a_fold_lacks_is_not_compared():
-    rows = [row(0, 0.5), row(1, 0.5), row(0, -0.5, baseline="rare")]
-    assert found(*rows).baseline == "ridge"
-    assert found(rows[0], row(1, 0.2, baseline="rare")).outcome == "no baseline"
+def test_a_baseline_that_few_folds_know_is_compared_where_half_of_them_do():
+    """The sum of the singles has no value where a fold trained none of them; it was the best where it has one."""
+    rows = [row(fold, 0.5) for fold in range(4)]
+    strong = [row(fold, -0.1 * fold, baseline="additive") for fold in range(4)]
+    one = found(*rows, *strong[1:3])
+    assert (one.baseline, one.difference, one.n_samples) == ("additive", pytest.approx(-0.15), 20)
+    assert one.se == pytest.approx(0.1 / np.sqrt(2))
+    assert found(*rows, strong[1]).baseline == "ridge"
 
 
-def test_undefined_in_one_fold_is_undefined_over_all():
+def test_where_no_baseline_is_known_well_enough_none_is_compared():
+    names = ["a", "b", "c"]
+    assert found(*(row(fold, 0.5, baseline=name) for fold, name in enumerate(names))).outcome == "no baseline"
+
+
+def test_a_model_undefined_in_one_fold_is_undefined_over_all():
     assert found(row(0, 0.5), row(1, float("nan"))).outcome == "undefined"
-    no_error = found(row(0, 0.5), row(1, 0.5, se=float("nan")))
-    assert (no_error.outcome, no_error.difference) == ("undecided", 0.5)
-    assert np.isnan(no_error.low)
+
+
+def test_a_fold_whose_difference_has_no_error_is_left_out():
+    """Its baseline covers so few samples that resamples are undefined; it used to make the whole verdict undecided."""
+    one = found(row(0, 0.5), row(1, 0.7, se=float("nan")))
+    assert (one.outcome, one.difference, one.n_samples) == ("beaten", 0.5, 10)
 
 
 def test_the_interval_over_five_folds_covers_what_was_planted():
@@ -94,6 +107,6 @@ def test_the_interval_over_five_folds_covers_what_was_planted():
             table = evaluate(results, n_boot=100, seed=fold).verdict.to_frame()
             tables.append(table[table["metric"] == "mae"].assign(run=str(fold), split=fold))
         units = {str(fold): {f"{fold}-{name}" for name in names} for fold in range(5)}
-        outcomes.append(over_folds(pd.concat(tables), units, higher)[0].outcome)
+        outcomes.append(over_folds(pd.concat(tables), units, higher)["mae"][0].outcome)
     wrong = np.mean([outcome != "undecided" for outcome in outcomes])
     assert 0.005 < wrong < 0.11  # 5 %, and three standard errors of 150 tries

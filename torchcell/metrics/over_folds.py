@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from torchcell.metrics.bootstrap import Interval
-from torchcell.metrics.verdict import Comparison, best, shown
+from torchcell.metrics.verdict import MIN_COVERAGE, Comparison, shown
 
 Z = 1.959964
 """Of a 95 % interval of a normal variable."""
@@ -28,8 +28,8 @@ Z = 1.959964
 
 def over_folds(
     comparisons: pd.DataFrame, units: Mapping[str, Set[str]], higher_is_better: Callable[[str], bool]
-) -> list[Comparison]:
-    """The model against the best baseline of each metric, over several runs.
+) -> dict[str, list[Comparison]]:
+    """The model against each baseline, over several runs.
 
     Args:
         comparisons: One row per run, metric and baseline: the columns of ``comparisons.csv``, ``run``, and ``split``,
@@ -38,24 +38,28 @@ def over_folds(
         higher_is_better: Of a metric's name.
 
     Returns:
-        A comparison per metric, in order. A baseline is considered if every run knows it; a difference that is
-        undefined in one run is undefined over all.
+        Metric -> comparisons, in order; ``verdict.best`` finds the best baseline. A baseline is considered if at least
+        half of the splits have a difference to it with an error, and compared on those. Where the model is undefined in
+        one run it is undefined over all.
     """
-    split_of = comparisons.drop_duplicates("run").set_index("run")["split"]
-    n_splits = split_of.nunique()
-    weight_R = 1 / (n_splits * split_of.map(split_of.value_counts()).to_numpy())
-    tested = [units[run] for run in split_of.index]
-    shared_RR = np.array([[len(a & b) / np.sqrt(len(a) * len(b)) for b in tested] for a in tested])
+    n_splits = comparisons["split"].nunique()
     rows: dict[str, list[Comparison]] = {}
     for names, found in comparisons.groupby(["metric", "baseline"], sort=False):
         metric, baseline = map(str, names)
         kept = rows.setdefault(metric, [])
-        if found["run"].nunique() == len(split_of):
-            found = found.set_index("run").loc[split_of.index]
-            difference = float(weight_R @ found["difference"])
-            spread_R = weight_R * found["se"].to_numpy()
-            se = float(np.sqrt(spread_R @ shared_RR @ spread_R))
-            over = Interval(difference, difference - Z * se, difference + Z * se, 0, se)
-            n_samples = round(n_splits * float(weight_R @ found["n_samples"]))
-            kept.append(shown(metric, baseline, over, n_samples, higher_is_better(metric)))
-    return [best(metric, kept, higher_is_better(metric)) for metric, kept in rows.items()]
+        # A difference without an error rests on samples too few to resample.
+        found = found[found["difference"].isna() | found["se"].notna()]
+        if found["split"].nunique() >= MIN_COVERAGE * n_splits:
+            kept.append(shown(metric, baseline, *_mean(found, units), higher_is_better(metric)))
+    return rows
+
+
+def _mean(found: pd.DataFrame, units: Mapping[str, Set[str]]) -> tuple[Interval, int]:
+    """The mean difference to one baseline on one metric, and the samples it rests on."""
+    n_splits = found["split"].nunique()
+    weight_R = 1 / (n_splits * found["split"].map(found["split"].value_counts()).to_numpy())
+    tested = [units[run] for run in found["run"]]
+    shared_RR = np.array([[len(a & b) / np.sqrt(len(a) * len(b)) for b in tested] for a in tested])
+    spread_R = weight_R * found["se"].to_numpy()
+    mean, se = float(weight_R @ found["difference"]), float(np.sqrt(spread_R @ shared_RR @ spread_R))
+    return Interval(mean, mean - Z * se, mean + Z * se, 0, se), round(n_splits * float(weight_R @ found["n_samples"]))
