@@ -7,30 +7,47 @@ from pathlib import Path
 
 import pandas as pd
 
+from torchcell.collect import collect
+from torchcell.report.collected import DIFFERENCES
+
 METRICS = ("pearson_delta_plate", "pearson_de", "mse", "pearson2_de@20", "r2_top@20", "pearson2_de@20_published")
 
 
 def main(folder: Path) -> None:
-    """One table an experiment: systems by metrics, means over the seeds; intervals of the first seed for the model."""
-    for experiment in sorted({path.parents[1] for path in folder.glob("*/*/metrics.csv")}):
-        runs = [pd.read_csv(path) for path in sorted(experiment.glob("*/metrics.csv"))]
-        every = pd.concat(runs, keys=range(len(runs)), names=["seed"]).reset_index("seed")
-        mean = every.pivot_table("value", "system", "metric", sort=False, dropna=False)
-        first = runs[0].set_index(["system", "metric"])
-        print(f"\n### {experiment.name}, {len(runs)} seed(s)\n")
-        shown = [metric for metric in METRICS if metric in mean]
-        print("| system | " + " | ".join(shown) + " |")
-        print("|---|" + "---|" * len(shown))
-        for number, system in enumerate(dict.fromkeys(every.system)):
-            cells = []
-            for metric in shown:
-                value = mean[metric].get(system, float("nan"))
-                text = "" if pd.isna(value) else f"{value:.3f}"
-                if number == 0 and text:
-                    row = first.loc[(system, metric)]
-                    text += f" [{row.low:.3f}, {row.high:.3f}]"
-                cells.append(text)
+    """For each experiment systems by metrics, then the model against its best baseline over all runs."""
+    table = collect([folder])
+    for (experiment, line), found in table.groupby(["experiment", "cell_line"], sort=False, dropna=False):
+        runs = found[found["level"] == "run"].sort_values(["fold", "seed"])
+        model, folds, n_runs = runs["system"].iloc[0], runs["fold"].nunique(), runs["run"].nunique()
+        shown = [metric for metric in METRICS if metric in set(runs["metric"])]
+        print(f"\n### {experiment}, {line}: {n_runs} run(s), {folds} fold(s)\n")
+        print("| system | " + " | ".join(shown) + " |\n|---|" + "---|" * len(shown))
+        for system in dict.fromkeys(runs["system"]):
+            cells = (_cell(runs, system, metric, system == model) for metric in shown)
             print(f"| {system} | " + " | ".join(cells) + " |")
+        over = found[found["level"] == DIFFERENCES]
+        if len(over):
+            print(f"\nAll runs together: {over['verdict'].iloc[0]}.\n")
+            print("| metric | best baseline | difference |\n|---|---|---|")
+            for row in over.itertuples():
+                print(f"| {row.metric} | {row.system} | {row.value:.4f} [{row.low:.4f}, {row.high:.4f}] |")
+
+
+def _cell(runs: pd.DataFrame, system: str, metric: str, each: bool) -> str:
+    """Mean over the runs, and of the model each run; of a single run its interval."""
+    rows = runs[(runs["system"] == system) & (runs["metric"] == metric)]
+    values = rows["value"].dropna()
+    if values.empty:
+        return ""
+    text = f"{values.mean():.3f}"
+    if not each:
+        return text
+    one = rows.iloc[0]
+    return text + (
+        f" ({', '.join(f'{value:.3f}' for value in values)})"
+        if len(values) > 1
+        else f" [{one.low:.3f}, {one.high:.3f}]"
+    )
 
 
 if __name__ == "__main__":
