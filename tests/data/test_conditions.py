@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from torchcell.data.cells import CellExpression
 from torchcell.data.conditions import Conditions
 from torchcell.data.errors import InputError
+from torchcell.data.measured_genes import alias_table
 from torchcell.data.simulate_cells import simulate_cells
+from torchcell.metrics.cells_genes import own_columns
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +121,24 @@ def test_a_label_with_one_cell_is_named_or_left_out(cells: CellExpression) -> No
     left = Conditions.from_cells(odd, few_cells="drop")
     assert "LONE" not in left.perturbation
     assert left.lost["conditions with fewer than 10 cells"] == 1
+
+
+def test_perturbed_genes_bear_the_names_under_which_they_are_measured(
+    cells: CellExpression, conditions: Conditions, tmp_path: Path
+) -> None:
+    """Labels g0001 over measured G0001 were genes of their own: never left out of pds, which flattered all systems."""
+    lower = replace(cells, perturbation=np.char.lower(cells.perturbation.astype(str)))
+    found = Conditions.from_cells(lower, ["cell_line"])
+    assert found.sample_id.tolist() == conditions.sample_id.tolist()
+    assert found.lost == {"labels that gave way to the name of the measured gene": 8}
+    np.testing.assert_array_equal(own_columns(found), own_columns(conditions))
+    assert not conditions.lost
+    (tmp_path / "names.csv").write_text("alias,gene\nOLD1;G0001,G0001\n")
+    label = np.where(cells.perturbation == "G0001+G0002", "OLD1+g0002", cells.perturbation)
+    renamed = replace(cells, perturbation=label).named_as_measured(alias_table(tmp_path / "names.csv"))
+    assert renamed.perturbation.tolist() == cells.perturbation.tolist()
+    kept = replace(cells, perturbation=np.where(cells.perturbation == "G0003", "OLD1", cells.perturbation))
+    assert "OLD1" in Conditions.from_cells(kept).perturbation
 
 
 def test_groups_without_controls_and_other_faults_are_named(cells: CellExpression) -> None:

@@ -232,11 +232,13 @@ def test_a_perturbed_gene_without_a_network_is_named_and_tables_need_no_graph(re
     cut = record.on_genes(record.genes[3:])  # three targets are not measured
     graph = CellGraph.from_networks([Network("one", *np.array([["G0004"], ["G0005"]]), np.ones(1), directed=False)])
     data = module(cut, graph=graph, features=network_features)
-    assert data.notes()[0].startswith("38 of 40 genes are in no network, the perturbed 'G0001', 'G0002', 'G0003'")
+    unmeasured = "3 of 20 perturbed genes are not measured: 'G0001', 'G0002', 'G0003'"
+    assert data.notes()[0] == unmeasured
+    assert data.notes()[1].startswith("38 of 40 genes are in no network, the perturbed 'G0001', 'G0002', 'G0003'")
     table = GeneFeatures(record.genes, ("a",), np.arange(40, dtype=np.float32)[:, None])
     data = module(cut, features=lambda graph: GeneFeatures(graph.genes, ("a",), table.aligned(graph.genes.tolist())))
     assert data.spec.gene_features.columns == ("a",)
-    assert data.notes() == []
+    assert data.notes() == [unmeasured]
     assert data.spec.gene_features.values[data.genes.index("G0002"), 0] == 1
 
 

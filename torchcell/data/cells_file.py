@@ -14,6 +14,7 @@ from torchcell.data.cells import CellExpression, Scale
 from torchcell.data.checks import column
 from torchcell.data.conditions import Conditions
 from torchcell.data.errors import InputError
+from torchcell.data.measured_genes import alias_table
 from torchcell.data.normalise import LIBRARY
 from torchcell.data.pairing import groups_of, stratified
 
@@ -29,6 +30,7 @@ def cells_file(
     covariates: Sequence[str] = (),
     layer: str | None = None,
     gene_column: str | None = None,
+    aliases: str | Path | None = None,
     library: float | int = LIBRARY,
     max_cells: int | None = None,
     min_cells: int = 10,
@@ -47,6 +49,8 @@ def cells_file(
         covariates: What a perturbed cell and its controls share, e.g. ``[cell_line, batch]``; none: nothing.
         layer: Take the values from this layer instead of ``X``.
         gene_column: Column of ``var`` with the gene symbols; by default the names of ``var``.
+        aliases: Table of ``alias`` and ``gene``, so that a perturbed gene is found among the measured ones by an old
+            symbol too; several aliases in a cell are joined by ``;``. None: symbols are compared without case.
         library: Counts a cell is scaled to before the logarithm; unread for ``lognorm``.
         max_cells: Read this many cells, chosen at random, each condition in its share.
         min_cells: Cells that a condition needs.
@@ -60,6 +64,7 @@ def cells_file(
             a condition with too few cells, a group without control cells.
     """
     cells = read_cells(path, scale, control, columns, covariates, layer, gene_column, name)
+    cells = cells.named_as_measured(alias_table(aliases))
     if max_cells is not None:
         keys = np.char.add(np.char.add(cells.perturbation.astype(str), "|"), groups_of(cells, covariates))
         cells = cells.subset(stratified(keys, max_cells, seed))

@@ -19,7 +19,8 @@ from torchcell.data.conditions import Conditions
 from torchcell.data.errors import InputError, near, some
 from torchcell.data.gene_names import GeneNames
 from torchcell.data.measured_genes import MeasuredGenes, alias_table
-from torchcell.data.pairing import JOIN, genes_of, groups_of
+from torchcell.data.pairing import groups_of
+from torchcell.data.perturbation_labels import JOIN, genes_of
 from torchcell.data.tables import read_table, text_cells
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import numpy as np
 from torchcell.data.cells import CHUNK, CellExpression, dense, sums
 from torchcell.data.checks import as_positions, refuse, refuse_repeats
 from torchcell.data.errors import InputError, near, some
-from torchcell.data.pairing import genes_of, groups_of, halves, refuse_lone_groups, stratified
+from torchcell.data.pairing import groups_of, halves, refuse_lone_groups, stratified
+from torchcell.data.perturbation_labels import genes_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,7 +238,7 @@ class Conditions:
         if few_cells not in ("error", "drop"):
             raise InputError(f"few_cells={few_cells!r}: must be error or drop")
         min_cells = max(min_cells, 2)
-        cells.validate()
+        cells = cells.validate().named_as_measured()
         group = groups_of(cells, covariates)
         label = np.where(cells.is_control, "", cells.perturbation.astype(str))
         keys = np.char.add(np.char.add(label, "|"), group)

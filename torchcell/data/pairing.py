@@ -1,4 +1,4 @@
-"""What pairs a perturbed cell with control cells: the genes of a label, groups of covariates, halves of controls."""
+"""What pairs a perturbed cell with control cells: groups of covariates, and halves of controls."""
 
 from __future__ import annotations
 
@@ -10,15 +10,8 @@ import numpy as np
 from torchcell.data.cells import CellExpression
 from torchcell.data.errors import InputError, near, some
 
-JOIN = "+"
-"""Between the genes of a label that names several."""
 EVERYWHERE = "all"
 """The one group where controls are not paired."""
-
-
-def genes_of(label: str) -> tuple[str, ...]:
-    """The genes that a label names, e.g. ``KLF1+MAP2K6``."""
-    return tuple(label.split(JOIN))
 
 
 def groups_of(cells: CellExpression, covariates: Sequence[str]) -> np.ndarray:

@@ -84,11 +84,11 @@ class CellSetDataModule(RecordDataModule):
         if max_cells is not None:
             record = record.limited(max_cells, seed)
         self.selected: SelectedGenes | None = None
-        self.told: list[str] = []
+        self.told = _unmeasured(record)
         if selection is not None or n_genes is not None:
             dealt = make_split(record, **split)
             self.selected = (selection or GeneSelection(n_genes=n_genes))(record.subset(dealt.index("train")))
-            record, self.told = record.on_genes(self.selected.genes), [*self.selected.notes]
+            record, self.told = record.on_genes(self.selected.genes), [*self.told, *self.selected.notes]
         super().__init__(record, split, None, batch_size, eval_batch_size, subset, unknown_genes, seed)
         self.graph = graph  # for baselines; the spec's would have to name exactly the vocabulary
 
@@ -210,7 +210,7 @@ class CellSetDataModule(RecordDataModule):
         ]
 
     def notes(self) -> list[str]:
-        """What the selection of genes could not fill, and genes without features."""
+        """Perturbed genes that are not measured, what the selection of genes could not fill, genes without features."""
         return self.told
 
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -254,6 +254,14 @@ class CellSetDataModule(RecordDataModule):
     def response(record: Conditions, prediction: np.ndarray, spec: Spec) -> pd.DataFrame:
         """Sample id, perturbation, group and its covariates, then a column a gene."""
         return named_conditions(record, prediction, spec)
+
+
+def _unmeasured(record: Conditions) -> list[str]:
+    """A sentence on the perturbed genes that are not measured, if there are any."""
+    perturbed = {gene for targets in record.targets for gene in targets}
+    lacking = sorted(perturbed.difference(record.genes.tolist()))
+    told = f"{len(lacking):,} of {len(perturbed):,} perturbed genes are not measured: {some(lacking)}"
+    return [told] if lacking else []
 
 
 def _scale(variance: np.ndarray) -> Tensor:
