@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 
@@ -148,6 +149,22 @@ def test_reading_names_what_is_missing(cells: CellExpression) -> None:
         CellExpression.from_anndata(adata, "counts", layer="raw")
     with pytest.raises(InputError, match="no control cells"):
         CellExpression.from_anndata(adata, "counts", control="non-targeting").validate()
+    flag = pd.array(cells.is_control, dtype="boolean")
+    adata.obs["is_control"] = flag
+    found = CellExpression.from_anndata(adata, "counts")
+    np.testing.assert_array_equal(found.is_control, cells.is_control)
+    flag[3] = pd.NA
+    adata.obs["is_control"] = flag
+    with pytest.raises(InputError, match="is_control is missing in 1 row.s.; it must be true or false"):
+        CellExpression.from_anndata(adata, "counts")
+    adata.obs["is_control"] = flag.astype(object)
+    with pytest.raises(InputError, match="is_control is missing in 1 row.s."):
+        CellExpression.from_anndata(adata, "counts")
+    line = pd.array(cells.covariates["cell_line"], dtype="string")
+    line[5] = pd.NA
+    adata.obs["cell_line"], adata.obs["is_control"] = line, cells.is_control
+    with pytest.raises(InputError, match="no cell_line: 'cell00005'"):
+        CellExpression.from_anndata(adata, "counts", covariates=("cell_line",)).validate()
     adata.obs["is_control"] = np.where(cells.is_control, "True", "False")
     with pytest.raises(InputError, match="must be true or false"):
         CellExpression.from_anndata(adata, "counts")

@@ -104,6 +104,23 @@ def test_a_truncated_file_and_no_file_are_one_clear_error(path: Path, tmp_path: 
         cells_file(tmp_path / "table.h5ad", "counts")
 
 
+@pytest.mark.parametrize("backed", [False, True])
+@pytest.mark.parametrize(("layer", "part"), [(None, "X/data"), (None, "X/indices"), ("dense", "layers/dense")])
+def test_a_zarr_copied_in_part_is_refused(
+    cells: CellExpression, tmp_path: Path, layer: str | None, part: str, backed: bool
+) -> None:
+    """A chunk that is not there reads as zeros, which are fine values of a cell."""
+    adata = cells.to_anndata()
+    adata.layers["dense"] = adata.X.toarray()
+    adata.write_zarr(tmp_path / "cells.zarr", chunks=(100, 40))
+    cells_file(tmp_path / "cells.zarr", "counts", layer=layer, backed=backed)
+    chunks = [each for each in (tmp_path / "cells.zarr" / part).iterdir() if each.name[0].isdigit()]
+    sorted(chunks)[-1].unlink()
+    told = f"lacks 1 of the {len(chunks)} chunk.s. of {part}, which would read as zeros; copy it again"
+    with pytest.raises(InputError, match=told):
+        cells_file(tmp_path / "cells.zarr", "counts", layer=layer, backed=backed)
+
+
 def test_missing_layers_columns_and_controls_are_named(path: Path) -> None:
     with pytest.raises(InputError, match="holds no layers/raw; its layers are .'dense'"):
         cells_file(path, "counts", layer="raw")
@@ -113,7 +130,7 @@ def test_missing_layers_columns_and_controls_are_named(path: Path) -> None:
         cells_file(path, "counts", control="NT")
 
 
-def test_repeated_genes_numbered_genes_and_columns_first_are_refused(cells: CellExpression, tmp_path: Path) -> None:
+def test_repeated_genes_and_numbered_genes_are_refused(cells: CellExpression, tmp_path: Path) -> None:
     adata = cells.to_anndata()
     adata.var_names = ["G1", *adata.var_names[1:-1], "G1"]
     adata.write_h5ad(tmp_path / "twice.h5ad")
@@ -123,7 +140,18 @@ def test_repeated_genes_numbered_genes_and_columns_first_are_refused(cells: Cell
     plain.write_h5ad(tmp_path / "numbered.h5ad")
     with pytest.raises(InputError, match="the genes are numbered, not named"):
         cells_file(tmp_path / "numbered.h5ad", "counts")
-    turned = anndata.AnnData(sparse.csc_matrix(cells.X), obs=plain.obs, var=cells.to_anndata().var)
-    turned.write_h5ad(tmp_path / "turned.h5ad")
-    with pytest.raises(InputError, match="X is stored by columns .csc.; write it as CSR"):
-        cells_file(tmp_path / "turned.h5ad", "counts")
+
+
+@pytest.mark.parametrize("ending", ["h5ad", "zarr"])
+def test_cells_stored_by_columns_are_turned_in_memory_and_refused_on_disk(
+    cells: CellExpression, tmp_path: Path, ending: str
+) -> None:
+    adata, path = cells.to_anndata(), tmp_path / f"turned.{ending}"
+    adata.X = sparse.csc_matrix(cells.X)
+    getattr(adata, f"write_{ending}")(path)
+    found = cells_file(path, "counts", covariates=LINE, max_cells=440)
+    assert found.cells.X.format == "csr"
+    at = [cells.sample_id.tolist().index(name) for name in found.cells.sample_id[:50]]
+    np.testing.assert_allclose(found.cells.target[:50], cells.lognorm().target[at], atol=1e-5)
+    with pytest.raises(InputError, match=r"X is stored by columns \(csc\).*backed=false.*adata.X = adata.X.tocsr\(\)"):
+        cells_file(path, "counts", backed=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from torchcell.data.backed import BackedMatrix, opened
+from torchcell.data.backed import expression, opened
 from torchcell.data.cells import CellExpression, Scale
 from torchcell.data.checks import column
 from torchcell.data.conditions import Conditions
@@ -63,7 +63,7 @@ def cells_file(
         InputError: A file that can't be read, missing columns or layers, values that are not what ``scale`` says,
             a condition with too few cells, a group without control cells.
     """
-    cells = read_cells(path, scale, control, columns, covariates, layer, gene_column, name)
+    cells = read_cells(path, scale, control, columns, covariates, layer, gene_column, name, backed)
     cells = cells.named_as_measured(alias_table(aliases))
     if max_cells is not None:
         keys = np.char.add(np.char.add(cells.perturbation.astype(str), "|"), groups_of(cells, covariates))
@@ -83,11 +83,15 @@ def read_cells(
     layer: str | None = None,
     gene_column: str | None = None,
     name: str | None = None,
+    backed: bool = False,
 ) -> CellExpression:
-    """The cells of a file, their expression left on disk; arguments as in ``cells_file``."""
+    """The cells of a file, their expression left on disk; arguments as in ``cells_file``.
+
+    Expression that is stored by columns is read, or, if it must stay on disk (``backed``), refused.
+    """
     key = "X" if layer is None else f"layers/{layer}"
     obs, var = annotation(path, "obs"), annotation(path, "var")
-    X, name = BackedMatrix.open(path, key), name or Path(path).stem
+    X, name = expression(path, key, backed), name or Path(path).stem
     genes = var.index.to_numpy() if gene_column is None else column(f"{name} (var)", var, gene_column)
     return CellExpression.from_obs(X, obs, genes, scale, columns, control, covariates, name)
 

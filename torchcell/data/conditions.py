@@ -12,7 +12,7 @@ import numpy as np
 from torchcell.data.cells import CHUNK, CellExpression, dense, sums
 from torchcell.data.checks import as_positions, refuse, refuse_repeats
 from torchcell.data.errors import InputError, near, some
-from torchcell.data.pairing import groups_of, halves, refuse_lone_groups, stratified
+from torchcell.data.pairing import BAR, groups_of, halves, refuse_lone_groups, stratified
 from torchcell.data.perturbation_labels import genes_of
 
 
@@ -171,7 +171,7 @@ class Conditions:
         """The same conditions with so many cells in all, drawn at random; each keeps its share, and so do controls."""
         owner = np.full(len(self.cells), "", dtype=object)
         owner[self.control_member] = np.char.add("control|", self.group.repeat(np.diff(self.control_ptr)).astype(str))
-        owner[self.control_half] += "|half"
+        owner[self.control_half & (owner != "")] += "|half"
         owner[self.member] = self.sample_id.repeat(self.sizes)
         used = np.flatnonzero(owner != "")
         if max_cells >= len(used):
@@ -198,7 +198,7 @@ class Conditions:
             hint = near(covariate, list(self.covariates)) or list(self.covariates)
             raise InputError(f"{self.name}: controls are not paired by {covariate!r}; the covariates are {hint}")
         place = self.covariates.index(covariate)
-        return np.array([text.split("|")[place] for text in self.group.tolist()])
+        return np.array([text.split(BAR)[place] for text in self.group.tolist()])
 
     def validate(self) -> Conditions:
         """Return self, or raise one ``InputError`` that names the offending cells or conditions."""
