@@ -68,6 +68,16 @@ def test_some_cells_are_read_by_seed_and_share(path: Path, cells: CellExpression
         cells_file(path, "counts", max_cells=0)
 
 
+def test_conditions_that_max_cells_thins_out_blame_max_cells(path: Path) -> None:
+    few = r"max_cells=200 leaves fewer than min_cells=10 cells of 16 condition.s.: 'G0001\+G0002\|LINE1 \(9 of 40\)'"
+    with pytest.raises(InputError, match=few + ".*set max_cells higher, or min_cells lower"):
+        cells_file(path, "counts", covariates=LINE, max_cells=200)
+    found = cells_file(path, "counts", covariates=LINE, max_cells=210, few_cells="drop")
+    told = "conditions of which max_cells=210 leaves fewer than 10 cells"
+    assert found.lost == {told: 16 - len(found)}
+    assert 0 < len(found) < 16
+
+
 def test_gene_symbols_may_stand_in_a_column(path: Path) -> None:
     assert cells_file(path, "counts", gene_column="symbol").genes[:2].tolist() == ["SYM0", "SYM1"]
     with pytest.raises(InputError, match="no column 'symbols'; the nearest are .'symbol'"):

@@ -13,7 +13,7 @@ from torchcell.data.backed import expression, opened
 from torchcell.data.cells import CellExpression, Scale
 from torchcell.data.checks import column
 from torchcell.data.conditions import Conditions
-from torchcell.data.errors import InputError
+from torchcell.data.errors import InputError, some
 from torchcell.data.measured_genes import alias_table
 from torchcell.data.normalise import LIBRARY
 from torchcell.data.pairing import groups_of, stratified
@@ -67,7 +67,7 @@ def cells_file(
     cells = cells.named_as_measured(alias_table(aliases))
     if max_cells is not None:
         keys = np.char.add(np.char.add(cells.perturbation.astype(str), "|"), groups_of(cells, covariates))
-        cells = cells.subset(stratified(keys, max_cells, seed))
+        cells = _thinned(cells, keys, stratified(keys, max_cells, seed), max(min_cells, 2), few_cells)
     if not backed:
         cells = replace(cells, X=cells.X[:])
     cells = cells.validate().lognorm(library)
@@ -94,6 +94,26 @@ def read_cells(
     X, name = expression(path, key, backed), name or Path(path).stem
     genes = var.index.to_numpy() if gene_column is None else column(f"{name} (var)", var, gene_column)
     return CellExpression.from_obs(X, obs, genes, scale, columns, control, covariates, name)
+
+
+def _thinned(
+    cells: CellExpression, keys: np.ndarray, kept: np.ndarray, min_cells: int, few_cells: Literal["error", "drop"]
+) -> CellExpression:
+    """The cells at ``kept``; a condition (``keys`` [n]) that thereby has too few is refused, or dropped and counted."""
+    names, row, count = np.unique(keys, return_inverse=True, return_counts=True)
+    left = np.bincount(row[kept], minlength=len(names))
+    thin = (count >= min_cells) & (left < min_cells)
+    thin[row[cells.is_control]] = False
+    if not thin.any():
+        return cells.subset(kept)
+    if few_cells == "error":
+        told = [f"{names[i]} ({left[i]} of {count[i]})" for i in np.flatnonzero(thin).tolist()]
+        raise InputError(
+            f"{cells.name}: max_cells={len(kept)} leaves fewer than min_cells={min_cells} cells of {len(told)} "
+            f"condition(s): {some(told)}; set max_cells higher, or min_cells lower"
+        )
+    lost = {f"conditions of which max_cells={len(kept)} leaves fewer than {min_cells} cells": int(thin.sum())}
+    return replace(cells.subset(kept[~thin[row[kept]]]), lost={**cells.lost, **lost})
 
 
 def annotation(path: str | Path, key: str) -> pd.DataFrame:
