@@ -255,6 +255,34 @@ def test_selected_genes_are_written_with_their_source_beside_the_split(record, t
     assert set(table["gene"][:6]) <= trained
 
 
+def test_n_genes_is_the_budget_of_a_selection_that_names_none(record):
+    """Asked for 30 genes beside a selection of 10 a run took 10, and said nothing."""
+    assert len(module(record, selection=GeneSelection([Perturbed(quota=6)]), n_genes=30).spec.outputs) == 30
+    assert len(module(record, selection=GeneSelection(n_genes=10), n_genes=10).spec.outputs) == 10
+    with pytest.raises(InputError, match="data.n_genes=30 and data.selection.n_genes=10 disagree"):
+        module(record, selection=GeneSelection(n_genes=10), n_genes=30)
+
+
+def test_few_cells_are_the_same_whatever_the_runs_seed(record):
+    """One split hash stood for other test cells with each seed."""
+    one, other = (module(record, max_cells=400, seed=seed) for seed in (0, 5))
+    assert one.split.hash == other.split.hash
+    np.testing.assert_array_equal(one.record_whole.cells.sample_id, other.record_whole.cells.sample_id)
+
+
+def test_genes_of_a_few_conditions_are_chosen_on_the_training_part_of_these(record):
+    """The whole record was dealt for the choice and the few again for the run, so that test conditions chose genes."""
+    seen = []
+
+    class Watched(Perturbed):
+        def symbols(self, train):
+            seen.extend(train.sample_id.tolist())
+            return super().symbols(train)
+
+    data = module(record, selection=GeneSelection([Watched(quota=6)]), subset=30)
+    assert set(seen) == set(data.record("train").sample_id.tolist())
+
+
 def test_without_a_selection_the_most_responsive_genes_come_first_and_no_table_is_written(record, tmp_path: Path):
     data = module(record)
     data.write(tmp_path)

@@ -17,15 +17,15 @@ from torchcell.data.conditions import Conditions
 from torchcell.data.errors import InputError, some
 from torchcell.data.gene_features import GeneFeatures
 from torchcell.data.gene_rankings import Responsive
-from torchcell.data.gene_selection import GeneSelection, SelectedGenes
+from torchcell.data.gene_selection import GeneSelection
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.datamodules.batch import Packed, PackedLoader
+from torchcell.datamodules.cell_choice import chosen
 from torchcell.datamodules.cell_request import named_conditions, read_perturbations, with_groups, with_known_genes
 from torchcell.datamodules.cell_set_batch import ConditionSets, SetOrder, TrainingSets
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.metrics.results import Results
-from torchcell.splits.methods import make_split
 
 UNKNOWN = "in no network"
 """Column of the features: 1 for a gene that the graph does not name."""
@@ -49,8 +49,8 @@ class CellSetDataModule(RecordDataModule):
             are taken, unmeasured targets among them. A gene that the graph does not know is added to it without edges,
             and the column ``in no network`` says so. Without a graph there is one of the vocabulary alone.
         neighbours: Makes the list of neighbours of each measured gene for sparse attention, see ``GeneNeighbours``.
-        n_genes: Genes to select where no ``selection`` is given; none: all that are measured.
-        max_cells: Keep so many cells, for trials.
+        n_genes: Genes to select, the most variable ones where no ``selection`` is given; none: what it says, else all.
+        max_cells: Keep so many cells, for trials; the same ones whatever the seed.
         selection: Chooses the genes on the training conditions, see ``torchcell.data.gene_selection``.
         batch_size: Sets a training batch.
     """
@@ -68,7 +68,7 @@ class CellSetDataModule(RecordDataModule):
         neighbours: Callable[[Conditions, CellGraph | None], np.ndarray] | None = None,
         n_genes: int | None = None,
         max_cells: int | None = None,
-        selection: Callable[[Conditions], Any] | None = None,
+        selection: GeneSelection | None = None,
         batch_size: int = 64,
         eval_batch_size: int = 64,
         subset: int | None = None,
@@ -81,13 +81,10 @@ class CellSetDataModule(RecordDataModule):
         if min(sizes.values()) < 1:
             raise InputError(", ".join(f"data.{name}={size}" for name, size in sizes.items()) + ": must be 1 or more")
         self.make_features, self.make_neighbours, self.networks = features, neighbours, graph
-        if max_cells is not None:
-            record = record.limited(max_cells, seed)
-        self.selected: SelectedGenes | None = None
+        how: dict[str, Any] = {"n_genes": n_genes, "max_cells": max_cells, "selection": selection}
+        record, self.selected = chosen(record, split, **how, subset=subset, seed=seed)
         self.told = _unmeasured(record)
-        if selection is not None or n_genes is not None:
-            dealt = make_split(record, **split)
-            self.selected = (selection or GeneSelection(n_genes=n_genes))(record.subset(dealt.index("train")))
+        if self.selected is not None:
             record, self.told = record.on_genes(self.selected.genes), [*self.told, *self.selected.notes]
         super().__init__(record, split, None, batch_size, eval_batch_size, subset, unknown_genes, seed)
         self.graph = graph  # for baselines; the spec's would have to name exactly the vocabulary
