@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import sparse
 
 from torchcell.data.cells import dense
 from torchcell.data.conditions import Conditions
@@ -190,8 +191,22 @@ def test_a_gene_that_only_perturbed_cells_express_has_the_scale_of_its_changes(r
     assert float(scale[25]) == pytest.approx(2.0)
     rms = float(scale.square().mean().sqrt())
     assert 0.05 * rms < float(scale[26]) < 0.15 * rms  # neither cells nor changes: the floor
-    wanted = np.sqrt(data.record("train").control_cells().var(0) + np.square(_changes(data)).mean(0))
+    train = data.record("train")
+    wanted = np.sqrt(X[train.control_cells()].var(0) + np.square(_changes(data)).mean(0))
     np.testing.assert_allclose(scale[:20], wanted[:20], rtol=1e-4)
+
+
+def test_scales_of_sparse_cells_are_those_of_dense_ones_which_are_never_made(record, monkeypatch):
+    X = record.cells.X.toarray()
+    flat = module(replace(record, cells=replace(record.cells, X=X, counts=None)))
+    monkeypatch.setattr(sparse.csr_matrix, "toarray", lambda self: pytest.fail("dense"))
+    monkeypatch.setattr("torchcell.data.cell_moments.CHUNK", 30)
+    found = module(record).spec.extras
+    for name in ("gene_center", "gene_scale", "change_scale"):
+        torch.testing.assert_close(found[name], flat.spec.extras[name], rtol=1e-5, atol=1e-6)
+    controls = X[flat.record("train").control_cells()].astype(np.float64)
+    np.testing.assert_allclose(found["gene_center"], controls.mean(0), rtol=1e-5, atol=1e-6)
+    assert found["gene_order"].tolist() == flat.spec.extras["gene_order"].tolist()
 
 
 def _changes(data: CellSetDataModule) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from torchcell.data.cells import CHUNK, CellExpression, dense, sums
+from torchcell.data.cells import CHUNK, CellExpression, sums
 from torchcell.data.checks import as_positions, refuse, refuse_repeats
 from torchcell.data.errors import InputError, near, some
 from torchcell.data.pairing import BAR, groups_of, halves, refuse_lone_groups, stratified
@@ -106,8 +106,8 @@ class Conditions:
         return at[~self.control_half[at]]
 
     def control_cells(self) -> np.ndarray:
-        """Expression of all control cells of these conditions' groups, dense float32 [n_controls, G]."""
-        return dense(self.cells.X[np.unique(self.control_member)])
+        """Positions of all control cells of these conditions' groups, sorted, each once, int64."""
+        return np.unique(self.control_member)
 
     def mean(self, ptr: np.ndarray, member: np.ndarray) -> np.ndarray:
         """Mean expression of sets of cells, float32 [len(ptr) - 1, G]; NaN for an empty set.

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from torchcell.data.cell_moments import moments
 from torchcell.data.cells_request import Controls
 from torchcell.data.conditions import Conditions
 from torchcell.data.errors import InputError, some
@@ -103,15 +104,15 @@ class CellSetDataModule(RecordDataModule):
 
     def extras(self, train: Conditions) -> dict[str, Any]:
         """Groups, the control's and the change's scale per gene, features and neighbours of genes, and their order."""
-        controls = train.control_cells()
+        centre, variance = moments(train.cells.X, train.control_cells())
         change = train.target - train.other_control
         # A gene that control cells don't express and a perturbation induces varies by its changes alone; in units of
         # the control cells' spread it would be all that a loss sees.
         extras: dict[str, Any] = {
             "groups": np.unique(train.group).tolist(),
             "change_center": torch.from_numpy(np.asarray(change.mean(0), dtype=np.float32)),
-            "gene_center": torch.from_numpy(controls.mean(0)),
-            "gene_scale": _scale(controls.var(0) + np.square(change).mean(0)),
+            "gene_center": torch.from_numpy(centre.astype(np.float32)),
+            "gene_scale": _scale(variance + np.square(change).mean(0)),
             "change_scale": _scale(change.var(0)),
             "covariates": list(train.covariates),
             "singles": [
