@@ -123,6 +123,7 @@ class CellSetDataModule(RecordDataModule):
             # Counts are kept beside what they were normalised to.
             "scale": "lognorm" if train.cells.counts is None else "counts",
             "library": train.cells.library,
+            "pseudobulk": self.pseudobulk,
             "set_size": self.set_size,
             "input_cells": self.input_cells,
             "eval_sets": self.eval_sets,
