@@ -7,6 +7,7 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pytest
+import zarr
 from scipy import sparse
 
 from torchcell.data.backed import BackedMatrix
@@ -129,6 +130,17 @@ def test_a_zarr_copied_in_part_is_refused(
     told = f"lacks 1 of the {len(chunks)} chunk.s. of {part}, which would read as zeros; copy it again"
     with pytest.raises(InputError, match=told):
         cells_file(tmp_path / "cells.zarr", "counts", layer=layer, backed=backed)
+
+
+def test_a_shard_that_was_not_copied_is_refused(tmp_path: Path) -> None:
+    """A shard is one file of several chunks, and the last one reaches beyond the matrix."""
+    root = zarr.open_group(tmp_path / "cells.zarr", mode="w", zarr_format=3)
+    made = root.create_array("X", shape=(50, 6), chunks=(5, 3), shards=(20, 6), dtype="f4")
+    made[:] = 1.0
+    assert BackedMatrix.open(tmp_path / "cells.zarr").shape == (50, 6)
+    (tmp_path / "cells.zarr" / "X" / "c" / "1" / "0").unlink()
+    with pytest.raises(InputError, match="lacks 1 of the 3 chunk.s. of X, which would read as zeros"):
+        BackedMatrix.open(tmp_path / "cells.zarr")
 
 
 def test_missing_layers_columns_and_controls_are_named(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -153,10 +154,14 @@ def _refuse_gaps(path: str | Path, key: str) -> None:
     """Raise if a zarr folder lacks a chunk of the matrix: it would read as zeros."""
     found = opened(path)[key]
     for name, array in found.arrays() if hasattr(found, "arrays") else [("", found)]:
-        lacking = getattr(array, "nchunks", 0) - getattr(array, "nchunks_initialized", 0)
+        if not hasattr(array, "nchunks_initialized"):  # HDF5, which notices
+            continue
+        piece = getattr(array, "shards", None) or array.chunks  # what is one file; a shard holds several chunks
+        n = math.prod(-(-size // step) for size, step in zip(array.shape, piece, strict=True))
+        lacking = n - array.nchunks_initialized * math.prod(array.chunks) // math.prod(piece)
         if lacking > 0:
             raise InputError(
-                f"{path} lacks {lacking:,} of the {array.nchunks:,} chunk(s) of {key}{name and '/'}{name}, which would "
+                f"{path} lacks {lacking:,} of the {n:,} chunk(s) of {key}{name and '/'}{name}, which would "
                 "read as zeros; copy it again, or, if zeros is what they hold, write the matrix sparse (CSR)"
             )
 
