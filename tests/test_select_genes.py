@@ -12,6 +12,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from torchcell.data.errors import InputError
+from torchcell.run import assemble
 from torchcell.run.entry import conf_dir
 from torchcell.select_genes import select_genes
 
@@ -41,10 +42,24 @@ def test_a_table_is_written_with_sources_and_phases(tmp_path: Path, capsys: pyte
     assert "core 4, all 9" in told
 
 
+@pytest.mark.parametrize(
+    "how",
+    [["data.n_genes=7"], [SELECTION], ["data.n_genes=7", "data.subset=14"], [SELECTION, "data.max_cells=70"]],
+)
+def test_the_command_chooses_what_a_run_does(tmp_path: Path, how: list[str]) -> None:
+    """It refused data.n_genes alone and took all cells, whatever data.max_cells said."""
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = compose("select_genes", [*SMALL, *how, "seed=3", f"out={tmp_path / 'genes.csv'}"])
+    select_genes(cfg)
+    data = assemble.datamodule(cfg)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "genes.csv"), data.tables()["genes.csv"])
+    assert data.outputs(data.record_whole) == tuple(data.tables()["genes.csv"]["gene"])
+
+
 def test_data_that_choose_no_genes_say_so() -> None:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("select_genes", SMALL)
-    with pytest.raises(InputError, match="these data choose no genes; set data.selection"):
+    with pytest.raises(InputError, match="these data choose no genes; set data.selection.*or data.n_genes"):
         select_genes(cfg)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from torchcell.run.entry import run_entry
 
@@ -20,14 +20,21 @@ def select_genes(cfg: DictConfig) -> SelectedGenes:
     from rich.table import Table
 
     from torchcell.data.errors import InputError
-    from torchcell.splits.methods import make_split
+    from torchcell.datamodules.cell_choice import chosen
 
-    if cfg.data.get("selection") is None:
-        raise InputError("these data choose no genes; set data.selection, as data=kang2018 does")
-    selection = instantiate(cfg.data.selection)
-    record = instantiate(cfg.data.record).validate()
-    split = make_split(record, **OmegaConf.to_container(cfg.split, resolve=True))  # type: ignore[arg-type]
-    selected = selection(record.subset(split.index("train")))
+    if cfg.data.get("selection") is None and cfg.data.get("n_genes") is None:
+        raise InputError("these data choose no genes; set data.selection, as data=kang2018 does, or data.n_genes")
+    split = cast("dict[str, Any]", OmegaConf.to_container(cfg.split, resolve=True))
+    record, selected = chosen(
+        instantiate(cfg.data.record).validate(),
+        split,
+        n_genes=cfg.data.n_genes,
+        max_cells=cfg.data.max_cells,
+        selection=instantiate(cfg.data.selection),
+        subset=cfg.data.subset,
+        seed=cfg.seed,
+    )
+    assert selected is not None
     table = Table()
     table.add_column("source")
     table.add_column("genes", justify="right")

@@ -4,10 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 
 from torchcell.data.cells import CellExpression
+from torchcell.data.conditions import Conditions
 from torchcell.data.errors import InputError
 from torchcell.data.simulate_cells import SimulatedCells, simulate_cells
 
@@ -147,9 +149,46 @@ def test_reading_names_what_is_missing(cells: CellExpression) -> None:
         CellExpression.from_anndata(adata, "counts", layer="raw")
     with pytest.raises(InputError, match="no control cells"):
         CellExpression.from_anndata(adata, "counts", control="non-targeting").validate()
+    flag = pd.array(cells.is_control, dtype="boolean")
+    adata.obs["is_control"] = flag
+    found = CellExpression.from_anndata(adata, "counts")
+    np.testing.assert_array_equal(found.is_control, cells.is_control)
+    flag[3] = pd.NA
+    adata.obs["is_control"] = flag
+    with pytest.raises(InputError, match="is_control is missing in 1 row.s.; it must be true or false"):
+        CellExpression.from_anndata(adata, "counts")
+    adata.obs["is_control"] = flag.astype(object)
+    with pytest.raises(InputError, match="is_control is missing in 1 row.s."):
+        CellExpression.from_anndata(adata, "counts")
+    line = pd.array(cells.covariates["cell_line"], dtype="string")
+    line[5] = pd.NA
+    adata.obs["cell_line"], adata.obs["is_control"] = line, cells.is_control
+    with pytest.raises(InputError, match="no cell_line: 'cell00005'"):
+        CellExpression.from_anndata(adata, "counts", covariates=("cell_line",)).validate()
     adata.obs["is_control"] = np.where(cells.is_control, "True", "False")
     with pytest.raises(InputError, match="must be true or false"):
         CellExpression.from_anndata(adata, "counts")
+
+
+def test_a_control_beside_a_gene_is_no_gene(cells: CellExpression) -> None:
+    """``KLF1+ctrl`` made ``ctrl`` a gene that all singles share: unseen_perturbation left out 34 of 48 conditions."""
+    adata = cells.to_anndata()
+    label = adata.obs["perturbation"].to_numpy().astype(str)
+    wanted = np.where(cells.is_control, "ctrl", label)
+    beside = np.array(
+        [name if "+" in name else f"{name}+ctrl" if i % 2 else f"ctrl+{name}" for i, name in enumerate(label)]
+    )
+    adata.obs["perturbation"] = np.where(cells.is_control, "ctrl", beside)
+    twice = np.flatnonzero(cells.is_control)[0]
+    adata.obs.iloc[twice, adata.obs.columns.get_loc("perturbation")] = "ctrl+ctrl"
+    for control in ("ctrl", None):
+        found = CellExpression.from_anndata(adata, "counts", control=control)
+        np.testing.assert_array_equal(np.delete(found.perturbation, twice), np.delete(wanted, twice))
+        np.testing.assert_array_equal(found.is_control, cells.is_control)
+        assert found.lost == {"labels that name a control beside a gene": 12}
+    assert "ctrl" not in {gene for genes in Conditions.from_cells(found).targets for gene in genes}
+    adata.obs["perturbation"] = np.where(cells.is_control, "G0001", label)  # a gene's own name flagged as control
+    assert CellExpression.from_anndata(adata, "counts").perturbation.tolist() == adata.obs["perturbation"].tolist()
 
 
 def test_counts_recover_the_planted_changes(simulated: SimulatedCells) -> None:

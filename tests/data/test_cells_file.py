@@ -7,6 +7,7 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pytest
+import zarr
 from scipy import sparse
 
 from torchcell.data.backed import BackedMatrix
@@ -68,10 +69,30 @@ def test_some_cells_are_read_by_seed_and_share(path: Path, cells: CellExpression
         cells_file(path, "counts", max_cells=0)
 
 
+def test_conditions_that_max_cells_thins_out_blame_max_cells(path: Path) -> None:
+    few = r"max_cells=200 leaves fewer than min_cells=10 cells of 16 condition.s.: 'G0001\+G0002\|LINE1 \(9 of 40\)'"
+    with pytest.raises(InputError, match=few + ".*set max_cells higher, or min_cells lower"):
+        cells_file(path, "counts", covariates=LINE, max_cells=200)
+    found = cells_file(path, "counts", covariates=LINE, max_cells=210, few_cells="drop")
+    told = "conditions of which max_cells=210 leaves fewer than 10 cells"
+    assert found.lost == {told: 16 - len(found)}
+    assert 0 < len(found) < 16
+
+
 def test_gene_symbols_may_stand_in_a_column(path: Path) -> None:
     assert cells_file(path, "counts", gene_column="symbol").genes[:2].tolist() == ["SYM0", "SYM1"]
     with pytest.raises(InputError, match="no column 'symbols'; the nearest are .'symbol'"):
         cells_file(path, "counts", gene_column="symbols")
+
+
+def test_perturbed_genes_of_old_names_are_found_by_a_table(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "names.csv").write_text("alias,gene\nSYM0;G0001,G0001\n")
+    found = cells_file(path, "counts", gene_column="symbol", aliases=tmp_path / "names.csv")
+    assert {"SYM0", "SYM0+G0002", "G0002"} <= set(found.perturbation.tolist())
+    assert "G0001" not in found.perturbation
+    assert found.lost == {"labels that gave way to the name of the measured gene": 2}
+    with pytest.raises(InputError, match="no table of gene names"):
+        cells_file(path, "counts", aliases=tmp_path / "none.csv")
 
 
 def test_what_the_values_are_is_declared_and_checked(path: Path) -> None:
@@ -94,6 +115,34 @@ def test_a_truncated_file_and_no_file_are_one_clear_error(path: Path, tmp_path: 
         cells_file(tmp_path / "table.h5ad", "counts")
 
 
+@pytest.mark.parametrize("backed", [False, True])
+@pytest.mark.parametrize(("layer", "part"), [(None, "X/data"), (None, "X/indices"), ("dense", "layers/dense")])
+def test_a_zarr_copied_in_part_is_refused(
+    cells: CellExpression, tmp_path: Path, layer: str | None, part: str, backed: bool
+) -> None:
+    """A chunk that is not there reads as zeros, which are fine values of a cell."""
+    adata = cells.to_anndata()
+    adata.layers["dense"] = adata.X.toarray()
+    adata.write_zarr(tmp_path / "cells.zarr", chunks=(100, 40))
+    cells_file(tmp_path / "cells.zarr", "counts", layer=layer, backed=backed)
+    chunks = [each for each in (tmp_path / "cells.zarr" / part).iterdir() if each.name[0].isdigit()]
+    sorted(chunks)[-1].unlink()
+    told = f"lacks 1 of the {len(chunks)} chunk.s. of {part}, which would read as zeros; copy it again"
+    with pytest.raises(InputError, match=told):
+        cells_file(tmp_path / "cells.zarr", "counts", layer=layer, backed=backed)
+
+
+def test_a_shard_that_was_not_copied_is_refused(tmp_path: Path) -> None:
+    """A shard is one file of several chunks, and the last one reaches beyond the matrix."""
+    root = zarr.open_group(tmp_path / "cells.zarr", mode="w", zarr_format=3)
+    made = root.create_array("X", shape=(50, 6), chunks=(5, 3), shards=(20, 6), dtype="f4")
+    made[:] = 1.0
+    assert BackedMatrix.open(tmp_path / "cells.zarr").shape == (50, 6)
+    (tmp_path / "cells.zarr" / "X" / "c" / "1" / "0").unlink()
+    with pytest.raises(InputError, match="lacks 1 of the 3 chunk.s. of X, which would read as zeros"):
+        BackedMatrix.open(tmp_path / "cells.zarr")
+
+
 def test_missing_layers_columns_and_controls_are_named(path: Path) -> None:
     with pytest.raises(InputError, match="holds no layers/raw; its layers are .'dense'"):
         cells_file(path, "counts", layer="raw")
@@ -103,7 +152,7 @@ def test_missing_layers_columns_and_controls_are_named(path: Path) -> None:
         cells_file(path, "counts", control="NT")
 
 
-def test_repeated_genes_numbered_genes_and_columns_first_are_refused(cells: CellExpression, tmp_path: Path) -> None:
+def test_repeated_genes_and_numbered_genes_are_refused(cells: CellExpression, tmp_path: Path) -> None:
     adata = cells.to_anndata()
     adata.var_names = ["G1", *adata.var_names[1:-1], "G1"]
     adata.write_h5ad(tmp_path / "twice.h5ad")
@@ -113,7 +162,18 @@ def test_repeated_genes_numbered_genes_and_columns_first_are_refused(cells: Cell
     plain.write_h5ad(tmp_path / "numbered.h5ad")
     with pytest.raises(InputError, match="the genes are numbered, not named"):
         cells_file(tmp_path / "numbered.h5ad", "counts")
-    turned = anndata.AnnData(sparse.csc_matrix(cells.X), obs=plain.obs, var=cells.to_anndata().var)
-    turned.write_h5ad(tmp_path / "turned.h5ad")
-    with pytest.raises(InputError, match="X is stored by columns .csc.; write it as CSR"):
-        cells_file(tmp_path / "turned.h5ad", "counts")
+
+
+@pytest.mark.parametrize("ending", ["h5ad", "zarr"])
+def test_cells_stored_by_columns_are_turned_in_memory_and_refused_on_disk(
+    cells: CellExpression, tmp_path: Path, ending: str
+) -> None:
+    adata, path = cells.to_anndata(), tmp_path / f"turned.{ending}"
+    adata.X = sparse.csc_matrix(cells.X)
+    getattr(adata, f"write_{ending}")(path)
+    found = cells_file(path, "counts", covariates=LINE, max_cells=440)
+    assert found.cells.X.format == "csr"
+    at = [cells.sample_id.tolist().index(name) for name in found.cells.sample_id[:50]]
+    np.testing.assert_allclose(found.cells.target[:50], cells.lognorm().target[at], atol=1e-5)
+    with pytest.raises(InputError, match=r"X is stored by columns \(csc\).*backed=false.*adata.X = adata.X.tocsr\(\)"):
+        cells_file(path, "counts", backed=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from torchcell.data.cells import CellExpression
 from torchcell.data.conditions import Conditions
 from torchcell.data.errors import InputError
+from torchcell.data.measured_genes import alias_table
 from torchcell.data.simulate_cells import simulate_cells
+from torchcell.metrics.cells_genes import own_columns
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +110,14 @@ def test_fewer_cells_keep_every_condition_its_share(conditions: Conditions) -> N
         conditions.limited(0)
 
 
+def test_controls_that_no_condition_needs_take_no_place_among_fewer_cells(cells: CellExpression) -> None:
+    """limited(400) gave 368 cells: half of the controls of a group without conditions had their share."""
+    lone = cells.subset(cells.is_control | (cells.covariates["cell_line"] == "LINE1"))
+    few = Conditions.from_cells(lone, ["cell_line"]).limited(400)
+    assert len(few.cells) == 400
+    assert set(few.cells.covariates["cell_line"]) == {"LINE1"}
+
+
 def test_a_label_with_one_cell_is_named_or_left_out(cells: CellExpression) -> None:
     label = cells.perturbation.copy()
     label[np.flatnonzero(label == "G0003")[0]] = "LONE"
@@ -118,6 +129,33 @@ def test_a_label_with_one_cell_is_named_or_left_out(cells: CellExpression) -> No
     left = Conditions.from_cells(odd, few_cells="drop")
     assert "LONE" not in left.perturbation
     assert left.lost["conditions with fewer than 10 cells"] == 1
+
+
+def test_perturbed_genes_bear_the_names_under_which_they_are_measured(
+    cells: CellExpression, conditions: Conditions, tmp_path: Path
+) -> None:
+    """Labels g0001 over measured G0001 were genes of their own: never left out of pds, which flattered all systems."""
+    lower = replace(cells, perturbation=np.char.lower(cells.perturbation.astype(str)))
+    found = Conditions.from_cells(lower, ["cell_line"])
+    assert found.sample_id.tolist() == conditions.sample_id.tolist()
+    assert found.lost == {"labels that gave way to the name of the measured gene": 8}
+    np.testing.assert_array_equal(own_columns(found), own_columns(conditions))
+    assert not conditions.lost
+    (tmp_path / "names.csv").write_text("alias,gene\nOLD1;G0001,G0001\n")
+    label = np.where(cells.perturbation == "G0001+G0002", "OLD1+g0002", cells.perturbation)
+    renamed = replace(cells, perturbation=label).named_as_measured(alias_table(tmp_path / "names.csv"))
+    assert renamed.perturbation.tolist() == cells.perturbation.tolist()
+    kept = replace(cells, perturbation=np.where(cells.perturbation == "G0003", "OLD1", cells.perturbation))
+    assert "OLD1" in Conditions.from_cells(kept).perturbation
+
+
+def test_a_bar_in_a_covariate_is_refused(cells: CellExpression) -> None:
+    """Groups join values by bars: line A|B read back as A, and (x|y, z) and (x, y|z) were one group."""
+    line = np.where(cells.covariates["cell_line"] == "LINE1", "A|B", "A")
+    barred = replace(cells, covariates={"cell_line": line, "batch": cells.covariates["batch"]})
+    with pytest.raises(InputError, match=r"1 value.s. of the covariate cell_line hold '\|'.*: 'A\|B'; rename"):
+        Conditions.from_cells(barred, ["cell_line"])
+    assert Conditions.from_cells(barred, ["batch"]).column("batch")[0] == "B1"
 
 
 def test_groups_without_controls_and_other_faults_are_named(cells: CellExpression) -> None:

@@ -178,6 +178,14 @@ def test_a_list_whose_genes_are_all_absent_is_named(record: Conditions, make_lis
         GeneSelection([make_list("mouse", ["Xist", "Actb"], 2)])(record)
 
 
+def test_what_may_be_absent_is_told_by_the_source_and_not_by_its_name(record: Conditions, make_list: MakeList) -> None:
+    unmeasured = record.on_genes(record.genes[16:])
+    chosen = GeneSelection([Perturbed(4, name="targets")])(unmeasured)
+    assert chosen.notes == ["targets: 0 of 4 genes; 4 highly variable genes fill its quota"]
+    with pytest.raises(InputError, match="none of the 1 genes of 'perturbed' is measured"):
+        GeneSelection([make_list("perturbed", ["Xist"], 2)])(record)
+
+
 @pytest.mark.mirror
 def test_the_500_gene_panel_of_the_real_data(mirror: Path) -> None:
     record = kang2018()

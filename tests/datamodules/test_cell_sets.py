@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import sparse
 
 from torchcell.data.cells import dense
 from torchcell.data.conditions import Conditions
@@ -190,8 +191,22 @@ def test_a_gene_that_only_perturbed_cells_express_has_the_scale_of_its_changes(r
     assert float(scale[25]) == pytest.approx(2.0)
     rms = float(scale.square().mean().sqrt())
     assert 0.05 * rms < float(scale[26]) < 0.15 * rms  # neither cells nor changes: the floor
-    wanted = np.sqrt(data.record("train").control_cells().var(0) + np.square(_changes(data)).mean(0))
+    train = data.record("train")
+    wanted = np.sqrt(X[train.control_cells()].var(0) + np.square(_changes(data)).mean(0))
     np.testing.assert_allclose(scale[:20], wanted[:20], rtol=1e-4)
+
+
+def test_scales_of_sparse_cells_are_those_of_dense_ones_which_are_never_made(record, monkeypatch):
+    X = record.cells.X.toarray()
+    flat = module(replace(record, cells=replace(record.cells, X=X, counts=None)))
+    monkeypatch.setattr(sparse.csr_matrix, "toarray", lambda self: pytest.fail("dense"))
+    monkeypatch.setattr("torchcell.data.cell_moments.CHUNK", 30)
+    found = module(record).spec.extras
+    for name in ("gene_center", "gene_scale", "change_scale"):
+        torch.testing.assert_close(found[name], flat.spec.extras[name], rtol=1e-5, atol=1e-6)
+    controls = X[flat.record("train").control_cells()].astype(np.float64)
+    np.testing.assert_allclose(found["gene_center"], controls.mean(0), rtol=1e-5, atol=1e-6)
+    assert found["gene_order"].tolist() == flat.spec.extras["gene_order"].tolist()
 
 
 def _changes(data: CellSetDataModule) -> np.ndarray:
@@ -232,11 +247,13 @@ def test_a_perturbed_gene_without_a_network_is_named_and_tables_need_no_graph(re
     cut = record.on_genes(record.genes[3:])  # three targets are not measured
     graph = CellGraph.from_networks([Network("one", *np.array([["G0004"], ["G0005"]]), np.ones(1), directed=False)])
     data = module(cut, graph=graph, features=network_features)
-    assert data.notes()[0].startswith("38 of 40 genes are in no network, the perturbed 'G0001', 'G0002', 'G0003'")
+    unmeasured = "3 of 20 perturbed genes are not measured: 'G0001', 'G0002', 'G0003'"
+    assert data.notes()[0] == unmeasured
+    assert data.notes()[1].startswith("38 of 40 genes are in no network, the perturbed 'G0001', 'G0002', 'G0003'")
     table = GeneFeatures(record.genes, ("a",), np.arange(40, dtype=np.float32)[:, None])
     data = module(cut, features=lambda graph: GeneFeatures(graph.genes, ("a",), table.aligned(graph.genes.tolist())))
     assert data.spec.gene_features.columns == ("a",)
-    assert data.notes() == []
+    assert data.notes() == [unmeasured]
     assert data.spec.gene_features.values[data.genes.index("G0002"), 0] == 1
 
 
@@ -251,6 +268,34 @@ def test_selected_genes_are_written_with_their_source_beside_the_split(record, t
     assert "gene_order" not in data.spec.extras  # they stand in it
     trained = {gene for targets in data.record("train").targets for gene in targets}
     assert set(table["gene"][:6]) <= trained
+
+
+def test_n_genes_is_the_budget_of_a_selection_that_names_none(record):
+    """Asked for 30 genes beside a selection of 10 a run took 10, and said nothing."""
+    assert len(module(record, selection=GeneSelection([Perturbed(quota=6)]), n_genes=30).spec.outputs) == 30
+    assert len(module(record, selection=GeneSelection(n_genes=10), n_genes=10).spec.outputs) == 10
+    with pytest.raises(InputError, match="data.n_genes=30 and data.selection.n_genes=10 disagree"):
+        module(record, selection=GeneSelection(n_genes=10), n_genes=30)
+
+
+def test_few_cells_are_the_same_whatever_the_runs_seed(record):
+    """One split hash stood for other test cells with each seed."""
+    one, other = (module(record, max_cells=400, seed=seed) for seed in (0, 5))
+    assert one.split.hash == other.split.hash
+    np.testing.assert_array_equal(one.record_whole.cells.sample_id, other.record_whole.cells.sample_id)
+
+
+def test_genes_of_a_few_conditions_are_chosen_on_the_training_part_of_these(record):
+    """The whole record was dealt for the choice and the few again for the run, so that test conditions chose genes."""
+    seen = []
+
+    class Watched(Perturbed):
+        def symbols(self, train):
+            seen.extend(train.sample_id.tolist())
+            return super().symbols(train)
+
+    data = module(record, selection=GeneSelection([Watched(quota=6)]), subset=30)
+    assert set(seen) == set(data.record("train").sample_id.tolist())
 
 
 def test_without_a_selection_the_most_responsive_genes_come_first_and_no_table_is_written(record, tmp_path: Path):

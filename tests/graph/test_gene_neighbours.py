@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from torchcell.data.conditions import Conditions
 from torchcell.data.errors import InputError
@@ -37,9 +38,24 @@ def test_without_networks_the_most_correlated_come_first_whatever_the_sign(train
     lists = GeneNeighbours(k=3)(train)
     assert lists.shape == (len(train.genes), 3)
     assert lists[0].tolist() == [1, 2, 3]
-    correlation = np.abs(np.corrcoef(np.delete(train.control_cells(), 5, axis=1).T))
+    correlation = np.abs(np.corrcoef(np.delete(train.cells.X[train.control_cells()], 5, axis=1).T))
     np.fill_diagonal(correlation, 0)
     assert lists[1, 0] == 0 == np.argsort(-correlation)[1, 0]
+
+
+def test_sparse_cells_are_made_dense_a_few_at_a_time(train, monkeypatch):
+    """All control cells of training were dense at once."""
+    held = replace(train, cells=replace(train.cells, X=sparse.csr_matrix(train.cells.X)))
+    whole = np.abs(np.corrcoef(np.delete(train.cells.X[train.control_cells()], 5, axis=1).T)) - 2 * np.eye(39)
+    expected = np.delete(np.arange(40), 5)[np.argsort(-whole, axis=1)[:, :4]]
+    seen, plain = [], sparse.csr_matrix.toarray
+    monkeypatch.setattr(sparse.csr_matrix, "toarray", lambda self: seen.append(self.shape[0]) or plain(self))
+    monkeypatch.setattr("torchcell.graph.gene_neighbours.CELLS", 50)
+    monkeypatch.setattr("torchcell.data.cell_moments.CHUNK", 50)
+    lists = GeneNeighbours(k=4)(held)
+    np.testing.assert_array_equal(np.delete(lists, 5, axis=0), expected)
+    assert sum(rows == 50 for rows in seen) == len(train.control_cells()) // 50
+    assert max(seen) <= 50
 
 
 def test_a_gene_that_never_changes_has_nobody_and_is_nobodys_neighbour(train):

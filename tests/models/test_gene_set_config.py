@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
+from torchcell.data.errors import InputError
+from torchcell.data.simulate_cells import simulate_cells
 from torchcell.datamodules.cell_sets import CellSetDataModule
 from torchcell.models.gene_set_transformer import GeneSetTransformer
 from torchcell.run import assemble
@@ -47,3 +53,25 @@ def test_selected_genes_and_unmeasured_targets_have_features_and_lists_by_name()
     own = data.spec.gene_features
     assert own.columns == whole.columns
     assert (own.aligned(sorted(unmeasured)) == whole.aligned(sorted(unmeasured))).all()
+
+
+def test_the_line_for_your_own_cells_in_the_readme_reads_an_h5ad(tmp_path: Path):
+    text = (Path(__file__).parents[2] / "README.md").read_text().replace("\\\n", " ")
+    (line,) = re.findall(r"torchcell\.train (.*data=cells [^#\n]*)", text)
+    cells = simulate_cells().cells.to_anndata()
+    cells.obs["perturbation"] = cells.obs["perturbation"].astype(str).replace("control", "ctrl")
+    cells.write_h5ad(tmp_path / "mine.h5ad")
+    line = line.replace("mine.h5ad", str(tmp_path / "mine.h5ad"))
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        assert compose("config", line.split()).graph == compose("config", ["graph=hetionet"]).graph
+        cfg = compose("config", [*line.split(), "graph=none", "data.features=null", "split.n_folds=3"])
+    data = assemble.datamodule(cfg)
+    assert len(data.record_whole) == 8
+    model = instantiate(cfg.model, _partial_=True)(spec=data.spec)
+    assert torch.isfinite(model(next(iter(data.val_dataloader())))).all()
+
+
+def test_cells_of_a_distribution_and_means_alone_are_not_asked_for_at_once():
+    with pytest.raises(InputError, match="model.distribution=true .*data.pseudobulk=true trains on means; set one"):
+        built("data.pseudobulk=true", "model.distribution=true")
+    assert built("data.pseudobulk=true")[0].distribution is False

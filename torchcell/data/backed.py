@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -41,9 +44,16 @@ class BackedMatrix:
         """All of the matrix ``key`` of a file.
 
         Raises:
-            InputError: It is no h5ad or zarr, it lacks the matrix, or the matrix is stored by columns.
+            InputError: It is no h5ad or zarr, it lacks the matrix or a part of it, or the matrix is stored by columns.
         """
-        n, width = matrix_at(path, key).shape
+        matrix = matrix_at(path, key)
+        if _by_columns(matrix):
+            raise InputError(
+                f"{path}: {key} is stored by columns (csc), from which cells can't be read one by one; read it whole "
+                "(backed=false), or write it by rows: adata.X = adata.X.tocsr()"
+            )
+        _refuse_gaps(path, key)
+        n, width = matrix.shape
         return cls(Path(path), key, np.arange(n), width)
 
     @property
@@ -63,12 +73,8 @@ class BackedMatrix:
         """The rows at ``index`` (integers, a mask or a slice), in that order, float32: CSR, or dense where it is."""
         at = np.arange(len(self))[index] if isinstance(index, slice) else as_positions(index)
         wanted, place = np.unique(self.rows[at], return_inverse=True)  # the file is read in its own order, a row once
-        try:
+        with _damage(self.path, self.key):
             read = matrix_at(self.path, self.key)[_as_slice(wanted)]
-        except (OSError, ValueError, RuntimeError) as error:
-            raise InputError(
-                f"{self.path} is damaged: its {self.key} can't be read ({error}); copy it again"
-            ) from error
         values = sparse.csr_matrix(read, dtype=np.float32) if sparse.issparse(read) else np.asarray(read, np.float32)
         if self.library is not None:
             values = lognormalised(values, self.library)
@@ -83,6 +89,20 @@ class BackedMatrix:
         """The same file seen through these of our columns; nothing is read."""
         at = np.asarray(columns, dtype=np.int64)
         return replace(self, columns=at if self.columns is None else self.columns[at])
+
+
+def expression(path: str | Path, key: str = "X", backed: bool = False) -> Any:
+    """The matrix ``key`` of a file [n, G], left on disk; one stored by columns is read, as CSR, unless ``backed``.
+
+    Raises:
+        InputError: As of ``BackedMatrix.open``, or a damaged matrix.
+    """
+    matrix = matrix_at(path, key)
+    if backed or not _by_columns(matrix):
+        return BackedMatrix.open(path, key)
+    _refuse_gaps(path, key)
+    with _damage(path, key):
+        return sparse.csr_matrix(matrix.to_memory(), dtype=np.float32)
 
 
 def opened(path: str | Path) -> Any:
@@ -123,10 +143,36 @@ def matrix_at(path: str | Path, key: str) -> Any:
         return found
     from anndata.io import sparse_dataset
 
-    matrix = sparse_dataset(found)
-    if matrix.format != "csr":
-        raise InputError(f"{path}: {key} is stored by columns ({matrix.format}); write it as CSR to read cells from it")
-    return matrix
+    return sparse_dataset(found)
+
+
+def _by_columns(matrix: Any) -> bool:
+    return getattr(matrix, "format", "csr") == "csc"
+
+
+def _refuse_gaps(path: str | Path, key: str) -> None:
+    """Raise if a zarr folder lacks a chunk of the matrix: it would read as zeros."""
+    found = opened(path)[key]
+    for name, array in found.arrays() if hasattr(found, "arrays") else [("", found)]:
+        if not hasattr(array, "nchunks_initialized"):  # HDF5, which notices
+            continue
+        piece = getattr(array, "shards", None) or array.chunks  # what is one file; a shard holds several chunks
+        n = math.prod(-(-size // step) for size, step in zip(array.shape, piece, strict=True))
+        lacking = n - array.nchunks_initialized * math.prod(array.chunks) // math.prod(piece)
+        if lacking > 0:
+            raise InputError(
+                f"{path} lacks {lacking:,} of the {n:,} chunk(s) of {key}{name and '/'}{name}, which would "
+                "read as zeros; copy it again, or, if zeros is what they hold, write the matrix sparse (CSR)"
+            )
+
+
+@contextmanager
+def _damage(path: Path | str, key: str) -> Iterator[None]:
+    """What HDF5 and zarr raise over a damaged matrix, as one error that says so."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path} is damaged: its {key} can't be read ({error}); copy it again") from error
 
 
 def _as_slice(rows: np.ndarray) -> Any:

@@ -12,11 +12,15 @@ from scipy import sparse
 from torchcell.data.backed import BackedMatrix
 from torchcell.data.checks import as_positions, column, flags, refuse, refuse_repeats, refuse_shapes, texts
 from torchcell.data.errors import InputError, near, some
+from torchcell.data.measured_genes import MeasuredGenes
 from torchcell.data.normalise import LIBRARY, lognormalised
+from torchcell.data.perturbation_labels import as_measured, genes_of, without_controls
 
 if TYPE_CHECKING:
     import anndata
     import pandas as pd
+
+    from torchcell.data.gene_names import GeneNames
 
 Scale = Literal["counts", "lognorm"]
 """What the values are: raw UMI counts, or log of normalised counts."""
@@ -100,6 +104,20 @@ class CellExpression:
             )
         at = np.array([place[gene] for gene in wanted], dtype=np.int64)
         return replace(self, genes=self.genes[at], X=_on_columns(self.X, at), counts=_on_columns(self.counts, at))
+
+    def named_as_measured(self, names: GeneNames | None = None) -> CellExpression:
+        """The same cells, perturbed genes bearing the names of the measured ones that they are; see ``MeasuredGenes``.
+
+        Args:
+            names: Aliases; none: names are compared without case.
+        """
+        labels = as_measured(self.perturbation, MeasuredGenes(self.genes, names))
+        changed = ~self.is_control & (labels != self.perturbation)
+        if not changed.any():
+            return self
+        told = {"labels that gave way to the name of the measured gene": len(np.unique(self.perturbation[changed]))}
+        labels = np.where(changed, labels, self.perturbation)
+        return replace(self, perturbation=labels, lost={**self.lost, **told})
 
     def lognorm(self, library: float | int = LIBRARY) -> CellExpression:
         """Counts as ln(1 + counts / total x ``library``), the counts kept beside; log-normalised cells as they are."""
@@ -188,7 +206,8 @@ class CellExpression:
             scale: What the values are.
             columns: Internal name (``perturbation``, ``is_control``, or one of ``covariates``) -> name in
                 ``obs``, for those that differ, e.g. ``{"cell_line": "cell_type"}``.
-            control: Label of the control cells; without it ``obs`` must hold the flag ``is_control``.
+            control: Label of the control cells; without it ``obs`` must hold the flag ``is_control``. Beside a gene it
+                is left out: ``KLF1+ctrl`` perturbs ``KLF1`` alone.
             covariates: Internal names of the covariates to keep.
             name: Name of the record.
             layer: Take the values from this layer instead of ``X``.
@@ -223,17 +242,23 @@ class CellExpression:
         labels = texts(found["perturbation"])
         if control is None:
             is_control = flags(name, "is_control", column(name, obs, columns.get("is_control", "is_control")))
+            idle = {part for label in set(labels[is_control].tolist()) for part in genes_of(label)}
+            idle -= set(labels[~is_control].tolist())  # a gene, whatever control cells are called
         else:
-            is_control = labels == control
+            idle = set(genes_of(control))
+            is_control = np.array([idle.issuperset(genes_of(label)) for label in labels.tolist()], dtype=bool)
+        perturbed = without_controls(labels, idle)
+        beside = np.unique(labels[labels != perturbed])
         return cls(
             name=name,
             X=X,
-            perturbation=labels,
+            perturbation=perturbed,
             is_control=is_control,
             genes=texts(genes),
             sample_id=obs.index.to_numpy().astype(str),
             scale=scale,
             covariates={part: texts(found[part]) for part in covariates},
+            lost={"labels that name a control beside a gene": len(beside)} if len(beside) else {},
         )
 
 

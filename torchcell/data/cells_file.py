@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from torchcell.data.backed import BackedMatrix, opened
+from torchcell.data.backed import expression, opened
 from torchcell.data.cells import CellExpression, Scale
 from torchcell.data.checks import column
 from torchcell.data.conditions import Conditions
-from torchcell.data.errors import InputError
+from torchcell.data.errors import InputError, some
+from torchcell.data.measured_genes import alias_table
 from torchcell.data.normalise import LIBRARY
 from torchcell.data.pairing import groups_of, stratified
 
@@ -29,6 +30,7 @@ def cells_file(
     covariates: Sequence[str] = (),
     layer: str | None = None,
     gene_column: str | None = None,
+    aliases: str | Path | None = None,
     library: float | int = LIBRARY,
     max_cells: int | None = None,
     min_cells: int = 10,
@@ -47,6 +49,8 @@ def cells_file(
         covariates: What a perturbed cell and its controls share, e.g. ``[cell_line, batch]``; none: nothing.
         layer: Take the values from this layer instead of ``X``.
         gene_column: Column of ``var`` with the gene symbols; by default the names of ``var``.
+        aliases: Table of ``alias`` and ``gene``, so that a perturbed gene is found among the measured ones by an old
+            symbol too; several aliases in a cell are joined by ``;``. None: symbols are compared without case.
         library: Counts a cell is scaled to before the logarithm; unread for ``lognorm``.
         max_cells: Read this many cells, chosen at random, each condition in its share.
         min_cells: Cells that a condition needs.
@@ -59,10 +63,11 @@ def cells_file(
         InputError: A file that can't be read, missing columns or layers, values that are not what ``scale`` says,
             a condition with too few cells, a group without control cells.
     """
-    cells = read_cells(path, scale, control, columns, covariates, layer, gene_column, name)
+    cells = read_cells(path, scale, control, columns, covariates, layer, gene_column, name, backed)
+    cells = cells.named_as_measured(alias_table(aliases))
     if max_cells is not None:
         keys = np.char.add(np.char.add(cells.perturbation.astype(str), "|"), groups_of(cells, covariates))
-        cells = cells.subset(stratified(keys, max_cells, seed))
+        cells = _thinned(cells, keys, stratified(keys, max_cells, seed), max(min_cells, 2), few_cells)
     if not backed:
         cells = replace(cells, X=cells.X[:])
     cells = cells.validate().lognorm(library)
@@ -78,13 +83,37 @@ def read_cells(
     layer: str | None = None,
     gene_column: str | None = None,
     name: str | None = None,
+    backed: bool = False,
 ) -> CellExpression:
-    """The cells of a file, their expression left on disk; arguments as in ``cells_file``."""
+    """The cells of a file, their expression left on disk; arguments as in ``cells_file``.
+
+    Expression that is stored by columns is read, or, if it must stay on disk (``backed``), refused.
+    """
     key = "X" if layer is None else f"layers/{layer}"
     obs, var = annotation(path, "obs"), annotation(path, "var")
-    X, name = BackedMatrix.open(path, key), name or Path(path).stem
+    X, name = expression(path, key, backed), name or Path(path).stem
     genes = var.index.to_numpy() if gene_column is None else column(f"{name} (var)", var, gene_column)
     return CellExpression.from_obs(X, obs, genes, scale, columns, control, covariates, name)
+
+
+def _thinned(
+    cells: CellExpression, keys: np.ndarray, kept: np.ndarray, min_cells: int, few_cells: Literal["error", "drop"]
+) -> CellExpression:
+    """The cells at ``kept``; a condition (``keys`` [n]) that thereby has too few is refused, or dropped and counted."""
+    names, row, count = np.unique(keys, return_inverse=True, return_counts=True)
+    left = np.bincount(row[kept], minlength=len(names))
+    thin = (count >= min_cells) & (left < min_cells)
+    thin[row[cells.is_control]] = False
+    if not thin.any():
+        return cells.subset(kept)
+    if few_cells == "error":
+        told = [f"{names[i]} ({left[i]} of {count[i]})" for i in np.flatnonzero(thin).tolist()]
+        raise InputError(
+            f"{cells.name}: max_cells={len(kept)} leaves fewer than min_cells={min_cells} cells of {len(told)} "
+            f"condition(s): {some(told)}; set max_cells higher, or min_cells lower"
+        )
+    lost = {f"conditions of which max_cells={len(kept)} leaves fewer than {min_cells} cells": int(thin.sum())}
+    return replace(cells.subset(kept[~thin[row[kept]]]), lost={**cells.lost, **lost})
 
 
 def annotation(path: str | Path, key: str) -> pd.DataFrame:

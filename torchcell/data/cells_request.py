@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from scipy import sparse
 
-from torchcell.data.backed import BackedMatrix
+from torchcell.data.backed import expression
 from torchcell.data.cells import CellExpression, Scale
 from torchcell.data.cells_file import annotation
 from torchcell.data.checks import column, flags, refuse, refuse_repeats, texts
@@ -19,7 +19,8 @@ from torchcell.data.conditions import Conditions
 from torchcell.data.errors import InputError, near, some
 from torchcell.data.gene_names import GeneNames
 from torchcell.data.measured_genes import MeasuredGenes, alias_table
-from torchcell.data.pairing import JOIN, genes_of, groups_of
+from torchcell.data.pairing import BAR, groups_of
+from torchcell.data.perturbation_labels import JOIN, genes_of
 from torchcell.data.tables import read_table, text_cells
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def _control_cells(controls: Controls, trained: Trained, names: GeneNames | None
         raise InputError(f"{name}: nothing reads columns {some(unread)}; the covariates are {list(trained.covariates)}")
     obs, var = annotation(controls.path, "obs"), annotation(controls.path, "var")
     genes = var.index.to_numpy() if controls.gene_column is None else column(name, var, controls.gene_column)
-    X = BackedMatrix.open(controls.path, "X" if controls.layer is None else f"layers/{controls.layer}")[:]
+    X = expression(controls.path, "X" if controls.layer is None else f"layers/{controls.layer}")[:]
     covariates = {part: texts(column(name, obs, columns.get(part, part))) for part in trained.covariates}
     every = np.ones(len(obs), dtype=bool)
     is_control = flags(name, "is_control", obs["is_control"].to_numpy()) if "is_control" in obs else every
@@ -224,7 +225,7 @@ def _rows(
     row, of_group, lone = [], [], []
     for i in range(len(table)):
         wanted = {name: cells[i] for name, cells in told.items() if cells[i]}
-        values = (dict(zip(covariates, group.split("|"), strict=True)) if covariates else {} for group in groups)
+        values = (dict(zip(covariates, group.split(BAR), strict=True)) if covariates else {} for group in groups)
         fits = [group for group, own in zip(groups, values, strict=True) if wanted.items() <= own.items()]
         if not fits:
             lone.append(f"row {i + 2} ({', '.join(wanted.values())})")

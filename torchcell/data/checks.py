@@ -49,12 +49,19 @@ def column(record: str, table: pd.DataFrame, name: str) -> np.ndarray:
 
 
 def texts(values: np.ndarray) -> np.ndarray:
-    """Values as text; a missing one (None, NaN) becomes the empty text."""
-    return np.array(["" if value is None or value != value else str(value) for value in values], dtype=str)
+    """Values as text; a missing one (None, NaN, pandas' NA) becomes the empty text."""
+    import pandas as pd
+
+    missing = pd.isna(values).tolist()
+    return np.array(["" if none else str(value) for value, none in zip(values, missing, strict=True)], dtype=str)
 
 
 def flags(record: str, name: str, values: np.ndarray) -> np.ndarray:
     """Values as bool; a flag must be bool or 0/1, for the text 'False' would count as true."""
+    import pandas as pd
+
+    if missing := int(pd.isna(values).sum()):
+        raise InputError(f"{record}: {name} is missing in {missing} row(s); it must be true or false")
     if values.dtype != bool and not np.isin(values.astype(object), [0, 1]).all():
         raise InputError(f"{record}: {name} holds {some(set(values.tolist()))}; it must be true or false")
     return values.astype(bool)

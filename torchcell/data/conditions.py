@@ -9,10 +9,11 @@ from typing import Literal
 
 import numpy as np
 
-from torchcell.data.cells import CHUNK, CellExpression, dense, sums
+from torchcell.data.cells import CHUNK, CellExpression, sums
 from torchcell.data.checks import as_positions, refuse, refuse_repeats
 from torchcell.data.errors import InputError, near, some
-from torchcell.data.pairing import genes_of, groups_of, halves, refuse_lone_groups, stratified
+from torchcell.data.pairing import BAR, groups_of, halves, refuse_lone_groups, stratified
+from torchcell.data.perturbation_labels import genes_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +106,8 @@ class Conditions:
         return at[~self.control_half[at]]
 
     def control_cells(self) -> np.ndarray:
-        """Expression of all control cells of these conditions' groups, dense float32 [n_controls, G]."""
-        return dense(self.cells.X[np.unique(self.control_member)])
+        """Positions of all control cells of these conditions' groups, sorted, each once, int64."""
+        return np.unique(self.control_member)
 
     def mean(self, ptr: np.ndarray, member: np.ndarray) -> np.ndarray:
         """Mean expression of sets of cells, float32 [len(ptr) - 1, G]; NaN for an empty set.
@@ -170,7 +171,7 @@ class Conditions:
         """The same conditions with so many cells in all, drawn at random; each keeps its share, and so do controls."""
         owner = np.full(len(self.cells), "", dtype=object)
         owner[self.control_member] = np.char.add("control|", self.group.repeat(np.diff(self.control_ptr)).astype(str))
-        owner[self.control_half] += "|half"
+        owner[self.control_half & (owner != "")] += "|half"
         owner[self.member] = self.sample_id.repeat(self.sizes)
         used = np.flatnonzero(owner != "")
         if max_cells >= len(used):
@@ -197,7 +198,7 @@ class Conditions:
             hint = near(covariate, list(self.covariates)) or list(self.covariates)
             raise InputError(f"{self.name}: controls are not paired by {covariate!r}; the covariates are {hint}")
         place = self.covariates.index(covariate)
-        return np.array([text.split("|")[place] for text in self.group.tolist()])
+        return np.array([text.split(BAR)[place] for text in self.group.tolist()])
 
     def validate(self) -> Conditions:
         """Return self, or raise one ``InputError`` that names the offending cells or conditions."""
@@ -237,7 +238,7 @@ class Conditions:
         if few_cells not in ("error", "drop"):
             raise InputError(f"few_cells={few_cells!r}: must be error or drop")
         min_cells = max(min_cells, 2)
-        cells.validate()
+        cells = cells.validate().named_as_measured()
         group = groups_of(cells, covariates)
         label = np.where(cells.is_control, "", cells.perturbation.astype(str))
         keys = np.char.add(np.char.add(label, "|"), group)

@@ -6,9 +6,8 @@ import importlib.util
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
-from torchcell.data.cells import sums
+from torchcell.data.cell_moments import moments
 from torchcell.data.conditions import Conditions
 from torchcell.data.errors import InputError
 
@@ -19,6 +18,8 @@ COUNT_FLAVORS = ("seurat_v3", "seurat_v3_paper", "pearson_residuals")
 
 class HighlyVariable:
     """Highly variable genes as scanpy ranks them over the training cells and their controls.
+
+    scanpy takes all these cells in memory, sparse where they are, whether or not the record leaves them on disk.
 
     Args:
         quota: Genes to take; none: all.
@@ -130,7 +131,5 @@ def _cells_of(train: Conditions) -> np.ndarray:
 
 def _moments(train: Conditions, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and squared standard error over the cells ``at``, each float64 [G]."""
-    values = train.cells.X[np.sort(at)]
-    square = values.power(2) if sparse.issparse(values) else np.asarray(values) ** 2
-    mean, second = sums(values) / len(at), sums(square) / len(at)
-    return mean, np.maximum(second - mean**2, 0.0) / max(len(at) - 1, 1)
+    mean, variance = moments(train.cells.X, at)
+    return mean, variance / max(len(at) - 1, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from torchcell.data.conditions import Conditions
 from torchcell.data.errors import InputError, some
-from torchcell.data.gene_rankings import HighlyVariable
+from torchcell.data.gene_rankings import HighlyVariable, Perturbed
 from torchcell.data.measured_genes import MeasuredGenes, alias_table
 
 if TYPE_CHECKING:
@@ -107,6 +107,17 @@ class GeneSelection:
     alias_columns: Sequence[str] = ("alias", "gene")
     alias_separator: str = ";"
 
+    def within(self, n_genes: int | None) -> GeneSelection:
+        """The same selection of ``n_genes`` in all; one that asks for another number itself is an error."""
+        if n_genes is None or n_genes == self.n_genes:
+            return self
+        if self.n_genes is not None:
+            raise InputError(
+                f"data.n_genes={n_genes:,} and data.selection.n_genes={self.n_genes:,} disagree; set one of them, or "
+                "data.selection.n_genes=${data.n_genes}"
+            )
+        return replace(self, n_genes=n_genes)
+
     def __call__(self, train: Conditions) -> SelectedGenes:
         """Select among ``train.genes``.
 
@@ -127,7 +138,7 @@ class GeneSelection:
         lacking = []
         for i, source in enumerate(self.sources):
             found = measured.among(_listed(source, train))
-            if not found and source.name != "perturbed":
+            if not found and not isinstance(source, Perturbed):  # of a screen none of whose targets is measured
                 raise _absent(source, train)
             ordered = sorted(found, key=lambda gene: place[gene]) if source.order == "variable" else list(found)
             free = [(gene, rank) for rank, gene in enumerate(ordered, 1) if gene not in taken][: source.quota]

@@ -1,4 +1,4 @@
-"""What pairs a perturbed cell with control cells: the genes of a label, groups of covariates, halves of controls."""
+"""What pairs a perturbed cell with control cells: groups of covariates, and halves of controls."""
 
 from __future__ import annotations
 
@@ -10,27 +10,32 @@ import numpy as np
 from torchcell.data.cells import CellExpression
 from torchcell.data.errors import InputError, near, some
 
-JOIN = "+"
-"""Between the genes of a label that names several."""
+BAR = "|"
+"""Between the values of a group's covariates."""
 EVERYWHERE = "all"
 """The one group where controls are not paired."""
 
 
-def genes_of(label: str) -> tuple[str, ...]:
-    """The genes that a label names, e.g. ``KLF1+MAP2K6``."""
-    return tuple(label.split(JOIN))
-
-
 def groups_of(cells: CellExpression, covariates: Sequence[str]) -> np.ndarray:
-    """Values of the covariates of each cell joined by ``|`` [n], or ``all``."""
+    """Values of the covariates of each cell joined by ``|`` [n], or ``all``.
+
+    Raises:
+        InputError: An unknown covariate, or a value that itself holds ``|``.
+    """
     unknown = [name for name in covariates if name not in cells.covariates]
     if unknown:
         hint = near(unknown[0], list(cells.covariates)) or list(cells.covariates)
         raise InputError(f"{cells.name}: no covariate {some(unknown)} to pair controls by; the nearest are {hint}")
     if not covariates:
         return np.full(len(cells), EVERYWHERE)
-    columns = [cells.covariates[name].astype(str).tolist() for name in covariates]
-    return np.array(["|".join(values) for values in zip(*columns, strict=True)])
+    columns = {name: cells.covariates[name].astype(str).tolist() for name in covariates}
+    for name, values in columns.items():
+        if barred := sorted({value for value in values if BAR in value}):
+            raise InputError(
+                f"{cells.name}: {len(barred)} value(s) of the covariate {name} hold '{BAR}', which joins the values of "
+                f"a group: {some(barred)}; rename them in obs"
+            )
+    return np.array([BAR.join(values) for values in zip(*columns.values(), strict=True)])
 
 
 def refuse_lone_groups(

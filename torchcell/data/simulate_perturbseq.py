@@ -12,7 +12,7 @@ from torchcell.data.conditions import Conditions
 from torchcell.data.errors import InputError
 from torchcell.data.network import Network
 from torchcell.data.normalise import LIBRARY
-from torchcell.data.pairing import JOIN
+from torchcell.data.perturbation_labels import JOIN
 from torchcell.data.simulate_cells import CONTROL
 
 KNOCK_DOWN = -2.0

@@ -58,7 +58,7 @@ class RecordDataModule(lightning.LightningDataModule):
         self.genes = self.vocabulary(record, graph)
         record, lost = self.admit(record.validate(), self.genes, unknown_genes)
         self.lost = {**getattr(record, "lost", {}), **lost}
-        self.record_whole = self._subset(record, subset)
+        self.record_whole = drawn(record, subset, seed)
         self.split: Split = self.deal(self.record_whole, split)
         self.spec = self._spec()
         self.packed = self.pack(self.record_whole, self.spec)
@@ -211,12 +211,6 @@ class RecordDataModule(lightning.LightningDataModule):
 
     # What is the same for all ----------------------------------------------------------------------
 
-    def _subset(self, record: Any, subset: int | None) -> Any:
-        if subset is None or subset >= len(record):
-            return record
-        chosen = np.random.default_rng(self.seed).permutation(len(record))[:subset]
-        return record.subset(np.sort(chosen))
-
     def _spec(self) -> Spec:
         train, task = self.record("train"), self.task(self.record_whole)
         center, scale = fit_scaler(torch.from_numpy(np.asarray(train.target, dtype=np.float32)), task)
@@ -276,3 +270,10 @@ class RecordDataModule(lightning.LightningDataModule):
     def test_dataloader(self) -> PackedLoader:
         """Test batches, the same ones however many processes share them."""
         return self.loader("test", whole=True)
+
+
+def drawn(record: Any, subset: int | None, seed: int) -> Any:
+    """So many samples of a record, chosen at random, in their order; all where there are no more, or for none."""
+    if subset is None or subset >= len(record):
+        return record
+    return record.subset(np.sort(np.random.default_rng(seed).permutation(len(record))[:subset]))

@@ -12,20 +12,21 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from torchcell.data.cell_moments import moments
 from torchcell.data.cells_request import Controls
 from torchcell.data.conditions import Conditions
 from torchcell.data.errors import InputError, some
 from torchcell.data.gene_features import GeneFeatures
 from torchcell.data.gene_rankings import Responsive
-from torchcell.data.gene_selection import GeneSelection, SelectedGenes
+from torchcell.data.gene_selection import GeneSelection
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.datamodules.batch import Packed, PackedLoader
+from torchcell.datamodules.cell_choice import chosen
 from torchcell.datamodules.cell_request import named_conditions, read_perturbations, with_groups, with_known_genes
 from torchcell.datamodules.cell_set_batch import ConditionSets, SetOrder, TrainingSets
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.metrics.results import Results
-from torchcell.splits.methods import make_split
 
 UNKNOWN = "in no network"
 """Column of the features: 1 for a gene that the graph does not name."""
@@ -49,8 +50,8 @@ class CellSetDataModule(RecordDataModule):
             are taken, unmeasured targets among them. A gene that the graph does not know is added to it without edges,
             and the column ``in no network`` says so. Without a graph there is one of the vocabulary alone.
         neighbours: Makes the list of neighbours of each measured gene for sparse attention, see ``GeneNeighbours``.
-        n_genes: Genes to select where no ``selection`` is given; none: all that are measured.
-        max_cells: Keep so many cells, for trials.
+        n_genes: Genes to select, the most variable ones where no ``selection`` is given; none: what it says, else all.
+        max_cells: Keep so many cells, for trials; the same ones whatever the seed.
         selection: Chooses the genes on the training conditions, see ``torchcell.data.gene_selection``.
         batch_size: Sets a training batch.
     """
@@ -68,7 +69,7 @@ class CellSetDataModule(RecordDataModule):
         neighbours: Callable[[Conditions, CellGraph | None], np.ndarray] | None = None,
         n_genes: int | None = None,
         max_cells: int | None = None,
-        selection: Callable[[Conditions], Any] | None = None,
+        selection: GeneSelection | None = None,
         batch_size: int = 64,
         eval_batch_size: int = 64,
         subset: int | None = None,
@@ -81,14 +82,11 @@ class CellSetDataModule(RecordDataModule):
         if min(sizes.values()) < 1:
             raise InputError(", ".join(f"data.{name}={size}" for name, size in sizes.items()) + ": must be 1 or more")
         self.make_features, self.make_neighbours, self.networks = features, neighbours, graph
-        if max_cells is not None:
-            record = record.limited(max_cells, seed)
-        self.selected: SelectedGenes | None = None
-        self.told: list[str] = []
-        if selection is not None or n_genes is not None:
-            dealt = make_split(record, **split)
-            self.selected = (selection or GeneSelection(n_genes=n_genes))(record.subset(dealt.index("train")))
-            record, self.told = record.on_genes(self.selected.genes), [*self.selected.notes]
+        how: dict[str, Any] = {"n_genes": n_genes, "max_cells": max_cells, "selection": selection}
+        record, self.selected = chosen(record, split, **how, subset=subset, seed=seed)
+        self.told = _unmeasured(record)
+        if self.selected is not None:
+            record, self.told = record.on_genes(self.selected.genes), [*self.told, *self.selected.notes]
         super().__init__(record, split, None, batch_size, eval_batch_size, subset, unknown_genes, seed)
         self.graph = graph  # for baselines; the spec's would have to name exactly the vocabulary
 
@@ -106,15 +104,15 @@ class CellSetDataModule(RecordDataModule):
 
     def extras(self, train: Conditions) -> dict[str, Any]:
         """Groups, the control's and the change's scale per gene, features and neighbours of genes, and their order."""
-        controls = train.control_cells()
+        centre, variance = moments(train.cells.X, train.control_cells())
         change = train.target - train.other_control
         # A gene that control cells don't express and a perturbation induces varies by its changes alone; in units of
         # the control cells' spread it would be all that a loss sees.
         extras: dict[str, Any] = {
             "groups": np.unique(train.group).tolist(),
             "change_center": torch.from_numpy(np.asarray(change.mean(0), dtype=np.float32)),
-            "gene_center": torch.from_numpy(controls.mean(0)),
-            "gene_scale": _scale(controls.var(0) + np.square(change).mean(0)),
+            "gene_center": torch.from_numpy(centre.astype(np.float32)),
+            "gene_scale": _scale(variance + np.square(change).mean(0)),
             "change_scale": _scale(change.var(0)),
             "covariates": list(train.covariates),
             "singles": [
@@ -125,6 +123,7 @@ class CellSetDataModule(RecordDataModule):
             # Counts are kept beside what they were normalised to.
             "scale": "lognorm" if train.cells.counts is None else "counts",
             "library": train.cells.library,
+            "pseudobulk": self.pseudobulk,
             "set_size": self.set_size,
             "input_cells": self.input_cells,
             "eval_sets": self.eval_sets,
@@ -210,7 +209,7 @@ class CellSetDataModule(RecordDataModule):
         ]
 
     def notes(self) -> list[str]:
-        """What the selection of genes could not fill, and genes without features."""
+        """Perturbed genes that are not measured, what the selection of genes could not fill, genes without features."""
         return self.told
 
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -254,6 +253,14 @@ class CellSetDataModule(RecordDataModule):
     def response(record: Conditions, prediction: np.ndarray, spec: Spec) -> pd.DataFrame:
         """Sample id, perturbation, group and its covariates, then a column a gene."""
         return named_conditions(record, prediction, spec)
+
+
+def _unmeasured(record: Conditions) -> list[str]:
+    """A sentence on the perturbed genes that are not measured, if there are any."""
+    perturbed = {gene for targets in record.targets for gene in targets}
+    lacking = sorted(perturbed.difference(record.genes.tolist()))
+    told = f"{len(lacking):,} of {len(perturbed):,} perturbed genes are not measured: {some(lacking)}"
+    return [told] if lacking else []
 
 
 def _scale(variance: np.ndarray) -> Tensor:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
+from torchcell.data.cell_moments import moments
+from torchcell.data.cells import dense
 from torchcell.data.conditions import Conditions
 from torchcell.data.errors import InputError
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.graph.neighbourhoods import CHUNK, adjacencies, rows_of
+
+CELLS = 1024
+"""Cells that are dense at a time."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +50,13 @@ class GeneNeighbours:
         if graph is None and self.correlated is None:
             raise InputError("data.neighbours.correlated=null needs networks; choose a graph, or correlated=0")
         joined = self._joined(graph, train.genes)
-        unit = _unit_columns(train.control_cells())
+        controls = train.cells.X[train.control_cells()]
+        centre, scale = _standard(controls)
         n_genes = len(train.genes)
         lists = np.full((n_genes, self.k), -1, dtype=np.int64)
         for start in range(0, n_genes, CHUNK):
             own = np.arange(start, min(start + CHUNK, n_genes))
-            size = np.abs(unit[:, own].T @ unit)
+            size = _correlations(controls, centre, scale, own)
             near = joined[own].toarray() > 0
             size[np.arange(len(own)), own], near[np.arange(len(own)), own] = -1.0, False
             for i in range(len(own)):
@@ -83,8 +90,18 @@ class GeneNeighbours:
         return (total + total.T).tocsr()
 
 
-def _unit_columns(values: np.ndarray) -> np.ndarray:
-    """Columns centred and of length 1, float32, so that products are correlations; a constant column is 0."""
-    centred = values - values.mean(0)
-    length, largest = np.linalg.norm(centred, axis=0), np.abs(values).max(0, initial=1)
-    return np.divide(centred, length, out=np.zeros_like(centred), where=length > 1e-6 * largest)
+def _standard(values: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Centre of each column, and what makes its length 1 after that: 0 for a constant one; float32 [G] each."""
+    centre, variance = moments(values, np.arange(values.shape[0]))
+    spread = np.sqrt(variance)
+    length = np.where(spread > 1e-6 * np.maximum(np.abs(centre), 1.0), spread, np.inf) * np.sqrt(values.shape[0])
+    return centre.astype(np.float32), (1 / length).astype(np.float32)
+
+
+def _correlations(values: Any, centre: np.ndarray, scale: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Size of the correlations of the columns ``own`` with all, float32 [len(own), G]; few rows are dense at a time."""
+    total = np.zeros((len(own), values.shape[1]), dtype=np.float32)
+    for start in range(0, values.shape[0], CELLS):
+        unit = (dense(values[start : start + CELLS]) - centre) * scale
+        total += unit[:, own].T @ unit
+    return np.abs(total)

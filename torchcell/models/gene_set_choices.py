@@ -8,12 +8,20 @@ from torchcell.datamodules.spec import Spec
 UNITS = ("cells", "change", "none")
 
 
-def check_choices(spec: Spec, attention: str, global_tokens: int, free_drop: float | int, standardise: str) -> None:
+def check_choices(
+    spec: Spec, attention: str, global_tokens: int, free_drop: float | int, standardise: str, distribution: bool = False
+) -> None:
     """Refuse what the model or its data can't give.
 
     Raises:
-        InputError: An unknown choice, no global token, or sparse attention without neighbours.
+        InputError: An unknown choice, no global token, sparse attention without neighbours, or a term on cells where
+            the data train on means.
     """
+    if distribution and spec.extras.get("pseudobulk"):
+        raise InputError(
+            "model.distribution=true is a term on the cells of a condition, and data.pseudobulk=true trains on means; "
+            "set one of them to false"
+        )
     if standardise not in UNITS:
         raise InputError(f"model.standardise={standardise!r}: choose one of {list(UNITS)}")
     if global_tokens < 1:

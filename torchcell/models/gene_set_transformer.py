@@ -76,7 +76,8 @@ class GeneSetTransformer(Model):
         loss_weights: See ``Model``.
 
     Raises:
-        InputError: An unknown choice, no global token, or sparse attention without neighbours.
+        InputError: An unknown choice, no global token, sparse attention without neighbours, or ``distribution`` where
+            the data train on means.
     """
 
     adds_genes = True
@@ -112,7 +113,7 @@ class GeneSetTransformer(Model):
         loss_weights: LossWeights | None = None,
     ) -> None:
         super().__init__(spec, optimizer, scheduler, loss_weights)
-        check_choices(spec, attention, global_tokens, free_drop, standardise)
+        check_choices(spec, attention, global_tokens, free_drop, standardise, distribution)
         self.distribution, self.sparse, self.n_global = distribution, attention == "neighbours", global_tokens
         n_measured, held, known = len(spec.outputs), spec.extras, spec.gene_features
         features = None if known is None else torch.from_numpy(known.values)
