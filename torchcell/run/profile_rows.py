@@ -50,7 +50,7 @@ def rows(cfg: DictConfig, process: Process) -> list[dict[str, Any]]:
         if phase == PHASES[0]:
             subject = None  # give the last one's memory back first
             gc.collect()
-            subject = Subject(configs[name], build(configs[name]), process)
+            subject = Subject(configs[name], build(configs[name]), process, cfg.profile.batch_size)
             facts = subject.batch_facts()
         assert subject is not None
         measured = measure(subject, phase, plan, process)

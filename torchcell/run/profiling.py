@@ -25,7 +25,6 @@ from torch import Tensor, nn
 
 from torchcell.data.errors import InputError
 from torchcell.datamodules.base import RecordDataModule
-from torchcell.datamodules.batch import BatchOrder, PackedLoader
 from torchcell.models.base import Model
 from torchcell.run.processes import Process
 
@@ -58,12 +57,15 @@ class Subject:
     """A model with the batches of one process, ready for each phase.
 
     Args:
-        cfg: ``model``, ``trainer``, ``seed`` and ``profile.batch_size`` are read.
-        data: Datamodule; batches are drawn from its training part.
+        cfg: ``model``, ``trainer`` and ``seed`` are read.
+        data: Datamodule; batches are those that it trains on.
         process: Its device and its share of the samples.
+        batch_size: Samples a batch and process; none: the datamodule's.
     """
 
-    def __init__(self, cfg: DictConfig, data: RecordDataModule, process: Process) -> None:
+    def __init__(
+        self, cfg: DictConfig, data: RecordDataModule, process: Process, batch_size: int | None = None
+    ) -> None:
         torch.manual_seed(cfg.seed)
         self.model: Model = instantiate(cfg.model, _partial_=True)(spec=data.spec).to(process.device)
         self.model.train()
@@ -78,9 +80,7 @@ class Subject:
         if cfg.trainer.precision not in PRECISIONS:
             raise InputError(f"trainer.precision={cfg.trainer.precision}: the profile knows {list(PRECISIONS)}")
         self.dtype, self.device = PRECISIONS[cfg.trainer.precision], process.device
-        index = torch.from_numpy(data.split.index("train"))
-        order = BatchOrder(index, True, cfg.seed, process.rank, process.world)
-        self.loader = PackedLoader(data.packed, order, cfg.profile.batch_size or data.batch_size)
+        self.loader = data.training_loader(True, process.rank, process.world, batch_size or data.batch_size)
 
     def batches(self) -> Iterator[Any]:
         """Batches on the device without end, in a new order each epoch."""
