@@ -27,6 +27,7 @@ from torchcell.data.errors import InputError
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.models.base import Model
 from torchcell.run.processes import Process
+from torchcell.run.tensor_memory import tensor_megabytes
 
 PHASES = ("loader", "forward", "forward + backward", "full step")
 PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -136,8 +137,9 @@ def measure(subject: Subject, phase: str, plan: Plan, process: Process) -> dict[
     """Run one phase in all processes.
 
     Returns:
-        ``samples_per_s``, the sum over the processes; ``ms_per_step``, their mean; ``peak_mb`` of the process that
-        needs most, see ``PeakMemory``; ``steps`` that were timed.
+        ``samples_per_s``, the sum over the processes; ``ms_per_step``, their mean; ``busy_ms``, the processor's part of
+        it on a CPU, where others share it; ``peak_mb`` of the process that needs most, see ``PeakMemory``; likewise
+        ``tensors_mb`` of one more step, see ``tensor_megabytes``; ``steps`` that were timed.
     """
     batches = subject.batches()
 
@@ -148,14 +150,17 @@ def measure(subject: Subject, phase: str, plan: Plan, process: Process) -> dict[
 
     with PeakMemory(process.device) as memory:
         steps = _warm_up(step, plan, process)
-        start = clock(process.device)
+        start, began = clock(process.device), time.process_time()
         samples = sum(step() for _ in range(steps))
-        seconds = clock(process.device) - start
-    each = process.gather(samples, seconds, memory.megabytes)
+        busy, seconds = time.process_time() - began, clock(process.device) - start
+    busy = busy if process.device.type == "cpu" else seconds
+    each = process.gather(samples, seconds, memory.megabytes, tensor_megabytes(step, process.device), busy)
     return {
         "samples_per_s": float((each[:, 0] / each[:, 1]).sum()),
         "ms_per_step": 1e3 * float(each[:, 1].mean()) / steps,
+        "busy_ms": 1e3 * float(each[:, 4].mean()) / steps,
         "peak_mb": float(each[:, 2].max()),
+        "tensors_mb": float(each[:, 3].max()),
         "steps": steps,
     }
 
