@@ -30,7 +30,11 @@ from torchcell.run.processes import Process
 from torchcell.run.tensor_memory import tensor_megabytes
 
 PHASES = ("loader", "forward", "forward + backward", "full step")
-PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+PRECISIONS = {
+    **dict.fromkeys(("32-true", "32"), None),
+    **dict.fromkeys(("bf16-mixed", "bf16"), torch.bfloat16),
+    **dict.fromkeys(("16-mixed", "16"), torch.float16),
+}
 """Of the trainer, with the type that autocast computes in."""
 
 
@@ -78,9 +82,10 @@ class Subject:
             options = {name: value for name, value in chosen.items() if name != "_target_"}
             self.objective = nn.parallel.DistributedDataParallel(self.objective, **options)
         self.clip = cfg.trainer.gradient_clip_val or float("inf")
-        if cfg.trainer.precision not in PRECISIONS:
-            raise InputError(f"trainer.precision={cfg.trainer.precision}: the profile knows {list(PRECISIONS)}")
-        self.dtype, self.device = PRECISIONS[cfg.trainer.precision], process.device
+        precision = str(cfg.trainer.precision)
+        if precision not in PRECISIONS:
+            raise InputError(f"trainer.precision={precision}: the profile knows {list(PRECISIONS)}")
+        self.dtype, self.device = PRECISIONS[precision], process.device
         self.loader = data.training_loader(True, process.rank, process.world, batch_size or data.batch_size)
 
     def batches(self) -> Iterator[Any]:
@@ -138,8 +143,9 @@ def measure(subject: Subject, phase: str, plan: Plan, process: Process) -> dict[
 
     Returns:
         ``samples_per_s``, the sum over the processes; ``ms_per_step``, their mean; ``busy_ms``, the processor's part of
-        it on a CPU, where others share it; ``peak_mb`` of the process that needs most, see ``PeakMemory``; likewise
-        ``tensors_mb`` of one more step, see ``tensor_megabytes``; ``steps`` that were timed.
+        it on a CPU, where others share it, for as many samples as the first batch has; ``peak_mb`` of the process that
+        needs most, see ``PeakMemory``; likewise ``tensors_mb`` of a step on the first batch, itself and what is held
+        beside it, see ``tensor_megabytes``; ``steps`` that were timed.
     """
     batches = subject.batches()
 
@@ -154,11 +160,13 @@ def measure(subject: Subject, phase: str, plan: Plan, process: Process) -> dict[
         samples = sum(step() for _ in range(steps))
         busy, seconds = time.process_time() - began, clock(process.device) - start
     busy = busy if process.device.type == "cpu" else seconds
-    each = process.gather(samples, seconds, memory.megabytes, tensor_megabytes(step, process.device), busy)
+    first = next(subject.batches())  # the last of an epoch may be smaller
+    tensors = first.nbytes / 1e6 + tensor_megabytes(lambda: subject.work(phase, first), process.device)
+    each = process.gather(samples, seconds, memory.megabytes, tensors, busy * len(first) / samples)
     return {
         "samples_per_s": float((each[:, 0] / each[:, 1]).sum()),
         "ms_per_step": 1e3 * float(each[:, 1].mean()) / steps,
-        "busy_ms": 1e3 * float(each[:, 4].mean()) / steps,
+        "busy_ms": 1e3 * float(each[:, 4].mean()),
         "peak_mb": float(each[:, 2].max()),
         "tensors_mb": float(each[:, 3].max()),
         "steps": steps,
