@@ -52,12 +52,12 @@ def test_each_lever_is_measured_alone_and_with_the_others_against_the_plain_step
     (section,) = sections("trainer.precision=bf16-mixed", "model.gradient_checkpointing=true")
     assert torch.equal(torch.get_rng_state(), before), "the run's random state is not the measurement's"
     assert section.table is not None
-    alone = ["model.gradient_checkpointing=True", "trainer.precision=bf16-mixed"]
+    alone = ["model.gradient_checkpointing=true", "trainer.precision=bf16-mixed"]
     assert section.table["setting"].tolist() == ["plain", *alone, "this run"]
     assert share(section, "plain") == 1
     assert share(section, "this run") < min(share(section, setting) for setting in alone)
     assert max(share(section, setting) for setting in alone) < 0.9
-    assert "model.gradient_checkpointing=False, trainer.precision=32-true" in section.text
+    assert "model.gradient_checkpointing=false, trainer.precision=32-true" in section.text
 
 
 def test_one_lever_is_one_row_and_a_slow_run_is_measured_on_fewer_samples():

@@ -57,19 +57,28 @@ def lever_sections(
         return []
     fits = seconds * samples_per_s
     size = max(1, min(data.batch_size, int(fits) if math.isfinite(fits) else 1))
-    rows = {"plain": {}, **({f"{key}={value}": {key: value} for key, value in on.items()}), "this run": on}
+    rows: dict[str, dict[str, Any]] = {
+        "plain": {},
+        **{_said(key, value): {key: value} for key, value in on.items()},
+        "this run": on,
+    }
     if len(on) == 1:
         del rows["this run"]  # is that one
-    with torch.random.fork_rng():
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         costs = {name: _cost(_with(cfg, on, levers), data, device, size) for name, levers in rows.items()}
     table = pd.DataFrame([{"setting": name} | _told(cost, costs["plain"]) for name, cost in costs.items()])
     text = (
-        f"A training step of {size} sample(s) on the {device.type}, after the run, with fresh weights and all genes "
-        "active: the most that tensors held at once above weights and the optimiser's state, and its time (of the "
-        "processor on a CPU). Plain has " + ", ".join(f"{key}={PLAIN[key]}" for key in on) + ". "
+        f"A training step of {size} sample(s) on the {device.type}, after the run, with fresh weights and without "
+        "a curriculum: the most that tensors held at once above weights and the optimiser's state, and its time (of "
+        "the processor on a CPU). Plain has " + ", ".join(_said(key, PLAIN[key]) for key in on) + ". "
         "python -m torchcell.profile measures at length, and what this run has not switched on."
     )
     return [Section("What memory levers cost and save", text, table=table)]
+
+
+def _said(key: str, value: Any) -> str:
+    """As it stands on the command line."""
+    return f"{key}={str(value).lower()}"
 
 
 def _with(cfg: DictConfig, on: dict[str, Any], levers: dict[str, Any]) -> DictConfig:
