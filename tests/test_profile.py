@@ -33,7 +33,7 @@ CELL = (
 )
 BRIEF = ("profile.steps=2", "profile.warmup=1")
 GNN = ("model=perturbed_cell_gnn", "model.attention_heads=1")
-DANGO = ("+experiment=simulated_dango", "model.heads=1", "profile.only=[as_is]")
+DANGO = ("+experiment=simulated_dango", "model.heads=1")
 
 
 def config(*overrides: str) -> DictConfig:
@@ -103,8 +103,8 @@ def test_another_model_is_measured_as_it_stands_and_the_paths_are_told(tmp_path,
     said = capsys.readouterr().out
     assert "the usual way is left out: there is no file" in said
     assert f"wrote {tmp_path / 'profile.csv'}" in said
-    assert f"wrote {tmp_path / 'profile.png'}" in said
-    assert (tmp_path / "profile.png").read_bytes()[:4] == b"\x89PNG"
+    assert f"wrote {tmp_path / 'profile.html'}" in said
+    assert (tmp_path / "profile_speed.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_record_and_graph_are_loaded_once_for_all_representations(tmp_path, monkeypatch):
@@ -131,7 +131,11 @@ def test_a_representation_changes_a_copy_of_the_config():
         ([*GNN, "profile.only=[lzay]"], "'lzay'; the nearest are .*'lazy'"),
         ([*GNN, "+profile.representations.far={data.hosp: 4}"], "far sets 'data.hosp'.*the nearest are .*'data.hops'"),
         ([*GNN, "+profile.representations.far={modle.dim: 4}"], "far sets 'modle.dim', which this config does not"),
-        (["model=dango"], r"index sets model.heads=\['local'\], but here it is 4.*another model than Dango.*as_is"),
+        (
+            ["model=dango", "profile=perturbed_cell_gnn"],
+            r"index sets model.heads=\['local'\], but here it is 4.*another model than Dango.*as_is",
+        ),
+        ([*GNN, "profile.reference=lazzy"], "profile.reference names 'lazzy'; the nearest are .*'lazy'"),
         ([*GNN, "profile.only=[]"], "profile.only names nothing"),
         ([*GNN, "model.heads=[local]"], "index and lazy come out as the same config"),
     ],
@@ -139,6 +143,65 @@ def test_a_representation_changes_a_copy_of_the_config():
 def test_a_representation_that_does_not_fit_is_named_with_what_to_do(overrides, words):
     with pytest.raises(InputError, match=words):
         representations(config(*overrides))
+
+
+CELLS = (
+    "+experiment=simulated_perturbseq",
+    "data.record.n_genes=60",
+    "data.record.n_regulators=16",
+    "data.record.n_doubles=0",
+    "model.dim=16",
+    "model.heads=1",
+    "model.layers=3",
+)
+
+
+def of_cells(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose("profile", [*CELLS, *BRIEF, *overrides])
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory) -> tuple[Path, pd.DataFrame]:
+    out = tmp_path_factory.mktemp("cells")
+    return out, profile(of_cells("profile.only=[plain,checkpointing,bf16]", f"profile.out={out}"))
+
+
+def test_a_model_of_cells_is_measured_with_what_saves_memory_and_without(cells):
+    _, table = cells
+    assert list(representations(of_cells())) == ["plain", "neighbours", "induced", "checkpointing", "bf16", "together"]
+    full = table[table["phase"] == "full step"].set_index("representation")
+    for ratio, column in (("time_to_reference", "busy_ms"), ("memory_to_reference", "tensors_mb")):
+        np.testing.assert_allclose(full[ratio], full[column] / full.loc["plain", column])
+        assert (full[column] > 0).all()
+    assert full.loc["checkpointing", "memory_to_reference"] < 0.9, "three layers, and one at a time"
+    assert full.loc["bf16", "memory_to_reference"] < 0.9
+    assert (full["reference"] == "plain").all()
+
+
+def test_the_page_tells_time_and_memory_against_the_plain_row(cells):
+    out, table = cells
+    page = (out / "profile.html").read_text()
+    least = table[table["phase"] == "full step"].set_index("representation")["memory_to_reference"].idxmin()
+    assert f"a full step against plain: least memory {least}" in page
+    assert "tensors / plain" in page
+    assert "against naive" not in page, "a column without a value"
+    assert (out / "profile_against.png").is_file()
+
+
+def test_a_model_without_rows_of_its_own_is_measured_as_it_stands():
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = compose("profile", ["+experiment=simulated_chemoe"])
+    assert list(representations(cfg)) == ["as_is"]
+    assert cfg.profile.naive is None
+
+
+def test_a_row_that_the_data_cannot_give_is_named(tmp_path):
+    cfg = of_cells("data.neighbours=null", "profile.only=[neighbours]", f"profile.out={tmp_path}")
+    with pytest.raises(
+        InputError, match="row neighbours: .*list of neighbours.*profile.representations.neighbours=null"
+    ):
+        profile(cfg)
 
 
 def test_a_row_that_is_null_is_left_out():
@@ -169,7 +232,7 @@ def test_the_command_helps_and_fails_with_status_1_in_one_line(tmp_path):
     command = [sys.executable, "-m", "torchcell.profile"]
     told, failed = (
         subprocess.run([*command, *more], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-        for more in (["--help"], ["+experiment=simulated_dango"])
+        for more in (["--help"], ["+experiment=simulated_dango", "profile=perturbed_cell_gnn"])
     )
     assert told.returncode == 0
     assert "torchcell.profile +experiment=" in told.stdout

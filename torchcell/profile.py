@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def profile(cfg: DictConfig) -> pd.DataFrame:
-    """Measure, print the table, write it with its plot; see ``torchcell.run.profile_rows.rows`` for the columns."""
+    """Measure, print the table, write it and a page; see ``torchcell.run.profile_rows.rows`` for the columns."""
     import os
     from pathlib import Path
 
@@ -22,6 +22,7 @@ def profile(cfg: DictConfig) -> pd.DataFrame:
 
     from torchcell.data.cache import atomic_write
     from torchcell.report import speed
+    from torchcell.report.page import write_page
     from torchcell.run.placement import placed
     from torchcell.run.processes import run_in_processes
     from torchcell.run.profile_rows import representations, rows
@@ -35,16 +36,16 @@ def profile(cfg: DictConfig) -> pd.DataFrame:
     on_gpu = cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()
     table["device"] = torch.cuda.get_device_name() if on_gpu else "cpu"
     table["threads"], table["torch"] = torch.get_num_threads(), torch.__version__
-    table = table[[*speed.COLUMNS, "batch_size", "processes", "device", "threads", "torch"]]
+    table = table[[*speed.COLUMNS, "reference", "batch_size", "processes", "device", "threads", "torch"]]
 
     title = f"{cfg.name}, {cfg.model._target_.rpartition('.')[2]}"
     speed.show(table, title)
     with atomic_write(out / "profile.csv") as temporary:
         table.to_csv(temporary, index=False)
-    with atomic_write(out / "profile.png") as temporary:
-        speed.bars(table, title).savefig(temporary, dpi=150)
-    for name in ("profile.csv", "profile.png"):
-        Console().print(f"wrote {out / name}", soft_wrap=True, highlight=False)
+    sections, said = speed.sections(table, title), speed.headline(table)
+    pages = write_page(out / "profile.html", name=title, verdict=said, tone="open", sections=sections, facts={})
+    for path in (out / "profile.csv", *pages):
+        Console().print(f"wrote {path}", soft_wrap=True, highlight=False)
     return table
 
 

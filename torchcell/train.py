@@ -68,7 +68,7 @@ def _train(
 
     from hydra.utils import instantiate
 
-    from torchcell.run import assemble, checkpoint, loggers, scoring
+    from torchcell.run import assemble, checkpoint, levers, loggers, scoring
 
     started = time.perf_counter()
     datamodule = assemble.datamodule(cfg)
@@ -111,6 +111,8 @@ def _train(
             "samples_per_s": float(history["samples_per_s"].median()),
         }
         info = assemble.report_info(cfg, environment, datamodule, facts)
+        rate = facts["samples_per_s"] / process.world
+        scored.sections.extend(levers.lever_sections(cfg, datamodule, process.device, rate))
         scored = scoring.write(scored, folder.path, info, history, model, facts)
         loggers.log_outcome(logs, scored.evaluation.table, scored.summary, scored.files)
         scoring.say(scored, started)

@@ -25,7 +25,7 @@ CELL = ("data.record.n_sets=20000", "data.record.n_queries=96", "data.record.n_a
 def run() -> list[Target]:
     """Rounds of one process alone and of both, in turn, so that a busy machine slows both alike."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        overrides = ["+experiment=simulated_dango", "trainer=ddp_cpu", "+profile.batch_size=4096", *CELL]
+        overrides = ["+experiment=simulated_dango", "trainer=ddp_cpu", "data.batch_size=4096", *CELL]
         cfg = compose("config", overrides)
     alone, both = run_in_processes(rounds, cfg)
     ratio = statistics.median(b / a for a, b in zip(alone, both, strict=True))

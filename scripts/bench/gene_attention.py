@@ -18,12 +18,12 @@ from rich.console import Console
 from rich.table import Table
 from target import Target, at_least, at_most
 from torch import Tensor, nn
-from transformer import allocated
 
 from torchcell.graph.cell_graph import CSR
 from torchcell.nn.gene_set_encoder import GeneSetEncoder
 from torchcell.nn.neighbour_attention import TokenAttention
 from torchcell.nn.neighbour_lists import seen_tokens
+from torchcell.run.tensor_memory import tensor_megabytes
 
 DIM, LAYERS, HEADS, NEIGHBOURS, GLOBAL, CELLS = 64, 2, 4, 16, 2, 4
 GENES = (200, 500, 1_000, 2_500, 5_000)
@@ -103,7 +103,7 @@ def measured(way: str, n_genes: int, checkpointing: bool = False, half: bool = F
     seen = seen_tokens(lists(n_genes), torch.arange(n_genes), GLOBAL) if way == "neighbours" else None
     step = _step(model, x_CTD, seen, half)
     step()
-    memory = allocated(step)
+    memory = tensor_megabytes(step, torch.device("cpu"))
     taken = []
     for _ in range(1 if n_genes > DENSE_UP_TO else 3):
         start = time.process_time()

@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.table import Table
 from target import Target, at_least, at_most, seconds
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
 from torchcell.data.screen import Screen
 from torchcell.data.simulate_large import synthetic_screen
@@ -35,12 +34,14 @@ from torchcell.nn.perturbed_cell import PerturbedCell
 from torchcell.nn.relation_stack import RelationStack
 from torchcell.nn.relational_layer import RelationalLayer
 from torchcell.run.profiling import PeakMemory
+from torchcell.run.tensor_memory import tensor_megabytes
 
 DIM, LAYERS, HEADS, WEIGHT = 64, 4, 4, 0.01
 WIDTH = DIM // HEADS
 NETWORK_DIM = 32
 """Of the network on the perturbed cell."""
 MEDIUM, LARGE = 512, 4096
+CPU = torch.device("cpu")
 ROWS = 1024
 """Rows whose float64 scores exist at once in the reference."""
 
@@ -74,7 +75,7 @@ def _one_head(graph: CellGraph) -> list[Target]:
 
     ways = {"sparse": sparse, "dense": dense, "fused attention alone": plain}
     taken = {name: seconds(way, repeats=3) for name, way in ways.items()}
-    memory = {name: allocated(way) for name, way in ways.items()}
+    memory = {name: tensor_megabytes(way, CPU) for name, way in ways.items()}
     _show(f"one head and its graph term, {relation}, T = {1 + len(graph):,}", taken, memory)
     return [
         at_least("graph KL of one head, sparse against dense: time", taken["dense"] / taken["sparse"], 4),
@@ -208,18 +209,9 @@ def interleaved(ways: dict[str, Callable[[], object]], rounds: int = 5) -> dict[
     return {name: statistics.median(each) for name, each in taken.items()}
 
 
-def allocated(way: Callable[[], object]) -> float:
-    """The most MB of tensors at once, above what stood before; exact where the resident set sees only large steps."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as taken:
-        way()
-    events = taken.profiler.kineto_results.events()
-    held = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
-    return max(np.cumsum([size for _, size in held])) / 1e6
-
-
 def _peak(way: Callable[[], object]) -> float:
     """Growth of this process's resident memory, MB."""
-    with PeakMemory(torch.device("cpu")) as memory:
+    with PeakMemory(CPU) as memory:
         way()
     return memory.megabytes
 

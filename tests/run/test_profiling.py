@@ -23,12 +23,19 @@ SMALL = (
     "model.dim=16",
     "model.heads=1",
 )
+CELL_SETS = (
+    "+experiment=simulated_perturbseq",
+    "data.record.n_genes=60",
+    "data.record.n_regulators=16",
+    "data.record.n_doubles=0",
+    "model.distribution=true",
+)
 CPU = Process(torch.device("cpu"))
 
 
-def config(*overrides: str) -> DictConfig:
+def config(*overrides: str, small: tuple[str, ...] = SMALL) -> DictConfig:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose("profile", [*SMALL, *overrides])
+        return compose("profile", [*small, *overrides])
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +72,28 @@ def test_batches_go_on_into_a_new_epoch_in_another_order(subject):
     first, second = ([next(batches).sample for _ in range(n_batches)] for _ in range(2))
     assert torch.equal(torch.cat(first).sort().values, torch.cat(second).sort().values)
     assert not torch.equal(torch.cat(first), torch.cat(second))
+
+
+def test_batches_of_a_screen_are_those_that_are_trained_on():
+    cfg = config()
+    data = assemble.datamodule(cfg)
+    known, ours = iter(data.train_dataloader()), Subject(cfg, data, CPU).batches()
+    for _ in range(3):
+        expected, batch = next(known), next(ours)
+        assert torch.equal(batch.sample, expected.sample)
+        assert torch.equal(batch.gene, expected.gene)
+
+
+def test_sets_of_cells_are_profiled_as_they_are_trained():
+    """Batches to be predicted were profiled once: eight times the control cells, and no perturbed ones at all."""
+    cfg = config(small=CELL_SETS)
+    data = assemble.datamodule(cfg)
+    known, subject = data.train_dataloader(), Subject(cfg, data, CPU)
+    expected, batch = next(iter(known)), next(subject.batches())
+    assert len(subject.loader.sampler) == len(known.sampler) > len(data.split.index("train"))
+    assert batch.control.shape == expected.control.shape == (8, 4, 60)
+    assert batch.perturbed.shape == expected.perturbed.shape == (8, 16, 60)
+    assert torch.isfinite(subject.objective(batch)), "the distance to no cells"
 
 
 def test_a_phase_takes_fewer_steps_rather_than_longer_than_allowed(subject):
@@ -111,7 +140,7 @@ def test_mps_is_checked_here_too_and_is_one_device(monkeypatch):
 
 def share(cfg: DictConfig, process: Process) -> dict[str, list]:
     """Forward and backward on the first batch; samples of all processes and the gradients they agreed on."""
-    subject = Subject(cfg, assemble.datamodule(cfg), process)
+    subject = Subject(cfg, assemble.datamodule(cfg), process, cfg.profile.batch_size)
     subject.loader.sampler.shuffle = False
     batch = next(subject.batches())
     subject.objective(batch).backward()

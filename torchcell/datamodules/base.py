@@ -146,6 +146,11 @@ class RecordDataModule(lightning.LightningDataModule):
         """What the representation fits on the training part besides the scaler."""
         return {}
 
+    def training_loader(self, shuffle: bool, rank: int, world: int, batch_size: int) -> PackedLoader:
+        """What is learned from, for process ``rank`` of ``world``; by default the samples of the training part."""
+        index = torch.from_numpy(self.split.index("train"))
+        return PackedLoader(self.packed, BatchOrder(index, shuffle, self.seed, rank, world), batch_size)
+
     def ablations(self, index: Tensor, generator: torch.Generator) -> dict[str, Packed | None]:
         """Packed samples with one input spoilt among ``index``, by what was done, for the guards; None where all of
         them have the same input, so that there is nothing to spoil.
@@ -253,15 +258,19 @@ class RecordDataModule(lightning.LightningDataModule):
             pad: See ``BatchOrder``.
             whole: Deal whole batches to processes, not single samples, as a pass that scores the part does.
         """
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rank, world = self._share()
         size = self.batch_size if part == "train" and not whole else self.eval_batch_size
         index = torch.from_numpy(self.split.index(part))
         order = BatchOrder(index, shuffle, self.seed, rank, world, pad, size if whole else 1)
         return PackedLoader(packed or self.packed, order, size)
 
+    def _share(self) -> tuple[int, int]:
+        """Number of this process among the trainer's, and theirs."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
     def train_dataloader(self) -> PackedLoader:
         """Training batches, in a new order each epoch unless the trainer overfits a few."""
-        return self.loader("train", shuffle=not getattr(self.trainer, "overfit_batches", 0))
+        return self.training_loader(not getattr(self.trainer, "overfit_batches", 0), *self._share(), self.batch_size)
 
     def val_dataloader(self) -> PackedLoader:
         """Validation batches, each sample once also under DDP."""

@@ -154,13 +154,11 @@ class CellSetDataModule(RecordDataModule):
             self.told.append(f"{told}, the perturbed {some(missed)} among them" if missed else told)
         return {"columns": columns, "values": torch.from_numpy(values)}
 
-    def train_dataloader(self) -> PackedLoader:
+    def training_loader(self, shuffle: bool, rank: int, world: int, batch_size: int) -> PackedLoader:
         """Sets of cells, dealt anew each epoch."""
         train = self.record_whole.subset(self.split.index("train"))
         sets = TrainingSets(train, self.spec, self.split.index("train"), self.seed, self.pseudobulk)
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        shuffle = not getattr(self.trainer, "overfit_batches", 0)
-        return PackedLoader(sets, SetOrder(sets, shuffle, self.seed, rank, world), self.batch_size)
+        return PackedLoader(sets, SetOrder(sets, shuffle, self.seed, rank, world), batch_size)
 
     def single_changes(self) -> Tensor:
         """Mean change of each training condition of one gene, in the order of the spec's ``singles`` [K, G]."""

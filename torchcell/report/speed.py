@@ -1,4 +1,4 @@
-"""What a training step costs, by representation and phase: the table on the screen, and the bars."""
+"""What a training step costs, by representation and phase: the table on the screen, and a page with figures."""
 
 from __future__ import annotations
 
@@ -12,20 +12,27 @@ from rich.table import Table
 
 from torchcell.report.layout import number
 from torchcell.report.plots import BLUE, GREEN, INK, ORANGE, SKY, canvas
+from torchcell.report.sections import Section
 
 COLUMNS = {
     "representation": "representation",
     "phase": "phase",
     "samples_per_s": "samples/s",
     "ms_per_step": "ms a step",
+    "busy_ms": "busy ms",
     "bytes_per_batch": "bytes a batch",
     "peak_mb": "peak MB",
+    "tensors_mb": "tensors MB",
     "nodes_per_sample": "nodes a sample",
     "edges_per_sample": "edges a sample",
     "relative_to_naive": "against naive",
+    "time_to_reference": "time / {}",
+    "memory_to_reference": "tensors / {}",
     "steps": "steps",
 }
-"""Columns of the table and their heads; further columns say how it was measured."""
+"""Columns of the table and their heads, with the name of the reference; further columns say how it was measured."""
+
+RATIOS = ("relative_to_naive", "time_to_reference", "memory_to_reference")
 
 COLOURS = (SKY, GREEN, ORANGE, BLUE)
 
@@ -33,13 +40,58 @@ COLOURS = (SKY, GREEN, ORANGE, BLUE)
 def show(table: pd.DataFrame, title: str) -> None:
     """Print the table with a caption that says how it was measured."""
     screen = Table(title=title, title_justify="left", caption=caption(table), caption_justify="left")
-    for name, head in COLUMNS.items():
-        screen.add_column(head, justify="left" if name in ("representation", "phase") else "right")
-    for label, rows in table.groupby("representation", sort=False):
-        for place, (_, row) in enumerate(rows.iterrows()):
-            cells = [_cell(column, row[column]) for column in list(COLUMNS)[2:]]
-            screen.add_row("" if place else str(label), row["phase"], *cells, end_section=place == len(rows) - 1)
-    (Console() if sys.stdout.isatty() else Console(width=150)).print(screen)
+    shown = _as_text(table)
+    for head in map(str, shown):
+        screen.add_column(head, justify="left" if head in ("representation", "phase") else "right")
+    for label, rows in shown.groupby("representation", sort=False):
+        for place, cells in enumerate(rows.iloc[:, 1:].to_numpy().tolist()):
+            screen.add_row("" if place else str(label), *cells, end_section=place == len(rows) - 1)
+    (Console() if sys.stdout.isatty() else Console(width=160)).print(screen)
+
+
+def sections(table: pd.DataFrame, title: str) -> list[Section]:
+    """Of the page: the bars with all rows and, where there is a reference, what the full step costs against it."""
+    text = caption(table)
+    found = [Section("Samples a second", text, bars(table, title), _as_text(table), "speed", "Each phase of each row.")]
+    reference, full = _reference(table), _full_steps(table)
+    if reference is None or full["memory_to_reference"].isna().all():
+        return found
+    said = (
+        f"A full step of each row against {reference}. Time is that of the processor on a CPU; memory is the most that "
+        "tensors hold at once in the step, above weights and the optimiser's state."
+    )
+    return [
+        Section(f"Against {reference}", said, against(full), None, "against", "A full step of each row."),
+        *found,
+    ]
+
+
+def headline(table: pd.DataFrame) -> str:
+    """One line: the row that needs least memory and the fastest, or how many rows were measured."""
+    reference, full = _reference(table), _full_steps(table)
+    if reference is None or full["memory_to_reference"].isna().all():
+        return f"{len(full)} row(s) measured"
+    least, fastest = (full.sort_values(column).iloc[0] for column in ("memory_to_reference", "time_to_reference"))
+    return (
+        f"a full step against {reference}: least memory {least['representation']}, "
+        f"{number(least['memory_to_reference'])}x of it; least time {fastest['representation']}, "
+        f"{number(fastest['time_to_reference'])}x of it"
+    )
+
+
+def against(full: pd.DataFrame) -> Figure:
+    """Milliseconds and MB of a full step, a bar a row, labelled with its share of the reference's."""
+    figure, axes = canvas(8.4, 0.9 + 0.32 * len(full), columns=2, sharey=True)
+    sides = {"busy_ms": ("time_to_reference", "busy ms a step"), "tensors_mb": ("memory_to_reference", "MB of tensors")}
+    for axis, (column, (ratio, label)) in zip(axes[0], sides.items(), strict=True):
+        at_reference = full["representation"] == full["reference"]
+        axis.barh(full["representation"], full[column], color=[SKY if held else BLUE for held in at_reference])
+        for place, (value, times) in enumerate(zip(full[column], full[ratio], strict=True)):
+            told = f"{number(float(value))}  ({number(float(times))}x)"
+            axis.annotate(told, (value, place), (3, 0), textcoords="offset points", va="center", fontsize=7, color=INK)
+        axis.set(xlabel=label, xlim=(0, 1.45 * full[column].max()))
+    axes[0, 0].invert_yaxis()  # of both, as they share it
+    return figure
 
 
 def caption(table: pd.DataFrame) -> str:
@@ -49,6 +101,8 @@ def caption(table: pd.DataFrame) -> str:
         f"{last['device']}, torch {last['torch']}, {last['processes']} process(es) of {last['threads']} thread(s); "
         f"{last['batch_size']:,.0f} samples a batch and process, samples/s of all processes together.",
         "A phase contains the one before it. Peak: " + _peak_means(last["device"] == "cpu"),
+        "Busy: time of the processor on a CPU, which others may share. Tensors: the most that they held at once in a "
+        "step, above weights and the optimiser's state.",
     ]
     naive = table[table["representation"] == "naive"]
     if len(naive):
@@ -90,12 +144,33 @@ def _peak_means(on_cpu: bool) -> str:
     return "the most that tensors held on the GPU, model and graph too."
 
 
+def _reference(table: pd.DataFrame) -> str | None:
+    """The row that others are told against, if it was measured."""
+    held = table["reference"].dropna()
+    return str(held.iloc[0]) if len(held) else None
+
+
+def _full_steps(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the last phase."""
+    return table[table["phase"] == table["phase"].iloc[-1]]
+
+
+def _as_text(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns to be shown, under their heads; those without any value are left out."""
+    reference = _reference(table)
+    shown = {"representation": table["representation"].astype(str), "phase": table["phase"].astype(str)}
+    for column, head in list(COLUMNS.items())[2:]:
+        if table[column].notna().any():
+            shown[head.format(reference)] = table[column].map(lambda value, column=column: _cell(column, value))
+    return pd.DataFrame(shown)
+
+
 def _cell(column: str, value: float | None) -> str:
     if value is None or np.isnan(value):
         return ""
     if column in ("bytes_per_batch", "steps") or value == 0:
         return f"{value:,.0f}"
-    return number(float(value)) + ("x" if column == "relative_to_naive" else "")
+    return number(float(value)) + ("x" if column in RATIOS else "")
 
 
 def _short(value: float) -> str:

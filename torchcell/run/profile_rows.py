@@ -33,8 +33,9 @@ def rows(cfg: DictConfig, process: Process) -> list[dict[str, Any]]:
 
     Returns:
         A row per representation and phase: ``representation``, ``phase``, ``samples_per_s``, ``ms_per_step``,
-        ``bytes_per_batch``, ``peak_mb``, ``nodes_per_sample``, ``edges_per_sample``, ``relative_to_naive``,
-        ``steps``, ``batch_size``, ``processes``; None where it is not known.
+        ``busy_ms``, ``bytes_per_batch``, ``peak_mb``, ``tensors_mb``, ``nodes_per_sample``, ``edges_per_sample``,
+        ``relative_to_naive``, ``time_to_reference``, ``memory_to_reference``, ``reference``, ``steps``,
+        ``batch_size``, ``processes``; None where it is not known.
     """
     configs = representations(cfg)
     plan = Plan(cfg.profile.steps, cfg.profile.warmup, cfg.profile.max_seconds)
@@ -50,13 +51,32 @@ def rows(cfg: DictConfig, process: Process) -> list[dict[str, Any]]:
         if phase == PHASES[0]:
             subject = None  # give the last one's memory back first
             gc.collect()
-            subject = Subject(configs[name], build(configs[name]), process)
+            subject = _subject(name, configs[name], build(configs[name]), process)
             facts = subject.batch_facts()
         assert subject is not None
         measured = measure(subject, phase, plan, process)
         ratio = measured["samples_per_s"] / base[phase] if phase in base else None
         head = {"representation": name, "phase": phase}
         table.append({**head, **measured, **facts, "relative_to_naive": ratio, "processes": process.world})
+    return _against_reference(table, cfg.profile.reference)
+
+
+def _subject(name: str, cfg: DictConfig, data: RecordDataModule, process: Process) -> Subject:
+    """What a row measures; what these data can't give is told with the row's name."""
+    try:
+        return Subject(cfg, data, process, cfg.profile.batch_size)
+    except InputError as error:
+        raise InputError(f"row {name}: {error}; or leave the row out: profile.representations.{name}=null") from error
+
+
+def _against_reference(table: list[dict[str, Any]], reference: str | None) -> list[dict[str, Any]]:
+    """The rows with time and tensors' memory of the same phase over those of ``reference``, if that was measured."""
+    base = {row["phase"]: row for row in table if row["representation"] == reference}
+    for row in table:
+        row["reference"] = reference if base else None
+        for name, column in (("time_to_reference", "busy_ms"), ("memory_to_reference", "tensors_mb")):
+            known = base.get(row["phase"], {}).get(column)
+            row[name] = row[column] / known if known else None
     return table
 
 
@@ -64,15 +84,18 @@ def representations(cfg: DictConfig) -> dict[str, DictConfig]:
     """The config of each representation that ``cfg.profile`` asks for.
 
     Raises:
-        InputError: ``only`` names an unknown one, one sets a key that the config does not have, two are the same.
+        InputError: ``only`` or ``reference`` names an unknown one, one sets a key that the config does not have, two
+            are the same.
     """
     table = {str(name): changes for name, changes in cfg.profile.representations.items() if changes is not None}
-    chosen = list(table if cfg.profile.only is None else cfg.profile.only)
+    chosen = list((table or [AS_IS]) if cfg.profile.only is None else cfg.profile.only)
+    reference = [] if cfg.profile.reference is None else [cfg.profile.reference]
     table[AS_IS] = table.get(AS_IS, {})
-    unknown = [name for name in chosen if name not in table]
-    if unknown or not chosen:
-        hint = near(unknown[0], list(table)) if unknown else []
-        raise InputError(f"profile.only names {some(unknown) or 'nothing'}; the nearest are {hint or list(table)}")
+    for key, names in (("only", chosen), ("reference", reference)):
+        unknown = [name for name in names if name not in table]
+        if unknown or not chosen:
+            hint = near(unknown[0], list(table)) if unknown else []
+            raise InputError(f"profile.{key} names {some(unknown) or 'nothing'}; the nearest are {hint or list(table)}")
     configs = {name: _changed(cfg, name, table[name]) for name in chosen}
     for name, other in itertools.combinations(configs, 2):
         if configs[name] == configs[other]:
@@ -161,6 +184,8 @@ def naive_rows(cfg: DictConfig, data: RecordDataModule, process: Process) -> lis
             "ms_per_step": 1e3 * found["batch_size"] / found[phase],
             "bytes_per_batch": found["bytes_per_batch"],
             "peak_mb": found[f"{phase}: peak_mb"],
+            "busy_ms": None,
+            "tensors_mb": None,
             "nodes_per_sample": graph.n_nodes,
             "edges_per_sample": edges,
             "relative_to_naive": 1.0,

@@ -25,12 +25,16 @@ from torch import Tensor, nn
 
 from torchcell.data.errors import InputError
 from torchcell.datamodules.base import RecordDataModule
-from torchcell.datamodules.batch import BatchOrder, PackedLoader
 from torchcell.models.base import Model
 from torchcell.run.processes import Process
+from torchcell.run.tensor_memory import tensor_megabytes
 
 PHASES = ("loader", "forward", "forward + backward", "full step")
-PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+PRECISIONS = {
+    **dict.fromkeys(("32-true", "32"), None),
+    **dict.fromkeys(("bf16-mixed", "bf16"), torch.bfloat16),
+    **dict.fromkeys(("16-mixed", "16"), torch.float16),
+}
 """Of the trainer, with the type that autocast computes in."""
 
 
@@ -58,12 +62,15 @@ class Subject:
     """A model with the batches of one process, ready for each phase.
 
     Args:
-        cfg: ``model``, ``trainer``, ``seed`` and ``profile.batch_size`` are read.
-        data: Datamodule; batches are drawn from its training part.
+        cfg: ``model``, ``trainer`` and ``seed`` are read.
+        data: Datamodule; batches are those that it trains on.
         process: Its device and its share of the samples.
+        batch_size: Samples a batch and process; none: the datamodule's.
     """
 
-    def __init__(self, cfg: DictConfig, data: RecordDataModule, process: Process) -> None:
+    def __init__(
+        self, cfg: DictConfig, data: RecordDataModule, process: Process, batch_size: int | None = None
+    ) -> None:
         torch.manual_seed(cfg.seed)
         self.model: Model = instantiate(cfg.model, _partial_=True)(spec=data.spec).to(process.device)
         self.model.train()
@@ -75,12 +82,11 @@ class Subject:
             options = {name: value for name, value in chosen.items() if name != "_target_"}
             self.objective = nn.parallel.DistributedDataParallel(self.objective, **options)
         self.clip = cfg.trainer.gradient_clip_val or float("inf")
-        if cfg.trainer.precision not in PRECISIONS:
-            raise InputError(f"trainer.precision={cfg.trainer.precision}: the profile knows {list(PRECISIONS)}")
-        self.dtype, self.device = PRECISIONS[cfg.trainer.precision], process.device
-        index = torch.from_numpy(data.split.index("train"))
-        order = BatchOrder(index, True, cfg.seed, process.rank, process.world)
-        self.loader = PackedLoader(data.packed, order, cfg.profile.batch_size or data.batch_size)
+        precision = str(cfg.trainer.precision)
+        if precision not in PRECISIONS:
+            raise InputError(f"trainer.precision={precision}: the profile knows {list(PRECISIONS)}")
+        self.dtype, self.device = PRECISIONS[precision], process.device
+        self.loader = data.training_loader(True, process.rank, process.world, batch_size or data.batch_size)
 
     def batches(self) -> Iterator[Any]:
         """Batches on the device without end, in a new order each epoch."""
@@ -136,8 +142,10 @@ def measure(subject: Subject, phase: str, plan: Plan, process: Process) -> dict[
     """Run one phase in all processes.
 
     Returns:
-        ``samples_per_s``, the sum over the processes; ``ms_per_step``, their mean; ``peak_mb`` of the process that
-        needs most, see ``PeakMemory``; ``steps`` that were timed.
+        ``samples_per_s``, the sum over the processes; ``ms_per_step``, their mean; ``busy_ms``, the processor's part of
+        it on a CPU, where others share it, for as many samples as the first batch has; ``peak_mb`` of the process that
+        needs most, see ``PeakMemory``; likewise ``tensors_mb`` of a step on the first batch, itself and what is held
+        beside it, see ``tensor_megabytes``; ``steps`` that were timed.
     """
     batches = subject.batches()
 
@@ -148,14 +156,19 @@ def measure(subject: Subject, phase: str, plan: Plan, process: Process) -> dict[
 
     with PeakMemory(process.device) as memory:
         steps = _warm_up(step, plan, process)
-        start = clock(process.device)
+        start, began = clock(process.device), time.process_time()
         samples = sum(step() for _ in range(steps))
-        seconds = clock(process.device) - start
-    each = process.gather(samples, seconds, memory.megabytes)
+        busy, seconds = time.process_time() - began, clock(process.device) - start
+    busy = busy if process.device.type == "cpu" else seconds
+    first = next(subject.batches())  # the last of an epoch may be smaller
+    tensors = first.nbytes / 1e6 + tensor_megabytes(lambda: subject.work(phase, first), process.device)
+    each = process.gather(samples, seconds, memory.megabytes, tensors, busy * len(first) / samples)
     return {
         "samples_per_s": float((each[:, 0] / each[:, 1]).sum()),
         "ms_per_step": 1e3 * float(each[:, 1].mean()) / steps,
+        "busy_ms": 1e3 * float(each[:, 4].mean()),
         "peak_mb": float(each[:, 2].max()),
+        "tensors_mb": float(each[:, 3].max()),
         "steps": steps,
     }
 
