@@ -164,6 +164,10 @@ class GeneSetTransformer(Model):
         if genes is not None:
             self.active_G[genes.to(self.active_G.device)] = True
 
+    def active_outputs(self) -> Tensor:
+        """The active genes, a mask [G]."""
+        return self.active_G
+
     def watch(self, genes: Int[Tensor, " W"] | None) -> None:
         """Log ``val/first_genes/Pearson``, the validation score on these genes alone, each epoch."""
         self._watched = genes
