@@ -17,7 +17,7 @@ from torchcell.run.entry import conf_dir
 from torchcell.select_genes import select_genes
 
 SELECTION = (
-    "data.selection={_target_: torchcell.data.gene_selection.GeneSelection, n_genes: 9, phases: {core: 4, all: null}, "
+    "data.selection={_target_: torchcell.data.gene_selection.GeneSelection, n_genes: 9, "
     "sources: [{_target_: torchcell.data.gene_rankings.Perturbed, quota: 3}]}"
 )
 SMALL = [
@@ -31,15 +31,17 @@ SMALL += ["data.record.n_doubles=2", "data.record.cells_per_condition=4", "data.
 
 def test_a_table_is_written_with_sources_and_phases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose("select_genes", [*SMALL, SELECTION, f"out={tmp_path / 'genes.csv'}"])
+        phases = "callbacks.curriculum.phases=[{epoch: 0, genes: 4}, {epoch: 1, genes: null}]"
+        chosen = [*SMALL, SELECTION, "callbacks=curriculum", phases]
+        cfg = compose("select_genes", [*chosen, f"out={tmp_path / 'genes.csv'}"])
     selected = select_genes(cfg)
     table = pd.read_csv(tmp_path / "genes.csv")
     assert table["gene"].tolist() == selected.genes.tolist()
     assert table["source"].value_counts().to_dict() == {"highly_variable": 6, "perturbed": 3}
-    assert table["phase"].value_counts().to_dict() == {"core": 4, "all": 5}
+    assert table["phase"].tolist() == [0] * 4 + [1] * 5
     told = capsys.readouterr().out
     assert "9 of 40 genes of simulated_perturbseq" in told
-    assert "core 4, all 9" in told
+    assert "phase 0  4 genes: perturbed, highly_variable\nphase 1  9 genes: highly_variable\n" in told
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ def select_genes(cfg: DictConfig) -> SelectedGenes:
     from rich.table import Table
 
     from torchcell.data.errors import InputError
+    from torchcell.data.gene_phases import describe_phases, entry_phase, find_phases
     from torchcell.datamodules.cell_choice import chosen
 
     if cfg.data.get("selection") is None and cfg.data.get("n_genes") is None:
@@ -46,10 +47,13 @@ def select_genes(cfg: DictConfig) -> SelectedGenes:
     console.print(table)
     for note in selected.notes:
         console.print(f"note    {note}", soft_wrap=True, highlight=False)
-    if len(selected.phases) > 1:
-        sizes = ", ".join(f"{name} {size:,}" for name, size in selected.phase_sizes().items())
-        console.print(f"phases  {sizes}", soft_wrap=True, highlight=False)
-    selected.save(cfg.out)
+    given = cfg.data.get("phases")
+    phases = [] if given is None else find_phases(given, selected.genes.tolist())
+    about = describe_phases(entry_phase(phases, len(selected)), selected.source)
+    for number, (phase, added) in enumerate(zip(phases, about, strict=False)):
+        told = f"phase {number}  {len(phase.genes):,} genes: {added['name']}"
+        console.print(told, soft_wrap=True, highlight=False)
+    selected.save(cfg.out, phases)
     console.print(f"wrote {cfg.out}", soft_wrap=True, highlight=False)
     return selected
 

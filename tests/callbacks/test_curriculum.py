@@ -22,9 +22,10 @@ from torchcell.datamodules.cell_rows import DenseRows
 from torchcell.datamodules.cell_set_batch import CellSetBatch, ragged
 from torchcell.datamodules.shared_rows import SharedRows
 from torchcell.models.gene_set_transformer import GeneSetTransformer
+from torchcell.report.curriculum import curriculum_sections
 
 OUTPUTS = tuple(f"g{i}" for i in range(20))
-PHASES = [{"epoch": 0, "genes": 0.2}, {"epoch": 2, "genes": 10, "name": "half"}, {"epoch": 5, "genes": None}]
+PHASES = [{"epoch": 0, "genes": 0.2}, {"epoch": 2, "genes": 10}, {"epoch": 5, "genes": None}]
 
 
 def resolved(phases, order=None, **changes) -> Curriculum:
@@ -40,7 +41,7 @@ def test_genes_are_shares_numbers_names_or_all_in_the_order_of_selection():
     phases = [{"epoch": 0, "genes": ["g3", "g1"]}, {"epoch": 1, "genes": 0.2}, {"epoch": 2, "genes": None}]
     assert [phase.genes for phase in resolved(phases).phases] == [(1, 3), (0, 1, 2, 3), tuple(range(20))]
     order = torch.arange(19, -1, -1)
-    assert resolved([{"epoch": 0, "genes": 3}], order).phases[0].genes == (17, 18, 19)
+    assert resolved([{"epoch": 0, "genes": 3}, phases[2]], order).phases[0].genes == (17, 18, 19)
     assert resolved([{"epoch": 0, "genes": 1.0}]).phases[0].genes == tuple(range(20))
 
 
@@ -49,6 +50,7 @@ def test_genes_are_shares_numbers_names_or_all_in_the_order_of_selection():
     [
         ([{"epoch": 0, "genes": 10}, {"epoch": 1, "genes": 4}], "phase 1 .* no superset of phase 0: it lacks 6 .*'g4'"),
         ([{"epoch": 0, "genes": ["g9"]}, {"epoch": 1, "genes": 4}], "no superset.*g9"),
+        ([{"epoch": 0, "genes": 3}, {"epoch": 1, "genes": 4}], "last phase has 4 of the 20 genes"),
         ([{"epoch": 0, "genes": 21}], "asks for 21 genes of 20"),
         ([{"epoch": 0, "genes": 1.5}], "share above 0"),
         ([{"epoch": 0, "genes": 0}], "asks for 0 genes"),
@@ -77,8 +79,32 @@ def test_what_was_spent_counts_genes_and_a_budget_says_when_to_stop():
 def test_a_step_sees_as_many_tokens_in_every_phase():
     curriculum = resolved(PHASES)
     assert [curriculum.accumulated(epoch, 100) for epoch in (0, 1, 2, 5)] == [5, 5, 2, 1]
-    assert curriculum.accumulated(0, 3) == 3  # an epoch has no more batches
+    assert [curriculum.step_tokens(epoch, 100) for epoch in (0, 2, 5)] == [1, 1, 1]
     assert resolved(PHASES, keep_tokens=False).accumulated(0, 100) == 1
+
+
+def test_what_is_left_of_an_epoch_makes_no_step_of_a_few_tokens():
+    curriculum = resolved(PHASES)
+    assert [curriculum.accumulated(0, n) for n in (5, 6, 7, 8, 11)] == [5, 6, 7, 4, 6]
+    assert curriculum.step_tokens(0, 6) == pytest.approx(1.2)  # not a step of 5 batches, and one of the last
+    assert curriculum.accumulated(5, 7) == 1
+
+
+def test_a_step_that_an_epoch_is_too_short_for_has_fewer_tokens_and_is_counted_as_it_is():
+    curriculum = resolved(PHASES)
+    assert (curriculum.wanted(0), curriculum.accumulated(0, 3)) == (5, 3)
+    assert curriculum.step_tokens(0, 3) == pytest.approx(0.6)
+
+
+def test_a_phase_that_can_not_keep_its_tokens_a_step_says_so_once(tmp_path):
+    phases = [{"epoch": 0, "genes": 0.1}, {"epoch": 2, "genes": None}]
+    with pytest.warns(
+        UserWarning, match="a step takes 10 batches.* an epoch has 7: its steps have 70% of them"
+    ) as told:
+        history = run(tmp_path, 3, phases=phases)[2]
+    assert sum("phase 0 of the curriculum" in str(one.message) for one in told) == 1
+    assert not any("phase 1 of the curriculum" in str(one.message) for one in told)
+    assert history["curriculum/step_tokens"].tolist() == pytest.approx([0.7, 0.7, 1])
 
 
 def test_a_model_that_cannot_train_on_a_part_is_refused():
@@ -181,8 +207,9 @@ def test_a_resumed_run_equals_one_that_never_stopped_bit_for_bit(whole, stopped,
 def test_epochs_have_the_genes_and_steps_of_their_phase(whole):
     folder, model, trainer, history = whole
     assert history["curriculum/genes"].tolist() == [4, 4, 10, 10, 10, 20, 20]
-    assert history["curriculum/accumulated"].tolist() == [5, 5, 2, 2, 2, 1, 1]
-    assert trainer.global_step == 2 * 2 + 3 * 4 + 2 * 7
+    assert history["curriculum/accumulated"].tolist() == [7, 7, 2, 2, 2, 1, 1]
+    assert trainer.global_step == 2 * 1 + 3 * 4 + 2 * 7
+    assert history["curriculum/steps"].tolist() == [1, 2, 6, 10, 14, 21, 28]
     assert history["val/first_genes/Pearson"].notna().all()
     assert model.active_G.all()
     early = torch.load(folder / "epoch=1.ckpt", weights_only=True)["state_dict"]
@@ -203,7 +230,7 @@ def test_runs_of_one_budget_spend_as_much_in_their_own_number_of_epochs(tmp_path
 
 
 def test_a_run_that_ends_before_its_last_phase_says_so(tmp_path):
-    with pytest.warns(UserWarning, match="ends after 2 epochs, before phase '20 genes' begins at epoch 5"):
+    with pytest.warns(UserWarning, match="ends after 2 epochs, before the curriculum's last phase begins at epoch 5"):
         run(tmp_path, 2)
 
 
@@ -216,13 +243,19 @@ def test_without_a_curriculum_all_genes_are_active(tmp_path):
     assert model.active_G.all()
 
 
-def test_the_report_has_a_section_for_each_phase(whole):
-    history = whole[3]
-    sections = whole[1].report_sections(history)
+def test_the_report_has_a_section_for_each_phase_and_says_which_one_is_scored(whole):
+    history, model = whole[3], whole[1]
+    known = [{"name": "core", "sources": {"core": 3, "rare": 1}}, {"name": "variable", "sources": {"variable": 6}}]
+    sections = curriculum_sections(history, known, 10, 20)
     assert [section.title for section in sections] == [
-        "Curriculum", "Curriculum, phase 0: 4 genes", "Curriculum, phase 1: 10 genes", "Curriculum, phase 2: 20 genes",
+        "Curriculum", "Curriculum, phase 0: 4 genes, core", "Curriculum, phase 1: 10 genes, variable",
+        "Curriculum, phase 2: 20 genes",
     ]  # fmt: skip
+    assert sections[0].text.startswith("The scored weights are of phase 1, with 10 of 20 genes active.")
+    assert sections[1].text.startswith("It adds core 3, rare 1. Epochs 0 to 1")
     assert sections[0].table["epochs"].tolist() == ["0 to 1", "2 to 4", "5 to 6"]
+    assert sections[0].table["steps"].tolist() == ["2", "14", "28"]
     assert sections[0].figure is not None
-    assert whole[1].report_sections(history.drop(columns="curriculum/phase")) == []
-    assert whole[1].report_sections(None) == []
+    assert "of phase 2, with 20 of 20 genes active" in model.report_sections(history)[0].text
+    assert model.report_sections(history.drop(columns="curriculum/phase")) == []
+    assert model.report_sections(None) == []

@@ -9,16 +9,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from scipy import sparse
 
 from torchcell.data.conditions import Conditions
 from torchcell.data.errors import InputError
 from torchcell.data.gene_lists import GeneList
+from torchcell.data.gene_phases import describe_phases, entry_phase, find_phases
 from torchcell.data.gene_rankings import HighlyVariable, Perturbed, Responsive
 from torchcell.data.gene_selection import GeneSelection
 from torchcell.data.kang import kang2018
 from torchcell.data.simulate_perturbseq import simulated_perturbseq
+from torchcell.run.entry import conf_dir
 from torchcell.splits.methods import make_split
 
 MakeList = Callable[..., GeneList]
@@ -87,20 +90,24 @@ def test_case_and_aliases_meet_but_an_ambiguous_name_is_not_guessed(
     assert GeneSelection([source])(record).genes.tolist() == ["G0001", "G0005"]
 
 
-def test_phases_are_the_first_genes_and_nested(record: Conditions, tmp_path: Path) -> None:
-    phases = {"core": 5, "regulatory": 12, "all": None}
-    chosen = GeneSelection([Perturbed(10)], 20, phases)(record)
-    assert chosen.phase_sizes() == {"core": 5, "regulatory": 12, "all": 20}
-    assert (np.diff(chosen.phase) >= 0).all()
-    chosen.save(tmp_path / "genes.csv")
+def test_a_curriculums_phases_take_the_first_genes_and_stand_in_the_table(record: Conditions, tmp_path: Path) -> None:
+    chosen = GeneSelection([Perturbed(10)], 20)(record)
+    given = [{"epoch": 0, "genes": 5}, {"epoch": 2, "genes": 0.6}, {"epoch": 4, "genes": None}]
+    chosen.save(tmp_path / "genes.csv", find_phases(given, chosen.genes.tolist()))
     table = pd.read_csv(tmp_path / "genes.csv")
     assert table.columns.tolist() == ["gene", "source", "rank", "symbol", "phase"]
-    assert table["phase"].value_counts().to_dict() == {"core": 5, "regulatory": 7, "all": 8}
+    assert table["phase"].tolist() == [0] * 5 + [1] * 7 + [2] * 8
+    assert (chosen.to_table()["phase"] == 0).all()
     again = GeneSelection([GeneList("own", path=tmp_path / "genes.csv", order="listed")])(record)
     np.testing.assert_array_equal(again.genes, chosen.genes)
-    over = GeneSelection(n_genes=20, phases={"core": 5, "large": 100})(record)
-    assert over.phase_sizes() == {"core": 5, "large": 20}
-    assert over.notes == ["phase 'large' asks for 100 genes and gets 20"]
+
+
+def test_a_phase_is_named_by_where_most_of_the_genes_it_adds_come_from() -> None:
+    source = np.array(["b"] * 5 + ["a"] * 4 + ["rare"] + ["highly_variable for b"] * 3)
+    first, second = describe_phases(np.repeat([0, 1], [10, 3]), source)
+    assert first == {"name": "b, a", "sources": {"b": 5, "a": 4, "rare": 1}}
+    assert second == {"name": "highly_variable", "sources": {"highly_variable": 3}}
+    assert describe_phases(np.array([0, 1]), None) == [{"name": "", "sources": {}}] * 2
 
 
 def test_perturbed_and_responsive_genes_lead(record: Conditions) -> None:
@@ -129,7 +136,7 @@ def test_a_selection_comes_from_a_config(record: Conditions) -> None:
     room = "torchcell.data"
     sources = [{"_target_": f"{room}.gene_rankings.Perturbed", "quota": 4}]
     config = {"_target_": f"{room}.gene_selection.GeneSelection", "sources": sources, "n_genes": 6}
-    assert instantiate(config | {"phases": {"a": 2, "b": None}})(record).phase_sizes() == {"a": 2, "b": 6}
+    assert instantiate(config)(record).counts() == {"perturbed": 4, "highly_variable": 2}
 
 
 def test_flavors_without_counts_or_packages_fail_loudly(record: Conditions, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,16 +162,6 @@ def test_each_flavor_ranks_every_gene_once(record: Conditions, flavor: str) -> N
         ({}, "needs sources, or n_genes"),
         ({"sources": [HighlyVariable(9)], "n_genes": 5}, "quotas of the gene sources sum to 9, more than n_genes=5"),
         ({"sources": [HighlyVariable(0)]}, "the quota of 'highly_variable' is 0"),
-        (
-            {"n_genes": 20, "phases": {"a": 10, "b": 10, "c": None}},
-            "phase 'b' with 10 genes is no superset of phase 'a'",
-        ),
-        (
-            {"n_genes": 20, "phases": {"a": 30, "b": None}},
-            "phase 'b' with 20 genes is no superset of phase 'a' with 30",
-        ),
-        ({"n_genes": 20, "phases": {"a": 0, "b": None}}, "phase 'a' with 0 genes is no superset of nothing"),
-        ({"n_genes": 20, "phases": {"a": 5}}, "the last phase 'a' has 5 of the 20 selected genes"),
         ({"n_genes": 20, "aliases": "none.csv"}, "no table of gene names none.csv"),
     ],
 )
@@ -195,6 +192,22 @@ def test_the_500_gene_panel_of_the_real_data(mirror: Path) -> None:
     panel = GeneSelection(sources)(train)
     assert panel.counts() == {**quotas, "highly_variable": 360}
     assert not panel.notes
-    phases = {"core": 100, "regulatory": 1200, "responsive": 2500, "all": None}
-    whole = GeneSelection([*sources[:4], Responsive(2000)], 5000, phases)(train)
-    assert list(whole.phase_sizes().values()) == [100, 1200, 2500, 5000]
+
+
+@pytest.mark.mirror
+def test_the_phases_of_the_real_curriculum_are_about_regulators_then_response(mirror: Path) -> None:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = compose("config", ["+experiment=kang2018_curriculum"])
+    record = kang2018()
+    whole = instantiate(cfg.data.selection)(record.subset(make_split(record, "cold_cell").index("train")))
+    phases = find_phases(cfg.data.phases, whole.genes.tolist())
+    assert [len(phase.genes) for phase in phases] == [100, 1200, 2500, 5000]
+    assert not whole.notes
+    core, regulatory, responsive, rest = describe_phases(entry_phase(phases, 5000), whole.source)
+    assert core == {
+        "name": "transcription_factor, pluripotency",
+        "sources": {"transcription_factor": 60, "pluripotency": 40},
+    }
+    assert set(regulatory["sources"]) == {"cell_cycle", "transcription_factor", "pluripotency", "metabolic"}
+    assert responsive["sources"] == {"responsive": 1300}
+    assert rest["sources"] == {"highly_variable": 2500}

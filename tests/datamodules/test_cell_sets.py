@@ -298,6 +298,17 @@ def test_genes_of_a_few_conditions_are_chosen_on_the_training_part_of_these(reco
     assert set(seen) == set(data.record("train").sample_id.tolist())
 
 
+def test_a_curriculums_phases_are_told_with_where_their_genes_come_from(record):
+    phases = [{"epoch": 0, "genes": 5}, {"epoch": 1, "genes": None}]
+    data = module(record, selection=GeneSelection([Perturbed(quota=6)], n_genes=15), phases=phases)
+    assert data.tables()["genes.csv"]["phase"].tolist() == [0] * 5 + [1] * 10
+    first, second = data.spec.extras["phases"]
+    assert first == {"name": "perturbed", "sources": {"perturbed": 5}}
+    assert second == {"name": "highly_variable", "sources": {"highly_variable": 9, "perturbed": 1}}
+    assert module(record, phases=phases).spec.extras["phases"][0]["name"] == ""
+    assert "phases" not in module(record).spec.extras
+
+
 def test_without_a_selection_the_most_responsive_genes_come_first_and_no_table_is_written(record, tmp_path: Path):
     data = module(record)
     data.write(tmp_path)

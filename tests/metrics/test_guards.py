@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from torchcell.metrics.evaluate import evaluate
 from torchcell.metrics.guards import converged, loss_share_warnings, shuffle_drop, spread
 from torchcell.metrics.results import Results
 
@@ -53,6 +54,31 @@ def test_expression_that_never_leaves_the_reference_or_is_flat_over_genes_is_col
     assert found["over_samples"] > 0.5
     assert found["collapsed"]
     assert not spread(replace(results, systems={"model": 0.5 * (measured + reference)}))["collapsed"]
+
+
+def test_genes_that_training_has_not_reached_are_no_collapse_of_those_it_has() -> None:
+    """In a curriculum the best weights may be of an early phase: perfect on half of the genes came out collapsed."""
+    rng = np.random.default_rng(0)
+    reference = np.repeat(rng.normal(size=(1, 20)) * 5, 30, axis=0)
+    measured = reference + rng.normal(size=(30, 20))
+    active = np.arange(20) % 2 == 0
+    results = Results(
+        np.arange(30).astype(str), np.arange(30).astype(str), tuple(map(str, range(20))), measured,
+        {"model": np.where(active, measured, reference), "none": reference}, task="expression", reference=reference,
+    )  # fmt: skip
+    assert spread(results)["collapsed"]
+    found = spread(replace(results, active=active))
+    assert not found["collapsed"]
+    assert (found["active"], found["over_samples"], list(found["per_output"])) == (
+        10,
+        1.0,
+        list(map(str, range(0, 20, 2))),
+    )
+    text = evaluate(replace(results, active=active), n_boot=20).verdict.text
+    assert "COLLAPSED" not in text
+    assert text.endswith("; its weights were trained on 10 of 20 outputs")
+    dead = replace(results, active=active, systems={"model": np.where(active, reference, measured)})
+    assert spread(dead)["collapsed"]
 
 
 def test_uncovered_measurements_are_counted(make_results: Make) -> None:

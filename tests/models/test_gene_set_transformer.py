@@ -223,6 +223,13 @@ def test_what_singles_did_is_told_outside_training_and_weighed_on_validation():
     model.eval()
     plain.eval()
     torch.testing.assert_close(model(batch), plain(batch) + told)
+    # A gene that a curriculum has not reached stays at its mean: it was told its change, whatever phases were compared.
+    for each in (model, plain):
+        each.activate(torch.arange(10))
+    torch.testing.assert_close(model(batch)[:, :10], (plain(batch) + told)[:, :10])
+    torch.testing.assert_close(model(batch)[:, 10:], batch.references["control"][:, 10:] + 0.1)
+    for each in (model, plain):
+        each.activate(None)
     elsewhere = dataclasses.replace(spec, extras=spec.extras | {"groups": ["B"]})  # the groups of a request
     other = built(elsewhere, singles=True).eval()
     other.load_state_dict(model.state_dict())

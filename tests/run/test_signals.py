@@ -98,7 +98,7 @@ def whole(tmp_path_factory) -> Path:
     return folder
 
 
-def assert_equal_runs(one: Path, other: Path) -> None:
+def assert_equal_runs(one: Path, other: Path, metric: str = "train/gene_interaction/Pearson") -> None:
     a, b = last(one), last(other)
     assert (a["epoch"], a["global_step"]) == (b["epoch"], b["global_step"])
     for name, value in a["state_dict"].items():
@@ -106,7 +106,7 @@ def assert_equal_runs(one: Path, other: Path) -> None:
     for key, state in a["optimizer_states"][0]["state"].items():
         for name, value in state.items():
             assert torch.equal(value, b["optimizer_states"][0]["state"][key][name])
-    columns = ["epoch", "train/loss", "train/grad_norm", "train/gene_interaction/Pearson", "val/score"]
+    columns = ["epoch", "train/loss", "train/grad_norm", metric, "val/score"]
     tables = [pd.read_csv(next(folder.glob("*/*/history.csv")))[columns] for folder in (one, other)]
     pd.testing.assert_frame_equal(*tables, check_exact=True)
 
@@ -131,6 +131,35 @@ def test_a_run_told_to_end_goes_on_from_the_same_step_to_the_same_weights(
     assert KEY not in last(tmp_path)
     (history,) = tmp_path.glob("*/*/history.csv")
     assert (pd.read_csv(history)["samples_per_s"] > 10).all(), "a half epoch starts its clock too"
+
+
+def test_a_curriculum_told_to_end_within_a_middle_phase_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+    """Cells are dealt anew each epoch, and genes and batches a step are set when one begins: a half epoch has both."""
+
+    def cells(folder: Path) -> DictConfig:
+        sizes = ("n_genes=20", "n_regulators=16", "n_doubles=0", "n_lines=1", "cells_per_condition=8")
+        phases = "[{epoch: 0, genes: 0.25}, {epoch: 1, genes: 0.5}, {epoch: 2, genes: null}]"
+        overrides = [
+            *(f"data.record.{size}" for size in sizes), "data.set_size=2", "data.input_cells=2", "data.batch_size=4",
+            "model.dim=16", "model.heads=1", "model.dropout=0.2", "trainer.max_epochs=3", "trainer.warmup_steps=4",
+            "callbacks=curriculum", f"callbacks.curriculum.phases={phases}", "baselines=none", f"paths.runs={folder}",
+        ]  # fmt: skip
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            return compose("config", ["+experiment=simulated_perturbseq", *overrides])
+
+    cfg = cells(tmp_path / "told")
+    assert told(monkeypatch, cfg, Tell(1, 2)) == 128 + signal.SIGTERM
+    half = last(tmp_path / "told")
+    assert half["state_dict"]["active_G"].sum() == 10
+    train(cells(tmp_path / "whole"))
+    cfg.ckpt_path = "last"
+    train(cfg)
+    assert_equal_runs(tmp_path / "whole", tmp_path / "told", "curriculum/step_tokens")
+    (history,) = (tmp_path / "told").glob("*/*/history.csv")
+    rows = pd.read_csv(history)
+    assert rows["curriculum/accumulated"].tolist()[1:] == [3, 1]  # of five batches
+    before, after = rows["curriculum/steps"].tolist()[:2]
+    assert before < half["global_step"] < after
 
 
 def test_a_half_epoch_does_not_go_on_with_another_number_of_processes(tmp_path):

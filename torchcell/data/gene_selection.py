@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -11,6 +11,7 @@ import numpy as np
 
 from torchcell.data.conditions import Conditions
 from torchcell.data.errors import InputError, some
+from torchcell.data.gene_phases import Phase, entry_phase
 from torchcell.data.gene_rankings import HighlyVariable, Perturbed
 from torchcell.data.measured_genes import MeasuredGenes, alias_table
 
@@ -42,8 +43,6 @@ class SelectedGenes:
         symbol: Names in the source [K].
         source: Which source took each [K].
         rank: Place among the source's measured genes, from 1, int64 [K].
-        phases: Names of the phases in order.
-        phase: The first phase in which a gene is active, int64 [K]; later phases hold all genes of earlier ones.
         notes: Sentences on what could not be done as asked.
     """
 
@@ -51,35 +50,32 @@ class SelectedGenes:
     symbol: np.ndarray
     source: np.ndarray
     rank: np.ndarray
-    phases: tuple[str, ...]
-    phase: np.ndarray
     notes: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.genes)
-
-    def phase_sizes(self) -> dict[str, int]:
-        """Active genes by phase."""
-        return {name: int((self.phase <= i).sum()) for i, name in enumerate(self.phases)}
 
     def counts(self) -> dict[str, int]:
         """Genes by source, in order of priority."""
         names = list(dict.fromkeys(self.source.tolist()))
         return {name: int((self.source == name).sum()) for name in names}
 
-    def to_table(self) -> pd.DataFrame:
-        """``gene, source, rank, symbol, phase``, a row a gene: what ``genes.csv`` holds."""
+    def to_table(self, phases: Sequence[Phase] = ()) -> pd.DataFrame:
+        """``gene, source, rank, symbol, phase``, a row a gene: what ``genes.csv`` holds.
+
+        Args:
+            phases: Of a curriculum over these genes; ``phase`` is the number of that in which a gene becomes active.
+        """
         import pandas as pd
 
-        phase = np.array(self.phases)[self.phase] if len(self) else np.array([], dtype=str)
-        columns = {"gene": self.genes, "source": self.source, "rank": self.rank, "symbol": self.symbol, "phase": phase}
-        return pd.DataFrame(columns)
+        columns = {"gene": self.genes, "source": self.source, "rank": self.rank, "symbol": self.symbol}
+        return pd.DataFrame({**columns, "phase": entry_phase(phases, len(self))})
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, phases: Sequence[Phase] = ()) -> None:
         """Write ``to_table`` as CSV, TSV or parquet."""
         from torchcell.data.tables import write_table
 
-        write_table(self.to_table(), path)
+        write_table(self.to_table(phases), path)
 
 
 @dataclass(frozen=True)
@@ -92,7 +88,6 @@ class GeneSelection:
     Attributes:
         sources: ``GeneList``, ``HighlyVariable``, ``Responsive``, ``Perturbed``.
         n_genes: Genes in all; none: what the quotas sum to. What is left over goes to highly variable genes.
-        phases: Name -> genes active, increasing; the first so many of the selection; null for all. None: one phase.
         flavor: Of the highly variable genes that fill up and that order lists.
         aliases: A table of gene names, so that old and new symbols meet; none: symbols are compared without case.
         alias_columns: Its columns: the aliases, and the name they stand for.
@@ -101,7 +96,6 @@ class GeneSelection:
 
     sources: Sequence[Source] = ()
     n_genes: int | None = None
-    phases: Mapping[str, int | None] | None = None
     flavor: str = "seurat"
     aliases: str | Path | None = None
     alias_columns: Sequence[str] = ("alias", "gene")
@@ -122,7 +116,7 @@ class GeneSelection:
         """Select among ``train.genes``.
 
         Raises:
-            InputError: A list whose genes are all absent, quotas above ``n_genes``, phases that do not grow.
+            InputError: A list whose genes are all absent, quotas above ``n_genes``.
         """
         if not self.sources and self.n_genes is None:
             raise InputError("a gene selection needs sources, or n_genes for the most variable genes alone")
@@ -160,15 +154,12 @@ class GeneSelection:
         wanted = max(asked, self.n_genes or 0)
         if len(taken) < wanted:
             notes.append(f"{wanted:,} genes were asked for, and only {len(train.genes):,} are measured")
-        phases, phase = _phases(self.phases, len(taken), wanted, notes)
         source_of, symbol, rank_of = ([entry[i] for entry in taken.values()] for i in range(3))
         return SelectedGenes(
             genes=np.array(list(taken), dtype=str),
             symbol=np.array(symbol, dtype=str),
             source=np.array(source_of, dtype=str),
             rank=np.array(rank_of, dtype=np.int64),
-            phases=phases,
-            phase=phase,
             notes=notes,
         )
 
@@ -192,25 +183,3 @@ def _fill(taken: dict[str, Entry], variable: list[str], n: int, name: str) -> li
     free = [(gene, rank) for rank, gene in enumerate(variable, 1) if gene not in taken][: max(n, 0)]
     taken |= {gene: (name, gene, rank) for gene, rank in free}
     return [gene for gene, _ in free]
-
-
-def _phases(
-    phases: Mapping[str, int | None] | None, n: int, wanted: int, notes: list[str]
-) -> tuple[tuple[str, ...], np.ndarray]:
-    """Names of the phases, and the first phase of each of ``n`` genes, int64 [n]."""
-    sizes = {name: max(n, wanted) if size is None else int(size) for name, size in (phases or {"all": None}).items()}
-    before, least = "", 0
-    for name, size in sizes.items():
-        if size <= least:
-            raise InputError(
-                f"phase {name!r} with {size:,} genes is no superset of "
-                + (f"phase {before!r} with {least:,}" if before else "nothing")
-                + ": phases must grow"
-            )
-        before, least = name, size
-    if least < n:
-        raise InputError(f"the last phase {before!r} has {least:,} of the {n:,} selected genes; set it to null for all")
-    if least > n:
-        notes.append(f"phase {before!r} asks for {least:,} genes and gets {n:,}")
-    ends = np.minimum(np.array(list(sizes.values())), n)
-    return tuple(sizes), np.searchsorted(ends, np.arange(n), side="right").astype(np.int64)

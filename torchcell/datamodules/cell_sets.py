@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from torchcell.data.cells_request import Controls
 from torchcell.data.conditions import Conditions
 from torchcell.data.errors import InputError, some
 from torchcell.data.gene_features import GeneFeatures
+from torchcell.data.gene_phases import describe_phases, entry_phase, find_phases
 from torchcell.data.gene_rankings import Responsive
 from torchcell.data.gene_selection import GeneSelection
 from torchcell.datamodules.base import RecordDataModule
@@ -53,6 +54,7 @@ class CellSetDataModule(RecordDataModule):
         n_genes: Genes to select, the most variable ones where no ``selection`` is given; none: what it says, else all.
         max_cells: Keep so many cells, for trials; the same ones whatever the seed.
         selection: Chooses the genes on the training conditions, see ``torchcell.data.gene_selection``.
+        phases: Of the curriculum, so that ``genes.csv`` and the report can tell what each adds; none: no curriculum.
         batch_size: Sets a training batch.
     """
 
@@ -70,6 +72,7 @@ class CellSetDataModule(RecordDataModule):
         n_genes: int | None = None,
         max_cells: int | None = None,
         selection: GeneSelection | None = None,
+        phases: Sequence[Mapping[str, Any]] | None = None,
         batch_size: int = 64,
         eval_batch_size: int = 64,
         subset: int | None = None,
@@ -82,6 +85,7 @@ class CellSetDataModule(RecordDataModule):
         if min(sizes.values()) < 1:
             raise InputError(", ".join(f"data.{name}={size}" for name, size in sizes.items()) + ": must be 1 or more")
         self.make_features, self.make_neighbours, self.networks = features, neighbours, graph
+        self.phases = phases
         how: dict[str, Any] = {"n_genes": n_genes, "max_cells": max_cells, "selection": selection}
         record, self.selected = chosen(record, split, **how, subset=subset, seed=seed)
         self.told = _unmeasured(record)
@@ -135,6 +139,10 @@ class CellSetDataModule(RecordDataModule):
         if self.selected is None:  # selected genes stand in their order
             place = {gene: i for i, gene in enumerate(train.genes.tolist())}
             extras["gene_order"] = torch.tensor([place[gene] for gene in Responsive().symbols(train)])
+        if self.phases is not None:
+            phases = find_phases(self.phases, train.genes.tolist(), extras.get("gene_order"))
+            source = None if self.selected is None else self.selected.source
+            extras["phases"] = describe_phases(entry_phase(phases, len(train.genes)), source)
         return extras
 
     def _features(self) -> dict[str, Any]:
@@ -211,8 +219,11 @@ class CellSetDataModule(RecordDataModule):
         return self.told
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """``genes.csv``: where each gene came from, if genes were selected."""
-        return {} if self.selected is None else {"genes.csv": self.selected.to_table()}
+        """``genes.csv``: where each gene came from and when it is active, if genes were selected."""
+        if self.selected is None:
+            return {}
+        phases = [] if self.phases is None else find_phases(self.phases, self.selected.genes.tolist())
+        return {"genes.csv": self.selected.to_table(phases)}
 
     def export(self, part: str, prediction: np.ndarray, folder: Path) -> list[Path]:
         """Measured and predicted cells as the package ``cell-eval`` reads them."""

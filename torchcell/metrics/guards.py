@@ -24,43 +24,49 @@ RULES_ABOVE = 0.9
 def spread(results: Results, system: str | None = None) -> dict[str, Any]:
     """How far predictions spread, relative to the data; changes from the reference are taken for expression.
 
+    Only ``results.active`` outputs are judged: one that training has not reached is held constant on purpose.
+
     Args:
         results: The predictions.
         system: Whose; by default the model under test.
 
     Returns:
-        ``over_samples`` (median over outputs of sd(prediction) / sd(measured)), ``over_outputs`` (median over
-        samples, None below two outputs or outside expression, where outputs share no unit), ``per_output``,
-        ``collapsed_outputs``, ``uncovered`` (measured values without a prediction), ``threshold``, and
-        ``collapsed``: at least half of the outputs, or the profile over outputs, below the threshold; for
-        expression of the predicted levels too: a constant level is no constant change, since each sample's own
-        control is subtracted from it. A spread that cannot be computed is None.
+        ``active`` (outputs that are judged), ``over_samples`` (median over outputs of sd(prediction) / sd(measured)),
+        ``over_outputs`` (median over samples, None below two outputs or outside expression, where outputs share no
+        unit), ``per_output``, ``collapsed_outputs``, ``uncovered`` (measured values without a prediction),
+        ``threshold``, and ``collapsed``: at least half of the outputs, or the profile over outputs, below the
+        threshold; for expression of the predicted levels too: a constant level is no constant change, since each
+        sample's own control is subtracted from it. A spread that cannot be computed is None.
     """
+    every = np.arange(len(results.outputs))
+    at = every if results.active is None else every[results.active]
+    outputs = [results.outputs[place] for place in at]
     measured = np.asarray(results.measured, dtype=np.float64)
     predicted = np.asarray(results.systems[system or results.model], dtype=np.float64)
     uncovered = int((np.isnan(predicted) & ~np.isnan(measured)).sum())
+    measured, predicted = measured[:, at], predicted[:, at]
     level_is_flat = False
     if results.per_gene and results.reference is not None:
         level = _relative_sd(predicted, measured, np.isnan(measured) | np.isnan(predicted))
         level_is_flat = bool((level < COLLAPSED_BELOW).sum() >= max((~np.isnan(level)).sum(), 1) / 2)
         other = results.reference if results.other_reference is None else results.other_reference
-        measured, predicted = measured - results.reference, predicted - other
+        measured, predicted = measured - results.reference[:, at], predicted - other[:, at]
     missing = np.isnan(measured) | np.isnan(predicted)
     per_output = _relative_sd(predicted, measured, missing)
     low = per_output < COLLAPSED_BELOW
     known = int((~np.isnan(per_output)).sum())
     over_outputs = None
-    if results.per_gene and len(results.outputs) > 1:
+    if results.per_gene and len(outputs) > 1:
         over_outputs = _median(_relative_sd(predicted.T, measured.T, missing.T))
     flat_profile = over_outputs is not None and over_outputs < COLLAPSED_BELOW
     return {
+        "active": len(outputs),
         "over_samples": _median(per_output),
         "over_outputs": over_outputs,
         "per_output": {
-            name: None if np.isnan(value) else float(value)
-            for name, value in zip(results.outputs, per_output, strict=True)
+            name: None if np.isnan(value) else float(value) for name, value in zip(outputs, per_output, strict=True)
         },
-        "collapsed_outputs": [name for name, is_low in zip(results.outputs, low, strict=True) if is_low],
+        "collapsed_outputs": [name for name, is_low in zip(outputs, low, strict=True) if is_low],
         "uncovered": uncovered,
         "threshold": COLLAPSED_BELOW,
         "collapsed": bool(level_is_flat or flat_profile or (known > 0 and low.sum() >= known / 2)),

@@ -33,6 +33,7 @@ class Results:
         part: The part of the split, e.g. ``test``.
         task: One of ``TASKS``.
         model: The system under test, a key of ``systems``.
+        active: Outputs that the model was trained on, bool [T]; none: all. It holds the others constant.
         ceiling: A replicate ceiling, a key of ``systems``: shown, never a baseline.
         set_size: Number of perturbed genes per sample [n].
         reference: What changes of expression are taken against, e.g. the control mean [n, T].
@@ -68,6 +69,7 @@ class Results:
     cells: CellPairs | None = None
     level: str = ""
     model: str = "model"
+    active: np.ndarray | None = None
     ceiling: str | None = None
 
     def __len__(self) -> int:
@@ -140,7 +142,7 @@ class Results:
         shapes |= {"replicate": ((n, t), self.replicate), "centre": ((n, t), self.centre)}
         shapes |= {"other_reference": ((n, t), self.other_reference), "significant": ((n, t), self.significant)}
         columns = () if self.own is None else self.own.shape[1:2]
-        shapes |= {"own": ((n, *columns), self.own), "context": ((n,), self.context)}
+        shapes |= {"own": ((n, *columns), self.own), "context": ((n,), self.context), "active": ((t,), self.active)}
         shapes |= {f"system {name!r}": ((n, t), value) for name, value in self.systems.items()}
         return [
             f"{name} has shape {np.shape(value)}, expected {shape}"

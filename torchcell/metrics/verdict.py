@@ -110,6 +110,8 @@ def judge(scored: Sequence[Scored], results: Results, spread: Mapping[str, Any],
             text += f"; not compared, with too few samples covered: {', '.join(few)}"
     if spread["collapsed"]:
         text = f"COLLAPSED: its predictions are nearly constant{_extent(spread)}; {text}"
+    if spread["active"] < len(results.outputs):
+        text += f"; its weights were trained on {spread['active']:,} of {len(results.outputs):,} outputs"
     if spread["uncovered"]:
         text += f"; it has no prediction for {spread['uncovered']:,} measured value(s)"
     return Verdict(

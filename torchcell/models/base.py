@@ -117,6 +117,10 @@ class Model(lightning.LightningModule):
         """How much each sample looks at each gene [B, N], rows adding up to 1; None from a model that cannot tell."""
         return None
 
+    def active_outputs(self) -> Tensor | None:
+        """Outputs that the weights were trained on, a mask [T], the others being held constant; none: all of them."""
+        return None
+
     def report_sections(self, history: pd.DataFrame | None) -> list[Any]:
         """What the model adds to the report, ``torchcell.report.page.Section``s; the history has a row an epoch."""
         return []
@@ -248,10 +252,7 @@ class Model(lightning.LightningModule):
         return parameter_groups(self)
 
     def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Clip by the norm of all gradients and keep that norm for the log."""
         largest = gradient_clip_val or float("inf")
@@ -285,9 +286,8 @@ class Model(lightning.LightningModule):
         self._count[name] = self._count.get(name, 0) + count
 
     def _drain(self, prefix: str) -> dict[str, Tensor]:
-        names = [name for name in self._sums if name.startswith(prefix)]
-        sums = {name: self._sums.pop(name) for name in names}
-        return means(sums, {name: self._count.pop(name) for name in names}, self.device, self.trainer.world_size)
+        sums = {name: self._sums.pop(name) for name in list(self._sums) if name.startswith(prefix)}
+        return means(sums, {name: self._count.pop(name) for name in sums}, self.device, self.trainer.world_size)
 
     def _observe(self, stage: str, batch: Any, prediction: Tensor) -> None:
         metrics = self.train_metrics if stage == "train" else self.val_metrics

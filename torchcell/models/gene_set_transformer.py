@@ -46,7 +46,8 @@ class GeneSetTransformer(Model):
     deviation s of the training changes.
 
     One table holds all genes; the active ones are an index set, see ``activate``. A gene that is not active has no
-    token and is predicted at its mean change. No parameter knows how many are active.
+    token and is predicted at its mean change, with ``singles`` too: else the scores of an early phase on all genes
+    would be those of the told changes. No parameter knows how many are active.
 
     With ``singles`` a prediction outside training also has what the perturbed genes did alone in the training part, see
     ``SingleChanges``; how much of it and how much of the reading is a matter of the validation part, see ``Shares``.
@@ -165,6 +166,10 @@ class GeneSetTransformer(Model):
         if genes is not None:
             self.active_G[genes.to(self.active_G.device)] = True
 
+    def active_outputs(self) -> Tensor:
+        """The active genes, a mask [G]."""
+        return self.active_G
+
     def watch(self, genes: Int[Tensor, " W"] | None) -> None:
         """Log ``val/first_genes/Pearson``, the validation score on these genes alone, each epoch."""
         self._watched = genes
@@ -205,9 +210,10 @@ class GeneSetTransformer(Model):
         return base_BG + self.shares(change_BG, self._told(batch))
 
     def _told(self, batch: CellSetBatch) -> Float[Tensor, "B G"]:
-        """What the perturbed genes did alone, beyond the mean change."""
+        """What the perturbed genes did alone, beyond the mean change, of active genes."""
         assert self.singles is not None
-        return self.singles(batch.gene, batch.ptr, self.get_buffer("place_C")[batch.group]) - self.mean_G
+        told_BG = self.singles(batch.gene, batch.ptr, self.get_buffer("place_C")[batch.group]) - self.mean_G
+        return torch.where(self.active_G, told_BG, 0.0)
 
     def _read(self, batch: CellSetBatch, control: CellRows, active_A: Int[Tensor, " A"]) -> Float[Tensor, "B S A"]:
         """The change of each cell and active gene in standard deviations of the training changes."""
@@ -276,7 +282,7 @@ class GeneSetTransformer(Model):
             self.watched_metrics.update(prediction[:, at], batch.target[:, at], *own)
 
     def on_validation_epoch_end(self) -> None:
-        """Also the shares, and the score on the watched genes."""
+        """Also the shares, the scores being by those of the pass before (see ``Shares``), and the watched genes."""
         if self.singles is not None and not self.trainer.sanity_checking:
             chosen = self.shares.choose(lambda sums: self.trainer.strategy.reduce(sums, reduce_op="sum"))
             self.log_dict({f"val/share/{name}": value for name, value in chosen.items()})
@@ -287,4 +293,5 @@ class GeneSetTransformer(Model):
 
     def report_sections(self, history: pd.DataFrame | None) -> list[Section]:
         """What each phase of a curriculum did, if there was one."""
-        return curriculum_sections(history)
+        phases, n_active = self.spec.extras.get("phases", []), int(self.active_G.sum())
+        return curriculum_sections(history, phases, n_active, len(self.spec.outputs))

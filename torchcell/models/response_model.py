@@ -131,7 +131,9 @@ class ResponseModel(Model):
         self.process.fit(torch.nan_to_num(train.target - train.centre, nan=0.0))
 
     def on_validation_epoch_end(self) -> None:
-        """Choose the shares, by which the next pass over the validation part goes, and every checkpoint."""
+        """Choose the shares, by which every checkpoint goes, and the next pass over the validation part: the scores of
+        this one know those of the pass before, see ``Shares``.
+        """
         if self.head != "level" and not self.trainer.sanity_checking:
             chosen = self.shares.choose(lambda sums: self.trainer.strategy.reduce(sums, reduce_op="sum"))
             self.log_dict({f"val/share/{name}": value for name, value in chosen.items()})

@@ -18,6 +18,11 @@ class Shares(nn.Module):
     that was fitted beside it knows part of the same. Both weights are fitted after each pass over the validation part,
     as a ridge's penalty is, lie between 0 and ``MOST``, and stand in the checkpoint. Before the first pass both are 1.
 
+    What is predicted in a pass, and with it ``val/score`` and the choice of the best epoch, is by the weights of the
+    pass before: those that a pass finds are known when it is over. So the checkpoint of an epoch scores a little better
+    on the validation part than its ``val/score`` says, as its weights were fitted to it; the first epoch is scored with
+    both at 1. The score of an epoch is thus of weights that were not fitted to its own network.
+
     Shapes:
         read, told [B, G] -> [B, G].
     """

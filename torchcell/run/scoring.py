@@ -132,7 +132,10 @@ def score(
         predictions[what] |= by_baseline
     if ceiling is not None:
         predictions[""]["replicate_ceiling"] = ceiling
-    every = datamodule.results(part, predictions, name, None if ceiling is None else "replicate_ceiling")
+    active = model.active_outputs()
+    mask = None if active is None else active.cpu().numpy()
+    found = datamodule.results(part, predictions, name, None if ceiling is None else "replicate_ceiling")
+    every = [replace(one, active=mask) for one in found]
     results = every[0]
     flat = None if history is None else converged(history["val/score"].tolist(), min_delta)
     evaluation = evaluate(every, n_boot=n_boot, seed=seed, converged=flat)
