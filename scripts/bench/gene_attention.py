@@ -28,6 +28,8 @@ from torchcell.run.tensor_memory import tensor_megabytes
 DIM, LAYERS, HEADS, NEIGHBOURS, GLOBAL, CELLS = 64, 2, 4, 16, 2, 4
 GENES = (200, 500, 1_000, 2_500, 5_000)
 LARGE = GENES[-1]
+COMPARED = (1_000, LARGE)
+"""Genes where precision and checkpointing are taken too."""
 DENSE_UP_TO = 1_000
 """Genes up to which dense scores are taken with all cells at once; beyond, one cell, taken so many times."""
 
@@ -39,12 +41,13 @@ def run() -> list[Target]:
     rows = {(way, n): measured(way, n) for n in GENES for way in ways if (way, n) != ("dense scores", 2_500)}
     _show(f"by genes, {CELLS} cells", rows)
     extra = {
-        (f"{way}{', checkpointing' * checkpointing}{', bf16' * half}", LARGE): measured(way, LARGE, checkpointing, half)
+        (f"{way}{', checkpointing' * checkpointing}{', bf16' * half}", n): measured(way, n, checkpointing, half)
+        for n in COMPARED
         for way in _PLAIN
         for checkpointing, half in ((True, False), (False, True), (True, True))
         if way == "neighbours" or not half  # torch's kernel for bf16 is very slow on a CPU that has none
     }
-    _show("against the plain run", {key: rows[key] for key in rows if key[1] == LARGE and key[0] in _PLAIN} | extra)
+    _show("against the plain run", {key: rows[key] for key in rows if key[1] in COMPARED and key[0] in _PLAIN} | extra)
     memory = np.array([rows["neighbours", n][1] for n in GENES])
     slope, start = np.polyfit(GENES, memory, 1)
     off = np.abs(slope * np.array(GENES) + start - memory).max() / memory.max()
