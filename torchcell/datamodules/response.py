@@ -65,7 +65,7 @@ class ResponseDataModule(RecordDataModule):
 
     @staticmethod
     def pack(record: Response, spec: Spec) -> ResponseSamples:
-        """The samples as tensors, on the training mean of their line where no plate is known."""
+        """The samples of a request as tensors, see ``ResponseSamples``."""
         return ResponseSamples(record, spec)
 
     @staticmethod
@@ -122,7 +122,7 @@ class ResponseDataModule(RecordDataModule):
         found: dict[str, Packed | None] = {}
         train = torch.from_numpy(self.split.index("train"))
         values = {name: getattr(packed, name)[train].float().mean(0) for name in ("basal", "log_dose")}
-        values |= {name: getattr(packed, name)[train].mode().values for name in ("drug", "line")}
+        values |= {name: getattr(packed, name)[train].mode().values for name in ("drug", "line", "pulled_to")}
         for what, names in INPUTS.items():
             varies = packed.varies(names, index)
             found[f"{what}_shuffled"] = packed.shuffled(names, index, generator) if varies else None
