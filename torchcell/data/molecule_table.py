@@ -42,13 +42,13 @@ class MoleculeTable:
 
         Raises:
             InputError: No such file, array or key; a key twice with different vectors; a vector that is not finite or
-                all zeros; no drug in the table; ``fallback`` for a drug without a structure.
+                all zeros; without ``fallback`` no drug in the table, with it one without a structure.
         """
         row_of, vectors = self._rows()
         names, smiles = drug_structures(response)
         rows = np.array([row_of.get(key, -1) if key else -1 for key in self._keys(response, names, smiles)])
         known = rows >= 0
-        if not known.any():
+        if not known.any() and not self.fallback:
             raise InputError(
                 f"{self.path}: none of {len(names):,} drugs of {response.name} is in the table by key={self.key}; its "
                 f"keys look like {some(list(row_of)[:3])}"

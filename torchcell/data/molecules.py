@@ -119,6 +119,11 @@ def coverage(response: Response, part: np.ndarray) -> dict[str, tuple[int, int]]
     return {name: (int(own[rows].sum()), len(rows)) for name, rows in found.items()}
 
 
+def borrowings(molecules: Molecules) -> list[str]:
+    """``drug from molecule`` for each drug whose vector is another's."""
+    return [f"{drug} from {owner}" for drug, owner in molecules.borrowed.items()]
+
+
 def tanimoto(a_NF: np.ndarray, b_MF: np.ndarray) -> np.ndarray:
     """Similarity a.b / (a.a + b.b - a.b) of all pairs of rows, float32 [N, M]; of bits: shared over set in either.
 

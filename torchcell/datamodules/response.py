@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from torchcell.data.errors import InputError, some
-from torchcell.data.molecules import Molecules, coverage
+from torchcell.data.molecules import Molecules, borrowings, coverage
 from torchcell.data.plate_centre import plate_centre
 from torchcell.data.response import Response
 from torchcell.datamodules.base import RecordDataModule
@@ -178,6 +178,9 @@ class ResponseDataModule(RecordDataModule):
         shares = coverage(self.record_whole, self.split.part)
         told = ", ".join(f"{part} {known:,} of {every:,}" for part, (known, every) in shares.items())
         said.append(f"Drugs with a vector of their own: {told}.")
+        assert self.record_whole.molecules is not None
+        if borrowed := borrowings(self.record_whole.molecules):
+            said.append(f"Borrowed vectors, each of the most similar molecule: {some(borrowed, 20)}.")
         if self.record_whole.basal is None:
             said.append(
                 "Truth and prediction subtract the same control; its noise raises pearson_de for all systems alike, "

@@ -12,7 +12,7 @@ import torch
 from hydra.utils import get_class
 
 from torchcell.data.errors import InputError, near, some
-from torchcell.data.molecules import Molecules, drug_structures
+from torchcell.data.molecules import Molecules, borrowings, drug_structures
 from torchcell.data.response import Response
 from torchcell.data.structures import canonical, inchikey
 from torchcell.data.targets import check_targets
@@ -157,6 +157,12 @@ def _made(fresh: Response, table: Molecules, path: str) -> Molecules:
     lacking = names if made is None else made.id[~made.known]
     if not len(lacking):
         assert made is not None
+        if borrowed := borrowings(made):
+            warnings.warn(
+                f"{path}: drugs that the table of vectors lacks have the vector of the most similar molecule: "
+                f"{some(borrowed, 20)}",
+                stacklevel=2,
+            )
         return made
     feature = str(table.features.get("_target_", "the features")).rpartition(".")[2]
     if table.known.all():
