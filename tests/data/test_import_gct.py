@@ -138,6 +138,22 @@ def as_gctx(folder: Path, path: Path) -> Path:
     return folder / "plate.gctx"
 
 
+@pytest.mark.parametrize("kind", [np.int64, np.float32, np.float64])
+def test_numbers_of_a_gctx_keep_all_their_digits(tmp_path: Path, kind: type) -> None:
+    """A column of ids with one -666 is read as floats: 11667893 and 11667894 both became 1.16679e+07, one drug."""
+    path = as_gctx(tmp_path, written(tmp_path, gct()))
+    with h5py.File(path, "r+") as file:
+        del file[f"{ABOUT_WELLS}/pert_iname"], file[f"{ABOUT_WELLS}/pert_time"]
+        file[f"{ABOUT_WELLS}/pert_iname"] = np.array([1, 11667893, 11667894, 1, 1, 11667893], dtype=kind)
+        file[f"{ABOUT_WELLS}/cmap_name"] = np.array([-666, 11667893, 11667894, 5, 5, 5], dtype=kind)
+        file[f"{ABOUT_WELLS}/pert_time"] = np.array([24.1] * 6, dtype=np.float32)
+    obs = import_gct(path).obs
+    assert obs["perturbation"].tolist() == ["1", "11667893", "11667894", "1", "1", "11667893"]
+    np.testing.assert_allclose(obs["time"], 24.1, rtol=1e-6)
+    renamed = import_gct(path, {"pert_id": "cmap_name"}).obs
+    assert renamed["pert_id"].tolist() == ["", "11667893", "11667894", "5", "5", "5"]
+
+
 @pytest.mark.parametrize("chunk", [1, 4096])
 def test_of_a_gctx_only_the_wells_that_are_kept_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int

@@ -163,9 +163,10 @@ def _annotations(path: Path, wells: pd.DataFrame, genes: pd.DataFrame, columns: 
 
 
 def _texts(values: np.ndarray) -> np.ndarray:
-    """Annotations as text, whole numbers without a point."""
+    """Annotations as text, of numbers all digits (an id may be one), whole ones without a point."""
     if values.dtype.kind == "f":
-        return np.array(["" if value != value else f"{value:g}" for value in values.tolist()], dtype=str)
+        told = ("" if value != value else np.format_float_positional(value, trim="-") for value in values)
+        return np.array(list(told), dtype=str)
     return values.astype(str)
 
 
