@@ -48,7 +48,11 @@ def test_columns_have_other_names_by_the_map(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("about", "arguments", "message"),
     [
-        ({"det_plate": ["P1"] * 3 + ["P3", "P3", "P2"]}, {}, r"1 plate\(s\) without control wells: 'P2'"),
+        (
+            {"det_plate": ["P1"] * 3 + ["P3", "P3", "P2"]},
+            {},
+            r"1 plate\(s\) without control wells: 'P2'; for the vehicle give its name to --control",
+        ),
         ({"pert_type": ["trt_cp"] * 6}, {}, "no control wells: no kind and no perturbation is 'ctl_vehicle'"),
         ({}, {"control": "DMS"}, "nearest perturbations: .'DMSO'"),
         ({"pert_dose": ["-666", "10", "-666", "-666", "-666", "1"]}, {}, r"1 sample\(s\) with no dose: 'P1:A03'"),

@@ -215,7 +215,8 @@ def _refuse_bad(record: str, ids: np.ndarray, found: Mapping[str, Any]) -> None:
 def _matched(values: np.ndarray, found: Mapping[str, Any], is_control: np.ndarray, match: str, seed: int) -> np.ndarray:
     if match == SIGNATURES:
         return np.zeros(values.shape, dtype=np.float32)
-    return matched_controls(values, line_plates(found["plate"], found["cell_line"]), is_control, match, seed)
+    plates = line_plates(found["plate"], found["cell_line"])
+    return matched_controls(values, plates, is_control, match, seed, "give its name to --control (control=)")
 
 
 def _anndata(
