@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from torchcell.data.checks import flags, refuse
+from torchcell.data.checks import column, flags, refuse
 from torchcell.data.errors import InputError, near, some
 from torchcell.data.quantities import TO_HOURS, TO_MICROMOLAR, read_quantities
 from torchcell.data.response import Response, dense
@@ -45,7 +45,7 @@ def read_response_request(
     Args:
         path: The file.
         genes: Genes of the answer [G].
-        columns: Internal name -> the file's name, for those that differ.
+        columns: Internal name -> the file's name, for those that differ; of an h5ad file also ``is_control``.
 
     Returns:
         A record whose ``treated`` is NaN [n, G]; so are rows of ``control`` and ``basal`` that the file does not give,
@@ -56,17 +56,18 @@ def read_response_request(
             rejects, a gene that is not measured, a control that is given in part, a flag that is neither true nor
             false, no row at all; the message names the rows.
     """
+    columns = dict(columns or {})
     if Path(path).suffix != ".h5ad":
-        return _record(path, read_table(path), columns or {}, np.asarray(genes).astype(str))
-    adata = read_h5ad(path)
-    if FLAG in adata.obs:
-        adata = adata[~flags(str(path), FLAG, adata.obs[FLAG].to_numpy())].copy()
+        return _record(path, read_table(path), columns, np.asarray(genes).astype(str))
+    adata, flag = read_h5ad(path), columns.pop(FLAG, FLAG)
+    if flag in adata.obs or flag != FLAG:
+        adata = adata[~flags(str(path), flag, column(str(path), adata.obs, flag))].copy()
     if not adata.n_obs:
-        raise InputError(f"{path} has no row to predict: it is empty, or all its wells are flagged as {FLAG}")
+        raise InputError(f"{path} has no row to predict: it is empty, or all its wells are flagged as {flag}")
     given = [part for part in ("control", "basal") if part in adata.layers]
     if not given:
-        return _record(path, adata.obs, columns or {}, np.asarray(genes).astype(str))
-    record = _record(path, adata.obs, columns or {}, adata.var_names.to_numpy().astype(str))
+        return _record(path, adata.obs, columns, np.asarray(genes).astype(str))
+    record = _record(path, adata.obs, columns, adata.var_names.to_numpy().astype(str))
     layers: dict[str, Any] = {part: dense(adata.layers[part]) for part in given}
     record = replace(record, **layers).on_genes(genes)
     for part in given:

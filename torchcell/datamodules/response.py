@@ -189,10 +189,12 @@ class ResponseDataModule(RecordDataModule):
             )
         return said
 
+    reads_columns = True
+
     @staticmethod
-    def read_request(path: str, spec: Spec) -> Response:
+    def read_request(path: str, spec: Spec, columns: Mapping[str, str] | None = None) -> Response:
         """Treatments to predict, see ``response_request``."""
-        return read_treatments(path, spec)
+        return read_treatments(path, spec, columns)
 
     @staticmethod
     def widened(request: Response, spec: Spec) -> Spec:
