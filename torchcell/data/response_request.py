@@ -14,7 +14,7 @@ from torchcell.data.errors import InputError, near, some
 from torchcell.data.quantities import TO_HOURS, TO_MICROMOLAR, read_quantities
 from torchcell.data.response import Response, dense
 from torchcell.data.response_file import FLAG, read_h5ad
-from torchcell.data.structures import parsed
+from torchcell.data.structures import refuse_rejected
 from torchcell.data.tables import read_table, text_cells
 
 if TYPE_CHECKING:
@@ -89,10 +89,11 @@ def _record(path: str | Path, table: pd.DataFrame, columns: Mapping[str, str], g
         raise InputError(f"{path} has no column {some(lacking)}; it has {some(table.columns, 12)}")
     cells = {name: np.array(text_cells(table, found or ""), dtype=str) for name, found in named.items()}
     drug = np.where(cells["drug"] != "", cells["drug"], cells["smiles"])
-    for structure, name in sorted(set(zip(cells["smiles"].tolist(), drug.tolist(), strict=True))):
-        if structure:
-            parsed(structure, name)
     rows = np.array([f"row {i + 2}" for i in range(len(table))])
+    told: dict[tuple[str, str], str] = {}  # a drug with its structure -> the first row that has them
+    for name, structure, row in zip(drug.tolist(), cells["smiles"].tolist(), rows.tolist(), strict=True):
+        told.setdefault((name, structure), row if name == structure else f"{row}, {name}")
+    refuse_rejected(str(path), [(owner, structure) for (_, structure), owner in told.items()])
     index = rows if isinstance(table.index[0], int | np.integer) else table.index.to_numpy().astype(str)
     ids = cells["sample_id"] if named["sample_id"] else index
     blank = np.broadcast_to(np.float32(0), (len(table), len(genes)))
