@@ -189,6 +189,8 @@ def test_requests_that_can_not_be_met_say_why(trained, asked, tmp_path):
     without = [f"ckpt={trained.best}", f"perturbations={tmp_path / 'list.csv'}"]
     with pytest.raises(InputError, match="predicts from control cells: name them with controls="):
         predict(configured("predict", [*without, f"out={tmp_path / 'x.h5ad'}"]))
+    with pytest.raises(InputError, match="have fixed names; rename them in the file .*controls_as.columns"):
+        predict(configured("predict", [*without, f"out={tmp_path / 'x.h5ad'}", "columns={perturbation: guide}"]))
 
 
 def test_energy_distance_is_scored_for_every_system_and_undefined_in_pseudobulk(trained):

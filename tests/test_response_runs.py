@@ -13,6 +13,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from torchcell.data.errors import InputError
 from torchcell.evaluate import evaluate
 from torchcell.predict import predict
 from torchcell.run.entry import conf_dir
@@ -99,9 +100,30 @@ def test_a_checkpoint_predicts_known_and_new_drugs(trained, tmp_path):
     assert np.corrcoef(model, table.loc[0, genes].to_numpy(float) - mean_control)[0, 1] > 0.5
 
 
-def test_one_line_and_an_unknown_line(tmp_path):
-    from torchcell.data.errors import InputError
+def test_a_request_has_column_names_of_its_own_by_a_map(trained, tmp_path):
+    """The reader of treatments took a map and predict had no key for it."""
+    record, spec = trained.datamodule.record("test"), trained.datamodule.spec
+    few = record.subset(np.arange(3))
+    asked = few.to_anndata()
+    asked.obs = asked.obs.rename(columns={"perturbation": "compound", "dose_value": "um"})
+    asked.obs["vehicle"] = [False, True, False]
+    asked.write_h5ad(tmp_path / "asked.h5ad")
+    request = [
+        f"ckpt={trained.folder.best}",
+        f"perturbations={tmp_path / 'asked.h5ad'}",
+        f"out={tmp_path / 'out.h5ad'}",
+    ]
+    columns = "columns={drug: compound, dose_value: um, is_control: vehicle}"
+    table = predict(configured("predict", [*request, columns]))
+    assert table["drug"].tolist() == few.drug[[0, 2]].tolist()
+    made = anndata.read_h5ad(tmp_path / "out.h5ad")
+    np.testing.assert_allclose(made.layers["control"], few.control[[0, 2]], rtol=1e-5)
+    assert made.var_names.tolist() == list(spec.outputs)
+    with pytest.raises(InputError, match="no column 'compond'; the nearest are .'compound'"):
+        predict(configured("predict", [*request, "columns={drug: compond}"]))
 
+
+def test_one_line_and_an_unknown_line(tmp_path):
     with pytest.raises(InputError, match=r"no cell line 'A376'; the lines are A375"):
         train(
             configured(

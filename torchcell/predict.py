@@ -67,7 +67,7 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
         raise InputError(
             f"out={out}: this model predicts a phenotype, and h5ad is for expression; name a .parquet file"
         )
-    asked = representation.read_request(cfg.perturbations, spec, **_controls(cfg, representation))
+    asked = representation.read_request(cfg.perturbations, spec, **_read_with(cfg, representation))
     spec = representation.widened(asked, spec)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = saved.model(cfg.trust, spec).to(device)
@@ -107,16 +107,20 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
     return table
 
 
-def _controls(cfg: DictConfig, representation: Any) -> dict[str, Any]:
-    """The user's control cells, for a representation that reads them; none where no file is named."""
+def _read_with(cfg: DictConfig, representation: Any) -> dict[str, Any]:
+    """The user's control cells and names of columns where they are set, for a representation that reads them."""
     from torchcell.data.cells_request import Controls
     from torchcell.data.errors import InputError
 
-    if cfg.controls is None:
-        return {}
-    if not representation.reads_controls:
+    if cfg.controls is not None and not representation.reads_controls:
         raise InputError(f"controls={cfg.controls}: this model does not predict from control cells; leave the key out")
-    return {"controls": Controls(cfg.controls, **cfg.controls_as)}
+    if cfg.columns is not None and not representation.reads_columns:
+        raise InputError(
+            f"columns={cfg.columns}: the columns of this model's request have fixed names; rename them in the file "
+            "(those of control cells are told by controls_as.columns)"
+        )
+    controls = {} if cfg.controls is None else {"controls": Controls(cfg.controls, **cfg.controls_as)}
+    return controls if cfg.columns is None else {**controls, "columns": dict(cfg.columns)}
 
 
 def ranked(cfg: DictConfig, out: Path) -> pd.DataFrame:

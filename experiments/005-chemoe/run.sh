@@ -38,12 +38,12 @@ if wanted ablation; then # on the random split: on held-out drugs of fold 0 vali
             echo "ablation $shared model.router=$router name=l1000_chemoe_router_$router"
         done
         echo "ablation $shared model.head=change name=l1000_chemoe_no_process"
-        # One network in place of the experts; the experiment's keys of experts go.
+        # One network in place of the experts.
         for model in response_product "response_mlp model.hidden=[32,16]"; do
-            echo "ablation $shared model=$model ~model.expert_hidden ~model.expert_dropout model.dropout=0.3 name=l1000_${model%% *}"
+            echo "ablation $shared model=$model model.dropout=0.3 name=l1000_${model%% *}"
         done
         graphs="data.molecules._target_=torchcell.data.molecule_graphs.MoleculeGraphs ~data.molecules.bits ~data.molecules.radius"
-        echo "ablation $shared model=chemoe_graph $graphs name=l1000_chemoe_graph"
+        echo "ablation $shared model=chemoe_graph model.expert_hidden=[16,8] model.expert_dropout=0.3 $graphs name=l1000_chemoe_graph"
     } | train
 fi
 if wanted lines; then

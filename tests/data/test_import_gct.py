@@ -48,7 +48,11 @@ def test_columns_have_other_names_by_the_map(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("about", "arguments", "message"),
     [
-        ({"det_plate": ["P1"] * 3 + ["P3", "P3", "P2"]}, {}, r"1 plate\(s\) without control wells: 'P2'"),
+        (
+            {"det_plate": ["P1"] * 3 + ["P3", "P3", "P2"]},
+            {},
+            r"1 plate\(s\) without control wells: 'P2'; for the vehicle give its name to --control",
+        ),
         ({"pert_type": ["trt_cp"] * 6}, {}, "no control wells: no kind and no perturbation is 'ctl_vehicle'"),
         ({}, {"control": "DMS"}, "nearest perturbations: .'DMSO'"),
         ({"pert_dose": ["-666", "10", "-666", "-666", "-666", "1"]}, {}, r"1 sample\(s\) with no dose: 'P1:A03'"),
@@ -136,6 +140,22 @@ def as_gctx(folder: Path, path: Path) -> Path:
             for name in about:
                 file[f"{group}/{name}"] = np.array([cell.encode() for cell in about[name]])
     return folder / "plate.gctx"
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.float32, np.float64])
+def test_numbers_of_a_gctx_keep_all_their_digits(tmp_path: Path, kind: type) -> None:
+    """A column of ids with one -666 is read as floats: 11667893 and 11667894 both became 1.16679e+07, one drug."""
+    path = as_gctx(tmp_path, written(tmp_path, gct()))
+    with h5py.File(path, "r+") as file:
+        del file[f"{ABOUT_WELLS}/pert_iname"], file[f"{ABOUT_WELLS}/pert_time"]
+        file[f"{ABOUT_WELLS}/pert_iname"] = np.array([1, 11667893, 11667894, 1, 1, 11667893], dtype=kind)
+        file[f"{ABOUT_WELLS}/cmap_name"] = np.array([-666, 11667893, 11667894, 5, 5, 5], dtype=kind)
+        file[f"{ABOUT_WELLS}/pert_time"] = np.array([24.1] * 6, dtype=np.float32)
+    obs = import_gct(path).obs
+    assert obs["perturbation"].tolist() == ["1", "11667893", "11667894", "1", "1", "11667893"]
+    np.testing.assert_allclose(obs["time"], 24.1, rtol=1e-6)
+    renamed = import_gct(path, {"pert_id": "cmap_name"}).obs
+    assert renamed["pert_id"].tolist() == ["", "11667893", "11667894", "5", "5", "5"]
 
 
 @pytest.mark.parametrize("chunk", [1, 4096])

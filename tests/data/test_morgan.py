@@ -31,9 +31,9 @@ def test_its_features_make_the_same_vectors_again():
     np.testing.assert_array_equal(made.vectors, again.vectors)
 
 
-def test_a_rejected_structure_names_drug_and_smiles():
-    with pytest.raises(InputError, match=r"rdkit rejects the SMILES 'C1CC' of drug 'broken'"):
-        Morgan()(drugs({"fine": "CC", "broken": "C1CC"}))
+def test_rejected_structures_are_named_with_their_drugs():
+    with pytest.raises(InputError, match=r"rdkit rejects 2 SMILES: 'broken: C1CC', 'open: C\('"):
+        Morgan()(drugs({"fine": "CC", "broken": "C1CC", "open": "C("}))
     with pytest.raises(InputError, match="0 bits"):
         Morgan(bits=0)(drugs())
 

@@ -67,7 +67,9 @@ def test_what_the_file_lacks_is_named(wells: anndata.AnnData, tmp_path: Path) ->
     path = tmp_path / "wells.h5ad"
     bare = wells[~((wells.obs["plate"] == "A375_P2") & wells.obs["is_control"])].copy()
     bare.write_h5ad(path)
-    with pytest.raises(InputError, match=r"1 plate\(s\) without control wells: 'A375_P2'"):
+    with pytest.raises(
+        InputError, match=r"without control wells: 'A375_P2'; for the vehicle flag its wells in obs\['is_c"
+    ):
         response_file(path)
     wells.obs["is_control"] = wells.obs["is_control"].map({True: "yes", False: "no"})
     wells.write_h5ad(path)

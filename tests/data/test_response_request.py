@@ -58,7 +58,10 @@ def test_other_names_ids_and_plates_are_read(tmp_path: Path) -> None:
         ("drug,cell_line,dose_value,time\nx,A375,1,\n", "no time in h: 'row 2'"),
         ("drug,cell_line,dose_value,time\nx,,1,24\n", "no cell_line: 'row 2'"),
         ("drug,smiles,cell_line,dose_value,time\n,,A375,1,24\n", "no drug: 'row 2'"),
-        ("drug,smiles,cell_line,dose_value,time\nx,C1CC,A375,1,24\n", "rejects the SMILES 'C1CC' of drug 'x'"),
+        (
+            "drug,smiles,cell_line,dose_value,time\nx,C1CC,A375,1,24\nx,C1CC,A375,2,24\n,C(,A375,1,24\n",
+            "asked.csv: rdkit rejects 2 SMILES: 'row 2, x: C1CC', 'row 4: C[(]'",
+        ),
         ("sample_id,drug,cell_line,dose_value,time\na,x,A375,1,24\na,x,PC3,1,24\n", "sample ids used twice: 'a'"),
     ],
 )

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from torchcell.data.errors import InputError
-from torchcell.data.structures import canonical, inchikey, scaffold
+from torchcell.data.structures import canonical, inchikey, refuse_rejected, scaffold
 
 
 def test_spellings_of_one_molecule_are_one():
@@ -32,3 +32,11 @@ def test_what_rdkit_rejects_names_the_drug_and_the_smiles(ask, bad, capfd):
     assert repr(bad) in str(error.value)
     assert "'aspirin'" in str(error.value)
     assert capfd.readouterr().err == ""
+
+
+def test_all_rejected_smiles_stand_in_one_error():
+    """The first alone was named: a list of fifty bad ones took fifty tries."""
+    bad = [(f"drug {i}", "C1" + "C" * (i + 1)) for i in range(50)]
+    with pytest.raises(InputError, match="mine: rdkit rejects 50 SMILES: 'drug 0: C1C'.*'drug 49: C1C+'; mend them"):
+        refuse_rejected("mine", [("whole", "CCO"), ("unknown", ""), *bad])
+    refuse_rejected("mine", [("whole", "CCO"), ("unknown", "")])

@@ -177,6 +177,23 @@ def test_a_drug_that_the_table_of_vectors_lacks_is_refused_by_name(tmp_path):
     assert module.widened(asked, spec).extras["molecules"]["known"].all()
 
 
+def test_a_new_drug_borrows_alone_as_it_does_in_company_and_the_request_says_from_whom(tmp_path):
+    """Trained with fallback=true a lone new drug was refused, and one beside a known one borrowed without a word."""
+    record = simulated_response(n_drugs=12, doses=[1.0], n_genes=20)
+    made = Morgan(bits=32)(record)
+    np.savez(tmp_path / "table.npz", ids=made.smiles[:8], vectors=made.vectors[:8])
+    module = ResponseDataModule(record, SPLIT, MoleculeTable(str(tmp_path / "table.npz"), fallback=True))
+    assert any("Borrowed vectors" in note and f"{made.id[8]} from " in note for note in module.notes())
+    line = record.cell_line[0]
+    path = write(tmp_path, [f"fresh,CCCCCCO,{line},1,24"])
+    with pytest.warns(UserWarning, match="have the vector of the most similar molecule: 'fresh from ") as told:
+        asked = module.read_request(path, module.spec)
+    owner = asked.molecules.borrowed["fresh"]
+    assert f"fresh from {owner}" in str(told[0].message)
+    held = module.widened(asked, module.spec).extras["molecules"]
+    np.testing.assert_array_equal(held["vectors"][-1], made.vectors[made.smiles == owner][0])
+
+
 @pytest.mark.parametrize("gone", [False, True], ids=["no row", "no file"])
 def test_a_model_that_learned_a_vector_for_unknown_molecules_takes_it_and_says_so(tmp_path, gone):
     module = tabled(tmp_path, known=8)

@@ -54,7 +54,7 @@ def response_batch(spec: Spec, n=32, seed=1, line=None, drug=None) -> ResponseBa
     log_dose = torch.randint(-1, 3, (n,), generator=draw).float() / 2
     log_time = torch.full((n,), 4.6)
     basal, centre = control, spec.center.expand(n, -1)
-    return ResponseBatch(target, torch.arange(n), drug_B, line_B, log_dose, log_time, control, basal, centre)
+    return ResponseBatch(target, torch.arange(n), drug_B, line_B, log_dose, log_time, control, basal, centre, line_B)
 
 
 def planted(spec: Spec, batch: ResponseBatch, seed=5) -> ResponseBatch:

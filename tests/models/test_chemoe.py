@@ -99,7 +99,8 @@ def test_a_reading_of_zero_is_the_control_pulled_to_its_line_plus_the_mean_chang
     q = torch.tensor(2.2).sigmoid()  # nine tenths
     torch.testing.assert_close(model.express(torch.zeros(4, 20), batch), (1 - q) * pulled + q * batch.centre)
     nowhere = torch.full_like(batch.centre, torch.nan)
-    unknown = dataclasses.replace(batch, line=torch.full((4,), -1), centre=nowhere)
+    none = torch.full((4,), -1)
+    unknown = dataclasses.replace(batch, line=none, pulled_to=none, centre=nowhere)
     torch.testing.assert_close(model.express(torch.zeros(4, 20), unknown), batch.control + spec.extras["change_center"])
 
 

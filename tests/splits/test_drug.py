@@ -132,8 +132,8 @@ def test_three_lines_make_three_folds(response: Response) -> None:
 
 def test_bad_structures_and_other_records_are_refused(response: Response, pairs) -> None:
     smiles = response.smiles.copy()  # type: ignore[union-attr]
-    smiles[response.drug == "drug003"] = "C1CC"
-    with pytest.raises(InputError, match="rejects the SMILES 'C1CC' of drug 'drug003'"):
+    smiles[response.drug == "drug003"], smiles[response.drug == "drug005"] = "C1CC", "C1CC"
+    with pytest.raises(InputError, match="rdkit rejects 2 SMILES: 'drug003: C1CC', 'drug005: C1CC'"):
         make_split(replace(response, smiles=smiles), "cold_drug")
     with pytest.raises(InputError, match="has no SMILES, so there are no scaffolds"):
         make_split(replace(response, smiles=None), "scaffold")

@@ -163,9 +163,10 @@ def _annotations(path: Path, wells: pd.DataFrame, genes: pd.DataFrame, columns: 
 
 
 def _texts(values: np.ndarray) -> np.ndarray:
-    """Annotations as text, whole numbers without a point."""
+    """Annotations as text, of numbers all digits (an id may be one), whole ones without a point."""
     if values.dtype.kind == "f":
-        return np.array(["" if value != value else f"{value:g}" for value in values.tolist()], dtype=str)
+        told = ("" if value != value else np.format_float_positional(value, trim="-") for value in values)
+        return np.array(list(told), dtype=str)
     return values.astype(str)
 
 
@@ -214,7 +215,8 @@ def _refuse_bad(record: str, ids: np.ndarray, found: Mapping[str, Any]) -> None:
 def _matched(values: np.ndarray, found: Mapping[str, Any], is_control: np.ndarray, match: str, seed: int) -> np.ndarray:
     if match == SIGNATURES:
         return np.zeros(values.shape, dtype=np.float32)
-    return matched_controls(values, line_plates(found["plate"], found["cell_line"]), is_control, match, seed)
+    plates = line_plates(found["plate"], found["cell_line"])
+    return matched_controls(values, plates, is_control, match, seed, "give its name to --control (control=)")
 
 
 def _anndata(

@@ -12,7 +12,7 @@ from torchcell.data.errors import InputError, near, some
 from torchcell.data.molecules import Molecules, drug_structures, tanimoto
 from torchcell.data.morgan import Morgan
 from torchcell.data.response import Response
-from torchcell.data.structures import SKELETON, canonical, inchikey
+from torchcell.data.structures import SKELETON, canonical, inchikey, refuse_rejected
 
 KEYS = ("smiles", "inchikey", "inchikey_block", "id")
 
@@ -42,13 +42,13 @@ class MoleculeTable:
 
         Raises:
             InputError: No such file, array or key; a key twice with different vectors; a vector that is not finite or
-                all zeros; no drug in the table; ``fallback`` for a drug without a structure.
+                all zeros; without ``fallback`` no drug in the table, with it one without a structure.
         """
         row_of, vectors = self._rows()
         names, smiles = drug_structures(response)
         rows = np.array([row_of.get(key, -1) if key else -1 for key in self._keys(response, names, smiles)])
         known = rows >= 0
-        if not known.any():
+        if not known.any() and not self.fallback:
             raise InputError(
                 f"{self.path}: none of {len(names):,} drugs of {response.name} is in the table by key={self.key}; its "
                 f"keys look like {some(list(row_of)[:3])}"
@@ -76,10 +76,12 @@ class MoleculeTable:
                 f"{path}: {int(odd.sum())} vector(s) that are not finite or all zeros: {some(table.node_id[odd])}; "
                 "leave them out of the table"
             )
+        if self.key == "smiles":
+            refuse_rejected(str(path), [(f"row {i + 1}", text) for i, text in enumerate(table.node_id.tolist())])
         row_of: dict[str, int] = {}
         torn = []
         for row, text in enumerate(table.node_id.tolist()):
-            first = row_of.setdefault(self._spelled(text, row), row)
+            first = row_of.setdefault(self._spelled(text), row)
             if not np.array_equal(table.values[first], table.values[row]):
                 torn.append(text)
         if torn:
@@ -89,10 +91,10 @@ class MoleculeTable:
             )
         return row_of, table.values
 
-    def _spelled(self, text: str, row: int) -> str:
+    def _spelled(self, text: str) -> str:
         """The key of a row as it is compared."""
         if self.key == "smiles":
-            return canonical(text, f"row {row + 1} of {self.path}")
+            return canonical(text)
         return text[:SKELETON] if self.key == "inchikey_block" else text
 
     def _keys(self, response: Response, names: np.ndarray, smiles: np.ndarray) -> list[str]:

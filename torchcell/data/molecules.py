@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from torchcell.data.errors import InputError, near, some
-from torchcell.data.structures import canonical, inchikey
+from torchcell.data.structures import canonical, inchikey, refuse_rejected
 
 if TYPE_CHECKING:
     from torchcell.data.response import Response
@@ -88,13 +88,15 @@ def drug_structures(response: Response) -> tuple[np.ndarray, np.ndarray]:
     Of several tautomers of one InChIKey the first SMILES by the alphabet is taken.
 
     Raises:
-        InputError: A SMILES that rdkit rejects, named with its drug; a drug with several structures.
+        InputError: SMILES that rdkit rejects, all named with their drugs; a drug with several structures.
     """
     held: dict[str, set[str]] = {name: set() for name in np.unique(response.drug).tolist()}
     if response.smiles is not None:
-        for name, text in set(zip(response.drug.tolist(), response.smiles.tolist(), strict=True)):
+        told = sorted(set(zip(response.drug.tolist(), response.smiles.tolist(), strict=True)))
+        refuse_rejected(response.name, told)
+        for name, text in told:
             if text:
-                held[name].add(canonical(text, name))
+                held[name].add(canonical(text))
     several = {name: found for name, found in held.items() if len(found) > 1}
     torn = sorted(name for name, found in several.items() if len({inchikey(text, name) for text in found}) > 1)
     if torn:
@@ -117,6 +119,11 @@ def coverage(response: Response, part: np.ndarray) -> dict[str, tuple[int, int]]
     own = molecules.known & ~np.isin(molecules.id, list(molecules.borrowed))
     found = {str(name): np.unique(drug[part == name]) for name in dict.fromkeys(part.tolist())}
     return {name: (int(own[rows].sum()), len(rows)) for name, rows in found.items()}
+
+
+def borrowings(molecules: Molecules) -> list[str]:
+    """``drug from molecule`` for each drug whose vector is another's."""
+    return [f"{drug} from {owner}" for drug, owner in molecules.borrowed.items()]
 
 
 def tanimoto(a_NF: np.ndarray, b_MF: np.ndarray) -> np.ndarray:

@@ -13,7 +13,12 @@ Match = Literal["centroid", "paired"]
 
 
 def matched_controls(
-    values: np.ndarray, plate: np.ndarray, is_control: np.ndarray, match: str = "centroid", seed: int = 0
+    values: np.ndarray,
+    plate: np.ndarray,
+    is_control: np.ndarray,
+    match: str = "centroid",
+    seed: int = 0,
+    how_told: str = "flag its wells in is_control",
 ) -> np.ndarray:
     """Give each well the control of its plate.
 
@@ -24,6 +29,7 @@ def matched_controls(
         match: ``centroid`` or ``paired``; a control well is paired with another one where there is another.
         seed: Of the pairs; plates are drawn in the order of their names, so that the order of the rows plays no part
             but within a plate.
+        how_told: What the error about a plate without control wells says to do for its vehicle, in the reader's terms.
 
     Returns:
         float32 [n, G].
@@ -36,8 +42,8 @@ def matched_controls(
     bare = sorted(set(np.unique(plate).tolist()) - set(np.unique(plate[is_control]).tolist()))
     if bare:
         raise InputError(
-            f"{len(bare)} plate(s) without control wells: {some(bare)}; name the vehicle with --control (control=), "
-            "or leave those plates out"
+            f"{len(bare)} plate(s) without control wells: {some(bare)}; for the vehicle {how_told}, or leave those "
+            "plates out"
         )
     matched = np.empty(values.shape, dtype=np.float32)
     rng = np.random.default_rng(seed)

@@ -60,7 +60,9 @@ def response_file(
             )
         dense = adata.X.toarray() if hasattr(adata.X, "toarray") else np.asarray(adata.X)
         plate, line = (texts(column(name, adata.obs, columns.get(part, part))) for part in ("plate", "cell_line"))
-        adata.layers[control_layer] = matched_controls(dense, line_plates(plate, line), flagged, match, seed)
+        adata.layers[control_layer] = matched_controls(
+            dense, line_plates(plate, line), flagged, match, seed, f"flag its wells in obs[{flag!r}]"
+        )
     if flagged is not None:
         adata = adata[~flagged].copy()
     return Response.from_anndata(adata, columns, name, control_layer, keep).on_lines(cell_lines).validate()

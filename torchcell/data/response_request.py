@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from torchcell.data.checks import flags, refuse
+from torchcell.data.checks import column, flags, refuse
 from torchcell.data.errors import InputError, near, some
 from torchcell.data.quantities import TO_HOURS, TO_MICROMOLAR, read_quantities
 from torchcell.data.response import Response, dense
 from torchcell.data.response_file import FLAG, read_h5ad
-from torchcell.data.structures import parsed
+from torchcell.data.structures import refuse_rejected
 from torchcell.data.tables import read_table, text_cells
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def read_response_request(
     Args:
         path: The file.
         genes: Genes of the answer [G].
-        columns: Internal name -> the file's name, for those that differ.
+        columns: Internal name -> the file's name, for those that differ; of an h5ad file also ``is_control``.
 
     Returns:
         A record whose ``treated`` is NaN [n, G]; so are rows of ``control`` and ``basal`` that the file does not give,
@@ -56,17 +56,18 @@ def read_response_request(
             rejects, a gene that is not measured, a control that is given in part, a flag that is neither true nor
             false, no row at all; the message names the rows.
     """
+    columns = dict(columns or {})
     if Path(path).suffix != ".h5ad":
-        return _record(path, read_table(path), columns or {}, np.asarray(genes).astype(str))
-    adata = read_h5ad(path)
-    if FLAG in adata.obs:
-        adata = adata[~flags(str(path), FLAG, adata.obs[FLAG].to_numpy())].copy()
+        return _record(path, read_table(path), columns, np.asarray(genes).astype(str))
+    adata, flag = read_h5ad(path), columns.pop(FLAG, FLAG)
+    if flag in adata.obs or flag != FLAG:
+        adata = adata[~flags(str(path), flag, column(str(path), adata.obs, flag))].copy()
     if not adata.n_obs:
-        raise InputError(f"{path} has no row to predict: it is empty, or all its wells are flagged as {FLAG}")
+        raise InputError(f"{path} has no row to predict: it is empty, or all its wells are flagged as {flag}")
     given = [part for part in ("control", "basal") if part in adata.layers]
     if not given:
-        return _record(path, adata.obs, columns or {}, np.asarray(genes).astype(str))
-    record = _record(path, adata.obs, columns or {}, adata.var_names.to_numpy().astype(str))
+        return _record(path, adata.obs, columns, np.asarray(genes).astype(str))
+    record = _record(path, adata.obs, columns, adata.var_names.to_numpy().astype(str))
     layers: dict[str, Any] = {part: dense(adata.layers[part]) for part in given}
     record = replace(record, **layers).on_genes(genes)
     for part in given:
@@ -88,10 +89,11 @@ def _record(path: str | Path, table: pd.DataFrame, columns: Mapping[str, str], g
         raise InputError(f"{path} has no column {some(lacking)}; it has {some(table.columns, 12)}")
     cells = {name: np.array(text_cells(table, found or ""), dtype=str) for name, found in named.items()}
     drug = np.where(cells["drug"] != "", cells["drug"], cells["smiles"])
-    for structure, name in sorted(set(zip(cells["smiles"].tolist(), drug.tolist(), strict=True))):
-        if structure:
-            parsed(structure, name)
     rows = np.array([f"row {i + 2}" for i in range(len(table))])
+    told: dict[tuple[str, str], str] = {}  # a drug with its structure -> the first row that has them
+    for name, structure, row in zip(drug.tolist(), cells["smiles"].tolist(), rows.tolist(), strict=True):
+        told.setdefault((name, structure), row if name == structure else f"{row}, {name}")
+    refuse_rejected(str(path), [(owner, structure) for (_, structure), owner in told.items()])
     index = rows if isinstance(table.index[0], int | np.integer) else table.index.to_numpy().astype(str)
     ids = cells["sample_id"] if named["sample_id"] else index
     blank = np.broadcast_to(np.float32(0), (len(table), len(genes)))

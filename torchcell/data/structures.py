@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from torchcell.data.errors import InputError
+from torchcell.data.errors import InputError, some
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
 SKELETON = 14
 """Letters of the first block of an InChIKey: the skeleton, without stereochemistry, charge and isotopes."""
+MOST_NAMED = 100
+"""SMILES that one error names; further ones are counted."""
 
 
 def molecule(smiles: str) -> Mol | None:
@@ -35,6 +37,29 @@ def parsed(smiles: str, drug: str = "") -> Mol:
         owner = f" of drug {drug!r}" if drug else ""
         raise InputError(f"rdkit rejects the SMILES {smiles!r}{owner}; mend it, or leave it empty where it is unknown")
     return mol
+
+
+def refuse_rejected(record: str, structures: Iterable[tuple[str, str]]) -> None:
+    """Raise one error on all SMILES that rdkit rejects.
+
+    Args:
+        record: What they are of.
+        structures: Owner, such as a drug or a row, and SMILES; an empty one is let pass.
+    """
+    bad = [f"{owner}: {smiles}" for owner, smiles in structures if smiles and not _readable(smiles)]
+    if bad:
+        raise InputError(
+            f"{record}: rdkit rejects {len(bad)} SMILES: {some(bad, MOST_NAMED)}; mend them, or leave them empty where "
+            "they are unknown"
+        )
+
+
+def _readable(smiles: str) -> bool:
+    try:
+        canonical(smiles)  # kept, where a molecule would be parsed anew
+    except InputError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=1 << 16)

@@ -67,6 +67,8 @@ class RecordDataModule(lightning.LightningDataModule):
 
     reads_controls = False
     """Whether ``read_request`` takes the user's control cells too."""
+    reads_columns = False
+    """Whether it takes a map of the request's column names."""
     request_batch = 8192
     """Samples that ``predict`` takes at once unless it is told otherwise."""
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from torchcell.data.errors import InputError, some
-from torchcell.data.molecules import Molecules, coverage
+from torchcell.data.molecules import Molecules, borrowings, coverage
 from torchcell.data.plate_centre import plate_centre
 from torchcell.data.response import Response
 from torchcell.datamodules.base import RecordDataModule
@@ -65,7 +65,7 @@ class ResponseDataModule(RecordDataModule):
 
     @staticmethod
     def pack(record: Response, spec: Spec) -> ResponseSamples:
-        """The samples as tensors, on the training mean of their line where no plate is known."""
+        """The samples of a request as tensors, see ``ResponseSamples``."""
         return ResponseSamples(record, spec)
 
     @staticmethod
@@ -122,7 +122,7 @@ class ResponseDataModule(RecordDataModule):
         found: dict[str, Packed | None] = {}
         train = torch.from_numpy(self.split.index("train"))
         values = {name: getattr(packed, name)[train].float().mean(0) for name in ("basal", "log_dose")}
-        values |= {name: getattr(packed, name)[train].mode().values for name in ("drug", "line")}
+        values |= {name: getattr(packed, name)[train].mode().values for name in ("drug", "line", "pulled_to")}
         for what, names in INPUTS.items():
             varies = packed.varies(names, index)
             found[f"{what}_shuffled"] = packed.shuffled(names, index, generator) if varies else None
@@ -178,6 +178,9 @@ class ResponseDataModule(RecordDataModule):
         shares = coverage(self.record_whole, self.split.part)
         told = ", ".join(f"{part} {known:,} of {every:,}" for part, (known, every) in shares.items())
         said.append(f"Drugs with a vector of their own: {told}.")
+        assert self.record_whole.molecules is not None
+        if borrowed := borrowings(self.record_whole.molecules):
+            said.append(f"Borrowed vectors, each of the most similar molecule: {some(borrowed, 20)}.")
         if self.record_whole.basal is None:
             said.append(
                 "Truth and prediction subtract the same control; its noise raises pearson_de for all systems alike, "
@@ -186,10 +189,12 @@ class ResponseDataModule(RecordDataModule):
             )
         return said
 
+    reads_columns = True
+
     @staticmethod
-    def read_request(path: str, spec: Spec) -> Response:
+    def read_request(path: str, spec: Spec, columns: Mapping[str, str] | None = None) -> Response:
         """Treatments to predict, see ``response_request``."""
-        return read_treatments(path, spec)
+        return read_treatments(path, spec, columns)
 
     @staticmethod
     def widened(request: Response, spec: Spec) -> Spec:

@@ -12,7 +12,7 @@ import torch
 from hydra.utils import get_class
 
 from torchcell.data.errors import InputError, near, some
-from torchcell.data.molecules import Molecules, drug_structures
+from torchcell.data.molecules import Molecules, borrowings, drug_structures
 from torchcell.data.response import Response
 from torchcell.data.structures import canonical, inchikey
 from torchcell.data.targets import check_targets
@@ -22,7 +22,7 @@ FEATURES_FROM = "torchcell.data"
 """Where a class that a checkpoint names may come from."""
 
 
-def read_treatments(path: str, spec: Spec) -> Response:
+def read_treatments(path: str, spec: Spec, columns: Mapping[str, str] | None = None) -> Response:
     """Read ``drug`` and / or ``smiles``, ``cell_line``, ``dose_value`` (µM) and ``time`` (h); one row a sample.
 
     An h5ad file may bring the layers ``control`` and ``basal``, and those are kept; a sample without them stands on its
@@ -32,6 +32,7 @@ def read_treatments(path: str, spec: Spec) -> Response:
     Args:
         path: A ``.csv``, ``.tsv`` or ``.parquet`` file, or ``.h5ad``, see ``torchcell.data.response_request``.
         spec: Of a model of drug response.
+        columns: Internal name -> the file's name, for those that differ.
 
     Returns:
         Samples without a measurement; their molecules are those of the spec, then the new ones.
@@ -42,7 +43,7 @@ def read_treatments(path: str, spec: Spec) -> Response:
     """
     from torchcell.data.response_request import read_response_request
 
-    asked = read_response_request(path, np.array(spec.genes))
+    asked = read_response_request(path, np.array(spec.genes), columns)
     return _with_molecules(_with_controls(asked, spec, path), _table(spec), path)
 
 
@@ -157,6 +158,12 @@ def _made(fresh: Response, table: Molecules, path: str) -> Molecules:
     lacking = names if made is None else made.id[~made.known]
     if not len(lacking):
         assert made is not None
+        if borrowed := borrowings(made):
+            warnings.warn(
+                f"{path}: drugs that the table of vectors lacks have the vector of the most similar molecule: "
+                f"{some(borrowed, 20)}",
+                stacklevel=2,
+            )
         return made
     feature = str(table.features.get("_target_", "the features")).rpartition(".")[2]
     if table.known.all():

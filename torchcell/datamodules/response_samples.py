@@ -31,6 +31,8 @@ class ResponseBatch(Batch):
         basal: Expression of the untreated line, float32 [B, G].
         centre: Mean of the other treated training samples of its line on its plate, see ``plate_centre``, float32
             [B, G]; NaN where the line has none.
+        pulled_to: Position of the line from whose mean control this one departs by noise in part, int64 [B]; -1 where
+            that cannot be told.
     """
 
     drug: Tensor
@@ -40,6 +42,7 @@ class ResponseBatch(Batch):
     control: Tensor
     basal: Tensor
     centre: Tensor
+    pulled_to: Tensor
 
     @property
     def references(self) -> Mapping[str, Tensor]:
@@ -51,7 +54,7 @@ INPUTS: dict[str, tuple[str, ...]] = {
     "drug": ("drug",),
     "basal": ("basal",),
     "dose": ("log_dose",),
-    "line": ("line",),
+    "line": ("line", "pulled_to"),
 }
 """What the guards spoil, and the tensors that hold it; the control stays, which a prediction stands on."""
 
@@ -62,7 +65,10 @@ class ResponseSamples:
     Args:
         record: The samples, its molecules being those of ``spec``.
         spec: Names the lines.
-        centre: See ``ResponseBatch`` [n, G]; none for a request, which has its line's training mean.
+        centre: See ``ResponseBatch`` [n, G]; none for a request. A request has no treated wells of its plate: its
+            centre is its control and the mean change of its line. And its change is asked for from the control that it
+            gives, so that it is pulled to no line: what a strange plate's control departs by would come back in every
+            predicted change, with its sign turned.
     """
 
     def __init__(self, record: Response, spec: Spec, centre: np.ndarray | None = None) -> None:
@@ -72,8 +78,12 @@ class ResponseSamples:
         self.log_dose, self.log_time = named["log_dose"], named["log_time"]
         self.control = floats(record.control)
         self.basal = self.control if record.basal is None else floats(record.basal)
-        of_line = torch.where((self.line >= 0)[:, None], spec.extras["line_treated"][self.line], torch.nan)
-        self.centre = of_line if centre is None else floats(centre)
+        if centre is None:
+            change = (spec.extras["line_treated"] - spec.extras["line_control"])[self.line]
+            self.centre = torch.where((self.line >= 0)[:, None], self.control + change, torch.nan)
+            self.pulled_to = torch.full_like(self.line, -1)
+        else:
+            self.centre, self.pulled_to = floats(centre), self.line
 
     def __len__(self) -> int:
         return len(self.drug)
@@ -90,6 +100,7 @@ class ResponseSamples:
             control,
             control if self.basal is self.control else self.basal.index_select(0, index),
             self.centre.index_select(0, index),
+            self.pulled_to.index_select(0, index),
         )
 
     def varies(self, names: Sequence[str], index: Tensor) -> bool:

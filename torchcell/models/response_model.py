@@ -35,9 +35,11 @@ class ResponseModel(Model):
     with the control x, the mean control of the line, mean m and standard deviation s of the training changes, and the
     mean c of the other training samples on the plate. The learned p says how much of a control's departure from its
     line is noise, which both y - x and yhat - x would else share; the learned q how much a plate tells that its
-    controls do not. For an unknown line p = 0, without a centre q = 0. What a network reads of training wells
-    is partly their noise, so that it says too much of others. With ``head=process`` d is what like wells tell of y - c,
-    a Gaussian process on drug, structure, dose and line (see ``ResponseProcess``); with ``head=change`` there is none.
+    controls do not. For an unknown line p = 0, without a centre q = 0. A request has p = 0 and c = x + mean change of
+    its line, so that the change it is told does not hang on what its plate's control departs by. What a network reads
+    of training wells is partly their noise, so that it says too much of others. With ``head=process`` d is what like
+    wells tell of y - c, a Gaussian process on drug, structure, dose and line (see ``ResponseProcess``); with
+    ``head=change`` there is none.
     Training knows no d and all of the reading; elsewhere a and b are the ``Shares`` of least squared error, in units of
     s, on the validation part. With ``head=level`` the reading is the prediction, as published.
 
@@ -98,8 +100,8 @@ class ResponseModel(Model):
         """What a reading means in the units of expression."""
         if self.pull is None or self.plate_pull is None:
             return read_BG
-        off_BG = self.line_control_LG[batch.line.clamp(min=0)] - batch.control
-        start_BG = batch.control + self.pull.sigmoid() * off_BG * (batch.line >= 0)[:, None] + self.mean_G
+        off_BG = self.line_control_LG[batch.pulled_to.clamp(min=0)] - batch.control
+        start_BG = batch.control + self.pull.sigmoid() * off_BG * (batch.pulled_to >= 0)[:, None] + self.mean_G
         plate_BG = torch.nan_to_num(batch.centre - start_BG, nan=0.0)
         start_BG = start_BG + self.plate_pull.sigmoid() * plate_BG
         if self.training:

@@ -10,7 +10,7 @@ from scipy.sparse.csgraph import connected_components
 
 from torchcell.data.errors import InputError
 from torchcell.data.response import Response
-from torchcell.data.structures import SKELETON, canonical, inchikey, scaffold
+from torchcell.data.structures import SKELETON, canonical, inchikey, refuse_rejected, scaffold
 from torchcell.splits.folds import deal
 
 ENOUGH_LINES = 5
@@ -63,6 +63,7 @@ def drug_keys(record: Response) -> np.ndarray:
     smiles = record.smiles if record.smiles is not None else np.full(n, "")
     given = record.inchikey if record.inchikey is not None else np.full(n, "")
     rows = list(zip(record.drug.tolist(), smiles.tolist(), given.tolist(), strict=True))
+    refuse_rejected(record.name, sorted({(drug, text) for drug, text, key in rows if not key}))
     key_of = {row: _skeleton(*row) for row in set(rows)}
     return _joined(np.array([key_of[row] for row in rows]), record.drug.astype(str))
 
@@ -72,6 +73,7 @@ def scaffold_keys(record: Response, drug_key: np.ndarray) -> np.ndarray:
     if record.smiles is None:
         raise InputError(f"{record.name} has no SMILES, so there are no scaffolds to hold out; use split=cold_drug")
     rows = list(zip(record.smiles.tolist(), record.drug.tolist(), strict=True))
+    refuse_rejected(record.name, sorted({(drug, text) for text, drug in rows}))
     ring_of = {row: scaffold(*row) if row[0] else "" for row in set(rows)}
     return np.array([ring_of[row] or key for row, key in zip(rows, drug_key.tolist(), strict=True)])
 
@@ -84,7 +86,7 @@ def _skeleton(drug: str, smiles: str, given: str) -> str:
     try:
         return inchikey(smiles, drug)[:SKELETON]
     except InputError:
-        return canonical(smiles, drug)  # parsed, but InChI knows no such structure; rejected SMILES are refused here
+        return canonical(smiles, drug)  # rdkit reads it, and InChI knows no such structure
 
 
 def _joined(first: np.ndarray, second: np.ndarray) -> np.ndarray:
