@@ -36,7 +36,7 @@ class ExpertUsage(nn.Module):
         super().__init__()
         self.register_buffer("line_EL", torch.zeros(n_experts, n_lines + 1))
         self.register_buffer("dose_EQ", torch.zeros(n_experts, len(DOSE_BINS)))
-        # Not buffers: DDP sets those to the first process's before each step.
+        # No buffers: each process has its own, and a checkpoint's buffers are the first one's.
         self._running: tuple[Tensor, Tensor] | None = None
 
     @torch.no_grad()
