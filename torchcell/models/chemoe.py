@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -150,6 +150,15 @@ class CheMoE(ResponseModel):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """As for all models, or one group whose every parameter decays."""
         return [{"params": list(self.parameters())}] if self.decay == "all" else super().parameter_groups()
+
+    def epoch_state(self) -> dict[str, Any]:
+        """And how much each expert was used so far."""
+        return super().epoch_state() | {"usage": self.usage.running}
+
+    def load_epoch_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from that use too."""
+        super().load_epoch_state(state)
+        self.usage.running = state["usage"]
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Even the experts' loads out, those of all processes together."""
