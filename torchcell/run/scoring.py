@@ -6,7 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import lightning
 import numpy as np
@@ -31,6 +32,9 @@ from torchcell.run.embedding import report_latents
 from torchcell.run.folder import write_json
 from torchcell.run.node_embedding import scored_nodes
 from torchcell.run.progress import track
+
+if TYPE_CHECKING:
+    from torchcell.run.rivals import Rival
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +70,19 @@ def predict_part(
     return prediction.numpy()
 
 
+def predict_asked(
+    model: Model, datamodule: RecordDataModule, part: str, prediction: np.ndarray, device: torch.device | str
+) -> dict[str, np.ndarray]:
+    """What is kept of the model's answers to all that is asked of ``part``, by record; to the part itself it has given
+    ``prediction`` [n, T].
+    """
+    kept = {}
+    for what, make in track(datamodule.asked(part).items(), f"{type(model).__name__}, predict"):
+        raw = predict_record(model, datamodule, make(), device) if what else prediction
+        kept[what] = datamodule.condense(part, what, raw)
+    return kept
+
+
 def predict_record(model: Model, datamodule: RecordDataModule, record: Any, device: torch.device | str) -> np.ndarray:
     """What the model says of ``record``'s samples [n, T], as ``forward`` gives it: log-odds, not probabilities, which
     would tie the surest ones. One process computes it; the model is as before when this returns.
@@ -95,6 +112,7 @@ def score(
     history: pd.DataFrame | None = None,
     min_delta: float = 1e-3,
     umap: bool = False,
+    rivals: Mapping[str, Rival] = MappingProxyType({}),
 ) -> Scored | None:
     """Predict with the model, the baselines and the ceiling, and evaluate them.
 
@@ -109,6 +127,7 @@ def score(
         history: One row an epoch, if the model was trained here.
         min_delta: What counts as an improvement of the validation score.
         umap: Whether the report's map of latents has a UMAP too; it takes about ten seconds.
+        rivals: Other trained models by name, with what they predict of the same.
 
     Returns:
         The outcome, nothing written yet; None on all processes but the first.
@@ -124,18 +143,21 @@ def score(
         return None
     device = trainer.strategy.root_device
     name, ceiling = type(model).__name__, datamodule.ceiling(datamodule.record(part))
-    predictions: dict[str, dict[str, np.ndarray]] = {}
-    for what, make in track(datamodule.asked(part).items(), f"{name}, predict"):
-        raw = predict_record(model, datamodule, make(), device) if what else prediction
-        predictions[what] = {name: datamodule.condense(part, what, raw)}
+    kept = predict_asked(model, datamodule, part, prediction, device)
+    predictions = {what: {name: own} for what, own in kept.items()}
+    for rival, found in rivals.items():
+        for what, theirs in found.predictions.items():
+            predictions[what][rival] = theirs
     for what, by_baseline in baseline_predictions(datamodule, baselines, part).items():
         predictions[what] |= by_baseline
     if ceiling is not None:
         predictions[""]["replicate_ceiling"] = ceiling
     every = datamodule.results(part, predictions, name, None if ceiling is None else "replicate_ceiling")
+    every = [replace(one, rivals=tuple(rivals)) for one in every]
     results = every[0]
     flat = None if history is None else converged(history["val/score"].tolist(), min_delta)
     evaluation = evaluate(every, n_boot=n_boot, seed=seed, converged=flat)
+    evaluation = replace(evaluation, rivals=tuple(rivals[one.rival].noted(one) for one in evaluation.rivals))
     nodes = scored_nodes(model, evaluation.table)
     inside = [part.collapse() for part in model.modules() if isinstance(part, ExpertUsage)]
     for what in (*filter(None, inside), *([nodes.finding] if nodes is not None and nodes.collapsed else [])):
@@ -163,9 +185,12 @@ def score(
         },
         "converged": flat,
     }
+    if rivals:
+        summary["rivals"] = {one.rival: rivals[one.rival].facts | one.summary() for one in evaluation.rivals}
     # One process is enough, and the others have left.
     sections = report_latents(model, datamodule, results, device, umap, seed)
-    sections += relation_sections(evaluation.table, name, model.spec.extras.get("supervised", ()))
+    table = evaluation.table[~evaluation.table["system"].isin(results.rivals)]
+    sections += relation_sections(table, name, model.spec.extras.get("supervised", ()))
     sections += [] if nodes is None else nodes.sections(seed)
     return Scored(results, evaluation, summary, [], sections)
 
