@@ -36,7 +36,8 @@ def collect(folders: list[Path]) -> pd.DataFrame:
     Raises:
         InputError: No finished run below the folders.
     """
-    found = sorted({path.parent for folder in folders for path in folder.rglob("metrics.csv")})
+    scored = {path.parent for folder in folders for path in folder.rglob("metrics.csv")}
+    found = sorted(path for path in scored if (path / "config.yaml").is_file())  # no scores beside a checkpoint
     if not found:
         unfinished = [path.parent for folder in folders for path in folder.rglob("config.yaml")]
         hint = f"; {len(unfinished)} run(s) have not finished: {some(unfinished)}" if unfinished else ""

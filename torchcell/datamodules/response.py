@@ -116,7 +116,11 @@ class ResponseDataModule(RecordDataModule):
         }
 
     def ablations(self, index: Tensor, generator: torch.Generator) -> dict[str, Packed | None]:
-        """Each input shuffled among the samples, and each at one value for all; none where it has one value."""
+        """Each input shuffled among the samples, and each at one value for all; none where it has one value.
+
+        That value is the training part's: the commonest drug and line, the mean basal profile and log dose. It tells
+        samples apart as little as zeros would, and is one that the model knows how to read.
+        """
         packed = self.packed
         assert isinstance(packed, ResponseSamples)
         found: dict[str, Packed | None] = {}

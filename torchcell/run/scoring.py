@@ -18,10 +18,8 @@ from torchcell.data.errors import InputError, some
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.datamodules.batch import BatchOrder, PackedLoader
 from torchcell.metrics.evaluate import Evaluation, evaluate
-from torchcell.metrics.guards import converged, loss_share_warnings, shuffle_drop
-from torchcell.metrics.registry import HEADLINE, metric
+from torchcell.metrics.guards import converged, input_drop, loss_share_warnings
 from torchcell.metrics.results import Results
-from torchcell.metrics.weights import Weights
 from torchcell.models.base import Model
 from torchcell.nn.expert_usage import ExpertUsage
 from torchcell.report.page import Section, write_report
@@ -165,7 +163,7 @@ def score(
     guards: dict[str, Any] = {"spread": evaluation.spread}
     if nodes is not None:
         guards["embeddings"] = nodes.guard()
-    guards |= {name: _drop(results, predicted) for name, predicted in ablated.items()}
+    guards |= {name: input_drop(results, predicted) for name, predicted in ablated.items()}
     if history is not None:
         guards["loss_share_warnings"] = loss_share_warnings(history)
     summary = {
@@ -193,26 +191,6 @@ def score(
     sections += relation_sections(table, name, model.spec.extras.get("supervised", ()))
     sections += [] if nodes is None else nodes.sections(seed)
     return Scored(results, evaluation, summary, [], sections)
-
-
-def _drop(results: Results, ablated: np.ndarray | None) -> dict[str, Any]:
-    """What the headline metric of the first output loses when an input is shuffled, if there was one to shuffle."""
-    if ablated is None:
-        return {"not_applicable": "all samples have the same input"}
-    name = HEADLINE[results.task][0]
-    one = metric(name, results.task)
-    truth = np.asarray(results.measured, dtype=np.float64)
-    values = []
-    for predicted in (results.systems[results.model], ablated):
-        predicted = np.asarray(predicted, dtype=np.float64)
-        if one.over == "genes":
-            values.append(float(np.nanmean(one.function(results.profiles(predicted)))))
-        else:
-            held = ~np.isnan(truth[:, 0])
-            weights = Weights.ones(int(held.sum()))
-            values.append(float(one.function(truth[held, 0], predicted[held, 0], weights)[0]))
-    no_skill = one.no_skill if isinstance(one.no_skill, int | float) else 0.0
-    return shuffle_drop(name, results.task, values[0], values[1], float(no_skill))
 
 
 def write(
