@@ -204,6 +204,26 @@ def test_runs_of_different_splits_are_averaged_but_never_ranked_together(tmp_pat
     assert means.loc["Dango", ["n_runs", "n_splits"]].tolist() == [3, 2]
 
 
+def test_scores_that_evaluate_left_beside_a_checkpoint_are_no_run(tmp_path):
+    """It has no config.yaml, and collect ended with a traceback."""
+    run_folder(tmp_path, "a", "h1", {"Dango": 0.5, "mean": 0.1})
+    beside = tmp_path / "a" / "checkpoints" / "best-evaluated"
+    beside.mkdir(parents=True)
+    for name in ("metrics.csv", "metrics.json"):
+        (beside / name).write_bytes((tmp_path / "a" / name).read_bytes())
+    assert collect([tmp_path])["run"].nunique() == 2, "the run and its mean"
+
+
+def test_rivals_of_a_run_have_runs_of_their_own(tmp_path):
+    run_folder(tmp_path, "a", "h1", {"CheMoE": 0.3, "ResponseMLP": 0.5, "mean": 0.1})
+    summary = json.loads((tmp_path / "a" / "metrics.json").read_text())
+    (tmp_path / "a" / "metrics.json").write_text(json.dumps(summary | {"rivals": {"ResponseMLP": {"verdict": "x"}}}))
+    run_folder(tmp_path, "b", "h1", {"ResponseMLP": 0.5, "mean": 0.1})
+    table = collect([tmp_path]).query("level == 'run' and metric == 'pearson'")
+    assert table["system"].tolist() == ["CheMoE", "mean", "ResponseMLP", "mean"]
+    assert table["rank"].tolist() == [1, 2, 1, 2]
+
+
 def test_a_metric_that_is_best_when_small_is_ranked_so(tmp_path):
     run_folder(tmp_path, "a", "h1", {"Dango": 0.5, "mean": 0.1})
     table = collect([tmp_path])

@@ -61,8 +61,13 @@ def test_a_record_goes_through_train_evaluate_predict_and_report(kind, tmp_path)
     request = OmegaConf.create(
         {"ckpt": str(trained.folder.best), "part": "test", "n_boot": 50, "batch_size": None, "trust": trust}
     )
-    again = evaluate(OmegaConf.merge(request, {"out": str(tmp_path / "again"), "umap": False, "cell_eval_out": None}))
-    pd.testing.assert_frame_equal(again.evaluation.table, scored.evaluation.table)
+    rest = {"out": str(tmp_path / "again"), "umap": False, "cell_eval_out": None, "rivals": [str(trained.folder.last)]}
+    again = evaluate(OmegaConf.merge(request, rest))
+    rival = f"{scored.results.model} {folder.name} last"
+    assert list(again.summary["rivals"]) == [rival]
+    assert again.evaluation.verdict.text == scored.evaluation.verdict.text
+    own = again.evaluation.table.query("system != @rival").reset_index(drop=True)
+    pd.testing.assert_frame_equal(own, scored.evaluation.table)
 
     asked = tmp_path / "asked.csv"
     rows = _first_test_rows(trained, kind)

@@ -76,6 +76,48 @@ def test_a_mixture_that_fell_to_one_expert_is_called_collapsed(trained, tmp_path
     assert trained.scored.summary["collapsed"] is False
 
 
+def test_rivals_are_scored_on_the_same_samples_and_each_has_a_line(trained, tmp_path, capsys):
+    """A mixture of experts is worth its cost where it beats one network; nothing said so."""
+    small = [one for one in SMALL if "expert" not in one and "max_epochs" not in one]
+    other = ["model=response_mlp", "model.hidden=[16,8]"]
+    runs = ["trainer.max_epochs=2", "baselines=none", "data.batch_size=32", f"paths.runs={tmp_path / 'runs'}"]
+    one = train(configured("config", ["+experiment=simulated_chemoe", *small, *other, *runs]))
+    request = [f"ckpt={trained.folder.best}", f"rivals=[{one.folder.best},{trained.folder.last}]", "n_boot=50"]
+    found = evaluate(configured("evaluate", [*request, f"out={tmp_path / 'out'}"]))
+    last = f"CheMoE {trained.folder.path.name} last"
+    assert found.results.rivals == ("ResponseMLP", last)
+    assert found.evaluation.verdict == trained.scored.evaluation.verdict
+    kept = found.evaluation.table.query("system == 'ResponseMLP'").value.to_numpy()
+    theirs = one.scored.evaluation.table.query("system == 'ResponseMLP'").value.to_numpy()
+    np.testing.assert_allclose(kept, theirs, atol=1e-6)
+    told = json.loads((tmp_path / "out" / "metrics.json").read_text())["rivals"]
+    assert told["ResponseMLP"]["verdict"].startswith("against ResponseMLP: ")
+    unfinished = told["ResponseMLP"]["verdict"].endswith("; it was still improving when it stopped")
+    assert unfinished == (told["ResponseMLP"]["converged"] is False)
+    assert "condition/mse" in told["ResponseMLP"]["differences"]
+    assert f"CheMoE {told['ResponseMLP']['verdict']}" in " ".join(capsys.readouterr().out.split())
+    assert "Against rivals" in (tmp_path / "out" / "report.html").read_text()
+    assert set(pd.read_csv(tmp_path / "out" / "comparisons.csv").baseline) <= set(found.results.baselines)
+
+
+def test_rivals_of_another_split_or_of_other_outputs_are_refused_in_one_error(trained, tmp_path):
+    saved = torch.load(trained.folder.best, weights_only=True)
+    paths = []
+    for name, change in (
+        ("a", {"split_hash": "f" * 64}),
+        ("b", {"outputs": saved["torchcell"]["spec"]["outputs"][:-1]}),
+    ):
+        about = saved["torchcell"] | {"spec": saved["torchcell"]["spec"] | change}
+        paths.append(tmp_path / name / "checkpoints" / "best.ckpt")
+        paths[-1].parent.mkdir(parents=True)
+        torch.save(saved | {"torchcell": about}, paths[-1])
+    request = [f"ckpt={trained.folder.best}", f"rivals=[{paths[0]},{paths[1]}]"]
+    with pytest.raises(InputError, match=r"a/checkpoints/best.ckpt was trained on the split f{8}.*; .*other outputs"):
+        evaluate(configured("evaluate", request))
+    with pytest.raises(InputError, match="stand twice"):
+        evaluate(configured("evaluate", [request[0], f"rivals=[{trained.folder.best}]"]))
+
+
 def test_a_checkpoint_predicts_known_and_new_drugs(trained, tmp_path):
     record = trained.datamodule.record("test")
     asked = pd.DataFrame(

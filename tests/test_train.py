@@ -335,6 +335,7 @@ def test_two_processes_score_exactly_the_test_set_and_one_process_agrees(tmp_pat
         "umap": False,
         "batch_size": None,
         "cell_eval_out": None,
+        "rivals": [],
         "trust": [],
         "out": str(tmp_path / "one"),
     }

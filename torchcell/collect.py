@@ -36,7 +36,8 @@ def collect(folders: list[Path]) -> pd.DataFrame:
     Raises:
         InputError: No finished run below the folders.
     """
-    found = sorted({path.parent for folder in folders for path in folder.rglob("metrics.csv")})
+    scored = {path.parent for folder in folders for path in folder.rglob("metrics.csv")}
+    found = sorted(path for path in scored if (path / "config.yaml").is_file())  # no scores beside a checkpoint
     if not found:
         unfinished = [path.parent for folder in folders for path in folder.rglob("config.yaml")]
         hint = f"; {len(unfinished)} run(s) have not finished: {some(unfinished)}" if unfinished else ""
@@ -61,6 +62,7 @@ def _run(folder: Path) -> pd.DataFrame:
 
     table = pd.read_csv(folder / "metrics.csv")
     config, summary = OmegaConf.load(folder / "config.yaml"), json.loads((folder / "metrics.json").read_text())
+    table = table[~table["system"].isin(summary.get("rivals", {}))]  # they have runs of their own
     about = {
         "run": str(folder),
         "level": "run",

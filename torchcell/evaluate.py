@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(cfg: DictConfig) -> Scored:
-    """Rebuild the data from the checkpoint's config, check its split, score, write the report."""
+    """Rebuild the data from the checkpoint's config, check its split, score it and its rivals, write the report."""
     import json
     import time
     from pathlib import Path
@@ -23,7 +23,7 @@ def evaluate(cfg: DictConfig) -> Scored:
     import lightning
     import pandas as pd
 
-    from torchcell.run import assemble, checkpoint, scoring
+    from torchcell.run import assemble, checkpoint, rivals, scoring
     from torchcell.run.folder import environment_facts
     from torchcell.run.placement import OneDeviceANode
 
@@ -34,6 +34,7 @@ def evaluate(cfg: DictConfig) -> Scored:
     model = saved.model(cfg.trust)
     datamodule = assemble.datamodule_of(saved, cfg.trust)
     datamodule.eval_batch_size = cfg.batch_size or datamodule.eval_batch_size
+    others = rivals.opened(cfg.rivals, saved)
     history = pd.read_csv(run / "history.csv") if (run / "history.csv").is_file() else None
     trainer = lightning.Trainer(
         accelerator="auto",
@@ -43,6 +44,10 @@ def evaluate(cfg: DictConfig) -> Scored:
         enable_model_summary=False,
         plugins=[OneDeviceANode()],  # also in a job of many tasks
     )
+    beside = {
+        name: rivals.predicted(trainer, other, saved, datamodule, cfg.part, cfg.batch_size, cfg.trust)
+        for name, other in rivals.named(others, saved, config.baselines).items()
+    }
     scored = scoring.score(
         trainer,
         model,
@@ -54,6 +59,7 @@ def evaluate(cfg: DictConfig) -> Scored:
         history=history,
         min_delta=config.trainer.early_stopping.min_delta,
         umap=cfg.umap,
+        rivals=beside,
     )
     assert scored is not None  # one process
     known = run / "metrics.json"

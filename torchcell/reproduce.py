@@ -20,8 +20,8 @@ from torchcell.data.errors import InputError, some
 if TYPE_CHECKING:
     import pandas as pd
 
-NOT_COMPARED = ("seconds", "peak_mb", "samples_per_s")
-"""Keys of ``metrics.json`` that are of the machine, not of the result."""
+NOT_COMPARED = ("seconds", "peak_mb", "samples_per_s", "rivals")
+"""Keys of ``metrics.json`` that are of the machine, or of other runs that ``evaluate`` was given."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +162,8 @@ def _values(run: Path) -> dict[str, Any]:
 
     summary = json.loads((run / "metrics.json").read_text())
     found = dict(_leaves({key: value for key, value in summary.items() if key not in NOT_COMPARED}))
-    for row in pd.read_csv(run / "metrics.csv").itertuples():
+    table = pd.read_csv(run / "metrics.csv")
+    for row in table[~table["system"].isin(summary.get("rivals", {}))].itertuples():
         for column in ("value", "low", "high"):
             name = f"{row.part}/{row.system}/{row.metric}"
             found[name if column == "value" else f"{name} {column}"] = float(getattr(row, column))

@@ -54,8 +54,12 @@ def test_links_go_through_train_evaluate_and_predict(tmp_path: Path) -> None:
         {"ckpt": str(trained.folder.best), "part": "test", "n_boot": 50, "batch_size": None, "umap": False}
     )
     request.trust, request.cell_eval_out = ["bilinear_links"], None
-    again = evaluate(OmegaConf.merge(request, {"out": str(tmp_path / "again")}))
-    pd.testing.assert_frame_equal(again.evaluation.table, scored.evaluation.table)
+    rest = {"out": str(tmp_path / "again"), "rivals": [str(trained.folder.last)]}
+    again = evaluate(OmegaConf.merge(request, rest))
+    (rival,) = again.summary["rivals"]
+    assert {"CtD_tail/mrr", "CtD_matched/auroc"} <= set(again.summary["rivals"][rival]["differences"])
+    own = again.evaluation.table.query("system != @rival").reset_index(drop=True)
+    pd.testing.assert_frame_equal(own, scored.evaluation.table)
     asked = pd.DataFrame({"source": test.node_id[test.source_index[:5]], "target": test.node_id[test.target_index[:5]]})
     asked.to_csv(tmp_path / "asked.csv", index=False)
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):

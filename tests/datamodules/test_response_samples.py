@@ -70,6 +70,16 @@ def test_the_spec_survives_a_round_trip() -> None:
     assert torch.equal(again.extras["molecules"]["vectors"], spec.extras["molecules"]["vectors"])
 
 
+def test_conditions_of_one_sample_each_are_no_level_of_their_own() -> None:
+    """On level 5 the verdict counted three metrics twice."""
+    data = module(simulate_response(n_replicates=1).response, split=SPLIT | {"method": "cold_drug"})
+    record = data.record("test")
+    (samples,) = data.results("test", {"": {"model": record.treated.copy()}}, "model", None)
+    assert samples.level == ""
+    assert "No condition has two samples in train, val, test: there is no level condition/ to score." in data.notes()
+    assert "Metrics headed condition/ are of means over replicates." in module().notes()
+
+
 def test_a_line_outside_training_has_no_number() -> None:
     record = simulate_response(n_replicates=4).response
     lines = np.unique(record.cell_line)

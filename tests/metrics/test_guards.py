@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from torchcell.metrics.evaluate import evaluate
-from torchcell.metrics.guards import converged, loss_share_warnings, shuffle_drop, spread
+from torchcell.metrics.guards import converged, input_drop, loss_share_warnings, shuffle_drop, spread
 from torchcell.metrics.results import Results
 
 Make = Callable[..., Results]
@@ -109,6 +109,31 @@ def test_shuffling_shows_whether_the_input_is_used(
 def test_an_undefined_shuffle_is_none_in_json() -> None:
     found = shuffle_drop("pearson", "regression", 0.4, float("nan"))
     assert (found["shuffled"], found["drop"], found["input_ignored"]) == (None, None, None)
+
+
+@pytest.mark.parametrize(("known", "metric"), [(True, "pearson_delta_plate"), (False, "pearson_de")])
+def test_a_spoilt_input_is_judged_by_a_metric_that_is_defined(known: bool, metric: str) -> None:
+    """On held-out lines no plate has a training mean; every guard said that nothing can be said."""
+    rng = np.random.default_rng(0)
+    control, change = rng.normal(size=(30, 12)), rng.normal(size=(30, 12))
+    results = Results(
+        sample_id=np.arange(30).astype(str),
+        group=np.arange(30).astype(str),
+        outputs=tuple(f"g{i}" for i in range(12)),
+        measured=control + change,
+        systems={"net": control + change + 0.3 * rng.normal(size=(30, 12))},
+        task="response",
+        reference=control,
+        centre=control if known else np.full((30, 12), np.nan),
+        model="net",
+    )
+    spoilt = control + change[::-1]
+    found = input_drop(results, spoilt)
+    assert (found["metric"], found["input_ignored"]) == (metric, False)
+    assert found["value"] > 0.8
+    assert found["shuffled"] < 0.3
+    assert input_drop(results, results.systems["net"])["input_ignored"] is True
+    assert "not_applicable" in input_drop(results, None)
 
 
 def test_a_ruling_loss_term_is_named_with_its_first_epoch() -> None:

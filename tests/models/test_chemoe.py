@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from functools import partial
 from types import SimpleNamespace
 
@@ -223,6 +224,27 @@ def test_usage_is_counted_over_the_epoch_and_kept_in_the_checkpoint():
     assert "Entropy" in section.text
     assert list(section.table.columns[2:5]) == LINES
     assert section.table[LINES].sum().tolist() == pytest.approx([1, 1, 1], abs=2e-3)
+
+
+def test_usage_of_a_half_epoch_goes_on_where_it_stopped():
+    """A run that was preempted after 20 samples counted the last 10 alone, and was judged by them."""
+    spec = response_spec()
+    model, other = (CheMoE(spec, **SMALL) for _ in range(2))
+    for seed in (1, 2):
+        total(model, response_batch(spec, 10, seed=seed))
+    half = io.BytesIO()
+    torch.save(model.epoch_state(), half)
+    half.seek(0)
+    other.load_state_dict(model.state_dict())
+    other.load_epoch_state(torch.load(half, weights_only=True))
+    for one in (model, other):
+        torch.manual_seed(0)  # the same units dropped
+        total(one, response_batch(spec, 10, seed=3))
+        assert one.usage.close()
+    assert float(other.usage.line_EL.sum()) == pytest.approx(30)
+    torch.testing.assert_close(other.usage.line_EL, model.usage.line_EL)
+    torch.testing.assert_close(other.usage.dose_EQ, model.usage.dose_EQ)
+    assert CheMoE(spec, **SMALL).epoch_state()["usage"] is None, "nothing counted yet"
 
 
 def test_hashing_depends_on_the_drugs_name_alone():

@@ -113,6 +113,7 @@ def test_the_bias_evens_loads_out_and_leaves_the_weights_alone():
     before = load()
     for _ in range(700):
         router(h)
+        router.even_out()
     router.eval()
     after = load()
     assert before.max() > 0.45
@@ -120,6 +121,25 @@ def test_the_bias_evens_loads_out_and_leaves_the_weights_alone():
     chosen = router(h)
     share = chosen.logit_BE.softmax(1).gather(1, chosen.expert_BK)
     torch.testing.assert_close(chosen.weight_BK, share / share.sum(1, keepdim=True))
+
+
+def test_processes_keep_one_bias_that_of_their_batches_together():
+    """Each moved its own, by its own batch; a checkpoint had the first one's, and the score was of a mixture."""
+    whole, first, second = (mixture(bias_rate=0.1).router for _ in range(3))
+    h = torch.randn(60, 6).double()
+    h[:20] += 5 * h[0]  # the batches differ in what they ask for
+    whole(h)
+    whole.even_out()
+    loads = [
+        torch.bincount(one(rows).expert_BK.flatten(), minlength=4) for one, rows in ((first, h[:20]), (second, h[20:]))
+    ]
+    for one, load in zip((first, second), loads, strict=True):
+        one.even_out(lambda counts, own=load: sum(loads) if torch.equal(counts, own) else None)
+    assert whole.bias_E.abs().sum() > 0
+    torch.testing.assert_close(first.bias_E, whole.bias_E)
+    torch.testing.assert_close(second.bias_E, whole.bias_E)
+    first.even_out()  # nothing was routed since
+    torch.testing.assert_close(first.bias_E, whole.bias_E)
 
 
 @pytest.mark.parametrize(("choice", "top_k"), [("topk", 2), ("top_k", 5), ("top_k", 0)])

@@ -53,6 +53,14 @@ def test_the_first_line_is_the_verdict(tmp_path: Path, make_results: Make) -> No
     assert _text(page).startswith("Net : beats the best baseline on 4 of 4 metrics")
 
 
+def test_rivals_have_a_section_with_their_paired_differences(tmp_path: Path, make_results: Make) -> None:
+    results = replace(make_results(), rivals=("ridge",))
+    text = _text(_write(tmp_path, results)[0])
+    assert "Against rivals Net against ridge: better on 4 of 4 metrics." in text
+    assert re.search(r"metric rival difference .* pearson ridge 0\.\d+ \[0\.\d+, 0\.\d+\] 120 beaten", text)
+    assert "Against rivals" not in _text(_write(tmp_path, make_results())[0])
+
+
 def test_every_figure_is_saved_and_the_same_bytes_are_in_the_page(
     tmp_path: Path, make_results: Make, history: pd.DataFrame
 ) -> None:

@@ -36,6 +36,15 @@ def test_the_table_shows_systems_intervals_the_ceiling_and_ends_with_the_verdict
     assert "Net: beats the best baseline on 4 of 4 metrics" in printed.splitlines()[-1]
 
 
+def test_rivals_stand_below_the_model_and_have_a_line_each_after_the_verdict(make_results: Make) -> None:
+    printed = _printed(replace(make_results(), rivals=("ridge",))).splitlines()
+    rows = [line.split()[1] for line in printed if line.startswith("│") and line.split()[1].isalpha()]
+    assert rows == ["Net", "ridge", "mean", "silent", "twin", "no"]
+    assert any("ridge (rival)" in line for line in printed)
+    assert printed[-2].startswith("Net: beats the best baseline on 2 of 2 metrics")
+    assert printed[-1] == "Net against ridge: better on 4 of 4 metrics"
+
+
 def test_prevalence_is_printed_beside_a_binary_task(make_results: Make) -> None:
     results = make_results("binary")
     assert f"prevalence {results.measured.mean():.3f}" in _printed(results)

@@ -55,7 +55,8 @@ MODELS: dict[str, tuple[str, ...]] = {
         "model.heads=1", "model.walk_pairs=1000", "model.edge_sample_size=50", "data.batch_size=16",
     ),
     # With one expert a sample and few samples a batch, some expert is idle in most steps.
-    "chemoe": (*RESPONSE, *NARROW, "model.experts=6", "model.top_k=1", "data.batch_size=2"),
+    "chemoe": (*RESPONSE, *NARROW, "model.experts=6", "model.top_k=1", "model.balance_rate=0.01",
+               "data.batch_size=2"),
     "chemoe_graph": (*RESPONSE, *GRAPHS, "model=chemoe_graph", *NARROW, "model.atom_heads=1"),
     "response_mlp": (*RESPONSE, "model=response_mlp", "model.gene_width=16", "model.hidden=[16,8]"),
     "response_product": (*RESPONSE, "model=response_product", "model.gene_width=16", "model.hidden=[16,8]"),
@@ -103,7 +104,8 @@ def _one(name: str, trainer_cfg: DictConfig, process: Process) -> dict[str, Any]
         enable_progress_bar=False,
     )
     trainer.fit(model, data)
-    weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()]).double()
+    # Buffers too: a checkpoint has the first process's, and each goes by its own.
+    weights = torch.cat([value.detach().flatten().double() for value in model.state_dict().values()])
     together = predict_part(trainer, model, data, "test")
     order = BatchOrder(torch.from_numpy(data.split.index("test")), shuffle=False)
     with torch.no_grad():

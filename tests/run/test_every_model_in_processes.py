@@ -42,7 +42,7 @@ def check(found: dict[str, Any]) -> None:
         assert found["n_metrics"] > 1
         assert found["metrics"] < 1e-6
     first, *others = found["weights"]
-    assert all(other == first for other in others), f"the processes took different steps: {found['weights']}"
+    assert all(other == first for other in others), f"the processes hold other weights or buffers: {found['weights']}"
     assert found["steps"] >= 2
 
 

@@ -116,7 +116,11 @@ class ResponseDataModule(RecordDataModule):
         }
 
     def ablations(self, index: Tensor, generator: torch.Generator) -> dict[str, Packed | None]:
-        """Each input shuffled among the samples, and each at one value for all; none where it has one value."""
+        """Each input shuffled among the samples, and each at one value for all; none where it has one value.
+
+        That value is the training part's: the commonest drug and line, the mean basal profile and log dose. It tells
+        samples apart as little as zeros would, and is one that the model knows how to read.
+        """
         packed = self.packed
         assert isinstance(packed, ResponseSamples)
         found: dict[str, Packed | None] = {}
@@ -158,18 +162,27 @@ class ResponseDataModule(RecordDataModule):
     def results(
         self, part: str, predictions: Mapping[str, Mapping[str, np.ndarray]], model: str, ceiling: str | None
     ) -> list[Results]:
-        """Samples, then conditions: the mean over the replicates that are in the part."""
+        """Samples, then conditions: the mean over the replicates that are in the part, if any condition has two there.
+        Else its scores would be the samples', and the verdict would count them twice.
+        """
         record = self.record(part)
         (samples,) = super().results(part, predictions, model, ceiling)
         centre = self.centre[self.split.index(part)]
         samples = replace(samples, replicate=self.replicates(record), centre=centre)
-        return [samples, by_condition(samples, record.condition)]
+        return [samples, by_condition(samples, record.condition)] if self._repeats(part) else [samples]
+
+    def _repeats(self, part: str) -> bool:
+        """Whether a condition has two samples in ``part``."""
+        condition = self.record_whole.condition[self.split.index(part)]
+        return len(np.unique(condition)) < len(condition)
 
     def notes(self) -> list[str]:
         """Says which splits leak, how many drugs have vectors, and what is scored."""
-        said = [
-            "Changes are taken from each sample's own control. Metrics headed condition/ are of means over replicates.",
-        ]
+        said = ["Changes are taken from each sample's own control."]
+        if single := [part for part in ("train", "val", "test") if not self._repeats(part)]:
+            said.append(f"No condition has two samples in {', '.join(single)}: there is no level condition/ to score.")
+        if len(single) < 3:
+            said.append("Metrics headed condition/ are of means over replicates.")
         if self.split.method in ("random", "condition"):
             leak = "replicates of one condition" if self.split.method == "random" else "other doses and lines of a drug"
             said.append(

@@ -19,6 +19,7 @@ from torchcell.metrics.bootstrap import Interval, interval, resample
 from torchcell.metrics.guards import spread
 from torchcell.metrics.registry import Metric, profile
 from torchcell.metrics.results import Results
+from torchcell.metrics.rivals import Against, against
 from torchcell.metrics.verdict import Verdict, judge
 from torchcell.metrics.weights import Weights
 
@@ -35,6 +36,7 @@ class Evaluation:
         verdict: Whether the model beat the best baseline.
         spread: The model's ``guards.spread`` on the first results.
         results: What was scored; several where a task is scored in several ways.
+        rivals: The model against each rival, in their order.
         undefined_resamples: Per (system, metric), how many resamples were undefined, where any were.
     """
 
@@ -42,6 +44,7 @@ class Evaluation:
     verdict: Verdict
     spread: dict[str, object]
     results: tuple[Results, ...]
+    rivals: tuple[Against, ...] = ()
     undefined_resamples: dict[tuple[str, str], int] = field(default_factory=dict)
 
 
@@ -148,7 +151,8 @@ def evaluate(
     order = {name: place for place, name in enumerate(every[0].ordered)}
     table = table.sort_values("system", key=lambda names: names.map(order), kind="stable", ignore_index=True)
     guard = spread(every[0])
-    return Evaluation(table, judge(scored, every[0], guard, converged), guard, every, undefined)
+    verdict, rivals = judge(scored, every[0], guard, converged), against(scored, every[0], converged)
+    return Evaluation(table, verdict, guard, every, rivals, undefined)
 
 
 def scores(results: Results, weights: Weights, several: bool) -> list[Scored]:

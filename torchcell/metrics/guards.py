@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from torchcell.metrics.registry import HEADLINE
 from torchcell.metrics.registry import metric as named_metric
 from torchcell.metrics.results import Results
+from torchcell.metrics.weights import Weights
 
 COLLAPSED_BELOW = 0.01
 """Predictions that spread less than this share of the data's sd are collapsed. A calibrated predictor spreads
@@ -71,6 +73,38 @@ def spread(results: Results, system: str | None = None) -> dict[str, Any]:
         "threshold": COLLAPSED_BELOW,
         "collapsed": bool(level_is_flat or flat_profile or (known > 0 and low.sum() >= known / 2)),
     }
+
+
+def input_drop(results: Results, ablated: np.ndarray | None) -> dict[str, Any]:
+    """What the model loses of the first output when an input is spoilt, see ``shuffle_drop``.
+
+    The metric is the first headline metric that is defined for the model: on held-out lines no plate has a training
+    mean, and a change from it no value.
+
+    Args:
+        results: With the model's predictions.
+        ablated: Its predictions from the spoilt input [n, T]; None where there was nothing to spoil.
+    """
+    if ablated is None:
+        return {"not_applicable": "all samples have the same input"}
+    own = results.systems[results.model]
+    names = HEADLINE[results.task]
+    values = {name: _value(name, results, own) for name in names}
+    name = next((name for name in names if not math.isnan(values[name])), names[0])
+    no_skill = named_metric(name, results.task).no_skill
+    floor = float(no_skill) if isinstance(no_skill, int | float) else 0.0
+    return shuffle_drop(name, results.task, values[name], _value(name, results, ablated), floor)
+
+
+def _value(name: str, results: Results, predicted: np.ndarray) -> float:
+    """The metric of ``predicted`` [n, T] on the first output, or over genes; NaN where it is undefined."""
+    one, predicted = named_metric(name, results.task), np.asarray(predicted, dtype=np.float64)
+    if one.over == "genes":
+        each = one.function(results.profiles(predicted))
+        return float("nan") if np.isnan(each).all() else float(np.nanmean(each))
+    truth = np.asarray(results.measured, dtype=np.float64)[:, 0]
+    held = ~np.isnan(truth)
+    return float(one.function(truth[held], predicted[held, 0], Weights.ones(int(held.sum())))[0])
 
 
 def shuffle_drop(metric: str, task: str, value: float, shuffled: float, no_skill: float = 0.0) -> dict[str, Any]:

@@ -35,6 +35,7 @@ class Results:
         model: The system under test, a key of ``systems``.
         active: Outputs that the model was trained on, bool [T]; none: all. It holds the others constant.
         ceiling: A replicate ceiling, a key of ``systems``: shown, never a baseline.
+        rivals: Other trained models, keys of ``systems``: compared one by one, never baselines.
         set_size: Number of perturbed genes per sample [n].
         reference: What changes of expression are taken against, e.g. the control mean [n, T].
         replicate: Change from control in an independent replicate [n, T], see ``metrics.over_genes``.
@@ -71,6 +72,7 @@ class Results:
     model: str = "model"
     active: np.ndarray | None = None
     ceiling: str | None = None
+    rivals: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.sample_id)
@@ -102,14 +104,14 @@ class Results:
 
     @property
     def baselines(self) -> tuple[str, ...]:
-        """Systems that the model must beat: all but the model and the ceiling."""
-        return tuple(name for name in self.systems if name not in (self.model, self.ceiling))
+        """Systems that the model must beat: all but the model, its rivals and the ceiling."""
+        return tuple(name for name in self.systems if name not in (self.model, *self.rivals, self.ceiling))
 
     @property
     def ordered(self) -> tuple[str, ...]:
-        """The model, the baselines in given order, then the ceiling."""
+        """The model, its rivals, the baselines in given order, then the ceiling."""
         last = () if self.ceiling is None else (self.ceiling,)
-        return (self.model, *self.baselines, *last)
+        return (self.model, *self.rivals, *self.baselines, *last)
 
     def to_frame(self) -> pd.DataFrame:
         """The table of ``predictions.parquet``: one row per sample and output, one column per system."""
@@ -126,7 +128,8 @@ class Results:
         found = []
         if self.task not in TASKS:
             found.append(f"unknown task {self.task!r}, use one of {TASKS}")
-        for role, name in (("model", self.model), ("ceiling", self.ceiling)):
+        rivals = [("rival", name) for name in self.rivals]
+        for role, name in (("model", self.model), *rivals, ("ceiling", self.ceiling)):
             if name is not None and name not in self.systems:
                 hint = some(near(name, list(self.systems)) or self.systems)
                 found.append(f"the {role} {name!r} is not among the systems; there are {hint}")

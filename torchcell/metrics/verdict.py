@@ -26,6 +26,8 @@ MIN_COVERAGE = 0.5
 """A baseline that has fewer of the values that can be had is shown, not compared. A value that no system has, such as
 ``des`` where nothing is significant, can't be had."""
 
+UNCONVERGED = "no verdict: not converged, the validation metric was still rising"
+
 MOST_NAMED = 8
 """Metrics that the sentence names; all comparisons stand in the report."""
 
@@ -36,7 +38,7 @@ class Comparison:
 
     Attributes:
         metric: Name as in the table.
-        baseline: The best baseline; None where no baseline is defined.
+        baseline: The best baseline, or the rival; None where no baseline is defined.
         difference, low, high: Model minus baseline with its paired 95 % interval, in the metric's units.
         se: Standard error of the difference, the resamples' standard deviation times sqrt(U / (U - 1)) for U units.
         outcome: ``beaten``, ``lost``, ``undecided``, ``undefined`` (the model is undefined) or
@@ -95,13 +97,13 @@ def judge(scored: Sequence[Scored], results: Results, spread: Mapping[str, Any],
         converged: False withholds the verdict.
     """
     headline = [one for one in scored if one.metric.name in HEADLINE[one.results.task]]
-    every = [compare(one) for one in headline]
+    every = [compare(one, one.results.baselines) for one in headline]
     rows = tuple(best(one.name, found, one.metric.higher_is_better) for one, found in zip(headline, every, strict=True))
     beaten = sum(row.outcome == "beaten" for row in rows)
     compared = sum(row.outcome != "no baseline" for row in rows)
     given = converged is not False and compared > 0
     if converged is False:
-        text = "no verdict: not converged, the validation metric was still rising"
+        text = UNCONVERGED
     elif not compared:
         text = "no verdict: no baseline to compare with"
     else:
@@ -125,11 +127,11 @@ def judge(scored: Sequence[Scored], results: Results, spread: Mapping[str, Any],
     )
 
 
-def compare(one: Scored) -> list[Comparison]:
-    """The model against each baseline on one metric; those that cover too little are left out."""
+def compare(one: Scored, others: Sequence[str]) -> list[Comparison]:
+    """The model against each of ``others`` on one metric; those that cover too little are left out."""
     results, covered = one.results, one.covered(one.results.model)
     rows = []
-    for name in results.baselines:
+    for name in others:
         if not _comparable(one, name):
             continue
         theirs = one.covered(name)
@@ -161,23 +163,31 @@ def shown(metric: str, baseline: str, found: Interval, n_samples: int, higher_is
     return Comparison(metric, baseline, found.value, found.low, found.high, found.se, outcome, n_samples)
 
 
-def _comparable(one: Scored, baseline: str) -> bool:
-    """Whether ``baseline`` has enough of the values that any system has to be held against the model."""
-    covered = one.covered(baseline)
-    definable = np.logical_or.reduce([one.covered(system) for system in one.results.ordered])
+def _comparable(one: Scored, other: str) -> bool:
+    """Whether ``other`` has enough of the values that any system has to be held against the model.
+
+    Rivals have no say in what can be had, so that the verdict is the same beside any.
+    """
+    covered = one.covered(other)
+    systems = [system for system in one.results.ordered if system not in one.results.rivals]
+    definable = np.logical_or.reduce([one.covered(system) for system in systems])
     return bool(covered.any() and covered.sum() >= MIN_COVERAGE * definable.sum())
 
 
-def sentence(rows: Sequence[Comparison]) -> str:
-    """On how many metrics the model is better than the best baseline, and what the others show."""
+def sentence(
+    rows: Sequence[Comparison], won: str = "beats the best baseline", absent: str = "no baseline is defined on"
+) -> str:
+    """On how many metrics the model is better than the best baseline, and what the others show; ``won`` and ``absent``
+    begin what is said of those, and of the metrics without a baseline.
+    """
     named: dict[str, list[str]] = {}
     for row in rows:
         named.setdefault(row.outcome, []).append(row.metric)
     compared = sum(row.outcome != "no baseline" for row in rows)
-    parts = [f"beats the best baseline on {len(named.get('beaten', ()))} of {compared} metrics"]
+    parts = [f"{won} on {len(named.get('beaten', ()))} of {compared} metrics"]
     for outcome, said in (
         ("lost", "worse on"), ("undecided", "no difference shown on"),
-        ("undefined", "undefined on"), ("no baseline", "no baseline is defined on"),
+        ("undefined", "undefined on"), ("no baseline", absent),
     ):  # fmt: skip
         if names := named.get(outcome):
             more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -151,6 +151,19 @@ class CheMoE(ResponseModel):
         """As for all models, or one group whose every parameter decays."""
         return [{"params": list(self.parameters())}] if self.decay == "all" else super().parameter_groups()
 
+    def epoch_state(self) -> dict[str, Any]:
+        """And how much each expert was used so far."""
+        return super().epoch_state() | {"usage": self.usage.running}
+
+    def load_epoch_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from that use too."""
+        super().load_epoch_state(state)
+        self.usage.running = state["usage"]
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Even the experts' loads out, those of all processes together."""
+        self.mixture.router.even_out(self._add_up)
+
     def on_validation_epoch_start(self) -> None:
         """Before a checkpoint of this epoch is written."""
         self._close_usage()
@@ -168,4 +181,7 @@ class CheMoE(ResponseModel):
         return [expert_section(line_EL, dose_EQ, lines, DOSE_BINS, float(usage.entropy), usage.dead)]
 
     def _close_usage(self) -> None:
-        self.usage.close(lambda counts: self.trainer.strategy.reduce(counts, reduce_op="sum"))
+        self.usage.close(self._add_up)
+
+    def _add_up(self, counts: Tensor) -> Tensor:
+        return self.trainer.strategy.reduce(counts, reduce_op="sum")

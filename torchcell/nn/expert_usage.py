@@ -27,6 +27,7 @@ class ExpertUsage(nn.Module):
     Attributes:
         line_EL: Weights by expert and line [E, L + 1].
         dose_EQ: By expert and bin of dose [E, Q].
+        running: The same two of the epoch so far, in this process; none before its first batch.
     """
 
     line_EL: Tensor
@@ -36,27 +37,27 @@ class ExpertUsage(nn.Module):
         super().__init__()
         self.register_buffer("line_EL", torch.zeros(n_experts, n_lines + 1))
         self.register_buffer("dose_EQ", torch.zeros(n_experts, len(DOSE_BINS)))
-        # Not buffers: DDP sets those to the first process's before each step.
-        self._running: tuple[Tensor, Tensor] | None = None
+        # No buffers: each process has its own, and a checkpoint's buffers are the first one's.
+        self.running: tuple[Tensor, Tensor] | None = None
 
     @torch.no_grad()
     def add(self, routing: Routing, line_B: Int[Tensor, " B"], log_dose_B: Float[Tensor, " B"]) -> None:
         """Count a batch; lines of -1 go to the last column."""
-        if self._running is None:
-            self._running = torch.zeros_like(self.line_EL), torch.zeros_like(self.dose_EQ)
+        if self.running is None:
+            self.running = torch.zeros_like(self.line_EL), torch.zeros_like(self.dose_EQ)
         weight_EB = routing.weight_BE().T.to(self.line_EL.dtype)
         column_B = torch.where(line_B < 0, self.line_EL.shape[1] - 1, line_B)
         bin_B = torch.bucketize(log_dose_B, torch.tensor(DOSE_EDGES, device=log_dose_B.device, dtype=log_dose_B.dtype))
-        self._running[0].index_add_(1, column_B, weight_EB)
-        self._running[1].index_add_(1, bin_B, weight_EB)
+        self.running[0].index_add_(1, column_B, weight_EB)
+        self.running[1].index_add_(1, bin_B, weight_EB)
 
     def close(self, add_up: Callable[[Tensor], Tensor] = lambda counts: counts) -> bool:
         """End the epoch: running sums become the buffers; ``add_up`` sums over processes. False: no counts."""
-        if self._running is None:
+        if self.running is None:
             return False
-        for buffer, counts in zip((self.line_EL, self.dose_EQ), self._running, strict=True):
+        for buffer, counts in zip((self.line_EL, self.dose_EQ), self.running, strict=True):
             buffer.copy_(add_up(counts))
-        self._running = None
+        self.running = None
         return True
 
     @property

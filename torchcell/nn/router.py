@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -66,7 +67,7 @@ class Router(nn.Module):
         choice: See above.
         hidden: Width of the gate's hidden layer.
         start_sd: Of the last layer's fresh weights, 0.01 for near zero; none: torch's own, as published.
-        bias_rate: Step of a bias a expert that counts in the choice only, and rises in each training step where an
+        bias_rate: Step of a bias a expert that counts in the choice only, and rises by each ``even_out`` where an
             expert got less than its share (Wang et al., arXiv:2408.15664); 0: no such bias.
 
     Raises:
@@ -105,6 +106,7 @@ class Router(nn.Module):
                 nn.init.normal_(last.weight, std=start_sd)
                 nn.init.zeros_(last.bias)
         self.register_buffer("bias_E", torch.zeros(n_experts))
+        self._place_E: Tensor | None = None
 
     def forward(self, h_BH: Float[Tensor, "B H"], key_B: Int[Tensor, " B"] | None = None) -> Routing:
         """Experts and weights of each sample."""
@@ -127,11 +129,18 @@ class Router(nn.Module):
         if self.top_k > 1:
             weight_BK = weight_BK / weight_BK.sum(1, keepdim=True)
         if self.training and self.bias_rate:
-            self._even_out(expert_BK)
+            place_E = torch.bincount(expert_BK.flatten(), minlength=n_experts)
+            self._place_E = place_E if self._place_E is None else self._place_E + place_E
         return Routing(expert_BK, weight_BK, logit_BE, n_experts)
 
     @torch.no_grad()
-    def _even_out(self, expert_BK: Tensor) -> None:
-        """Under DDP the first process's batch decides, since buffers follow its own."""
-        place_E = torch.bincount(expert_BK.flatten(), minlength=self.n_experts).to(self.bias_E)
+    def even_out(self, add_up: Callable[[Tensor], Tensor] = lambda counts: counts) -> None:
+        """Move the bias by the places that each expert got since the last call, if any were counted.
+
+        Args:
+            add_up: Sums them over processes, whose biases then stay one.
+        """
+        if self._place_E is None:
+            return
+        place_E, self._place_E = add_up(self._place_E).to(self.bias_E), None
         self.bias_E.add_(self.bias_rate * (place_E.mean() - place_E).sign())

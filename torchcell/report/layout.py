@@ -26,7 +26,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One system; ``role`` is ``model``, ``baseline``, ``ceiling`` or ``no skill``."""
+    """One system; ``role`` is ``model``, ``rival``, ``baseline``, ``ceiling`` or ``no skill``."""
 
     system: str
     role: str
@@ -43,7 +43,7 @@ class Block:
         n_units: Grouping units that they belong to.
         task: As in ``Results``.
         metrics: The columns.
-        rows: Model, baselines, ceiling, then what no skill scores.
+        rows: Model, rivals, baselines, ceiling, then what no skill scores.
         prevalence: Share of positives, for a binary task.
     """
 
@@ -80,6 +80,8 @@ def role(results: Results, system: str) -> str:
     """What a system is in the comparison."""
     if system == results.model:
         return "model"
+    if system in results.rivals:
+        return "rival"
     return "ceiling" if system == results.ceiling else "baseline"
 
 

@@ -18,7 +18,7 @@ from torchcell.report.layout import role
 
 BLUE, ORANGE, GREEN, SKY, PINK, YELLOW = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#CC79A7", "#E69F00"
 GREY, INK, RULE = "#8A9099", "#22272E", "#D5DAE0"
-COLOUR = {"model": BLUE, "baseline": GREY, "ceiling": GREEN}
+COLOUR = {"model": BLUE, "rival": ORANGE, "baseline": GREY, "ceiling": GREEN}
 SCATTER_UP_TO = 1500
 """Points drawn singly; more are drawn as a density."""
 MOST_SIZES = 6

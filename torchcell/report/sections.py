@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import pandas as pd
 from torchcell.metrics.evaluate import Evaluation
 from torchcell.metrics.registry import profile
 from torchcell.metrics.results import Results
+from torchcell.metrics.verdict import Comparison
 from torchcell.report.layout import best_baseline, number, span
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def default_sections(
     """The sections of every report, in order; what can't be drawn says why."""
     return [
         _comparison(evaluation, results),
+        *_rivals(evaluation, results),
         *_predictions(evaluation, results, info),
         *_training(history),
         _guards(guards),
@@ -68,25 +70,39 @@ def default_sections(
 def _comparison(evaluation: Evaluation, results: Results) -> Section:
     from torchcell.report.forest import forest
 
-    rows = [
-        {
-            "metric": row.metric,
-            "best baseline": row.baseline or "none is defined",
-            "difference": "undefined" if np.isnan(row.difference) else number(row.difference),
-            "95 % interval": span(row.low, row.high),
-            "samples": f"{row.n_samples:,}",
-            "outcome": row.outcome,
-        }
-        for row in evaluation.verdict.per_metric
-    ]
     return Section(
         "Against the best baseline",
         f"{results.model} minus the best baseline on the samples both cover, with the same resamples of units. A "
         "metric counts as beaten when the interval lies on the better side of 0.",
         forest(evaluation, results),
-        pd.DataFrame(rows),
+        _differences(evaluation.verdict.per_metric, "best baseline"),
         "forest",
         "Value and 95 % interval of every system, ↑ higher and ↓ lower is better; the dotted line is no skill.",
+    )
+
+
+def _rivals(evaluation: Evaluation, results: Results) -> list[Section]:
+    """One section on the other trained models, where there are any."""
+    if not evaluation.rivals:
+        return []
+    said = " ".join(f"{results.model} {one.text}." for one in evaluation.rivals)
+    rows = [row for one in evaluation.rivals for row in one.per_metric]
+    text = f"{said} Differences are {results.model} minus the rival, as above; rivals have no part in the verdict."
+    return [Section("Against rivals", text, table=_differences(rows, "rival"))]
+
+
+def _differences(rows: Sequence[Comparison], other: str) -> pd.DataFrame:
+    """Paired differences as text; ``other`` heads the column of what the model is held against."""
+    return pd.DataFrame(
+        {
+            "metric": row.metric,
+            other: row.baseline or "none is defined",
+            "difference": "undefined" if np.isnan(row.difference) else number(row.difference),
+            "95 % interval": span(row.low, row.high),
+            "samples": f"{row.n_samples:,}",
+            "outcome": row.outcome,
+        }
+        for row in rows
     )
 
 

@@ -18,7 +18,7 @@ MOST_BLOCKS = 4
 """Outputs shown on the screen; all are in ``metrics.csv``."""
 LOG_WIDTH = 160
 """Characters a line in a log file, which has no width of its own; rich would assume 80."""
-_STYLE = {"model": "bold cyan", "ceiling": "italic green", "no skill": "dim"}
+_STYLE = {"model": "bold cyan", "rival": "cyan", "ceiling": "italic green", "no skill": "dim"}
 
 
 def print_table(evaluation: Evaluation, results: Results, console: Console | None = None) -> None:
@@ -35,14 +35,17 @@ def print_table(evaluation: Evaluation, results: Results, console: Console | Non
 
 
 def render(evaluation: Evaluation, results: Results, width: int = 160) -> Group:
-    """The tables, a line for the outputs left out, and the verdict; a narrow screen gets the headline metrics."""
+    """The tables, a line for the outputs left out, the verdict, and a line a rival; a narrow screen gets the headline
+    metrics.
+    """
     every = blocks(evaluation)
     parts: list[Table | Text] = [_table(block, results.part, width) for block in every[:MOST_BLOCKS]]
     if len(every) > MOST_BLOCKS:
         parts.append(Text(f"and {len(every) - MOST_BLOCKS} more outputs in metrics.csv", style="dim"))
     verdict = evaluation.verdict
     colour = "red" if verdict.collapsed else "yellow" if not verdict.given else "green" if verdict.beaten else "red"
-    return Group(*parts, Text(f"{results.model}: {verdict.text}", style=f"bold {colour}"))
+    rivals = [Text(f"{results.model} {one.text}", style="bold") for one in evaluation.rivals]
+    return Group(*parts, Text(f"{results.model}: {verdict.text}", style=f"bold {colour}"), *rivals)
 
 
 def _table(block: Block, part: str, width: int) -> Table:
@@ -63,7 +66,7 @@ def _table(block: Block, part: str, width: int) -> Table:
 
 
 def _name(row: Row) -> Text:
-    suffix = " (ceiling)" if row.role == "ceiling" else ""
+    suffix = f" ({row.role})" if row.role in ("ceiling", "rival") else ""
     return Text(row.system + suffix, style=_STYLE.get(row.role, ""))
 
 

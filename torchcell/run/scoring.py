@@ -6,7 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import lightning
 import numpy as np
@@ -17,10 +18,8 @@ from torchcell.data.errors import InputError, some
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.datamodules.batch import BatchOrder, PackedLoader
 from torchcell.metrics.evaluate import Evaluation, evaluate
-from torchcell.metrics.guards import converged, loss_share_warnings, shuffle_drop
-from torchcell.metrics.registry import HEADLINE, metric
+from torchcell.metrics.guards import converged, input_drop, loss_share_warnings
 from torchcell.metrics.results import Results
-from torchcell.metrics.weights import Weights
 from torchcell.models.base import Model
 from torchcell.nn.expert_usage import ExpertUsage
 from torchcell.report.page import Section, write_report
@@ -31,6 +30,9 @@ from torchcell.run.embedding import report_latents
 from torchcell.run.folder import write_json
 from torchcell.run.node_embedding import scored_nodes
 from torchcell.run.progress import track
+
+if TYPE_CHECKING:
+    from torchcell.run.rivals import Rival
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +68,19 @@ def predict_part(
     return prediction.numpy()
 
 
+def predict_asked(
+    model: Model, datamodule: RecordDataModule, part: str, prediction: np.ndarray, device: torch.device | str
+) -> dict[str, np.ndarray]:
+    """What is kept of the model's answers to all that is asked of ``part``, by record; to the part itself it has given
+    ``prediction`` [n, T].
+    """
+    kept = {}
+    for what, make in track(datamodule.asked(part).items(), f"{type(model).__name__}, predict"):
+        raw = predict_record(model, datamodule, make(), device) if what else prediction
+        kept[what] = datamodule.condense(part, what, raw)
+    return kept
+
+
 def predict_record(model: Model, datamodule: RecordDataModule, record: Any, device: torch.device | str) -> np.ndarray:
     """What the model says of ``record``'s samples [n, T], as ``forward`` gives it: log-odds, not probabilities, which
     would tie the surest ones. One process computes it; the model is as before when this returns.
@@ -95,6 +110,7 @@ def score(
     history: pd.DataFrame | None = None,
     min_delta: float = 1e-3,
     umap: bool = False,
+    rivals: Mapping[str, Rival] = MappingProxyType({}),
 ) -> Scored | None:
     """Predict with the model, the baselines and the ceiling, and evaluate them.
 
@@ -109,6 +125,7 @@ def score(
         history: One row an epoch, if the model was trained here.
         min_delta: What counts as an improvement of the validation score.
         umap: Whether the report's map of latents has a UMAP too; it takes about ten seconds.
+        rivals: Other trained models by name, with what they predict of the same.
 
     Returns:
         The outcome, nothing written yet; None on all processes but the first.
@@ -124,21 +141,23 @@ def score(
         return None
     device = trainer.strategy.root_device
     name, ceiling = type(model).__name__, datamodule.ceiling(datamodule.record(part))
-    predictions: dict[str, dict[str, np.ndarray]] = {}
-    for what, make in track(datamodule.asked(part).items(), f"{name}, predict"):
-        raw = predict_record(model, datamodule, make(), device) if what else prediction
-        predictions[what] = {name: datamodule.condense(part, what, raw)}
+    kept = predict_asked(model, datamodule, part, prediction, device)
+    predictions = {what: {name: own} for what, own in kept.items()}
+    for rival, found in rivals.items():
+        for what, theirs in found.predictions.items():
+            predictions[what][rival] = theirs
     for what, by_baseline in baseline_predictions(datamodule, baselines, part).items():
         predictions[what] |= by_baseline
     if ceiling is not None:
         predictions[""]["replicate_ceiling"] = ceiling
     active = model.active_outputs()
     mask = None if active is None else active.cpu().numpy()
-    found = datamodule.results(part, predictions, name, None if ceiling is None else "replicate_ceiling")
-    every = [replace(one, active=mask) for one in found]
+    scored = datamodule.results(part, predictions, name, None if ceiling is None else "replicate_ceiling")
+    every = [replace(one, active=mask, rivals=tuple(rivals)) for one in scored]
     results = every[0]
     flat = None if history is None else converged(history["val/score"].tolist(), min_delta)
     evaluation = evaluate(every, n_boot=n_boot, seed=seed, converged=flat)
+    evaluation = replace(evaluation, rivals=tuple(rivals[one.rival].noted(one) for one in evaluation.rivals))
     nodes = scored_nodes(model, evaluation.table)
     inside = [part.collapse() for part in model.modules() if isinstance(part, ExpertUsage)]
     for what in (*filter(None, inside), *([nodes.finding] if nodes is not None and nodes.collapsed else [])):
@@ -146,7 +165,7 @@ def score(
     guards: dict[str, Any] = {"spread": evaluation.spread}
     if nodes is not None:
         guards["embeddings"] = nodes.guard()
-    guards |= {name: _drop(results, predicted) for name, predicted in ablated.items()}
+    guards |= {name: input_drop(results, predicted) for name, predicted in ablated.items()}
     if history is not None:
         guards["loss_share_warnings"] = loss_share_warnings(history)
     summary = {
@@ -166,31 +185,14 @@ def score(
         },
         "converged": flat,
     }
+    if rivals:
+        summary["rivals"] = {one.rival: rivals[one.rival].facts | one.summary() for one in evaluation.rivals}
     # One process is enough, and the others have left.
     sections = report_latents(model, datamodule, results, device, umap, seed)
-    sections += relation_sections(evaluation.table, name, model.spec.extras.get("supervised", ()))
+    table = evaluation.table[~evaluation.table["system"].isin(results.rivals)]
+    sections += relation_sections(table, name, model.spec.extras.get("supervised", ()))
     sections += [] if nodes is None else nodes.sections(seed)
     return Scored(results, evaluation, summary, [], sections)
-
-
-def _drop(results: Results, ablated: np.ndarray | None) -> dict[str, Any]:
-    """What the headline metric of the first output loses when an input is shuffled, if there was one to shuffle."""
-    if ablated is None:
-        return {"not_applicable": "all samples have the same input"}
-    name = HEADLINE[results.task][0]
-    one = metric(name, results.task)
-    truth = np.asarray(results.measured, dtype=np.float64)
-    values = []
-    for predicted in (results.systems[results.model], ablated):
-        predicted = np.asarray(predicted, dtype=np.float64)
-        if one.over == "genes":
-            values.append(float(np.nanmean(one.function(results.profiles(predicted)))))
-        else:
-            held = ~np.isnan(truth[:, 0])
-            weights = Weights.ones(int(held.sum()))
-            values.append(float(one.function(truth[held, 0], predicted[held, 0], weights)[0]))
-    no_skill = one.no_skill if isinstance(one.no_skill, int | float) else 0.0
-    return shuffle_drop(name, results.task, values[0], values[1], float(no_skill))
 
 
 def write(
