@@ -10,6 +10,7 @@ import numpy as np
 from torchcell.data.cell_moments import moments
 from torchcell.data.conditions import Conditions
 from torchcell.data.errors import InputError
+from torchcell.data.threads import threads_kept
 
 LOGNORM_FLAVORS = ("seurat", "cell_ranger")
 COUNT_FLAVORS = ("seurat_v3", "seurat_v3_paper", "pearson_residuals")
@@ -45,14 +46,15 @@ class HighlyVariable:
         X = self._values(train)
         adata = anndata.AnnData(X[_cells_of(train)])
         try:
-            if self.flavor == "pearson_residuals":
-                how: dict[str, Any] = {"n_top_genes": adata.n_vars, "inplace": False}
-                found = scanpy.experimental.pp.highly_variable_genes(adata, **how)
-                score = found["residual_variances"]
-            else:
-                n_top = None if self.flavor in LOGNORM_FLAVORS else adata.n_vars
-                found = scanpy.pp.highly_variable_genes(adata, flavor=self.flavor, n_top_genes=n_top, inplace=False)
-                score = found["dispersions_norm" if self.flavor in LOGNORM_FLAVORS else "variances_norm"]
+            with threads_kept():
+                if self.flavor == "pearson_residuals":
+                    how: dict[str, Any] = {"n_top_genes": adata.n_vars, "inplace": False}
+                    found = scanpy.experimental.pp.highly_variable_genes(adata, **how)
+                    score = found["residual_variances"]
+                else:
+                    n_top = None if self.flavor in LOGNORM_FLAVORS else adata.n_vars
+                    found = scanpy.pp.highly_variable_genes(adata, flavor=self.flavor, n_top_genes=n_top, inplace=False)
+                    score = found["dispersions_norm" if self.flavor in LOGNORM_FLAVORS else "variances_norm"]
         except (ValueError, IndexError, ZeroDivisionError) as error:
             raise InputError(
                 f"{train.name}: scanpy finds no highly variable genes of flavor {self.flavor} in {adata.n_obs} cells x "

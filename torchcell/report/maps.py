@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from torchcell.data.threads import threads_kept
 from torchcell.report.layout import number
 from torchcell.report.sections import MOST_OUTPUTS, Section
 
@@ -74,8 +75,9 @@ def umap_coordinates(x_NK: np.ndarray, seed: int = 0) -> np.ndarray:
     import scanpy
 
     table = anndata.AnnData(np.asarray(x_NK, dtype=np.float32))
-    scanpy.pp.neighbors(table, n_neighbors=min(15, len(x_NK) - 1), use_rep="X", random_state=seed)
-    scanpy.tl.umap(table, random_state=seed)
+    with threads_kept():
+        scanpy.pp.neighbors(table, n_neighbors=min(15, len(x_NK) - 1), use_rep="X", random_state=seed)
+        scanpy.tl.umap(table, random_state=seed)
     return np.asarray(table.obsm["X_umap"], dtype=np.float32)
 
 
