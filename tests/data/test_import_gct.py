@@ -8,7 +8,7 @@ import anndata
 import h5py
 import numpy as np
 import pytest
-from small_plate import ABOUT, VALUES, gct, written
+from small_plate import ABOUT, VALUES, WELLS, gct, written
 
 from torchcell.data.__main__ import main
 from torchcell.data.errors import InputError
@@ -142,6 +142,50 @@ def as_gctx(folder: Path, path: Path) -> Path:
     return folder / "plate.gctx"
 
 
+def second(folder: Path, old: str = "P", new: str = "Q", **changes) -> Path:
+    """A further file of two plates: Q1 and Q2."""
+    about = {"det_plate": [name.replace(old, new) for name in ABOUT["det_plate"]]} | changes.pop("about", {})
+    wells = [name.replace(old, new) for name in WELLS]
+    return written(folder, gct(about, wells=wells, **changes), "second.gct")
+
+
+def test_several_files_make_one_with_genes_by_name_and_controls_of_each_plate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """record.path is one file: two plates could be trained on together only after a join of one's own."""
+    higher = [[value + 100 for value in row] for row in VALUES]
+    paths = [written(tmp_path, gct()), second(tmp_path, values=higher, symbols=["JUN", "TP53", "EGFR", "KRAS"])]
+    assert main(["import-gct", *map(str, paths), str(tmp_path / "both.h5ad"), "--drop-incomplete"]) == 0
+    told = capsys.readouterr().out
+    assert "12 wells x 3 genes, 6 of them controls, on 4 plate(s)" in told
+    assert "left out: 2 genes that only some of the files measure" in told
+    both, alone = anndata.read_h5ad(tmp_path / "both.h5ad"), [import_gct(path) for path in paths]
+    assert both.var_names.tolist() == ["TP53", "EGFR", "JUN"]
+    assert both.var["gene_id"].tolist() == ["100", "102", "103"]
+    assert both.uns["source"] == "plate.gct, second.gct"
+    for one in alone:
+        part = both[one.obs_names]
+        np.testing.assert_array_equal(part.X, one[:, both.var_names].X)
+        np.testing.assert_array_equal(part.layers["control"], one[:, both.var_names].layers["control"])
+        assert part.obs.astype(str).equals(one.obs.astype(str))
+    assert len(response_file(tmp_path / "both.h5ad")) == 6
+
+
+def test_files_that_can_not_be_joined_are_named(tmp_path: Path) -> None:
+    path = written(tmp_path, gct())
+    with pytest.raises(
+        InputError, match=r"6 well.s. that stand in several files: 'P1:A01 in .*plate.gct and .*plate.gct'"
+    ):
+        import_gct([path, path])
+    with pytest.raises(
+        InputError, match="plate.gct', '.*second.gct' share no gene; the first has 'TP53', 'MYC', 'EGFR'"
+    ):
+        import_gct([path, second(tmp_path, symbols=["a", "b", "c", "d"])])
+    bare = second(tmp_path, about={"pert_type": ["ctl_vehicle", *["trt_cp"] * 5], "pert_dose": ["1"] * 6})
+    with pytest.raises(InputError, match=r"1 plate\(s\) without control wells: 'Q2'"):
+        import_gct([path, bare])
+
+
 @pytest.mark.parametrize("kind", [np.int64, np.float32, np.float64])
 def test_numbers_of_a_gctx_keep_all_their_digits(tmp_path: Path, kind: type) -> None:
     """A column of ids with one -666 is read as floats: 11667893 and 11667894 both became 1.16679e+07, one drug."""
@@ -213,6 +257,18 @@ def test_the_real_plates_get_the_controls_of_the_level_3_set(mirror: Path) -> No
         np.testing.assert_array_equal(treated[:, genes].X, theirs[:, genes].X)
         np.testing.assert_allclose(treated[:, genes].layers["control"], theirs[:, genes].layers["control"], atol=1e-5)
         np.testing.assert_allclose(treated.obs["dose_value"], theirs.obs["dose_um"])
+
+
+@pytest.mark.mirror
+def test_the_two_real_plates_become_one_file_of_both(mirror: Path) -> None:
+    paths = list(fetch("l1000_plates").values())
+    both = import_gct(paths)
+    assert both.shape == (377 + 371, 978)
+    assert both.obs.groupby("plate")["is_control"].sum().tolist() == [26, 22]
+    for path in paths:
+        alone = import_gct(path)
+        np.testing.assert_array_equal(both[alone.obs_names].X, alone.X)
+        np.testing.assert_array_equal(both[alone.obs_names].layers["control"], alone.layers["control"])
 
 
 @pytest.mark.mirror

@@ -57,9 +57,11 @@ def _add_import_gct(commands: argparse._SubParsersAction[argparse.ArgumentParser
     importing = commands.add_parser(
         "import-gct",
         help="L1000 plates (GCT 1.3, GCTX) to h5ad, each well beside the control of its plate",
-        description="Reads a .gct, .gct.gz or .gctx file and writes an h5ad file that data=response reads.",
+        description="Reads .gct, .gct.gz or .gctx files and writes one h5ad file that data=response reads.",
     )
-    importing.add_argument("file", metavar="FILE", help="a .gct, .gct.gz or .gctx file")
+    importing.add_argument(
+        "file", nargs="+", metavar="FILE", help="a .gct, .gct.gz or .gctx file, or several: genes are matched by name"
+    )
     importing.add_argument("out", metavar="OUT", help="the .h5ad file to write")
     importing.add_argument(
         "--columns",

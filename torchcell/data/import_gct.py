@@ -1,17 +1,17 @@
-"""A GCT or GCTX file to AnnData: L1000's annotations under our names, each well beside the control of its plate."""
+"""GCT or GCTX files to AnnData: L1000's annotations under our names, each well beside the control of its plate."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from torchcell.data.checks import column, refuse, refuse_repeats
 from torchcell.data.errors import InputError, near, some
-from torchcell.data.gct import AnnotatedMatrix, read_gct
+from torchcell.data.gct import read_gct
 from torchcell.data.gctx import CHUNK, Gctx
 from torchcell.data.plate_controls import line_plates, matched_controls
 from torchcell.data.quantities import TO_HOURS, TO_MICROMOLAR, quantities
@@ -47,8 +47,18 @@ SIGNATURES = "signatures"
 REMEDY = "mend them, or leave them out with drop_incomplete"
 
 
+class _Wells(NamedTuple):
+    """The wells of a file that are kept, before any control is matched: ``found`` holds the annotations [n] and [G]."""
+
+    values: np.ndarray
+    ids: np.ndarray
+    found: dict[str, Any]
+    is_control: np.ndarray
+    lost: dict[str, int]
+
+
 def import_gct(
-    path: str | Path,
+    path: str | Path | Sequence[str | Path],
     columns: Mapping[str, str] | None = None,
     control: str = VEHICLE,
     match: str = "centroid",
@@ -59,7 +69,8 @@ def import_gct(
     """Read ``.gct``, ``.gct.gz`` or ``.gctx``, and match each well with the control of its plate.
 
     Args:
-        path: A level-3 plate (expression), or with ``match=signatures`` a level-5 file (changes).
+        path: A level-3 plate (expression), or with ``match=signatures`` a level-5 file (changes); or several, whose
+            genes are matched by name. A plate is what has one name, in whichever files its wells stand.
         columns: Internal name (a key of ``NAMES``) -> the file's name, where it is none of ``NAMES``.
         control: Label of the control wells: their kind (``pert_type``), or else their perturbation, e.g. ``DMSO``.
         match: ``centroid`` (mean of the plate's control wells), ``paired`` (one of them for each well, seeded) or
@@ -70,20 +81,35 @@ def import_gct(
 
     Returns:
         ``X`` [n, G] with the layer ``control``; ``obs``: perturbation, pert_id, smiles, inchikey, cell_line,
-        dose_value (µM, 0 in a control well), time (h), plate, kind, is_control; ``var``: symbols, and the file's
-        gene_id (symbols change with the years); ``uns['lost']``: what was left out.
+        dose_value (µM, 0 in a control well), time (h), plate, kind, is_control; ``var``: symbols, and the (first)
+        file's gene_id (symbols change with the years); ``uns['source']``: the files, ``uns['lost']``: what was left
+        out, genes that only some of the files measure among it.
 
     Raises:
         InputError: Unknown names, a dose that is negative or missing, a value that is missing, a plate without
-            control wells; the message names the wells or plates.
+            control wells, a well that stands in several files, files that share no gene; the message names the wells,
+            plates or files.
     """
-    path = Path(path)
+    from tqdm import tqdm
+
+    paths = [Path(path)] if isinstance(path, str | Path) else [Path(one) for one in path]
+    label = None if match == SIGNATURES else control
+    several = tqdm(paths, "import-gct", leave=False, disable=len(paths) < 2)
+    read = [_wells(one, columns or {}, label, drop_incomplete, structures) for one in several]
+    wells = read[0] if len(read) == 1 else _joined(paths, read)
+    return _anndata(paths, wells, _matched(wells, match, seed))
+
+
+def _wells(
+    path: Path, columns: Mapping[str, str], control: str | None, drop_incomplete: bool, structures: str | Path | None
+) -> _Wells:
+    """The wells of one file; with no label of its ``control`` none is one."""
     with _opened(path) as (wells, genes, read):
-        found = _annotations(path, wells, genes, columns or {})
+        found = _annotations(path, wells, genes, columns)
         if structures is not None:
             found["smiles"], found["inchikey"] = structures_of(structures, found["pert_id"])
         ids = wells.index.to_numpy(str)
-        is_control = _controls(path, found, control) if match != SIGNATURES else np.zeros(len(ids), dtype=bool)
+        is_control = np.zeros(len(ids), dtype=bool) if control is None else _controls(path, found, control)
         found["dose_value"] = _numbers(path, ids, found, "dose", TO_MICROMOLAR, drop_incomplete)
         found["time"] = _numbers(path, ids, found, "time", TO_HOURS, drop_incomplete)
         found["dose_value"][is_control] = 0.0  # a vehicle; the files give it none
@@ -101,13 +127,37 @@ def import_gct(
         "wells of other controls": int(others.sum()),
         "wells without a dose, time, line or value": int((~others).sum()) - len(kept),
     }
-    found, is_control, table = (
-        _of_wells(found, kept),
-        is_control[kept],
-        AnnotatedMatrix(values, wells.iloc[kept], genes),
+    return _Wells(values, ids[kept], _of_wells(found, kept), is_control[kept], lost)
+
+
+def _joined(paths: Sequence[Path], files: Sequence[_Wells]) -> _Wells:
+    """The wells of several files over the genes that all measure, in the order of the first."""
+    held: dict[str, list[str]] = {}
+    for path, file in zip(paths, files, strict=True):
+        for name in file.ids.tolist():
+            held.setdefault(name, []).append(str(path))
+    twice = [f"{name} in {' and '.join(where)}" for name, where in held.items() if len(where) > 1]
+    if twice:
+        raise InputError(f"{len(twice)} well(s) that stand in several files: {some(twice)}; give each well once")
+    place = [{gene: i for i, gene in enumerate(file.found["gene"].tolist())} for file in files]
+    shared = [gene for gene in place[0] if all(gene in of_file for of_file in place)]
+    if not shared:
+        raise InputError(
+            f"{some(paths)} share no gene; the first has {some(place[0], 3)}; name a column of "
+            "ids that all of them have: columns gene=NAME"
+        )
+    at = [np.array([of_file[gene] for gene in shared]) for of_file in place]
+    found = {name: np.concatenate([file.found[name] for file in files]) for name in files[0].found}
+    found |= {name: files[0].found[name][at[0]] for name in OF_GENES}
+    lost = {what: sum(file.lost[what] for file in files) for what in files[0].lost}
+    lost["genes that only some of the files measure"] = len(set().union(*place)) - len(shared)
+    return _Wells(
+        np.concatenate([file.values[:, genes] for file, genes in zip(files, at, strict=True)]),
+        np.concatenate([file.ids for file in files]),
+        found,
+        np.concatenate([file.is_control for file in files]),
+        lost,
     )
-    matched = _matched(values, found, is_control, match, seed)
-    return _anndata(path, table, found, is_control, matched, {what: n for what, n in lost.items() if n})
 
 
 @contextmanager
@@ -212,27 +262,24 @@ def _refuse_bad(record: str, ids: np.ndarray, found: Mapping[str, Any]) -> None:
     refuse_repeats(record, found["gene"], "genes")
 
 
-def _matched(values: np.ndarray, found: Mapping[str, Any], is_control: np.ndarray, match: str, seed: int) -> np.ndarray:
+def _matched(wells: _Wells, match: str, seed: int) -> np.ndarray:
     if match == SIGNATURES:
-        return np.zeros(values.shape, dtype=np.float32)
-    plates = line_plates(found["plate"], found["cell_line"])
-    return matched_controls(values, plates, is_control, match, seed, "give its name to --control (control=)")
+        return np.zeros(wells.values.shape, dtype=np.float32)
+    plates, told = line_plates(wells.found["plate"], wells.found["cell_line"]), "give its name to --control (control=)"
+    return matched_controls(wells.values, plates, wells.is_control, match, seed, told)
 
 
-def _anndata(
-    path: Path,
-    table: AnnotatedMatrix,
-    found: Mapping[str, Any],
-    is_control: np.ndarray,
-    matched: np.ndarray,
-    lost: dict,
-) -> anndata.AnnData:
+def _anndata(paths: Sequence[Path], wells: _Wells, matched: np.ndarray) -> anndata.AnnData:
     import anndata
     import pandas as pd
 
+    found = wells.found
     told = ("perturbation", "pert_id", "smiles", "inchikey", "cell_line", "dose_value", "time", "plate", "kind")
-    obs = pd.DataFrame({name: found[name] for name in told}, index=table.wells.index.astype(str))
-    obs["is_control"] = is_control
+    obs = pd.DataFrame({name: found[name] for name in told}, index=wells.ids)
+    obs["is_control"] = wells.is_control
     var = pd.DataFrame({"gene_id": found["gene_id"]}, index=found["gene"])
-    about = {"source": path.name, "lost": lost}
-    return anndata.AnnData(table.values, obs=obs, var=var, layers={"control": matched}, uns=about)
+    about = {
+        "source": ", ".join(path.name for path in paths),
+        "lost": {what: n for what, n in wells.lost.items() if n},
+    }
+    return anndata.AnnData(wells.values, obs=obs, var=var, layers={"control": matched}, uns=about)
