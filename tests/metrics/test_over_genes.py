@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from torchcell.metrics.evaluate import evaluate
 from torchcell.metrics.over_genes import (
     Profiles,
     pearson2_top,
@@ -14,6 +15,9 @@ from torchcell.metrics.over_genes import (
     r2_top,
 )
 from torchcell.metrics.registry import profile
+from torchcell.metrics.results import Results
+from torchcell.report.layout import blocks
+from torchcell.report.sections import glossary
 
 GENES = 300
 
@@ -53,6 +57,24 @@ def test_without_a_replicate_top_metrics_are_undefined_but_the_published_form_is
     held = ~np.isnan(pearson2_top(Profiles(truth, guess, control, replicate), 20))
     assert held.sum() == 1
     assert held[3]
+
+
+def test_the_published_form_is_shown_beside_the_constant_and_the_gene_mean_or_not_at_all() -> None:
+    """With baselines=none it stood alone, a high score that a constant has too."""
+    truth, guess, control, _ = noisy(8)
+    names = np.arange(8).astype(str)
+    systems = {"net": guess, "constant": np.full_like(truth, 8.0), "gene_mean": control}
+
+    def shown(*left: str) -> set[str]:
+        kept = {name: systems[name] for name in left}
+        genes = tuple(f"g{i}" for i in range(GENES))
+        found = evaluate(Results(names, names, genes, truth, kept, task="response", reference=control, model="net"), 5)
+        (block,) = blocks(found)
+        assert {one.name for one in block.metrics} == set(found.table.metric) == {name for name, _ in glossary(found)}
+        return {name for name in found.table.metric if name.endswith("_published")}
+
+    assert len(shown("net", "constant", "gene_mean")) == 3
+    assert shown("net") == shown("net", "constant") == shown("net", "gene_mean") == set()
 
 
 def test_genes_chosen_by_their_own_noise_let_a_constant_beat_a_replicate() -> None:

@@ -157,14 +157,14 @@ def evaluate(
 
 def scores(results: Results, weights: Weights, several: bool) -> list[Scored]:
     """The metrics of the task, each on each output; ``several`` says whether the output is part of the name."""
-    measured = ~np.isnan(results.measured)
+    measured, shown = ~np.isnan(results.measured), profile(results.task, results.systems)
     if results.per_gene:
         held, head = measured.any(axis=1), f"{results.level}/" if results.level else ""
-        return [Scored(f"{head}{one.name}", one, results, None, weights, held) for one in profile(results.task)]
+        return [Scored(f"{head}{one.name}", one, results, None, weights, held) for one in shown]
     return [
         Scored(f"{name}/{one.name}" if several else one.name, one, results, t, weights, measured[:, t])
         for t, name in enumerate(results.outputs)
-        for one in profile(results.task)
+        for one in shown
     ]
 
 

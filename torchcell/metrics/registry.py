@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -34,6 +34,7 @@ class Metric:
         tasks: Where it is used.
         sentence: What it says, for the reader of the report.
         over: ``samples``, or ``genes`` of each sample and then the mean over samples.
+        beside: Systems without which its values mislead, so that it is shown beside all of them or not at all.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Metric:
     tasks: tuple[str, ...]
     sentence: str
     over: Literal["samples", "genes"] = "samples"
+    beside: tuple[str, ...] = ()
 
     def no_skill_value(self, truth: np.ndarray, context: np.ndarray | None = None) -> float:
         """The no-skill value on the measured ``truth`` [n] (NaN left out), NaN where it has none.
@@ -88,7 +90,7 @@ REGISTRY: tuple[Metric, ...] = (
     *(Metric(f"pearson2_de@{k}", partial(over_genes.pearson2_top, k=k), 1, "undefined", True, _DRUG, f"squared correlation of changes on the {k} genes that changed most in a replicate", "genes") for k in TOP),  # noqa: E501
     *(Metric(f"r2_top@{k}", partial(over_genes.r2_top, k=k), 1, 0.0, True, _DRUG, f"share of the variance of the change explained on the {k} genes that changed most in a replicate", "genes") for k in TOP),  # noqa: E501
     *(Metric(f"precision_{way}@20", partial(over_genes.precision_top, k=20, up=way == "up"), 1, "undefined", True, _DRUG, f"share of the 20 genes predicted most {way} that are among the 100 most {way} in a replicate", "genes") for way in ("up", "down")),  # noqa: E501
-    *(Metric(f"pearson2_de@{k}_published", partial(over_genes.pearson2_top, k=k, published=True), 1, "undefined", True, _DRUG, f"as published: the {k} genes are chosen on the sample they are scored on, so that a constant scores high", "genes") for k in TOP),  # noqa: E501
+    *(Metric(f"pearson2_de@{k}_published", partial(over_genes.pearson2_top, k=k, published=True), 1, "undefined", True, _DRUG, f"as published: the {k} genes are chosen on the sample they are scored on, so that a constant scores high", "genes", ("constant", "gene_mean")) for k in TOP),  # noqa: E501
     Metric("pearson_delta_perturbed", over_genes.pearson_delta_perturbed, 1, "undefined", True, _SETS, "the same from the mean of the training perturbations, so that what all perturbations share earns nothing", "genes"),  # noqa: E501
     Metric("mse_top20", cells_genes.mse_top20, 0, "undefined", False, _SETS, "squared error over the 20 genes of largest true effect without the perturbed ones; no skill is the row no_change", "genes"),  # noqa: E501
     Metric("pds", cells_ranks.pds, 1, "fixed", True, _SETS, "1 - r / N, r other conditions' true changes nearer (L1) to the prediction than its own", "genes"),  # noqa: E501
@@ -157,8 +159,9 @@ def metric(name: str, task: str) -> Metric:
     raise InputError(f"no metric {name!r} for the task {task!r}; there are {some(near(name, known) or known)}")
 
 
-def profile(task: str) -> tuple[Metric, ...]:
-    """The metrics of ``task``, in the order of the table."""
+def profile(task: str, systems: Container[str] | None = None) -> tuple[Metric, ...]:
+    """The metrics of ``task``, in the order of the table; with ``systems`` only those that may be shown beside them."""
     if task not in PROFILES:
         raise InputError(f"no metrics for the task {task!r}; there are {some(PROFILES)}")
-    return tuple(metric(name, task) for name in PROFILES[task])
+    every = [metric(name, task) for name in PROFILES[task]]
+    return tuple(one for one in every if systems is None or all(name in systems for name in one.beside))

@@ -122,7 +122,7 @@ def span(low: float, high: float, places: int | None = None) -> str:
 
 
 def _block(table: pd.DataFrame, results: Results, output: str, t: int) -> Block:
-    metrics = profile(results.task)
+    metrics = profile(results.task, results.systems)
     names = [f"{output}/{one.name}" if output else one.name for one in metrics]
     columns = [_column(table, results, *pair) for pair in zip(names, metrics, strict=True)]
     rows = [

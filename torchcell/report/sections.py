@@ -210,5 +210,5 @@ def _left_out(info: Mapping[str, Any]) -> Section:
 
 def glossary(evaluation: Evaluation) -> list[tuple[str, str]]:
     """What each metric of the tasks says."""
-    tasks = dict.fromkeys(results.task for results in evaluation.results)
-    return [(one.name, one.sentence) for task in tasks for one in profile(task)]
+    tasks = {results.task: results.systems for results in evaluation.results}
+    return [(one.name, one.sentence) for task, systems in tasks.items() for one in profile(task, systems)]
