@@ -85,9 +85,9 @@ def test_a_step_sees_as_many_tokens_in_every_phase():
 
 def test_what_is_left_of_an_epoch_makes_no_step_of_a_few_tokens():
     curriculum = resolved(PHASES)
-    assert [curriculum.accumulated(0, n) for n in (5, 6, 7, 8, 11)] == [5, 6, 7, 4, 6]
+    assert [curriculum.accumulated(0, n) for n in (5, 6, 7, 8, 11)] == [5, 6, 4, 4, 6]
     assert curriculum.step_tokens(0, 6) == pytest.approx(1.2)  # not a step of 5 batches, and one of the last
-    assert curriculum.accumulated(5, 7) == 1
+    assert [curriculum.accumulated(epoch, 29) for epoch in (2, 5)] == [2, 1]
 
 
 def test_a_step_that_an_epoch_is_too_short_for_has_fewer_tokens_and_is_counted_as_it_is():
@@ -207,9 +207,9 @@ def test_a_resumed_run_equals_one_that_never_stopped_bit_for_bit(whole, stopped,
 def test_epochs_have_the_genes_and_steps_of_their_phase(whole):
     folder, model, trainer, history = whole
     assert history["curriculum/genes"].tolist() == [4, 4, 10, 10, 10, 20, 20]
-    assert history["curriculum/accumulated"].tolist() == [7, 7, 2, 2, 2, 1, 1]
-    assert trainer.global_step == 2 * 1 + 3 * 4 + 2 * 7
-    assert history["curriculum/steps"].tolist() == [1, 2, 6, 10, 14, 21, 28]
+    assert history["curriculum/accumulated"].tolist() == [4, 4, 2, 2, 2, 1, 1]
+    assert trainer.global_step == 2 * 2 + 3 * 4 + 2 * 7
+    assert history["curriculum/steps"].tolist() == [2, 4, 8, 12, 16, 23, 30]
     assert history["val/first_genes/Pearson"].notna().all()
     assert model.active_G.all()
     early = torch.load(folder / "epoch=1.ckpt", weights_only=True)["state_dict"]
@@ -254,7 +254,7 @@ def test_the_report_has_a_section_for_each_phase_and_says_which_one_is_scored(wh
     assert sections[0].text.startswith("The scored weights are of phase 1, with 10 of 20 genes active.")
     assert sections[1].text.startswith("It adds core 3, rare 1. Epochs 0 to 1")
     assert sections[0].table["epochs"].tolist() == ["0 to 1", "2 to 4", "5 to 6"]
-    assert sections[0].table["steps"].tolist() == ["2", "14", "28"]
+    assert sections[0].table["steps"].tolist() == ["4", "16", "30"]
     assert sections[0].figure is not None
     assert "of phase 2, with 20 of 20 genes active" in model.report_sections(history)[0].text
     assert model.report_sections(history.drop(columns="curriculum/phase")) == []

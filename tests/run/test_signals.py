@@ -157,7 +157,7 @@ def test_a_curriculum_told_to_end_within_a_middle_phase_goes_on_to_the_same_weig
     assert_equal_runs(tmp_path / "whole", tmp_path / "told", "curriculum/step_tokens")
     (history,) = (tmp_path / "told").glob("*/*/history.csv")
     rows = pd.read_csv(history)
-    assert rows["curriculum/accumulated"].tolist()[1:] == [3, 1]  # of five batches
+    assert rows["curriculum/accumulated"].tolist()[1:] == [2, 1]  # of five batches
     before, after = rows["curriculum/steps"].tolist()[:2]
     assert before < half["global_step"] < after
 

@@ -80,11 +80,14 @@ class Curriculum(lightning.Callback):
         return round(self._base / self.share(epoch))
 
     def accumulated(self, epoch: int, n_batches: int) -> int:
-        """Batches an optimiser step; there are ``n_batches`` in an epoch."""
+        """Batches an optimiser step: of ``n_batches`` an epoch, the number whose steps are in the mean nearest to what
+        is wanted; of several the least, which leaves the last step the fullest.
+        """
         if not self.keep_tokens:
             return self._base
-        steps = max(1, round(n_batches / self.wanted(epoch)))
-        return max(1, math.ceil(n_batches / steps))
+        wanted = self.wanted(epoch)
+        sizes = range(1, max(1, min(n_batches, 2 * wanted)) + 1)
+        return min(sizes, key=lambda size: abs(n_batches / max(1, math.ceil(n_batches / size)) - wanted))
 
     def step_tokens(self, epoch: int, n_batches: int) -> float:
         """Tokens of a step in the mean of an epoch, 1 being a whole step over all genes."""
