@@ -42,6 +42,10 @@ if wanted ablation; then # on the random split: on held-out drugs of fold 0 vali
         for model in response_product "response_mlp model.hidden=[32,16]"; do
             echo "ablation $shared model=$model model.dropout=0.3 name=l1000_${model%% *}"
         done
+        echo "ablation $shared model=response_mlp model.hidden=[32,16] name=l1000_response_mlp_no_dropout"
+        for model in additive_latent latent_shift; do
+            echo "ablation $shared model=$model name=l1000_$model"
+        done
         graphs="data.molecules._target_=torchcell.data.molecule_graphs.MoleculeGraphs ~data.molecules.bits ~data.molecules.radius"
         echo "ablation $shared model=chemoe_graph model.expert_hidden=[16,8] model.expert_dropout=0.3 $graphs name=l1000_chemoe_graph"
     } | train
