@@ -87,13 +87,12 @@ def input_drop(results: Results, ablated: np.ndarray | None) -> dict[str, Any]:
     """
     if ablated is None:
         return {"not_applicable": "all samples have the same input"}
-    own = results.systems[results.model]
-    names = HEADLINE[results.task]
-    values = {name: _value(name, results, own) for name in names}
-    name = next((name for name in names if not math.isnan(values[name])), names[0])
+    names, own = HEADLINE[results.task], results.systems[results.model]
+    known = ((name, _value(name, results, own)) for name in names)
+    name, value = next((one for one in known if not math.isnan(one[1])), (names[0], float("nan")))
     no_skill = named_metric(name, results.task).no_skill
     floor = float(no_skill) if isinstance(no_skill, int | float) else 0.0
-    return shuffle_drop(name, results.task, values[name], _value(name, results, ablated), floor)
+    return shuffle_drop(name, results.task, value, _value(name, results, ablated), floor)
 
 
 def _value(name: str, results: Results, predicted: np.ndarray) -> float:
