@@ -5,17 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from torchcell.data.errors import InputError, some
+from torchcell.metrics.pooled import pooled_verdict
+from torchcell.metrics.registry import higher_is_better
+from torchcell.metrics.results import Design, clusters_in
 from torchcell.report.collected import DIFFERENCES, KEYS, LINES, markdown, show
-
-if TYPE_CHECKING:
-    from torchcell.metrics.verdict import Comparison
+from torchcell.splits.split import Split
 
 WHOLE = ("seed", "fold", "n_units", "n_undefined", "epochs", "n_runs", "n_splits", "n_lines")
 """Columns of whole numbers, which a missing value would turn into fractions."""
@@ -24,8 +26,8 @@ WHOLE = ("seed", "fold", "n_units", "n_undefined", "epochs", "n_runs", "n_splits
 def collect(folders: list[Path]) -> pd.DataFrame:
     """One row per run, system and metric, then the means over seeds and folds, then those over cell lines.
 
-    Last, over the seeds and folds of a config, the model against its best baseline (``metrics.over_folds``), a row
-    per headline metric with the verdict.
+    Last, over the seeds and folds of a config, the model against its best baseline (``metrics.pooled``), a row per
+    metric with the verdict.
 
     ``rank`` (1 is best) compares the systems of one run, on one metric; ``split_rank`` compares all
     runs that share a split hash. Runs of different splits are never ranked together.
@@ -43,7 +45,7 @@ def collect(folders: list[Path]) -> pd.DataFrame:
         hint = f"; {len(unfinished)} run(s) have not finished: {some(unfinished)}" if unfinished else ""
         raise InputError(f"no metrics.csv below {some(folders)}{hint}")
     runs = pd.concat([_run(path) for path in found], ignore_index=True)
-    direction = runs["metric"].map(_higher_is_better)
+    direction = runs["metric"].map(higher_is_better)
     signed = runs["value"].where(direction, -runs["value"])
     ranked = runs["system"] != "replicate_ceiling"
     runs["rank"] = (
@@ -74,8 +76,15 @@ def _run(folder: Path) -> pd.DataFrame:
         "split_hash": summary["split_hash"],
         "cell_line": _lines_of(config),
     }
-    after = {name: summary.get(name) for name in ("converged", "collapsed", "epochs", "seconds", "verdict")}
+    after = {name: summary.get(name) for name in ("converged", "collapsed", "epochs", "seconds")}
+    verdict = summary.get("verdict")
+    after |= {"verdict": verdict["text"], "class": verdict["class"]} if isinstance(verdict, dict) else _old(verdict)
     return table.assign(**about, **after)[[*about, *table.columns, *after]]
+
+
+def _old(verdict: Any) -> dict[str, Any]:
+    """The line of a run that was judged by the rule before 2026-11-29, marked as that."""
+    return {"verdict": None if verdict is None else f"{verdict} [by the rule before 2026-11-29]", "class": None}
 
 
 def _lines_of(config: Any) -> str | None:
@@ -135,59 +144,60 @@ def _means_over_lines(means: pd.DataFrame) -> pd.DataFrame:
 
 
 def _differences(runs: pd.DataFrame) -> pd.DataFrame:
-    """The model against its best baseline over all runs of a config, a row per headline metric."""
-    from torchcell.metrics.over_folds import over_folds
-    from torchcell.metrics.verdict import best
-
+    """The model against its best baseline over all runs of a config, a row per metric, with one verdict."""
     rows: list[dict[str, Any]] = []
     keys = [key for key in KEYS if key not in ("system", "metric")]
     for names, group in runs.groupby(keys, sort=False, dropna=False):
         each = group.drop_duplicates("run").set_index("run")
-        tables = {str(run): Path(str(run)) / "comparisons.csv" for run in each.index}
-        if len(each) < 2 or not all(path.is_file() for path in tables.values()):
+        summaries = {str(run): json.loads((Path(str(run)) / "metrics.json").read_text()) for run in each.index}
+        if len(each) < 2 or not _can_be_pooled(summaries):
             continue
-        found = pd.concat([pd.read_csv(path).assign(run=run) for run, path in tables.items()])
-        found["split"] = found["run"].map(each["split_hash"])
-        part = group["part"].iloc[0]
-        compared = over_folds(found, {run: _tested(Path(run), part) for run in tables}, _higher_is_better)
-        chosen = [best(metric, every, _higher_is_better(metric)) for metric, every in compared.items()]
-        known = {one.baseline for every in compared.values() for one in every}
+        tables = {run: pd.read_csv(Path(run) / "comparisons.csv") for run in summaries}
+        found = pd.concat([table.assign(run=run, split=each["split_hash"][run]) for run, table in tables.items()])
+        part = str(group["part"].iloc[0])
+        units = {run: _tested(Path(run), part) for run in tables}
         _, *others = group["system"].unique().tolist()
+        baselines = [name for name in others if name != "replicate_ceiling"]
+        verdict = pooled_verdict(found, units, list(summaries.values()), _design(Path(next(iter(tables)))), baselines)
         about = dict(zip(keys, names, strict=True)) | {
             "run": f"over {len(each)}",
             "level": DIFFERENCES,
             "n_runs": len(each),
             "n_splits": each["split_hash"].nunique(),
-            "verdict": _verdict(chosen, [name for name in others if name not in {*known, "replicate_ceiling"}], each),
+            "n_units": verdict.primary.n_clusters,
+            "verdict": verdict.text,
+            "class": verdict.kind,
         }
-        for one in chosen:
-            found_here = {"value": one.difference, "low": one.low, "high": one.high}
-            rows.append(about | {"metric": one.metric, "system": one.baseline} | found_here)
+        for one in (verdict.primary, *verdict.calibration, *verdict.beside):
+            numbers = {"value": one.difference, "low": one.low, "high": one.high}
+            rows.append(about | {"metric": one.metric, "system": one.baseline, "role": one.role} | numbers)
     return pd.DataFrame(rows)
 
 
+def _can_be_pooled(summaries: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether all runs have comparisons and a verdict on one primary metric, as today's runs have."""
+    verdicts = [one.get("verdict") for one in summaries.values()]
+    if not all(isinstance(one, dict) for one in verdicts):
+        return False
+    has_table = all((Path(run) / "comparisons.csv").is_file() for run in summaries)
+    return has_table and len({one["metric"] for one in verdicts if isinstance(one, dict)}) == 1
+
+
+def _design(run: Path) -> Design:
+    """How a run's split was made."""
+    from omegaconf import OmegaConf
+
+    split = Split.load(run / "split.parquet")
+    n_folds = OmegaConf.select(OmegaConf.load(run / "config.yaml"), "split.n_folds")
+    n_clusters = clusters_in(split.group[split.part != "unused"])
+    method = json.loads((run / "metrics.json").read_text())["split"]["method"]
+    return Design(split.key, n_clusters, method, n_folds)
+
+
 def _tested(run: Path, part: str) -> set[str]:
-    """The split's units in a part of a run."""
-    split = pd.read_parquet(run / "split.parquet", columns=["part", "group"])
-    return set(split["group"][split["part"] == part].astype(str))
-
-
-def _verdict(chosen: Sequence[Comparison], left_out: Sequence[str], runs: pd.DataFrame) -> str:
-    """One line on all runs; none is given where one of them had none."""
-    from torchcell.metrics.verdict import sentence
-
-    wavering = int((runs["converged"] == False).sum())  # noqa: E712 (null: nothing was trained)
-    text = f"no verdict: {wavering} of {len(runs)} run(s) not converged" if wavering else sentence(chosen)
-    if left_out and not wavering:
-        text += f"; not compared, with too few samples covered: {', '.join(left_out)}"
-    collapsed = int(runs["collapsed"].fillna(False).sum())
-    return f"COLLAPSED in {collapsed} of {len(runs)} run(s); {text}" if collapsed else text
-
-
-def _higher_is_better(name: str) -> bool:
-    from torchcell.metrics.registry import REGISTRY
-
-    return {one.name: one.higher_is_better for one in REGISTRY}[name.rpartition("/")[2]]
+    """The split's clusters in a part of a run."""
+    split = Split.load(run / "split.parquet")
+    return set(np.unique(split.group[split.part == part]).tolist()) - {""}
 
 
 def main(arguments: list[str] | None = None) -> int:

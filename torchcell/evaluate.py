@@ -23,7 +23,7 @@ def evaluate(cfg: DictConfig) -> Scored:
     import lightning
     import pandas as pd
 
-    from torchcell.run import assemble, checkpoint, rivals, scoring
+    from torchcell.run import assemble, checkpoint, rivals, scoring, writing
     from torchcell.run.folder import environment_facts
     from torchcell.run.placement import OneDeviceANode
 
@@ -35,6 +35,7 @@ def evaluate(cfg: DictConfig) -> Scored:
     datamodule = assemble.datamodule_of(saved, cfg.trust)
     datamodule.eval_batch_size = cfg.batch_size or datamodule.eval_batch_size
     others = rivals.opened(cfg.rivals, saved)
+    how = assemble.scoring_of(config, cfg)
     history = pd.read_csv(run / "history.csv") if (run / "history.csv").is_file() else None
     trainer = lightning.Trainer(
         accelerator="auto",
@@ -45,7 +46,7 @@ def evaluate(cfg: DictConfig) -> Scored:
         plugins=[OneDeviceANode()],  # also in a job of many tasks
     )
     beside = {
-        name: rivals.predicted(trainer, other, saved, datamodule, cfg.part, cfg.batch_size, cfg.trust)
+        name: rivals.predicted(trainer, other, saved, datamodule, how.part, cfg.batch_size, cfg.trust)
         for name, other in rivals.named(others, saved, config.baselines).items()
     }
     scored = scoring.score(
@@ -53,32 +54,30 @@ def evaluate(cfg: DictConfig) -> Scored:
         model,
         datamodule,
         config.baselines,
-        part=cfg.part,
-        n_boot=cfg.n_boot,
-        seed=config.seed,
-        history=history,
-        min_delta=config.trainer.early_stopping.min_delta,
-        umap=cfg.umap,
-        rivals=beside,
+        how,
+        history,
+        beside,
     )
     assert scored is not None  # one process
     known = run / "metrics.json"
     earlier = json.loads(known.read_text()) if known.is_file() else {}
     facts = {name: earlier[name] for name in ("epochs", "seconds", "peak_mb", "samples_per_s") if name in earlier}
     info = assemble.report_info(config, environment_facts(), datamodule, facts)
-    folder = Path(cfg.out) if cfg.out else _default_folder(saved.path, config.evaluation.part == cfg.part)
-    scored = scoring.write(scored, folder, info, history, model, facts)
+    folder = Path(cfg.out) if cfg.out else _default_folder(saved.path, how == assemble.scoring_of(config))
+    scored = writing.write(scored, folder, info, history, model, facts)
     if cfg.cell_eval_out:
         results = scored.results
-        scored.files.extend(datamodule.export(cfg.part, results.systems[results.model], Path(cfg.cell_eval_out)))
-    scoring.say(scored, started)
+        scored.files.extend(datamodule.export(how.part, results.systems[results.model], Path(cfg.cell_eval_out)))
+    writing.say(scored, started)
     return scored
 
 
-def _default_folder(ckpt: Path, same_part: bool) -> Path:
-    """The run's own folder for its best checkpoint and its own part; else one beside the checkpoint."""
+def _default_folder(ckpt: Path, same: bool) -> Path:
+    """The run's own folder for its best checkpoint scored as the run did it; else one beside the checkpoint: what a run
+    found is never replaced by what other settings find.
+    """
     run = ckpt.resolve().parents[1]
-    if ckpt.name == "best.ckpt" and same_part and (run / "config.yaml").is_file():
+    if ckpt.name == "best.ckpt" and same and (run / "config.yaml").is_file():
         return run
     return ckpt.resolve().parent / f"{ckpt.stem}-evaluated"
 

@@ -68,7 +68,7 @@ def _train(
 
     from hydra.utils import instantiate
 
-    from torchcell.run import assemble, checkpoint, levers, loggers, scoring
+    from torchcell.run import assemble, checkpoint, levers, loggers, scoring, writing
 
     started = time.perf_counter()
     datamodule = assemble.datamodule(cfg)
@@ -96,12 +96,8 @@ def _train(
         model,
         datamodule,
         cfg.baselines,
-        part=cfg.evaluation.part,
-        n_boot=cfg.evaluation.n_boot,
-        seed=cfg.seed,
-        history=history,
-        min_delta=cfg.trainer.early_stopping.min_delta,
-        umap=cfg.evaluation.umap,
+        assemble.scoring_of(cfg),
+        history,
     )
     if scored is not None and history is not None:
         facts: dict[str, Any] = {
@@ -112,10 +108,12 @@ def _train(
         }
         info = assemble.report_info(cfg, environment, datamodule, facts)
         rate = facts["samples_per_s"] / process.world
-        scored.sections.extend(levers.lever_sections(cfg, datamodule, process.device, rate))
-        scored = scoring.write(scored, folder.path, info, history, model, facts)
+        scored.sections["What memory options cost and save"] = lambda: levers.lever_sections(
+            cfg, datamodule, process.device, rate
+        )
+        scored = writing.write(scored, folder.path, info, history, model, facts)
         loggers.log_outcome(logs, scored.evaluation.table, scored.summary, scored.files)
-        scoring.say(scored, started)
+        writing.say(scored, started)
     return Trained(folder, model, datamodule, scored, assemble.best_score(trainer))
 
 

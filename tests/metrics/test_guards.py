@@ -1,4 +1,4 @@
-"""Guards on planted collapses, ignored inputs, ruling loss terms and unfinished training."""
+"""Planted collapses, ruling loss terms and unfinished training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from torchcell.metrics.evaluate import evaluate
-from torchcell.metrics.guards import converged, input_drop, loss_share_warnings, shuffle_drop, spread
+from torchcell.metrics.guards import converged, loss_share_warnings, spread
 from torchcell.metrics.results import Results
 
 Make = Callable[..., Results]
@@ -25,8 +25,8 @@ def test_spread_is_the_ratio_of_standard_deviations(make_results: Make) -> None:
     assert not found["collapsed"]
 
 
-@pytest.mark.parametrize(("scale", "collapsed"), [(0.0, True), (0.009, True), (0.011, False)])
-def test_collapse_is_called_below_a_hundredth_of_the_data(make_results: Make, scale: float, collapsed: bool) -> None:
+@pytest.mark.parametrize(("scale", "collapsed"), [(0.0, True), (0.0128, True), (0.021, False)])
+def test_collapse_is_called_below_two_hundredths_of_the_data(make_results: Make, scale: float, collapsed: bool) -> None:
     results = make_results(net=0.5)
     assert spread(replace(results, systems={"net": scale * results.measured}))["collapsed"] is collapsed
 
@@ -75,8 +75,8 @@ def test_genes_that_training_has_not_reached_are_no_collapse_of_those_it_has() -
         list(map(str, range(0, 20, 2))),
     )
     text = evaluate(replace(results, active=active), n_boot=20).verdict.text
-    assert "COLLAPSED" not in text
-    assert text.endswith("; its weights were trained on 10 of 20 outputs")
+    assert "collapsed" not in text
+    assert "; its weights were trained on 10 of 20 outputs" in text
     dead = replace(results, active=active, systems={"model": np.where(active, reference, measured)})
     assert spread(dead)["collapsed"]
 
@@ -86,54 +86,6 @@ def test_uncovered_measurements_are_counted(make_results: Make) -> None:
     holes = results.systems["net"].copy()
     holes[:7] = np.nan
     assert spread(replace(results, systems={"net": holes}))["uncovered"] == 7
-
-
-@pytest.mark.parametrize(
-    ("metric", "task", "value", "shuffled", "no_skill", "drop", "ignored"),
-    [
-        ("pearson", "regression", 0.4, 0.02, 0.0, 0.38, False),
-        ("pearson", "regression", 0.4, 0.395, 0.0, 0.005, True),
-        ("mse", "regression", 0.5, 0.9, 1.0, 0.4, False),
-        ("auroc", "binary", 0.7, 0.695, 0.5, 0.005, True),
-        ("pearson", "regression", -0.1, 0.0, 0.0, -0.1, None),
-    ],
-)
-def test_shuffling_shows_whether_the_input_is_used(
-    metric: str, task: str, value: float, shuffled: float, no_skill: float, drop: float, ignored: bool | None
-) -> None:
-    found = shuffle_drop(metric, task, value, shuffled, no_skill)
-    assert found["drop"] == pytest.approx(drop)
-    assert found["input_ignored"] is ignored
-
-
-def test_an_undefined_shuffle_is_none_in_json() -> None:
-    found = shuffle_drop("pearson", "regression", 0.4, float("nan"))
-    assert (found["shuffled"], found["drop"], found["input_ignored"]) == (None, None, None)
-
-
-@pytest.mark.parametrize(("known", "metric"), [(True, "pearson_delta_plate"), (False, "pearson_de")])
-def test_a_spoilt_input_is_judged_by_a_metric_that_is_defined(known: bool, metric: str) -> None:
-    """On held-out lines no plate has a training mean; every guard said that nothing can be said."""
-    rng = np.random.default_rng(0)
-    control, change = rng.normal(size=(30, 12)), rng.normal(size=(30, 12))
-    results = Results(
-        sample_id=np.arange(30).astype(str),
-        group=np.arange(30).astype(str),
-        outputs=tuple(f"g{i}" for i in range(12)),
-        measured=control + change,
-        systems={"net": control + change + 0.3 * rng.normal(size=(30, 12))},
-        task="response",
-        reference=control,
-        centre=control if known else np.full((30, 12), np.nan),
-        model="net",
-    )
-    spoilt = control + change[::-1]
-    found = input_drop(results, spoilt)
-    assert (found["metric"], found["input_ignored"]) == (metric, False)
-    assert found["value"] > 0.8
-    assert found["shuffled"] < 0.3
-    assert input_drop(results, results.systems["net"])["input_ignored"] is True
-    assert "not_applicable" in input_drop(results, None)
 
 
 def test_a_ruling_loss_term_is_named_with_its_first_epoch() -> None:

@@ -34,6 +34,19 @@ def replicate_ceiling(record: Screen) -> np.ndarray | None:
     return np.stack([_ceiling(record.replicates[:, :, k].astype(np.float64)) for k in range(t)], 1)
 
 
+def half_means(replicates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means of every other replicate [n, R, T] -> two [n, T]; NaN where a half has none."""
+    held = ~np.isnan(replicates)
+    first = held & (np.cumsum(held, axis=1) % 2 == 1)
+    return _mean_of(replicates, first), _mean_of(replicates, held & ~first)
+
+
+def _mean_of(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    count = chosen.sum(1)
+    total = np.where(chosen, values, 0).sum(1, dtype=np.float64)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+
+
 def _ceiling(value: np.ndarray) -> np.ndarray:
     """The stand-in for one phenotype with replicates ``value`` [n, R]; float32 [n]."""
     stand_in = np.full(len(value), np.nan, dtype=np.float32)

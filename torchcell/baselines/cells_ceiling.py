@@ -38,11 +38,10 @@ def split_half_ceiling(record: Conditions, seed: int = 0) -> np.ndarray:
     found = np.full(x_nG.shape, np.nan, dtype=np.float32)
     for i in np.flatnonzero(record.sizes > 1).tolist():
         cells_mG = dense(record.cells.X[record.members(i)]).astype(np.float64)
-        order = np.random.default_rng([seed, zlib.crc32(str(record.sample_id[i]).encode())]).permutation(len(cells_mG))
-        one, two = np.array_split(order, 2)
-        scale = np.sqrt(len(one) * len(two)) / len(order)
+        one, two = _halves(record, i, seed)
+        scale = np.sqrt(len(one) * len(two)) / len(cells_mG)
         error = scale * (cells_mG[one].mean(0) - cells_mG[two].mean(0))
-        noise = cells_mG.var(0, ddof=1).mean() / len(order)
+        noise = cells_mG.var(0, ddof=1).mean() / len(cells_mG)
         span = _span(np.delete(x_nG, i, axis=0))
         shared, error = span @ (span.T @ x_nG[i]), error - span @ (span.T @ error)
         rest = x_nG[i] - shared
@@ -50,6 +49,22 @@ def split_half_ceiling(record: Conditions, seed: int = 0) -> np.ndarray:
         r = float(np.clip(1 - noise / varies, 0, 1)) if varies > 0 else 0.0
         found[i] = middle_nG[i] + shared + r * rest + np.sqrt(r) * error
     return found
+
+
+def half_means(record: Conditions, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Mean expression of either half of each condition's cells, two of [n, G]; NaN for a condition of one cell."""
+    found = np.full((2, len(record), len(record.genes)), np.nan)
+    for i in np.flatnonzero(record.sizes > 1).tolist():
+        cells_mG = dense(record.cells.X[record.members(i)]).astype(np.float64)
+        for half, at in enumerate(_halves(record, i, seed)):
+            found[half, i] = cells_mG[at].mean(0)
+    return found[0], found[1]
+
+
+def _halves(record: Conditions, condition: int, seed: int) -> list[np.ndarray]:
+    """A condition's cells in two halves, by its name."""
+    rng = np.random.default_rng([seed, zlib.crc32(str(record.sample_id[condition]).encode())])
+    return np.array_split(rng.permutation(int(record.sizes[condition])), 2)
 
 
 def _span(others_nG: np.ndarray) -> np.ndarray:

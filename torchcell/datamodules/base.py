@@ -17,7 +17,7 @@ from torchcell.data.tables import write_table
 from torchcell.datamodules.batch import BatchOrder, Packed, PackedLoader
 from torchcell.datamodules.spec import Spec, fit_scaler
 from torchcell.graph.cell_graph import CellGraph
-from torchcell.metrics.results import PER_GENE, Results
+from torchcell.metrics.results import PER_GENE, Design, Results, clusters_in
 from torchcell.splits.methods import make_split
 from torchcell.splits.split import Split
 
@@ -69,6 +69,8 @@ class RecordDataModule(lightning.LightningDataModule):
     """Whether ``read_request`` takes the user's control cells too."""
     reads_columns = False
     """Whether it takes a map of the request's column names."""
+    ceiling_is = "ceiling"
+    """What the ceiling's row is: that of a noiseless prediction, or of one replicate."""
     request_batch = 8192
     """Samples that ``predict`` takes at once unless it is told otherwise."""
 
@@ -153,11 +155,31 @@ class RecordDataModule(lightning.LightningDataModule):
         index = torch.from_numpy(self.split.index("train"))
         return PackedLoader(self.packed, BatchOrder(index, shuffle, self.seed, rank, world), batch_size)
 
-    def ablations(self, index: Tensor, generator: torch.Generator) -> dict[str, Packed | None]:
-        """Packed samples with one input spoilt among ``index``, by what was done, for the guards; None where all of
-        them have the same input, so that there is nothing to spoil.
+    def inputs(self) -> tuple[str, ...]:
+        """Inputs whose use is checked, by name; the first is what the split holds out."""
+        return ()
+
+    def shuffled(self, name: str, index: Tensor, generator: torch.Generator) -> Packed | None:
+        """Packed samples in which those at ``index`` get each other's input ``name``, none its own; None where all of
+        them share it.
         """
-        return {}
+        raise NotImplementedError("a datamodule that names inputs must say how they are shuffled")
+
+    def constant(self, name: str, index: Tensor) -> Packed | None:
+        """Packed samples that all have one value of the input ``name``; None where they do already, or it has none."""
+        return None
+
+    def halves(self, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Two independent measurements of each sample of ``part`` [n, T], NaN rows where there is one only, and the
+        context within which samples are compared [n]; None without replicates. See ``checks.measurable_signal``.
+        """
+        return None
+
+    def design(self) -> Design:
+        """How the parts were made, for the words of the verdict."""
+        split = self.split
+        n_clusters = clusters_in(split.group[split.part != "unused"])
+        return Design(split.key, n_clusters, split.method, split.n_folds or None, self.ceiling_is)
 
     def ceiling(self, record: Any) -> np.ndarray | None:
         """What replicates predict of ``record``'s target [n, T]; none where there are no replicates."""
@@ -213,6 +235,7 @@ class RecordDataModule(lightning.LightningDataModule):
             reference=self.reference(record),
             model=model,
             ceiling=ceiling,
+            design=self.design(),
         )
         return [found]
 

@@ -98,6 +98,8 @@ class ConditionSets:
         self.group = torch.tensor([groups.get(name, -1) for name in record.group.tolist()], dtype=torch.int64)
         self.target = torch.from_numpy(np.asarray(record.target, dtype=np.float32))
         self.reference = torch.from_numpy(np.stack([record.other_control, record.control], axis=1))
+        self.starts = torch.arange(len(record))  # the condition whose control cells each one starts from
+        self.moved: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.record)
@@ -113,15 +115,22 @@ class ConditionSets:
 
     def _controls(self, condition: int, size: int) -> np.ndarray:
         rng = np.random.default_rng(zlib.crc32(str(self.record.sample_id[condition]).encode()))
-        return draw(rng, self.record.input_controls(condition), size)
+        return draw(rng, self.record.input_controls(int(self.starts[condition])), size)
 
-    def shuffled(self, index: Tensor, generator: torch.Generator) -> ConditionSets:
-        """The same conditions, but those at ``index`` exchange their perturbed genes at random."""
+    def exchanged(self, what: str, index: Tensor, source: Tensor) -> ConditionSets:
+        """The same conditions, but those at ``index`` have what those at ``source`` have: the perturbed genes, or with
+        ``what`` a ``cell_line`` its control cells; ``moved`` then says how far the start of a prediction moved [n, G].
+        """
         twin = copy.copy(self)
-        order = index[torch.randperm(len(index), generator=generator)]
+        if what == "cell_line":
+            twin.starts, twin.group = self.starts.clone(), self.group.clone()
+            twin.starts[index], twin.group[index] = self.starts[source], self.group[source]
+            twin.reference = self.reference[twin.starts]
+            twin.moved = twin.reference[:, 0] - self.reference[:, 0]
+            return twin
         twin.gene = list(self.gene)
-        for to, source in zip(index.tolist(), order.tolist(), strict=True):
-            twin.gene[to] = self.gene[source]
+        for to, other in zip(index.tolist(), source.tolist(), strict=True):
+            twin.gene[to] = self.gene[other]
         return twin
 
 

@@ -25,6 +25,7 @@ from torchcell.datamodules.batch import Packed, PackedLoader
 from torchcell.datamodules.cell_choice import chosen
 from torchcell.datamodules.cell_request import named_conditions, read_perturbations, with_groups, with_known_genes
 from torchcell.datamodules.cell_set_batch import ConditionSets, SetOrder, TrainingSets
+from torchcell.datamodules.derangement import derangement
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.metrics.results import Results
@@ -174,11 +175,24 @@ class CellSetDataModule(RecordDataModule):
         alone = np.array([len(targets) == 1 for targets in train.targets], dtype=bool)
         return torch.from_numpy(np.asarray((train.target - train.other_control)[alone], dtype=np.float32))
 
-    def ablations(self, index: Tensor, generator: torch.Generator) -> dict[str, Packed | None]:
-        """The perturbations shuffled among the conditions."""
-        packed = self.packed
+    def inputs(self) -> tuple[str, ...]:
+        """The perturbation; before it the cell line, its control cells, where that is what is held out."""
+        return ("cell_line", "perturbation") if self.split.method == "cold_cell" else ("perturbation",)
+
+    def shuffled(self, name: str, index: Tensor, generator: torch.Generator) -> Packed | None:
+        """The conditions with each other's perturbed genes, or with each other's control cells."""
+        packed, record = self.packed, self.record_whole.subset(index.numpy())
         assert isinstance(packed, ConditionSets)
-        return {"perturbation_shuffled": packed.shuffled(index, generator)}
+        names = record.group if name == "cell_line" else np.array(["+".join(sorted(one)) for one in record.targets])
+        order = derangement(torch.from_numpy(np.unique(names.astype(str), return_inverse=True)[1]), generator)
+        return None if order is None else packed.exchanged(name, index, index[order])
+
+    def halves(self, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Means of either half of each condition's cells, compared within its group."""
+        from torchcell.baselines.cells_ceiling import half_means
+
+        record = self.record(part)
+        return *half_means(record), record.group
 
     def reference(self, record: Conditions) -> np.ndarray | None:
         """The truth's half of the controls."""

@@ -19,6 +19,7 @@ from torchcell.data.link_negatives import pair_keys
 from torchcell.data.links import Links
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.datamodules.batch import Batch, Packed
+from torchcell.datamodules.derangement import derangement
 from torchcell.datamodules.link_ranking import LinkRanking
 from torchcell.datamodules.link_request import read_links
 from torchcell.datamodules.spec import Spec
@@ -78,13 +79,11 @@ class PackedLinks:
         inputs = (tensor.index_select(0, index) for tensor in (self.source_node, self.target_node, self.metaedge))
         return LinkBatch(self.target.index_select(0, index), index, *inputs)
 
-    def shuffled(self, index: Tensor, generator: torch.Generator) -> PackedLinks:
-        """The same candidates and labels, but those at ``index`` exchange their targets within their metaedge."""
+    def exchanged(self, index: Tensor, source: Tensor) -> PackedLinks:
+        """The same candidates and labels, but those at ``index`` have the source nodes of those at ``source``."""
         twin = copy.copy(self)
-        twin.target_node = self.target_node.clone()
-        for code in self.metaedge[index].unique():
-            at = index[self.metaedge[index] == code]
-            twin.target_node[at] = self.target_node[at[torch.randperm(len(at), generator=generator)]]
+        twin.source_node = self.source_node.clone()
+        twin.source_node[index] = self.source_node[source]
         return twin
 
 
@@ -168,11 +167,20 @@ class LinkDataModule(RecordDataModule):
             table.insert(3 + 2 * at, f"{end}_name", record.graph.node_name[index])
         return table
 
-    def ablations(self, index: Tensor, generator: torch.Generator) -> dict[str, Packed | None]:
-        """The targets shuffled within each metaedge: a model that reads which pair is asked for must lose."""
+    def inputs(self) -> tuple[str, ...]:
+        """The source node: a model that reads which pair is predicted must lose when candidates get each other's."""
+        return ("source_node",)
+
+    def shuffled(self, name: str, index: Tensor, generator: torch.Generator) -> Packed | None:
+        """The candidates with each other's source nodes, within their metaedge."""
         packed = self.packed
         assert isinstance(packed, PackedLinks)
-        return {"targets_shuffled": packed.shuffled(index, generator)}
+        source, orders = index.clone(), []
+        for code in packed.metaedge[index].unique():
+            at = torch.nonzero(packed.metaedge[index] == code).flatten()
+            orders.append(derangement(packed.source_node[index[at]], generator))
+            source[at] = index[at] if orders[-1] is None else index[at[orders[-1]]]
+        return None if all(order is None for order in orders) else packed.exchanged(index, source)
 
     def ranking(self, part: str) -> LinkRanking:
         """How the edges of a part are ranked; which of them are chosen depends on the split's seed alone."""
@@ -215,8 +223,10 @@ class LinkDataModule(RecordDataModule):
             task="ranking",
             model=model,
             ceiling=ceiling,
+            design=self.design(),
         )
-        return [*super().results(part, predictions, model, ceiling), of_edges]
+        (candidates,) = super().results(part, predictions, model, ceiling)
+        return [replace(candidates, decides=False), of_edges]
 
     def notes(self) -> list[str]:
         """What the graph is, what of it is hidden, and what the negatives are."""

@@ -17,6 +17,7 @@ from torchcell.data.gene_features import GeneFeatures
 from torchcell.data.screen import KINDS, Screen
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.datamodules.batch import Batch, Packed
+from torchcell.datamodules.derangement import derangement
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.graph.closure import check_hops
@@ -101,10 +102,10 @@ class PerturbationSets:
             torch.full((), torch.nan).expand(total) if self.level is None else self.level.index_select(0, member),
         )
 
-    def shuffled(self, index: Tensor, generator: torch.Generator) -> PerturbationSets:
-        """The same samples and targets, but those at ``index`` exchange their perturbations at random."""
+    def exchanged(self, index: Tensor, source: Tensor) -> PerturbationSets:
+        """The same samples and targets, but those at ``index`` have the perturbations of those at ``source``."""
         order = torch.arange(len(self))
-        order[index] = index[torch.randperm(len(index), generator=generator)]
+        order[index] = source
         batch = self[order]  # a batch of all samples, whose perturbations the twin takes over
         twin = copy.copy(self)
         twin.gene, twin.kind, twin.ptr = batch.gene, batch.kind, batch.ptr
@@ -215,11 +216,24 @@ class PerturbationDataModule(RecordDataModule):
             table.insert(3, "levels", ["|".join(map(str, record.level[a:b])) for a, b in pairs])
         return table
 
-    def ablations(self, index: Tensor, generator: torch.Generator) -> dict[str, Packed | None]:
-        """The perturbations shuffled among the samples: a model that reads them must lose."""
+    def inputs(self) -> tuple[str, ...]:
+        """The perturbation: a model that reads it must lose when samples get each other's."""
+        return ("perturbation",)
+
+    def shuffled(self, name: str, index: Tensor, generator: torch.Generator) -> Packed | None:
+        """The samples with each other's perturbations."""
         packed = self.packed
         assert isinstance(packed, PerturbationSets)
-        return {"perturbation_shuffled": packed.shuffled(index, generator)}
+        keys = self.record_whole.subset(index.numpy()).twin_keys()
+        order = derangement(torch.from_numpy(np.unique(keys, return_inverse=True)[1]), generator)
+        return None if order is None else packed.exchanged(index, index[order])
+
+    def halves(self, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Means of every other replicate of each sample, where the screen has replicates."""
+        from torchcell.baselines.ceiling import half_means
+
+        replicates = self.record(part).replicates
+        return None if replicates is None else (*half_means(replicates), np.zeros(len(replicates)))
 
     def ceiling(self, record: Screen) -> np.ndarray | None:
         """What true replicates predict of each other; see ``torchcell.baselines.ceiling``."""

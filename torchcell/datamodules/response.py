@@ -17,8 +17,17 @@ from torchcell.data.plate_centre import plate_centre
 from torchcell.data.response import Response
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.datamodules.batch import Packed
+from torchcell.datamodules.derangement import derangement
 from torchcell.datamodules.response_request import read_treatments, widened
-from torchcell.datamodules.response_samples import INPUTS, ResponseSamples, floats, wells
+from torchcell.datamodules.response_samples import (
+    HELD_OUT,
+    INPUTS,
+    JOINED,
+    ResponseSamples,
+    floats,
+    tensors_of,
+    wells,
+)
 from torchcell.datamodules.spec import Spec, fit_scaler
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.metrics.results import Results
@@ -115,23 +124,38 @@ class ResponseDataModule(RecordDataModule):
             "trained": wells(train, lines.tolist()),
         }
 
-    def ablations(self, index: Tensor, generator: torch.Generator) -> dict[str, Packed | None]:
-        """Each input shuffled among the samples, and each at one value for all; none where it has one value.
+    def inputs(self) -> tuple[str, ...]:
+        """What the split holds out, then each input alone."""
+        held_out = HELD_OUT.get(self.split.method, ("drug", "dose"))
+        return (JOINED.join(held_out), *INPUTS)
 
-        That value is the training part's: the commonest drug and line, the mean basal profile and log dose. It tells
-        samples apart as little as zeros would, and is one that the model knows how to read.
-        """
-        packed = self.packed
+    def shuffled(self, name: str, index: Tensor, generator: torch.Generator) -> Packed | None:
+        """The samples with each other's drug, dose, line or basal profile, or several of them together."""
+        packed, names = self.packed, tensors_of(name)
         assert isinstance(packed, ResponseSamples)
-        found: dict[str, Packed | None] = {}
+        order = derangement(packed.keys(names, index), generator)
+        return None if order is None else packed.exchanged(names, index, index[order])
+
+    def constant(self, name: str, index: Tensor) -> Packed | None:
+        """One value of an input for all samples: the commonest drug and line of training, the mean basal profile and
+        log dose. It tells samples apart as little as zeros would, and is one that the model knows how to read.
+        """
+        packed, names = self.packed, tensors_of(name)
+        assert isinstance(packed, ResponseSamples)
+        if JOINED in name or not packed.varies(names, index):
+            return None
         train = torch.from_numpy(self.split.index("train"))
         values = {name: getattr(packed, name)[train].float().mean(0) for name in ("basal", "log_dose")}
         values |= {name: getattr(packed, name)[train].mode().values for name in ("drug", "line", "pulled_to")}
-        for what, names in INPUTS.items():
-            varies = packed.varies(names, index)
-            found[f"{what}_shuffled"] = packed.shuffled(names, index, generator) if varies else None
-            found[f"{what}_constant"] = packed.zeroed(names, values) if varies else None
-        return found
+        return packed.zeroed(names, values)
+
+    def halves(self, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """The change of each sample and the mean change of its replicates on other plates, compared within its line."""
+        record = self.record(part)
+        replicates = self.replicates(record)
+        if np.isnan(replicates).all():
+            return None
+        return (record.treated - record.control).astype(np.float64), replicates.astype(np.float64), record.cell_line
 
     def reference(self, record: Response) -> np.ndarray | None:
         """Each sample's control."""
@@ -203,6 +227,7 @@ class ResponseDataModule(RecordDataModule):
         return said
 
     reads_columns = True
+    ceiling_is = "one replicate"
 
     @staticmethod
     def read_request(path: str, spec: Spec, columns: Mapping[str, str] | None = None) -> Response:
@@ -281,5 +306,6 @@ def by_condition(samples: Results, condition: np.ndarray) -> Results:
         reference=mean(samples.reference),
         centre=mean(samples.centre),
         replicate=None,
+        decides=False,
         level="condition",
     )

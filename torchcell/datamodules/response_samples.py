@@ -56,7 +56,19 @@ INPUTS: dict[str, tuple[str, ...]] = {
     "dose": ("log_dose",),
     "line": ("line", "pulled_to"),
 }
-"""What the guards spoil, and the tensors that hold it; the control stays, which a prediction stands on."""
+"""Inputs whose use is checked, and the tensors that hold them; the control stays, which a prediction stands on."""
+JOINED = "_with_"
+"""Between the names of inputs that are shuffled together."""
+HELD_OUT: dict[str, tuple[str, ...]] = {
+    "cold_cell": ("line", "basal"),
+    "cold_drug_cell": ("drug", "dose", "line", "basal"),
+}
+"""Inputs that a split holds out; all others hold out the drug with its dose."""
+
+
+def tensors_of(inputs: str) -> tuple[str, ...]:
+    """The tensors that hold one input, or several whose names are joined."""
+    return tuple(name for one in inputs.split(JOINED) for name in INPUTS[one])
 
 
 class ResponseSamples:
@@ -107,10 +119,15 @@ class ResponseSamples:
         """Whether the samples at ``index`` differ in any of the tensors ``names``."""
         return any(bool((held != held[:1]).any()) for held in (getattr(self, name)[index] for name in names))
 
-    def shuffled(self, names: Sequence[str], index: Tensor, generator: torch.Generator) -> ResponseSamples:
-        """The same samples, but those at ``index`` exchange the tensors ``names`` at random."""
+    def keys(self, names: Sequence[str], index: Tensor) -> Tensor:
+        """A number for each sample at ``index``, the same for two that share all tensors ``names``, int64 [m]."""
+        each = [torch.unique(getattr(self, name)[index], dim=0, return_inverse=True)[1] for name in names]
+        return torch.unique(torch.stack(each, dim=1), dim=0, return_inverse=True)[1]
+
+    def exchanged(self, names: Sequence[str], index: Tensor, source: Tensor) -> ResponseSamples:
+        """The same samples, but those at ``index`` have the tensors ``names`` of those at ``source``."""
         twin, order = copy.copy(self), torch.arange(len(self))
-        order[index] = index[torch.randperm(len(index), generator=generator)]
+        order[index] = source
         for name in names:
             setattr(twin, name, getattr(self, name).index_select(0, order))
         return twin

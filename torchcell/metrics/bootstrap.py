@@ -1,20 +1,27 @@
-"""Cluster bootstrap: units are drawn with replacement, and all rows of a unit come together."""
+"""Bootstrap over clusters: a value with its interval, paired differences, and what few clusters add to them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.stats import t as student
 
 from torchcell.metrics.weights import Weights
 
 MAX_UNDEFINED = 0.05
 """An interval is undefined when more than this share of its resamples is."""
+Z = 1.959964
+"""Of a 95 % interval of a normal variable."""
+FEWEST_CLUSTERS = 10
+"""Below, resamples of clusters tell too little of how clusters vary: no system is called better."""
+ENOUGH_CLUSTERS = 30
+"""Above, the quantile of Student's t is near enough to that of a normal variable."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its 95 % percentile interval; NaN is undefined.
+    """A value with its 95 % interval; NaN is undefined.
 
     Attributes:
         value: On the data itself.
@@ -34,30 +41,60 @@ class Interval:
         """Whether 0 lies outside; an undefined interval excludes nothing."""
         return self.low > 0 or self.high < 0
 
+    def for_clusters(self, n: int) -> Interval:
+        """The interval for a paired difference over ``n`` clusters.
+
+        Resamples of n clusters spread too little by sqrt((n - 1) / n), which ``se`` gets back. Below 10 clusters the
+        interval is the value and ``t(n - 1)`` standard errors; up to 30 that of the resamples is widened by
+        ``t(n - 1) / 1.96``.
+        """
+        se = self.se * (n / max(n - 1, 1)) ** 0.5
+        if n > ENOUGH_CLUSTERS or np.isnan(self.value):
+            return replace(self, se=se)
+        quantile = student_quantile(n)
+        if n < FEWEST_CLUSTERS:
+            return replace(self, low=self.value - quantile * se, high=self.value + quantile * se, se=se)
+        wide = quantile / Z
+        return replace(
+            self,
+            low=self.value - wide * (self.value - self.low),
+            high=self.value + wide * (self.high - self.value),
+            se=se,
+        )
+
+
+def student_quantile(n: int) -> float:
+    """The 97.5 % point of Student's t for ``n`` clusters; that of a normal variable above 30."""
+    return Z if n > ENOUGH_CLUSTERS else float(student.ppf(0.975, max(n - 1, 1)))
+
 
 def resample(group: np.ndarray, n_boot: int = 1000, seed: int = 0) -> Weights:
-    """Draw ``n_boot`` bootstrap samples of the units in ``group``.
+    """Draw ``n_boot`` bootstrap samples of the clusters in ``group``.
 
     Args:
-        group: Unit of each sample, e.g. its query gene [n].
+        group: Cluster of each sample, e.g. its query gene [n], or its clusters [n, K] with empty texts as pads.
         n_boot: Number of resamples R.
-        seed: Same seed and same units, same draws, in whatever order the samples stand.
+        seed: Same seed and same clusters, same draws, in whatever order the samples stand.
 
     Returns:
         Weights of R + 1 rows; row 0 is the data itself, so that value and interval come from one call.
-        Counts fit a byte: a unit is drawn once on average, and never more than 255 times.
+        Counts fit a byte: a cluster is drawn once on average, and never more than 255 times.
     """
-    names, unit = np.unique(np.asarray(group).astype(str), return_inverse=True)
+    group = np.asarray(group).astype(str)
+    names, unit = np.unique(group, return_inverse=True)
+    unit = unit.reshape(group.shape)
+    if group.ndim == 2 and names[0] == "":
+        names, unit = names[1:], unit - 1
     rng = np.random.default_rng(seed)
     n_units = len(names)
     count = np.ones((n_boot + 1, n_units), dtype=np.uint8)
     for row in count[1:]:
         row[:] = np.bincount(rng.integers(0, n_units, n_units), minlength=n_units)
-    return Weights(count, unit.reshape(-1))
+    return Weights(count, unit)
 
 
 def interval(values: np.ndarray) -> Interval:
-    """Summarise ``values`` [R + 1]: the data's own value first, then one per resample."""
+    """Summarize ``values`` [R + 1]: the data's own value first, then one per resample."""
     drawn = values[1:]
     undefined = int(np.isnan(drawn).sum())
     if np.isnan(values[0]) or not len(drawn) or undefined > MAX_UNDEFINED * len(drawn):

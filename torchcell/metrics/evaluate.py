@@ -3,26 +3,31 @@
 Coverage. A value missing in the data is masked for every system. Where a system itself has no prediction, its
 value is computed on the samples it covers and the rest are counted in ``n_undefined``; it is never compared
 with another system's value on other samples: the verdict recomputes both on the samples they share.
-Undefined metrics (a constant, one class, one unit, nothing covered) are NaN, with every sample counted.
+Undefined metrics (a constant, one class, one cluster, nothing covered) are NaN, with every sample counted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from torchcell.data.errors import InputError
 from torchcell.metrics.bootstrap import Interval, interval, resample
+from torchcell.metrics.checks import Check
+from torchcell.metrics.comparison import Comparison, Measure, Role
 from torchcell.metrics.guards import spread
-from torchcell.metrics.registry import Metric, profile
+from torchcell.metrics.registry import BESIDE, CALIBRATION, PRIMARY
+from torchcell.metrics.registry import metric as named_metric
 from torchcell.metrics.results import Results
 from torchcell.metrics.rivals import Against, against
-from torchcell.metrics.verdict import Verdict, judge
-from torchcell.metrics.weights import Weights
+from torchcell.metrics.scored import Scored, first_defined, measure, scores
+from torchcell.metrics.verdict import Evidence, Verdict, judge
 
+ROLES: tuple[Role, ...] = ("primary", "calibration", "beside")
 COLUMNS: tuple[str, ...] = ("system", "part", "metric", "value", "low", "high", "n_units", "n_undefined")
 
 
@@ -31,9 +36,10 @@ class Evaluation:
     """What ``evaluate`` found.
 
     Attributes:
-        table: One row per system and metric, the columns of ``metrics.csv``. ``n_units`` counts grouping
-            units with a defined value, ``n_undefined`` measured samples without one.
-        verdict: Whether the model beat the best baseline.
+        table: One row per system and metric, the columns of ``metrics.csv``. ``n_units`` counts clusters
+            with a defined value, ``n_undefined`` measured samples without one.
+        primary: Name of the metric that decides; with several outputs its mean over them, a row of the table too.
+        evidence: What the verdict rests on.
         spread: The model's ``guards.spread`` on the first results.
         results: What was scored; several where a task is scored in several ways.
         rivals: The model against each rival, in their order.
@@ -41,137 +47,162 @@ class Evaluation:
     """
 
     table: pd.DataFrame
-    verdict: Verdict
+    primary: str
+    evidence: Evidence
     spread: dict[str, object]
     results: tuple[Results, ...]
     rivals: tuple[Against, ...] = ()
     undefined_resamples: dict[tuple[str, str], int] = field(default_factory=dict)
 
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the model beat the best baseline, or why that can't be said."""
+        return judge(self.evidence)
 
-@dataclass(frozen=True, eq=False)
-class Scored:
-    """One metric of one output, with the resamples it is computed on.
+    def with_checks(self, *checks: Check) -> Evaluation:
+        """The same, with what else was found: a verdict stands only where every check holds."""
+        return self.with_evidence(checks=(*self.evidence.checks, *checks))
 
-    Attributes:
-        name: As in the table.
-        metric: What is computed.
-        results: On what.
-        output: Position of the output; None for a metric over all genes of each sample.
-        weights: The resamples.
-        measured: Samples with a measured value, a mask [n].
-    """
-
-    name: str
-    metric: Metric
-    results: Results
-    output: int | None
-    weights: Weights
-    measured: np.ndarray
-    _held: dict[str, np.ndarray] = field(default_factory=dict)
-    _values: dict[tuple[str, bytes], np.ndarray] = field(default_factory=dict)
-
-    def per_sample(self, system: str) -> np.ndarray:
-        """Predictions of ``system``, or its values where the metric is one per sample [n]; NaN: none."""
-        if system not in self._held:
-            self._held[system] = self._per_sample(system)
-        return self._held[system]
-
-    def covered(self, system: str) -> np.ndarray:
-        """Measured samples that ``system`` has a prediction (or a defined value) for, a mask [n]."""
-        return self.measured & ~np.isnan(self.per_sample(system))
-
-    def values(self, system: str, rows: np.ndarray) -> np.ndarray:
-        """Value on the data and on each resample [R + 1], on the samples at ``rows`` (a mask) only."""
-        key = system, np.packbits(rows).tobytes()
-        if key not in self._values:
-            self._values[key] = self._compute(self.per_sample(system)[rows], rows)
-        return self._values[key]
-
-    def _per_sample(self, system: str) -> np.ndarray:
-        predicted = np.asarray(self.results.systems[system])
-        if self.output is not None:
-            return predicted[:, self.output].astype(np.float64)  # of one output: a view would keep all of them
-        return self.metric.function(self.results.profiles(predicted.astype(np.float64)))
-
-    def _compute(self, held: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        weights = self.weights.at(rows)
-        if weights.n_units < 2:
-            return np.full(len(weights.count), np.nan)
-        if self.output is not None:
-            truth = np.asarray(self.results.measured)[rows, self.output].astype(np.float64)
-            return self.metric.function(truth, held, weights)
-        total, n = weights.total(held, np.ones_like(held))
-        return np.divide(total, n, out=np.full(len(n), np.nan), where=n > 0)
+    def with_evidence(self, **further: Any) -> Evaluation:
+        """The same, with further fields of the evidence."""
+        return replace(self, evidence=replace(self.evidence, **further))
 
 
 def evaluate(
-    results: Results | Sequence[Results], n_boot: int = 1000, seed: int = 0, converged: bool | None = None
+    results: Results | Sequence[Results],
+    n_boot: int = 1000,
+    seed: int = 0,
+    converged: bool | None = None,
+    primary: str | None = None,
 ) -> Evaluation:
-    """Score every system and judge the model.
+    """Score every system and compare the model with each.
 
     Args:
-        results: What every system predicted; several of the same systems become one table and one verdict.
-        n_boot: Resamples of the grouping units, shared by all systems.
+        results: What every system predicted; several of the same systems become one table. One of them decides.
+        n_boot: Resamples of the clusters, shared by all systems.
         seed: Of the resamples.
         converged: False withholds the verdict; None when nothing was trained here.
+        primary: The metric that decides, named before the run; none: the task's.
 
     Returns:
-        The table, the verdict and the model's spread. With several outputs a metric is named ``<output>/<metric>``,
-        but for expression tasks.
+        The table, the evidence for a verdict and the model's spread. With several outputs a metric is named
+        ``<output>/<metric>``, but for expression tasks.
 
     Raises:
-        InputError: Results of different systems, or outputs of one name.
+        InputError: Results of different systems, outputs of one name, an unknown primary metric.
     """
     every = (results,) if isinstance(results, Results) else tuple(results)
     _refuse_unlike(every)
     several = sum(len(one.outputs) for one in every) > 1
     scored = [one for each in every for one in scores(each, resample(each.group, n_boot, seed), several)]
+    decides = [one for one in scored if one.results.decides]
+    measures = _measures(decides, primary)
+    table, undefined = _tabulate(scored, every[0].ordered)
+    if len(measures["primary"][0].parts) > 1:
+        table = pd.concat([table, _mean_rows(measures["primary"][0])], ignore_index=True)
+    guard = spread(every[0])
+    deciding = decides[0].results
+    evidence = Evidence(
+        comparisons=_comparisons(measures, deciding.baselines),
+        metric=measures["primary"][0].name,
+        chosen=primary is not None,
+        n_missing=_missing(measures["primary"][0]),
+        spread=guard,
+        n_outputs=len(every[0].outputs),
+        converged=converged,
+        design=deciding.design,
+        left_out=_left_out(measures["primary"][0]),
+        ceiling=_ceiling(measures["primary"][0]),
+    )
+    rivals = against(measures, every[0], converged)
+    return Evaluation(table, measures["primary"][0].name, evidence, guard, every, rivals, undefined)
+
+
+def _measures(scored: Sequence[Scored], chosen: str | None) -> dict[Role, list[Measure]]:
+    """The primary metric, its calibration and those beside, each over all outputs of the deciding results."""
+    task = scored[0].results.task
+    if chosen is not None and not any(one.metric.name == chosen for one in scored):
+        named_metric(chosen, task)  # an unknown one names those that are near
+        raise InputError(f"evaluation.primary={chosen}: these data are not scored by it")
+    first = first_defined(scored, PRIMARY[task] if chosen is None else (chosen,))
+    calibration = [measure(scored, name) for name in CALIBRATION[task]]
+    beside = [measure(scored, name) for name in BESIDE[task] if name not in CALIBRATION[task]]
+    return {
+        "primary": [first],
+        "calibration": calibration,
+        "beside": [one for one in beside if one.name != first.name],
+    }
+
+
+def _comparisons(measures: dict[Role, list[Measure]], baselines: Sequence[str]) -> tuple[Comparison, ...]:
+    return tuple(row for role in ROLES for one in measures[role] for row in one.compared(baselines, role))
+
+
+def _missing(primary: Measure) -> tuple[int, int]:
+    """Measured values that the model has no prediction for though some system has, and all that can be had."""
+    lacking = total = 0
+    for part in primary.parts:
+        known = np.logical_or.reduce([part.covered(name) for name in part.results.ordered])
+        lacking += int((known & ~part.covered(part.results.model)).sum())
+        total += int(known.sum())
+    return lacking, total
+
+
+def _left_out(primary: Measure) -> tuple[str, ...]:
+    """Baselines that have a prediction and too few values to be compared."""
+    results = primary.parts[0].results
+    return tuple(name for name in results.baselines if primary.against(name, "primary") is None)
+
+
+def _ceiling(primary: Measure) -> tuple[str, float] | None:
+    """What the ceiling is called, and its value; none where there is none."""
+    results = primary.parts[0].results
+    if results.ceiling is None:
+        return None
+    value = float(primary.value(results.ceiling)[0])
+    return None if np.isnan(value) else (results.design.ceiling, value)
+
+
+def _tabulate(scored: Sequence[Scored], order: Sequence[str]) -> tuple[pd.DataFrame, dict[tuple[str, str], int]]:
+    """The table of all systems and metrics, and how many resamples were undefined where any were."""
     rows: list[dict[str, object]] = []
     undefined: dict[tuple[str, str], int] = {}
     for one in scored:
         for system in one.results.ordered:
             covered = one.covered(system)
             found = interval(one.values(system, covered))
-            n_units, n_undefined = _counts(one, covered, found)
-            rows.append(
-                {
-                    "system": system,
-                    "part": one.results.part,
-                    "metric": one.name,
-                    "value": found.value,
-                    "low": found.low,
-                    "high": found.high,
-                    "n_units": n_units,
-                    "n_undefined": n_undefined,
-                }
-            )
+            rows.append(_row(system, one.results.part, one.name, found, *_counts(one, covered, found)))
             if found.undefined and not np.isnan(found.value):
                 undefined[system, one.name] = found.undefined
+    place = {name: number for number, name in enumerate(order)}
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    order = {name: place for place, name in enumerate(every[0].ordered)}
-    table = table.sort_values("system", key=lambda names: names.map(order), kind="stable", ignore_index=True)
-    guard = spread(every[0])
-    verdict, rivals = judge(scored, every[0], guard, converged), against(scored, every[0], converged)
-    return Evaluation(table, verdict, guard, every, rivals, undefined)
+    return table.sort_values("system", key=lambda names: names.map(place), kind="stable", ignore_index=True), undefined
 
 
-def scores(results: Results, weights: Weights, several: bool) -> list[Scored]:
-    """The metrics of the task, each on each output; ``several`` says whether the output is part of the name."""
-    measured, shown = ~np.isnan(results.measured), profile(results.task, results.systems)
-    if results.per_gene:
-        held, head = measured.any(axis=1), f"{results.level}/" if results.level else ""
-        return [Scored(f"{head}{one.name}", one, results, None, weights, held) for one in shown]
-    return [
-        Scored(f"{name}/{one.name}" if several else one.name, one, results, t, weights, measured[:, t])
-        for t, name in enumerate(results.outputs)
-        for one in shown
-    ]
+def _mean_rows(primary: Measure) -> pd.DataFrame:
+    """Rows of the primary metric's mean over outputs, under its name alone."""
+    results, rows = primary.parts[0].results, []
+    for system in results.ordered:
+        found = interval(primary.value(system))
+        covered = np.logical_or.reduce([part.covered(system) for part in primary.parts])
+        measured = np.logical_or.reduce([part.measured for part in primary.parts])
+        n_units = 0 if np.isnan(found.value) else primary.parts[0].weights.at(covered).n_units
+        n_undefined = int(measured.sum()) if np.isnan(found.value) else int((measured & ~covered).sum())
+        rows.append(_row(system, results.part, primary.name, found, n_units, n_undefined))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _row(system: str, part: str, metric: str, found: Interval, n_units: int, n_undefined: int) -> dict[str, object]:
+    values = (system, part, metric, found.value, found.low, found.high, n_units, n_undefined)
+    return dict(zip(COLUMNS, values, strict=True))
 
 
 def _refuse_unlike(every: Sequence[Results]) -> None:
     if not every:
         raise InputError("there are no results to evaluate")
     outputs = [(one.level, name) for one in every for name in one.outputs]
+    if sum(one.decides for one in every) != 1:
+        raise InputError(f"of the results of part {every[0].part!r} exactly one must decide; mark the others")
     if any(one.ordered != every[0].ordered or one.part != every[0].part for one in every):
         raise InputError(f"results of part {every[0].part!r} that share a table need the same part and systems")
     if len(set(outputs)) < len(outputs):

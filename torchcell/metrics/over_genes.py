@@ -78,13 +78,31 @@ def pearson_delta(profiles: Profiles) -> np.ndarray:
 
 
 def pearson_delta_perturbed(profiles: Profiles) -> np.ndarray:
-    """The same from the centre of the training perturbations: what all perturbations share earns nothing."""
-    return _correlation(profiles, profiles.centre, profiles.centre)
+    """The same from the centre of the training perturbations: what all perturbations share earns nothing.
+
+    A prediction that is the centre itself, as that of the mean over training perturbations, scores 0: it is the
+    strongest of the simple predictions, and would drop out of every comparison if it had no value.
+    """
+    return _from_centre(profiles)
 
 
 def pearson_delta_plate(profiles: Profiles) -> np.ndarray:
-    """The same from the plate's centre: what is shared by all that was treated on a plate earns nothing."""
-    return _correlation(profiles, profiles.centre, profiles.centre)
+    """The same from the plate's centre: what is shared by all that was treated on a plate earns nothing; 0 likewise."""
+    return _from_centre(profiles)
+
+
+def skill(profiles: Profiles) -> np.ndarray:
+    """1 - MSE / MSE of the centre, the latter over all samples; the mean over samples is the skill of all.
+
+    0 is as good as the mean of the training perturbations (or the plate's), below 0 is worse.
+    """
+    if profiles.centre is None:
+        return np.full(len(profiles.truth), np.nan)
+    error = _mean((profiles.prediction - profiles.truth) ** 2)
+    of_centre = _mean((profiles.centre - profiles.truth) ** 2)
+    held = ~np.isnan(of_centre)
+    whole = of_centre[held].mean() if held.any() else np.nan
+    return np.where(held, 1 - error / whole, np.nan) if whole > 0 else np.full(len(error), np.nan)
 
 
 def mse_over_genes(profiles: Profiles) -> np.ndarray:
@@ -144,7 +162,22 @@ def precision_top(profiles: Profiles, k: int, up: bool) -> np.ndarray:
     return found
 
 
-def _correlation(profiles: Profiles, origin: np.ndarray | None, predicted_origin: np.ndarray | None) -> np.ndarray:
+def _from_centre(profiles: Profiles) -> np.ndarray:
+    """Correlation of true and predicted change from the centre; 0 where only the prediction does not change."""
+    return _correlation(profiles, profiles.centre, profiles.centre, no_change=0.0)
+
+
+def _correlation(
+    profiles: Profiles, origin: np.ndarray | None, predicted_origin: np.ndarray | None, no_change: float = np.nan
+) -> np.ndarray:
+    """Correlation over genes of truth and prediction, each taken from its origin [n].
+
+    Args:
+        profiles: n samples.
+        origin: What the true change is taken from [n, G]; none: undefined.
+        predicted_origin: Likewise of the predicted change.
+        no_change: Value of a prediction that is its origin.
+    """
     truth, prediction = profiles.truth, profiles.prediction
     if origin is None or predicted_origin is None:
         return np.full(len(truth), np.nan)
@@ -157,8 +190,9 @@ def _correlation(profiles: Profiles, origin: np.ndarray | None, predicted_origin
     # Rounding of the levels, not of the change, bounds what counts as no change.
     flat = FLAT * np.nanmax(np.where(missing, 0, size), axis=1) * np.sqrt(n[:, 0])
     norm_x, norm_y = np.sqrt(np.nansum(x * x, 1)), np.sqrt(np.nansum(y * y, 1))
-    defined = (norm_x > flat) & (norm_y > flat)
-    return np.divide(np.nansum(x * y, 1), norm_x * norm_y, out=np.full(len(x), np.nan), where=defined)
+    changes, predicted = norm_x > flat, norm_y > flat
+    found = np.where(changes & (~missing).any(1), no_change, np.nan)
+    return np.divide(np.nansum(x * y, 1), norm_x * norm_y, out=found, where=changes & predicted)
 
 
 def _top(profiles: Profiles, k: int, published: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -82,16 +82,18 @@ REGISTRY: tuple[Metric, ...] = (
     Metric("mae", scalar.mae, 0, "mean", False, _SCREEN, "mean absolute error, in the phenotype's units"),
     Metric("auroc", scalar.auroc, 1, 0.5, True, _LABEL, "chance that a positive is scored above a negative"),
     Metric("auprc", scalar.auprc, 1, "prevalence", True, _LABEL, "average precision; no skill is the prevalence"),
+    Metric("brier", scalar.brier, 0, "mean", False, _LABEL, "mean squared error of the predicted probability; undefined for scores that are no probabilities"),  # noqa: E501
     Metric("pearson_delta", over_genes.pearson_delta, 1, "undefined", True, (*_CELL, *_SETS), "correlation over genes of true and predicted change, mean over samples", "genes"),  # noqa: E501
     Metric("mse", over_genes.mse_over_genes, 0, "mean", False, _PER_GENE, "squared error over genes, mean over samples", "genes"),  # noqa: E501
     Metric("mae", over_genes.mae_over_genes, 0, "mean", False, _PER_GENE, "absolute error over genes, mean over samples", "genes"),  # noqa: E501
+    Metric("skill", over_genes.skill, 1, 0.0, True, (*_DRUG, *_SETS), "1 - squared error / squared error of the training mean that the primary metric is centered on", "genes"),  # noqa: E501
     Metric("pearson_de", over_genes.pearson_delta, 1, "undefined", True, _DRUG, "correlation over all genes of true and predicted change from the control; a constant scores well, since both changes hold the control", "genes"),  # noqa: E501
-    Metric("pearson_delta_plate", over_genes.pearson_delta_plate, 1, "undefined", True, _DRUG, "the same after the plate's treated mean is removed", "genes"),  # noqa: E501
+    Metric("pearson_delta_plate", over_genes.pearson_delta_plate, 1, 0.0, True, _DRUG, "the same after the plate's treated mean is removed; that mean itself scores 0", "genes"),  # noqa: E501
     *(Metric(f"pearson2_de@{k}", partial(over_genes.pearson2_top, k=k), 1, "undefined", True, _DRUG, f"squared correlation of changes on the {k} genes that changed most in a replicate", "genes") for k in TOP),  # noqa: E501
     *(Metric(f"r2_top@{k}", partial(over_genes.r2_top, k=k), 1, 0.0, True, _DRUG, f"share of the variance of the change explained on the {k} genes that changed most in a replicate", "genes") for k in TOP),  # noqa: E501
     *(Metric(f"precision_{way}@20", partial(over_genes.precision_top, k=20, up=way == "up"), 1, "undefined", True, _DRUG, f"share of the 20 genes predicted most {way} that are among the 100 most {way} in a replicate", "genes") for way in ("up", "down")),  # noqa: E501
     *(Metric(f"pearson2_de@{k}_published", partial(over_genes.pearson2_top, k=k, published=True), 1, "undefined", True, _DRUG, f"as published: the {k} genes are chosen on the sample they are scored on, so that a constant scores high", "genes", ("constant", "gene_mean")) for k in TOP),  # noqa: E501
-    Metric("pearson_delta_perturbed", over_genes.pearson_delta_perturbed, 1, "undefined", True, _SETS, "the same from the mean of the training perturbations, so that what all perturbations share earns nothing", "genes"),  # noqa: E501
+    Metric("pearson_delta_perturbed", over_genes.pearson_delta_perturbed, 1, 0.0, True, _SETS, "the same from the mean of the training perturbations, so that what all perturbations share earns nothing, and that mean itself scores 0", "genes"),  # noqa: E501
     Metric("mse_top20", cells_genes.mse_top20, 0, "undefined", False, _SETS, "squared error over the 20 genes of largest true effect without the perturbed ones; no skill is the row no_change", "genes"),  # noqa: E501
     Metric("pds", cells_ranks.pds, 1, "fixed", True, _SETS, "1 - r / N, r other conditions' true changes nearer (L1) to the prediction than its own", "genes"),  # noqa: E501
     Metric("pds_cosine", cells_ranks.pds_cosine, 1, "fixed", True, _SETS, "the same by the cosine, which sees only the direction of a change", "genes"),  # noqa: E501
@@ -107,11 +109,12 @@ REGISTRY: tuple[Metric, ...] = (
 PROFILES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "regression": ("pearson", "spearman", "r2", "mse", "rmse", "mae"),
-        "binary": ("auroc", "auprc"),
+        "binary": ("auroc", "auprc", "brier"),
         "expression": ("pearson_delta", "mse", "mae"),
         "response": (
             "pearson_de",
             "pearson_delta_plate",
+            "skill",
             "mse",
             "mae",
             *(f"pearson2_de@{k}" for k in TOP),
@@ -123,6 +126,7 @@ PROFILES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "cells": (
             "pearson_delta",
             "pearson_delta_perturbed",
+            "skill",
             "mse",
             "mae",
             "mse_top20",
@@ -137,17 +141,42 @@ PROFILES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """The metrics of each task, in the order of the table."""
 
-HEADLINE: Mapping[str, tuple[str, ...]] = MappingProxyType(
+PRIMARY: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "regression": ("pearson",),
+        "binary": ("auroc",),
+        "expression": ("pearson_delta",),
+        "response": ("pearson_delta_plate", "pearson_de"),
+        "cells": ("pearson_delta_perturbed", "pearson_delta"),
+        "ranking": ("mrr",),
+    }
+)
+"""The metric that decides the verdict of each task: the first that has a value on the data at hand. A held-out cell
+line has no plate with a training mean, and no change from it."""
+
+CALIBRATION: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "regression": ("r2",),
+        "binary": ("brier",),
+        "expression": ("mse",),
+        "response": ("skill",),
+        "cells": ("skill",),
+        "ranking": (),
+    }
+)
+"""What stands beside the primary metric: a model that ranks well and is off in size is not called better without it."""
+
+BESIDE: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "regression": ("pearson", "spearman", "r2", "mae"),
-        "binary": ("auroc", "auprc"),
+        "binary": ("auroc", "auprc", "brier"),
         "expression": ("pearson_delta", "mse"),
-        "response": ("pearson_delta_plate", "pearson_de", "mse"),
-        "cells": ("pearson_delta", "pearson_delta_perturbed", "mae", "pds", "des"),
+        "response": ("pearson_delta_plate", "pearson_de", "skill"),
+        "cells": ("pearson_delta_perturbed", "pearson_delta", "skill", "pds", "des"),
         "ranking": ("mrr", "hits@10"),
     }
 )
-"""The metrics that the verdict counts. ``mse`` and ``rmse`` say what ``r2`` says: listed, not counted."""
+"""The metrics that are compared with every baseline and shown on a narrow screen; only the primary one decides."""
 
 
 def metric(name: str, task: str) -> Metric:
@@ -165,3 +194,8 @@ def profile(task: str, systems: Container[str] | None = None) -> tuple[Metric, .
         raise InputError(f"no metrics for the task {task!r}; there are {some(PROFILES)}")
     every = [metric(name, task) for name in PROFILES[task]]
     return tuple(one for one in every if systems is None or all(name in systems for name in one.beside))
+
+
+def higher_is_better(name: str) -> bool:
+    """Direction of a metric by its name in a table, ``<output>/<metric>`` or the metric alone."""
+    return {one.name: one.higher_is_better for one in REGISTRY}.get(name.rpartition("/")[2], True)

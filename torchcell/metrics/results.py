@@ -18,13 +18,33 @@ PER_GENE: tuple[str, ...] = ("expression", "response", "cells")
 _RESERVED = ("sample_id", "target", "measured")
 
 
+@dataclass(frozen=True)
+class Design:
+    """How the part was made, for the words of the verdict.
+
+    Attributes:
+        cluster: What the bootstrap draws, e.g. ``query gene``.
+        n_clusters: Such groups in all parts together, which all folds together test; none: unknown.
+        split: Method of the split.
+        n_folds: Its folds.
+        ceiling: What the ceiling's row is: that of a noiseless prediction, or of ``one replicate``.
+    """
+
+    cluster: str = "cluster"
+    n_clusters: int | None = None
+    split: str = ""
+    n_folds: int | None = None
+    ceiling: str = "ceiling"
+
+
 @dataclass(frozen=True, eq=False)
 class Results:
     """Measured values and the predictions of every system on the same samples; n samples, T outputs.
 
     Attributes:
         sample_id: Unique names of the samples [n].
-        group: The split's grouping unit of each sample, e.g. its query gene [n]; the bootstrap draws these.
+        group: The cluster of each sample, e.g. its query gene [n], or its clusters with empty texts as pads [n, K]: the
+            bootstrap draws these.
         outputs: Names of the outputs (phenotypes, or genes of an expression task) [T].
         measured: Measured values in their units [n, T]; NaN is a missing value. Of a ranking 1, and NaN where the
             sample is not ranked for this output.
@@ -45,6 +65,8 @@ class Results:
         own: Columns of the sample's perturbed genes, -1 pads [n] or [n, K], likewise.
         context: Name of the samples that a sample is told apart from [n], likewise.
         cells: Cells of each sample and controls, likewise.
+        decides: Whether the verdict rests on these results, where the same part is scored in several ways.
+        design: How the part was made.
         level: What a sample stands for where the same data are scored at several levels, e.g. ``condition``; heads
             the names of the metrics.
 
@@ -73,6 +95,8 @@ class Results:
     active: np.ndarray | None = None
     ceiling: str | None = None
     rivals: tuple[str, ...] = ()
+    decides: bool = True
+    design: Design = Design()
 
     def __len__(self) -> int:
         return len(self.sample_id)
@@ -81,6 +105,11 @@ class Results:
         problems = [*self._wrong_names(), *self._wrong_shapes()] or self._wrong_values()
         if problems:
             raise InputError(f"results of part {self.part!r}: " + "; ".join(problems))
+
+    @property
+    def n_clusters(self) -> int:
+        """Distinct clusters of these samples."""
+        return clusters_in(self.group)
 
     @property
     def per_gene(self) -> bool:
@@ -140,7 +169,8 @@ class Results:
     def _wrong_shapes(self) -> list[str]:
         n, t = len(self.sample_id), len(self.outputs)
         shapes: dict[str, tuple[tuple[int, ...], np.ndarray | None]]
-        shapes = {"group": ((n,), self.group), "measured": ((n, t), self.measured)}
+        per_sample = (n, *np.shape(self.group)[1:2])
+        shapes = {"group": (per_sample, self.group), "measured": ((n, t), self.measured)}
         shapes |= {"set_size": ((n,), self.set_size), "reference": ((n, t), self.reference)}
         shapes |= {"replicate": ((n, t), self.replicate), "centre": ((n, t), self.centre)}
         shapes |= {"other_reference": ((n, t), self.other_reference), "significant": ((n, t), self.significant)}
@@ -166,3 +196,8 @@ class Results:
                 ids = some(np.asarray(self.sample_id)[infinite])
                 found.append(f"{name!r} is infinite on {infinite.sum()} sample(s): {ids}; use NaN for no value")
         return found
+
+
+def clusters_in(group: np.ndarray) -> int:
+    """Distinct clusters among those of samples [n] or [n, K], empty texts being pads."""
+    return len(set(np.unique(group).tolist()) - ({""} if np.ndim(group) == 2 else set()))

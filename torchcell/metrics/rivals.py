@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from torchcell.metrics.registry import HEADLINE
+from torchcell.metrics.comparison import Comparison, Measure, Role
 from torchcell.metrics.results import Results
-from torchcell.metrics.verdict import UNCONVERGED, Comparison, best, compare, sentence
-
-if TYPE_CHECKING:
-    from torchcell.metrics.evaluate import Scored
+from torchcell.metrics.verdict import compared_words
 
 
 @dataclass(frozen=True)
@@ -22,9 +19,9 @@ class Against:
 
     Attributes:
         rival: A key of ``Results.systems``.
-        text: For the reader.
-        per_metric: One comparison per headline metric, with the rival in the baseline's place; the outcome ``rival
-            undefined`` where it has no value, or has one for too few samples.
+        text: For the reader: what the primary metric says.
+        per_metric: One comparison per metric with the rival in the baseline's place, the primary one first; the
+            outcome ``rival undefined`` where it has no value, or has one for too few samples.
     """
 
     rival: str
@@ -38,29 +35,36 @@ class Against:
     def summary(self) -> dict[str, Any]:
         """What ``metrics.json`` holds of it; an undefined number is None."""
         numbers = ("difference", "low", "high", "outcome", "n_samples")
-        rows = {row.metric: {name: _plain(getattr(row, name)) for name in numbers} for row in self.per_metric}
+        rows = {row.metric: {name: _plain(asdict(row)[name]) for name in numbers} for row in self.per_metric}
         return {"verdict": self.text, "differences": rows}
 
 
-def against(scored: Sequence[Scored], results: Results, converged: bool | None) -> tuple[Against, ...]:
-    """The model against each rival on every headline metric.
+def against(
+    measures: Mapping[Role, Sequence[Measure]], results: Results, converged: bool | None
+) -> tuple[Against, ...]:
+    """The model against each rival on every metric that is compared.
 
     Args:
-        scored: Every metric with its resamples.
-        results: Predictions of the systems that are compared; where there are several, any of them.
+        measures: By role, see ``comparison.Role``.
+        results: Those that decide.
         converged: False withholds the comparison, as it does the verdict.
     """
-    headline = [one for one in scored if one.metric.name in HEADLINE[one.results.task]]
     found = []
     for rival in results.rivals:
-        rows = [best(one.name, compare(one, [rival]), one.metric.higher_is_better) for one in headline]
-        said = UNCONVERGED if converged is False else sentence(rows, "better", "it is undefined on")
-        named = [
-            replace(row, baseline=rival, outcome="rival undefined" if row.baseline is None else row.outcome)
-            for row in rows
-        ]
-        found.append(Against(rival, f"against {rival}: {said}", tuple(named)))
+        rows = [_compared(one, rival, role) for role, every in measures.items() for one in every]
+        said = compared_words(rows[0], results.design.cluster)
+        if rows[0].outcome in ("rival undefined", "undefined"):
+            said = f"no comparison: {rows[0].metric} is undefined"
+        if converged is False:
+            said = f"not converged, so provisional: {said}"
+        found.append(Against(rival, f"against {rival}: {said}", tuple(rows)))
     return tuple(found)
+
+
+def _compared(measure: Measure, rival: str, role: Role) -> Comparison:
+    found = measure.against(rival, role)
+    missing = replace(Comparison.none(role, measure.name), baseline=rival, outcome="rival undefined")
+    return missing if found is None else found
 
 
 def _plain(value: Any) -> Any:

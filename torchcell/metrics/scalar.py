@@ -62,6 +62,13 @@ def mae(truth: np.ndarray, prediction: np.ndarray, weights: Weights) -> np.ndarr
     return _ratio(total, n)
 
 
+def brier(truth: np.ndarray, prediction: np.ndarray, weights: Weights) -> np.ndarray:
+    """Mean squared error of a probability; undefined for scores outside 0 to 1, which are none."""
+    if len(prediction) and (prediction.min() < 0 or prediction.max() > 1):
+        return _undefined(weights)
+    return mse(truth, prediction, weights)
+
+
 def r2(truth: np.ndarray, prediction: np.ndarray, weights: Weights) -> np.ndarray:
     """1 - SSE / SST about the truth's own mean; may be negative, undefined for a constant truth."""
     if is_flat(truth):

@@ -1,200 +1,293 @@
-"""The verdict: did the model beat the best baseline, on which metrics, by how much?
+"""The verdict: is the model better than the best baseline on the primary metric, and may that be said?
 
-Only the headline metrics of the task count (``registry.HEADLINE``). For each, the best baseline is the one
-with the least favourable paired difference among those that cover at least half of the samples that any system
-covers, on the samples that model and baseline share; with full coverage that is the baseline of best value. A metric is
-beaten when the 95 % interval of the paired difference lies on the better side of 0. A ceiling is no baseline.
+One primary metric decides (``registry.PRIMARY``). The best baseline is the one with the least favorable paired
+difference among those that cover at least half of the samples that any system covers; with full coverage that is the
+baseline of best value. A ceiling is no baseline. Checks decide first: predictions that are nearly constant, an input
+that is not used, replicates without a signal, too few clusters and an unfinished training each withhold the verdict.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 
-from torchcell.metrics.bootstrap import Interval, paired
-from torchcell.metrics.registry import HEADLINE
-from torchcell.metrics.results import Results
+from torchcell.metrics.bootstrap import FEWEST_CLUSTERS
+from torchcell.metrics.checks import Check
+from torchcell.metrics.comparison import BETTER, EQUAL, WORSE, Comparison, best
+from torchcell.metrics.registry import higher_is_better
+from torchcell.metrics.results import Design
 
-if TYPE_CHECKING:
-    from torchcell.metrics.evaluate import Scored
-
-MIN_COVERAGE = 0.5
-"""A baseline that has fewer of the values that can be had is shown, not compared. A value that no system has, such as
-``des`` where nothing is significant, can't be had."""
-
-UNCONVERGED = "no verdict: not converged, the validation metric was still rising"
-
-MOST_NAMED = 8
-"""Metrics that the sentence names; all comparisons stand in the report."""
+NO_VERDICT = "no verdict"
+Color = Literal["green", "red", "grey"]
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """The model against its best baseline on one metric.
+class Evidence:
+    """What a verdict rests on, of one run or of several together.
 
     Attributes:
-        metric: Name as in the table.
-        baseline: The best baseline, or the rival; None where no baseline is defined.
-        difference, low, high: Model minus baseline with its paired 95 % interval, in the metric's units.
-        se: Standard error of the difference, the resamples' standard deviation times sqrt(U / (U - 1)) for U units.
-        outcome: ``beaten``, ``lost``, ``undecided``, ``undefined`` (the model is undefined) or
-            ``no baseline`` (none is defined; not counted).
-        n_samples: Samples that both cover.
+        comparisons: The model against each baseline, on the primary metric, its calibration and those beside.
+        metric: The primary one.
+        chosen: Whether a config named it, and not the task.
+        n_missing: Values that the model has no prediction for though some system has, and all that can be had.
+        spread: ``guards.spread`` of the model.
+        n_outputs: Outputs in all.
+        converged: False while the validation metric was still rising.
+        max_epochs: Epochs that an unconverged run might try.
+        data_changed: Whether the data are others than those it was trained on.
+        design: How the part was made.
+        left_out: Baselines with too few samples to be compared.
+        ceiling: What the ceiling is, and its value.
+        checks: What else was looked at.
+        notes: Further words for the line.
     """
 
+    comparisons: tuple[Comparison, ...]
     metric: str
-    baseline: str | None
-    difference: float
-    low: float
-    high: float
-    se: float
-    outcome: str
-    n_samples: int
+    chosen: bool = False
+    n_missing: tuple[int, int] = (0, 0)
+    spread: Mapping[str, Any] = field(default_factory=dict)
+    n_outputs: int = 1
+    converged: bool | None = None
+    max_epochs: int | None = None
+    data_changed: bool = False
+    design: Design = field(default_factory=Design)
+    left_out: tuple[str, ...] = ()
+    ceiling: tuple[str, float] | None = None
+    checks: tuple[Check, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def rows(self, role: str) -> list[Comparison]:
+        """The comparisons of one role."""
+        return [row for row in self.comparisons if row.role == role]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One line on the model, and what it rests on.
+    """One line on the model, and what it says.
 
     Attributes:
-        text: For the reader.
-        beaten: Metrics on which the best baseline was beaten; 0 where there is no verdict.
-        compared: Headline metrics on which a baseline is defined; 0 where there is no verdict.
-        per_metric: One comparison per headline metric, with the best baseline.
-        every: Those with all baselines; folds differ in which one is best, and ``over_folds`` finds it for all.
-        collapsed: The predictions are nearly constant, or what ``with_collapse`` names has collapsed.
-        given: False for an unconverged run, or one without baselines.
+        text: For the reader: the same in the terminal, on the page, in ``metrics.json`` and in wandb.
+        kind: ``better``, ``no significant difference``, ``worse`` or ``no verdict``.
+        reason: Why there is none.
+        color: ``green`` for better and calibrated, ``red`` for worse, ``grey`` for all else.
+        primary: The comparison with the best baseline.
+        calibration: Likewise on each calibration metric.
+        beside: Likewise on further metrics; they decide nothing.
+        every: All comparisons: folds differ in which baseline is best.
+        cluster: What the clusters are.
+        chosen: Whether a config named the primary metric.
+        collapsed: Whether something has collapsed.
+        n_missing: Values that it has no prediction for though some system has.
+        ceiling: What the ceiling is, and its value.
     """
 
     text: str
-    beaten: int
-    compared: int
-    per_metric: tuple[Comparison, ...]
+    kind: str
+    reason: str
+    color: Color
+    primary: Comparison
+    calibration: tuple[Comparison, ...]
+    beside: tuple[Comparison, ...]
     every: tuple[Comparison, ...]
+    cluster: str
+    chosen: bool
     collapsed: bool
-    given: bool
+    n_missing: int = 0
+    ceiling: tuple[str, float] | None = None
 
-    def to_frame(self) -> pd.DataFrame:
-        """The table of ``comparisons.csv``: one row per headline metric and baseline."""
-        return pd.DataFrame([asdict(row) for row in self.every], columns=[one.name for one in fields(Comparison)])
+    def summary(self) -> dict[str, Any]:
+        """What ``metrics.json`` holds of it; an undefined number is None."""
+        row = self.primary
+        return {
+            "text": self.text,
+            "class": self.kind,
+            "reason": self.reason,
+            "color": self.color,
+            "metric": row.metric,
+            "metric_chosen": self.chosen,
+            **_numbers(row),
+            "clusters": row.n_clusters,
+            "missing": self.n_missing,
+            "ceiling": None if self.ceiling is None else dict(zip(("name", "value"), self.ceiling, strict=True)),
+            "cluster": self.cluster,
+            "calibration": [{"metric": one.metric, **_numbers(one)} for one in self.calibration],
+        }
 
-    def with_collapse(self, what: str) -> Verdict:
-        """The same, headed by what has collapsed besides."""
-        return replace(self, text=f"COLLAPSED: {what}; {self.text}", collapsed=True)
 
-
-def judge(scored: Sequence[Scored], results: Results, spread: Mapping[str, Any], converged: bool | None) -> Verdict:
-    """Compare the model with the best baseline on every headline metric.
-
-    Args:
-        scored: Every metric with its resamples.
-        results: Predictions of the systems that are compared; where there are several, any of them.
-        spread: ``guards.spread`` of the model.
-        converged: False withholds the verdict.
-    """
-    headline = [one for one in scored if one.metric.name in HEADLINE[one.results.task]]
-    every = [compare(one, one.results.baselines) for one in headline]
-    rows = tuple(best(one.name, found, one.metric.higher_is_better) for one, found in zip(headline, every, strict=True))
-    beaten = sum(row.outcome == "beaten" for row in rows)
-    compared = sum(row.outcome != "no baseline" for row in rows)
-    given = converged is not False and compared > 0
-    if converged is False:
-        text = UNCONVERGED
-    elif not compared:
-        text = "no verdict: no baseline to compare with"
-    else:
-        text = sentence(rows)
-        if few := [name for name in results.baselines if not any(_comparable(one, name) for one in headline)]:
-            text += f"; not compared, with too few samples covered: {', '.join(few)}"
-    if spread["collapsed"]:
-        text = f"COLLAPSED: its predictions are nearly constant{_extent(spread)}; {text}"
-    if spread["active"] < len(results.outputs):
-        text += f"; its weights were trained on {spread['active']:,} of {len(results.outputs):,} outputs"
-    if spread["uncovered"]:
-        text += f"; it has no prediction for {spread['uncovered']:,} measured value(s)"
+def judge(evidence: Evidence) -> Verdict:
+    """Say what the evidence shows, or why nothing can be said."""
+    primary = _best(evidence.rows("primary"), "primary", evidence.metric)
+    calibration, beside = (tuple(_each_metric(evidence.rows(role), role)) for role in ("calibration", "beside"))
+    reasons = list(_reasons(evidence, primary))
+    kind = NO_VERDICT if reasons else primary.outcome
+    worse = [row for row in calibration if row.outcome == WORSE]
+    color: Color = "grey"
+    if kind == WORSE:
+        color = "red"
+    elif kind == BETTER and not worse:
+        color = "green"
+    said = [compared_words(primary, evidence.design.cluster)]
+    if reasons:
+        said = [f"{NO_VERDICT}: {'; '.join(reasons)}", *_provisional(primary, evidence.design.cluster)]
+    said += [*_calibration_words(calibration), *_check_words(evidence), *_ceiling_words(evidence, primary)]
+    said += _further_words(evidence)
+    leaks = "on a random split: " if evidence.design.split == "random" else ""
     return Verdict(
-        text,
-        beaten if given else 0,
-        compared if given else 0,
-        rows,
-        tuple(row for found in every for row in found),
-        bool(spread["collapsed"]),
-        given,
+        leaks + "; ".join(said),
+        kind,
+        reasons[0] if reasons else "",
+        color,
+        primary,
+        calibration,
+        beside,
+        (*evidence.comparisons, *(check.row for check in evidence.checks if check.row is not None)),
+        evidence.design.cluster,
+        evidence.chosen,
+        any(reason.startswith("collapsed") for reason in reasons),
+        evidence.n_missing[0],
+        evidence.ceiling,
     )
 
 
-def compare(one: Scored, others: Sequence[str]) -> list[Comparison]:
-    """The model against each of ``others`` on one metric; those that cover too little are left out."""
-    results, covered = one.results, one.covered(one.results.model)
-    rows = []
-    for name in others:
-        if not _comparable(one, name):
-            continue
-        theirs = one.covered(name)
-        shared = covered & theirs
-        rival = one.values(name, shared if covered.any() else theirs)
-        if not np.isnan(rival[0]):
-            found = paired(one.values(results.model, shared), rival)
-            units = one.weights.at(shared).n_units
-            found = replace(found, se=found.se * (units / max(units - 1, 1)) ** 0.5)
-            rows.append(shown(one.name, name, found, int(shared.sum()), one.metric.higher_is_better))
-    return rows
+def _reasons(evidence: Evidence, primary: Comparison) -> Iterator[str]:
+    """Why there is no verdict; none of it: there is one."""
+    failed = [check for check in evidence.checks if check.reason and check.status in ("failed", "not shown")]
+    if evidence.spread.get("collapsed"):
+        yield f"collapsed: its predictions are nearly constant{_extent(evidence.spread)}"
+    yield from (check.reason for check in failed if check.reason.startswith("collapsed"))
+    if evidence.converged is False:
+        epochs = "" if evidence.max_epochs is None else f"; try trainer.max_epochs={evidence.max_epochs}"
+        yield f"not converged, the validation metric was still rising{epochs}"
+    if evidence.data_changed:
+        yield "the data are not those it was trained on"
+    lacking, total = evidence.n_missing
+    if lacking:
+        of = f" of {total:,}" if total else ""
+        yield f"it has no prediction for {lacking:,}{of} values that can be predicted"
+    if primary.outcome == "no baseline":
+        yield "no baseline to compare with"
+    elif primary.outcome == "undefined":
+        yield f"its {evidence.metric} is undefined"
+    yield from (check.reason for check in failed if not check.reason.startswith("collapsed"))
+    if primary.baseline is not None and primary.n_clusters < FEWEST_CLUSTERS and primary.outcome != WORSE:
+        yield _too_few(primary.n_clusters, evidence.design)
 
 
-def best(metric: str, rows: Sequence[Comparison], higher_is_better: bool) -> Comparison:
-    """The comparison with the best baseline, that of the least favourable difference."""
-    nan, sign = float("nan"), 1 if higher_is_better else -1
-    without = Comparison(metric, None, nan, nan, nan, nan, "no baseline", 0)
-    # While the model is undefined the first is kept: it shows that a baseline exists.
-    return min(rows, key=lambda row: np.inf if np.isnan(row.difference) else sign * row.difference, default=without)
+def _too_few(n: int, design: Design) -> str:
+    said = f"too few clusters ({counted(n, design.cluster)}, {FEWEST_CLUSTERS} are needed)"
+    if design.n_clusters is not None and design.n_folds is not None and design.n_clusters > n:
+        folds = ",".join(map(str, range(design.n_folds)))
+        return f"{said}: pool the folds by -m split.fold={folds}, then collect"
+    return f"{said}: the data hold no more"
 
 
-def shown(metric: str, baseline: str, found: Interval, n_samples: int, higher_is_better: bool) -> Comparison:
-    """What the difference ``found`` between model and baseline shows."""
-    outcome = "undecided"
-    if np.isnan(found.value):
-        outcome = "undefined"
-    elif found.excludes_zero:
-        outcome = "beaten" if (found.value > 0) == higher_is_better else "lost"
-    return Comparison(metric, baseline, found.value, found.low, found.high, found.se, outcome, n_samples)
+def compared_words(row: Comparison, cluster: str) -> str:
+    """``better than ridge by .011 [.004, .018] pearson over 312 query genes``."""
+    if row.outcome == EQUAL:
+        return f"{EQUAL} from {row.baseline}: {_amount(row)} over {counted(row.n_clusters, cluster)}"
+    return f"{row.outcome} than {row.baseline} by {_amount(row)} over {counted(row.n_clusters, cluster)}"
 
 
-def _comparable(one: Scored, other: str) -> bool:
-    """Whether ``other`` has enough of the values that any system has to be held against the model.
-
-    Rivals have no say in what can be had, so that the verdict is the same beside any.
-    """
-    covered = one.covered(other)
-    systems = [system for system in one.results.ordered if system not in one.results.rivals]
-    definable = np.logical_or.reduce([one.covered(system) for system in systems])
-    return bool(covered.any() and covered.sum() >= MIN_COVERAGE * definable.sum())
+def _provisional(row: Comparison, cluster: str) -> list[str]:
+    if row.baseline is None or np.isnan(row.difference):
+        return []
+    return [f"the comparison so far, with {row.baseline}: {_amount(row)} over {counted(row.n_clusters, cluster)}"]
 
 
-def sentence(
-    rows: Sequence[Comparison], won: str = "beats the best baseline", absent: str = "no baseline is defined on"
-) -> str:
-    """On how many metrics the model is better than the best baseline, and what the others show; ``won`` and ``absent``
-    begin what is said of those, and of the metrics without a baseline.
-    """
-    named: dict[str, list[str]] = {}
+def _amount(row: Comparison) -> str:
+    """The difference and its interval, turned so that it is how much better or, of what is worse, how much worse."""
+    sign = 1 if higher_is_better(row.metric) else -1
+    sign = -sign if row.outcome == WORSE else sign
+    numbers = sign * row.difference, *sorted((sign * row.low, sign * row.high))
+    value, low, high = (short(number, _places(numbers)) for number in numbers)
+    return f"{value} [{low}, {high}] {row.metric}"
+
+
+def _calibration_words(rows: Sequence[Comparison]) -> Iterator[str]:
     for row in rows:
-        named.setdefault(row.outcome, []).append(row.metric)
-    compared = sum(row.outcome != "no baseline" for row in rows)
-    parts = [f"{won} on {len(named.get('beaten', ()))} of {compared} metrics"]
-    for outcome, said in (
-        ("lost", "worse on"), ("undecided", "no difference shown on"),
-        ("undefined", "undefined on"), ("no baseline", absent),
-    ):  # fmt: skip
-        if names := named.get(outcome):
-            more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-            parts.append(f"{said} {', '.join(names[:MOST_NAMED])}{more}")
-    return "; ".join(parts)
+        if row.outcome in (BETTER, WORSE):
+            yield f"{row.metric} {row.outcome} than {row.baseline} by {_amount(row).removesuffix(' ' + row.metric)}"
+        elif row.outcome == EQUAL:
+            yield f"{row.metric} as {row.baseline}"
+
+
+def _check_words(evidence: Evidence) -> Iterator[str]:
+    """Whether what the split holds out is used, and which other input is not."""
+    shuffles = [check for check in evidence.checks if check.name.endswith("_shuffled")]
+    yield from ("input used" for check in shuffles if check.row is not None and check.status == "ok")
+    parts = [check for check in shuffles if check.row is None]
+    unused, used = ([_input(c) for c in parts if c.status == status] for status in ("failed", "ok"))
+    if unused:
+        yield f"{_listed(unused)} not used" + (f": {_listed(used)} carry it" if used else "")
+
+
+def _input(check: Check) -> str:
+    return check.name.removesuffix("_shuffled").replace("_", " ")
+
+
+def _ceiling_words(evidence: Evidence, primary: Comparison) -> Iterator[str]:
+    if evidence.ceiling is not None:
+        name, value = evidence.ceiling
+        yield f"{name} {short(value, 2)}"
+        if name != "ceiling" and primary.metric.startswith("pearson") and 0 < value < 1:
+            yield f"the mean of two replicates {short(2 * value / (1 + value), 2)} (Spearman-Brown)"
+
+
+def _further_words(evidence: Evidence) -> Iterator[str]:
+    if evidence.left_out:
+        yield f"not compared, with too few samples covered: {', '.join(evidence.left_out)}"
+    active = evidence.spread.get("active", evidence.n_outputs)
+    if active < evidence.n_outputs:
+        yield f"its weights were trained on {active:,} of {evidence.n_outputs:,} outputs"
+    if evidence.chosen:
+        yield f"{evidence.metric} was chosen as primary metric before the run"
+    yield from evidence.notes
+
+
+def _best(rows: Sequence[Comparison], role: Any, metric: str) -> Comparison:
+    return best(role, metric, rows, higher_is_better(metric))
+
+
+def _each_metric(rows: Sequence[Comparison], role: Any) -> Iterator[Comparison]:
+    for metric in dict.fromkeys(row.metric for row in rows):
+        yield _best([row for row in rows if row.metric == metric], role, metric)
+
+
+def counted(n: int, what: str) -> str:
+    """``312 query genes``."""
+    plural = what if n == 1 else f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
+    return f"{n:,} {plural}"
+
+
+def short(value: float, places: int = 3) -> str:
+    """``.011`` and ``-.004``: a number without its leading zero, never ``-.000``."""
+    if np.isnan(value):
+        return "undefined"
+    text = f"{value:,.{places}f}"
+    text = text.removeprefix("-") if float(text.replace(",", "")) == 0 else text
+    return text.replace("0.", ".", 1) if abs(value) < 1 and text.lstrip("-").startswith("0.") else text
+
+
+def _places(numbers: Sequence[float]) -> int:
+    """Decimals that show the largest of the numbers with two digits, at least three."""
+    largest = max((abs(number) for number in numbers if np.isfinite(number)), default=1.0)
+    return int(np.clip(1 - np.floor(np.log10(largest)), 3, 9)) if largest > 0 else 3
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _numbers(row: Comparison) -> dict[str, Any]:
+    numbers = {"effect": row.difference, "low": row.low, "high": row.high}
+    plain: dict[str, Any] = {key: float(value) if np.isfinite(value) else None for key, value in numbers.items()}
+    return {**plain, "baseline": row.baseline, "outcome": row.outcome}
 
 
 def _extent(spread: Mapping[str, Any]) -> str:
-    value = spread["over_samples"]
+    value = spread.get("over_samples")
     return "" if value is None else f" (spread {value:.2g} of the data's sd)"

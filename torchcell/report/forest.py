@@ -1,4 +1,4 @@
-"""The forest plot: every system's value and interval on the metrics that the verdict counts."""
+"""The forest plot: every system's value and interval on the metrics that are compared."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from matplotlib.figure import Figure
 from torchcell.metrics.evaluate import Evaluation
 from torchcell.metrics.registry import metric
 from torchcell.metrics.results import Results
-from torchcell.report.layout import headline_names, number, role
+from torchcell.report.layout import compared_names, number, role
 from torchcell.report.plots import COLOUR, INK, RULE, canvas
 
 MOST_PANELS = 8
 
 
 def forest(evaluation: Evaluation, results: Results) -> Figure | None:
-    """A panel per headline metric; no skill is dotted, the ceiling green, a value off the scale an arrow."""
-    names = headline_names(evaluation)[:MOST_PANELS]
+    """A panel per metric that is compared; no skill is dotted, the ceiling green, a value off the scale an arrow."""
+    names = compared_names(evaluation)[:MOST_PANELS]
     systems = list(reversed(results.ordered))
     columns = min(len(names), 4)
     rows = -(-len(names) // columns)

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from torchcell.metrics.evaluate import Evaluation
-from torchcell.metrics.registry import HEADLINE, Metric, profile
-from torchcell.metrics.results import Results
+from torchcell.metrics.registry import BESIDE, Metric, metric, profile
+from torchcell.metrics.results import Results, clusters_in
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class Block:
         metrics: The columns.
         rows: Model, rivals, baselines, ceiling, then what no skill scores.
         prevalence: Share of positives, for a binary task.
+        primary: The metric among them that decides the verdict; empty: none here does.
+        footnotes: Systems without any value, and metrics without one for any system, in a line each.
     """
 
     output: str
@@ -54,19 +56,44 @@ class Block:
     metrics: tuple[Metric, ...]
     rows: tuple[Row, ...]
     prevalence: float | None = None
+    primary: str = ""
+    footnotes: tuple[str, ...] = ()
 
     @property
     def heads(self) -> tuple[str, ...]:
-        """Column titles; the arrow says which way is better."""
-        return tuple(f"{one.name} {'↑' if one.higher_is_better else '↓'}" for one in self.metrics)
+        """Column titles; the arrow says which way is better, and the one that decides is marked."""
+        return tuple(
+            f"{one.name} {'↑' if one.higher_is_better else '↓'}{' primary' if one.name == self.primary else ''}"
+            for one in self.metrics
+        )
 
 
 def blocks(evaluation: Evaluation) -> list[Block]:
-    """One block per output of all that was scored; one for all genes of an expression task."""
+    """One block per output of all that was scored; one for all genes of an expression task.
+
+    Where the verdict rests on the mean over several outputs, that stands first.
+    """
     table = evaluation.table.set_index(["system", "metric"])
-    return [
-        _block(table, results, name, t) for results in evaluation.results for t, name in _tables(evaluation, results)
+    found = [
+        _block(table, results, name, t, evaluation.primary)
+        for results in evaluation.results
+        for t, name in _tables(evaluation, results)
     ]
+    return [*_mean_block(evaluation, table), *found]
+
+
+def _mean_block(evaluation: Evaluation, table: pd.DataFrame) -> list[Block]:
+    """The primary metric's mean over outputs, where there are several."""
+    (results,) = (one for one in evaluation.results if one.decides)
+    if results.per_gene or len(results.outputs) < 2:
+        return []
+    measure = metric(evaluation.primary, results.task)
+    cells = _column(table, results, evaluation.primary, measure)
+    kept = [(name, cell) for name, cell in zip(results.ordered, cells, strict=True) if not cell.undefined]
+    rows = tuple(Row(name, role(results, name), (cell,)) for name, cell in kept)
+    title = f"mean over {len(results.outputs)} outputs"
+    sizes = len(results), results.n_clusters
+    return [Block(title, *sizes, results.task, (measure,), rows, primary=evaluation.primary)]
 
 
 def _tables(evaluation: Evaluation, results: Results) -> list[tuple[int, str]]:
@@ -86,18 +113,17 @@ def role(results: Results, system: str) -> str:
 
 
 def best_baseline(evaluation: Evaluation, results: Results) -> str | None:
-    """The baseline to draw beside the model: the verdict's on the first metric, else the first."""
-    named = [row.baseline for row in evaluation.verdict.per_metric if row.baseline is not None]
-    return next(iter([*named, *results.baselines]), None)
+    """The baseline to draw beside the model: the verdict's, else the first."""
+    return evaluation.verdict.primary.baseline or next(iter(results.baselines), None)
 
 
-def headline_names(evaluation: Evaluation) -> list[tuple[str, Results]]:
-    """Names in the table of the metrics that the verdict counts, and the results they are of."""
+def compared_names(evaluation: Evaluation) -> list[tuple[str, Results]]:
+    """Names in the table of the metrics that are compared, those of the deciding results first, with them."""
     return [
         (f"{output}/{name}" if output else name, results)
-        for results in evaluation.results
+        for results in sorted(evaluation.results, key=lambda one: not one.decides)
         for _, output in _tables(evaluation, results)
-        for name in HEADLINE[results.task]
+        for name in BESIDE[results.task]
     ]
 
 
@@ -121,14 +147,19 @@ def span(low: float, high: float, places: int | None = None) -> str:
     return "" if np.isnan(low) else f"[{number(low, places)}, {number(high, places)}]"
 
 
-def _block(table: pd.DataFrame, results: Results, output: str, t: int) -> Block:
-    metrics = profile(results.task, results.systems)
-    names = [f"{output}/{one.name}" if output else one.name for one in metrics]
+def _block(table: pd.DataFrame, results: Results, output: str, t: int, primary: str) -> Block:
+    every = profile(results.task, results.systems)
+    named = {f"{output}/{one.name}" if output else one.name: one for one in every}
+    undefined = [name for name in named if table.value.xs(name, level="metric").isna().all()]
+    names = [name for name in named if name not in undefined] or list(named)
+    metrics = tuple(named[name] for name in names)
     columns = [_column(table, results, *pair) for pair in zip(names, metrics, strict=True)]
     rows = [
         Row(system, role(results, system), tuple(column[place] for column in columns))
         for place, system in enumerate(results.ordered)
     ]
+    empty = [row.system for row in rows if row.role != "model" and all(cell.undefined for cell in row.cells)]
+    rows = [row for row in rows if row.system not in empty]
     truth = np.asarray(results.measured, dtype=np.float64)[:, t]
     floor = [one.no_skill_value(truth, results.context) for one in metrics]
     places = [digits(table.value.xs(name, level="metric")) for name in names]
@@ -136,8 +167,26 @@ def _block(table: pd.DataFrame, results: Results, output: str, t: int) -> Block:
     rows.append(Row("no skill", "no skill", tuple(map(Cell, cells))))
     prevalence = float(np.nanmean(truth)) if results.task == "binary" else None
     held = ~np.isnan(results.measured).all(axis=1) if results.per_gene else ~np.isnan(truth)
-    n_units = len(set(results.group[held].tolist()))
-    return Block(output, int(held.sum()), n_units, results.task, metrics, tuple(rows), prevalence)
+    return Block(
+        output,
+        int(held.sum()),
+        clusters_in(results.group[held]),
+        results.task,
+        metrics,
+        tuple(rows),
+        prevalence,
+        primary.rpartition("/")[2] if primary in names else "",
+        _footnotes(empty, [named[name].name for name in undefined if name not in names]),
+    )
+
+
+def _footnotes(systems: list[str], metrics: list[str]) -> tuple[str, ...]:
+    """What has no value at all, in a line each."""
+    lines = [
+        ("without any value here", systems),
+        ("undefined for every system here", metrics),
+    ]
+    return tuple(f"{what}: {', '.join(names)}" for what, names in lines if names)
 
 
 def _column(table: pd.DataFrame, results: Results, name: str, measure: Metric) -> list[Cell]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import base64
 import io
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from torchcell.metrics.evaluate import Evaluation
 from torchcell.metrics.results import Results
+from torchcell.metrics.verdict import counted
 from torchcell.report.layout import blocks
 from torchcell.report.sections import Section, default_sections, glossary
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["Section", "write_page", "write_report"]
+
+log = logging.getLogger(__name__)
 
 DPI = 160
 PIXELS_PER_INCH = 108
@@ -49,8 +54,8 @@ def write_report(
     results: Results,
     history: pd.DataFrame | None,
     info: Mapping[str, Any],
-    guards: Mapping[str, Any],
-    sections: Sequence[Section] = (),
+    checks: Mapping[str, Any],
+    sections: Mapping[str, Callable[[], Sequence[Section]]] = MappingProxyType({}),
 ) -> list[Path]:
     """Write ``report.html`` and ``figures/*.png`` into the run's folder.
 
@@ -60,16 +65,17 @@ def write_report(
         results: What was scored.
         history: One row per epoch, if anything was trained.
         info: What to tell of the run, e.g. ``name``, ``split``, ``split_hash``, ``git_commit``, ``seconds``,
-            ``epochs``, ``group`` (what a unit is), ``units`` (unit by output), ``lost`` (what was left out, counted),
+            ``epochs``, ``units`` (unit by output), ``lost`` (what was left out, counted),
             ``notes`` (sentences). Any further entry is listed as it is.
-        guards: As in ``metrics.json``.
-        sections: What the model adds, shown after the default sections.
+        checks: As in ``metrics.json``.
+        sections: What makes further sections, by heading; one that fails is a line of the page.
 
     Returns:
         The files written, the page first.
     """
-    every = [*default_sections(evaluation, results, history, info, guards), *sections]
-    shown, files = draw(every, lambda slug: folder / "figures" / f"{slug}.png")
+    every = default_sections(evaluation, results, history, info, checks) | dict(sections)
+    made = [section for title, make in every.items() for section in made_or_said(title, make)]
+    shown, files = draw(made, lambda slug: folder / "figures" / f"{slug}.png")
     page = folder / "report.html"
     _write(page, render(evaluation, results, info, shown))
     return [page, *files]
@@ -111,7 +117,11 @@ def draw(sections: Sequence[Section], place: Callable[[str], Path]) -> tuple[lis
     for section in sections:
         image = b""
         if section.figure is not None:
-            image = _png(section.figure)
+            try:
+                image = _png(section.figure)
+            except Exception as error:
+                shown.append(_show(failed(section.title, error), b""))
+                continue
             path = place(section.slug)
             with atomic_write(path) as temporary:
                 temporary.write_bytes(image)
@@ -120,10 +130,25 @@ def draw(sections: Sequence[Section], place: Callable[[str], Path]) -> tuple[lis
     return shown, files
 
 
+def made_or_said(title: str, make: Callable[[], Sequence[Section]]) -> Sequence[Section]:
+    """The sections, or one that says why they could not be made: scores are worth more than their decoration."""
+    try:
+        return make()
+    except Exception as error:
+        return [failed(title, error)]
+
+
+def failed(title: str, error: Exception) -> Section:
+    """A section that says what went wrong, which is logged too."""
+    said = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+    log.warning("the report lacks %r: %s", title, said, exc_info=error)
+    return Section(title, f"Not made: {said}. Scores and predictions are whole.")
+
+
 def render(evaluation: Evaluation, results: Results, info: Mapping[str, Any], shown: Sequence[_Shown]) -> str:
     """The page as text; every value is escaped."""
     verdict = evaluation.verdict
-    tone = "bad" if verdict.collapsed else "open" if not verdict.given else "good" if verdict.beaten else "bad"
+    tone = {"green": "good", "red": "bad", "grey": "open"}[verdict.color]
     notes = [str(note) for note in info.get("notes", ())]
     return (
         _templates()
@@ -135,8 +160,7 @@ def render(evaluation: Evaluation, results: Results, info: Mapping[str, Any], sh
             tone=tone,
             part=results.part,
             n_samples=len(results),
-            n_units=len(set(results.group)),
-            unit=str(info.get("group") or "unit"),
+            n_clusters=counted(results.n_clusters, results.design.cluster),
             blocks=blocks(evaluation),
             sections=shown,
             facts=_facts(info),

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from torchcell.metrics.comparison import Comparison
 from torchcell.metrics.evaluate import Evaluation
 from torchcell.metrics.registry import profile
 from torchcell.metrics.results import Results
-from torchcell.metrics.verdict import Comparison
 from torchcell.report.layout import best_baseline, number, span
 
 if TYPE_CHECKING:
@@ -54,28 +54,29 @@ def default_sections(
     results: Results,
     history: pd.DataFrame | None,
     info: Mapping[str, Any],
-    guards: Mapping[str, Any],
-) -> list[Section]:
-    """The sections of every report, in order; what can't be drawn says why."""
-    return [
-        _comparison(evaluation, results),
-        *_rivals(evaluation, results),
-        *_predictions(evaluation, results, info),
-        *_training(history),
-        _guards(guards),
-        _left_out(info),
-    ]
+    checks: Mapping[str, Any],
+) -> dict[str, Callable[[], list[Section]]]:
+    """What makes the sections of every report, in order; what can't be drawn says why."""
+    return {
+        "Against the best baseline": lambda: [_comparison(evaluation, results)],
+        "Against rivals": lambda: _rivals(evaluation, results),
+        "Predictions": lambda: _predictions(evaluation, results, info),
+        "Training": lambda: _training(history),
+        "Checks": lambda: [_checks(checks)],
+        "What was left out of the data": lambda: [_left_out(info)],
+    }
 
 
 def _comparison(evaluation: Evaluation, results: Results) -> Section:
     from torchcell.report.forest import forest
 
+    verdict = evaluation.verdict
     return Section(
         "Against the best baseline",
-        f"{results.model} minus the best baseline on the samples both cover, with the same resamples of units. A "
-        "metric counts as beaten when the interval lies on the better side of 0.",
+        f"{results.model} minus the best baseline on the samples both cover, with the same resamples of clusters. The "
+        "primary metric decides; calibration must not be worse; the others are for reading.",
         forest(evaluation, results),
-        _differences(evaluation.verdict.per_metric, "best baseline"),
+        _differences([verdict.primary, *verdict.calibration, *verdict.beside], "best baseline"),
         "forest",
         "Value and 95 % interval of every system, ↑ higher and ↓ lower is better; the dotted line is no skill.",
     )
@@ -95,7 +96,7 @@ def _differences(rows: Sequence[Comparison], other: str) -> pd.DataFrame:
     """Paired differences as text; ``other`` heads the column of what the model is held against."""
     return pd.DataFrame(
         {
-            "metric": row.metric,
+            "metric": row.metric if row.role == "beside" else f"{row.metric} ({row.role})",
             other: row.baseline or "none is defined",
             "difference": "undefined" if np.isnan(row.difference) else number(row.difference),
             "95 % interval": span(row.low, row.high),
@@ -169,34 +170,29 @@ def _training(history: pd.DataFrame | None) -> list[Section]:
     ]
 
 
-def _guards(guards: Mapping[str, Any]) -> Section:
-    rows = [row for name, value in guards.items() for row in guard_rows(name, value)]
-    text = "Checks that a good score is not an accident of the set-up." if rows else "No guard was run."
-    return Section("Guards", text, table=pd.DataFrame(rows, columns=["guard", "finding", "status"]) if rows else None)
+def _checks(checks: Mapping[str, Any]) -> Section:
+    rows = [row for name, value in checks.items() for row in check_rows(name, value)]
+    text = "That a good score is no accident of the set-up." if rows else "No check was made."
+    return Section("Checks", text, table=pd.DataFrame(rows, columns=["check", "finding", "status"]) if rows else None)
 
 
-def guard_rows(name: str, value: Any) -> list[dict[str, str]]:
-    """The guard ``name`` as rows of finding and status; forms that nobody knows are shown as they are."""
+def check_rows(name: str, value: Any) -> list[dict[str, str]]:
+    """The check ``name`` as rows of finding and status; forms that nobody knows are shown as they are."""
     title = name.replace("_", " ")
+    if isinstance(value, Mapping) and {"finding", "status"} <= set(value) and "collapsed" not in value:
+        return [{"check": title, "finding": str(value["finding"]), "status": str(value["status"])}]
     if isinstance(value, Mapping) and "collapsed" in value:
         parts = [("samples", value.get("over_samples")), ("outputs", value.get("over_outputs"))]
         said = "; ".join(f"{number(v)} of the data's sd over {over}" for over, v in parts if v is not None)
         dead = ", ".join(map(str, value.get("collapsed_outputs", [])[:5]))
         status = f"COLLAPSED {dead}".strip() if value["collapsed"] else "ok"
-        return [{"guard": title, "finding": said or str(value.get("finding", "undefined")), "status": status}]
-    if isinstance(value, Mapping) and {"metric", "value", "shuffled"} <= set(value):
-        before, after = (None if value[k] is None else number(value[k]) for k in ("value", "shuffled"))
-        finding = f"{value['metric']} {before or 'undefined'} becomes {after or 'undefined'}"
-        status = {True: "INPUT IGNORED", False: "ok", None: "can't be said"}[value.get("input_ignored")]
-        return [{"guard": title, "finding": finding, "status": status}]
-    if isinstance(value, Mapping) and "not_applicable" in value:
-        return [{"guard": title, "finding": str(value["not_applicable"]), "status": "not applicable"}]
+        return [{"check": title, "finding": said or str(value.get("finding", "undefined")), "status": status}]
     if name == "loss_share_warnings":
-        none = [{"guard": title, "finding": "no term above 90 % of the total", "status": "ok"}]
-        return [{"guard": title, "finding": str(one["text"]), "status": "WARNING"} for one in value] or none
+        none = [{"check": title, "finding": "no term above 90 % of the total", "status": "ok"}]
+        return [{"check": title, "finding": str(one["text"]), "status": "WARNING"} for one in value] or none
     if isinstance(value, Mapping):
-        return [row for key, inner in value.items() for row in guard_rows(f"{name} {key}", inner)]
-    return [{"guard": title, "finding": number(value) if isinstance(value, float) else str(value), "status": ""}]
+        return [row for key, inner in value.items() for row in check_rows(f"{name} {key}", inner)]
+    return [{"check": title, "finding": number(value) if isinstance(value, float) else str(value), "status": ""}]
 
 
 def _left_out(info: Mapping[str, Any]) -> Section:

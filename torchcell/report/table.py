@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from rich.console import Console, Group
 from rich.markup import escape
@@ -10,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from torchcell.metrics.evaluate import Evaluation
-from torchcell.metrics.registry import HEADLINE
+from torchcell.metrics.registry import BESIDE
 from torchcell.metrics.results import Results
 from torchcell.report.layout import Block, Cell, Row, blocks
 
@@ -21,43 +22,51 @@ LOG_WIDTH = 160
 _STYLE = {"model": "bold cyan", "rival": "cyan", "ceiling": "italic green", "no skill": "dim"}
 
 
-def print_table(evaluation: Evaluation, results: Results, console: Console | None = None) -> None:
+COLORS = {"green": "bold green", "red": "bold red", "grey": "bold"}
+"""Style of the verdict's line: green is better and calibrated, red is worse, all else has no color."""
+
+
+def print_table(
+    evaluation: Evaluation, results: Results, console: Console | None = None, beside: Sequence[str] = ()
+) -> None:
     """Print the scores of every system and the verdict.
 
     Args:
         evaluation: The scores.
         results: What was scored.
         console: Where to; the terminal by default.
+        beside: Lines below the verdict, e.g. the spread over seeds.
     """
     if console is None:
         console = Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
     console.print(render(evaluation, results, console.width))
+    for line in beside:
+        console.print(Text(line))
 
 
 def render(evaluation: Evaluation, results: Results, width: int = 160) -> Group:
-    """The tables, a line for the outputs left out, the verdict, and a line a rival; a narrow screen gets the headline
-    metrics.
+    """The tables, a line for the outputs left out, the verdict, and a line a rival; a narrow screen gets the metrics
+    that are compared.
     """
     every = blocks(evaluation)
     parts: list[Table | Text] = [_table(block, results.part, width) for block in every[:MOST_BLOCKS]]
     if len(every) > MOST_BLOCKS:
         parts.append(Text(f"and {len(every) - MOST_BLOCKS} more outputs in metrics.csv", style="dim"))
     verdict = evaluation.verdict
-    colour = "red" if verdict.collapsed else "yellow" if not verdict.given else "green" if verdict.beaten else "red"
     rivals = [Text(f"{results.model} {one.text}", style="bold") for one in evaluation.rivals]
-    return Group(*parts, Text(f"{results.model}: {verdict.text}", style=f"bold {colour}"), *rivals)
+    return Group(*parts, Text(f"{results.model}: {verdict.text}", style=COLORS[verdict.color]), *rivals)
 
 
 def _table(block: Block, part: str, width: int) -> Table:
-    said = f"{part}: {block.n_samples:,} samples in {block.n_units:,} units"
+    said = f"{part}: {block.n_samples:,} samples in {block.n_units:,} clusters"
     title = f"{block.output}, {said}" if block.output else said
     if block.prevalence is not None:
         title += f", prevalence {block.prevalence:.3f}"
-    caption = "95 % bootstrap intervals over units; best in bold"
-    table = Table(title=escape(title), caption=caption, title_justify="left")
+    caption = "\n".join(["95 % bootstrap intervals over clusters; best in bold", *block.footnotes])
+    table = Table(title=escape(title), caption=escape(caption), title_justify="left")
     table.add_column("system", no_wrap=True)
     narrow = width < 40 + 18 * len(block.metrics)
-    shown = [k for k, one in enumerate(block.metrics) if not narrow or one.name in HEADLINE[block.task]]
+    shown = [k for k, one in enumerate(block.metrics) if not narrow or one.name in BESIDE[block.task]]
     for k in shown:
         table.add_column(block.heads[k], justify="right")
     for row in block.rows:

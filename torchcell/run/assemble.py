@@ -24,6 +24,7 @@ from torchcell.run.checkpoint import AtomicCheckpointIO, Checkpoint, check_targe
 from torchcell.run.folder import RunFolder
 from torchcell.run.placement import OneDeviceANode
 from torchcell.run.processes import Process
+from torchcell.run.scoring import Scoring
 from torchcell.run.signals import Signals
 
 # What Lightning says of GPUs, of its own products and of its logging interval tells the user nothing.
@@ -108,6 +109,18 @@ def trainer(
         num_sanity_val_steps=0,
         enable_model_summary=False,
         default_root_dir=folder.path,
+    )
+
+
+def scoring_of(run: DictConfig, asked: DictConfig | None = None) -> Scoring:
+    """How a run scores its model; or how ``evaluate`` does, whose keys replace the run's where they are set."""
+    wanted = {} if asked is None else {key: asked.get(key) for key in ("part", "n_boot", "umap")}
+    kept = {key: run.evaluation.get(key) for key in ("part", "n_boot", "umap")}
+    return Scoring(
+        **{key: kept[key] if wanted.get(key) is None else wanted[key] for key in kept},
+        seed=run.seed,
+        primary=run.evaluation.get("primary"),
+        min_delta=run.trainer.early_stopping.min_delta,
     )
 
 

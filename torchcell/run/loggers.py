@@ -91,5 +91,6 @@ def _tell_outcome(logger: WandbLogger, table: pd.DataFrame, summary: dict[str, A
     figures = {f"figures/{path.stem}": wandb.Image(str(path)) for path in files if path.suffix == ".png"}
     run.log(figures | {"metrics": wandb.Table(dataframe=table.astype({"system": str, "metric": str}))})
     scalars = {_name(row, summary): row.value for row in table.itertuples()}
-    run.summary.update(scalars | {"verdict": summary["verdict"], "collapsed": summary["collapsed"]})
+    verdict = {"verdict": summary["verdict"]["text"], "verdict_class": summary["verdict"]["class"]}
+    run.summary.update(scalars | verdict | {"collapsed": summary["collapsed"]})
     run.finish()

@@ -18,7 +18,7 @@ from torchcell.metrics.guards import converged
 from torchcell.metrics.rivals import Against
 from torchcell.run import assemble, checkpoint
 from torchcell.run.checkpoint import Checkpoint
-from torchcell.run.scoring import predict_asked, predict_part
+from torchcell.run.predicting import predict_asked, predict_part
 
 DATA = ("data", "graph", "split", "seed")
 """Keys of a config that say what a datamodule holds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from torchcell.data.links import NEGATIVES, Links
 from torchcell.data.response import Response
 from torchcell.data.screen import Screen
 from torchcell.splits.drug import by_condition, cold_cell, cold_drug, cold_drug_cell, cold_scaffold
-from torchcell.splits.folds import deal
-from torchcell.splits.perturbation import cold_line, combination, unseen_perturbation
+from torchcell.splits.folds import deal, padded
+from torchcell.splits.perturbation import cold_line, combination, perturbed_genes, unseen_perturbation
 from torchcell.splits.split import Split
 
 Method = Callable[[Any, int, int, int], tuple[np.ndarray, np.ndarray, str]]
@@ -43,7 +44,12 @@ def make_split(
     if method == "file":
         if file is None:
             raise InputError("split=file needs split.file=PATH, e.g. a run's split.parquet")
-        return Split.load(file).validate(record.sample_id, twins).aligned(record.sample_id)
+        split = Split.load(file).validate(record.sample_id, twins).aligned(record.sample_id)
+        if not np.array_equal(split.group, split.sample_id):
+            return split
+        # The file names no clusters, and samples that share a gene are not independent.
+        group, key = clusters_of(record)
+        return replace(split, group=group, key=key)
     if method not in METHODS:
         hint = near(method, [*METHODS, "file"]) or [*METHODS, "file"]
         raise InputError(f"no split method {method!r}; the nearest are {hint}")
@@ -51,7 +57,8 @@ def make_split(
         raise InputError(f"split.fold={fold} of split.n_folds={n_folds}: needs at least 3 folds, numbered from 0")
     part, group, key = METHODS[method](record, n_folds, fold, seed)
     name = f"{method}-{fold}of{n_folds}-s{seed}"
-    return Split(record.sample_id, part, group, method, seed, key, name).validate(record.sample_id, twins)
+    split = Split(record.sample_id, part, group, method, seed, key, name, n_folds=n_folds)
+    return split.validate(record.sample_id, twins)
 
 
 def random(record: Any, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
@@ -59,13 +66,19 @@ def random(record: Any, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray,
     twins = record.twin_keys() if hasattr(record, "twin_keys") else record.sample_id
     part_of = deal(twins.astype(str), n_folds, fold, seed)
     part = np.array([part_of[key] for key in twins.astype(str).tolist()])
-    if isinstance(record, Screen) and "query" in record.columns:
-        return part, _query_units(record), "query gene"
-    if isinstance(record, Response):  # replicates are torn apart, yet they are no independent units
-        return part, record.condition, "condition"
-    if isinstance(record, Conditions):  # a perturbation in several lines is one unit
-        return part, record.perturbation.astype(str), "perturbation"
-    return part, twins.astype(str), "sample"
+    return part, *clusters_of(record)
+
+
+def clusters_of(record: Any) -> tuple[np.ndarray, str]:
+    """The clusters of each sample where nothing is held out [n] or [n, K], and what they are."""
+    if isinstance(record, Screen):
+        return padded([tuple(dict.fromkeys(genes)) for genes in record.sets()]), "gene"
+    if isinstance(record, Response):  # replicates are torn apart, yet they are no independent clusters
+        return record.condition, "condition"
+    if isinstance(record, Conditions):  # a perturbation in several lines is one cluster
+        return perturbed_genes(record), "perturbed gene"
+    twins = record.twin_keys() if hasattr(record, "twin_keys") else record.sample_id
+    return twins.astype(str), "sample"
 
 
 def query_disjoint(record: Screen, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
@@ -86,12 +99,9 @@ def gene_disjoint_any(record: Screen, n_folds: int, fold: int, seed: int) -> tup
 def gene_disjoint_all(record: Screen, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
     """A set is test if all of its genes are held out; sets of mixed parts are ``unused``."""
     part_of = deal(record.genes[np.unique(record.gene)], n_folds, fold, seed)
-    part, group = [], []
-    for genes in record.sets():
-        parts = {part_of[gene] for gene in genes}
-        part.append(parts.pop() if len(parts) == 1 else "unused")
-        group.append(genes[0])
-    return np.array(part), np.array(group), "gene"
+    parts = [{part_of[gene] for gene in genes} for genes in record.sets()]
+    part = np.array([of.pop() if len(of) == 1 else "unused" for of in parts])
+    return part, padded([tuple(dict.fromkeys(genes)) for genes in record.sets()]), "gene"
 
 
 def edges(record: Links, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
@@ -149,23 +159,16 @@ def query_genes(record: Screen) -> np.ndarray:
     return np.array(sorted(named))
 
 
-def _query_units(record: Screen) -> np.ndarray:
-    """The query of each set as it was screened: a gene, or for triples the pair that was crossed with the array.
-
-    A pair that was measured both ways names both its genes as queries; the first stands for it, since a unit of
-    its own would count it as independent of all other pairs of that gene.
-    """
-    cells = record.columns["query"].astype(str).tolist()
-    both = [cell.count("|") + 1 >= size for cell, size in zip(cells, record.sizes.tolist(), strict=True)]
-    return np.array([cell.split("|")[0] if whole else cell for cell, whole in zip(cells, both, strict=True)])
-
-
 def _by_strictest(record: Screen, part_of: dict[str, str]) -> tuple[np.ndarray, np.ndarray]:
-    """The part of a set is that of its strictest gene (test, then val, then train), which is its group."""
+    """The part of a set is that of its strictest gene (test, then val, then train).
+
+    Its clusters are all genes that put it there: a pair of two held-out genes errs with either.
+    """
     rank = {"test": 0, "val": 1, "train": 2}
     part, group = [], []
     for genes in record.sets():
-        strictest = min(genes, key=lambda gene: (rank.get(part_of.get(gene, ""), 3), gene))
-        part.append(part_of.get(strictest, "train"))
-        group.append(strictest)
-    return np.array(part), np.array(group)
+        parts = [part_of.get(gene, "") for gene in genes]
+        strictest = min(parts, key=lambda one: rank.get(one, 3))
+        part.append(strictest or "train")
+        group.append(tuple(dict.fromkeys(gene for gene, one in zip(genes, parts, strict=True) if one == strictest)))
+    return np.array(part), padded(group)

@@ -9,7 +9,7 @@ import numpy as np
 from torchcell.data.conditions import Conditions
 from torchcell.data.errors import InputError
 from torchcell.data.pairing import EVERYWHERE
-from torchcell.splits.folds import deal
+from torchcell.splits.folds import deal, padded
 
 LINE = "cell_line"
 """The covariate that ``cold_cell`` holds out where there is one; else the whole group is."""
@@ -26,7 +26,7 @@ def unseen_perturbation(record: Conditions, n_folds: int, fold: int, seed: int) 
     part_of = _dealt(record, np.array([gene for genes in targets for gene in genes]), "genes", n_folds, fold, seed)
     parts = [{part_of[gene] for gene in genes} for genes in targets]
     part = np.array([of.pop() if len(of) == 1 else "unused" for of in parts])
-    return part, _labels(record), "perturbation"
+    return part, perturbed_genes(record), "perturbed gene"
 
 
 def combination(record: Conditions, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
@@ -53,7 +53,7 @@ def combination(record: Conditions, n_folds: int, fold: int, seed: int) -> tuple
             part.append("train" if strictest == "train" else "unused")
         else:
             part.append(of_set["+".join(genes)] if strictest == "train" else strictest)
-    return np.array(part), np.array(["+".join(genes) for genes in targets]), "perturbation"
+    return np.array(part), perturbed_genes(record), "perturbed gene"
 
 
 def genes_seen(record: Conditions, train: Conditions) -> np.ndarray:
@@ -75,13 +75,13 @@ def cold_line(record: Conditions, n_folds: int, fold: int, seed: int) -> tuple[n
     if len(np.unique(lines[part == "test"])) >= ENOUGH_UNITS:
         return part, lines, "cell line"
     if len(np.unique(record.perturbation)) >= ENOUGH_UNITS:
-        return part, _labels(record), "perturbation"
+        return part, perturbed_genes(record), "perturbed gene"
     return part, record.sample_id.astype(str), "condition"
 
 
-def _labels(record: Conditions) -> np.ndarray:
-    """The perturbation of each condition, its genes in the order of their names [n]."""
-    return np.array(["+".join(sorted(genes)) for genes in record.targets])
+def perturbed_genes(record: Conditions) -> np.ndarray:
+    """The genes that each condition perturbs, its clusters: [n], or [n, K] where some perturb several."""
+    return padded([tuple(dict.fromkeys(genes)) for genes in record.targets])
 
 
 def _strictest(parts: list[str]) -> str:

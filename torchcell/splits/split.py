@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from torchcell.data.errors import InputError, near, some
+from torchcell.splits.folds import padded
 
 PARTS = ("train", "val", "test", "unused")
 
@@ -24,13 +25,15 @@ class Split:
     Attributes:
         sample_id: Unique sample names [n].
         part: One of ``PARTS`` for each [n].
-        group: The unit that a bootstrap resamples, e.g. a query gene [n].
+        group: The cluster that a bootstrap resamples, e.g. a query gene [n]; a sample of several has them all, padded
+            by empty texts [n, K].
         method: How the parts were made.
         seed: Of that method.
         key: What ``group`` names, e.g. ``query gene``.
         name: Method, fold, number of folds and seed in one word; or ``file``.
         dealt: Hash of the deal that these samples were taken from: equal for all choices of cell lines; empty: this
             is all of it.
+        n_folds: Folds that together test every group; 0: it is not of folds.
     """
 
     sample_id: np.ndarray
@@ -41,6 +44,7 @@ class Split:
     key: str
     name: str = ""
     dealt: str = ""
+    n_folds: int = 0
 
     @cached_property
     def hash(self) -> str:
@@ -119,8 +123,13 @@ class Split:
 
         from torchcell.data.cache import atomic_write
 
-        columns = {"sample_id": self.sample_id, "part": self.part, "group": self.group}
-        table = pa.table({name: pa.array(values.astype(str)) for name, values in columns.items()})
+        columns = {"sample_id": pa.array(self.sample_id.astype(str)), "part": pa.array(self.part.astype(str))}
+        if self.group.ndim == 2:
+            clusters = [[name for name in row if name] for row in self.group.tolist()]
+            columns["group"] = pa.array(clusters, pa.list_(pa.string()))
+        else:
+            columns["group"] = pa.array(self.group.astype(str))
+        table = pa.table(columns)
         about = {"method": self.method, "seed": self.seed, "key": self.key, "hash": self.hash}
         about |= {"name": self.name, "dealt": self.dealt}
         with atomic_write(Path(path)) as temporary:
@@ -150,7 +159,9 @@ class Split:
                 hint = near(column, [str(c) for c in frame.columns])
                 raise InputError(f"{path} has no column {column!r}; nearest: {hint}")
         group = frame["group"] if "group" in frame else frame["sample_id"]
-        ids, part, groups = (values.to_numpy(dtype=str) for values in (frame["sample_id"], frame["part"], group))
+        ids, part = (frame[name].to_numpy(dtype=str) for name in ("sample_id", "part"))
+        several = any(isinstance(cell, np.ndarray | list) for cell in group)
+        groups = padded([tuple(cell) for cell in group]) if several else group.to_numpy(dtype=str)
         split = cls(ids, part, groups, "file", int(str(about.get("seed", 0))), str(about.get("key", "sample")))
         split = replace(split, name=str(about.get("name", "file")), dealt=str(about.get("dealt", "")))
         if about and about["hash"] != split.hash:

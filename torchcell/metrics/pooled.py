@@ -1,0 +1,91 @@
+"""The verdict over several runs of a config: their comparisons pooled, their checks put together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from torchcell.metrics.bootstrap import Interval
+from torchcell.metrics.checks import Check, collapse, input_check, signal_check
+from torchcell.metrics.comparison import Comparison
+from torchcell.metrics.over_folds import over_folds
+from torchcell.metrics.results import Design
+from torchcell.metrics.verdict import Evidence, Verdict, judge
+
+
+def pooled_verdict(
+    comparisons: pd.DataFrame,
+    units: Mapping[str, Set[str]],
+    summaries: Sequence[Mapping[str, Any]],
+    design: Design,
+    systems: Sequence[str] = (),
+) -> Verdict:
+    """What runs of one config show together.
+
+    Args:
+        comparisons: See ``over_folds``.
+        units: The clusters that each run tested.
+        summaries: ``metrics.json`` of each run.
+        design: Of the split; its clusters are those of all folds.
+        systems: Baselines of the runs, so that those with too few values can be named.
+    """
+    rows = over_folds(comparisons, units)
+    known = {row.baseline for row in rows if row.role == "primary"}
+    n, collapsed = len(summaries), sum(bool(one.get("collapsed")) for one in summaries)
+    rising = sum(one.get("converged") is False for one in summaries)
+    checks = [_pooled_check(row, summaries) for row in rows if row.role in ("input", "signal")]
+    checks += [collapse(f"in {collapsed} of {n} runs")] if collapsed else []
+    evidence = Evidence(
+        comparisons=tuple(row for row in rows if row.role not in ("input", "signal")),
+        metric=str(summaries[0]["verdict"]["metric"]),
+        chosen=bool(summaries[0]["verdict"]["metric_chosen"]),
+        n_missing=(sum(int(one["verdict"]["missing"]) for one in summaries), 0),
+        converged=False if rising else None,
+        data_changed=any(bool(one.get("data_changed")) for one in summaries),
+        design=design,
+        left_out=tuple(name for name in systems if name not in known),
+        ceiling=_ceiling(summaries),
+        checks=(*checks, *_parts(summaries)),
+        notes=(f"{rising} of {n} runs not converged",) if rising else (),
+    )
+    return judge(evidence)
+
+
+def _pooled_check(row: Comparison, summaries: Sequence[Mapping[str, Any]]) -> Check:
+    """The check of which ``row`` pools the intervals."""
+    found = Interval(row.difference, row.low, row.high, 0, row.se)
+    if row.role == "signal":
+        return signal_check(found, row)
+    name = str(row.baseline)
+    checks = [one["checks"][name] for one in summaries if "correlation" in one["checks"].get(name, {})]
+    # A run whose predictions do not vary has no correlation: it ignores its input.
+    correlation = float(np.mean([np.nan if one["correlation"] is None else one["correlation"] for one in checks]))
+    return input_check(name, correlation, found, row, decides=True)
+
+
+def _parts(summaries: Sequence[Mapping[str, Any]]) -> list[Check]:
+    """Inputs that do not decide, unused if they are in every run."""
+    deciding = {name for one in summaries for name, value in one["checks"].items() if _decides(value)}
+    statuses: dict[str, list[str]] = {}
+    for one in summaries:
+        for name, value in one["checks"].items():
+            if name.endswith("_shuffled") and name not in deciding and isinstance(value, Mapping):
+                statuses.setdefault(name, []).append(str(value.get("status")))
+    return [
+        Check(name, "failed" if set(every) == {"failed"} else "ok" if "ok" in every else "not shown", "")
+        for name, every in statuses.items()
+    ]
+
+
+def _decides(check: Any) -> bool:
+    return isinstance(check, Mapping) and bool(check.get("decides"))
+
+
+def _ceiling(summaries: Sequence[Mapping[str, Any]]) -> tuple[str, float] | None:
+    every = [one["verdict"].get("ceiling") for one in summaries]
+    if not all(every):
+        return None
+    return str(every[0]["name"]), float(np.mean([one["value"] for one in every]))
