@@ -16,6 +16,7 @@ from torchcell.data.response import Response
 from torchcell.data.simulate import simulate_cells, simulate_knowledge_graph, simulate_response
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.datamodules.batch import Batch
+from torchcell.datamodules.derangement import derangement
 from torchcell.datamodules.spec import Spec
 from torchcell.models.base import Model
 
@@ -41,10 +42,10 @@ class Features:
     def __getitem__(self, index: Tensor) -> FeatureBatch:
         return FeatureBatch(self.target[index], index, self.x[index])
 
-    def shuffled(self, index: Tensor, generator: torch.Generator) -> Features:
+    def exchanged(self, index: Tensor, source: Tensor) -> Features:
         twin = object.__new__(Features)
         twin.target, twin.x = self.target, self.x.clone()
-        twin.x[index] = self.x[index[torch.randperm(len(index), generator=generator)]]
+        twin.x[index] = self.x[source]
         return twin
 
 
@@ -87,9 +88,14 @@ class LinearDataModule(RecordDataModule):
     def extras(self, train: Any) -> dict[str, Any]:
         return {"levels": {name: np.unique(values).tolist() for name, values in columns_of(train).items()}}
 
-    def ablations(self, index: Tensor, generator: torch.Generator) -> dict[str, Features]:
+    def inputs(self) -> tuple[str, ...]:
+        return ("everything",)
+
+    def shuffled(self, name: str, index: Tensor, generator: torch.Generator) -> Features | None:
         assert isinstance(self.packed, Features)
-        return {"inputs_shuffled": self.packed.shuffled(index, generator)}
+        key = torch.unique(self.packed.x[index], dim=0, return_inverse=True)[1]
+        order = derangement(key, generator)
+        return None if order is None else self.packed.exchanged(index, index[order])
 
     def task(self, record: Any) -> str:
         # A response is scored as any expression is: what its own task adds needs its own datamodule.

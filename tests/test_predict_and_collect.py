@@ -175,11 +175,12 @@ def run_folder(
 ) -> None:
     folder = root / name
     folder.mkdir(parents=True)
-    cfg = {"name": "toy", "seed": 0, "split": {"method": "random", "fold": fold}, "data": data}
+    cfg = {"name": "toy", "seed": 0, "split": {"method": "random", "fold": fold, "n_folds": 5}, "data": data}
     OmegaConf.save(OmegaConf.create(cfg), folder / "config.yaml")
-    (folder / "metrics.json").write_text(
-        json.dumps({"split_hash": split_hash, "converged": True, "epochs": 3, "seconds": 7, "verdict": "beats 1 of 2"})
-    )
+    verdict = {"text": "better than mean", "class": "better", "metric": "pearson", "metric_chosen": False, "missing": 0}
+    summary = {"split_hash": split_hash, "converged": True, "epochs": 3, "seconds": 7, "verdict": verdict}
+    summary |= {"split": {"method": "cold_drug"}, "checks": {"drug_shuffled": {"correlation": 0.2, "decides": True}}}
+    (folder / "metrics.json").write_text(json.dumps(summary))
     rows = [
         {"system": system, "part": "test", "metric": metric, "value": value, "low": value - 0.1, "high": value + 0.1}
         for system, value in values.items()
@@ -232,13 +233,18 @@ def test_a_metric_that_is_best_when_small_is_ranked_so(tmp_path):
     assert rank["Dango", "pearson"] == 1
 
 
-def compared(root: Path, name: str, difference: float) -> None:
+def compared(root: Path, name: str, difference: float, n_clusters: int = 12) -> None:
+    about = {"low": 0, "high": 0, "se": 0.1, "outcome": "no significant difference", "n_samples": 9, "n_clusters": 2}
     rows = [
-        {"metric": metric, "baseline": "mean", "difference": sign * difference, "low": 0, "high": 0, "se": 0.1}
-        for metric, sign in (("pearson", 1), ("mae", -1))
-    ]
-    pd.DataFrame(rows).assign(outcome="undecided", n_samples=9).to_csv(root / name / "comparisons.csv", index=False)
-    split = {"sample_id": ["x", "y", "z"], "part": ["test", "test", "train"], "group": [f"{name}1", f"{name}2", "both"]}
+        {"role": role, "metric": metric, "baseline": other, "difference": sign * difference} | about
+        for role, metric, other, sign in (
+            ("primary", "pearson", "mean", 1), ("calibration", "r2", "mean", 1), ("beside", "mae", "mean", -1),
+            ("input", "pearson", "drug_shuffled", 2),
+        )
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(root / name / "comparisons.csv", index=False)
+    drugs = [f"{name}-{i}" for i in range(n_clusters)]
+    split = {"sample_id": [*drugs, "z"], "part": [*["test"] * n_clusters, "train"], "group": [*drugs, "both"]}
     pd.DataFrame(split).to_parquet(root / name / "split.parquet", index=False)
 
 
@@ -248,26 +254,54 @@ def test_all_runs_of_a_config_get_one_verdict(tmp_path, capsys):
         run_folder(tmp_path, f"f{fold}", f"h{fold}", {"Dango": 0.5, "mean": 0.3}, fold)
         compared(tmp_path, f"f{fold}", 0.15)
     assert main([str(tmp_path), "-o", str(tmp_path / "t.md")]) == 0
-    said = "All runs together: beats the best baseline on 2 of 2 metrics"
-    assert said in capsys.readouterr().out
+    said = "All runs together: better than mean by .150 [.052, .248] pearson over 48 samples; r2 better than mean"
+    assert said in " ".join(capsys.readouterr().out.split())
     assert said in (tmp_path / "t.md").read_text()
     table = collect([tmp_path])
     rows = table.query("level == 'difference'").set_index("metric")
     assert rows.loc["mae", ["system", "value", "n_runs", "n_splits", "run"]].tolist() == ["mean", -0.15, 4, 4, "over 4"]
-    assert rows.loc["pearson", "low"] == pytest.approx(0.15 - 1.959964 * 0.05)
+    assert rows.loc["pearson", ["class", "role", "n_units"]].tolist() == ["better", "primary", 48]
+    assert rows.loc["pearson", "verdict"].endswith("input used")
     assert set(table["level"]) == {"run", "mean", "difference"}
 
 
-def test_runs_get_no_verdict_together_while_one_has_none_or_was_scored_before_comparisons_were_kept(tmp_path):
+def test_folds_with_few_clusters_in_all_are_not_called_better(tmp_path):
+    for fold in range(2):
+        run_folder(tmp_path, f"f{fold}", f"h{fold}", {"Dango": 0.5, "mean": 0.3}, fold)
+        compared(tmp_path, f"f{fold}", 5.0, n_clusters=3)
+    (said,) = collect([tmp_path]).query("level == 'difference'")["verdict"].unique()
+    assert said.startswith("no verdict: too few clusters (6 samples, 10 are needed)")
+
+
+def test_checks_of_the_runs_decide_over_all_of_them(tmp_path):
+    """The verdict over folds never saw whether a model used its input."""
+    for fold in range(4):
+        run_folder(tmp_path, f"f{fold}", f"h{fold}", {"Dango": 0.5, "mean": 0.3}, fold)
+        compared(tmp_path, f"f{fold}", 0.5)
+        table = pd.read_csv(tmp_path / f"f{fold}" / "comparisons.csv")
+        table.loc[table["role"] == "input", "difference"] = -0.5
+        table.to_csv(tmp_path / f"f{fold}" / "comparisons.csv", index=False)
+    (said,) = collect([tmp_path]).query("level == 'difference'")["verdict"].unique()
+    assert said.startswith("no verdict: input ignored (drug)")
+
+
+def test_runs_get_no_verdict_together_while_one_has_none_or_was_judged_by_the_old_rule(tmp_path):
     for fold in range(2):
         run_folder(tmp_path, f"f{fold}", f"h{fold}", {"Dango": 0.5, "mean": 0.3}, fold)
         compared(tmp_path, f"f{fold}", 0.5)
-    summary = json.loads((tmp_path / "f1" / "metrics.json").read_text())
-    (tmp_path / "f1" / "metrics.json").write_text(json.dumps(summary | {"converged": False, "collapsed": True}))
+    path = tmp_path / "f1" / "metrics.json"
+    summary = json.loads(path.read_text())
+    path.write_text(json.dumps(summary | {"converged": False, "collapsed": True}))
     (said,) = collect([tmp_path]).query("level == 'difference'")["verdict"].unique()
-    assert said == "COLLAPSED in 1 of 2 run(s); no verdict: 1 of 2 run(s) not converged"
-    (tmp_path / "f0" / "comparisons.csv").unlink()
-    assert "difference" not in set(collect([tmp_path])["level"])
+    assert said.startswith(
+        "no verdict: collapsed: in 1 of 2 runs; not converged, the validation metric was still rising"
+    )
+    assert "1 of 2 runs not converged" in said
+    path.write_text(json.dumps(summary | {"verdict": "beats the best baseline on 1 of 4 metrics"}))
+    table = collect([tmp_path])
+    assert "difference" not in set(table["level"])
+    old = table[(table["run"] == str(tmp_path / "f1")) & (table["level"] == "run")]["verdict"].iloc[0]
+    assert old == "beats the best baseline on 1 of 4 metrics [by the rule before 2026-11-29]"
 
 
 def test_runs_of_different_configs_are_never_averaged(tmp_path):
@@ -319,7 +353,7 @@ def test_the_markdown_table_holds_means_intervals_and_each_runs_verdict(tmp_path
     text = (tmp_path / "t.md").read_text()
     assert ", random, test: 2 run(s)" in text
     assert "| Dango | 0.400 ± 0.141 [0.300, 0.500] | 0.400 ± 0.141 [0.300, 0.500] |" in text
-    assert text.count("3 epochs in 7 s; beats 1 of 2") == 2
+    assert text.count("3 epochs in 7 s; better than mean") == 2
 
 
 def test_collect_says_which_runs_have_not_finished(tmp_path, capsys):

@@ -43,8 +43,9 @@ def test_a_run_scores_samples_and_conditions_beside_the_baselines(trained):
     table = pd.read_csv(folder / "metrics.csv")
     assert {"pearson_de", "condition/pearson_de", "pearson2_de@20", "pearson2_de@20_published"} <= set(table.metric)
     assert {"CheMoE", "constant", "line_gene_mean", "line_mean_ridge", "replicate_ceiling"} <= set(table.system)
-    guards = json.loads((folder / "metrics.json").read_text())["guards"]
-    assert {f"{what}_shuffled" for what in ("drug", "basal", "dose", "line")} <= set(guards)
+    checks = json.loads((folder / "metrics.json").read_text())["checks"]
+    assert {f"{what}_shuffled" for what in ("drug_with_dose", "drug", "basal", "dose", "line")} <= set(checks)
+    assert checks["drug_with_dose_shuffled"]["decides"] is True
     predictions = anndata.read_h5ad(folder / "predictions.h5ad")
     assert predictions.obs.sample_id.tolist() == trained.datamodule.record("test").sample_id.tolist()
     assert "CheMoE" in predictions.layers
@@ -72,7 +73,8 @@ def test_a_mixture_that_fell_to_one_expert_is_called_collapsed(trained, tmp_path
     torch.save(state, ckpt)
     again = evaluate(configured("evaluate", [f"ckpt={ckpt}", "n_boot=10", f"out={tmp_path / 'again'}"]))
     assert again.summary["collapsed"] is True
-    assert again.summary["verdict"].startswith("COLLAPSED: its mixture is one network, of 4 experts one does all")
+    said = "no verdict: collapsed: its mixture is one network, of 4 experts one does all"
+    assert again.summary["verdict"]["text"].startswith(said)
     assert trained.scored.summary["collapsed"] is False
 
 
@@ -86,7 +88,7 @@ def test_rivals_are_scored_on_the_same_samples_and_each_has_a_line(trained, tmp_
     found = evaluate(configured("evaluate", [*request, f"out={tmp_path / 'out'}"]))
     last = f"CheMoE {trained.folder.path.name} last"
     assert found.results.rivals == ("ResponseMLP", last)
-    assert found.evaluation.verdict == trained.scored.evaluation.verdict
+    assert found.evaluation.verdict.text == trained.scored.evaluation.verdict.text
     beside, alone = (
         each.evaluation.table.query("system == 'ResponseMLP'").set_index("metric").value for each in (found, one.scored)
     )
@@ -96,10 +98,11 @@ def test_rivals_are_scored_on_the_same_samples_and_each_has_a_line(trained, tmp_
     assert told["ResponseMLP"]["verdict"].startswith("against ResponseMLP: ")
     unfinished = told["ResponseMLP"]["verdict"].endswith("; it was still improving when it stopped")
     assert unfinished == (told["ResponseMLP"]["converged"] is False)
-    assert "condition/mse" in told["ResponseMLP"]["differences"]
+    assert "pearson_de" in told["ResponseMLP"]["differences"]
     assert f"CheMoE {told['ResponseMLP']['verdict']}" in " ".join(capsys.readouterr().out.split())
     assert "Against rivals" in (tmp_path / "out" / "report.html").read_text()
-    assert set(pd.read_csv(tmp_path / "out" / "comparisons.csv").baseline) <= set(found.results.baselines)
+    compared = pd.read_csv(tmp_path / "out" / "comparisons.csv")
+    assert set(compared.baseline[~compared.role.isin(["input", "signal"])]) <= set(found.results.baselines)
 
 
 def test_rivals_of_another_split_or_of_other_outputs_are_refused_in_one_error(trained, tmp_path):

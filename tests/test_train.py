@@ -71,7 +71,7 @@ def test_tables_have_the_columns_of_the_contract(finished):
     wanted = {
         "verdict",
         "collapsed",
-        "guards",
+        "checks",
         "split_hash",
         "epochs",
         "converged",

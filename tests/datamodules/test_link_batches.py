@@ -86,15 +86,16 @@ def test_a_batch_names_nodes_of_the_typed_graph(data: LinkDataModule) -> None:
     np.testing.assert_array_equal(batch.target.numpy(), whole.label[sample])
 
 
-def test_the_ablation_exchanges_targets_within_a_metaedge_and_part_only(data: LinkDataModule) -> None:
+def test_shuffling_exchanges_sources_within_a_metaedge_and_part_only(data: LinkDataModule) -> None:
     index = torch.from_numpy(data.split.index("test"))
-    twin = data.ablations(index, torch.Generator().manual_seed(0))["targets_shuffled"]
+    twin = data.shuffled("source_node", index, torch.Generator().manual_seed(0))
+    assert twin is not None
     packed, elsewhere = data.packed, torch.from_numpy(data.split.index("train"))
-    assert torch.equal(twin.target_node[elsewhere], packed.target_node[elsewhere])
-    assert (twin.target_node[index] != packed.target_node[index]).float().mean() > 0.8
+    assert torch.equal(twin.source_node[elsewhere], packed.source_node[elsewhere])
+    assert (twin.source_node[index] != packed.source_node[index]).float().mean() > 0.8
     for code in packed.metaedge.unique():
         at = index[packed.metaedge[index] == code]
-        assert torch.equal(twin.target_node[at].sort().values, packed.target_node[at].sort().values)
+        assert torch.equal(twin.source_node[at].sort().values, packed.source_node[at].sort().values)
 
 
 def all_ranks(ranking: LinkRanking, score: Callable[[Links], np.ndarray]) -> np.ndarray:

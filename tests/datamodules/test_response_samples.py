@@ -118,18 +118,22 @@ def test_scoring_gets_samples_and_then_conditions() -> None:
     np.testing.assert_allclose(conditions.measured[0], record.treated[rows].mean(0), rtol=1e-5)
 
 
-def test_guards_spoil_one_input_at_a_time() -> None:
+def test_what_the_split_holds_out_is_shuffled_together_and_each_input_alone() -> None:
     data = module()
     index = torch.from_numpy(data.split.index("test"))
-    spoilt = data.ablations(index, torch.Generator().manual_seed(0))
-    assert set(spoilt) == {
-        f"{what}_{how}" for what in ("drug", "basal", "dose", "line") for how in ("shuffled", "constant")
-    }
-    plain, shuffled = data.packed, spoilt["drug_shuffled"]
-    assert not torch.equal(plain.drug[index], shuffled.drug[index])
+    assert data.inputs() == ("drug_with_dose", "drug", "basal", "dose", "line")
+    plain = data.packed
+    shuffled, both = (
+        data.shuffled(name, index, torch.Generator().manual_seed(0)) for name in ("drug", "drug_with_dose")
+    )
+    assert (plain.drug[index] != shuffled.drug[index]).all()
     assert torch.equal(plain.drug[index].sort().values, shuffled.drug[index].sort().values)
     assert torch.equal(plain.log_dose, shuffled.log_dose)
-    assert spoilt["dose_constant"].log_dose.unique().numel() == 1
+    kept = (plain.drug[index] == both.drug[index]) & (plain.log_dose[index] == both.log_dose[index])
+    assert not kept.any()
+    assert data.constant("dose", index).log_dose.unique().numel() == 1
+    cold = module(split={"method": "cold_cell", "n_folds": 3, "fold": 0, "seed": 0})
+    assert cold.inputs()[0] == "line_with_basal"
 
 
 def test_drugs_without_a_vector_are_refused_dropped_or_learned() -> None:
@@ -167,5 +171,6 @@ def test_a_fold_holds_the_same_whichever_lines_are_loaded(method: str) -> None:
 
 def test_an_input_that_is_the_same_for_all_samples_cannot_be_spoilt() -> None:
     data = module(simulate_response(n_drugs=30, n_genes=8).response, cell_line="A375")
-    spoilt = data.ablations(torch.from_numpy(data.split.index("test")), torch.Generator().manual_seed(0))
-    assert {name for name, packed in spoilt.items() if packed is None} == {"line_shuffled", "line_constant"}
+    index, generator = torch.from_numpy(data.split.index("test")), torch.Generator().manual_seed(0)
+    assert [name for name in data.inputs() if data.shuffled(name, index, generator) is None] == ["line"]
+    assert [name for name in data.inputs() if data.constant(name, index) is None] == ["drug_with_dose", "line"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -73,7 +75,7 @@ def test_a_constant_over_genes_scores_the_share_of_significant_genes() -> None:
 
 def test_the_training_mean_is_undefined_against_itself() -> None:
     profiles = noisy()
-    assert np.isnan(pearson_delta_perturbed(with_prediction(profiles, profiles.centre))).all()
+    assert (pearson_delta_perturbed(with_prediction(profiles, profiles.centre)) == 0).all()
     assert pearson_delta_perturbed(profiles).min() > 0.7
 
 
@@ -212,7 +214,9 @@ def test_results_of_cells_get_one_row_a_metric_and_a_verdict() -> None:
     model = found.table[found.table.system == "model"].set_index("metric")
     assert list(model.index) == [one.name for one in profile("cells")]
     assert np.isfinite(model.value.drop("e_distance")).all()
-    assert (found.verdict.beaten, found.verdict.compared) == (5, 5)
+    verdict = found.verdict
+    assert (verdict.kind, verdict.color, verdict.primary.metric) == ("better", "green", "pearson_delta_perturbed")
+    assert [row.metric for row in verdict.calibration] == ["skill"]
 
 
 def test_conditions_without_significant_genes_do_not_keep_a_metric_from_the_verdict() -> None:
@@ -220,8 +224,18 @@ def test_conditions_without_significant_genes_do_not_keep_a_metric_from_the_verd
     significant = noisy().significant.copy()
     significant[:20] = False
     verdict = evaluate(results(significant=significant), n_boot=50).verdict
-    row = {row.metric: row for row in verdict.per_metric}["des"]
-    assert (row.outcome, row.n_samples, verdict.compared) == ("beaten", 10, 5)
+    row = {row.metric: row for row in verdict.beside}["des"]
+    assert (row.outcome, row.n_samples) == ("better", 10)
+
+
+def test_the_training_mean_scores_0_on_what_is_centered_on_it_and_takes_part() -> None:
+    """It was undefined and dropped out, so that no change became the best baseline and was easy to beat."""
+    one = results()
+    with_mean = replace(one, systems={**one.systems, "perturbed_mean": one.centre})
+    table = evaluate(with_mean, n_boot=20).table.query("system == 'perturbed_mean'").set_index("metric")
+    assert table.value["pearson_delta_perturbed"] == 0
+    assert table.value["skill"] == pytest.approx(0)
+    assert table.n_undefined["pearson_delta_perturbed"] == 0
 
 
 def test_the_spread_of_no_change_is_none_whichever_controls_truth_has() -> None:

@@ -159,9 +159,7 @@ def test_a_pair_of_genes_belongs_to_both_so_that_a_gene_shared_by_all_adds_nothi
     error = (effect[first] + effect[second]) ** 2
     both, one = np.stack([genes[first], genes[second]], 1), genes[first]
     mae = metric("mae", "regression").function
-    wide, narrow = (
-        interval(mae(np.zeros(len(error)), error, resample(group, 500))) for group in (both, one)
-    )
+    wide, narrow = (interval(mae(np.zeros(len(error)), error, resample(group, 500))) for group in (both, one))
     assert wide.value == pytest.approx(narrow.value)
     assert wide.se > 1.2 * narrow.se
 

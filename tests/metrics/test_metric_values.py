@@ -10,7 +10,7 @@ from sklearn import metrics as sk
 from torchcell.data.errors import InputError
 from torchcell.metrics import registry
 from torchcell.metrics.over_genes import Profiles, pearson_delta
-from torchcell.metrics.registry import HEADLINE, PROFILES, REGISTRY, metric, profile
+from torchcell.metrics.registry import BESIDE, CALIBRATION, PRIMARY, PROFILES, REGISTRY, metric, profile
 from torchcell.metrics.weights import Weights
 
 OVER_SAMPLES = [
@@ -39,6 +39,7 @@ REFERENCE = {
     "mae": sk.mean_absolute_error,
     "auroc": sk.roc_auc_score,
     "auprc": sk.average_precision_score,
+    "brier": sk.brier_score_loss,
 }
 
 
@@ -134,7 +135,8 @@ def test_every_profile_and_headline_metric_exists_and_an_unknown_one_names_its_n
     assert {task: [one.name for one in profile(task)] for task in PROFILES} == {
         task: list(names) for task, names in PROFILES.items()
     }
-    assert all(set(HEADLINE[task]) <= set(PROFILES[task]) for task in PROFILES)
+    for chosen in (PRIMARY, CALIBRATION, BESIDE):
+        assert all(set(chosen[task]) <= set(PROFILES[task]) for task in PROFILES)
     with pytest.raises(InputError, match="pearson"):
         metric("perason", "regression")
     with pytest.raises(TypeError):

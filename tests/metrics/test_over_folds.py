@@ -6,34 +6,33 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from torchcell.metrics.bootstrap import student_quantile
+from torchcell.metrics.comparison import Comparison, best, to_frame
 from torchcell.metrics.evaluate import evaluate
-from torchcell.metrics.over_folds import Z, over_folds
+from torchcell.metrics.over_folds import over_folds
+from torchcell.metrics.registry import higher_is_better
 from torchcell.metrics.results import Results
-from torchcell.metrics.verdict import best
-
-
-def higher(metric: str) -> bool:
-    return metric != "mae"
 
 
 def row(fold: int, difference: float, se: float = 0.1, baseline: str = "ridge", metric: str = "pearson", **more):
-    held = {"run": f"f{fold}s0", "split": f"h{fold}", "n_samples": 10}
+    held = {"run": f"f{fold}s0", "split": f"h{fold}", "n_samples": 10, "role": "primary"}
     return held | {"metric": metric, "baseline": baseline, "difference": difference, "se": se} | more
 
 
-def found(*rows: dict[str, object], metric: str = "pearson", units: dict[str, set[str]] | None = None):
-    """Where no units are given, runs of one split share theirs and others none."""
+def found(*rows: dict[str, object], metric: str = "pearson", units: dict[str, set[str]] | None = None) -> Comparison:
+    """Where no clusters are given, runs of one split share their twenty and others none."""
     table = pd.DataFrame(rows)
-    own = {run: {f"{split}u1", f"{split}u2"} for run, split in zip(table["run"], table["split"], strict=True)}
-    return best(metric, over_folds(table, own if units is None else units, higher)[metric], higher(metric))
+    own = {run: {f"{split}u{i}" for i in range(20)} for run, split in zip(table["run"], table["split"], strict=True)}
+    every = [one for one in over_folds(table, own if units is None else units) if one.metric == metric]
+    return best("primary", metric, every, higher_is_better(metric))
 
 
 def test_folds_are_independent_so_four_halve_the_error():
     one = found(*(row(fold, 0.1 * fold) for fold in range(4)))
     assert one.difference == pytest.approx(0.15)
     assert one.se == pytest.approx(0.05)
-    assert (one.low, one.high) == pytest.approx((0.15 - Z * 0.05, 0.15 + Z * 0.05))
-    assert (one.n_samples, one.outcome) == (40, "beaten")
+    assert (one.low, one.high) == pytest.approx((0.15 - 1.959964 * 0.05, 0.15 + 1.959964 * 0.05))
+    assert (one.n_samples, one.n_clusters, one.outcome) == (40, 80, "better")
 
 
 def test_what_is_tested_again_makes_nothing_surer():
@@ -41,7 +40,15 @@ def test_what_is_tested_again_makes_nothing_surer():
     one = found(row(0, 0.1), row(0, 0.2, run="f0s1"))
     assert one.difference == pytest.approx(0.15)
     assert one.se == pytest.approx(0.1)
-    assert one.n_samples == 10
+    assert (one.n_samples, one.n_clusters) == (10, 20)
+
+
+def test_few_clusters_over_all_folds_widen_the_interval_by_t():
+    units = {f"f{fold}s0": {f"{fold}a", f"{fold}b", f"{fold}c"} for fold in range(4)}
+    one = found(*(row(fold, 0.15) for fold in range(4)), units=units)
+    assert one.n_clusters == 12
+    assert one.high == pytest.approx(0.15 + student_quantile(12) * 0.05)
+    assert student_quantile(12) == pytest.approx(2.201, abs=1e-3)
 
 
 def test_folds_that_share_units_are_as_sure_as_the_share_they_do_not():
@@ -65,7 +72,7 @@ def test_where_small_is_good_less_is_better():
     rows = [row(fold, -0.5, metric="mae") for fold in range(2)]
     rows += [row(fold, 0.4, metric="mae", baseline="mean") for fold in range(2)]
     one = found(*rows, metric="mae")
-    assert (one.baseline, one.outcome) == ("mean", "lost")
+    assert (one.baseline, one.outcome) == ("mean", "worse")
 
 
 def test_a_baseline_that_few_folds_know_is_compared_where_half_of_them_do():
@@ -90,7 +97,7 @@ def test_a_model_undefined_in_one_fold_is_undefined_over_all():
 def test_a_fold_whose_difference_has_no_error_is_left_out():
     """Its baseline covers so few samples that resamples are undefined; it used to make the whole verdict undecided."""
     one = found(row(0, 0.5), row(1, 0.7, se=float("nan")))
-    assert (one.outcome, one.difference, one.n_samples) == ("beaten", 0.5, 10)
+    assert (one.outcome, one.difference, one.n_samples) == ("better", 0.5, 10)
 
 
 def test_the_interval_over_five_folds_covers_what_was_planted():
@@ -104,9 +111,9 @@ def test_the_interval_over_five_folds_covers_what_was_planted():
             systems = {name: measured + rng.normal(size=(20, 1)) for name in ("net", "ridge")}
             names = np.arange(20).astype(str)
             results = Results(names, names, ("y",), measured, systems, model="net")
-            table = evaluate(results, n_boot=100, seed=fold).verdict.to_frame()
-            tables.append(table[table["metric"] == "mae"].assign(run=str(fold), split=fold))
+            table = to_frame(evaluate(results, n_boot=100, seed=fold, primary="mae").verdict.every)
+            tables.append(table[table["role"] == "primary"].assign(run=str(fold), split=fold))
         units = {str(fold): {f"{fold}-{name}" for name in names} for fold in range(5)}
-        outcomes.append(over_folds(pd.concat(tables), units, higher)["mae"][0].outcome)
-    wrong = np.mean([outcome != "undecided" for outcome in outcomes])
+        outcomes.append(over_folds(pd.concat(tables), units)[0].outcome)
+    wrong = np.mean([outcome != "no significant difference" for outcome in outcomes])
     assert 0.005 < wrong < 0.11  # 5 %, and three standard errors of 150 tries

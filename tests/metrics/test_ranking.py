@@ -73,17 +73,16 @@ def test_labels_and_ranks_share_one_table_and_one_verdict() -> None:
     score = {"model": label + rng.normal(size=(80, 1)) * 0.3, "floor": rng.random((80, 1))}
     binary = Results(
         np.arange(80).astype(str), np.array([f"g{i % 20}" for i in range(80)]), ("CtD_matched",), label, score,
-        task="binary",
+        task="binary", decides=False,
     )  # fmt: skip
     ranks = results(model=np.ones((40, 2)), floor=rng.integers(5, 60, size=(40, 2)).astype(float))
     found = evaluate([binary, ranks], n_boot=100)
-    names = ["CtD_matched/auroc", "CtD_matched/auprc"]
+    names = ["CtD_matched/auroc", "CtD_matched/auprc", "CtD_matched/brier"]
     names += [f"CtD_{end}/{name}" for end in ("tail", "head") for name in ("mrr", "hits@1", "hits@10")]
-    assert found.table[found.table.system == "model"].metric.tolist() == names
-    assert found.verdict.compared == 6
-    assert found.verdict.beaten == 6
+    assert found.table[found.table.system == "model"].metric.tolist() == [*names, "mrr"]
+    assert (found.verdict.primary.metric, found.verdict.kind) == ("mrr", "better")
     assert found.results == (binary, ranks)
     with pytest.raises(InputError, match="the same part and systems"):
         evaluate([binary, results(model=np.ones((4, 2)))])
     with pytest.raises(InputError, match="outputs of different names"):
-        evaluate([ranks, ranks])
+        evaluate([ranks, replace(ranks, decides=False)])

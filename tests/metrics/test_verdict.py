@@ -108,7 +108,9 @@ def test_a_collapsed_model_is_called_collapsed(make_results: Make, scale: float)
 def test_an_unconverged_run_shows_the_comparison_as_provisional_and_what_to_try(make_results: Make) -> None:
     found = evaluate(make_results(net=1.0, weak=0.1), n_boot=50, converged=False).with_evidence(max_epochs=40)
     text = found.verdict.text
-    assert text.startswith("no verdict: not converged, the validation metric was still rising; try trainer.max_epochs=40")
+    assert text.startswith(
+        "no verdict: not converged, the validation metric was still rising; try trainer.max_epochs=40"
+    )
     assert "; the comparison so far, with weak: ." in text
     assert found.verdict.color == "grey"
     assert evaluate(make_results(net=1.0, weak=0.1), n_boot=50, converged=True).verdict.kind == "better"
@@ -138,7 +140,9 @@ def test_below_ten_clusters_nothing_is_better_and_worse_may_be_said(make_results
     results = replace(make_results(net=1.0, weak=0.2, group=group), design=design)
     verdict = judged(results)
     assert verdict.kind == "no verdict"
-    assert "too few clusters (6 perturbed genes, 10 are needed): pool the folds by -m split.fold=0,1,2,3,4" in verdict.text
+    assert (
+        "too few clusters (6 perturbed genes, 10 are needed): pool the folds by -m split.fold=0,1,2,3,4" in verdict.text
+    )
     few = replace(results, design=replace(design, n_clusters=6))
     assert "10 are needed): the data hold no more" in judged(few).text
     lost = replace(make_results(net=0.1, good=2.0, group=group), design=design)

@@ -16,7 +16,7 @@ from torchcell.report.embedding_health import (
     print_health,
     write_health_page,
 )
-from torchcell.report.sections import guard_rows
+from torchcell.report.sections import check_rows
 
 KIND = np.array([*"a" * 40, *"b" * 40, "c"])
 
@@ -95,8 +95,8 @@ def test_the_page_is_whole_and_its_figures_lie_beside_it(x, tmp_path):
 
 
 def test_the_guard_is_a_row_of_the_report_that_says_why(x):
-    (row,) = guard_rows("embeddings", health_guard(embedding_health(x, KIND)))
+    (row,) = check_rows("embeddings", health_guard(embedding_health(x, KIND)))
     assert row["status"] == "COLLAPSED b"
     assert row["finding"].startswith("b: all vectors are one among 40 nodes; mean cosine 1.00")
-    (row,) = guard_rows("embeddings", health_guard(embedding_health(x[:40], KIND[:40])))
+    (row,) = check_rows("embeddings", health_guard(embedding_health(x[:40], KIND[:40])))
     assert (row["status"], row["finding"]) == ("ok", "no kind of node has collapsed")

@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from torchcell.metrics.checks import Check
 from torchcell.metrics.evaluate import evaluate
-from torchcell.metrics.guards import loss_share_warnings, shuffle_drop
+from torchcell.metrics.guards import loss_share_warnings
 from torchcell.metrics.results import Results
 from torchcell.report.page import Section, write_report
-from torchcell.report.sections import guard_rows
+from torchcell.report.sections import check_rows
 
 Make = Callable[..., Results]
 INFO = {
@@ -35,10 +36,10 @@ INFO = {
 
 def _write(folder: Path, results: Results, history: pd.DataFrame | None = None, **more) -> tuple[str, list[Path]]:
     evaluation = evaluate(results, n_boot=30, converged=more.pop("converged", None))
-    guards = more.pop("guards", {"spread": evaluation.spread})
+    checks = more.pop("checks", {"spread": evaluation.spread})
     info = more.pop("info", INFO)
     files = write_report(
-        folder, evaluation=evaluation, results=results, history=history, info=info, guards=guards, **more
+        folder, evaluation=evaluation, results=results, history=history, info=info, checks=checks, **more
     )
     return files[0].read_text(encoding="utf-8"), files
 
@@ -50,14 +51,14 @@ def _text(page: str) -> str:
 
 def test_the_first_line_is_the_verdict(tmp_path: Path, make_results: Make) -> None:
     page, _ = _write(tmp_path, make_results())
-    assert _text(page).startswith("Net : beats the best baseline on 4 of 4 metrics")
+    assert _text(page).startswith("Net : better than ridge by .")
 
 
 def test_rivals_have_a_section_with_their_paired_differences(tmp_path: Path, make_results: Make) -> None:
     results = replace(make_results(), rivals=("ridge",))
     text = _text(_write(tmp_path, results)[0])
-    assert "Against rivals Net against ridge: better on 4 of 4 metrics." in text
-    assert re.search(r"metric rival difference .* pearson ridge 0\.\d+ \[0\.\d+, 0\.\d+\] 120 beaten", text)
+    assert "Against rivals Net against ridge: better than ridge by ." in text
+    assert re.search(r"metric rival difference .* pearson \(primary\) ridge 0\.\d+ \[0\.\d+, 0\.\d+\] 120 better", text)
     assert "Against rivals" not in _text(_write(tmp_path, make_results())[0])
 
 
@@ -91,7 +92,7 @@ def test_the_run_and_what_was_left_out_are_told(tmp_path: Path, make_results: Ma
     text = _text(page)
     for expected in ("a3f9" * 16, "0123abc", "1,820.4", "genes in no network 1,234", "epsilon: fitness units"):
         assert expected in text
-    assert "120 samples in 30 query gene groups" in text
+    assert "120 samples in 30 clusters" in text
     assert "undefined (120)" in text
     assert "twin (ceiling)" in text
 
@@ -127,7 +128,7 @@ def test_several_outputs_get_a_table_and_figures_each(tmp_path: Path, make_resul
     page, files = _write(tmp_path, make_results(outputs=("fitness", "epsilon")))
     names = {path.name for path in files}
     assert {"predicted_against_measured_fitness.png", "predicted_against_measured_epsilon.png"} <= names
-    assert page.count('<table class="scores">') == 2
+    assert page.count('<table class="scores">') == 3, "their mean, which decides, and each"
 
 
 def test_expression_is_drawn_over_all_genes(tmp_path: Path, make_results: Make) -> None:
@@ -143,25 +144,35 @@ def test_a_model_adds_its_own_section_and_text_is_escaped(tmp_path: Path, make_r
     own = Section(
         "Channel <weights>", "a & b", Figure(figsize=(1, 1)), pd.DataFrame({"relation": ["<b>x</b>"], "w": [0.25]})
     )
-    page, files = _write(tmp_path, make_results(), sections=[own], info=INFO | {"name": "<script>alert(1)</script>"})
+    page, files = _write(
+        tmp_path, make_results(), sections={"own": lambda: [own]}, info=INFO | {"name": "<script>alert(1)</script>"}
+    )
     assert files[-1].name == "channel_weights.png"
     assert "Channel &lt;weights&gt;" in page
     assert "&lt;b&gt;x&lt;/b&gt;" in page
     assert "<script" not in page
 
 
-def test_guards_are_told_in_words(history: pd.DataFrame) -> None:
-    ignored = shuffle_drop("pearson", "regression", 0.4, 0.395)
-    assert guard_rows("shuffled_perturbation", ignored)[0]["status"] == "INPUT IGNORED"
-    nothing = {"not_applicable": "all samples have the same input"}
-    assert guard_rows("line_shuffled", nothing)[0]["status"] == "not applicable"
-    used = guard_rows("shuffled_perturbation", shuffle_drop("pearson", "regression", 0.4, 0.01))[0]
-    assert (used["finding"], used["status"]) == ("pearson 0.400 becomes 0.0100", "ok")
-    warned = guard_rows("loss_share_warnings", loss_share_warnings(history))
+def test_a_section_that_fails_is_a_line_of_the_page_and_loses_nothing(tmp_path: Path, make_results: Make) -> None:
+    """A model's own knob broke an optional measurement at the end of a training, and the run was lost."""
+
+    def broken() -> list[Section]:
+        raise TypeError("attention must be mine, got 'full'")
+
+    page, _ = _write(tmp_path, make_results(), sections={"What memory options cost": broken})
+    assert "Not made: TypeError: attention must be mine" in unescape(page)
+    assert _text(page).startswith("Net : better than ridge by .")
+
+
+def test_checks_are_shown_in_words(history: pd.DataFrame) -> None:
+    check = Check("perturbation_shuffled", "failed", "shuffled, pearson falls by 0", "input ignored (perturbation)")
+    (row,) = check_rows("perturbation_shuffled", check.summary())
+    assert (row["finding"], row["status"]) == ("shuffled, pearson falls by 0", "failed")
+    warned = check_rows("loss_share_warnings", loss_share_warnings(history))
     assert [row["status"] for row in warned] == ["WARNING"]
     assert "'graph'" in warned[0]["finding"]
-    assert guard_rows("loss_share_warnings", [])[0]["status"] == "ok"
-    assert guard_rows("usage", {"dead_experts": 2})[0]["finding"] == "2"
+    assert check_rows("loss_share_warnings", [])[0]["status"] == "ok"
+    assert check_rows("usage", {"dead_experts": 2})[0]["finding"] == "2"
 
 
 def test_a_failure_while_writing_leaves_the_old_page(

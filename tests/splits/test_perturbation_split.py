@@ -38,8 +38,9 @@ def test_no_gene_of_an_unseen_perturbation_is_perturbed_in_training(record: Cond
         np.testing.assert_array_equal(split.part == "val", following.part == "test")
     single = np.array([len(targets) == 1 for targets in record.targets])
     assert (tested[single] == 1).all()
-    assert split.key == "perturbation"
-    assert len(np.unique(split.group)) == len(np.unique(record.perturbation))
+    assert split.key == "perturbed gene"
+    for targets, clusters in zip(record.targets, split.group.tolist(), strict=True):
+        assert set(targets) == set(clusters) - {""}
 
 
 def test_combinations_are_tested_with_none_some_and_all_genes_seen(record: Conditions) -> None:
@@ -76,7 +77,7 @@ def test_a_line_is_held_out_whole(record: Conditions) -> None:
     assert {name: set(three.group[split.index(name)].tolist()) for name in ("train", "val", "test")} == {
         name: {line} for name, line in zip(("train", "val", "test"), _lines(three, split), strict=True)
     }
-    assert split.key == "perturbation"
+    assert split.key == "perturbed gene"
     with pytest.raises(InputError, match="has 2 of the cell lines to hold out"):
         make_split(record, "cold_cell")
     with pytest.raises(InputError, match="controls are paired by nothing, so there are no lines"):
@@ -88,7 +89,7 @@ def _lines(record: Conditions, split) -> list[str]:
 
 
 def test_a_random_split_resamples_perturbations(record: Conditions) -> None:
-    assert make_split(record, "random").key == "perturbation"
+    assert make_split(record, "random").key == "perturbed gene"
 
 
 def test_other_records_and_too_few_units_are_answered(pairs) -> None:

@@ -37,23 +37,43 @@ def test_no_held_out_query_gene_is_seen_in_training_in_whatever_role(pairs):
     genes = {part: {g for s in pairs.subset(split.index(part)).sets() for g in s} for part in ("train", "test")}
     queries = set(query_genes(pairs))
     assert not genes["train"] & genes["test"] & queries
-    assert set(split.group[split.index("test")]) <= queries
+    assert set(split.group[split.index("test")].ravel()) - {""} <= queries
 
 
 def test_a_query_gene_held_out_counts_as_member_of_the_array_too(make_screen):
     sets = [f"Q{i}|Q{j}" for i in range(8) for j in range(i)]
     screen = make_screen(sets, columns={"query": np.array([s.split("|")[0] for s in sets])})
     split = make_split(screen, "query_disjoint")
-    held = set(split.group[split.index("test")])
+    held = set(split.group[split.index("test")].ravel()) - {""}
     for i, members in enumerate(screen.sets()):
         assert (split.part[i] == "test") == bool(held & set(members))
 
 
-def test_the_unit_of_a_pair_measured_both_ways_is_one_gene_and_that_of_a_triple_its_query_pair(make_screen):
-    """A unit of its own for each pair would count it as independent of all other pairs of its query."""
-    sets = ["A|B", "A|C", "D|E", "A|D|F", "B|C", "C|D"]
-    screen = make_screen(sets, columns={"query": np.array(["A|B", "A", "D", "A|D", "C", "C"])})
-    assert make_split(screen, "random", n_folds=3).group.tolist() == ["A", "A", "D", "A|D", "C", "C"]
+def test_a_set_belongs_to_the_clusters_of_all_its_genes(make_screen, tmp_path):
+    """A cluster of its own for each pair, or that of one gene, would count it as independent of pairs of the other."""
+    screen = make_screen(["A|B", "A|C", "D|E", "A|D|F", "B|C", "C|D"])
+    split = make_split(screen, "random", n_folds=3)
+    assert split.group.tolist()[:4] == [["A", "B", ""], ["A", "C", ""], ["D", "E", ""], ["A", "D", "F"]]
+    split.save(tmp_path / "split.parquet")
+    np.testing.assert_array_equal(Split.load(tmp_path / "split.parquet").group, split.group)
+
+
+def test_of_a_set_with_two_held_out_queries_both_are_its_clusters(make_screen):
+    sets = [f"Q{i}|Q{j}" for i in range(8) for j in range(i)]
+    screen = make_screen(sets, columns={"query": np.array([s.split("|")[0] for s in sets])})
+    split = make_split(screen, "query_disjoint", n_folds=4)
+    held = set(split.group[split.index("test")].ravel()) - {""}
+    for i in split.index("test"):
+        assert set(split.group[i]) - {""} == held & set(screen.sets()[i])
+
+
+def test_a_split_file_without_clusters_gets_those_of_the_record(make_screen, tmp_path):
+    """Each sample was a cluster of its own, which makes every difference look sure."""
+    screen = make_screen(["A|B", "A|C", "B|C", "C|D"])
+    table = pd.DataFrame({"sample_id": screen.sample_id, "part": ["train", "val", "test", "test"]})
+    table.to_csv(tmp_path / "mine.csv", index=False)
+    split = make_split(screen, "file", file=tmp_path / "mine.csv")
+    assert (split.key, split.group.tolist()) == ("gene", [["A", "B"], ["A", "C"], ["B", "C"], ["C", "D"]])
 
 
 def test_gene_disjoint_all_leaves_mixed_sets_unused(pairs):

@@ -142,7 +142,8 @@ def _missing(primary: Measure) -> tuple[int, int]:
     """Measured values that the model has no prediction for though some system has, and all that can be had."""
     lacking = total = 0
     for part in primary.parts:
-        known = np.logical_or.reduce([part.covered(name) for name in part.results.ordered])
+        systems = [name for name in part.results.ordered if name not in part.results.rivals]
+        known = np.logical_or.reduce([part.covered(name) for name in systems])
         lacking += int((known & ~part.covered(part.results.model)).sum())
         total += int(known.sum())
     return lacking, total

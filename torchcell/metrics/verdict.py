@@ -212,7 +212,7 @@ def _calibration_words(rows: Sequence[Comparison]) -> Iterator[str]:
         if row.outcome in (BETTER, WORSE):
             yield f"{row.metric} {row.outcome} than {row.baseline} by {_amount(row).removesuffix(' ' + row.metric)}"
         elif row.outcome == EQUAL:
-            yield f"{row.metric} as {row.baseline}"
+            yield f"{row.metric} not different from {row.baseline}"
 
 
 def _check_words(evidence: Evidence) -> Iterator[str]:

@@ -15,8 +15,8 @@ from torchcell.metrics.registry import BESIDE
 from torchcell.metrics.results import Results
 from torchcell.report.layout import Block, Cell, Row, blocks
 
-MOST_BLOCKS = 4
-"""Outputs shown on the screen; all are in ``metrics.csv``."""
+MOST_BLOCKS = 5
+"""Tables shown on the screen; all outputs are in ``metrics.csv``."""
 LOG_WIDTH = 160
 """Characters a line in a log file, which has no width of its own; rich would assume 80."""
 _STYLE = {"model": "bold cyan", "rival": "cyan", "ceiling": "italic green", "no skill": "dim"}
