@@ -47,6 +47,8 @@ REFERENCE = {
 @pytest.mark.parametrize("seed", range(3))
 def test_equals_the_reference_package_with_ties(name: str, task: str, seed: int) -> None:
     truth, prediction = _data(task, seed)
+    if name == "brier":  # of probabilities; see below for scores that are none
+        prediction = 1 / (1 + np.exp(-prediction))
     assert _value(name, task, truth, prediction) == pytest.approx(REFERENCE[name](truth, prediction), abs=1e-10)
 
 
@@ -141,3 +143,10 @@ def test_every_profile_and_headline_metric_exists_and_an_unknown_one_names_its_n
         metric("perason", "regression")
     with pytest.raises(TypeError):
         registry.PROFILES["regression"] = ()  # type: ignore[index]
+
+
+def test_scores_that_are_no_probabilities_have_no_brier() -> None:
+    rng = np.random.default_rng(0)
+    truth, chance = rng.integers(0, 2, 60).astype(float), rng.random(60)
+    assert _value("brier", "binary", truth, chance) > 0
+    assert np.isnan(_value("brier", "binary", truth, 3 * chance))
