@@ -159,6 +159,10 @@ class RecordDataModule(lightning.LightningDataModule):
         """
         return {}
 
+    def fingerprinted(self) -> dict[str, Any]:
+        """What a run's data are known by, each with a method ``fingerprint``; None for what there is none of."""
+        return {"samples": self.record_whole, "graph": self.graph}
+
     def ceiling(self, record: Any) -> np.ndarray | None:
         """What replicates predict of ``record``'s target [n, T]; none where there are no replicates."""
         return None
@@ -231,6 +235,7 @@ class RecordDataModule(lightning.LightningDataModule):
             graph=self.graph,
             split_hash=self.split.hash,
             extras=self.extras(train),
+            fingerprints={name: data.fingerprint() for name, data in self.fingerprinted().items() if data is not None},
         )
 
     def write(self, folder: Path) -> None:

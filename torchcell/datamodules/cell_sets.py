@@ -180,6 +180,10 @@ class CellSetDataModule(RecordDataModule):
         assert isinstance(packed, ConditionSets)
         return {"perturbation_shuffled": packed.shuffled(index, generator)}
 
+    def fingerprinted(self) -> dict[str, Any]:
+        """The conditions, and the networks that features and neighbours are made of."""
+        return {**super().fingerprinted(), "graph": self.networks}
+
     def reference(self, record: Conditions) -> np.ndarray | None:
         """The truth's half of the controls."""
         return record.control

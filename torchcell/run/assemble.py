@@ -12,12 +12,13 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
 from torchcell.callbacks.history import CheckpointAfterHistory, History
 from torchcell.callbacks.requeue import Requeue
 from torchcell.data.errors import InputError
+from torchcell.data.file_facts import verifying
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.models.base import Model
 from torchcell.run.checkpoint import AtomicCheckpointIO, Checkpoint, check_targets
@@ -41,12 +42,19 @@ for said in (
 NOT_TRAINER = ("warmup_steps", "early_stopping", "lost_after_s", "wait_s")
 """Keys of the trainer's config that belong to the model, the callbacks and the start of the processes."""
 
+NOT_DATA = ("verify",)
+"""Keys of the data's config that say how they are read, not what they are."""
+
 
 def datamodule(cfg: DictConfig) -> RecordDataModule:
     """Graph, record and split of ``cfg``, loaded, checked and packed."""
-    graph = instantiate(cfg.graph) or None
-    split = OmegaConf.to_container(cfg.split, resolve=True)
-    return instantiate(cfg.data, _partial_=True)(graph=graph, split=split, seed=cfg.seed)
+    data = cfg.data.copy()
+    with open_dict(data):
+        verify = data.pop("verify", "cached")
+    with verifying(verify):
+        graph = instantiate(cfg.graph) or None
+        split = OmegaConf.to_container(cfg.split, resolve=True)
+        return instantiate(data, _partial_=True)(graph=graph, split=split, seed=cfg.seed)
 
 
 def datamodule_of(saved: Checkpoint, trust: Sequence[str] = ()) -> RecordDataModule:

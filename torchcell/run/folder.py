@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from torchcell.data.cache import atomic_write
 from torchcell.data.errors import InputError
 
-NOT_HASHED = ("paths", "logger", "ckpt_path", "overwrite", "seed")
+NOT_HASHED = ("paths", "logger", "ckpt_path", "overwrite", "seed", "data.verify")
 """Keys that change where or how often a run happens, not what it computes (the seed is in the name)."""
 
 
@@ -27,8 +27,13 @@ def config_hash(cfg: DictConfig) -> str:
     """sha256 of the composed config as text, interpolations unresolved, so that it is the same everywhere."""
     plain = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(plain, dict)
-    kept = {key: value for key, value in plain.items() if key not in NOT_HASHED}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    for key in NOT_HASHED:
+        *groups, last = key.split(".")
+        node: Any = plain
+        for group in groups:
+            node = node.get(group, {})
+        node.pop(last, None)
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def run_path(cfg: DictConfig) -> Path:
