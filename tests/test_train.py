@@ -204,7 +204,7 @@ def test_a_run_does_not_go_on_when_the_data_behind_its_config_has_changed(tmp_pa
     original = simulate.simulated_screen
     monkeypatch.setattr(simulate, "simulated_screen", lambda **known: original(**known).subset(np.arange(450)))
     cfg.ckpt_path = "last"
-    with pytest.raises(InputError, match="trained on other data: split differ"):
+    with pytest.raises(InputError, match="trained on other data: split, samples differ"):
         train(cfg)
 
 
@@ -336,6 +336,7 @@ def test_two_processes_score_exactly_the_test_set_and_one_process_agrees(tmp_pat
         "cell_eval_out": None,
         "rivals": [],
         "trust": [],
+        "data_changed": "error",
         "out": str(tmp_path / "one"),
     }
     evaluate(OmegaConf.create(request))

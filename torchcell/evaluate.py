@@ -24,6 +24,7 @@ def evaluate(cfg: DictConfig) -> Scored:
     import pandas as pd
 
     from torchcell.run import assemble, checkpoint, rivals, scoring
+    from torchcell.run.data_changes import other_values
     from torchcell.run.folder import environment_facts
     from torchcell.run.placement import OneDeviceANode
 
@@ -32,7 +33,9 @@ def evaluate(cfg: DictConfig) -> Scored:
     config, run = saved.config, saved.path.resolve().parents[1]
     checkpoint.check_targets(config.baselines, cfg.trust)
     model = saved.model(cfg.trust)
-    datamodule = assemble.datamodule_of(saved, cfg.trust)
+    datamodule = assemble.datamodule_of(saved, cfg.trust, cfg.data_changed)
+    changed = bool(other_values(saved.spec, datamodule.spec))
+    folder = _folder(cfg, saved.path, config.evaluation.part == cfg.part, changed)
     datamodule.eval_batch_size = cfg.batch_size or datamodule.eval_batch_size
     others = rivals.opened(cfg.rivals, saved)
     history = pd.read_csv(run / "history.csv") if (run / "history.csv").is_file() else None
@@ -45,7 +48,7 @@ def evaluate(cfg: DictConfig) -> Scored:
         plugins=[OneDeviceANode()],  # also in a job of many tasks
     )
     beside = {
-        name: rivals.predicted(trainer, other, saved, datamodule, cfg.part, cfg.batch_size, cfg.trust)
+        name: rivals.predicted(trainer, other, saved, datamodule, cfg.part, cfg.batch_size, cfg.trust, cfg.data_changed)
         for name, other in rivals.named(others, saved, config.baselines).items()
     }
     scored = scoring.score(
@@ -64,9 +67,11 @@ def evaluate(cfg: DictConfig) -> Scored:
     assert scored is not None  # one process
     known = run / "metrics.json"
     earlier = json.loads(known.read_text()) if known.is_file() else {}
-    facts = {name: earlier[name] for name in ("epochs", "seconds", "peak_mb", "samples_per_s") if name in earlier}
+    kept = ("epochs", "seconds", "peak_mb", "samples_per_s", "data_changed")
+    facts = {name: earlier[name] for name in kept if name in earlier}
+    if changed:
+        facts["data_changed"] = True
     info = assemble.report_info(config, environment_facts(), datamodule, facts)
-    folder = Path(cfg.out) if cfg.out else _default_folder(saved.path, config.evaluation.part == cfg.part)
     scored = scoring.write(scored, folder, info, history, model, facts)
     if cfg.cell_eval_out:
         results = scored.results
@@ -75,9 +80,23 @@ def evaluate(cfg: DictConfig) -> Scored:
     return scored
 
 
-def _default_folder(ckpt: Path, same_part: bool) -> Path:
-    """The run's own folder for its best checkpoint and its own part; else one beside the checkpoint."""
+def _folder(cfg: DictConfig, ckpt: Path, same_part: bool, changed: bool) -> Path:
+    """Where the tables go: the run's own folder for its best checkpoint, part and data; else one beside the checkpoint.
+
+    Raises:
+        InputError: ``out`` names the run's own folder, and its data changed.
+    """
+    from pathlib import Path
+
+    from torchcell.data.errors import InputError
+
     run = ckpt.resolve().parents[1]
+    if cfg.out:
+        if changed and Path(cfg.out).resolve() == run:
+            raise InputError(f"out={cfg.out} holds the run on its own data, which have changed; name another folder")
+        return Path(cfg.out)
+    if changed:
+        return ckpt.resolve().parent / f"{ckpt.stem}-on-changed-data"
     if ckpt.name == "best.ckpt" and same_part and (run / "config.yaml").is_file():
         return run
     return ckpt.resolve().parent / f"{ckpt.stem}-evaluated"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -240,7 +241,7 @@ class RecordDataModule(lightning.LightningDataModule):
 
     def write(self, folder: Path) -> None:
         """Write ``split.parquet`` and the further tables into a run's folder."""
-        self.split.save(folder / "split.parquet")
+        replace(self.split, data_fingerprint=self.spec.data_fingerprint).save(folder / "split.parquet")
         for name, table in self.tables().items():
             write_table(table, folder / name)
 

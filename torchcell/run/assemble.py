@@ -17,7 +17,6 @@ from rich.console import Console
 
 from torchcell.callbacks.history import CheckpointAfterHistory, History
 from torchcell.callbacks.requeue import Requeue
-from torchcell.data.errors import InputError
 from torchcell.data.file_facts import verifying
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.models.base import Model
@@ -57,25 +56,21 @@ def datamodule(cfg: DictConfig) -> RecordDataModule:
         return instantiate(data, _partial_=True)(graph=graph, split=split, seed=cfg.seed)
 
 
-def datamodule_of(saved: Checkpoint, trust: Sequence[str] = ()) -> RecordDataModule:
+def datamodule_of(saved: Checkpoint, trust: Sequence[str] = (), data_changed: str = "error") -> RecordDataModule:
     """The data that a checkpoint was trained on, rebuilt from the config in it.
 
     Args:
         saved: The checkpoint.
         trust: Further packages whose classes the config may name.
+        data_changed: ``allow`` data whose values changed since; else ``error``.
 
     Raises:
-        InputError: A class outside the trusted packages; data that now split otherwise.
+        InputError: A class outside the trusted packages; data that are other than those it was trained on.
     """
     for room in ("data", "graph"):
         check_targets(saved.config[room], trust)
     data = datamodule(saved.config)
-    if data.split.hash != saved.spec.split_hash:
-        raise InputError(
-            f"the data now splits as {data.split.hash[:8]}, but {saved.path} was trained on "
-            f"{saved.spec.split_hash[:8]}: the data or its parser changed since; train again, or name your sets in a "
-            "file (perturbations=FILE of predict and embed)"
-        )
+    saved.check_data(data.spec, data_changed)
     return data
 
 
@@ -136,7 +131,8 @@ def announce(cfg: DictConfig, folder: RunFolder, data: RecordDataModule, model: 
     parts = ", ".join(f"{part} {n:,}" for part, n in counts.items() if n)
     lines = [
         f"{cfg.name}  seed {cfg.seed}  ->  {folder.path}",
-        f"data    {len(data.sample_id):,} samples, outputs {', '.join(data.spec.outputs[:4])}",
+        f"data    {len(data.sample_id):,} samples, outputs {', '.join(data.spec.outputs[:4])}"
+        f"  ({data.spec.data_fingerprint[:8]})",
         f"split   {cfg.split.method}, fold {cfg.split.fold} of {cfg.split.n_folds}: {parts}  ({data.split.hash[:8]})",
     ]
     if data.graph is not None:

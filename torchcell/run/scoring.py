@@ -176,6 +176,7 @@ def score(
         "collapsed": evaluation.verdict.collapsed,
         "guards": guards,
         "split_hash": datamodule.split.hash,
+        "data_fingerprint": datamodule.spec.data_fingerprint,
         "split": {
             "name": datamodule.split.name,
             "dealt": datamodule.split.dealt or datamodule.split.hash,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,8 @@ import pandas as pd
 from torchcell.data.errors import InputError, near, some
 
 PARTS = ("train", "val", "test", "unused")
+OPTIONAL = {"name": "file", "dealt": "", "data_fingerprint": ""}
+"""Attributes that the metadata of a file may lack, and what they are then."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +34,7 @@ class Split:
         name: Method, fold, number of folds and seed in one word; or ``file``.
         dealt: Hash of the deal that these samples were taken from: equal for all choices of cell lines; empty: this
             is all of it.
+        data_fingerprint: Of the data that it was made for, see ``torchcell.data.fingerprint``; empty: not known.
     """
 
     sample_id: np.ndarray
@@ -41,6 +45,7 @@ class Split:
     key: str
     name: str = ""
     dealt: str = ""
+    data_fingerprint: str = ""
 
     @cached_property
     def hash(self) -> str:
@@ -122,7 +127,7 @@ class Split:
         columns = {"sample_id": self.sample_id, "part": self.part, "group": self.group}
         table = pa.table({name: pa.array(values.astype(str)) for name, values in columns.items()})
         about = {"method": self.method, "seed": self.seed, "key": self.key, "hash": self.hash}
-        about |= {"name": self.name, "dealt": self.dealt}
+        about |= {"name": self.name, "dealt": self.dealt, "data_fingerprint": self.data_fingerprint}
         with atomic_write(Path(path)) as temporary:
             pq.write_table(table.replace_schema_metadata({"torchcell": json.dumps(about)}), temporary)
 
@@ -152,7 +157,8 @@ class Split:
         group = frame["group"] if "group" in frame else frame["sample_id"]
         ids, part, groups = (values.to_numpy(dtype=str) for values in (frame["sample_id"], frame["part"], group))
         split = cls(ids, part, groups, "file", int(str(about.get("seed", 0))), str(about.get("key", "sample")))
-        split = replace(split, name=str(about.get("name", "file")), dealt=str(about.get("dealt", "")))
+        known: dict[str, Any] = {name: str(about.get(name, default)) for name, default in OPTIONAL.items()}
+        split = replace(split, **known)
         if about and about["hash"] != split.hash:
             raise InputError(f"{path} was changed after it was written: its hash is {split.hash}, not {about['hash']}")
         return split
