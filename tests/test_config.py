@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from torchcell.run.assemble import NOT_TRAINER
+from torchcell.run.assemble import NOT_DATA, NOT_TRAINER
 from torchcell.run.entry import conf_dir
 
 EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
@@ -44,7 +44,8 @@ def targets(node: Any, path: str = "") -> list[tuple[str, dict[str, Any]]]:
 def test_each_key_is_an_argument_of_what_it_configures(overrides):
     plain = OmegaConf.to_container(composed(*overrides), resolve=False)
     for path, node in targets(plain):
-        keys = set(node) - {"_target_", "_partial_", "_convert_"} - (set(NOT_TRAINER) if path == ".trainer" else set())
+        others = {".trainer": NOT_TRAINER, ".data": NOT_DATA}.get(path, ())
+        keys = set(node) - {"_target_", "_partial_", "_convert_", *others}
         parameters = inspect.signature(get_object(node["_target_"])).parameters
         if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             continue

@@ -217,7 +217,7 @@ def test_data_that_changed_since_the_run_are_refused(run, tmp_path, monkeypatch)
     original = simulate.simulated_screen
     changed = functools.wraps(original)(lambda **known: original(**known).subset(np.arange(350)))
     monkeypatch.setattr(simulate, "simulated_screen", changed)
-    with pytest.raises(InputError, match="the data now splits as"):
+    with pytest.raises(InputError, match="was trained on other data: split, samples differ"):
         request(run.folder.best, tmp_path / "e.h5ad")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from dataclasses import replace
 from pathlib import Path
 
 import anndata
@@ -130,6 +132,30 @@ def test_predict_ranks_the_partners_of_a_node_and_marks_every_known_link(data, t
     alone = predict(composed("predict", ckpt, tmp_path / "r.csv", f"source={source}", "held_out_links=false"))
     assert set(alone["known"]) <= {"train", ""}
     assert alone["target"].tolist() == table["target"].tolist()[:20]
+
+
+def test_links_that_changed_since_training_mark_and_judge_nothing_unless_that_is_allowed(data, tmp_path, monkeypatch):
+    from torchcell.data import simulate_knowledge_graph as simulate
+
+    record, ckpt = data.record_whole, saved(tmp_path, data)
+    source = record.node_id[record.source_index[record.positive & (data.split.part == "test")][0]]
+    original = simulate.simulated_links
+
+    @functools.wraps(original)
+    def one_edge_less(**known):
+        found = original(**known)
+        of_another = np.flatnonzero(found.graph.metaedge == "GiG")
+        return replace(found, graph=found.graph.subset(np.delete(np.arange(len(found.graph)), of_another[0])))
+
+    monkeypatch.setattr(simulate, "simulated_links", one_edge_less)
+    ask = composed("predict", ckpt, tmp_path / "r.csv", f"source={source}")
+    with pytest.raises(InputError, match="was trained on other data: samples differ"):
+        predict(ask)
+    assert not (tmp_path / "r.csv").exists()
+    with pytest.raises(InputError, match="was trained on other data: samples differ"):
+        embed_verb.main(composed("embed", ckpt, tmp_path / "e.csv"))
+    for given in ("held_out_links=false", "data_changed=allow"):
+        assert len(predict(composed("predict", ckpt, tmp_path / "r.csv", f"source={source}", given))) == 20
 
 
 @pytest.mark.parametrize(

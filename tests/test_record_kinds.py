@@ -62,6 +62,7 @@ def test_a_record_goes_through_train_evaluate_predict_and_report(kind, tmp_path)
         {"ckpt": str(trained.folder.best), "part": "test", "n_boot": 50, "batch_size": None, "trust": trust}
     )
     rest = {"out": str(tmp_path / "again"), "umap": False, "cell_eval_out": None, "rivals": [str(trained.folder.last)]}
+    rest["data_changed"] = "error"
     again = evaluate(OmegaConf.merge(request, rest))
     rival = f"{scored.results.model} {folder.name} last"
     assert list(again.summary["rivals"]) == [rival]

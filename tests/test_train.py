@@ -204,7 +204,7 @@ def test_a_run_does_not_go_on_when_the_data_behind_its_config_has_changed(tmp_pa
     original = simulate.simulated_screen
     monkeypatch.setattr(simulate, "simulated_screen", lambda **known: original(**known).subset(np.arange(450)))
     cfg.ckpt_path = "last"
-    with pytest.raises(InputError, match="trained on other data: split differ"):
+    with pytest.raises(InputError, match="trained on other data: split, samples differ"):
         train(cfg)
 
 
@@ -265,17 +265,16 @@ def test_baselines_are_answered_from_the_cache_only_for_the_same_data(finished):
     from torchcell.run.baselines import _code_hash, _data_hash
 
     module = finished.datamodule
-    before, record = _data_hash(module), module.record_whole
-    changes = {
-        "columns": {**record.columns, "query": np.roll(record.columns["query"], 1)},
-        "task": "binary",
-        "phenotype": record.phenotype + 1,
-    }
-    for field, value in changes.items():
-        module.record_whole = replace(record, **{field: value})
-        assert _data_hash(module) != before, field
-    module.record_whole = record
-    assert _data_hash(module) == before
+    record, split = module.record_whole, {"method": "random", "n_folds": 5, "fold": 0, "seed": 0}
+
+    def key(**changes: object) -> str:
+        return _data_hash(type(module)(replace(record, **changes), split, module.graph))
+
+    before, other = key(), record.phenotype.copy()
+    other[3] += 1
+    assert key(columns={**record.columns, "query": np.roll(record.columns["query"], 1)}) != before
+    assert key(phenotype=other) != before
+    assert key(name="renamed") == before == _data_hash(module)
     ours, users = "torchcell.baselines.mean.Mean", "linear_screen.AdditiveScreen"
     assert _code_hash({"_target_": ours}) != _code_hash({"_target_": users})
 
@@ -337,6 +336,7 @@ def test_two_processes_score_exactly_the_test_set_and_one_process_agrees(tmp_pat
         "cell_eval_out": None,
         "rivals": [],
         "trust": [],
+        "data_changed": "error",
         "out": str(tmp_path / "one"),
     }
     evaluate(OmegaConf.create(request))

@@ -62,7 +62,8 @@ def _nodes(cfg: DictConfig, out: Path, saved: Checkpoint, model: Model) -> Embed
         )
     skill = []
     if cfg.held_out_links:
-        skill = node_embedding.held_out_skill(saved, model, cfg.part or "test", cfg.batch_size, cfg.trust)
+        part, how = cfg.part or "test", (cfg.batch_size, cfg.trust, cfg.data_changed)
+        skill = node_embedding.held_out_skill(saved, model, part, *how)
     found = node_embedding.embed_nodes(model, saved.path, skill)
     about = {"checkpoint": str(saved.path.resolve()), "split_hash": saved.spec.split_hash}
     written = node_embedding.write_nodes(found, out, about, cfg.seed)
@@ -89,7 +90,7 @@ def _sets(cfg: DictConfig, out: Path, saved: Checkpoint, model: Model) -> anndat
         )
     spec, representation = model.spec, saved.datamodule_class(cfg.trust)
     if cfg.perturbations is None:
-        sets = embedding.own_sets(saved, cfg.part, cfg.trust)
+        sets = embedding.own_sets(saved, cfg.part, cfg.trust, cfg.data_changed)
     else:
         sets = embedding.asked_sets(cfg.perturbations, spec, representation, cfg.unknown_genes)
     found = embedding.embed_sets(model, embedding.loader(sets, cfg.batch_size), model.device)

@@ -18,12 +18,14 @@ def evaluate(cfg: DictConfig) -> Scored:
     """Rebuild the data from the checkpoint's config, check its split, score it and its rivals, write the report."""
     import json
     import time
+    from dataclasses import replace
     from pathlib import Path
 
     import lightning
     import pandas as pd
 
     from torchcell.run import assemble, checkpoint, rivals, scoring, writing
+    from torchcell.run.data_changes import other_values
     from torchcell.run.folder import environment_facts
     from torchcell.run.placement import OneDeviceANode
 
@@ -32,10 +34,12 @@ def evaluate(cfg: DictConfig) -> Scored:
     config, run = saved.config, saved.path.resolve().parents[1]
     checkpoint.check_targets(config.baselines, cfg.trust)
     model = saved.model(cfg.trust)
-    datamodule = assemble.datamodule_of(saved, cfg.trust)
+    datamodule = assemble.datamodule_of(saved, cfg.trust, cfg.data_changed)
+    changed = bool(other_values(saved.spec, datamodule.spec))
+    how = replace(assemble.scoring_of(config, cfg), data_changed=changed)
+    folder = _folder(cfg, saved.path, how == assemble.scoring_of(config), changed)
     datamodule.eval_batch_size = cfg.batch_size or datamodule.eval_batch_size
     others = rivals.opened(cfg.rivals, saved)
-    how = assemble.scoring_of(config, cfg)
     history = pd.read_csv(run / "history.csv") if (run / "history.csv").is_file() else None
     trainer = lightning.Trainer(
         accelerator="auto",
@@ -46,7 +50,7 @@ def evaluate(cfg: DictConfig) -> Scored:
         plugins=[OneDeviceANode()],  # also in a job of many tasks
     )
     beside = {
-        name: rivals.predicted(trainer, other, saved, datamodule, how.part, cfg.batch_size, cfg.trust)
+        name: rivals.predicted(trainer, other, saved, datamodule, how.part, cfg.batch_size, cfg.trust, cfg.data_changed)
         for name, other in rivals.named(others, saved, config.baselines).items()
     }
     scored = scoring.score(
@@ -61,9 +65,11 @@ def evaluate(cfg: DictConfig) -> Scored:
     assert scored is not None  # one process
     known = run / "metrics.json"
     earlier = json.loads(known.read_text()) if known.is_file() else {}
-    facts = {name: earlier[name] for name in ("epochs", "seconds", "peak_mb", "samples_per_s") if name in earlier}
+    kept = ("epochs", "seconds", "peak_mb", "samples_per_s", "data_changed")
+    facts = {name: earlier[name] for name in kept if name in earlier}
+    if changed:
+        facts["data_changed"] = True
     info = assemble.report_info(config, environment_facts(), datamodule, facts)
-    folder = Path(cfg.out) if cfg.out else _default_folder(saved.path, how == assemble.scoring_of(config))
     scored = writing.write(scored, folder, info, history, model, facts)
     if cfg.cell_eval_out:
         results = scored.results
@@ -72,11 +78,24 @@ def evaluate(cfg: DictConfig) -> Scored:
     return scored
 
 
-def _default_folder(ckpt: Path, same: bool) -> Path:
-    """The run's own folder for its best checkpoint scored as the run did it; else one beside the checkpoint: what a run
-    found is never replaced by what other settings find.
+def _folder(cfg: DictConfig, ckpt: Path, same: bool, changed: bool) -> Path:
+    """Where the tables go: the run's own folder for its best checkpoint, scored as the run did it on its own data; else
+    one beside the checkpoint: what a run found is never replaced by what other settings find.
+
+    Raises:
+        InputError: ``out`` names the run's own folder, and its data changed.
     """
+    from pathlib import Path
+
+    from torchcell.data.errors import InputError
+
     run = ckpt.resolve().parents[1]
+    if cfg.out:
+        if changed and Path(cfg.out).resolve() == run:
+            raise InputError(f"out={cfg.out} holds the run on its own data, which have changed; name another folder")
+        return Path(cfg.out)
+    if changed:
+        return ckpt.resolve().parent / f"{ckpt.stem}-on-changed-data"
     if ckpt.name == "best.ckpt" and same and (run / "config.yaml").is_file():
         return run
     return ckpt.resolve().parent / f"{ckpt.stem}-evaluated"

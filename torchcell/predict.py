@@ -140,7 +140,7 @@ def ranked(cfg: DictConfig, out: Path) -> pd.DataFrame:
     model = saved.model(cfg.trust).to("cuda" if torch.cuda.is_available() else "cpu")
     held = None
     if cfg.held_out_links and "knowledge_graph" in saved.spec.extras:
-        data = assemble.datamodule_of(saved, cfg.trust)
+        data = assemble.datamodule_of(saved, cfg.trust, cfg.data_changed)
         held = held_links(data.record_whole, data.split.part)
     size = cfg.batch_size or RecordDataModule.request_batch
     table = ranked_links(model, cfg.metaedge, cfg.source, cfg.target, cfg.top, held, size)

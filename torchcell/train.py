@@ -56,14 +56,11 @@ def train_process(cfg: DictConfig, process: Process) -> Trained:
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     with process.first_before_others("folder"):
         folder = RunFolder.open(cfg, process.rank == 0)
-        environment = folder.write_start(cfg, process.rank == 0)
     with memory_explained(cfg, folder), Signals(folder.last) as signals:
-        return _train(cfg, process, folder, environment, signals)
+        return _train(cfg, process, folder, signals)
 
 
-def _train(
-    cfg: DictConfig, process: Process, folder: RunFolder, environment: dict[str, Any], signals: Signals
-) -> Trained:
+def _train(cfg: DictConfig, process: Process, folder: RunFolder, signals: Signals) -> Trained:
     import time
 
     from hydra.utils import instantiate
@@ -75,12 +72,15 @@ def _train(
     model: Model = instantiate(cfg.model, _partial_=True)(spec=datamodule.spec)
     model.warmup_steps = cfg.trainer.warmup_steps
     model.checkpoint_extra = {checkpoint.KEY: checkpoint.describe(datamodule.spec, cfg)}
-    if folder.resume is not None:
-        checkpoint.load(folder.resume).check_same(datamodule.spec, split=True)
+    facts: dict[str, Any] = {"data_fingerprint": datamodule.spec.data_fingerprint}
+    if folder.resume is not None and checkpoint.load(folder.resume).check_data(datamodule.spec, cfg.data_changed):
+        facts["data_changed"] = True
     if cfg.init_from is not None:
         start = checkpoint.load(cfg.init_from)
-        start.check_same(datamodule.spec, split=False, genes=model.reads_names)
+        start.check_names(datamodule.spec, genes=model.reads_names)
         checkpoint.load_weights(model, start.state, cfg.init_from, fit_follows=True)
+    with process.first_before_others("environment"):  # from here on the run is there
+        environment = folder.write_start(cfg, facts, process.rank == 0)
 
     log, logs = loggers.build_loggers(cfg, folder, environment)
     trainer = assemble.trainer(cfg, folder, logs, process, signals)
@@ -100,12 +100,14 @@ def _train(
         history,
     )
     if scored is not None and history is not None:
-        facts: dict[str, Any] = {
+        facts = {
             "epochs": len(history),
             "seconds": round(float(history["epoch_s"].sum()), 1),
             "peak_mb": float(history["memory_mb"].max()),
             "samples_per_s": float(history["samples_per_s"].median()),
         }
+        if environment.get("data_changed"):
+            facts["data_changed"] = True
         info = assemble.report_info(cfg, environment, datamodule, facts)
         rate = facts["samples_per_s"] / process.world
         scored.sections["What memory options cost and save"] = lambda: levers.lever_sections(

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from torchcell.data import sources
+from torchcell.data import file_facts, sources
 from torchcell.data.errors import InputError
 from torchcell.data.sources import Source, SourceFile, fetch, registry
 
@@ -108,6 +108,7 @@ def test_a_file_found_whole_is_not_read_again_until_it_changes(register, tmp_pat
     path.write_bytes(CONTENT)
     monkeypatch.setenv("TORCHCELL_MIRROR", str(tmp_path / "mirror"))
     looked = []
+    monkeypatch.setattr(file_facts, "SETTLED_NS", 0)
     damage = sources._damage
     monkeypatch.setattr(sources, "_damage", lambda *args: looked.append(1) or damage(*args))
     fetch("small")

@@ -176,13 +176,13 @@ def test_genes_are_added_only_to_models_that_can_take_them(saved, fed, tmp_path)
 def test_other_genes_are_taken_where_features_alone_say_what_a_gene_is(fed, saved, pairs):
     organism = with_features(pairs, prefix="Y")
     with pytest.raises(InputError, match="other data: genes differ"):
-        fed.check_same(organism, split=False)
-    fed.check_same(organism, split=False, genes=False)
+        fed.check_names(organism)
+    fed.check_names(organism, genes=False)
     for columns in (("x", "z"), ("y", "x"), ("x",)):
         with pytest.raises(InputError, match="other data: gene features differ"):
-            fed.check_same(with_features(pairs, "Y", columns), split=False, genes=False)
+            fed.check_names(with_features(pairs, "Y", columns), genes=False)
     bare = checkpoint.load(saved)
     with pytest.raises(InputError, match="gene features differ"):
-        fed.check_same(bare.spec, split=False, genes=False)
+        fed.check_names(bare.spec, genes=False)
     with pytest.raises(InputError, match="gene features differ"):
-        bare.check_same(bare.spec, split=False, genes=False)
+        bare.check_names(bare.spec, genes=False)

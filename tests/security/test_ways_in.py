@@ -121,7 +121,8 @@ def test_modules_that_write_where_they_are_told_to_are_no_targets():
             words |= {node.attr for node in nodes if isinstance(node, ast.Attribute)} & WRITERS
             if words:
                 writing.add(name)
-    own_cache = {"torchcell.graph.closure", "torchcell.data.sources"}  # write below TORCHCELL_DATA, by names of theirs
+    # write below TORCHCELL_DATA, by names of theirs
+    own_cache = {"torchcell.graph.closure", "torchcell.data.sources", "torchcell.data.file_facts"}
     assert writing - own_cache <= set(WRITING)
 
 

@@ -16,7 +16,12 @@ from scipy import sparse
 
 from torchcell.data.checks import as_positions
 from torchcell.data.errors import InputError
+from torchcell.data.file_facts import remembered
+from torchcell.data.fingerprint import chunks_fingerprint, fingerprint, matrix_fingerprint
 from torchcell.data.normalise import lognormalised
+
+CHUNK = 4096
+"""Rows that are read at a time for a fingerprint."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,14 +77,41 @@ class BackedMatrix:
     def __getitem__(self, index: Any) -> Any:
         """The rows at ``index`` (integers, a mask or a slice), in that order, float32: CSR, or dense where it is."""
         at = np.arange(len(self))[index] if isinstance(index, slice) else as_positions(index)
+        return self._shown(self._stored(at))
+
+    def _stored(self, at: np.ndarray) -> Any:
+        """Our rows ``at`` over all columns of the file, as they stand there."""
         wanted, place = np.unique(self.rows[at], return_inverse=True)  # the file is read in its own order, a row once
         with _damage(self.path, self.key):
             read = matrix_at(self.path, self.key)[_as_slice(wanted)]
         values = sparse.csr_matrix(read, dtype=np.float32) if sparse.issparse(read) else np.asarray(read, np.float32)
-        if self.library is not None:
-            values = lognormalised(values, self.library)
-        values = values if self.columns is None else values[:, self.columns]
         return values if np.array_equal(place, np.arange(len(wanted))) else values[place]
+
+    def _shown(self, stored: Any) -> Any:
+        """What we show of stored rows: normalised, over our columns."""
+        values = stored if self.library is None else lognormalised(stored, self.library)
+        return values if self.columns is None else values[:, self.columns]
+
+    def fingerprints(self) -> tuple[str, str]:
+        """Fingerprint of what we show, as of the same matrix in memory, and of each row's total over all columns.
+
+        The file is read in chunks, once: what was found is remembered until it changes, see ``file_facts``.
+        """
+        seen = fingerprint([self.key, self.rows, self.columns, self.library])
+        values, totals = remembered(self.path, f"matrix {seen}", self._read_fingerprints).split()
+        return values, totals
+
+    def _read_fingerprints(self) -> str:
+        totals: list[np.ndarray] = []
+
+        def chunks() -> Iterator[Any]:
+            for start in range(0, len(self), CHUNK):
+                stored = self._stored(np.arange(start, min(start + CHUNK, len(self))))
+                totals.append(np.asarray(stored.sum(1, dtype=np.float64)).ravel())
+                yield self._shown(stored)
+
+        values = chunks_fingerprint(chunks(), self.shape)
+        return f"{values} {fingerprint(np.concatenate([np.empty(0), *totals]))}"
 
     def on_rows(self, index: np.ndarray) -> BackedMatrix:
         """The same file seen through these of our rows; nothing is read."""
@@ -89,6 +121,11 @@ class BackedMatrix:
         """The same file seen through these of our columns; nothing is read."""
         at = np.asarray(columns, dtype=np.int64)
         return replace(self, columns=at if self.columns is None else self.columns[at])
+
+
+def matrix_fingerprints(X: Any) -> tuple[str, str | None]:
+    """Fingerprint of a matrix and, of one on disk, of the totals of its rows over all columns of the file."""
+    return X.fingerprints() if isinstance(X, BackedMatrix) else (matrix_fingerprint(X), None)
 
 
 def expression(path: str | Path, key: str = "X", backed: bool = False) -> Any:
@@ -114,12 +151,13 @@ def opened(path: str | Path) -> Any:
     path = Path(path)
     if not path.exists():
         raise InputError(f"no such file: {path}")
-    return _opened(path, os.getpid(), path.stat().st_mtime_ns)
+    stat = path.stat()
+    return _opened(path, os.getpid(), (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
 
 
 @lru_cache(maxsize=8)
-def _opened(path: Path, process: int, changed: int) -> Any:
-    """One handle a file and process: a handle must not be shared over a fork."""
+def _opened(path: Path, process: int, state: tuple[int, ...]) -> Any:
+    """One handle a file, its state and process: a handle must not be shared over a fork."""
     try:
         if path.is_dir():
             import zarr

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from scipy import sparse
 
-from torchcell.data.backed import BackedMatrix
+from torchcell.data.backed import BackedMatrix, matrix_fingerprints
 from torchcell.data.checks import as_positions, column, flags, refuse, refuse_repeats, refuse_shapes, texts
 from torchcell.data.errors import InputError, near, some
+from torchcell.data.fingerprint import NOT_VALUES, fingerprint, record_fingerprint
 from torchcell.data.measured_genes import MeasuredGenes
 from torchcell.data.normalise import LIBRARY, lognormalised
 from torchcell.data.perturbation_labels import as_measured, genes_of, without_controls
@@ -47,6 +48,7 @@ class CellExpression:
         counts: Raw counts beside a log-normalised ``X``, where they are known [n, G]; some ways to choose genes
             need them.
         library: Counts a cell that ``lognorm`` scaled to; none: it did not.
+        totals: Counts of each cell that ``lognorm`` divided by, float64 [n]; none: it did not, or they stay on disk.
     """
 
     name: str
@@ -60,6 +62,7 @@ class CellExpression:
     lost: Mapping[str, int] = field(default_factory=dict)
     counts: Any = None
     library: float | int | None = None
+    totals: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.sample_id)
@@ -90,6 +93,7 @@ class CellExpression:
             sample_id=self.sample_id[at],
             covariates={name: values[at] for name, values in self.covariates.items()},
             counts=_on_rows(self.counts, at),
+            totals=None if self.totals is None else self.totals[at],
         )
 
     def on_genes(self, genes: Sequence[str] | np.ndarray) -> CellExpression:
@@ -123,8 +127,23 @@ class CellExpression:
         """Counts as ln(1 + counts / total x ``library``), the counts kept beside; log-normalised cells as they are."""
         if self.scale == "lognorm":
             return self
-        X = replace(self.X, library=library) if isinstance(self.X, BackedMatrix) else lognormalised(self.X, library)
-        return replace(self, X=X, counts=self.X, scale="lognorm", library=library)
+        if isinstance(self.X, BackedMatrix):
+            X, totals = replace(self.X, library=library), None
+        else:
+            X, totals = lognormalised(self.X, library), np.asarray(self.X.sum(1, dtype=np.float64)).ravel()
+        return replace(self, X=X, counts=self.X, scale="lognorm", library=library, totals=totals)
+
+    def fingerprint(self) -> str:
+        """A hash over all values and names, see ``torchcell.data.fingerprint``; not over ``name`` and ``lost``.
+
+        Counts are the same on every machine, and their logarithms differ in the last digit: where counts are known,
+        ``X`` is known by them, by each cell's total and by ``library``.
+        """
+        rest = record_fingerprint(self, (*NOT_VALUES, "X", "counts", "totals"))
+        values, totals = matrix_fingerprints(self.X if self.counts is None else self.counts)
+        if self.totals is not None:
+            totals = fingerprint(self.totals)
+        return fingerprint([rest, values, None if self.counts is None else totals])
 
     def validate(self) -> CellExpression:
         """Return self, or raise one ``InputError`` that names the offending cells or genes."""

@@ -12,6 +12,7 @@ import numpy as np
 from torchcell.data.cells import CHUNK, CellExpression, sums
 from torchcell.data.checks import as_positions, refuse, refuse_repeats
 from torchcell.data.errors import InputError, near, some
+from torchcell.data.fingerprint import record_fingerprint
 from torchcell.data.pairing import BAR, groups_of, halves, refuse_lone_groups, stratified
 from torchcell.data.perturbation_labels import genes_of
 
@@ -199,6 +200,10 @@ class Conditions:
             raise InputError(f"{self.name}: controls are not paired by {covariate!r}; the covariates are {hint}")
         place = self.covariates.index(covariate)
         return np.array([text.split(BAR)[place] for text in self.group.tolist()])
+
+    def fingerprint(self) -> str:
+        """A hash over the cells, their conditions and the halves of the controls, not over ``name`` and ``lost``."""
+        return record_fingerprint(self)
 
     def validate(self) -> Conditions:
         """Return self, or raise one ``InputError`` that names the offending cells or conditions."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from torchcell.data.errors import InputError, near, some
+from torchcell.data.fingerprint import fingerprint
 from torchcell.data.tables import number_cells, read_table, text_cells
 
 
@@ -20,11 +21,13 @@ class GeneFeatures:
         genes: Gene names [n], each once.
         columns: Names of the features [F], each once, e.g. ``physical 1``.
         values: float32 [n, F]; no value is missing.
+        computed: Columns that were computed of a graph, whose last digits are the machine's.
     """
 
     genes: np.ndarray
     columns: tuple[str, ...]
     values: np.ndarray
+    computed: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.genes)
@@ -47,6 +50,11 @@ class GeneFeatures:
                 f"{some(self.genes[bad.any(1)])}, in the columns {some(columns)}; fill these in, or leave the genes out"
             )
         return self
+
+    def fingerprint(self) -> str:
+        """A hash over genes, columns and all values but computed ones, which the graph's own fingerprint stands for."""
+        given = [name not in self.computed for name in self.columns]
+        return fingerprint([self.genes, self.columns, sorted(self.computed), self.values[:, given]])
 
     def aligned(self, genes: Sequence[str]) -> np.ndarray:
         """Values in the order of ``genes``, float32 [len(genes), F].
@@ -81,7 +89,7 @@ class GeneFeatures:
                 f"order.{hints}"
             )
         order = [self.columns.index(name) for name in columns]
-        return GeneFeatures(self.genes, tuple(columns), self.values[:, order])
+        return replace(self, columns=tuple(columns), values=self.values[:, order])
 
 
 def read_gene_features(path: str | Path) -> GeneFeatures:

@@ -11,6 +11,7 @@ import numpy as np
 
 from torchcell.data.checks import as_positions, column, refuse, refuse_repeats, refuse_shapes, texts
 from torchcell.data.errors import InputError, near, some
+from torchcell.data.fingerprint import record_fingerprint
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,6 +108,10 @@ class KnowledgeGraph:
             if name in vars(self):
                 vars(part)[name] = vars(self)[name][at]
         return part
+
+    def fingerprint(self) -> str:
+        """A hash over all nodes and edges, see ``torchcell.data.fingerprint``; not over ``name`` and ``lost``."""
+        return record_fingerprint(self)
 
     def validate(self) -> KnowledgeGraph:
         """Return self, or raise one ``InputError`` that names the offending nodes or edges."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from torchcell.data.checks import as_positions, refuse, refuse_repeats, refuse_shapes
 from torchcell.data.errors import InputError, near, some
+from torchcell.data.fingerprint import record_fingerprint
 from torchcell.data.knowledge_graph import KnowledgeGraph, link_ids
 from torchcell.data.link_negatives import draw_negatives
 
@@ -103,6 +104,10 @@ class Links:
         first, last = np.where(swap, last, first), np.where(swap, first, last)
         mark = np.where(self.positive, self.metaedge, np.char.add(self.metaedge, " not"))
         return link_ids(ids[first], mark, ids[last])
+
+    def fingerprint(self) -> str:
+        """A hash over all candidates, labels and the graph, see ``torchcell.data.fingerprint``; not over ``name``."""
+        return record_fingerprint(self)
 
     def validate(self) -> Links:
         """Return self, or raise one ``InputError`` that names the offending candidates."""

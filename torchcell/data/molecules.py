@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from torchcell.data.errors import InputError, near, some
+from torchcell.data.fingerprint import record_fingerprint
 from torchcell.data.structures import canonical, inchikey, refuse_rejected
 
 if TYPE_CHECKING:
@@ -39,6 +40,10 @@ class Molecules:
 
     def __len__(self) -> int:
         return len(self.id)
+
+    def fingerprint(self) -> str:
+        """A hash over the molecules and their vectors, not over what makes those of others (``features``)."""
+        return record_fingerprint(self, ("features",))
 
     def positions(self, drug: np.ndarray) -> np.ndarray:
         """Row of each name, int64 [n]; an unknown name is an error with near matches."""

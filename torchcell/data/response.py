@@ -10,6 +10,7 @@ import numpy as np
 
 from torchcell.data.checks import as_positions, column, refuse, refuse_repeats, refuse_shapes, texts
 from torchcell.data.errors import InputError, near, some
+from torchcell.data.fingerprint import record_fingerprint
 from torchcell.data.quantities import TO_HOURS, TO_MICROMOLAR, read_quantities
 from torchcell.data.tables import text_cells
 
@@ -142,6 +143,10 @@ class Response:
         at = np.array([place[gene] for gene in np.asarray(genes).tolist()], dtype=np.int64)
         values = {part: getattr(self, part) for part in ("treated", "control", "basal")}
         return replace(self, genes=self.genes[at], **{part: v[:, at] for part, v in values.items() if v is not None})
+
+    def fingerprint(self) -> str:
+        """A hash over all values and names, those of the molecules too, not over ``name`` and ``lost``."""
+        return record_fingerprint(self)
 
     def validate(self) -> Response:
         """Return self, or raise one ``InputError`` that names the offending samples or genes."""

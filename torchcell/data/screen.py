@@ -10,6 +10,7 @@ import numpy as np
 
 from torchcell.data.checks import as_positions, refuse
 from torchcell.data.errors import InputError, some
+from torchcell.data.fingerprint import record_fingerprint
 
 KINDS: tuple[str, ...] = ("absent", "present", "added", "overexpressed", "knockdown")
 """What can happen to a gene; ``Screen.kind`` holds positions in this tuple."""
@@ -106,6 +107,10 @@ class Screen:
         members = np.char.add(names, self.kind.astype(str)).tolist()
         pairs = zip(self.ptr[:-1].tolist(), self.ptr[1:].tolist(), strict=True)
         return np.array(["|".join(sorted(members[a:b])) for a, b in pairs])
+
+    def fingerprint(self) -> str:
+        """A hash over all values and names, see ``torchcell.data.fingerprint``; not over ``name`` and ``lost``."""
+        return record_fingerprint(self)
 
     def validate(self) -> Screen:
         """Return self, or raise one ``InputError`` that names the offending samples."""

@@ -13,6 +13,8 @@ from importlib.resources import files as package_files
 from pathlib import Path
 
 from torchcell.data.errors import InputError, near
+from torchcell.data.file_facts import remembered
+from torchcell.data.homes import data_home
 
 log = logging.getLogger(__name__)
 
@@ -63,13 +65,6 @@ def source(name: str) -> Source:
         hint = near(name, list(registry())) or list(registry())
         raise InputError(f"no source named {name!r}; the nearest are: {', '.join(hint)}")
     return registry()[name]
-
-
-def data_home() -> Path:
-    """Where downloads and parsed records are kept: ``TORCHCELL_DATA``, else the platform's cache folder."""
-    from platformdirs import user_cache_dir
-
-    return Path(os.environ.get("TORCHCELL_DATA") or user_cache_dir("torchcell")).expanduser().resolve()
 
 
 def mirror() -> Path | None:
@@ -140,17 +135,14 @@ def _mirror_only(file: SourceFile, wanted: Source, folder: Path | None) -> str:
 
 
 def _check(path: Path, file: SourceFile, remedy: str) -> None:
-    """Compare the checksum; a file found whole is remembered by its size and time of change."""
-    stat = path.stat()
-    seen = hashlib.sha256(f"{path}|{stat.st_size}|{stat.st_mtime_ns}|{file.sha256}".encode()).hexdigest()[:32]
-    marker = data_home() / "verified" / seen
-    if marker.exists():
-        return
-    damage = _damage(path, file)
-    if damage:
-        raise InputError(f"{path} {damage}; {remedy}")
-    marker.parent.mkdir(parents=True, exist_ok=True)
-    marker.touch()
+    """Compare the checksum; that a file was found whole is remembered until it changes."""
+
+    def compare() -> str:
+        if damage := _damage(path, file):
+            raise InputError(f"{path} {damage}; {remedy}")
+        return "whole"
+
+    remembered(path, f"sha256 {file.sha256}", compare)
 
 
 def _damage(path: Path, file: SourceFile) -> str:

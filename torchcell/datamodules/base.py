@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -181,6 +182,10 @@ class RecordDataModule(lightning.LightningDataModule):
         n_clusters = clusters_in(split.group[split.part != "unused"])
         return Design(split.key, n_clusters, split.method, split.n_folds or None, self.ceiling_is)
 
+    def fingerprinted(self) -> dict[str, Any]:
+        """What a run's data are known by, each with a method ``fingerprint``; None for what there is none of."""
+        return {"samples": self.record_whole, "graph": self.graph}
+
     def ceiling(self, record: Any) -> np.ndarray | None:
         """What replicates predict of ``record``'s target [n, T]; none where there are no replicates."""
         return None
@@ -254,11 +259,12 @@ class RecordDataModule(lightning.LightningDataModule):
             graph=self.graph,
             split_hash=self.split.hash,
             extras=self.extras(train),
+            fingerprints={name: data.fingerprint() for name, data in self.fingerprinted().items() if data is not None},
         )
 
     def write(self, folder: Path) -> None:
         """Write ``split.parquet`` and the further tables into a run's folder."""
-        self.split.save(folder / "split.parquet")
+        replace(self.split, data_fingerprint=self.spec.data_fingerprint).save(folder / "split.parquet")
         for name, table in self.tables().items():
             write_table(table, folder / name)
 

@@ -87,6 +87,7 @@ class CellSetDataModule(RecordDataModule):
             raise InputError(", ".join(f"data.{name}={size}" for name, size in sizes.items()) + ": must be 1 or more")
         self.make_features, self.make_neighbours, self.networks = features, neighbours, graph
         self.phases = phases
+        self.features: GeneFeatures | None = None
         how: dict[str, Any] = {"n_genes": n_genes, "max_cells": max_cells, "selection": selection}
         record, self.selected = chosen(record, split, **how, subset=subset, seed=seed)
         self.told = _unmeasured(record)
@@ -152,7 +153,7 @@ class CellSetDataModule(RecordDataModule):
         graph = CellGraph(self.genes, {}) if self.networks is None else self.networks
         unknown = graph.index(self.genes) < 0
         lacking = [gene for gene, absent in zip(self.genes, unknown.tolist(), strict=True) if absent]
-        made = self.make_features(graph.with_genes(lacking)).validate()
+        self.features = made = self.make_features(graph.with_genes(lacking)).validate()
         values, columns = made.aligned(self.genes), list(made.columns)
         if lacking:
             values = np.column_stack([values, unknown.astype(np.float32)])
@@ -193,6 +194,10 @@ class CellSetDataModule(RecordDataModule):
 
         record = self.record(part)
         return *half_means(record), record.group
+
+    def fingerprinted(self) -> dict[str, Any]:
+        """The conditions, the networks that features and neighbours are made of, and a user's features of genes."""
+        return {**super().fingerprinted(), "graph": self.networks, "gene features": self.features}
 
     def reference(self, record: Conditions) -> np.ndarray | None:
         """The truth's half of the controls."""

@@ -165,6 +165,10 @@ class PerturbationDataModule(RecordDataModule):
         self.hops, self.features = hops, features
         super().__init__(record, split, graph, batch_size, eval_batch_size, subset, unknown_genes, seed)
 
+    def fingerprinted(self) -> dict[str, Any]:
+        """The samples, the graph, and a user's features of genes."""
+        return {**super().fingerprinted(), "gene features": self.features}
+
     def extras(self, train: Screen) -> dict[str, Any]:
         """The genes that training samples name, positions in the vocabulary; the hops a model sees; gene features."""
         position = {name: i for i, name in enumerate(self.genes)}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from torchcell.data.errors import InputError, some
+from torchcell.data.fingerprint import fingerprint
 from torchcell.data.gene_features import GeneFeatures
 from torchcell.graph.cell_graph import CellGraph
 
@@ -33,6 +34,7 @@ class Spec:
         extras: What a representation needs besides: covariate levels, tables. Strings, numbers,
             tensors, and lists and dicts of them. ``gene_features`` holds their ``columns`` and ``values``, float32
             [N, F]; ``n_trained_with`` how many of the genes the model was built with, where others were added.
+        fingerprints: Of ``samples`` and ``graph``, see ``torchcell.data.fingerprint``; empty in old checkpoints.
     """
 
     task: str
@@ -44,6 +46,7 @@ class Spec:
     graph: CellGraph | None
     split_hash: str
     extras: dict[str, Any] = field(default_factory=dict)
+    fingerprints: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
@@ -61,6 +64,11 @@ class Spec:
             return None
         held = self.extras["gene_features"]
         return GeneFeatures(np.array(self.genes, dtype=str), tuple(held["columns"]), held["values"].numpy())
+
+    @property
+    def data_fingerprint(self) -> str:
+        """One hash over the values of all data; empty where it is not known."""
+        return fingerprint(self.fingerprints) if self.fingerprints else ""
 
     @property
     def trained_genes(self) -> Tensor:
@@ -117,6 +125,7 @@ class Spec:
             "graph": None if self.graph is None else self.graph.to_plain(),
             "split_hash": self.split_hash,
             "extras": self.extras,
+            "fingerprints": dict(self.fingerprints),
         }
 
     @classmethod
@@ -133,6 +142,7 @@ class Spec:
             graph=None if graph is None else CellGraph.from_plain(graph),
             split_hash=plain["split_hash"],
             extras=plain["extras"],
+            fingerprints=dict(plain.get("fingerprints", {})),
         )
 
 

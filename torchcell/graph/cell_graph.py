@@ -150,6 +150,10 @@ class CellGraph(nn.Module):
     def __len__(self) -> int:
         return len(self.genes)
 
+    def fingerprint(self) -> str:
+        """``hash``, which is over all names, edges, weights and rules."""
+        return self.hash
+
     @property
     def node_types(self) -> tuple[str, ...]:
         """Genes first, then the further types."""

@@ -50,7 +50,8 @@ def network_features(
         columns += [f"{ANNOTATED} {i + 1}" for i in range(blocks[-1].shape[1])]
     if not columns:
         raise InputError("network features: the graph has neither a relation among genes nor annotations")
-    return GeneFeatures(graph.genes, tuple(columns), np.concatenate(blocks, axis=1).astype(np.float32)).validate()
+    values = np.concatenate(blocks, axis=1).astype(np.float32)
+    return GeneFeatures(graph.genes, tuple(columns), values, frozenset(columns)).validate()
 
 
 def table_features(graph: CellGraph, path: str) -> GeneFeatures:
@@ -70,7 +71,8 @@ def joined_features(graph: CellGraph, parts: Mapping[str, Callable[[CellGraph], 
     made = [make(graph) for make in parts.values()]
     values = [features.aligned(graph.genes.tolist()) for features in made]
     columns = tuple(column for features in made for column in features.columns)
-    return GeneFeatures(graph.genes, columns, np.concatenate(values, axis=1)).validate()
+    computed = frozenset(column for features in made for column in features.computed)
+    return GeneFeatures(graph.genes, columns, np.concatenate(values, axis=1), computed).validate()
 
 
 def _leading(table: sp.csr_matrix, width: int) -> np.ndarray:

@@ -12,12 +12,12 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
 from torchcell.callbacks.history import CheckpointAfterHistory, History
 from torchcell.callbacks.requeue import Requeue
-from torchcell.data.errors import InputError
+from torchcell.data.file_facts import verifying
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.models.base import Model
 from torchcell.run.checkpoint import AtomicCheckpointIO, Checkpoint, check_targets
@@ -42,33 +42,36 @@ for said in (
 NOT_TRAINER = ("warmup_steps", "early_stopping", "lost_after_s", "wait_s")
 """Keys of the trainer's config that belong to the model, the callbacks and the start of the processes."""
 
+NOT_DATA = ("verify",)
+"""Keys of the data's config that say how they are read, not what they are."""
+
 
 def datamodule(cfg: DictConfig) -> RecordDataModule:
     """Graph, record and split of ``cfg``, loaded, checked and packed."""
-    graph = instantiate(cfg.graph) or None
-    split = OmegaConf.to_container(cfg.split, resolve=True)
-    return instantiate(cfg.data, _partial_=True)(graph=graph, split=split, seed=cfg.seed)
+    data = cfg.data.copy()
+    with open_dict(data):
+        verify = data.pop("verify", "cached")
+    with verifying(verify):
+        graph = instantiate(cfg.graph) or None
+        split = OmegaConf.to_container(cfg.split, resolve=True)
+        return instantiate(data, _partial_=True)(graph=graph, split=split, seed=cfg.seed)
 
 
-def datamodule_of(saved: Checkpoint, trust: Sequence[str] = ()) -> RecordDataModule:
+def datamodule_of(saved: Checkpoint, trust: Sequence[str] = (), data_changed: str = "error") -> RecordDataModule:
     """The data that a checkpoint was trained on, rebuilt from the config in it.
 
     Args:
         saved: The checkpoint.
         trust: Further packages whose classes the config may name.
+        data_changed: ``allow`` data whose values changed since; else ``error``.
 
     Raises:
-        InputError: A class outside the trusted packages; data that now split otherwise.
+        InputError: A class outside the trusted packages; data that are other than those it was trained on.
     """
     for room in ("data", "graph"):
         check_targets(saved.config[room], trust)
     data = datamodule(saved.config)
-    if data.split.hash != saved.spec.split_hash:
-        raise InputError(
-            f"the data now splits as {data.split.hash[:8]}, but {saved.path} was trained on "
-            f"{saved.spec.split_hash[:8]}: the data or its parser changed since; train again, or name your sets in a "
-            "file (perturbations=FILE of predict and embed)"
-        )
+    saved.check_data(data.spec, data_changed)
     return data
 
 
@@ -141,7 +144,8 @@ def announce(cfg: DictConfig, folder: RunFolder, data: RecordDataModule, model: 
     parts = ", ".join(f"{part} {n:,}" for part, n in counts.items() if n)
     lines = [
         f"{cfg.name}  seed {cfg.seed}  ->  {folder.path}",
-        f"data    {len(data.sample_id):,} samples, outputs {', '.join(data.spec.outputs[:4])}",
+        f"data    {len(data.sample_id):,} samples, outputs {', '.join(data.spec.outputs[:4])}"
+        f"  ({data.spec.data_fingerprint[:8]})",
         f"split   {cfg.split.method}, fold {cfg.split.fold} of {cfg.split.n_folds}: {parts}  ({data.split.hash[:8]})",
     ]
     if data.graph is not None:

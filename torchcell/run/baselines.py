@@ -7,7 +7,6 @@ import inspect
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from rich.console import Console
 import torchcell.baselines
 import torchcell.datamodules
 from torchcell.data.arrays import kept, read_arrays, write_arrays
+from torchcell.data.fingerprint import fingerprint
 from torchcell.data.sources import data_home
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.run.progress import track
@@ -31,8 +31,8 @@ def baseline_predictions(
     """Predictions of every baseline for all that is asked of ``part``, float32 [n, T]: by record, then by baseline.
 
     A baseline sees the training part, the validation part to choose its knobs, and a blinded copy of
-    what is asked. Predictions are cached under the hash of the data, the split, the graph, what is asked and the
-    config.
+    what is asked. Predictions are cached under a hash of the values of the data and the graph, the split, what is asked
+    and the config.
 
     Args:
         datamodule: The data with its split.
@@ -78,42 +78,18 @@ def _fit_and_write(
 
 
 def _data_hash(datamodule: RecordDataModule) -> str:
-    """sha256 of the split, the graph and every field of the record."""
-    digest = hashlib.sha256(datamodule.split.hash.encode())
-    digest.update((datamodule.graph.hash if datamodule.graph is not None else "no graph").encode())
-    _feed(digest, datamodule.record_whole)
-    return digest.hexdigest()
+    """sha256 of the split and of all values of the samples and the graph."""
+    return fingerprint([datamodule.split.hash, datamodule.spec.data_fingerprint])
 
 
 def _asked_hash(what: str, make: Callable[[], Any]) -> str:
     """sha256 of a record that is asked for beside the part itself, which data, split and part's name tell already; and
     of the datamodules' source, which says what is kept of an answer.
     """
-    digest = hashlib.sha256()
-    if what:
-        _feed(digest, make())
-        for file in sorted(Path(str(torchcell.datamodules.__file__)).parent.glob("*.py")):
-            digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
-def _feed(digest: Any, value: Any) -> None:
-    """Add a value to the digest: an array by its bytes, a mapping or a record by its items, the rest by its text."""
-    if is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name) for field in fields(value)}
-    if isinstance(value, Mapping):
-        for name in sorted(value):
-            digest.update(f"{name}:".encode())
-            _feed(digest, value[name])
-    elif isinstance(value, np.ndarray) and value.dtype != object:
-        digest.update(f"{value.dtype} {value.shape}".encode())
-        if 0 in value.strides:  # one value seen many times
-            value = value[tuple(slice(1) if step == 0 else slice(None) for step in value.strides)]
-        digest.update(np.ascontiguousarray(value).tobytes())
-    elif isinstance(value, np.ndarray):
-        digest.update(repr(value.tolist()).encode())
-    else:
-        digest.update(repr(value).encode())
+    if not what:
+        return ""
+    source = sorted(Path(str(torchcell.datamodules.__file__)).parent.glob("*.py"))
+    return fingerprint([make(), *(file.read_text() for file in source)])
 
 
 def _code_hash(config: Any) -> str:

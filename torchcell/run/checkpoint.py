@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +23,13 @@ from torchcell.data.gene_features import read_gene_features
 from torchcell.data.targets import check_plain, check_targets
 from torchcell.datamodules.spec import Spec
 from torchcell.models.base import Model
+from torchcell.run.data_changes import other_indices, other_names, other_values
 
 KEY = "torchcell"
 FORMAT = 1
 
+DATA_CHANGED = ("error", "allow")
+"""What to do with data that changed since a checkpoint was trained: the values of ``data_changed``."""
 
 TORCH_WRITER = ("inline_container", "PytorchStreamWriter")
 """What torch's own errors speak of when a file can't be written: "unexpected pos 768 vs 662" is a full disk."""
@@ -126,25 +130,44 @@ class Checkpoint:
         except InputError as error:
             raise InputError(f"added_genes={added_genes}: {error}") from error
 
-    def check_same(self, spec: Spec, split: bool, genes: bool = True) -> None:
-        """Refuse data that mean something else than those it was trained on.
+    def check_names(self, spec: Spec, genes: bool = True) -> None:
+        """Refuse data whose names mean something else than those it was trained on, as for fine-tuning.
 
         Args:
             spec: Of the data at hand.
-            split: Whether the split must be the same too, as when a run goes on; fine-tuning may have another.
-            genes: Whether the genes must be the same. A model that knows genes by their features alone may take
-                other genes, as those of another organism, with the same features.
+            genes: Whether the genes must be the same, see ``data_changes.other_names``.
         """
-        graphs = [None if one.graph is None else one.graph.hash for one in (self.spec, spec)]
-        pairs = {
-            "genes": (self.spec.genes, spec.genes) if genes else (None, None),
-            "gene features": _features(self.spec, spec, needed=not genes, values=split),
-            "outputs": (self.spec.outputs, spec.outputs),
-            "kinds of perturbation": (self.spec.kinds, spec.kinds),
-            "graph": (graphs[0], graphs[1]) if split else (None, None),
-            "split": (self.spec.split_hash, spec.split_hash) if split else (None, None),
-        }
-        differing = [name for name, (old, new) in pairs.items() if old != new]
+        self._refuse_names(other_names(self.spec, spec, genes))
+
+    def check_data(self, spec: Spec, data_changed: str = "error") -> bool:
+        """Refuse data other than those it was trained on: of other names, split, values, graph or features.
+
+        Args:
+            spec: Of the data at hand.
+            data_changed: ``allow`` other values under the same names; else ``error``.
+
+        Returns:
+            Whether values differ, which is then allowed.
+
+        Raises:
+            InputError: What differs, in one line.
+        """
+        if data_changed not in DATA_CHANGED:
+            raise InputError(f"data_changed={data_changed!r}: must be {' or '.join(DATA_CHANGED)}")
+        self._refuse_names([*other_names(self.spec, spec), *other_indices(self.spec, spec)])
+        values = other_values(self.spec, spec)
+        if not values and not self.spec.fingerprints:
+            said = "holds no fingerprint of its data, as older ones do not: whether values changed can't be told"
+            print(f"note: {self.path} {said}", file=sys.stderr)
+        if values and data_changed != "allow":
+            raise InputError(
+                f"{self.path} was trained on other data: {', '.join(values)} differ. Bring back the data that it was "
+                "trained on, or train anew; with data_changed=allow it goes on with these data, in another folder than "
+                "the run's, and the verdict says so"
+            )
+        return bool(values)
+
+    def _refuse_names(self, differing: list[str]) -> None:
         if differing:
             raise InputError(
                 f"{self.path} was trained on other data: {', '.join(differing)} differ; its weights would stand for "
@@ -167,6 +190,7 @@ def describe(spec: Spec, config: DictConfig) -> dict[str, Any]:
         "versions": environment_facts()["versions"],
         "version": torchcell.__version__,
         "spec": spec.to_plain(),
+        "data_fingerprint": spec.data_fingerprint,
         "config": OmegaConf.to_yaml(config, resolve=True),
     }
 
@@ -228,12 +252,3 @@ def load_weights(model: Model, state: dict[str, Any], path: Path, fit_follows: b
             f"of another shape {some(shapes)}; use the config that it was trained with"
         )
     model.load_state_dict(state)
-
-
-def _features(trained: Spec, at_hand: Spec, needed: bool, values: bool) -> tuple[object, object]:
-    """Columns of the gene features of both, and their values; unlike where neither has any and they are needed."""
-    old, new = trained.gene_features, at_hand.gene_features
-    if old is None or new is None:
-        return (None, "none either") if needed else (old is None, new is None)
-    parts = [(each.columns, each.values.tobytes() if values else b"") for each in (old, new)]
-    return parts[0], parts[1]

@@ -59,18 +59,21 @@ class Embedded:
     prediction: np.ndarray
 
 
-def own_sets(saved: checkpoint.Checkpoint, part: str | None, trust: Sequence[str] = ()) -> Sets:
+def own_sets(
+    saved: checkpoint.Checkpoint, part: str | None, trust: Sequence[str] = (), data_changed: str = "error"
+) -> Sets:
     """The samples of the run itself, rebuilt from the config in its checkpoint.
 
     Args:
         saved: The checkpoint.
         part: One of the split's parts; none for all of them.
         trust: Further packages whose classes the config may name.
+        data_changed: ``allow`` data that changed since training, else ``error``.
 
     Raises:
-        InputError: The data now split otherwise, an unknown or empty part.
+        InputError: Data that changed, an unknown or empty part.
     """
-    data = assemble.datamodule_of(saved, trust)
+    data = assemble.datamodule_of(saved, trust, data_changed)
     index = np.arange(len(data.sample_id)) if part is None else data.split.index(part)
     if not len(index):
         raise InputError(f"part={part}: the split has no sample there ({data.split.counts()})")

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from torchcell.data.cache import atomic_write
 from torchcell.data.errors import InputError
 
-NOT_HASHED = ("paths", "logger", "ckpt_path", "overwrite", "seed")
+NOT_HASHED = ("paths", "logger", "ckpt_path", "overwrite", "seed", "data.verify")
 """Keys that change where or how often a run happens, not what it computes (the seed is in the name)."""
 
 
@@ -27,8 +28,15 @@ def config_hash(cfg: DictConfig) -> str:
     """sha256 of the composed config as text, interpolations unresolved, so that it is the same everywhere."""
     plain = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(plain, dict)
-    kept = {key: value for key, value in plain.items() if key not in NOT_HASHED}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    for key in NOT_HASHED:
+        *groups, last = key.split(".")
+        node: Any = plain
+        for group in groups:
+            node = node.get(group, {})
+        node.pop(last, None)
+    if plain.get("data_changed") == "error":  # allow is another run, which a run on its own data must not replace
+        del plain["data_changed"]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def run_path(cfg: DictConfig) -> Path:
@@ -115,11 +123,21 @@ class RunFolder:
         """Checkpoint of the best validation score."""
         return self.path / "checkpoints" / "best.ckpt"
 
-    def write_start(self, cfg: DictConfig, first: bool = True) -> dict[str, Any]:
-        """Write ``config.yaml`` and ``environment.json``; the latter keeps its wandb id when a run goes on."""
+    def write_start(self, cfg: DictConfig, facts: Mapping[str, Any], first: bool = True) -> dict[str, Any]:
+        """Write ``config.yaml`` and ``environment.json``, once it is known that the run can start.
+
+        When a run goes on it keeps its wandb id, and that its data changed, if they did.
+
+        Args:
+            cfg: The composed config.
+            facts: What else ``environment.json`` holds, e.g. the fingerprint of the data.
+            first: Whether this is the process that writes.
+        """
         known = self.path / "environment.json"
-        wandb_id = json.loads(known.read_text())["wandb_id"] if known.is_file() else uuid.uuid4().hex[:12]
-        environment = environment_facts() | {"wandb_id": wandb_id, "config_hash": config_hash(cfg)}
+        earlier = json.loads(known.read_text()) if known.is_file() else {}
+        kept = {name: earlier[name] for name in ("wandb_id", "data_changed") if name in earlier}
+        named = {"wandb_id": uuid.uuid4().hex[:12], "config_hash": config_hash(cfg)}
+        environment = environment_facts() | named | dict(facts) | kept
         if first:
             write_json(known, environment)
             with atomic_write(self.path / "config.yaml") as temporary:

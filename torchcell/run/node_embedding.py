@@ -106,7 +106,12 @@ def node_kinds(graph: TypedGraph) -> np.ndarray:
 
 
 def held_out_skill(
-    saved: checkpoint.Checkpoint, model: Model, part: str, batch_size: int, trust: Sequence[str] = ()
+    saved: checkpoint.Checkpoint,
+    model: Model,
+    part: str,
+    batch_size: int,
+    trust: Sequence[str] = (),
+    data_changed: str = "error",
 ) -> list[LinkSkill]:
     """AUROC of held-out links against degree-matched non-links, of the model and of the degree product.
 
@@ -118,8 +123,10 @@ def held_out_skill(
         part: One of the split's.
         batch_size: Candidates at once.
         trust: Further packages whose classes the config may name.
+        data_changed: ``allow`` links that changed since training, else ``error``.
     """
-    data, graph = assemble.datamodule_of(saved, trust), TypedGraph.from_plain(saved.spec.extras["knowledge_graph"])
+    data = assemble.datamodule_of(saved, trust, data_changed)
+    graph = TypedGraph.from_plain(saved.spec.extras["knowledge_graph"])
     order = BatchOrder(torch.from_numpy(data.split.index(part)), shuffle=False)
     degree = {name: graph.degree(name) for name in saved.spec.extras["supervised"]}
     scores, products, labels = [], [], []

@@ -144,7 +144,8 @@ class _Builder:
         graph, record = self._once(cfg.graph) or None, self._once(cfg.data.record)
         if graph is not None:
             graph.cpu()  # the last model may have taken it to its device
-        del plain["record"]
+        for key in ("record", *assemble.NOT_DATA):
+            plain.pop(key, None)
         return instantiate(plain, _partial_=True)(record=record, graph=graph, split=split, seed=cfg.seed)
 
     def _once(self, node: Any) -> Any:

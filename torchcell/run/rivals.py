@@ -18,6 +18,7 @@ from torchcell.metrics.guards import converged
 from torchcell.metrics.rivals import Against
 from torchcell.run import assemble, checkpoint
 from torchcell.run.checkpoint import Checkpoint
+from torchcell.run.data_changes import other_values
 from torchcell.run.predicting import predict_asked, predict_part
 
 DATA = ("data", "graph", "split", "seed")
@@ -32,19 +33,24 @@ class Rival:
         path: Its checkpoint.
         predictions: By record as in ``RecordDataModule.asked``: what is kept of its answers.
         converged: False while its validation score still rose when its training stopped; None if its run is not there.
+        data_changed: Whether its data are other than those it was trained on.
     """
 
     path: Path
     predictions: dict[str, np.ndarray]
     converged: bool | None
+    data_changed: bool = False
 
     @property
     def facts(self) -> dict[str, Any]:
         """What ``metrics.json`` holds of it besides the comparison."""
-        return {"ckpt": str(self.path), "converged": self.converged}
+        changed = {"data_changed": True} if self.data_changed else {}
+        return {"ckpt": str(self.path), "converged": self.converged, **changed}
 
     def noted(self, found: Against) -> Against:
-        """The comparison, with a word on a rival that could have become better."""
+        """The comparison, with a word on a rival that could have become better, or knew other data."""
+        if self.data_changed:
+            return found.with_note("its data changed after its training")
         return found.with_note("it was still improving when it stopped") if self.converged is False else found
 
 
@@ -98,6 +104,7 @@ def predicted(
     part: str,
     batch_size: int | None,
     trust: Sequence[str] = (),
+    data_changed: str = "error",
 ) -> Rival:
     """What a rival says of the samples of ``part``, read through its own datamodule.
 
@@ -109,22 +116,25 @@ def predicted(
         part: Of the split.
         batch_size: Samples at once; none: as the rival's run has it.
         trust: Further packages whose classes the checkpoint may name.
+        data_changed: ``allow`` data that changed since the rival's training, else ``error``.
 
     Raises:
-        InputError: Data whose part holds other samples or measured values.
+        InputError: Data that changed, or whose part holds other samples or measured values.
     """
     model, data = rival.model(trust), datamodule
     if any(OmegaConf.select(rival.config, key) != OmegaConf.select(saved.config, key) for key in DATA):
-        data = assemble.datamodule_of(rival, trust)
+        data = assemble.datamodule_of(rival, trust, data_changed)
         data.eval_batch_size = batch_size or data.eval_batch_size
         _check_same_part(rival, data, datamodule, part)
+    else:
+        rival.check_data(data.spec, data_changed)
     prediction = predict_part(trainer, model, data, part)
     answers = predict_asked(model, data, part, prediction, trainer.strategy.root_device)
     history = rival.path.resolve().parents[1] / "history.csv"
     flat = None
     if history.is_file():
         flat = converged(pd.read_csv(history)["val/score"].tolist(), rival.config.trainer.early_stopping.min_delta)
-    return Rival(rival.path, answers, flat)
+    return Rival(rival.path, answers, flat, bool(other_values(rival.spec, data.spec)))
 
 
 def _unlike(rival: Checkpoint, saved: Checkpoint) -> str:

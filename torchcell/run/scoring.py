@@ -232,6 +232,7 @@ def _summary(
         "collapsed": evaluation.verdict.collapsed,
         "checks": checks,
         "split_hash": split.hash,
+        "data_fingerprint": datamodule.spec.data_fingerprint,
         "split": {
             "name": split.name,
             "dealt": split.dealt or split.hash,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,8 @@ from torchcell.data.errors import InputError, near, some
 from torchcell.splits.folds import padded
 
 PARTS = ("train", "val", "test", "unused")
+OPTIONAL = {"name": "file", "dealt": "", "data_fingerprint": ""}
+"""Attributes that the metadata of a file may lack, and what they are then."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +37,7 @@ class Split:
         dealt: Hash of the deal that these samples were taken from: equal for all choices of cell lines; empty: this
             is all of it.
         n_folds: Folds that together test every group; 0: it is not of folds.
+        data_fingerprint: Of the data that it was made for, see ``torchcell.data.fingerprint``; empty: not known.
     """
 
     sample_id: np.ndarray
@@ -45,6 +49,7 @@ class Split:
     name: str = ""
     dealt: str = ""
     n_folds: int = 0
+    data_fingerprint: str = ""
 
     @cached_property
     def hash(self) -> str:
@@ -131,7 +136,7 @@ class Split:
             columns["group"] = pa.array(self.group.astype(str))
         table = pa.table(columns)
         about = {"method": self.method, "seed": self.seed, "key": self.key, "hash": self.hash}
-        about |= {"name": self.name, "dealt": self.dealt}
+        about |= {"name": self.name, "dealt": self.dealt, "data_fingerprint": self.data_fingerprint}
         with atomic_write(Path(path)) as temporary:
             pq.write_table(table.replace_schema_metadata({"torchcell": json.dumps(about)}), temporary)
 
@@ -163,7 +168,8 @@ class Split:
         several = any(isinstance(cell, np.ndarray | list) for cell in group)
         groups = padded([tuple(cell) for cell in group]) if several else group.to_numpy(dtype=str)
         split = cls(ids, part, groups, "file", int(str(about.get("seed", 0))), str(about.get("key", "sample")))
-        split = replace(split, name=str(about.get("name", "file")), dealt=str(about.get("dealt", "")))
+        known: dict[str, Any] = {name: str(about.get(name, default)) for name, default in OPTIONAL.items()}
+        split = replace(split, **known)
         if about and about["hash"] != split.hash:
             raise InputError(f"{path} was changed after it was written: its hash is {split.hash}, not {about['hash']}")
         return split

@@ -1,0 +1,144 @@
+"""A hash over values: equal content has one fingerprint, however it is stored; one changed value gives another."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+NOT_VALUES = ("name", "lost")
+"""Fields of a record that no result depends on: what it is called, and what parsing left out."""
+CHUNK_VALUES = 2**22
+"""Values that are converted at a time."""
+
+
+def record_fingerprint(record: Any, leave_out: tuple[str, ...] = NOT_VALUES) -> str:
+    """Fingerprint of a dataclass over all its fields but those of ``leave_out``."""
+    return fingerprint({f.name: getattr(record, f.name) for f in fields(record) if f.name not in leave_out})
+
+
+def fingerprint(value: Any) -> str:
+    """sha256 over a value and all that it holds, in hexadecimal; the same in every process and on every machine.
+
+    Arrays go by their numbers, whatever their width: float32 and float64, ``<U3`` and ``<U8`` are alike where all
+    values are. Sparse matrices go by their nonzero values, whatever their format, and a matrix on disk
+    (``BackedMatrix``) like the same one in memory; see ``matrix_fingerprint``. An array that shows one value many times
+    (a stride of 0) differs from one that stores it many times.
+
+    Args:
+        value: Numbers, texts, None, arrays, SciPy matrices, what has a method ``fingerprint``, and mappings, lists and
+            tuples of these. The order of a mapping's keys plays no part.
+
+    Raises:
+        TypeError: Anything else, whose text could tell less than it holds.
+    """
+    digest = hashlib.sha256()
+    _feed(digest, value)
+    return digest.hexdigest()
+
+
+def matrix_fingerprint(matrix: Any) -> str:
+    """Fingerprint of a matrix [n, G] by its nonzero values: dense, CSR, CSC and COO of the same numbers are alike."""
+    return chunks_fingerprint(row_chunks(matrix), matrix.shape)
+
+
+def chunks_fingerprint(chunks: Iterator[Any], shape: tuple[int, ...]) -> str:
+    """The same for a matrix that comes in chunks of rows, of any size; each dense or sparse."""
+    parts = [hashlib.sha256() for _ in range(3)]
+    for chunk in chunks:
+        rows = _canonical(chunk)
+        stored = (np.diff(rows.indptr), rows.indices, _doubles(rows.data))
+        for digest, values, kind in zip(parts, stored, ("<i8", "<i8", "<f8"), strict=True):
+            digest.update(np.ascontiguousarray(values, dtype=kind).data)
+    return fingerprint([*shape, *(digest.hexdigest() for digest in parts)])
+
+
+def row_chunks(matrix: Any) -> Iterator[Any]:
+    """The rows of a matrix in order, as many at a time as ``CHUNK_VALUES`` allows."""
+    rows = matrix.tocsr() if sparse.issparse(matrix) else matrix
+    step = min(max(CHUNK_VALUES // max(matrix.shape[1], 1), 64), 2**16)
+    for start in range(0, matrix.shape[0], step):
+        yield rows[start : start + step]
+
+
+def _canonical(chunk: Any) -> sparse.csr_matrix:
+    """CSR with sorted columns, no value twice and no stored zero."""
+    csr = sparse.csr_matrix(chunk, copy=True)
+    csr.sum_duplicates()
+    csr.eliminate_zeros()
+    return csr
+
+
+def _feed(digest: Any, value: Any) -> None:
+    if callable(getattr(value, "fingerprint", None)):
+        _tag(digest, "fingerprint", value.fingerprint())
+    elif value is None or isinstance(value, bool | np.bool_ | int | np.integer):
+        _tag(digest, "plain", None if value is None else int(value), type(value) in (bool, np.bool_))
+    elif isinstance(value, float | np.floating):
+        digest.update(b"number" + struct.pack("<d", _doubles(np.array([value]))[0]))
+    elif isinstance(value, str):
+        _tag(digest, "text", len(value.encode()))
+        digest.update(value.encode())
+    elif isinstance(value, Mapping):
+        _tag(digest, "mapping", len(value))
+        for name in sorted(value):
+            _feed(digest, name)
+            _feed(digest, value[name])
+    elif isinstance(value, list | tuple):
+        _tag(digest, "list", len(value))
+        for one in value:
+            _feed(digest, one)
+    elif sparse.issparse(value):
+        _tag(digest, "matrix", matrix_fingerprint(value))
+    elif isinstance(value, np.ndarray):
+        _feed_array(digest, value)
+    else:
+        raise TypeError(f"no fingerprint of a {type(value).__name__}: give it a method fingerprint()")
+
+
+def _tag(digest: Any, *words: Any) -> None:
+    digest.update((" ".join(map(str, words)) + "\n").encode())
+
+
+def _feed_array(digest: Any, values: np.ndarray) -> None:
+    if values.dtype == object:
+        if not all(isinstance(value, str) for value in values.flat):
+            _feed(digest, ["objects", *values.shape, *values.ravel().tolist()])
+            return
+        values = values.astype(str)
+    repeated = [step == 0 and size > 1 for step, size in zip(values.strides, values.shape, strict=True)]
+    _tag(digest, "array", values.shape, repeated if any(repeated) else "")
+    values = values[tuple(slice(1) if once else slice(None) for once in repeated)]
+    if values.dtype.kind == "U":
+        _feed_texts(digest, values.ravel())
+        return
+    if values.dtype.kind not in "fiub":
+        raise TypeError(f"no fingerprint of an array of {values.dtype}")
+    kind = "<f8" if values.dtype.kind == "f" else "<i8"
+    _tag(digest, kind if values.dtype.kind != "b" else "bool")
+    rows = values.reshape(1) if values.ndim == 0 else values
+    step = max(CHUNK_VALUES // max(int(np.prod(rows.shape[1:])), 1), 1)
+    for start in range(0, len(rows), step):
+        chunk = rows[start : start + step]
+        digest.update(np.ascontiguousarray(_doubles(chunk) if kind == "<f8" else chunk, dtype=kind))
+
+
+def _feed_texts(digest: Any, values: np.ndarray) -> None:
+    """Texts [n] at the width of the longest, which alone depends on no dtype."""
+    codes = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<")).view("<u4").reshape(len(values), -1)
+    used = np.flatnonzero((codes != 0).any(axis=0)) if len(values) else np.empty(0, dtype=np.int64)
+    width = int(used[-1]) + 1 if len(used) else 0
+    _tag(digest, "texts", width)
+    digest.update(np.ascontiguousarray(codes[:, :width]))
+
+
+def _doubles(values: np.ndarray) -> np.ndarray:
+    """float64 with one kind of zero and one kind of NaN."""
+    doubles = np.asarray(values, dtype=np.float64) + 0.0
+    doubles[np.isnan(doubles)] = np.nan
+    return doubles
