@@ -68,7 +68,7 @@ def _train(
 
     from hydra.utils import instantiate
 
-    from torchcell.run import assemble, checkpoint, levers, loggers, scoring
+    from torchcell.run import assemble, checkpoint, loggers, memory_options, scoring
 
     started = time.perf_counter()
     datamodule = assemble.datamodule(cfg)
@@ -112,7 +112,7 @@ def _train(
         }
         info = assemble.report_info(cfg, environment, datamodule, facts)
         rate = facts["samples_per_s"] / process.world
-        scored.sections.extend(levers.lever_sections(cfg, datamodule, process.device, rate))
+        scored.sections.extend(memory_options.memory_sections(cfg, datamodule, process.device, rate))
         scored = scoring.write(scored, folder.path, info, history, model, facts)
         loggers.log_outcome(logs, scored.evaluation.table, scored.summary, scored.files)
         scoring.say(scored, started)
