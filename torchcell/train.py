@@ -65,7 +65,7 @@ def _train(cfg: DictConfig, process: Process, folder: RunFolder, signals: Signal
 
     from hydra.utils import instantiate
 
-    from torchcell.run import assemble, checkpoint, levers, loggers, scoring, writing
+    from torchcell.run import assemble, checkpoint, loggers, memory_options, scoring, writing
 
     started = time.perf_counter()
     datamodule = assemble.datamodule(cfg)
@@ -110,7 +110,7 @@ def _train(cfg: DictConfig, process: Process, folder: RunFolder, signals: Signal
             facts["data_changed"] = True
         info = assemble.report_info(cfg, environment, datamodule, facts)
         rate = facts["samples_per_s"] / process.world
-        scored.sections["What memory options cost and save"] = lambda: levers.lever_sections(
+        scored.sections["What memory options cost and save"] = lambda: memory_options.memory_sections(
             cfg, datamodule, process.device, rate
         )
         scored = writing.write(scored, folder.path, info, history, model, facts)

@@ -119,7 +119,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, m
     resumed = train(cfg)
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
-    assert "What memory levers cost and save" in (whole.folder.path / "report.html").read_text()
+    assert "What memory options cost and save" in (whole.folder.path / "report.html").read_text()
     # Not only the best epoch's weights, which may be older than the interruption: each epoch to the last bit.
     history, again = (pd.read_csv(run.folder.path / "history.csv") for run in (whole, resumed))
     assert history["epoch"].tolist() == [0, 1, 2]

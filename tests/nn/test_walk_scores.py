@@ -93,3 +93,11 @@ def test_kinds_that_no_walk_joins_are_refused():
     ends = [RELATIONS[NAMES.index(name)] for name in ("CtD", "CtD<")]
     with pytest.raises(InputError, match=r"no walk of at most 2 steps.*walk_pairs=0"):
         WalkScores(ends, SIZES, (0, 1), csrs, longest=2)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_does_not_round_log_odds(dtype):
+    walks, csrs = walks_of("CtD", "CtD<"), GRAPH.csrs()
+    with torch.autocast("cpu", dtype):
+        scores = walks(csrs)
+    assert torch.equal(scores, walks(csrs))

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from every_model import MODELS, composed, every_model
+from every_model import every_model
 from omegaconf import OmegaConf
+from small_runs import MODELS, composed
 
 from torchcell.datamodules.batch import BatchOrder
 from torchcell.run.entry import conf_dir

@@ -7,13 +7,13 @@ import sys
 
 import pytest
 import torch
-from every_model import composed
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from small_runs import composed
 
 from torchcell.data.errors import InputError
 from torchcell.run.entry import conf_dir
-from torchcell.run.memory import levers, memory_explained
+from torchcell.run.memory import advice, memory_explained
 
 SAYINGS = (
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 8 GiB"),
@@ -24,35 +24,35 @@ SAYINGS = (
 
 
 @pytest.mark.parametrize("saying", SAYINGS, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize(("verb", "lever"), [("predict", "16"), ("evaluate", "16"), ("embed", "2048")])
-def test_the_error_names_a_smaller_batch(verb, lever, saying):
+@pytest.mark.parametrize(("verb", "size"), [("predict", "16"), ("evaluate", "16"), ("embed", "2048")])
+def test_the_error_names_a_smaller_batch(verb, size, saying):
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose(verb, ["ckpt=best.ckpt"])
     with (
-        pytest.raises(InputError, match=rf"out of memory on .*: batch_size={lever} "),
+        pytest.raises(InputError, match=rf"out of memory on .*: batch_size={size} "),
         memory_explained(cfg, command=verb),
     ):
         raise saying
 
 
 def test_a_batch_of_one_cannot_be_made_smaller():
-    assert levers(OmegaConf.create({"batch_size": 1}), "predict") == []
-    assert levers(OmegaConf.create({"batch_size": 2}), "predict")[0].startswith("batch_size=1 ")
+    assert advice(OmegaConf.create({"batch_size": 1}), "predict") == []
+    assert advice(OmegaConf.create({"batch_size": 2}), "predict")[0].startswith("batch_size=1 ")
 
 
-def test_training_names_its_own_levers():
-    found = levers(composed("data.hops=2", "data.batch_size=64"))
+def test_training_names_what_needs_less():
+    found = advice(composed("data.hops=2", "data.batch_size=64"))
     assert found[0].startswith("data.batch_size=32 trainer.accumulate_grad_batches=2")
     assert found[1].startswith("data.eval_batch_size=")
-    assert any(lever.startswith("data.hops=1") for lever in found)
+    assert any(each.startswith("data.hops=1") for each in found)
 
 
-def test_a_command_names_no_lever_that_it_does_not_have():
+def test_a_command_names_no_key_that_it_does_not_have():
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         profile = compose("profile", ["profile.batch_size=28"])
         selection = compose("select_genes", ["out=genes.csv"])
-    assert levers(profile, "profile") == ["profile.batch_size=14 (another measurement)"]
-    assert levers(selection, "select_genes") == []
+    assert advice(profile, "profile") == ["profile.batch_size=14 (another measurement)"]
+    assert advice(selection, "select_genes") == []
 
 
 def test_another_failure_is_left_as_it_is():

@@ -48,6 +48,9 @@ class Model(lightning.LightningModule):
     headline: tuple[str, ...] = ()
     """Metrics whose mean over outputs is ``val/score``; by default the task's: AUROC of binary ones, else Pearson."""
 
+    memory_options: Mapping[str, Any] = {}
+    """Keys of the model's config whose value may save memory in training, and the plain value that saves none."""
+
     warmup_steps: int = 0
     """Optimiser steps over which the learning rate rises linearly; set from the trainer's config."""
 
@@ -63,15 +66,13 @@ class Model(lightning.LightningModule):
             raise InputError(
                 f"data.hops={spec.extras['hops']}: {type(self).__name__} does not look at parts; set data.hops=null"
             )
-        self.spec = spec
-        self.graph = spec.graph
+        self.spec, self.graph = spec, spec.graph
         self.center: Tensor
         self.scale: Tensor
         self.register_buffer("center", spec.center, persistent=False)
         self.register_buffer("scale", spec.scale, persistent=False)
         self.optimizer, self.scheduler, self.loss_weights = optimizer, scheduler, loss_weights
-        self.train_metrics = streaming_metrics(spec.task, spec.outputs)
-        self.val_metrics = streaming_metrics(spec.task, spec.outputs)
+        self.train_metrics, self.val_metrics = (streaming_metrics(spec.task, spec.outputs) for _ in range(2))
         self.checkpoint_extra: dict[str, Any] = {}
         self._base_seed: int | None = None
         self._sums: dict[str, Tensor] = {}
@@ -184,8 +185,7 @@ class Model(lightning.LightningModule):
 
     def take_tested(self) -> tuple[Tensor, Tensor]:
         """Samples [n] and predictions [n, T] of the last test pass, from all processes, each sample once."""
-        sample = torch.cat([sample for sample, _ in self._tested])
-        prediction = torch.cat([prediction for _, prediction in self._tested])
+        sample, prediction = (torch.cat(parts) for parts in zip(*self._tested, strict=True))
         self._tested = []
         if self.trainer.world_size > 1:
             every = [(sample, prediction)] * self.trainer.world_size

@@ -97,6 +97,7 @@ class CellGraphTransformer(WildTypeModel):
 
     graph: CellGraph
     adds_genes = True
+    memory_options: Mapping[str, Any] = {"gradient_checkpointing": False}
 
     def __init__(
         self,

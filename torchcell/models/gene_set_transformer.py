@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -83,6 +83,7 @@ class GeneSetTransformer(Model):
 
     adds_genes = True
     refitted = ("singles.",)
+    memory_options: Mapping[str, Any] = {"attention": "full", "gradient_checkpointing": False}
 
     active_G: Tensor
     neighbour_GK: Tensor

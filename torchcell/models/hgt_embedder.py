@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -88,6 +88,7 @@ class HGTEmbedder(WildTypeModel):
     """
 
     headline = ("AUROC", "MRR")
+    memory_options: Mapping[str, Any] = {"recompute": False}
 
     def __init__(
         self,

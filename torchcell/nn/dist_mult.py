@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from torchcell.data.errors import InputError
+from torchcell.nn.spmm import full_precision
 
 
 class DistMult(nn.Module):
@@ -116,7 +117,8 @@ class DistMult(nn.Module):
     ) -> Float[Tensor, "P K"]:
         """Log-odds of one metaedge between each of P sources and each of K targets [P, K]; see ``forward``."""
         code_P, code_K = torch.full_like(source_P, code), torch.full_like(target_K, code)
-        score_PK = self.query(source_PD, code_P) @ target_KD.T
+        with torch.autocast(source_PD.device.type, enabled=False):  # rounded log-odds would tie in a ranking
+            score_PK = self.query(full_precision(source_PD), code_P) @ full_precision(target_KD).T
         offset_PK = self.offset(code_P, source_P, 0)[:, None] + self.offset(code_K, target_K, 1)
         return score_PK + offset_PK + self.bias[code]
 

@@ -51,7 +51,8 @@ class LinkScores:
             score_P = self.decoder(source_PD, target_PD, metaedge_P, source_P, target_P)
         for code, (score_AB, first_source, first_target) in self.walks.items():
             at = (metaedge_P == code).nonzero()[:, 0]
-            score_P = score_P.index_add(0, at, score_AB[source_P[at] - first_source, target_P[at] - first_target])
+            walk_p = score_AB[source_P[at] - first_source, target_P[at] - first_target]
+            score_P = score_P.index_add(0, at, walk_p.to(score_P.dtype))
         return score_P
 
     def grid(

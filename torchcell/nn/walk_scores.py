@@ -122,8 +122,9 @@ class WalkScores(nn.Module):
                 (each - self.get_buffer(f"mean{number}")) / self.get_buffer(f"sd{number}")
                 for number, each in enumerate(inputs)
             ]
-        hidden_ABH = nn.functional.gelu(_joined(self.maps, inputs))
-        score_AB = GAIN * (self.read(hidden_ABH) + _joined(self.straight, inputs))[..., 0]
+        with torch.autocast(inputs[0].device.type, enabled=False):  # rounded log-odds would tie in a ranking
+            hidden_ABH = nn.functional.gelu(_joined(self.maps, inputs))
+            score_AB = GAIN * (self.read(hidden_ABH) + _joined(self.straight, inputs))[..., 0]
         return (score_AB + score_AB.T) / 2 if self.own[0] == self.own[1] else score_AB
 
     def walks(self, csrs: Sequence[CSR]) -> Float[Tensor, "A B F"]:

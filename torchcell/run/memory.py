@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from torchcell.data.errors import InputError
@@ -23,7 +25,18 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(saying in str(error) for saying in SAYINGS)
 
 
-def levers(cfg: DictConfig, command: str = "config") -> list[str]:
+def memory_options(cfg: DictConfig) -> dict[str, Any]:
+    """Keys whose value may save memory in training, with the plain value that saves none.
+
+    Those that the model's class declares, see ``Model.memory_options``, and the trainer's precision. A key of the same
+    name may mean anything to another model, which may refuse the plain value.
+    """
+    target = OmegaConf.select(cfg, "model._target_")
+    declared = {} if target is None else getattr(get_object(target), "memory_options", {})
+    return {**{f"model.{key}": value for key, value in declared.items()}, "trainer.precision": "32-true"}
+
+
+def advice(cfg: DictConfig, command: str = "config") -> list[str]:
     """Overrides that need less memory, the least costly first.
 
     Args:
@@ -47,8 +60,8 @@ def levers(cfg: DictConfig, command: str = "config") -> list[str]:
         found.append(
             f"data.eval_batch_size={max(size // 4, 1)} (the same scores; where validation or test is too large)"
         )
-    for key in ("model.gradient_checkpointing", "model.recompute"):
-        if OmegaConf.select(cfg, key) is False:
+    for key, plain in memory_options(cfg).items():
+        if plain is False and OmegaConf.select(cfg, key) is False:
             found.append(f"{key}=true (same weights, more time)")
     if str(OmegaConf.select(cfg, "trainer.precision")).startswith("32"):
         found.append("trainer.precision=bf16-mixed (half the activations)")
@@ -63,7 +76,7 @@ def levers(cfg: DictConfig, command: str = "config") -> list[str]:
 
 @contextmanager
 def memory_explained(cfg: DictConfig, folder: RunFolder | None = None, command: str = "config") -> Iterator[None]:
-    """Turn an allocation that fails within the block into one error that names the levers of this command.
+    """Turn an allocation that fails within the block into one error that names what needs less in this command.
 
     Args:
         cfg: Of the command.
@@ -97,6 +110,6 @@ def explanation(cfg: DictConfig, folder: RunFolder | None, error: BaseException,
         f"out of memory on {where}"
         + (f" (asked for {asked[1]})" if asked else "")
         + "; what needs less, the cheapest first: "
-        + "; ".join([*levers(cfg, command), "a larger GPU, or more memory for the job (sbatch --mem)"])
+        + "; ".join([*advice(cfg, command), "a larger GPU, or more memory for the job (sbatch --mem)"])
         + saved
     )

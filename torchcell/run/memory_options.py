@@ -1,4 +1,4 @@
-"""What the settings that save memory cost and save in a run: a training step with them and without, for its report."""
+"""What a run's memory options cost and save: a training step with each and without, for its report."""
 
 from __future__ import annotations
 
@@ -13,33 +13,27 @@ from omegaconf import DictConfig, OmegaConf
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.report.layout import number
 from torchcell.report.sections import Section
-from torchcell.run.memory import is_out_of_memory
+from torchcell.run.memory import is_out_of_memory, memory_options
 from torchcell.run.processes import Process
 from torchcell.run.profiling import PRECISIONS, Plan, Subject, measure
 
-PLAIN = {
-    "model.attention": "full",
-    "model.gradient_checkpointing": False,
-    "model.recompute": False,
-    "trainer.precision": "32-true",
-}
-"""Settings that save memory, with the value that saves none."""
 HEADS = {"tensors_mb": "MB of tensors", "busy_ms": "ms a step"}
 PLAN = Plan(steps=3, warmup=1, max_seconds=5.0)
 
 
-def levers_on(cfg: DictConfig) -> dict[str, Any]:
-    """The config's values of those settings that save memory in it."""
-    held = {key: OmegaConf.select(cfg, key) for key in PLAIN}
-    if PRECISIONS.get(str(held["trainer.precision"])) is None:  # 32 bits by any name, or what can't be measured
-        held["trainer.precision"] = None
-    return {key: value for key, value in held.items() if value not in (None, PLAIN[key])}
+def options_on(cfg: DictConfig) -> dict[str, Any]:
+    """The config's values of the memory options that are on in it."""
+    plain = memory_options(cfg)
+    values = {key: OmegaConf.select(cfg, key) for key in plain}
+    if PRECISIONS.get(str(values["trainer.precision"])) is None:  # 32 bits by any name, or what can't be measured
+        values["trainer.precision"] = None
+    return {key: value for key, value in values.items() if value not in (None, plain[key])}
 
 
-def lever_sections(
+def memory_sections(
     cfg: DictConfig, data: RecordDataModule, device: torch.device, samples_per_s: float
 ) -> list[Section]:
-    """A table of this run's step against the plain one, and of each lever alone where there are several.
+    """A table of this run's step against the plain one, and of each option alone where there are several.
 
     Fresh models of the run's config take a few steps, in one process; the run's own weights and random state stay.
 
@@ -52,40 +46,43 @@ def lever_sections(
     Returns:
         One section; none where nothing saves memory, or nothing is to be measured.
     """
-    on, seconds = levers_on(cfg), cfg.evaluation.lever_step_s
+    on, plain, seconds = options_on(cfg), memory_options(cfg), cfg.evaluation.lever_step_s
     if not on or seconds is None:
         return []
     fits = seconds * samples_per_s
     size = max(1, min(data.batch_size, int(fits) if math.isfinite(fits) else 1))
     rows: dict[str, dict[str, Any]] = {
         "plain": {},
-        **{_said(key, value): {key: value} for key, value in on.items()},
+        **{_override(key, value): {key: value} for key, value in on.items()},
         "this run": on,
     }
     if len(on) == 1:
         del rows["this run"]  # is that one
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        costs = {name: _cost(_with(cfg, on, levers), data, device, size) for name, levers in rows.items()}
-    table = pd.DataFrame([{"setting": name} | _told(cost, costs["plain"]) for name, cost in costs.items()])
+        costs = {
+            name: _cost(_changed(cfg, {key: plain[key] for key in on} | chosen), data, device, size)
+            for name, chosen in rows.items()
+        }
+    table = pd.DataFrame([{"setting": name} | _cells(cost, costs["plain"]) for name, cost in costs.items()])
     text = (
         f"A training step of {size} sample(s) on the {device.type}, after the run, with fresh weights and without "
         "a curriculum: the most that tensors held at once above weights and the optimiser's state, and its time (of "
-        "the processor on a CPU). Plain has " + ", ".join(_said(key, PLAIN[key]) for key in on) + ". "
+        "the processor on a CPU). Plain has " + ", ".join(_override(key, plain[key]) for key in on) + ". "
         "python -m torchcell.profile measures at length, and what this run has not switched on."
     )
-    return [Section("What memory levers cost and save", text, table=table)]
+    return [Section("What memory options cost and save", text, table=table)]
 
 
-def _said(key: str, value: Any) -> str:
+def _override(key: str, value: Any) -> str:
     """As it stands on the command line."""
     return f"{key}={str(value).lower()}"
 
 
-def _with(cfg: DictConfig, on: dict[str, Any], levers: dict[str, Any]) -> DictConfig:
-    """The config with these levers and none of the others that are on."""
+def _changed(cfg: DictConfig, values: dict[str, Any]) -> DictConfig:
+    """A copy of the config with other values."""
     changed = copy.deepcopy(cfg)
-    for key in on:
-        OmegaConf.update(changed, key, levers.get(key, PLAIN[key]))
+    for key, value in values.items():
+        OmegaConf.update(changed, key, value)
     return changed
 
 
@@ -100,7 +97,7 @@ def _cost(cfg: DictConfig, data: RecordDataModule, device: torch.device, size: i
         return None
 
 
-def _told(cost: dict[str, float] | None, plain: dict[str, float] | None) -> dict[str, str]:
+def _cells(cost: dict[str, float] | None, plain: dict[str, float] | None) -> dict[str, str]:
     """Memory and time of a step, and their shares of the plain one's."""
     if cost is None:
         return dict.fromkeys(HEADS.values(), "does not fit")
