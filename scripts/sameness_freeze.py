@@ -123,8 +123,8 @@ def freeze(out: Path, root: Path, parts: Sequence[str], timeout: float, rename: 
             if content["parts"].get(name, {}).get("status") == "done":
                 continue
             print(f"{number}/{len(parts)} {name} ...", flush=True)
-            shutil.rmtree(out / name, ignore_errors=True)
             for folder in (out / name, work):
+                shutil.rmtree(folder, ignore_errors=True)  # what a killed one has left
                 folder.mkdir(parents=True)
             started = time.monotonic()
             job = Job(root, out / name, work, environment, timeout, rename)

@@ -355,3 +355,5 @@ def test_a_run_that_fails_is_recorded_and_the_rest_goes_on(tmp_path, capsys):
     assert "no config key or group 'trainer.no_such_key'" in text
     assert sameness.main(["compare", str(out), str(out)]) == 2
     assert "simulated_cgt failed, simulated_chemoe is not there" in capsys.readouterr().err
+    (out / "work").mkdir()  # as a killed freeze leaves it
+    assert sameness.main(["freeze", str(out), "--only", "simulated_dango", *only[3:]]) == 1
