@@ -29,7 +29,7 @@ from torchcell.run.baselines import baseline_predictions
 from torchcell.run.embedding import report_latents
 from torchcell.run.folder import write_json
 from torchcell.run.node_embedding import scored_nodes
-from torchcell.run.progress import track
+from torchcell.run.progress import stage, track
 
 if TYPE_CHECKING:
     from torchcell.run.rivals import Rival
@@ -99,6 +99,7 @@ def predict_record(model: Model, datamodule: RecordDataModule, record: Any, devi
     return found
 
 
+@stage("scoring")
 def score(
     trainer: lightning.Trainer,
     model: Model,
@@ -195,6 +196,7 @@ def score(
     return Scored(results, evaluation, summary, [], sections)
 
 
+@stage("writing the report")
 def write(
     scored: Scored,
     folder: Path,
