@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from torchcell.run.embedding_file import COLLAPSED
 from torchcell.run.embedding_file import main as validate
 from torchcell.run.entry import run_entry
+from torchcell.run.progress import say, stage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,6 +144,7 @@ def _check(cfg: DictConfig, out: Path) -> None:
         raise InputError(f"max_map={cfg.max_map}: a map needs at least {FEWEST} sets")
 
 
+@stage("laying out the maps")
 def _map(table: anndata.AnnData, cfg: DictConfig) -> np.ndarray:
     """Add PCA of all sets and UMAP of those that are drawn; give the positions of these."""
     import numpy as np
@@ -192,5 +194,7 @@ def _beside(out: Path, ending: str) -> Path:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["validate"]:
+        if not {"-h", "--help"} & set(sys.argv):
+            say("torchcell.embed validate: loading ...")
         sys.exit(validate(sys.argv[2:]))
     run_entry(main, "embed")

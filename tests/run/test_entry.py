@@ -68,8 +68,33 @@ def test_help_loads_no_torch(tmp_path):
 def test_a_missing_checkpoint_is_one_line(tmp_path, verb):
     answer = call(f"torchcell.{verb}", "ckpt=no.ckpt", "perturbations=x.csv", cwd=tmp_path)
     assert answer.returncode == 1
-    (line,) = answer.stderr.strip().splitlines()
+    loading, line = answer.stderr.strip().splitlines()
+    assert loading == f"torchcell.{verb}: loading ..."
     assert line.startswith("error: no checkpoint no.ckpt")
+
+
+def test_a_line_comes_at_once_and_not_after_the_imports(tmp_path):
+    """torch and lightning take 5 s to load, on a busy machine half a minute, in which nothing was said."""
+    script = "import sys, runpy; from torchcell.run import entry\n"
+    script += "entry.say = lambda text: print(text, 'torch' in sys.modules)\n"
+    script += "sys.argv = ['train', 'data=screen', 'graph=none', 'data.record.path=no.csv', 'name=mine', 'seed=3']\n"
+    script += "runpy.run_module('torchcell.train', run_name='__main__', alter_sys=True)"
+    answer = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert answer.stdout.startswith("torchcell.train: mine, seed 3: loading ... False\n"), answer.stderr
+
+
+@pytest.mark.parametrize("option", [["--help"], ["--cfg", "job"], ["--info", "searchpath"]])
+def test_what_only_shows_the_config_loads_nothing_and_says_nothing(tmp_path, option):
+    answer = call("torchcell.train", *option, cwd=tmp_path)
+    assert (answer.returncode, answer.stderr) == (0, "")
+
+
+def test_only_the_first_of_several_processes_says_that_it_loads(tmp_path):
+    given = ("torchcell.predict", "ckpt=no.ckpt", "perturbations=x.csv")
+    answer = call(*given, cwd=tmp_path, RANK="1", WORLD_SIZE="2")
+    assert "loading" not in answer.stderr
 
 
 def test_a_users_own_conf_folder_is_searched(tmp_path):

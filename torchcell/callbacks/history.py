@@ -1,7 +1,8 @@
-"""``history.csv``: one row an epoch, written whole after each."""
+"""``history.csv``: one row an epoch, written whole after each; ``steps.csv`` beside it where steps are logged."""
 
 from __future__ import annotations
 
+import math
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from torchcell.callbacks.step_log import PREFIX
 from torchcell.data.cache import atomic_write
 
 
@@ -25,10 +27,9 @@ class History(Logger):
     def __init__(self, path: str | Path) -> None:
         super().__init__()
         self.path = Path(path)
-        self._rows: dict[int, dict[str, float]] = {}
-        if self.path.is_file():
-            rows = pd.read_csv(self.path).to_dict("records")
-            self._rows = {int(row["epoch"]): {str(name): value for name, value in row.items()} for row in rows}
+        self.steps_path = self.path.with_name("steps.csv")
+        self._rows = _known(self.path, "epoch")
+        self._steps = _known(self.steps_path, "step")
 
     @property
     def name(self) -> str:
@@ -52,8 +53,10 @@ class History(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Add values to the epoch's row."""
+        """Add values to the epoch's row; or the row of a step."""
         values = dict(metrics)
+        if step is not None and all(name.startswith(PREFIX) for name in values):
+            self._steps[step] = {"step": step} | {name.removeprefix(PREFIX): value for name, value in values.items()}
         if "epoch" not in values:
             return
         epoch = int(values.pop("epoch"))
@@ -61,10 +64,14 @@ class History(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Write the table."""
+        """Write the tables."""
         if self._rows:
             with atomic_write(self.path) as temporary:
                 self.frame().to_csv(temporary, index=False)
+        if self._steps:
+            with atomic_write(self.steps_path) as temporary:
+                rows = [self._steps[step] for step in sorted(self._steps)]
+                pd.DataFrame(rows).astype({"epoch": int}).to_csv(temporary, index=False)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -74,11 +81,22 @@ class History(Logger):
     def forget_from(self, epoch: int) -> None:
         """Drop the rows of ``epoch`` and later, which a resumed run computes again."""
         self._rows = {number: row for number, row in self._rows.items() if number < epoch}
+        self._steps = {step: row for step, row in self._steps.items() if row["epoch"] < epoch}
+
+    def best(self, name: str) -> float:
+        """The largest value of one column; minus infinity where there is none."""
+        return max((row[name] for row in self._rows.values() if row.get(name, math.nan) > -math.inf), default=-math.inf)
 
     def frame(self) -> pd.DataFrame:
         """One row an epoch, in order."""
         frame = pd.DataFrame([self._rows[epoch] for epoch in sorted(self._rows)])
         return frame.reindex(columns=["epoch", *sorted(set(frame.columns) - {"epoch"})])
+
+
+def _known(path: Path, key: str) -> dict[int, dict[str, float]]:
+    """The rows of a table that an earlier part of the run has written, by their number."""
+    rows = pd.read_csv(path).to_dict("records") if path.is_file() else []
+    return {int(row[key]): {str(name): value for name, value in row.items()} for row in rows}
 
 
 class CheckpointAfterHistory(ModelCheckpoint):

@@ -79,6 +79,7 @@ class Model(lightning.LightningModule):
         self._count: dict[str, int] = {}
         self._tested: list[tuple[Tensor, Tensor]] = []
         self.step_terms: dict[str, Tensor] = {}
+        self.step_facts: dict[str, Any] = {}
 
     # What a model decides --------------------------------------------------------------------------
 
@@ -209,7 +210,7 @@ class Model(lightning.LightningModule):
         terms = {name: value.abs() for name, value in mean.items() if name.startswith("train/loss/")}
         whole = torch.stack(list(terms.values())).sum().clamp(min=1e-12)
         shares = {name.replace("/loss/", "/share/"): value / whole for name, value in terms.items()}
-        self.log_dict(mean | shares | self._scores("train"))
+        self.log_dict(mean | shares | self._scores("train") | {"train/lr": self.step_facts["lr"]})
         for one in self.trainer.lr_scheduler_configs:  # here, for the trainer would do it after it has saved the epoch
             if one.reduce_on_plateau:
                 one.scheduler.step(self.trainer.callback_metrics[str(one.monitor)])  # type: ignore[arg-type]
@@ -254,9 +255,11 @@ class Model(lightning.LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Clip by the norm of all gradients and keep that norm for the log."""
+        """Clip by the norm of all gradients; keep that norm and the step's learning rate for the log."""
         largest = gradient_clip_val or float("inf")
-        self._add("train/grad_norm", nn.utils.clip_grad_norm_(self.parameters(), largest))
+        norm = nn.utils.clip_grad_norm_(self.parameters(), largest)
+        self.step_facts = {"grad_norm": norm.detach(), "lr": float(optimizer.param_groups[0]["lr"])}
+        self._add("train/grad_norm", norm)
 
     def epoch_state(self) -> dict[str, Any]:
         """What this process has summed up for the epoch's log, for a checkpoint within the epoch."""

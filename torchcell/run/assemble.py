@@ -17,6 +17,7 @@ from rich.console import Console
 
 from torchcell.callbacks.history import CheckpointAfterHistory, History
 from torchcell.callbacks.requeue import Requeue
+from torchcell.callbacks.step_log import StepLog
 from torchcell.data.file_facts import verifying
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.models.base import Model
@@ -24,6 +25,7 @@ from torchcell.run.checkpoint import AtomicCheckpointIO, Checkpoint, check_targe
 from torchcell.run.folder import RunFolder
 from torchcell.run.placement import OneDeviceANode
 from torchcell.run.processes import Process
+from torchcell.run.progress import stage
 from torchcell.run.scoring import Scoring
 from torchcell.run.signals import Signals
 
@@ -46,6 +48,7 @@ NOT_DATA = ("verify",)
 """Keys of the data's config that say how they are read, not what they are."""
 
 
+@stage("loading the data")
 def datamodule(cfg: DictConfig) -> RecordDataModule:
     """Graph, record and split of ``cfg``, loaded, checked and packed."""
     data = cfg.data.copy()
@@ -104,6 +107,8 @@ def trainer(
     callbacks = [instantiate(callback) for callback in cfg.callbacks.values() if callback is not None]
     if signals is not None:
         callbacks.append(Requeue(signals, folder.last))
+    if cfg.logger.get("every_n_steps") is not None:  # a config of an earlier version does not have the key
+        callbacks.append(StepLog(cfg.logger.every_n_steps))
     return instantiate(config, _partial_=True)(
         logger=logs,
         callbacks=[*callbacks, best, last],

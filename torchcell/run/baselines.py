@@ -22,7 +22,7 @@ from torchcell.data.arrays import kept, read_arrays, write_arrays
 from torchcell.data.fingerprint import fingerprint
 from torchcell.data.sources import data_home
 from torchcell.datamodules.base import RecordDataModule
-from torchcell.run.progress import track
+from torchcell.run.progress import stage, track
 
 
 def baseline_predictions(
@@ -46,18 +46,20 @@ def baseline_predictions(
         return predictions
     data_hash = _data_hash(datamodule)
     keys = {what: "\n".join([data_hash, part, what, _asked_hash(what, make)]) for what, make in asked.items()}
-    for name, config in wanted.items():
+    for number, (name, config) in enumerate(wanted.items(), 1):
         text = json.dumps(OmegaConf.to_container(config, resolve=True), sort_keys=True) + _code_hash(config)
         digest = hashlib.sha256("\n".join([*keys.values(), text]).encode()).hexdigest()
-        write = partial(_fit_and_write, name, config, datamodule, asked, part)
-        held = kept(data_home() / "baselines" / f"{name}-{digest[:16]}.npz", read_arrays, write)
+        label = f"baseline {number} of {len(wanted)}, {name}"
+        write = partial(_fit_and_write, label, config, datamodule, asked, part)
+        with stage(label):
+            held = kept(data_home() / "baselines" / f"{name}-{digest[:16]}.npz", read_arrays, write)
         for i, what in enumerate(asked):
             predictions[what][name] = held[f"asked{i}"]
     return predictions
 
 
 def _fit_and_write(
-    name: str,
+    label: str,
     config: Any,
     datamodule: RecordDataModule,
     asked: Mapping[str, Callable[[], Any]],
@@ -66,15 +68,15 @@ def _fit_and_write(
 ) -> None:
     """Fit one baseline and write its predictions of all that is asked, in that order, as ``asked0``, ``asked1``, ..."""
     console = Console(stderr=True, markup=False)
-    console.print(f"baseline {name} ...", highlight=False)  # a line of its own: a bar may follow
+    console.print(f"{label} ...", highlight=False)  # a line of its own: a bar may follow
     start = time.perf_counter()
     fitted = instantiate(config).fit(datamodule.record("train"), datamodule.record("val"), datamodule.graph)
     predicted = {
         f"asked{i}": datamodule.condense(part, what, np.asarray(fitted.predict(make().blind()), dtype=np.float32))
-        for i, (what, make) in enumerate(track(asked.items(), f"{name}, predict"))
+        for i, (what, make) in enumerate(track(asked.items(), f"{label}, predict"))
     }
     write_arrays(path, **predicted)
-    console.print(f"baseline {name}: {time.perf_counter() - start:.1f} s", highlight=False)
+    console.print(f"{label}: {time.perf_counter() - start:.1f} s", highlight=False)
 
 
 def _data_hash(datamodule: RecordDataModule) -> str:

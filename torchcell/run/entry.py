@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from torchcell.data.errors import InputError, near
+from torchcell.run.progress import say
 
 
 def conf_dir() -> Path:
@@ -41,6 +42,7 @@ def run_entry(task: Callable[..., Any], config_name: str) -> None:
     @functools.wraps(task)
     def keeping_refusals(cfg: Any) -> Any:
         """Bad input is kept from Hydra, which would print a line of its own before ours."""
+        say(loading(cfg, config_name))  # before the imports, which take seconds, on a busy machine half a minute
         from torchcell.run.memory import memory_explained
 
         try:
@@ -63,6 +65,14 @@ def run_entry(task: Callable[..., Any], config_name: str) -> None:
         if wants_traceback or not is_plain(error):
             traceback.print_exception(error)
         sys.exit(1)
+
+
+def loading(cfg: Any, config_name: str) -> str:
+    """The first line of a command: that it has begun, and with what."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    program = spec.name if spec is not None else f"torchcell ({config_name})"
+    what = f"{cfg.name}, seed {cfg.seed}: " if "name" in cfg and "seed" in cfg else ""
+    return f"{program}: {what}loading ..."
 
 
 def prefer_own_choices() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import netrc
 import os
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from torchcell.callbacks.history import History
@@ -28,13 +31,21 @@ def logged_in() -> bool:
         return False
 
 
-def wandb_logger(cfg: DictConfig, folder: Path, environment: dict[str, Any]) -> Tracker:
+def wandb_logger(cfg: DictConfig, folder: Path, environment: dict[str, Any], best: float = -math.inf) -> Tracker:
     """The run's wandb logger; the id stays when the run goes on. WANDB_MODE overrules the choice of mode.
 
-    Where the server can't be reached, as on a compute node without internet, the run is logged offline.
+    Where the server can't be reached, as on a compute node without internet, the run is logged offline. One line says
+    where it is logged; wandb itself says nothing.
+
+    Args:
+        cfg: The composed config.
+        folder: Of the run.
+        environment: Content of ``environment.json``.
+        best: Largest ``val/score`` so far, of a run that goes on.
     """
     offline = os.environ.get("WANDB_MODE", "online" if logged_in() else "offline") != "online"
-    if not offline and not reachable():
+    is_said = not offline and not reachable()
+    if is_said:
         warn_unreachable(folder)
         offline = True
     job = os.environ.get("SLURM_JOB_ID") or pd.Timestamp.now().strftime("%Y%m%d")
@@ -44,6 +55,7 @@ def wandb_logger(cfg: DictConfig, folder: Path, environment: dict[str, Any]) -> 
     if wandb.run is not None:  # left open by a run of this process that failed; it must not receive this one's values
         wandb.finish()
     logger = Tracker(
+        best,
         project=cfg.logger.wandb.project,
         name=f"{cfg.name}-{folder.name}",
         group=group,
@@ -52,12 +64,21 @@ def wandb_logger(cfg: DictConfig, folder: Path, environment: dict[str, Any]) -> 
         id=environment["wandb_id"],
         resume="allow",
         offline=offline,
-        settings=wandb.Settings(finish_timeout=FINISH_S),
+        settings=wandb.Settings(finish_timeout=FINISH_S, silent=True),
     )
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
     logger.log_hyperparams({str(name): value for name, value in plain.items()})
+    if not is_said:
+        logger.attempt(lambda: say_where(logger, folder, offline))
     return logger
+
+
+@rank_zero_only
+def say_where(logger: Tracker, folder: Path, offline: bool) -> None:
+    """Where wandb has the run: its page, or how to send it there later."""
+    later = f"offline; to send it: wandb sync {folder}/wandb/offline-run-*{logger.version}"
+    print(f"wandb   {later if offline else logger.experiment.url}", file=sys.stderr, flush=True)
 
 
 def build_loggers(cfg: DictConfig, folder: RunFolder, environment: dict[str, Any]) -> tuple[History, list[Logger]]:
@@ -65,7 +86,8 @@ def build_loggers(cfg: DictConfig, folder: RunFolder, environment: dict[str, Any
     history = History(folder.path / "history.csv")
     if folder.resume is not None:
         history.forget_from(int(read(folder.resume)["epoch"]) + 1)
-    tracker = None if cfg.logger.wandb is None else wandb_logger(cfg, folder.path, environment)
+    best = history.best("val/score")
+    tracker = None if cfg.logger.wandb is None else wandb_logger(cfg, folder.path, environment, best)
     return history, [history] if tracker is None or tracker.given_up else [history, tracker]
 
 

@@ -23,7 +23,7 @@ from torchcell.models.base import Model
 from torchcell.report.embedding_health import health_sections, health_table, write_health_page
 from torchcell.report.sections import Section
 from torchcell.run import assemble, checkpoint
-from torchcell.run.progress import track
+from torchcell.run.progress import stage, track
 
 SMOOTHING = 0.1
 """Added to each degree, so that the product tells nodes apart that have no training edge."""
@@ -75,6 +75,7 @@ def scored_nodes(model: Model, table: pd.DataFrame) -> EmbeddedNodes | None:
     return embed_nodes(model, type(model).__name__, tabulated_skill(table, model))
 
 
+@stage("embedding the nodes")
 def embed_nodes(model: Model, source: str | Path, links: Sequence[LinkSkill] = ()) -> EmbeddedNodes:
     """The nodes' embeddings from the present weights, and their health.
 

@@ -43,7 +43,7 @@ def rows(cfg: DictConfig, process: Process) -> list[dict[str, Any]]:
     tasks = [(name, phase) for name in configs for phase in PHASES]
     if process.rank == 0:
         tasks = [(NAIVE, "")] * (cfg.profile.naive is not None) + tasks
-    for name, phase in track(tasks, "profile") if process.rank == 0 else tasks:
+    for name, phase in track(tasks, "profile, phases") if process.rank == 0 else tasks:
         if name == NAIVE:
             table = naive_rows(cfg, build(next(iter(configs.values()))), process)
             base = {row["phase"]: row["samples_per_s"] for row in table}

@@ -26,6 +26,7 @@ from torchcell.run.baselines import baseline_predictions
 from torchcell.run.embedding import report_latents
 from torchcell.run.node_embedding import EmbeddedNodes, scored_nodes
 from torchcell.run.predicting import predict_asked, predict_part, predict_without_inputs
+from torchcell.run.progress import stage
 
 if TYPE_CHECKING:
     from torchcell.run.rivals import Rival
@@ -73,6 +74,7 @@ class Scoring:
     data_changed: bool = False
 
 
+@stage("scoring")
 def score(
     trainer: lightning.Trainer,
     model: Model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +18,25 @@ ANSWER_S = 5.0
 """Longest that the start of a run waits for wandb's server."""
 
 
+SCORE = "val/score"
+"""What the best epoch is chosen by; wandb's summary holds its largest value, not the last."""
+
+
 class Tracker(WandbLogger):
-    """A ``WandbLogger`` that is given up at its first error; history, metrics and report are in the run's folder."""
+    """A ``WandbLogger`` that is given up at its first error; history, metrics and report are in the run's folder.
+
+    Args:
+        best: Largest ``val/score`` of the run's earlier part, where it goes on.
+        known: As for ``WandbLogger``.
+    """
 
     given_up: bool = False
+
+    def __init__(self, best: float = -math.inf, **known: Any) -> None:
+        super().__init__(**known)
+        self._wandb_init.pop("anonymous", None)  # wandb warns of it, and Lightning always passes it
+        self.best = best
+        self.attempt(lambda: self.experiment.define_metric(SCORE, step_metric="trainer/global_step", summary="max"))
 
     def attempt(self, call: Callable[[], Any]) -> None:
         """Do ``call``, or nothing once wandb was given up."""
@@ -39,7 +55,14 @@ class Tracker(WandbLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """Log, or give up."""
-        self.attempt(lambda: super(Tracker, self).log_metrics(metrics, step))
+        self.attempt(lambda: self._log(metrics, step))
+
+    def _log(self, metrics: Any, step: int | None) -> None:
+        super().log_metrics(metrics, step)
+        if SCORE in metrics:
+            # wandb would write {max: ...}, forgets it when a run goes on, and a sweep reads a number.
+            self.best = max(self.best, float(metrics[SCORE]))
+            self.experiment.summary[SCORE] = self.best
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:

@@ -16,10 +16,12 @@ from torchcell.models.base import Model
 from torchcell.report.page import write_report
 from torchcell.report.table import print_table
 from torchcell.run.folder import write_json
+from torchcell.run.progress import stage
 from torchcell.run.scoring import Scored
 from torchcell.run.seeds import other_seeds
 
 
+@stage("writing the report")
 def write(
     scored: Scored,
     folder: Path,
