@@ -22,7 +22,7 @@ from torchcell.models.base import Model
 from torchcell.predict import predict
 from torchcell.run import assemble, checkpoint
 from torchcell.run.entry import conf_dir
-from torchcell.run.scoring import predict_record
+from torchcell.run.predicting import predict_record
 
 SMALL = [
     "data.record.n_genes=40", "data.record.n_regulators=16", "data.record.n_doubles=6",

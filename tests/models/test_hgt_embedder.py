@@ -19,7 +19,7 @@ from torchcell.datamodules.links import LinkBatch, LinkDataModule
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.typed_graph import TypedGraph
 from torchcell.models.hgt_embedder import HGTEmbedder
-from torchcell.run.scoring import predict_record
+from torchcell.run.predicting import predict_record
 
 GRAPH = simulate_knowledge_graph(n_genes=60, n_compounds=30, n_diseases=20, n_communities=4, seed=1).graph
 NODES = TypedGraph.from_knowledge_graph(GRAPH)

@@ -18,7 +18,7 @@ from torchcell.metrics.evaluate import evaluate
 from torchcell.run import assemble
 from torchcell.run.placement import OneDeviceANode
 from torchcell.run.processes import Process
-from torchcell.run.scoring import predict_part
+from torchcell.run.predicting import predict_part
 
 
 def every_model(cfg: DictConfig, process: Process) -> dict[str, dict[str, Any]]:
