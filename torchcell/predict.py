@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from omegaconf import DictConfig
+    from rich.console import Console
     from torch import Tensor
 
     from torchcell.models.base import Model
@@ -97,6 +98,7 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
         console.print(f"left out: {n:,} {what}", highlight=False)
     console.print(table.head(5).to_string(index=False, max_cols=MOST_COLUMNS), soft_wrap=True, highlight=False)
     console.print(f"wrote {len(table):,} predictions to {out}", soft_wrap=True, highlight=False)
+    _say_verdict(console, cfg.ckpt)
     if attention_out is not None:
         weight, gene = (torch.cat(columns) for columns in zip(*looked, strict=True))
         _write(attention_table(table, weight, gene, spec.genes), attention_out)
@@ -105,6 +107,14 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
             soft_wrap=True, highlight=False,
         )  # fmt: skip
     return table
+
+
+def _say_verdict(console: Console, ckpt: str) -> None:
+    """A prediction is worth what its model is: say what the run found, where it is known."""
+    from torchcell.run.judged import judged_as
+
+    if said := judged_as(ckpt):
+        console.print(said, soft_wrap=True, highlight=False)
 
 
 def _read_with(cfg: DictConfig, representation: Any) -> dict[str, Any]:
@@ -148,6 +158,7 @@ def ranked(cfg: DictConfig, out: Path) -> pd.DataFrame:
     console = Console(markup=False)
     console.print(table.to_string(index=False, max_rows=50), soft_wrap=True, highlight=False)
     console.print(f"wrote {len(table):,} ranked links to {out}", soft_wrap=True, highlight=False)
+    _say_verdict(console, cfg.ckpt)
     return table
 
 

@@ -62,6 +62,7 @@ def train_process(cfg: DictConfig, process: Process) -> Trained:
 
 def _train(cfg: DictConfig, process: Process, folder: RunFolder, signals: Signals) -> Trained:
     import time
+    from dataclasses import replace
 
     from hydra.utils import instantiate
 
@@ -75,8 +76,10 @@ def _train(cfg: DictConfig, process: Process, folder: RunFolder, signals: Signal
     facts: dict[str, Any] = {"data_fingerprint": datamodule.spec.data_fingerprint}
     if folder.resume is not None and checkpoint.load(folder.resume).check_data(datamodule.spec, cfg.data_changed):
         facts["data_changed"] = True
+    how = assemble.scoring_of(cfg)
     if cfg.init_from is not None:
         start = checkpoint.load(cfg.init_from)
+        how = replace(how, started_elsewhere=assemble.another_split(start.spec, datamodule.spec))
         start.check_names(datamodule.spec, genes=model.reads_names)
         checkpoint.load_weights(model, start.state, cfg.init_from, fit_follows=True)
     with process.first_before_others("environment"):  # from here on the run is there
@@ -96,7 +99,7 @@ def _train(cfg: DictConfig, process: Process, folder: RunFolder, signals: Signal
         model,
         datamodule,
         cfg.baselines,
-        assemble.scoring_of(cfg),
+        how,
         history,
     )
     if scored is not None and history is not None:

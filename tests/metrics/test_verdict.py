@@ -149,6 +149,18 @@ def test_below_ten_clusters_nothing_is_better_and_worse_may_be_said(make_results
     assert judged(lost).kind == "worse"
 
 
+def test_the_part_it_learned_from_is_no_test(make_results: Make) -> None:
+    verdict = judged(replace(make_results(net=1.0, weak=0.2), part="train"))
+    assert verdict.text.startswith("no verdict: the part 'train' is what it learned from; ")
+    assert judged(replace(make_results(net=1.0, weak=0.2), part="val")).kind == "no verdict"
+
+
+def test_two_resamples_make_no_interval(make_results: Make) -> None:
+    """An override n_boot=2 made any difference look sure."""
+    verdict = judged(make_results(net=0.52, weak=0.5), n_boot=2)
+    assert verdict.text.startswith("no verdict: too few resamples (2, 50 are needed)")
+
+
 def test_a_random_split_says_so_first(make_results: Make) -> None:
     results = replace(make_results(net=1.0, weak=0.2), design=Design(split="random"))
     assert judged(results).text.startswith("on a random split: better than weak")

@@ -148,3 +148,21 @@ def test_the_test_pass_gives_each_sample_once_in_order(module):
     sample, prediction = model.take_tested()
     assert sample.tolist() == module.split.index("test").tolist()
     assert prediction.shape == (len(sample), 1)
+
+
+class Peeking(Additive):
+    """Answers with what was measured."""
+
+    def forward(self, batch: PerturbationBatch) -> Tensor:
+        return batch.target + 0 * super().forward(batch)
+
+
+def test_a_model_that_answers_with_the_measured_value_has_nothing_to_answer_with_when_it_is_tested(module):
+    """The target stood in the batch of the test pass: to return it was a perfect score."""
+    model = Peeking(module.spec)
+    trainer = fit(model, module)
+    trainer.test(model, dataloaders=module.loader("test", whole=True), verbose=False)
+    sample, prediction = model.take_tested()
+    assert len(sample) == len(module.split.index("test"))
+    assert prediction.isnan().all()
+    assert model.predict_step(next(iter(module.loader("test"))))[1].isnan().all()

@@ -17,8 +17,8 @@ from torchcell.datamodules.batch import BatchOrder, PackedLoader
 from torchcell.metrics.evaluate import evaluate
 from torchcell.run import assemble
 from torchcell.run.placement import OneDeviceANode
-from torchcell.run.processes import Process
 from torchcell.run.predicting import predict_part
+from torchcell.run.processes import Process
 
 
 def every_model(cfg: DictConfig, process: Process) -> dict[str, dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, Self
 
 import torch
@@ -37,6 +37,11 @@ class Batch:
     def narrow(self, start: int, stop: int) -> Self:
         """Samples ``start`` to ``stop`` as views; a batch whose tensors are not a row a sample overrides it."""
         return type(self)(**{f.name: getattr(self, f.name)[start:stop] for f in fields(self)})
+
+    def blind(self) -> Self:
+        """The same inputs without what was measured: all that a model sees where it is tested."""
+        nothing = torch.full((), torch.nan, device=self.target.device).expand(self.target.shape)
+        return replace(self, target=nothing)
 
     @property
     def references(self) -> Mapping[str, Tensor]:

@@ -56,6 +56,12 @@ class CellSetBatch(Batch):
         """Measured changes are taken against the other half."""
         return {"control": self.reference.part(1)}
 
+    def blind(self) -> CellSetBatch:
+        """Also without the half of the controls that truth is taken against."""
+        table = self.reference.table.clone()
+        table[:, 1] = torch.nan
+        return replace(super().blind(), reference=replace(self.reference, table=table))
+
     def narrow(self, start: int, stop: int) -> CellSetBatch:
         """Sets ``start`` to ``stop``; all but the pointer are views."""
         first, last = int(self.ptr[start]), int(self.ptr[stop])

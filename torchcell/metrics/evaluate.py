@@ -108,6 +108,8 @@ def evaluate(
         chosen=primary is not None,
         n_missing=_missing(measures["primary"][0]),
         spread=guard,
+        part=deciding.part,
+        n_boot=n_boot,
         n_outputs=len(every[0].outputs),
         converged=converged,
         design=deciding.design,

@@ -21,6 +21,10 @@ from torchcell.metrics.registry import higher_is_better
 from torchcell.metrics.results import Design
 
 NO_VERDICT = "no verdict"
+FEWEST_RESAMPLES = 50
+"""Of fewer resamples the ends of an interval are too near: two of them differ by next to nothing."""
+SEEN = {"train": "learned from", "val": "was chosen by"}
+"""Parts that are no test, and why."""
 Color = Literal["green", "red", "grey"]
 
 
@@ -38,6 +42,8 @@ class Evidence:
         converged: False while the validation metric was still rising.
         max_epochs: Epochs that an unconverged run might try.
         data_changed: Whether the data are others than those it was trained on.
+        part: Of the split; what it learned from, or was chosen by, is no test.
+        n_boot: Resamples behind each interval.
         design: How the part was made.
         left_out: Baselines with too few samples to be compared.
         ceiling: What the ceiling is, and its value.
@@ -54,6 +60,8 @@ class Evidence:
     converged: bool | None = None
     max_epochs: int | None = None
     data_changed: bool = False
+    part: str = "test"
+    n_boot: int = FEWEST_RESAMPLES
     design: Design = field(default_factory=Design)
     left_out: tuple[str, ...] = ()
     ceiling: tuple[str, float] | None = None
@@ -162,6 +170,10 @@ def _reasons(evidence: Evidence, primary: Comparison) -> Iterator[str]:
     if evidence.converged is False:
         epochs = "" if evidence.max_epochs is None else f"; try trainer.max_epochs={evidence.max_epochs}"
         yield f"not converged, the validation metric was still rising{epochs}"
+    if evidence.part in SEEN:
+        yield f"the part {evidence.part!r} is what it {SEEN[evidence.part]}"
+    if evidence.n_boot < FEWEST_RESAMPLES:
+        yield f"too few resamples ({evidence.n_boot}, {FEWEST_RESAMPLES} are needed): set evaluation.n_boot higher"
     if evidence.data_changed:
         yield "the data are not those it was trained on"
     lacking, total = evidence.n_missing

@@ -178,11 +178,11 @@ class Model(lightning.LightningModule):
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Keep predictions; they are scored once, on the whole set, by the evaluator."""
-        self._tested.append((batch.sample, self.tabulate(self(batch))))
+        self._tested.append((batch.sample, self.tabulate(self(batch.blind()))))
 
     def predict_step(self, batch: Any, batch_idx: int = 0) -> tuple[Tensor, Tensor]:
         """Sample numbers [B] and predictions as tables show them [B, T]."""
-        return batch.sample, self.tabulate(self(batch))
+        return batch.sample, self.tabulate(self(batch.blind()))
 
     def take_tested(self) -> tuple[Tensor, Tensor]:
         """Samples [n] and predictions [n, T] of the last test pass, from all processes, each sample once."""

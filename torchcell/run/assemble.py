@@ -20,6 +20,7 @@ from torchcell.callbacks.requeue import Requeue
 from torchcell.callbacks.step_log import StepLog
 from torchcell.data.file_facts import verifying
 from torchcell.datamodules.base import RecordDataModule
+from torchcell.datamodules.spec import Spec
 from torchcell.models.base import Model
 from torchcell.run.checkpoint import AtomicCheckpointIO, Checkpoint, check_targets
 from torchcell.run.folder import RunFolder
@@ -130,6 +131,14 @@ def scoring_of(run: DictConfig, asked: DictConfig | None = None) -> Scoring:
         primary=run.evaluation.get("primary"),
         min_delta=run.trainer.early_stopping.min_delta,
     )
+
+
+def another_split(start: Spec, at_hand: Spec) -> bool:
+    """Whether weights were trained on another split of the same data; data without a fingerprint are taken to be."""
+    if start.split_hash == at_hand.split_hash:
+        return False
+    prints = start.data_fingerprint, at_hand.data_fingerprint
+    return (not all(prints) or prints[0] == prints[1]) and start.outputs == at_hand.outputs
 
 
 def best_score(trainer: lightning.Trainer) -> float:

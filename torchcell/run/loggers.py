@@ -95,7 +95,8 @@ def _name(row: Any, summary: dict[str, Any]) -> str:
     """``<stage>/<phenotype>/<metric>``; the stage of a baseline is ``test_<system>``."""
     stage = row.part if row.system == summary["model"] else f"{row.part}_{row.system}"
     output, _, metric = row.metric.rpartition("/")
-    return f"{stage}/{output or summary['outputs'][0]}/{metric}"
+    alone = "mean" if len(summary["outputs"]) > 1 else summary["outputs"][0]  # over the outputs
+    return f"{stage}/{output or alone}/{metric}"
 
 
 def log_outcome(loggers: list[Logger], table: pd.DataFrame, summary: dict[str, Any], files: list[Path]) -> None:

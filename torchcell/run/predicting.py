@@ -57,7 +57,7 @@ def predict_record(model: Model, datamodule: RecordDataModule, record: Any, devi
     with torch.no_grad():
         start = 0
         for batch in loader:
-            found[start : start + len(batch)] = model(batch.to(device)).float().cpu().numpy()
+            found[start : start + len(batch)] = model(batch.blind().to(device)).float().cpu().numpy()
             start += len(batch)
     model.train(trained).to(place)
     return found

@@ -63,6 +63,8 @@ class Scoring:
         min_delta: What counts as an improvement of the validation score.
         umap: Whether the report's map of latents has a UMAP too; it takes about ten seconds.
         data_changed: Whether the data are others than those the model was trained on.
+        started_elsewhere: Whether its first weights come from another split of the same data, whose training part may
+            hold what is tested here.
     """
 
     part: str = "test"
@@ -72,6 +74,7 @@ class Scoring:
     min_delta: float = 1e-3
     umap: bool = False
     data_changed: bool = False
+    started_elsewhere: bool = False
 
 
 @stage("scoring")
@@ -113,6 +116,7 @@ def score(
         *input_checks(every[0], spoilt, datamodule.inputs(), how),
         measurable_signal(datamodule.halves(how.part), every[0].group, how.n_boot, how.seed),
         *collapses(model, nodes),
+        *starting_weights(how),
     ).with_evidence(
         data_changed=how.data_changed,
         max_epochs=None if history is None else 2 * len(history),
@@ -148,6 +152,14 @@ def _sections(
         return [] if nodes is None else nodes.sections(how.seed)
 
     return {"Maps of latents": latents, "Each relation": relations, "Embeddings": embeddings}
+
+
+def starting_weights(how: Scoring) -> list[Check]:
+    """Weights that may know the test samples withhold the verdict."""
+    if not how.started_elsewhere:
+        return []
+    said = "its first weights come from another split of these data, and may have learned from what is tested here"
+    return [Check("starting_weights", "failed", said, said)]
 
 
 def collapses(model: Model, nodes: EmbeddedNodes | None) -> list[Check]:
