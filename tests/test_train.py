@@ -64,6 +64,8 @@ def test_tables_have_the_columns_of_the_contract(finished):
     assert history["epoch"].tolist() == [0, 1, 2]
     assert {"train/loss", "val/score", "train/grad_norm", "samples_per_s", "memory_mb"} <= set(history.columns)
     assert {"train/loss/phenotype", "train/share/phenotype", "val/gene_interaction/Pearson"} <= set(history.columns)
+    lr = finished.model.optimizer.keywords["lr"]
+    assert history["train/lr"].tolist() == pytest.approx([lr] * 3), "of the epoch's last step, after two of warm-up"
     metrics = pd.read_csv(folder / "metrics.csv")
     assert list(metrics.columns) == ["system", "part", "metric", "value", "low", "high", "n_units", "n_undefined"]
     assert {"Dango", "mean", "additive_ridge", "replicate_ceiling"} <= set(metrics["system"])
@@ -108,17 +110,20 @@ def wandb_records(path: Path) -> list:
 
 def test_the_wandb_record_holds_config_metrics_and_the_reports_figures(finished):
     (path,) = finished.folder.path.glob("wandb/offline-run-*/*.wandb")
-    config, history = {}, {}
+    config, history, summary = {}, {}, {}
     for record in wandb_records(path):
         for update in [*record.config.update, *record.run.config.update]:
             config[update.key] = update.value_json
         for item in record.history.item:
             history[item.nested_key[0]] = item.value_json
+        for item in record.summary.update:
+            summary[item.key or item.nested_key[0]] = item.value_json
     assert json.loads(config["model"])["dim"] == 16
     assert float(history["val/gene_interaction/Pearson"]) == pytest.approx(
         pd.read_csv(finished.folder.path / "history.csv")["val/gene_interaction/Pearson"].iloc[-1]
     )
-    assert "train/loss/phenotype" in history
+    assert {"train/loss/phenotype", "train/lr"} <= set(history)
+    assert float(summary["val/score"]) == pytest.approx(finished.score)
     drawn = {f"figures/{figure.stem}" for figure in (finished.folder.path / "figures").glob("*.png")}
     assert drawn
     assert drawn <= set(history)

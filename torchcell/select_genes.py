@@ -33,7 +33,6 @@ def select_genes(cfg: DictConfig) -> SelectedGenes:
         max_cells=cfg.data.max_cells,
         selection=instantiate(cfg.data.selection),
         subset=cfg.data.subset,
-        seed=cfg.seed,
     )
     assert selected is not None
     table = Table()

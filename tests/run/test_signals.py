@@ -41,7 +41,7 @@ SMALL = (
 
 def config(folder: Path, *overrides: str) -> DictConfig:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose("config", [*SMALL, f"paths.runs={folder}", *overrides])
+        return compose("config", [*SMALL, "logger.every_n_steps=2", f"paths.runs={folder}", *overrides])
 
 
 class Tell(lightning.Callback):
@@ -109,6 +109,8 @@ def assert_equal_runs(one: Path, other: Path, metric: str = "train/gene_interact
     columns = ["epoch", "train/loss", "train/grad_norm", metric, "val/score"]
     tables = [pd.read_csv(next(folder.glob("*/*/history.csv")))[columns] for folder in (one, other)]
     pd.testing.assert_frame_equal(*tables, check_exact=True)
+    steps = [pd.read_csv(next(folder.glob("*/*/steps.csv"))) for folder in (one, other)]
+    pd.testing.assert_frame_equal(*steps, check_exact=True)
 
 
 @pytest.mark.parametrize(("epoch", "batch"), [(0, 0), (1, 4), (1, None)], ids=["first step", "mid-epoch", "validation"])
@@ -142,7 +144,8 @@ def test_a_curriculum_told_to_end_within_a_middle_phase_goes_on_to_the_same_weig
         overrides = [
             *(f"data.record.{size}" for size in sizes), "data.set_size=2", "data.input_cells=2", "data.batch_size=4",
             "model.dim=16", "model.heads=1", "model.dropout=0.2", "trainer.max_epochs=3", "trainer.warmup_steps=4",
-            "callbacks=curriculum", f"callbacks.curriculum.phases={phases}", "baselines=none", f"paths.runs={folder}",
+            "callbacks=curriculum", f"callbacks.curriculum.phases={phases}", "baselines=none", "logger.every_n_steps=1",
+            f"paths.runs={folder}",
         ]  # fmt: skip
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             return compose("config", ["+experiment=simulated_perturbseq", *overrides])

@@ -35,9 +35,9 @@ class RecordDataModule(lightning.LightningDataModule):
         graph: The wild-type graph, or none.
         batch_size: Samples a training batch and process.
         eval_batch_size: Samples a batch elsewhere; nothing is learned there, so it may be large.
-        subset: Use only this many samples, chosen at random; for trials.
+        subset: Use only this many samples, for trials. The split's seed draws them, not the run's: seeds share a test part.
         unknown_genes: ``error``, or ``drop`` the samples that name a gene outside the vocabulary.
-        seed: Of the subset and of the order of batches.
+        seed: Of the order of batches.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class RecordDataModule(lightning.LightningDataModule):
         self.genes = self.vocabulary(record, graph)
         record, lost = self.admit(record.validate(), self.genes, unknown_genes)
         self.lost = {**getattr(record, "lost", {}), **lost}
-        self.record_whole = drawn(record, subset, seed)
+        self.record_whole = drawn(record, subset, split)
         self.split: Split = self.deal(self.record_whole, split)
         self.spec = self._spec()
         self.packed = self.pack(self.record_whole, self.spec)
@@ -312,8 +312,12 @@ class RecordDataModule(lightning.LightningDataModule):
         return self.loader("test", whole=True)
 
 
-def drawn(record: Any, subset: int | None, seed: int) -> Any:
-    """So many samples of a record, chosen at random, in their order; all where there are no more, or for none."""
+def drawn(record: Any, subset: int | None, split: Mapping[str, Any]) -> Any:
+    """So many samples of a record, drawn by the seed of the ``split`` config, in their order; none takes all.
+
+    Runs of one split config then have one split, whatever their own seed.
+    """
     if subset is None or subset >= len(record):
         return record
-    return record.subset(np.sort(np.random.default_rng(seed).permutation(len(record))[:subset]))
+    order = np.random.default_rng(int(split.get("seed", 0))).permutation(len(record))
+    return record.subset(np.sort(order[:subset]))

@@ -19,11 +19,10 @@ def chosen(
     max_cells: int | None,
     selection: GeneSelection | None,
     subset: int | None,
-    seed: int,
 ) -> tuple[Conditions, SelectedGenes | None]:
     """The conditions that are left of ``record``, and the genes that their training part chooses, if any are chosen.
 
-    Which cells are kept does not depend on the run's seed: runs of one split are scored on the same cells.
+    Nothing depends on the run's seed: runs of one split are scored on the same cells.
 
     Args:
         record: All conditions over all genes.
@@ -31,15 +30,14 @@ def chosen(
         n_genes: Genes in all, also of a ``selection`` that does not say.
         max_cells: Cells in all; none: all of them.
         selection: Chooses the genes; none: the most variable ``n_genes``, or all of them.
-        subset: Number of conditions; none: all of them.
-        seed: Of the run: which conditions.
+        subset: Number of conditions, drawn by the split's seed; none: all of them.
 
     Raises:
         InputError: A selection of another number of genes than ``n_genes``, or what its parts refuse.
     """
     if max_cells is not None:
         record = record.limited(max_cells)
-    record = drawn(record, subset, seed)
+    record = drawn(record, subset, split)
     if selection is None and n_genes is None:
         return record, None
     train = record.subset(make_split(record, **split).index("train"))

@@ -89,7 +89,7 @@ class CellSetDataModule(RecordDataModule):
         self.phases = phases
         self.features: GeneFeatures | None = None
         how: dict[str, Any] = {"n_genes": n_genes, "max_cells": max_cells, "selection": selection}
-        record, self.selected = chosen(record, split, **how, subset=subset, seed=seed)
+        record, self.selected = chosen(record, split, **how, subset=subset)
         self.told = _unmeasured(record)
         if self.selected is not None:
             record, self.told = record.on_genes(self.selected.genes), [*self.told, *self.selected.notes]

@@ -106,10 +106,10 @@ def trainer(
         config.strategy = "auto"  # one process has nobody to agree with, whatever trainer=ddp finds
     config.num_nodes = process.world
     callbacks = [instantiate(callback) for callback in cfg.callbacks.values() if callback is not None]
-    if signals is not None:
-        callbacks.append(Requeue(signals, folder.last))
     if cfg.logger.get("every_n_steps") is not None:  # a config of an earlier version does not have the key
         callbacks.append(StepLog(cfg.logger.every_n_steps))
+    if signals is not None:
+        callbacks.append(Requeue(signals, folder.last))  # the last, for it ends the step that others log
     return instantiate(config, _partial_=True)(
         logger=logs,
         callbacks=[*callbacks, best, last],

@@ -1,0 +1,34 @@
+"""``data.subset`` takes the same samples whatever the run's seed: seeds of a trial are scored on one test part.
+
+It was drawn by the run's seed, so that three seeds of ``+debug=fast`` had three splits and could not be compared.
+"""
+
+from __future__ import annotations
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from torchcell.run import assemble
+from torchcell.run.entry import conf_dir
+
+EXPERIMENTS = {
+    "simulated_dango": "data.subset=400",
+    "simulated_chemoe": "data.subset=400",
+    "simulated_hgt": "data.subset=300",
+    "simulated_perturbseq": "data.subset=60",
+}
+"""One of each record kind."""
+
+
+def split_of(experiment: str, *overrides: str):
+    given = [f"+experiment={experiment}", "+debug=fast", EXPERIMENTS[experiment], *overrides]
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return assemble.datamodule(compose("config", given)).split
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_the_samples_of_a_trial_are_drawn_by_the_splits_seed_alone(experiment):
+    one, other = split_of(experiment), split_of(experiment, "seed=7")
+    assert sum(one.counts().values()) == int(EXPERIMENTS[experiment].partition("=")[2])
+    assert one.hash == other.hash
+    assert split_of(experiment, "split.seed=1").hash != one.hash
