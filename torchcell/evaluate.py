@@ -11,32 +11,49 @@ if TYPE_CHECKING:
 
     from omegaconf import DictConfig
 
+    from torchcell.datamodules.base import RecordDataModule
+    from torchcell.models.base import Model
+    from torchcell.run.checkpoint import Checkpoint
     from torchcell.run.scoring import Scored
 
 
 def evaluate(cfg: DictConfig) -> Scored:
-    """Rebuild the data from the checkpoint's config, check its split, score it and its rivals, write the report."""
-    import json
+    """Rebuild the data from the checkpoint's config, check them, score it and its rivals, write the report."""
     import time
+
+    from torchcell.run import assemble, checkpoint, scoring
+    from torchcell.run.data_changes import other_values
+    from torchcell.run.lock import FolderLock
+
+    started = time.perf_counter()
+    saved = checkpoint.load(cfg.ckpt)
+    checkpoint.check_targets(saved.config.baselines, cfg.trust)
+    model = saved.model(cfg.trust)
+    datamodule = assemble.datamodule_of(saved, cfg.trust, cfg.data_changed)
+    datamodule.eval_batch_size = cfg.batch_size or datamodule.eval_batch_size
+    changed = bool(other_values(saved.spec, datamodule.spec))
+    folder = _folder(cfg, saved.path, saved.config.evaluation.part == cfg.part, changed)
+    with FolderLock(folder):
+        scored = _scored(cfg, saved, model, datamodule, folder, changed)
+    scoring.say(scored, started)
+    return scored
+
+
+def _scored(
+    cfg: DictConfig, saved: Checkpoint, model: Model, datamodule: RecordDataModule, folder: Path, changed: bool
+) -> Scored:
+    """Score the model beside its baselines and rivals, and write all that into ``folder``."""
+    import json
     from pathlib import Path
 
     import lightning
     import pandas as pd
 
-    from torchcell.run import assemble, checkpoint, rivals, scoring
-    from torchcell.run.data_changes import other_values
+    from torchcell.run import assemble, rivals, scoring
     from torchcell.run.folder import environment_facts
     from torchcell.run.placement import OneDeviceANode
 
-    started = time.perf_counter()
-    saved = checkpoint.load(cfg.ckpt)
     config, run = saved.config, saved.path.resolve().parents[1]
-    checkpoint.check_targets(config.baselines, cfg.trust)
-    model = saved.model(cfg.trust)
-    datamodule = assemble.datamodule_of(saved, cfg.trust, cfg.data_changed)
-    changed = bool(other_values(saved.spec, datamodule.spec))
-    folder = _folder(cfg, saved.path, config.evaluation.part == cfg.part, changed)
-    datamodule.eval_batch_size = cfg.batch_size or datamodule.eval_batch_size
     others = rivals.opened(cfg.rivals, saved)
     history = pd.read_csv(run / "history.csv") if (run / "history.csv").is_file() else None
     trainer = lightning.Trainer(
@@ -76,7 +93,6 @@ def evaluate(cfg: DictConfig) -> Scored:
     if cfg.cell_eval_out:
         results = scored.results
         scored.files.extend(datamodule.export(cfg.part, results.systems[results.model], Path(cfg.cell_eval_out)))
-    scoring.say(scored, started)
     return scored
 
 
