@@ -216,6 +216,7 @@ def test_a_run_does_not_go_on_when_the_data_behind_its_config_has_changed(tmp_pa
 def test_a_run_that_failed_before_its_first_checkpoint_may_simply_be_tried_again(tmp_path):
     with pytest.raises(InputError):
         train(config(tmp_path, "model.channels=[physcal]"))
+    assert not list(tmp_path.iterdir()), "a failed start leaves no folder"
     cfg = config(tmp_path, "model.channels=[physical]", "trainer.max_epochs=1")
     with pytest.raises(InputError, match="no network named|no relation"):
         train(OmegaConf.merge(cfg, {"graph": {"relations": ["coexpression"]}}))

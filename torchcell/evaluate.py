@@ -11,34 +11,57 @@ if TYPE_CHECKING:
 
     from omegaconf import DictConfig
 
-    from torchcell.run.scoring import Scored
+    from torchcell.datamodules.base import RecordDataModule
+    from torchcell.models.base import Model
+    from torchcell.run.checkpoint import Checkpoint
+    from torchcell.run.scoring import Scored, Scoring
 
 
 def evaluate(cfg: DictConfig) -> Scored:
-    """Rebuild the data from the checkpoint's config, check its split, score it and its rivals, write the report."""
-    import json
+    """Rebuild the data from the checkpoint's config, check them, score it and its rivals, write the report."""
     import time
+    from dataclasses import replace
+
+    from torchcell.run import assemble, checkpoint, writing
+    from torchcell.run.data_changes import other_values
+    from torchcell.run.lock import FolderLock
+
+    started = time.perf_counter()
+    saved = checkpoint.load(cfg.ckpt)
+    checkpoint.check_targets(saved.config.baselines, cfg.trust)
+    model = saved.model(cfg.trust)
+    datamodule = assemble.datamodule_of(saved, cfg.trust, cfg.data_changed)
+    datamodule.eval_batch_size = cfg.batch_size or datamodule.eval_batch_size
+    changed = bool(other_values(saved.spec, datamodule.spec))
+    how = replace(assemble.scoring_of(saved.config, cfg), data_changed=changed)
+    folder = _folder(cfg, saved.path, how == assemble.scoring_of(saved.config), changed)
+    with FolderLock(folder):
+        scored = _scored(cfg, saved, model, datamodule, folder, how)
+    writing.say(scored, started)
+    return scored
+
+
+def _scored(
+    cfg: DictConfig, saved: Checkpoint, model: Model, datamodule: RecordDataModule, folder: Path, how: Scoring
+) -> Scored:
+    """Score the model beside its baselines and rivals, and write all that into ``folder``."""
+    import json
     from dataclasses import replace
     from pathlib import Path
 
     import lightning
     import pandas as pd
 
-    from torchcell.run import assemble, checkpoint, rivals, scoring, writing
-    from torchcell.run.data_changes import other_values
+    from torchcell.run import assemble, rivals, scoring, writing
     from torchcell.run.folder import environment_facts
     from torchcell.run.placement import OneDeviceANode
 
-    started = time.perf_counter()
-    saved = checkpoint.load(cfg.ckpt)
     config, run = saved.config, saved.path.resolve().parents[1]
-    checkpoint.check_targets(config.baselines, cfg.trust)
-    model = saved.model(cfg.trust)
-    datamodule = assemble.datamodule_of(saved, cfg.trust, cfg.data_changed)
-    changed = bool(other_values(saved.spec, datamodule.spec))
-    how = replace(assemble.scoring_of(config, cfg), data_changed=changed)
-    folder = _folder(cfg, saved.path, how == assemble.scoring_of(config), changed)
-    datamodule.eval_batch_size = cfg.batch_size or datamodule.eval_batch_size
+    known = run / "metrics.json"
+    earlier = json.loads(known.read_text()) if known.is_file() else {}
+    # Where nobody knows what the first weights had seen, they may have seen the test samples.
+    seen = config.init_from is not None and "starting_weights" in earlier.get("checks", {"starting_weights": "unknown"})
+    how = replace(how, started_elsewhere=seen)
     others = rivals.opened(cfg.rivals, saved)
     history = pd.read_csv(run / "history.csv") if (run / "history.csv").is_file() else None
     trainer = lightning.Trainer(
@@ -63,18 +86,15 @@ def evaluate(cfg: DictConfig) -> Scored:
         beside,
     )
     assert scored is not None  # one process
-    known = run / "metrics.json"
-    earlier = json.loads(known.read_text()) if known.is_file() else {}
     kept = ("epochs", "seconds", "peak_mb", "samples_per_s", "data_changed")
     facts = {name: earlier[name] for name in kept if name in earlier}
-    if changed:
+    if how.data_changed:
         facts["data_changed"] = True
     info = assemble.report_info(config, environment_facts(), datamodule, facts)
     scored = writing.write(scored, folder, info, history, model, facts)
     if cfg.cell_eval_out:
         results = scored.results
         scored.files.extend(datamodule.export(how.part, results.systems[results.model], Path(cfg.cell_eval_out)))
-    writing.say(scored, started)
     return scored
 
 

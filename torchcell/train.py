@@ -56,7 +56,7 @@ def train_process(cfg: DictConfig, process: Process) -> Trained:
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     with process.first_before_others("folder"):
         folder = RunFolder.open(cfg, process.rank == 0)
-    with memory_explained(cfg, folder), Signals(folder.last) as signals:
+    with folder, memory_explained(cfg, folder), Signals(folder.last) as signals:
         return _train(cfg, process, folder, signals)
 
 
@@ -124,10 +124,13 @@ def _train(cfg: DictConfig, process: Process, folder: RunFolder, signals: Signal
 
 def main(cfg: DictConfig) -> float:
     """Train, and return the best validation score to a sweeper; ``ckpt_path=auto`` reads it off a finished run."""
-    from torchcell.run.folder import finished_score
+    from torchcell.run.folder import finished_score, refuse_running
 
     score = finished_score(cfg)
-    return train(cfg).score if score is None else score
+    if score is not None:
+        return score
+    refuse_running(cfg)
+    return train(cfg).score
 
 
 if __name__ == "__main__":

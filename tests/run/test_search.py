@@ -121,12 +121,13 @@ def test_a_search_that_is_running_is_not_started_twice_and_overwrites_nothing(tm
 
 def test_a_finished_run_answers_from_its_files_and_an_unfinished_one_goes_on(tmp_path):
     cfg = composed(f"paths.runs={tmp_path}", "ckpt_path=auto")
-    folder = RunFolder.open(cfg)
-    assert folder.resume is None
-    assert finished_score(cfg) is None
-    last = folder.path / "checkpoints" / "last.ckpt"
-    last.touch()
-    assert RunFolder.open(cfg).resume == last
+    with RunFolder.open(cfg) as folder:
+        assert folder.resume is None
+        assert finished_score(cfg) is None
+        last = folder.path / "checkpoints" / "last.ckpt"
+        last.touch()
+    with RunFolder.open(cfg) as folder:
+        assert folder.resume == last
     pd.DataFrame({"epoch": [0, 1, 2], "val/score": [0.1, 0.375, 0.2]}).to_csv(folder.path / "history.csv")
     (folder.path / "report.html").touch()
     assert finished_score(cfg) == 0.375

@@ -13,12 +13,15 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from omegaconf import DictConfig, OmegaConf
 
 from torchcell.data.cache import atomic_write
 from torchcell.data.errors import InputError
+from torchcell.run.lock import NAME as LOCK
+from torchcell.run.lock import FolderLock, refuse_held
 
 NOT_HASHED = ("paths", "logger", "ckpt_path", "overwrite", "seed", "data.verify")
 """Keys that change where or how often a run happens, not what it computes (the seed is in the name)."""
@@ -56,6 +59,15 @@ def finished_score(cfg: DictConfig) -> float | None:
     return float(pd.read_csv(path / "history.csv")["val/score"].max())
 
 
+def refuse_running(cfg: DictConfig) -> None:
+    """Refuse the run of ``cfg`` where another process is at it, in the seconds before torch is loaded.
+
+    Only the first of several processes can tell: the others find the folder held by it.
+    """
+    if all(os.environ.get(rank, "0") == "0" for rank in ("RANK", "SLURM_PROCID")):
+        refuse_held(run_path(cfg))
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Paths of one run; see CONTRACTS, a run.
@@ -63,39 +75,60 @@ class RunFolder:
     Attributes:
         path: ``runs/<experiment>/<first 8 of the config's sha256>-s<seed>``.
         resume: The checkpoint to go on from, or none.
+        lock: Held by the first process until ``close``; none in the others.
     """
 
     path: Path
     resume: Path | None
+    lock: FolderLock | None = None
 
     @classmethod
     def open(cls, cfg: DictConfig, first: bool = True) -> RunFolder:
-        """Make the folder, or refuse if the same config has run there already.
+        """Make the folder and hold it, or refuse if the same config has run there already or runs there now.
 
         Args:
             cfg: The composed config.
             first: Whether this is the first process; the others find the folder as it has left it.
 
         Raises:
-            InputError: The folder holds a run, and neither ``ckpt_path=last``, ``overwrite=true`` nor
-                a requeued job says what to do with it.
+            InputError: The folder is held by a living run, whatever the config says. It holds a run that has ended,
+                and neither ``ckpt_path=last``, ``overwrite=true`` nor a requeued job says what to do with it. It can't
+                be written.
         """
         path = run_path(cfg)
         last = path / "checkpoints" / "last.ckpt"
-        resume = cls._resume(cfg, last)
-        if cfg.overwrite and resume is None and path.exists() and first:
-            shutil.rmtree(path)
-        held = [file for file in (last, path / "metrics.json") if file.exists()]
-        if resume is None and held and not _requeued() and first:
-            raise InputError(
-                f"{path} already holds a run of this config and seed; go on with ckpt_path=last, "
-                "start anew with overwrite=true, or choose another seed"
-            )
-        (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-        if first:
+        if not first:
+            return cls(path, cls._resume(cfg, last))
+        lock = FolderLock(path)
+        try:
+            resume = cls._resume(cfg, last)
+            if cfg.overwrite and resume is None:
+                _clear(path)
+            if resume is None and not _requeued() and any(file.exists() for file in (last, path / "metrics.json")):
+                raise InputError(
+                    f"{path} already holds a run of this config and seed; go on with ckpt_path=last, "
+                    "start anew with overwrite=true, or choose another seed"
+                )
+            (path / "checkpoints").mkdir(exist_ok=True)
             for rest in path.rglob(".*.part*"):  # what a killed process was writing
                 rest.unlink(missing_ok=True)
-        return cls(path, resume)
+        except BaseException:
+            lock.release()
+            raise
+        return cls(path, resume, lock)
+
+    def close(self) -> None:
+        """Let others write; a folder in which nothing was written goes away."""
+        if self.lock is not None:
+            self.lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     @staticmethod
     def _resume(cfg: DictConfig, last: Path) -> Path | None:
@@ -143,6 +176,15 @@ class RunFolder:
             with atomic_write(self.path / "config.yaml") as temporary:
                 OmegaConf.save(cfg, temporary)
         return environment
+
+
+def _clear(folder: Path) -> None:
+    """Delete all that is in a folder but its lock."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
 
 
 def write_json(path: Path, content: Any) -> None:
