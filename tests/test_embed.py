@@ -21,6 +21,7 @@ from torchcell.embed import embed
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.nn.ragged import segment_mean
 from torchcell.run import checkpoint
+from torchcell.run.embedding_file import validate
 from torchcell.run.entry import conf_dir
 from torchcell.splits.split import Split
 from torchcell.train import Trained, train
@@ -90,6 +91,15 @@ def test_the_runs_own_sets_come_with_their_names_parts_and_phenotypes(run, tmp_p
     assert table.uns["pca"]["variance_ratio"].sum() == pytest.approx(1)
     assert table.uns["split_hash"] == Split.load(run.folder.path / "split.parquet").hash
     assert Path(table.uns["checkpoint"]) == run.folder.best.resolve()
+
+
+def test_what_embed_wrote_is_validated_sets_after_centering_as_they_share_the_cell(run, tmp_path, capsys):
+    request(run.folder.best, tmp_path / "e.h5ad")
+    capsys.readouterr()
+    assert not validate(tmp_path / "e.h5ad", centered=None)
+    assert "judged after centering" in capsys.readouterr().out
+    assert not validate(tmp_path / "e_genes.h5ad")
+    assert "judged after centering" not in capsys.readouterr().out
 
 
 def test_one_part_alone_is_embedded_and_predicted_as_the_run_did(run, tmp_path):

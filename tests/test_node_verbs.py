@@ -101,7 +101,7 @@ def test_embed_leaves_with_3_on_a_collapse_only_where_that_is_asked_for(data, tm
     given = composed("embed", ckpt, tmp_path / "e.csv", "held_out_links=false")
     embed_verb.main(given)
     shown = capsys.readouterr().out
-    assert "collapsed: 3 of 3 kinds. Compound: all vectors are one among 50 nodes" in shown
+    assert "collapsed: all 3 kinds. Compound: all vectors are one among 50 nodes" in shown
     given.fail_on_collapse = True
     with pytest.raises(SystemExit) as left:
         embed_verb.main(given)

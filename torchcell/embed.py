@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from torchcell.run.embedding_file import COLLAPSED
+from torchcell.run.embedding_file import COLLAPSED, SETS
 from torchcell.run.embedding_file import main as validate
 from torchcell.run.entry import run_entry
 from torchcell.run.progress import say, stage
@@ -107,7 +107,8 @@ def _sets(cfg: DictConfig, out: Path, saved: Checkpoint, model: Model) -> anndat
     drawn = _map(table, cfg)
     written, tables = [], {out: table} if genes is None else {out: table, _beside(out, "_genes.h5ad"): genes}
     for path, content in tables.items():
-        content.uns |= {"checkpoint": str(saved.path.resolve()), "split_hash": saved.spec.split_hash}
+        about = {"checkpoint": str(saved.path.resolve()), "split_hash": saved.spec.split_hash}
+        content.uns |= about | {"rows": SETS if path == out else "genes"}
         with atomic_write(path) as temporary:
             content.write_h5ad(temporary)
         written.append(f"{path} ({content.n_obs:,} {'sets' if path == out else 'genes'}, {content.uns['latent']})")

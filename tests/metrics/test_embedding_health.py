@@ -31,7 +31,11 @@ def test_vectors_at_right_angles_have_cosine_0_and_full_rank():
     assert found.rank == pytest.approx(8)
     assert found.room == 7
     assert found.components == 7  # centred, 8 corners of a simplex span 7 equal axes: 6 hold 86 %
-    assert (found.status, found.faults) == ("healthy", [])
+    assert found.status == "healthy"
+    assert (
+        found.why
+        == "mean cosine 0.00 is below 0.5; 7 component(s) hold 90 % of the variance, 1.8 are wanted; effective rank 8.0, 2.8 is wanted"
+    )
 
 
 def test_a_simplex_has_the_least_cosine_that_n_vectors_can_have():
@@ -83,7 +87,7 @@ def test_an_isotropic_cloud_is_healthy():
 def test_a_shared_offset_is_a_collapse_of_the_cosine():
     found = kind_health("A", GAUSS + 3)
     assert found.cosine == pytest.approx(9 / 10, abs=0.01)
-    assert [fault for fault in found.faults if "cosine" in fault] == ["mean cosine 0.90 is not below 0.5"]
+    assert [reason for reason in found.reasons if "cosine" in reason] == ["mean cosine 0.90 is not below 0.5"]
 
 
 def test_the_closed_forms_equal_pairs_and_decompositions():

@@ -52,7 +52,7 @@ def test_skill_on_links_has_a_column_where_it_is_known(x):
 def test_the_sentence_names_the_kinds_and_why(x):
     found = embedding_health(x, KIND)
     assert health_line(found) == "collapsed: 1 of 2 kinds. b: all vectors are one among 40 nodes"
-    assert health_line(found[:1]) == "healthy: all 1 kinds"
+    assert health_line(found[:1]) == "healthy: a: mean cosine 0.02 is below 0.5"
     assert health_line(found[2:]) == "undefined: no kind has 3 nodes"
 
 

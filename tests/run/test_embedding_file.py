@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
 
 from torchcell.data.embedding_table import EmbeddingTable
-from torchcell.run.embedding_file import main
+from torchcell.run.embedding_file import SETS, main
 
 
 @pytest.fixture
@@ -26,9 +28,9 @@ def files(tmp_path):
 
 def test_a_healthy_file_is_0_and_a_collapsed_one_3_only_if_asked(files, capsys):
     assert main([str(files / "good.h5ad"), "--fail-on-collapse"]) == 0
-    assert "healthy: all 2 kinds" in capsys.readouterr().out
+    assert "healthy: all nodes together and all 2 kinds. all nodes: mean cosine" in capsys.readouterr().out
     assert main([str(files / "bad.parquet")]) == 0
-    assert "collapsed: 1 of 2 kinds. b: mean cosine 1.00" in capsys.readouterr().out
+    assert "collapsed: 1 of 2 kinds. b: mean cosine 1.00 within the kind is above 0.95" in capsys.readouterr().out
     assert main([str(files / "bad.parquet"), "--fail-on-collapse"]) == 3
 
 
@@ -41,6 +43,35 @@ def test_columns_and_the_page_are_named_on_the_command_line(files, capsys):
     assert (files / "page_pca.png").stat().st_size > 0
     assert main([*given[:-1], str(files / "page.txt")]) == 1
     assert "the name must end in .html" in capsys.readouterr().err
+
+
+def test_bounds_are_set_on_the_command_line_and_the_json_says_them(files, capsys):
+    given = [str(files / "good.h5ad"), "--json", str(files / "e.json"), "--fail-on-collapse"]
+    assert main([*given, "--healthy-cosine", "0.01", "--collapsed-within", "0.02"]) == 3
+    assert "within the kind is above 0.02" in capsys.readouterr().out
+    held = json.loads((files / "e.json").read_text())
+    assert held["level"] == "collapsed"
+    assert held["text"].startswith("collapsed: 1 of 2 kinds. b: mean cosine 0.04 within the kind is above 0.02")
+    assert list(held["kinds"]) == ["all nodes", "a", "b"]
+    assert held["kinds"]["b"]["bounds"]["collapsed_within"] == 0.02
+    assert held["kinds"]["b"]["centered_cosine"] == pytest.approx(-1 / 29, abs=0.01)
+    assert main([*given[:1], "--healthy-cosine", "2"]) == 1
+    assert "not between 0 and 1: healthy_cosine=2.0" in capsys.readouterr().err
+    assert main([*given[:1], "--json", "e.txt"]) == 1
+    assert "--json e.txt: the name must end in .json" in capsys.readouterr().err
+
+
+def test_sets_that_embed_wrote_are_judged_after_centering_unless_told_otherwise(files, capsys):
+    x = np.random.default_rng(0).normal(size=(60, 40)).astype(np.float32) + 10
+    for rows in (SETS, "genes"):
+        anndata.AnnData(X=x, uns={"rows": rows}).write_h5ad(files / f"{rows}.h5ad")
+    assert main([str(files / f"{SETS}.h5ad"), "--fail-on-collapse"]) == 0
+    shown = capsys.readouterr().out
+    assert "cosines are judged after centering" in shown
+    assert "healthy: all: mean cosine -0.0" in shown
+    assert main([str(files / f"{SETS}.h5ad"), "--no-centered", "--fail-on-collapse"]) == 3
+    assert main([str(files / "genes.h5ad"), "--fail-on-collapse"]) == 3
+    assert "cosines are judged" not in capsys.readouterr().out
 
 
 def test_a_file_without_kinds_is_judged_as_one_kind(files, capsys):

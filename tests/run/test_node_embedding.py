@@ -11,6 +11,7 @@ from typed_toy import IDS, NAMES, Dots, toy_spec
 
 from torchcell.data.errors import InputError
 from torchcell.metrics.embedding_health import LinkSkill
+from torchcell.metrics.embedding_levels import TrainingBounds
 from torchcell.run.node_embedding import embed_nodes, tabulated_skill, write_nodes
 
 
@@ -41,6 +42,16 @@ def test_an_embedding_that_is_not_finite_is_an_error_and_zeros_are_a_collapse():
     vectors[7, 1] = torch.nan
     with pytest.raises(InputError, match=r"best.ckpt: 1 node\(s\) with NaN or an infinity: 'Disease::3'"):
         embed_nodes(Dots(toy_spec(), vectors), "best.ckpt")
+
+
+def test_a_model_may_set_the_bounds_of_its_own_vectors():
+    vectors = torch.randn(9, 3, generator=torch.Generator().manual_seed(0)) + 2
+    model = Dots(toy_spec(), vectors)
+    assert embed_nodes(model, "best.ckpt").collapsed
+    model.health = TrainingBounds(cosine=1.0, components=0.0, rank=0.0)
+    found = embed_nodes(model, "best.ckpt")
+    assert not found.collapsed
+    assert found.guard()["kinds"]["Compound"]["bounds"] == {"cosine": 1.0, "components": 0.0, "rank": 0.0}
 
 
 def test_skill_is_read_from_a_table_where_both_scores_are_there():

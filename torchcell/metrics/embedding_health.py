@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
-COSINE_BELOW = 0.5
-"""A mean pairwise cosine from here on is that of vectors that point one way."""
-COMPONENTS_FROM = 0.25
-"""Least share of m = min(D, n - 1) dimensions that must be needed for 90 % of the variance."""
-RANK_FROM = 0.4
-"""Least effective rank, as a share of m."""
+from torchcell.metrics.embedding_levels import TRAINING, Bounds
+
 VARIANCE = 0.9
+"""Share of the variance that components are counted for."""
+WHOLE = "all nodes"
+"""Name of the row over the nodes of all kinds."""
 FEWEST = 3
 """Nodes of a kind below which nothing is said."""
 SAME = 1e-4
@@ -44,24 +43,30 @@ class KindHealth:
         n: Its nodes.
         width: Numbers a node, D.
         cosine: Mean cosine over all pairs of nodes.
+        centered_cosine: The same after the kind's mean is taken away.
         components: Principal components that hold 90 % of the variance; 0 where there is no variance.
         rank: Effective rank (RankMe), 1 to min(n, D).
         least_sd: Least standard deviation over the D dimensions.
         distinct: Vectors that differ from each other.
         zeros: Vectors of zeros, which have no direction.
         links: Skill on the links of this kind, where links are known.
+        bounds: What the level goes by.
+        whole: Whether this is the row over several kinds.
     """
 
     kind: str
     n: int
     width: int
     cosine: float
+    centered_cosine: float
     components: float
     rank: float
     least_sd: float
     distinct: int
     zeros: int
     links: tuple[LinkSkill, ...] = ()
+    bounds: Bounds = TRAINING
+    whole: bool = False
 
     @property
     def room(self) -> int:
@@ -69,73 +74,87 @@ class KindHealth:
         return min(self.width, self.n - 1)
 
     @property
-    def faults(self) -> list[str]:
-        """Every rule that is broken, in words; empty for a kind that is healthy or too small to judge."""
-        if self.n < FEWEST:
-            return []
-        found = []
-        if self.zeros:
-            found.append(f"{self.zeros:,} of {self.n:,} vectors are zero")
-        if 2 * self.distinct <= self.n:
-            alike = "all vectors are one" if self.distinct == 1 else f"only {self.distinct:,} vectors differ"
-            found.append(f"{alike} among {self.n:,} nodes")
-        if self.cosine >= COSINE_BELOW:  # it is undefined only where vectors are zero, which is a fault of its own
-            found.append(f"mean cosine {self.cosine:.2f} is not below {COSINE_BELOW}")
-        if not self.components >= COMPONENTS_FROM * self.room:
-            held = f"{self.components:.0f} component(s) hold 90 % of the variance"
-            found.append(f"{held}, {COMPONENTS_FROM * self.room:.1f} are wanted")
-        if not self.rank >= RANK_FROM * self.room:
-            found.append(f"effective rank {self.rank:.1f}, {RANK_FROM * self.room:.1f} is wanted")
-        for one in self.links:
-            if not one.above:
-                found.append(f"AUROC of {one.metaedge} {one.auroc:.3f}, the degree product's is {one.degree_auroc:.3f}")
-        return found
+    def link_faults(self) -> list[str]:
+        """Links that are told no better than by the degree product."""
+        return [
+            f"AUROC of {one.metaedge} {one.auroc:.3f}, the degree product's is {one.degree_auroc:.3f}"
+            for one in self.links
+            if not one.above
+        ]
 
     @property
     def status(self) -> str:
-        """``healthy``, ``collapsed``, or ``undefined`` for fewer than 3 nodes."""
-        if self.n < FEWEST:
-            return "undefined"
-        return "collapsed" if self.faults else "healthy"
+        """A level of ``embedding_levels.LEVELS``, or ``undefined`` for fewer than 3 nodes."""
+        return self.judgement[0]
+
+    @property
+    def reasons(self) -> list[str]:
+        """Each reason for the level, with its bound."""
+        return self.judgement[1]
 
     @property
     def why(self) -> str:
-        """The status in words."""
+        """The reasons as one text."""
+        return "; ".join(self.reasons)
+
+    @property
+    def judgement(self) -> tuple[str, list[str]]:
+        """Level and reasons."""
         if self.n < FEWEST:
-            return f"{self.n} node(s); {FEWEST} are needed"
-        return "; ".join(self.faults) or "spread over enough directions"
+            return "undefined", [f"{self.n} node(s); {FEWEST} are needed"]
+        return self.bounds.judge(self)
 
 
-def embedding_health(x_ND: np.ndarray, kind_N: np.ndarray, links: Sequence[LinkSkill] = ()) -> list[KindHealth]:
+def embedding_health(
+    x_ND: np.ndarray,
+    kind_N: np.ndarray,
+    links: Sequence[LinkSkill] = (),
+    bounds: Bounds = TRAINING,
+    whole: bool = False,
+) -> list[KindHealth]:
     """One row a kind, in the order of their names.
 
     Args:
         x_ND: Finite embeddings [N, D].
         kind_N: Kind of each node [N].
         links: What is known of held-out links; a kind is held to those that it is an end of.
+        bounds: Of the levels; by default those of our own training.
+        whole: Whether a row over all nodes comes first, where there are several kinds.
     """
-    return [
-        kind_health(str(kind), x_ND[kind_N == kind], [one for one in links if kind in one.kinds])
-        for kind in np.unique(kind_N)
+    kinds = np.unique(kind_N)
+    every = [kind_health(WHOLE, x_ND, (), bounds, whole=True)] if whole and len(kinds) > 1 else []
+    return every + [
+        kind_health(str(kind), x_ND[kind_N == kind], [one for one in links if kind in one.kinds], bounds)
+        for kind in kinds
     ]
 
 
-def kind_health(kind: str, x_ND: np.ndarray, links: Sequence[LinkSkill] = ()) -> KindHealth:
+def kind_health(
+    kind: str,
+    x_ND: np.ndarray,
+    links: Sequence[LinkSkill] = (),
+    bounds: Bounds = TRAINING,
+    whole: bool = False,
+) -> KindHealth:
     """The health of one kind's embeddings [n, D]; see ``KindHealth``."""
     x_ND = np.asarray(x_ND, dtype=np.float64)
     n, width = x_ND.shape
     undefined = n < FEWEST
+    components = float("nan") if undefined else components_for(x_ND)
     return KindHealth(
         kind=kind,
         n=n,
         width=width,
         cosine=float("nan") if undefined else mean_cosine(x_ND),
-        components=float("nan") if undefined else components_for(x_ND),
+        centered_cosine=mean_cosine(x_ND - x_ND.mean(0)) if components > 0 else float("nan"),
+        components=components,
         rank=float("nan") if undefined else rank_me(x_ND),
         least_sd=float("nan") if undefined else float(x_ND.std(0).min()),
         distinct=n_distinct(x_ND),
         zeros=int((~x_ND.any(1)).sum()),
         links=tuple(links),
+        bounds=bounds,
+        whole=whole,
     )
 
 
@@ -197,9 +216,9 @@ def health_guard(found: Sequence[KindHealth]) -> dict[str, object]:
 
 
 def _plain(one: KindHealth) -> dict[str, object]:
-    numbers = {name: getattr(one, name) for name in ("cosine", "components", "rank", "least_sd")}
-    known = {name: None if np.isnan(value) else float(value) for name, value in numbers.items()}
-    return {"n": one.n, **known, "status": one.status, "why": one.why}
+    names = ("cosine", "centered_cosine", "components", "rank", "least_sd")
+    known = {name: None if np.isnan(getattr(one, name)) else float(getattr(one, name)) for name in names}
+    return {"n": one.n, **known, "status": one.status, "why": one.why, "bounds": asdict(one.bounds)}
 
 
 def _squared_singular_values(x_ND: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from torchcell.data.errors import InputError
 from torchcell.datamodules.links import LinkBatch
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.cell_graph import CSR
+from torchcell.metrics.embedding_levels import TRAINING, TrainingBounds
 from torchcell.metrics.streaming_links import StreamingLinks
 from torchcell.models.base import LossWeights
 from torchcell.models.hgt_choices import alike_kinds, message_graph, walk_readers
@@ -78,9 +79,8 @@ class HGTEmbedder(WildTypeModel):
         walk_pairs: Supervised metaedges of at most so many pairs of nodes are scored by walks too; 0: none.
         walk_steps: Steps of a walk at most.
         walk_hidden: Width of the perceptron that reads walks.
-        optimizer: See ``Model``.
-        scheduler: See ``Model``.
-        loss_weights: See ``Model``.
+        health: From where on a kind's vectors count as healthy.
+        optimizer, scheduler, loss_weights: See ``Model``.
 
     Raises:
         InputError: Data that are no links, an unknown kind, a metaedge without any edge left, fan-outs that are not one
@@ -120,6 +120,7 @@ class HGTEmbedder(WildTypeModel):
         walk_pairs: int = 0,
         walk_steps: int = 3,
         walk_hidden: int = 16,
+        health: TrainingBounds = TRAINING,
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
         scheduler: Callable[..., Any] | None = None,
         loss_weights: LossWeights | None = None,
@@ -129,7 +130,7 @@ class HGTEmbedder(WildTypeModel):
         if fan_outs is not None and len(fan_outs) != layers:
             raise InputError(f"model.fan_outs={list(fan_outs)} for {layers} layers: give one number a layer, or null")
         self.edge_sample_size, self.edge_balance, self.mask_share = edge_sample_size, edge_balance, mask_share
-        self.bounds, self.variance = [int(bound) for bound in nodes.bounds], variance
+        self.bounds, self.variance, self.health = [int(bound) for bound in nodes.bounds], variance, health
         sizes = [last - first for first, last in itertools.pairwise(self.bounds)]
         self.encoder = TypedEncoder(
             sizes,

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from torchcell.metrics.embedding_health import COMPONENTS_FROM, COSINE_BELOW, RANK_FROM, KindHealth
+from torchcell.metrics.embedding_health import KindHealth
+from torchcell.metrics.embedding_levels import LEVELS, TRAINING
 from torchcell.report.layout import number
 from torchcell.report.maps import pca_map, principal_components
 from torchcell.report.sections import Section
@@ -23,13 +24,8 @@ PAIRS = 20_000
 """Pairs of nodes drawn at random for a histogram."""
 POINTS = 2_000
 """Nodes of a kind drawn on its map."""
-RULES = (
-    f"With m = min(dimensions, nodes - 1) a kind is healthy when its mean cosine is below {COSINE_BELOW}, "
-    f"{COMPONENTS_FROM} m components or more are needed for 90 % of the variance, the effective rank is {RANK_FROM} m "
-    "or more, no vector is zero, more than half of the vectors differ, and held-out links, where they are known, are "
-    "told better than by the degree product and by chance. "
-    "A kind of one or two nodes is undefined."
-)
+COLORS = {"healthy": "green", "narrow": "yellow", "collapsed": "red", "undefined": "yellow"}
+TONES = {"healthy": "good", "collapsed": "bad"}
 
 
 def health_table(found: Sequence[KindHealth]) -> pd.DataFrame:
@@ -40,6 +36,7 @@ def health_table(found: Sequence[KindHealth]) -> pd.DataFrame:
             "kind": one.kind,
             "nodes": f"{one.n:,}",
             "mean cosine": _said(one.cosine),
+            "after centering": _said(one.centered_cosine),
             "components for 90 %": _said(one.components, 0) + ("" if np.isnan(one.components) else f" of {one.room}"),
             "effective rank": _said(one.rank, 1),
             "least sd": _said(one.least_sd),
@@ -55,15 +52,18 @@ def health_table(found: Sequence[KindHealth]) -> pd.DataFrame:
 
 
 def health_line(found: Sequence[KindHealth]) -> str:
-    """The whole in one sentence, with the first fault of the first kinds."""
-    sick = [one for one in found if one.status == "collapsed"]
+    """The worst level, of whom, and the first reason of the first three."""
     judged = [one for one in found if one.status != "undefined"]
     if not judged:
         return "undefined: no kind has 3 nodes"
-    if not sick:
-        return f"healthy: all {len(judged)} kinds"
-    named = "; ".join(f"{one.kind}: {one.faults[0]}" for one in sick[:3])
-    return f"collapsed: {len(sick)} of {len(judged)} kinds. {named}" + ("; ..." if len(sick) > 3 else "")
+    level = min((one.status for one in judged), key=LEVELS.index)
+    those, n_kinds = [one for one in judged if one.status == level], sum(not one.whole for one in judged)
+    n_those = sum(not one.whole for one in those)
+    counted = f"all {n_kinds} kinds" if n_those == n_kinds else f"{n_those} of {n_kinds} kinds"
+    heads = ["all nodes together"] * (len(those) > n_those) + [counted] * (n_those > 0)
+    named = "; ".join(f"{one.kind}: {one.reasons[0]}" for one in those[:3])
+    head = f"{' and '.join(heads)}. " * (n_kinds > 1)
+    return f"{level}: {head}{named}" + ("; ..." if len(those) > 3 else "")
 
 
 def print_health(found: Sequence[KindHealth]) -> None:
@@ -77,13 +77,12 @@ def print_health(found: Sequence[KindHealth]) -> None:
     for name in content.columns:
         words = name in ("kind", "status", "why", "AUROC (degree product)")
         table.add_column(name, justify="left" if words else "right", no_wrap=name == "kind", overflow="fold")
-    colour = {"healthy": "green", "collapsed": "red", "undefined": "yellow"}
     for one, row in zip(found, content.itertuples(index=False), strict=True):
-        table.add_row(*(Text(str(cell)) for cell in row), style=colour[one.status] if one.status != "healthy" else "")
+        table.add_row(*(Text(str(cell)) for cell in row), style=COLORS[one.status] if one.status != "healthy" else "")
     console = Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
     console.print(table)
     said = health_line(found)
-    console.print(Text(said, style=f"bold {colour[said.partition(':')[0]]}"), soft_wrap=True)
+    console.print(Text(said, style=f"bold {COLORS[said.partition(':')[0]]}"), soft_wrap=True)
 
 
 def health_sections(
@@ -102,17 +101,18 @@ def health_sections(
         energies: Dirichlet energy by relation, where edges are known.
         seed: Of the pairs and nodes that are drawn.
     """
-    by_kind = {one.kind: np.asarray(x_ND[kind_N == one.kind], dtype=np.float64) for one in found}
-    said = health_line(found)
+    x_ND = np.asarray(x_ND, dtype=np.float64)
+    by_kind = {one.kind: x_ND if one.whole else x_ND[kind_N == one.kind] for one in found}
+    bounds, said = found[0].bounds, health_line(found)
     sections = [
-        Section("Health of the embeddings", f"{said[0].upper()}{said[1:]}. {RULES}", table=health_table(found)),
+        Section("Health of the embeddings", f"{said[0].upper()}{said[1:]}. {bounds.text}", table=health_table(found)),
         Section(
             "How alike the nodes of a kind are",
             "The cosine of pairs of nodes of one kind. A healthy kind lies around 0; a pile at 1 is a collapse.",
-            cosine_histograms(by_kind, seed),
+            cosine_histograms(by_kind, seed, bounds.cosine_bound),
             name="cosines",
             caption=f"All pairs, or {PAIRS:,} drawn at random; the dashed line is the mean over all pairs, the dotted "
-            f"line the bound of {COSINE_BELOW}.",
+            f"line the bound of {bounds.cosine_bound}.",
         ),
         Section(
             "Where the nodes of a kind lie",
@@ -139,19 +139,19 @@ def write_health_page(
     from torchcell.report.page import write_page
 
     verdict = health_line(found)
-    tone = {"healthy": "good", "collapsed": "bad"}.get(verdict.partition(":")[0], "open")
+    tone = TONES.get(verdict.partition(":")[0], "open")
     return write_page(page, name="Embeddings of nodes", verdict=verdict, tone=tone, sections=sections, facts=facts)
 
 
-def cosine_histograms(by_kind: Mapping[str, np.ndarray], seed: int = 0) -> Figure:
-    """A panel a kind."""
+def cosine_histograms(by_kind: Mapping[str, np.ndarray], seed: int = 0, bound: float = TRAINING.cosine) -> Figure:
+    """A panel a kind; ``bound`` is the mean cosine up to which a kind may be healthy."""
     from torchcell.metrics.embedding_health import mean_cosine
     from torchcell.report.plots import BLUE, GREY, INK
 
     figure, panels = _grid(by_kind, 2.0)
     for axis, (kind, x_ND) in zip(panels, by_kind.items(), strict=False):
         cosine = pair_cosines(x_ND, seed)
-        axis.axvline(COSINE_BELOW, color=GREY, lw=0.9, ls=":")
+        axis.axvline(bound, color=GREY, lw=0.9, ls=":")
         if len(cosine):
             axis.hist(cosine, bins=np.linspace(-1, 1, 51), color=BLUE, density=True)
             axis.axvline(mean_cosine(x_ND), color=INK, lw=0.9, ls=(0, (4, 3)))

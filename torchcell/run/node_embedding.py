@@ -17,6 +17,7 @@ from torchcell.datamodules.batch import BatchOrder, PackedLoader
 from torchcell.graph.typed_graph import TypedGraph
 from torchcell.metrics.dirichlet import dirichlet_energies
 from torchcell.metrics.embedding_health import KindHealth, LinkSkill, embedding_health, health_guard
+from torchcell.metrics.embedding_levels import TRAINING
 from torchcell.metrics.scalar import auroc
 from torchcell.metrics.weights import Weights
 from torchcell.models.base import Model
@@ -98,7 +99,8 @@ def embed_nodes(model: Model, source: str | Path, links: Sequence[LinkSkill] = (
     table = EmbeddingTable(graph.node_id, graph.node_name, node_kinds(graph), values).validate(source, zeros=True)
     edges = {name: tuple(end.numpy() for end in graph.edges(name)) for name in graph.metaedges}
     energies = dirichlet_energies(values, {name: (ends[0], ends[1]) for name, ends in edges.items()})
-    return EmbeddedNodes(table, embedding_health(values, table.node_kind, links), energies)
+    bounds = getattr(model, "health", TRAINING)  # a model may declare its own
+    return EmbeddedNodes(table, embedding_health(values, table.node_kind, links, bounds), energies)
 
 
 def node_kinds(graph: TypedGraph) -> np.ndarray:
