@@ -112,6 +112,13 @@ def test_replicates_of_noise_withhold_the_verdict() -> None:
     assert (check.status, check.reason) == ("failed", "no measurable signal")
 
 
+def test_a_handful_of_conditions_can_not_show_that_there_is_no_signal() -> None:
+    rng = np.random.default_rng(1)
+    halves = rng.normal(size=(5, 30)), rng.normal(size=(5, 30)), np.zeros(5)
+    check = measurable_signal(halves, np.arange(5).astype(str), n_boot=200)
+    assert (check.status, check.reason) == ("not shown", "")
+
+
 def test_without_replicates_the_class_is_not_used() -> None:
     assert measurable_signal(None, np.arange(4).astype(str)).status == "not applicable"
     alone = np.full((4, 3), np.nan), np.full((4, 3), np.nan), np.zeros(4)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from torchcell.metrics.bootstrap import Interval, interval, resample
+from torchcell.metrics.bootstrap import FEWEST_CLUSTERS, Interval, interval, resample
 from torchcell.metrics.comparison import Comparison, Measure
 from torchcell.metrics.registry import higher_is_better
 from torchcell.metrics.results import Results
@@ -149,6 +149,8 @@ def signal_check(found: Interval, row: Comparison) -> Check:
         f"a replicate is nearer to its own condition than to {found.value + 0.5:.3f} [{low:.3f}, {high:.3f}] of others"
     )
     status: Status = "ok" if found.low > 0 else "failed"
+    if status == "failed" and row.n_clusters < FEWEST_CLUSTERS:
+        status = "not shown"  # a handful of conditions can't tell noise from a weak signal
     facts = {"retrieval": _plain(found.value + 0.5), "low": _plain(low), "high": _plain(high)}
     return Check(RETRIEVAL, status, finding, "no measurable signal" if status == "failed" else "", facts, row)
 
