@@ -113,8 +113,8 @@ def test_replicates_of_noise_withhold_the_verdict() -> None:
 
 
 def test_a_handful_of_conditions_can_not_show_that_there_is_no_signal() -> None:
-    rng = np.random.default_rng(1)
-    halves = rng.normal(size=(5, 30)), rng.normal(size=(5, 30)), np.zeros(5)
+    first = np.random.default_rng(1).normal(size=(5, 30))
+    halves = first, np.roll(first, 1, axis=0), np.zeros(5)
     check = measurable_signal(halves, np.arange(5).astype(str), n_boot=200)
     assert (check.status, check.reason) == ("not shown", "")
 
