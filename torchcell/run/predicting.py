@@ -14,8 +14,9 @@ from torchcell.datamodules.batch import BatchOrder, PackedLoader
 from torchcell.models.base import Model
 from torchcell.run.progress import track
 
-SHUFFLES = 5
-"""Times that the input which the split holds out is shuffled; its use is the mean over them."""
+SHUFFLES, ENOUGH = 5, 20_000
+"""Times that the input which the split holds out is shuffled, and predictions from which on fewer do: its use is the
+mean over them, and a pass over many samples tells as much as several over few."""
 
 
 def predict_part(
@@ -73,7 +74,8 @@ def predict_without_inputs(
     index = torch.from_numpy(datamodule.split.index(part))
     found: dict[str, list[np.ndarray]] = {}
     for number, name in enumerate(datamodule.inputs()):
-        draws = [datamodule.shuffled(name, index, generator) for _ in range(1 if number else SHUFFLES)]
+        n_draws = 1 if number else max(1, min(SHUFFLES, ENOUGH // len(index)))
+        draws = [datamodule.shuffled(name, index, generator) for _ in range(n_draws)]
         every = {f"{name}_shuffled": draws, f"{name}_constant": [datamodule.constant(name, index)]}
         for key, packed in every.items():
             given = [one for one in packed if one is not None]
