@@ -35,7 +35,7 @@ class RecordDataModule(lightning.LightningDataModule):
         graph: The wild-type graph, or none.
         batch_size: Samples a training batch and process.
         eval_batch_size: Samples a batch elsewhere; nothing is learned there, so it may be large.
-        subset: Use only this many samples, for trials, drawn by the split's seed: all seeds of a run share a test part.
+        subset: Use only this many samples, for trials; drawn by the split's seed, so that seeds share a test part.
         unknown_genes: ``error``, or ``drop`` the samples that name a gene outside the vocabulary.
         seed: Of the order of batches.
     """
