@@ -126,7 +126,7 @@ def test_predict_ranks_the_partners_of_a_node_and_marks_every_known_link(data, t
     assert len(table) == 30
     assert table["known"].tolist() == [part.get(name, "") for name in table["target"]]
     assert "test" in set(table["known"])
-    assert table["probability"].is_monotonic_decreasing
+    assert table["score"].is_monotonic_decreasing
     written = pd.read_csv(tmp_path / "r.csv", keep_default_na=False)
     assert written["target_name"].tolist() == table["target_name"].tolist()
     alone = predict(composed("predict", ckpt, tmp_path / "r.csv", f"source={source}", "held_out_links=false"))

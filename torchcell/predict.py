@@ -25,6 +25,9 @@ WRITERS = {".parquet": "to_parquet", ".csv": "to_csv"}
 PROFILES = ".h5ad"
 """Ending of a file of predicted expression."""
 
+NOTE = "note"
+"""Column that says of a prediction what the model never met."""
+
 MOST_COLUMNS = 10
 """Of a table that is printed."""
 
@@ -34,6 +37,8 @@ WEIGHTS = 2**24
 
 def predict(cfg: DictConfig) -> pd.DataFrame:
     """Predict every row of ``cfg.perturbations`` and write the table to ``cfg.out``; or rank links, see ``ranked``.
+
+    Its column ``note`` says what of a row the model never met in training.
 
     With ``cfg.added_genes`` the rows may name genes that the model was not trained with. With ``cfg.attention_out`` a
     second table tells which genes the model looked at: sample_id, genes, rank, gene, weight. With ``cfg.controls`` the
@@ -45,6 +50,7 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
     from torchcell.data.cache import atomic_write
     from torchcell.data.errors import InputError
     from torchcell.datamodules.batch import BatchOrder, PackedLoader
+    from torchcell.datamodules.prediction_notes import joined, summary
     from torchcell.metrics.results import PER_GENE
     from torchcell.run import checkpoint
     from torchcell.run.progress import track
@@ -69,7 +75,7 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
             f"out={out}: this model predicts a phenotype, and h5ad is for expression; name a .parquet file"
         )
     asked = representation.read_request(cfg.perturbations, spec, **_read_with(cfg, representation))
-    spec = representation.widened(asked, spec)
+    known, spec = spec, representation.widened(asked, spec)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = saved.model(cfg.trust, spec).to(device)
 
@@ -87,16 +93,22 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
             if attention_out is not None:
                 looked.append(looked_at(model, batch, cfg.top_genes))
     prediction = torch.cat(parts).numpy()
+    notes = representation.prediction_notes(record, known, model)
     table = representation.response(record, prediction, spec)
+    table[NOTE] = joined(notes, len(table))
     if out.suffix == PROFILES:
+        profiles = representation.profiles(record, prediction, spec)
+        profiles.obs[NOTE] = table[NOTE].to_numpy()
         with atomic_write(out) as temporary:
-            representation.profiles(record, prediction, spec).write_h5ad(temporary)
+            profiles.write_h5ad(temporary)
     else:
         _write(table, out)
     console = Console(markup=False)
     for what, n in {**getattr(record, "lost", {}), **lost}.items():
         console.print(f"left out: {n:,} {what}", highlight=False)
     console.print(table.head(5).to_string(index=False, max_cols=MOST_COLUMNS), soft_wrap=True, highlight=False)
+    if noted := summary(notes, len(table)):
+        console.print(noted, soft_wrap=True, highlight=False)
     console.print(f"wrote {len(table):,} predictions to {out}", soft_wrap=True, highlight=False)
     _say_verdict(console, cfg.ckpt)
     if attention_out is not None:
@@ -157,6 +169,8 @@ def ranked(cfg: DictConfig, out: Path) -> pd.DataFrame:
     _write(table, out)
     console = Console(markup=False)
     console.print(table.to_string(index=False, max_rows=50), soft_wrap=True, highlight=False)
+    if noted := int((table[NOTE] != "").sum()):
+        console.print(f"{noted:,} of {len(table):,} ranked links carry a note", highlight=False)
     console.print(f"wrote {len(table):,} ranked links to {out}", soft_wrap=True, highlight=False)
     _say_verdict(console, cfg.ckpt)
     return table

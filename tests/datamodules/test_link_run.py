@@ -68,7 +68,8 @@ def test_links_go_through_train_evaluate_and_predict(tmp_path: Path) -> None:
     answer = predict(wanted)
     assert answer["sample_id"].tolist() == test.sample_id[:5].tolist()
     expected = scored.results.systems["Bilinear"][:5]
-    np.testing.assert_allclose(answer[["CtD_matched", "CtD_uniform"]], expected, atol=1e-5)
+    np.testing.assert_allclose(answer["score"], expected[:, 0], atol=1e-5)
+    assert not {"CtD_matched", "probability"} & set(answer), "a score is no probability: non-links were drawn"
 
 
 def _value(table: pd.DataFrame, system: str, metric: str) -> float:

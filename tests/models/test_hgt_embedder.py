@@ -18,6 +18,7 @@ from torchcell.datamodules.link_ranking import LinkRanking
 from torchcell.datamodules.links import LinkBatch, LinkDataModule
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.typed_graph import TypedGraph
+from torchcell.metrics.embedding_levels import TrainingBounds
 from torchcell.models.hgt_embedder import HGTEmbedder
 from torchcell.run.predicting import predict_record
 
@@ -210,6 +211,13 @@ def test_the_watched_score_sees_ranks_which_are_those_of_the_evaluator_without_t
         assert seen[f"val/CtD_{end}/MRR"] == pytest.approx(np.mean(1 / ranks[:, k]), rel=1e-5)
     four = ["CtD_matched/AUROC", "CtD_uniform/AUROC", "CtD_tail/MRR", "CtD_head/MRR"]
     assert seen["val/score"] == pytest.approx(np.mean([seen[f"val/{name}"] for name in four]), rel=1e-5)
+
+
+def test_bounds_of_health_are_chosen_by_name():
+    assert HGTEmbedder(make_spec(), **SMALL).health == TrainingBounds()
+    assert HGTEmbedder(make_spec(), **SMALL, health={"rank": 0.1}).health == TrainingBounds(rank=0.1)
+    with pytest.raises(InputError, match="model.health has no bound 'cosin'"):
+        HGTEmbedder(make_spec(), **SMALL, health={"cosin": 0.1})
 
 
 def test_bad_choices_are_refused():

@@ -14,7 +14,7 @@ from torchcell.data.errors import InputError
 from torchcell.models.base import Model
 from torchcell.run.repurposing import held_links, link_scores, ranked_links
 
-COLUMNS = ["rank", "source", "source_name", "metaedge", "target", "target_name", "probability", "known"]
+COLUMNS = ["rank", "source", "source_name", "metaedge", "target", "target_name", "score", "known", "note"]
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_all_diseases_of_a_compound_come_best_first_with_names_and_known_links(m
     assert list(table) == COLUMNS
     assert table["target"].tolist() == IDS[4 + order].tolist()
     assert table["target_name"].tolist() == NAMES[4 + order].tolist()
-    np.testing.assert_allclose(table["probability"], score[order], rtol=1e-6)
+    np.testing.assert_allclose(table["score"], score[order], rtol=1e-6)
     assert set(table["target_name"][table["known"] == "train"]) == {"flu", "gout"}
     assert set(table["known"]) == {"train", ""}
 
@@ -66,7 +66,7 @@ def test_links_so_sure_that_their_probabilities_are_all_1_are_still_ranked():
     vectors[4:] *= torch.tensor([20.0, 60, 40, 80, 50])[:, None]
     table = ranked_links(Dots(toy_spec(), vectors), source="aspirin")
     assert table["target_name"].tolist() == ["pain", "gout", "malaria", "asthma", "flu"]
-    assert (table["probability"] == 1).all()
+    assert (table["score"] == 1).all()
 
 
 def test_a_symmetric_metaedge_leaves_out_the_node_itself_and_knows_both_directions(model):

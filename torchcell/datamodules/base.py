@@ -16,6 +16,7 @@ from torch import Tensor
 from torchcell.data.errors import InputError
 from torchcell.data.tables import write_table
 from torchcell.datamodules.batch import BatchOrder, Packed, PackedLoader
+from torchcell.datamodules.prediction_notes import Notes
 from torchcell.datamodules.spec import Spec, fit_scaler
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.metrics.results import PER_GENE, Design, Results, clusters_in
@@ -105,6 +106,11 @@ class RecordDataModule(lightning.LightningDataModule):
         table = pd.DataFrame(prediction, columns=list(spec.outputs))
         table.insert(0, "sample_id", record.sample_id)
         return table
+
+    @staticmethod
+    def prediction_notes(record: Any, spec: Spec, model: Any) -> Notes:
+        """What ``predict`` says of samples whose like ``model`` never met, by what is new; ``spec`` is its own."""
+        return {}
 
     @staticmethod
     def origin(record: Any) -> np.ndarray | None:

@@ -26,6 +26,7 @@ from torchcell.datamodules.cell_choice import chosen
 from torchcell.datamodules.cell_request import named_conditions, read_perturbations, with_groups, with_known_genes
 from torchcell.datamodules.cell_set_batch import ConditionSets, SetOrder, TrainingSets
 from torchcell.datamodules.derangement import derangement
+from torchcell.datamodules.prediction_notes import Notes, cell_notes
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.metrics.results import Results
@@ -121,6 +122,10 @@ class CellSetDataModule(RecordDataModule):
             "gene_scale": _scale(variance + np.square(change).mean(0)),
             "change_scale": _scale(change.var(0)),
             "covariates": list(train.covariates),
+            "trained_perturbations": {
+                "genes": sorted({gene for targets in train.targets for gene in targets}),
+                "sizes": sorted({len(targets) for targets in train.targets}),
+            },
             "singles": [
                 [targets[0], group]
                 for targets, group in zip(train.targets, train.group.tolist(), strict=True)
@@ -271,6 +276,11 @@ class CellSetDataModule(RecordDataModule):
     def admit(record: Conditions, vocabulary: tuple[str, ...], policy: str) -> tuple[Conditions, dict[str, int]]:
         """Refuse perturbed genes outside the vocabulary, or drop the conditions that name one."""
         return with_known_genes(record, vocabulary, policy)
+
+    @staticmethod
+    def prediction_notes(record: Conditions, spec: Spec, model: Any) -> Notes:
+        """Genes that were never perturbed, new sizes of combinations and groups."""
+        return cell_notes(record, spec)
 
     @staticmethod
     def origin(record: Conditions) -> np.ndarray:

@@ -16,12 +16,13 @@ from torch import Tensor
 from torchcell.data.errors import InputError, some
 from torchcell.data.knowledge_graph import KnowledgeGraph
 from torchcell.data.link_negatives import pair_keys
-from torchcell.data.links import Links
+from torchcell.data.links import NEGATIVES, Links
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.datamodules.batch import Batch, Packed
 from torchcell.datamodules.derangement import derangement
 from torchcell.datamodules.link_ranking import LinkRanking
 from torchcell.datamodules.link_request import read_links
+from torchcell.datamodules.prediction_notes import Notes, link_notes
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.graph.typed_graph import TypedGraph
@@ -159,13 +160,23 @@ class LinkDataModule(RecordDataModule):
 
     @staticmethod
     def response(record: Links, prediction: np.ndarray, spec: Spec) -> pd.DataFrame:
-        """Sample id, metaedge, ids and names of both ends, then a column an output."""
-        table = RecordDataModule.response(record, prediction, spec)
-        table.insert(1, "metaedge", record.metaedge)
-        for at, (end, index) in enumerate((("source", record.source_index), ("target", record.target_index))):
-            table.insert(2 + 2 * at, end, record.node_id[index])
-            table.insert(3 + 2 * at, f"{end}_name", record.graph.node_name[index])
-        return table
+        """Sample id, metaedge, ids and names of both ends, and ``score``.
+
+        The score is that of the metaedge's first output, by which candidates are ranked. It is no probability of a
+        link: training drew its non-links, and did not meet all pairs.
+        """
+        table = pd.DataFrame({"sample_id": record.sample_id, "metaedge": record.metaedge})
+        for end, index in (("source", record.source_index), ("target", record.target_index)):
+            table[end], table[f"{end}_name"] = record.node_id[index], record.graph.node_name[index]
+        column = {name: len(NEGATIVES) * i for i, name in enumerate(spec.extras["supervised"])}
+        own = np.array([column[name] for name in record.metaedge.tolist()], dtype=np.int64)
+        return table.assign(score=prediction[np.arange(len(record)), own])
+
+    @staticmethod
+    def prediction_notes(record: Links, spec: Spec, model: Any) -> Notes:
+        """Nodes without an edge in the message graph."""
+        ends = record.node_id[record.source_index], record.node_id[record.target_index]
+        return link_notes(record.metaedge, *ends, spec)
 
     def inputs(self) -> tuple[str, ...]:
         """The source node: a model that reads which pair is predicted must lose when candidates get each other's."""

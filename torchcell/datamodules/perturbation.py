@@ -18,6 +18,7 @@ from torchcell.data.screen import KINDS, Screen
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.datamodules.batch import Batch, Packed
 from torchcell.datamodules.derangement import derangement
+from torchcell.datamodules.prediction_notes import Notes, screen_notes, trained_range
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.graph.closure import check_hops
@@ -170,10 +171,14 @@ class PerturbationDataModule(RecordDataModule):
         return {**super().fingerprinted(), "gene features": self.features}
 
     def extras(self, train: Screen) -> dict[str, Any]:
-        """The genes that training samples name, positions in the vocabulary; the hops a model sees; gene features."""
+        """Genes (positions in the vocabulary), sizes and levels of training samples; a model's hops; gene features."""
         position = {name: i for i, name in enumerate(self.genes)}
         named = sorted({position[name] for name in train.genes[np.unique(train.gene)].tolist()})
-        extras: dict[str, Any] = {"trained_genes": torch.tensor(named, dtype=torch.int64)}
+        extras: dict[str, Any] = {
+            "trained_genes": torch.tensor(named, dtype=torch.int64),
+            "trained_sizes": np.unique(train.sizes).tolist(),
+            "trained_levels": [] if train.level is None else trained_range(train.level),
+        }
         if self.hops is not None:
             extras["hops"] = self.hops
         if self.features is not None:
@@ -219,6 +224,11 @@ class PerturbationDataModule(RecordDataModule):
             pairs = zip(record.ptr[:-1], record.ptr[1:], strict=True)
             table.insert(3, "levels", ["|".join(map(str, record.level[a:b])) for a, b in pairs])
         return table
+
+    @staticmethod
+    def prediction_notes(record: Screen, spec: Spec, model: Any) -> Notes:
+        """New set sizes, genes and perturbation types; levels that the model does not read or know."""
+        return screen_notes(record, spec, model.reads_levels)
 
     def inputs(self) -> tuple[str, ...]:
         """The perturbation: a model that reads it must lose when samples get each other's."""

@@ -18,6 +18,7 @@ from torchcell.data.response import Response
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.datamodules.batch import Packed
 from torchcell.datamodules.derangement import derangement
+from torchcell.datamodules.prediction_notes import Notes, response_notes
 from torchcell.datamodules.response_request import read_treatments, widened
 from torchcell.datamodules.response_samples import (
     HELD_OUT,
@@ -238,6 +239,11 @@ class ResponseDataModule(RecordDataModule):
     def widened(request: Response, spec: Spec) -> Spec:
         """The spec with the request's new molecules."""
         return widened(request, spec)
+
+    @staticmethod
+    def prediction_notes(record: Response, spec: Spec, model: Any) -> Notes:
+        """New drugs and lines; doses and times outside the trained range."""
+        return response_notes(record, spec)
 
     @staticmethod
     def origin(record: Response) -> np.ndarray:

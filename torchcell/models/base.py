@@ -42,6 +42,8 @@ class Model(lightning.LightningModule):
     reads_names: bool = True
     """Whether weights belong to genes by name; without, they may go on with another cell that has the same features."""
 
+    reads_levels: bool = False  # of perturbed genes: doses and expression levels
+
     refitted: tuple[str, ...] = ()
     """Beginnings of the state's names that ``on_fit_start`` makes anew, of sizes that go with the training part."""
 
@@ -169,8 +171,7 @@ class Model(lightning.LightningModule):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """The phenotype's loss and the streaming metrics."""
         prediction = self(batch)
-        n_measured = int((~torch.isnan(batch.target)).sum())
-        self._add("val/loss", self.phenotype_loss(prediction, batch.target), n_measured)
+        self._add("val/loss", self.phenotype_loss(prediction, batch.target), int((~torch.isnan(batch.target)).sum()))
         self._observe("val", batch, prediction)
         if batch_idx == 0:
             for name, value in self.diagnostics(batch).items():
@@ -226,8 +227,7 @@ class Model(lightning.LightningModule):
         watched = self.headline or (("AUROC",) if self.spec.task == "binary" else ("Pearson",))
         headline = [value for name, value in scores.items() if name.rpartition("/")[2] in watched]
         # The mean over the outputs where it is defined; where it is nowhere, the worst.
-        score = torch.stack(headline).nanmean()
-        score = torch.where(torch.isnan(score), torch.full_like(score, -1.0), score)
+        score = torch.nan_to_num(torch.stack(headline).nanmean(), nan=-1.0)
         self.log_dict(self._drain("val/") | self._drain("val_sample/") | scores)
         self.log("val/score", score, prog_bar=True)
 

@@ -145,7 +145,7 @@ class CellGraphTransformer(WildTypeModel):
         )
         self.embedding_decay, self.pair_decay = embedding_decay, pair_decay
         self.pair_start, self.pair_penalty = pair_start, pair_penalty
-        self.reads_names = free_embedding or pair_width > 0
+        self.reads_names, self.reads_levels = free_embedding or pair_width > 0, levels
         n_outputs, known = len(spec.outputs), spec.gene_features
         sizes = len(spec.genes), spec.n_trained_with
         self.project = None if known is None else FeatureProjection(torch.from_numpy(known.values), sizes[1], dim)

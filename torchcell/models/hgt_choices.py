@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 
 import numpy as np
 from torch import nn
@@ -11,6 +12,7 @@ from torch import nn
 from torchcell.data.errors import InputError, near, some
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.typed_graph import TypedGraph
+from torchcell.metrics.embedding_levels import TrainingBounds
 from torchcell.nn.walk_scores import WalkScores
 
 
@@ -23,6 +25,15 @@ def message_graph(spec: Spec) -> TypedGraph:
     if empty:
         raise InputError(f"no edges of {some(empty)} are left to train on; change the split or data.metaedges")
     return nodes
+
+
+def health_bounds(chosen: Mapping[str, float | int] | None) -> TrainingBounds:
+    """The bounds by which a kind's vectors count as healthy; those not named are the usual ones."""
+    known = [one.name for one in fields(TrainingBounds)]
+    unknown = [name for name in chosen or {} if name not in known]
+    if unknown:
+        raise InputError(f"model.health has no bound {some(unknown)}; it has {known}")
+    return TrainingBounds(**(chosen or {}))
 
 
 def alike_kinds(nodes: TypedGraph, chosen: Sequence[str] | None, supervised: Sequence[str]) -> list[int]:

@@ -15,10 +15,9 @@ from torchcell.data.errors import InputError
 from torchcell.datamodules.links import LinkBatch
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.cell_graph import CSR
-from torchcell.metrics.embedding_levels import TRAINING, TrainingBounds
 from torchcell.metrics.streaming_links import StreamingLinks
 from torchcell.models.base import LossWeights
-from torchcell.models.hgt_choices import alike_kinds, message_graph, walk_readers
+from torchcell.models.hgt_choices import alike_kinds, health_bounds, message_graph, walk_readers
 from torchcell.models.wild_type import WildTypeModel
 from torchcell.nn.contrastive import InfoNCE
 from torchcell.nn.dist_mult import DistMult
@@ -79,7 +78,7 @@ class HGTEmbedder(WildTypeModel):
         walk_pairs: Supervised metaedges of at most so many pairs of nodes are scored by walks too; 0: none.
         walk_steps: Steps of a walk at most.
         walk_hidden: Width of the perceptron that reads walks.
-        health: From where on a kind's vectors count as healthy.
+        health: From where on a kind's vectors count as healthy, see ``TrainingBounds``.
         optimizer, scheduler, loss_weights: See ``Model``.
 
     Raises:
@@ -120,7 +119,7 @@ class HGTEmbedder(WildTypeModel):
         walk_pairs: int = 0,
         walk_steps: int = 3,
         walk_hidden: int = 16,
-        health: TrainingBounds = TRAINING,
+        health: Mapping[str, float | int] | None = None,
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
         scheduler: Callable[..., Any] | None = None,
         loss_weights: LossWeights | None = None,
@@ -130,7 +129,8 @@ class HGTEmbedder(WildTypeModel):
         if fan_outs is not None and len(fan_outs) != layers:
             raise InputError(f"model.fan_outs={list(fan_outs)} for {layers} layers: give one number a layer, or null")
         self.edge_sample_size, self.edge_balance, self.mask_share = edge_sample_size, edge_balance, mask_share
-        self.bounds, self.variance, self.health = [int(bound) for bound in nodes.bounds], variance, health
+        self.bounds, self.variance = [int(bound) for bound in nodes.bounds], variance
+        self.health = health_bounds(health)
         sizes = [last - first for first, last in itertools.pairwise(self.bounds)]
         self.encoder = TypedEncoder(
             sizes,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,7 @@ import torch
 
 from torchcell.data.errors import InputError, near, some
 from torchcell.datamodules.links import LinkBatch
+from torchcell.datamodules.prediction_notes import joined, link_notes
 from torchcell.graph.typed_graph import TypedGraph
 from torchcell.models.base import Model
 
@@ -42,8 +43,10 @@ def ranked_links(
         batch_size: Candidates at once.
 
     Returns:
-        ``rank, source, source_name, metaedge, target, target_name, probability, known``; ``known`` is the part that a
-        known link is of, train where the model's graph holds it, and empty for a link that nobody knows of.
+        ``rank, source, source_name, metaedge, target, target_name, score, known, note``. The score is no probability of
+        a link, since training drew its non-links; ``known`` is the part that a known link is of, train where the
+        model's graph holds it, and empty for a link that nobody knows of; ``note`` says of a node without an edge in
+        that graph, and of a metaedge that was not trained.
 
     Raises:
         InputError: A model without nodes, an unknown metaedge or node, a node of another kind, a name of several nodes.
@@ -66,17 +69,18 @@ def ranked_links(
     score = link_scores(model, metaedge, *ends, batch_size)
     order = np.argsort(-score, kind="stable")[:top]
     first, second = ends[0][order], ends[1][order]
-    table = {
+    table: dict[str, Any] = {
         "rank": np.arange(1, len(order) + 1),
         "source": graph.node_id[first],
         "source_name": graph.node_name[first],
         "metaedge": metaedge,
         "target": graph.node_id[second],
         "target_name": graph.node_name[second],
-        "probability": model.tabulate(torch.from_numpy(score[order])).numpy(),
+        "score": model.tabulate(torch.from_numpy(score[order])).numpy(),
         "known": _known(graph, metaedge, first, second, held),
     }
-    return pd.DataFrame(table)
+    notes = link_notes(np.full(len(order), metaedge), table["source"], table["target"], model.spec)
+    return pd.DataFrame(table | {"note": joined(notes, len(order))})
 
 
 def link_scores(
