@@ -69,12 +69,15 @@ def _train(cfg: DictConfig, process: Process, folder: RunFolder, signals: Signal
     from torchcell.run import assemble, checkpoint, loggers, memory_options, scoring, writing
 
     started = time.perf_counter()
+    resumed = None if folder.resume is None else checkpoint.load(folder.resume)
+    if resumed is not None:
+        resumed.check_epochs(cfg.trainer.max_epochs, elsewhere=folder.goes_elsewhere)
     datamodule = assemble.datamodule(cfg)
     model: Model = instantiate(cfg.model, _partial_=True)(spec=datamodule.spec)
     model.warmup_steps = cfg.trainer.warmup_steps
     model.checkpoint_extra = {checkpoint.KEY: checkpoint.describe(datamodule.spec, cfg)}
     facts: dict[str, Any] = {"data_fingerprint": datamodule.spec.data_fingerprint}
-    if folder.resume is not None and checkpoint.load(folder.resume).check_data(datamodule.spec, cfg.data_changed):
+    if resumed is not None and resumed.check_data(datamodule.spec, cfg.data_changed):
         facts["data_changed"] = True
     how = assemble.scoring_of(cfg)
     if cfg.init_from is not None:
@@ -92,6 +95,7 @@ def _train(cfg: DictConfig, process: Process, folder: RunFolder, signals: Signal
         datamodule.write(folder.path)
     trainer.fit(model, datamodule, ckpt_path=folder.resume, weights_only=True)
 
+    folder.check_trained()
     checkpoint.load_weights(model, checkpoint.read(folder.best)["state_dict"], folder.best)
     history = log.frame() if trainer.is_global_zero else None
     scored = scoring.score(

@@ -75,6 +75,7 @@ class Checkpoint:
         config: The run's composed config.
         state: The model's weights.
         epoch: Of the saved weights.
+        done: Epochs that were trained to their end.
         version: Of the torchcell that wrote it.
     """
 
@@ -84,6 +85,7 @@ class Checkpoint:
     state: dict[str, Any]
     epoch: int
     version: str = "?"
+    done: int = 0
 
     def model(self, trust: Sequence[str] = (), spec: Spec | None = None) -> Model:
         """The model with its weights, in evaluation mode.
@@ -167,6 +169,24 @@ class Checkpoint:
             )
         return bool(values)
 
+    def check_epochs(self, max_epochs: int | None, elsewhere: bool) -> None:
+        """Refuse to go on where no epoch is left to be trained.
+
+        Args:
+            max_epochs: Of the run that goes on; none or -1 for no limit.
+            elsewhere: Whether that run has another folder than this checkpoint's, which then holds no best epoch yet.
+
+        Raises:
+            InputError: How many epochs were done, and what to set.
+        """
+        if max_epochs is None or max_epochs < 0 or self.done < max_epochs + (0 if elsewhere else 1):
+            return
+        why = "is fewer" if max_epochs < self.done else "leaves none to do"
+        raise InputError(
+            f"the checkpoint has done {self.done} epochs, trainer.max_epochs={max_epochs} {why} ({self.path}); set it "
+            f"above {self.done} to go on, or score what there is: python -m torchcell.evaluate ckpt={self.path}"
+        )
+
     def _refuse_names(self, differing: list[str]) -> None:
         if differing:
             raise InputError(
@@ -215,7 +235,11 @@ def load(path: str | Path) -> Checkpoint:
         assert isinstance(config, DictConfig)
         check_plain(OmegaConf.to_container(config))
         spec = Spec.from_plain(about["spec"])
-        return Checkpoint(Path(path), spec, config, content["state_dict"], int(content["epoch"]), version)
+        done = content.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {})
+        epoch = int(content["epoch"])
+        return Checkpoint(
+            Path(path), spec, config, content["state_dict"], epoch, version, int(done.get("processed", epoch + 1))
+        )
     except (KeyError, TypeError, AttributeError, AssertionError, YAMLError) as error:
         why = f"{type(error).__name__}: {error}"
         raise InputError(

@@ -19,16 +19,23 @@ from typing import Any, Self
 from omegaconf import DictConfig, OmegaConf
 
 from torchcell.data.cache import atomic_write
-from torchcell.data.errors import InputError
+from torchcell.data.errors import InputError, some
 from torchcell.run.lock import NAME as LOCK
 from torchcell.run.lock import FolderLock, refuse_held
 
 NOT_HASHED = ("paths", "logger", "ckpt_path", "overwrite", "seed", "data.verify")
 """Keys that change where or how often a run happens, not what it computes (the seed is in the name)."""
+NEAR = 3
+"""Keys in which two configs may differ to be called near."""
 
 
 def config_hash(cfg: DictConfig) -> str:
     """sha256 of the composed config as text, interpolations unresolved, so that it is the same everywhere."""
+    return hashlib.sha256(json.dumps(_hashed(cfg), sort_keys=True).encode()).hexdigest()
+
+
+def _hashed(cfg: Any) -> dict[Any, Any]:
+    """What of a config makes another run."""
     plain = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(plain, dict)
     for key in NOT_HASHED:
@@ -39,7 +46,7 @@ def config_hash(cfg: DictConfig) -> str:
         node.pop(last, None)
     if plain.get("data_changed") == "error":  # allow is another run, which a run on its own data must not replace
         del plain["data_changed"]
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+    return plain
 
 
 def run_path(cfg: DictConfig) -> Path:
@@ -138,7 +145,7 @@ class RunFolder:
             if last.is_file():
                 return last
             if cfg.ckpt_path == "last":
-                raise InputError(f"ckpt_path=last, but there is no {last}; run without it to start")
+                raise InputError(f"ckpt_path=last, but there is no {last}; {_nearest_run(cfg)}")
             return None
         if cfg.ckpt_path is None:
             return None
@@ -155,6 +162,23 @@ class RunFolder:
     def best(self) -> Path:
         """Checkpoint of the best validation score."""
         return self.path / "checkpoints" / "best.ckpt"
+
+    @property
+    def goes_elsewhere(self) -> bool:
+        """Whether it goes on from another run's checkpoint, in its own folder."""
+        return self.resume is not None and self.resume.resolve() != self.last.resolve()
+
+    def check_trained(self) -> None:
+        """Refuse to score a run that had its training behind it when it began: early stopping had ended it.
+
+        Raises:
+            InputError: What to set.
+        """
+        if not self.best.is_file() and self.goes_elsewhere:
+            raise InputError(
+                f"{self.resume} was saved when early stopping had ended its run, and nothing was trained; raise "
+                f"trainer.early_stopping.patience to go on, or start anew from its weights by init_from={self.resume}"
+            )
 
     def write_start(self, cfg: DictConfig, facts: Mapping[str, Any], first: bool = True) -> dict[str, Any]:
         """Write ``config.yaml`` and ``environment.json``, once it is known that the run can start.
@@ -176,6 +200,36 @@ class RunFolder:
             with atomic_write(self.path / "config.yaml") as temporary:
                 OmegaConf.save(cfg, temporary)
         return environment
+
+
+def _nearest_run(cfg: DictConfig) -> str:
+    """What to do where this config has no run to go on with: the run of this name that differs in the fewest keys."""
+    path = run_path(cfg)
+    runs = [run for run in sorted(path.parent.glob(f"*-s{cfg.seed}")) if (run / "checkpoints" / "last.ckpt").is_file()]
+    found = [(_differing(run / "config.yaml", cfg), run) for run in runs]
+    found = [(differing, run) for differing, run in found if 0 < len(differing) <= NEAR]
+    if not found:
+        return "run without it to start"
+    differing, run = min(found, key=lambda one: len(one[0]))
+    return (
+        f"a run is known by its config, and the nearest one there is, {run}, differs in {some(differing, 3)}: go on "
+        f"from it with ckpt_path={run}/checkpoints/last.ckpt, in a folder of its own"
+    )
+
+
+def _differing(saved: Path, cfg: DictConfig) -> list[str]:
+    """Keys in which a saved config and this one differ, with both values, of those that make another run."""
+    if not saved.is_file():
+        return []
+    old, new = (_flat(_hashed(OmegaConf.create(OmegaConf.to_yaml(one)))) for one in (OmegaConf.load(saved), cfg))
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return [f"{key} (there {old.get(key)}, here {new.get(key)})" for key in keys]
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict):
+        return {prefix.removesuffix("."): node}
+    return {key: value for name, part in node.items() for key, value in _flat(part, f"{prefix}{name}.").items()}
 
 
 def _clear(folder: Path) -> None:
