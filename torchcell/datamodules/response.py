@@ -99,7 +99,7 @@ class ResponseDataModule(RecordDataModule):
         return PackedLoader(self.known, BatchOrder(index, shuffle, self.seed, rank, world), batch_size)
 
     def asked(self, part: str) -> dict[str, Callable[[], Response]]:
-        """The part as ``predict`` would be asked for it; and with the treated wells of its plates, where they differ."""
+        """The part as ``predict`` is asked for it; and with the treated wells of its plates, where they differ."""
 
         def known() -> Response:
             return replace(self.record(part).blind(), plate_mean=self.centre[self.split.index(part)])
