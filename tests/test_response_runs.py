@@ -11,12 +11,16 @@ import pandas as pd
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from torchcell.data.errors import InputError
+from torchcell.data.response import Response
+from torchcell.datamodules.response_request import read_treatments
 from torchcell.evaluate import evaluate
 from torchcell.predict import predict
 from torchcell.run.entry import conf_dir
+from torchcell.run.scoring import predict_record
 from torchcell.train import Trained, train
 
 SMALL = [
@@ -52,6 +56,53 @@ def test_a_run_scores_samples_and_conditions_beside_the_baselines(trained):
     page = (folder / "report.html").read_text()
     assert "condition/pearson_de" in page
     assert "expert" in page.lower()
+
+
+def request_of(record: Response, path: Path) -> Path:
+    """A file that a user could write: treatments with their own controls, no plate, nothing measured."""
+    table = record.to_anndata()
+    table.obs = table.obs[["perturbation", "cell_line", "dose_value", "time"]]
+    table.X = np.zeros(table.shape, dtype=np.float32)
+    table.write_h5ad(path)
+    return path
+
+
+def test_a_score_is_of_what_predict_answers(trained, tmp_path):
+    """Test samples had treated training wells of their plate as input, which predict never has."""
+    asked = request_of(trained.datamodule.record("test"), tmp_path / "asked.h5ad")
+    request = [f"ckpt={trained.folder.best}", f"perturbations={asked}", f"out={tmp_path / 'out.h5ad'}"]
+    predict(configured("predict", request))
+    answer = anndata.read_h5ad(tmp_path / "out.h5ad")
+    results = trained.scored.evaluation.results
+    assert [each.level for each in results] == ["", "condition", "plate_known"]
+    assert answer.obs_names.tolist() == results[0].sample_id.tolist()
+    np.testing.assert_allclose(answer.X, results[0].systems["CheMoE"], rtol=1e-5, atol=1e-5)
+    assert np.abs(answer.X - results[2].systems["CheMoE"]).mean() > 0.01
+    table = trained.scored.evaluation.table
+    assert {"plate_known/pearson_de", "plate_known/pearson_delta_plate"} <= set(table.metric)
+
+
+@pytest.mark.parametrize("name", list(OmegaConf.load(conf_dir() / "baselines" / "response.yaml")))
+def test_a_baseline_is_scored_as_it_would_answer_a_request(trained, name, tmp_path):
+    data, config = trained.datamodule, OmegaConf.load(conf_dir() / "baselines" / "response.yaml")[name]
+    fitted = instantiate(config).fit(data.record("train"), data.record("val"), None)
+    request = read_treatments(str(request_of(data.record("test"), tmp_path / "asked.h5ad")), data.spec)
+    scored = trained.scored.results.systems[name]
+    np.testing.assert_allclose(fitted.predict(request), scored, rtol=1e-5, atol=1e-5)
+    known = trained.scored.evaluation.results[2].systems[name]
+    if name != "fake_perturbation":  # one control a plate: none to draw
+        assert np.isfinite(known).all()
+    reads_plates = name in ("plate_gene_mean", "plate_mean_ridge", "gaussian_process", "fake_perturbation")
+    assert np.array_equal(known, scored) != reads_plates
+
+
+def test_the_best_epoch_and_the_shares_are_chosen_for_a_request(trained, tmp_path):
+    """Validation knew the plates too, so that both were chosen for a way the model is not used."""
+    data, model = trained.datamodule, trained.model
+    request = read_treatments(str(request_of(data.record("val"), tmp_path / "asked.h5ad")), data.spec)
+    answer = torch.from_numpy(predict_record(model, data, request, "cpu"))
+    seen = torch.cat([model.eval()(batch).detach() for batch in data.val_dataloader()])
+    torch.testing.assert_close(seen, answer, rtol=1e-5, atol=1e-5)
 
 
 def test_no_drug_is_in_training_and_test(trained):

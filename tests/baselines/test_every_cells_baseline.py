@@ -208,3 +208,16 @@ def test_fake_perturbations_are_means_of_as_many_control_cells_as_a_condition_ha
     assert (found - record.other_control).std() == pytest.approx(0.3 / np.sqrt(30), rel=0.15)
     other = instantiate(CONFIGS["fake_perturbation"], seed=1).fit(record, record, None).predict(record.blind())
     assert not np.allclose(found, other)
+
+
+def test_a_single_control_cell_leaves_nothing_to_draw_a_fake_perturbation_from(record):
+    """The row was that of no_change under another name."""
+    lone = record.group == "L1"
+    half = record.control_half.copy()
+    own = np.unique(np.concatenate([record.input_controls(i) for i in np.flatnonzero(lone)]))
+    half[own[1:]] = True
+    left = replace(record, control_half=half)
+    found = fitted("fake_perturbation", left).predict(left.blind())
+    assert np.isnan(found[lone]).all()
+    assert np.isfinite(found[~lone]).all()
+    assert np.isfinite(fitted("no_change", left).predict(left.blind())).all()

@@ -9,6 +9,7 @@ import pytest
 from scipy import sparse
 
 from torchcell.data.errors import InputError
+from torchcell.data.response import UNKNOWN_PLATE
 from torchcell.data.response_request import read_response_request
 from torchcell.data.simulate_response import simulate_response
 
@@ -40,7 +41,7 @@ def test_other_names_ids_and_plates_are_read(tmp_path: Path) -> None:
     record = read_response_request(asked(tmp_path, text), GENES, columns)
     assert record.drug.tolist() == ["aspirin"] * 2
     assert record.sample_id.tolist() == ["a", "b"]
-    assert record.plate.tolist() == ["P7", "request"]
+    assert record.plate.tolist() == ["P7", UNKNOWN_PLATE]
     with pytest.raises(InputError, match="no column 'compond'; the nearest are .'compound'"):
         read_response_request(asked(tmp_path, text), GENES, {"drug": "compond"})
     with pytest.raises(InputError, match="no internal column 'dose'"):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from torchcell.data.molecules import Molecules
 from torchcell.data.response import Response
 from torchcell.data.simulate import simulate_response
 from torchcell.datamodules.response import ResponseDataModule
-from torchcell.datamodules.response_samples import ResponseSamples
+from torchcell.datamodules.response_levels import information_notes
+from torchcell.datamodules.response_request import read_treatments
+from torchcell.datamodules.response_samples import ResponseBatch, ResponseSamples
 from torchcell.datamodules.spec import Spec
 
 SPLIT = {"method": "random", "n_folds": 5, "fold": 0, "seed": 0}
@@ -46,7 +49,7 @@ def test_a_batch_carries_numbers_and_profiles_and_no_molecule() -> None:
     assert batch.basal is batch.control
     assert [record.molecules.id[i] for i in batch.drug.tolist()] == record.drug[[5, 3]].tolist()
     np.testing.assert_allclose(batch.log_dose.numpy(), np.log10(record.dose_value[[5, 3]]), rtol=1e-6)
-    wide = max(tensor.shape[-1] for tensor in (batch.target, batch.control, batch.centre))
+    wide = max(tensor.shape[-1] for tensor in (batch.target, batch.control, batch.plate_mean))
     assert wide == len(record.genes)
 
 
@@ -61,6 +64,103 @@ def test_everything_fitted_is_blind_to_the_test_part() -> None:
         assert torch.equal(plain["extras"][name], other["extras"][name]), name
     assert torch.equal(plain["center"], other["center"])
     np.testing.assert_array_equal(data.centre, again.centre)
+
+
+INPUTS = [field.name for field in fields(ResponseBatch) if field.name not in ("target", "sample", "eval_center")]
+
+
+def asked_of_predict(record: Response, spec: Spec, folder: Path) -> Response:
+    """What ``predict`` reads of a file that holds the samples' treatments and own controls, and nothing else."""
+    table = record.to_anndata()
+    table.obs = table.obs[["perturbation", "cell_line", "dose_value", "time"]]
+    table.X = np.zeros(table.shape, dtype=np.float32)
+    table.write_h5ad(folder / "asked.h5ad")
+    return read_treatments(str(folder / "asked.h5ad"), spec)
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_what_is_scored_is_packed_as_predict_is_asked(part: str, tmp_path: Path) -> None:
+    """Test samples had the treated training wells of their plate as input, which no request has."""
+    data = module()
+    scored = data.packed[torch.from_numpy(data.split.index(part))]
+    request = asked_of_predict(data.record(part), data.spec, tmp_path)
+    packed = data.pack(request, data.spec)[torch.arange(len(request))]
+    for name in INPUTS:
+        torch.testing.assert_close(getattr(packed, name), getattr(scored, name), equal_nan=True, msg=name)
+    told = data.asked(part)[""]()
+    for name in ("drug", "cell_line", "dose_value", "time", "control", "plate", "sample_id"):
+        np.testing.assert_array_equal(getattr(told, name), getattr(request, name), err_msg=name)
+    assert told.source is told.basal is told.inchikey is told.plate_mean is None
+    assert not told.columns
+    assert np.isnan(told.treated).all()
+
+
+def test_the_names_of_plates_play_no_part_in_what_is_read_of_a_scored_sample() -> None:
+    record = simulate_response(n_replicates=4).response
+    data = module(record)
+    train = data.split.part == "train"
+    other = np.where(train, np.random.default_rng(0).permutation(record.plate), record.plate)
+    again = module(replace(record, plate=other, source=other))
+    for part in ("val", "test"):
+        index = torch.from_numpy(data.split.index(part))
+        for name in INPUTS:
+            left, right = (getattr(each.packed[index], name) for each in (data, again))
+            torch.testing.assert_close(left, right, equal_nan=True, rtol=0, atol=0, msg=name)
+        told, retold = (each.asked(part)[""]() for each in (data, again))
+        np.testing.assert_array_equal(told.plate, retold.plate)
+    assert not np.array_equal(data.centre, again.centre)  # what is scored knows its plate
+
+
+def test_training_samples_know_the_others_of_their_plate_and_so_does_what_stands_beside_the_score() -> None:
+    data = module()
+    first = next(iter(data.training_loader(False, 0, 1, data.batch_size)))
+    torch.testing.assert_close(first.plate_mean, torch.from_numpy(data.centre[first.sample.numpy()]))
+    record = data.asked("test")["plate_known"]()
+    np.testing.assert_array_equal(record.plate, data.record("test").plate)
+    packed = data.pack(record, data.spec)[torch.arange(len(record))]
+    torch.testing.assert_close(packed.plate_mean, torch.from_numpy(data.centre[data.split.index("test")]))
+    assert torch.isnan(data.packed[torch.arange(5)].plate_mean).all()
+
+
+def test_with_the_plate_known_the_same_samples_are_scored_beside() -> None:
+    data = module()
+    truth = data.record("test").treated
+    asked = {"": {"model": truth + 1, "ceiling": truth}, "plate_known": {"model": truth + 2}}
+    samples, conditions, known = data.results("test", asked, "model", "ceiling")
+    assert [each.level for each in (samples, conditions, known)] == ["", "condition", "plate_known"]
+    np.testing.assert_array_equal(samples.systems["model"], truth + 1)
+    np.testing.assert_array_equal(known.systems["model"], truth + 2)
+    np.testing.assert_array_equal(known.systems["ceiling"], truth)
+    for name in ("measured", "reference", "centre", "replicate"):
+        np.testing.assert_array_equal(getattr(known, name), getattr(samples, name))
+
+
+def test_plates_that_are_lines_with_one_control_each_tell_nothing_that_the_line_does_not() -> None:
+    """On level 5 all rows would stand twice."""
+    record = simulate_response(n_replicates=1).response
+    data = module(record)
+    assert [*data.asked("test")] == [""]
+    assert not any("plate_known" in note for note in data.notes())
+    control = record.control.copy()
+    control[0] += 1
+    paired = module(replace(record, control=control))
+    for each in (module(), paired):
+        assert [*each.asked("test")] == ["", "plate_known"]
+
+
+def test_it_is_said_as_what_test_samples_are_scored() -> None:
+    data = module()
+    said, n = " ".join(data.notes()), (data.split.part == "test").sum()
+    for sentence in (
+        "Test samples are scored as predict would answer: their own control is known, no treated well of their plate.",
+        "Metrics headed plate_known/ stand beside: the same samples, the mean of the treated training wells of their "
+        "plate being known. They are no part of the verdict.",
+        f"{n:,} of {n:,} test samples lie on plates of the training part",
+        "the row fake_perturbation of plate_known/pearson_de",
+    ):
+        assert sentence in said
+    away = replace(data.record_whole, plate=np.where(data.split.part == "test", "elsewhere", data.record_whole.plate))
+    assert f"0 of {n:,} test samples lie on plates" in " ".join(information_notes(away, data.split.part))
 
 
 def test_the_spec_survives_a_round_trip() -> None:

@@ -51,7 +51,8 @@ def test_without_a_replicate_top_metrics_are_undefined_but_the_published_form_is
     profiles = Profiles(truth, guess, control)
     for each in (pearson2_top(profiles, 20), r2_top(profiles, 20), precision_top(profiles, 20, False)):
         assert np.isnan(each).all()
-    assert np.isfinite(pearson2_top(profiles, 20, published=True)).all()
+    for published in (pearson2_top(profiles, 20, published=True), r2_top(profiles, 20, published=True)):
+        assert np.isfinite(published).all()
     replicate = np.full_like(truth, np.nan)
     replicate[3] = guess[3] - control[3]
     held = ~np.isnan(pearson2_top(Profiles(truth, guess, control, replicate), 20))
@@ -74,7 +75,8 @@ def test_the_published_form_is_shown_beside_the_constant_and_the_gene_mean_or_no
         assert "undefined for every system here: pearson_delta_plate, " in " ".join(block.footnotes)
         return {name for name in found.table.metric if name.endswith("_published")}
 
-    assert len(shown("net", "constant", "gene_mean")) == 3
+    forms = {f"{name}@{k}_published" for name in ("pearson2_de", "r2_top") for k in (20, 40, 80)}
+    assert shown("net", "constant", "gene_mean") == forms
     assert shown("net") == shown("net", "constant") == shown("net", "gene_mean") == set()
 
 
@@ -91,6 +93,17 @@ def test_genes_chosen_by_their_own_noise_let_a_constant_beat_a_replicate() -> No
     independent = pearson2_top(Profiles(one, constant, truth_control, replicate_change), 20)
     assert published.mean() > 0.5
     assert independent.mean() < published.mean() - 0.1
+
+
+def test_the_published_r2_is_that_of_scikit_learn_on_the_genes_that_changed_most_in_the_sample_itself() -> None:
+    from sklearn.metrics import r2_score
+
+    truth, guess, control, effect = noisy()
+    found = r2_top(Profiles(truth, guess, control, effect), 40, published=True)
+    top = np.argsort(-np.abs(truth - control)[5])[:40]
+    assert found[5] == pytest.approx(r2_score((truth - control)[5, top], (guess - control)[5, top]))
+    (one,) = [each for each in profile("response") if each.name == "r2_top@40_published"]
+    np.testing.assert_array_equal(one.function(Profiles(truth, guess, control)), found)
 
 
 def test_r2_of_the_top_genes_is_that_of_scikit_learn() -> None:

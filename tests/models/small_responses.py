@@ -27,7 +27,7 @@ def response_spec(genes=20, drugs=12, features=16, lines=3, known=None, seed=0) 
         "molecules": molecules,
         "lines": LINES[:lines] if lines <= 3 else [f"L{i}" for i in range(lines)],
         "line_control": control,
-        "line_treated": control,
+        "line_treated": control + 0.2 * torch.randn(lines, genes, generator=draw),
         "basal_scale": torch.ones(control.shape[1]),
         "line_basal": control,
         "change_center": 0.1 * torch.randn(genes, generator=draw),
@@ -53,8 +53,15 @@ def response_batch(spec: Spec, n=32, seed=1, line=None, drug=None) -> ResponseBa
     target = control + torch.randn(n, len(spec.genes), generator=draw)
     log_dose = torch.randint(-1, 3, (n,), generator=draw).float() / 2
     log_time = torch.full((n,), 4.6)
-    basal, centre = control, spec.center.expand(n, -1)
-    return ResponseBatch(target, torch.arange(n), drug_B, line_B, log_dose, log_time, control, basal, centre, line_B)
+    plate = spec.center.expand(n, -1)
+    return ResponseBatch(target, torch.arange(n), drug_B, line_B, log_dose, log_time, control, control, plate, plate)
+
+
+def as_request(batch: ResponseBatch) -> ResponseBatch:
+    """The same samples, of whose plates nothing treated is known."""
+    import dataclasses
+
+    return dataclasses.replace(batch, plate_mean=torch.full_like(batch.plate_mean, torch.nan))
 
 
 def planted(spec: Spec, batch: ResponseBatch, seed=5) -> ResponseBatch:

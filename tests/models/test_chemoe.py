@@ -10,7 +10,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 from hydra.utils import instantiate
-from small_responses import LINES, correlation, dead_parameters, planted, response_batch, response_spec, total, train
+from small_responses import (
+    LINES,
+    as_request,
+    correlation,
+    dead_parameters,
+    planted,
+    response_batch,
+    response_spec,
+    total,
+    train,
+)
 from test_config import composed
 
 from torchcell.data.errors import InputError
@@ -92,24 +102,33 @@ def test_a_batch_of_one_gives_what_a_larger_batch_gives():
     torch.testing.assert_close(alone, whole)
 
 
-def test_a_reading_of_zero_is_the_control_pulled_to_its_line_plus_the_mean_change_pulled_to_its_plate():
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_a_reading_of_zero_is_the_control_and_the_mean_change_or_the_mean_of_a_known_plate(mode):
     spec = response_spec()
-    model, batch = CheMoE(spec, **SMALL), response_batch(spec, 4)
-    line = spec.extras["line_control"][batch.line]
-    pulled = 0.5 * (batch.control + line) + spec.extras["change_center"]
+    model, batch, nothing = getattr(CheMoE(spec, **SMALL), mode)(), response_batch(spec, 4), torch.zeros(4, 20)
+    control, treated = (spec.extras[name][batch.line] for name in ("line_control", "line_treated"))
+    alone = batch.control + treated - control
+    torch.testing.assert_close(model.express(nothing, as_request(batch)), alone)
     q = torch.tensor(2.2).sigmoid()  # nine tenths
-    torch.testing.assert_close(model.express(torch.zeros(4, 20), batch), (1 - q) * pulled + q * batch.centre)
-    nowhere = torch.full_like(batch.centre, torch.nan)
-    none = torch.full((4,), -1)
-    unknown = dataclasses.replace(batch, line=none, pulled_to=none, centre=nowhere)
-    torch.testing.assert_close(model.express(torch.zeros(4, 20), unknown), batch.control + spec.extras["change_center"])
+    beside = 0.5 * (batch.control + control) + treated - control
+    torch.testing.assert_close(model.express(nothing, batch), (1 - q) * beside + q * batch.plate_mean)
+    elsewhere = dataclasses.replace(as_request(batch), line=torch.full((4,), -1))
+    torch.testing.assert_close(model.express(nothing, elsewhere), batch.control + spec.extras["change_center"])
+
+
+def test_what_a_score_is_centered_on_is_no_input():
+    spec = response_spec()
+    model, batch = CheMoE(spec, **SMALL, head="process").eval(), response_batch(spec, 6)
+    other = dataclasses.replace(batch, eval_center=batch.eval_center + 1)
+    torch.testing.assert_close(model(other), model(batch))
+    assert batch.references["plate"] is batch.eval_center
 
 
 def test_a_process_tells_what_like_wells_say_but_not_in_training():
     spec = response_spec()
     model, plain = CheMoE(spec, **SMALL, head="process").eval(), CheMoE(spec, **SMALL).eval()
     batch, nothing = dataclasses.replace(response_batch(spec, 40), **spec.extras["trained"]), torch.zeros(40, 20)
-    batch = planted(spec, batch)
+    batch = as_request(planted(spec, batch))
     torch.testing.assert_close(model.express(nothing, batch), plain.express(nothing, batch))  # not fitted yet
     model.fit_process(batch)
     left = [(batch.target - each.express(nothing, batch)).square().mean() for each in (model, plain)]
@@ -125,7 +144,7 @@ def test_fine_tuning_on_other_samples_keeps_all_weights_but_the_process(tmp_path
     fewer = {name: values[:30] for name, values in spec.extras["trained"].items()}
     other = dataclasses.replace(spec, extras=spec.extras | {"trained": fewer})
     first, second = (CheMoE(each, **SMALL, head="process") for each in (spec, other))
-    with pytest.raises(InputError, match="of another shape 'process.dual_NG'"):
+    with pytest.raises(InputError, match="of another shape 'process.control_NG', 'process.dual_NG'"):
         load_weights(second, first.state_dict(), tmp_path)
     load_weights(second, first.state_dict(), tmp_path, fit_follows=True)
     torch.testing.assert_close(second.gene_embedding.weight, first.gene_embedding.weight)
@@ -148,8 +167,9 @@ def test_validation_weighs_the_reading_and_what_the_process_tells_by_least_squar
     spec = response_spec()
     model, batch = CheMoE(spec, **SMALL, head="process").eval(), response_batch(spec, 8)
     model.fit_process(planted(spec, dataclasses.replace(response_batch(spec, 40), **spec.extras["trained"])))
-    start = model.express(torch.zeros(8, 20), batch).detach() - model._told(batch)
-    read, told = (model(batch) - model._told(batch) - start).detach(), model._told(batch)
+    told, _ = model._told(batch)
+    start = model.express(torch.zeros(8, 20), batch).detach() - told
+    read = (model(batch) - told - start).detach()
 
     def target(a: float, b: float) -> torch.Tensor:
         values = start + a * read + b * told
@@ -205,7 +225,7 @@ def test_missing_values_and_plates_without_a_centre_are_left_out():
     model, batch = CheMoE(spec, **SMALL), response_batch(spec)
     target = batch.target.clone()
     target[:, :3] = torch.nan
-    terms = _terms(model, dataclasses.replace(batch, target=target, centre=torch.full_like(target, torch.nan)))
+    terms = _terms(model, dataclasses.replace(batch, target=target, eval_center=torch.full_like(target, torch.nan)))
     assert terms["plate"] == 0
     assert all(torch.isfinite(torch.tensor(list(terms.values()))))
 

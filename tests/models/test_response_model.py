@@ -24,10 +24,13 @@ def module() -> ResponseDataModule:
     return ResponseDataModule(record, SPLIT, Morgan(bits=64))
 
 
-def test_the_own_control_of_a_request_is_no_part_of_the_predicted_change(module) -> None:
+@pytest.mark.parametrize("head", ["change", "process"])
+def test_the_own_control_of_a_request_is_no_part_of_the_predicted_change(module, head: str) -> None:
     """A request was drawn to its line's treated mean: the change was the own plate's offset, with its sign turned."""
     inputs = partial(ResponseInputs, width=8, hidden=8, basal="none")  # reads nothing of the control
-    model = ResponseMLP(module.spec, inputs=inputs, hidden=(8, 4), gene_width=8).eval()
+    model = ResponseMLP(module.spec, inputs=inputs, head=head, hidden=(8, 4), gene_width=8).eval()
+    if head == "process":
+        model.fit_process(module.packed[torch.from_numpy(module.split.index("train"))])
     record = module.record_whole.subset(np.arange(6)).blind()
     row = [module.spec.extras["lines"].index(line) for line in record.cell_line]
     mean = module.spec.extras["line_control"].numpy()[row]
@@ -44,9 +47,11 @@ def test_the_own_control_of_a_request_is_no_part_of_the_predicted_change(module)
 def test_a_request_without_a_control_of_its_own_stands_on_its_lines_treated_mean(module) -> None:
     record = module.record_whole.subset(np.arange(6)).blind()
     row = [module.spec.extras["lines"].index(line) for line in record.cell_line]
-    extras = module.spec.extras
+    extras, nothing = module.spec.extras, torch.zeros(6, len(module.spec.genes))
     on_mean = replace(record, control=extras["line_control"].numpy()[row])
+    model = ResponseMLP(module.spec, hidden=(8, 4), gene_width=8).eval()
     batch = module.pack(on_mean, module.spec)[torch.arange(6)]
-    torch.testing.assert_close(batch.centre, extras["line_treated"][row], atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.express(nothing, batch), extras["line_treated"][row], atol=1e-5, rtol=0)
     away = module.pack(replace(on_mean, cell_line=np.array(["A376"] * 6)), module.spec)[torch.arange(6)]
-    assert torch.isnan(away.centre).all()
+    expected = away.control + extras["change_center"]
+    torch.testing.assert_close(model.express(nothing, away), expected, atol=1e-5, rtol=0)

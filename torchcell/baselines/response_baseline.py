@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from torchcell.data.errors import InputError
 from torchcell.data.plate_centre import FEWEST
 from torchcell.data.quantities import LEAST_DOSE
-from torchcell.data.response import Response
+from torchcell.data.response import UNKNOWN_PLATE, Response
 
 
 def require_same_outputs(record: Response, genes: np.ndarray) -> None:
@@ -48,7 +48,7 @@ def plate_means(train: Response, asked: Response) -> np.ndarray:
     """Mean treated expression in train on each asked sample's line and plate, float64 [m, G].
 
     A line with fewer than five training samples on that plate gets its mean in the source of the plates, else over all
-    of them, as in ``plate_centre``; an unseen line the mean of all.
+    of them, as in ``plate_centre``; an unseen line the mean of all. A sample of ``UNKNOWN_PLATE`` has none (NaN).
     """
     found_mG = group_means(train.treated, train.cell_line, asked.cell_line, train.treated.mean(0, dtype=np.float64))
     for field in ("source", "plate"):
@@ -59,6 +59,7 @@ def plate_means(train: Response, asked: Response) -> np.ndarray:
         unique, counts = np.unique(names, return_counts=True)
         known_m = np.isin(wanted, unique[counts >= FEWEST])
         found_mG[known_m] = group_means(train.treated, names, wanted[known_m], train.treated[0])
+    found_mG[asked.plate == UNKNOWN_PLATE] = np.nan
     return found_mG
 
 

@@ -17,8 +17,8 @@ class FakePerturbation(Baseline):
     """A control of a training sample of the same line and plate, drawn among those that are not the sample's own.
 
     Truth and prediction subtract the sample's own control, whose noise they share; this row tells what that is worth.
-    Where a plate has one control for all its samples there is none to draw: the sample's own stands in, which is no
-    change and leaves correlations undefined.
+    Where there is none to draw, as on a plate with one control for all its samples or on an unknown plate, it has
+    nothing to say (NaN): the sample's own control would be the row ``no_change`` under another name.
 
     Args:
         seed: Of the draw, with the sample's name.
@@ -41,7 +41,7 @@ class FakePerturbation(Baseline):
     def predict(self, record: Response) -> np.ndarray:
         """See ``Baseline``."""
         require_same_outputs(record, self.genes)
-        found = record.control.astype(np.float32)
+        found = np.full(record.control.shape, np.nan, dtype=np.float32)
         for row, key in enumerate(_places(record)):
             every = self.drawn_from.get(key, found[:0])
             others = every[(every != record.control[row]).any(1)]

@@ -32,6 +32,9 @@ COLUMNS: dict[str, str] = {
 OPTIONAL: dict[str, str] = {"smiles": "smiles", "inchikey": "inchikey", "source": "source"}
 """The same for fields that a file may lack."""
 
+UNKNOWN_PLATE = ""
+"""The plate of a sample that is asked for: ``predict`` knows the treated wells of no plate."""
+
 
 @dataclass(frozen=True, eq=False)
 class Response:
@@ -53,6 +56,8 @@ class Response:
         source: Study or batch of plates that a sample comes from [n]; or none.
         basal: Expression of the untreated line where that is no control of the sample, as with signatures that are
             changes already, float32 [n, G]; none: the control is the basal profile.
+        plate_mean: Mean treated expression of other wells of the sample's plate, see ``plate_centre``, where a model
+            may know them, float32 [n, G]; none: it may not, as in a request.
         columns: Further texts a sample, such as mechanism of action, name -> [n].
         molecules: What is known of each drug, see ``torchcell.data.molecules``; none before features were chosen.
         lost: What parsing left out and how many of each.
@@ -72,6 +77,7 @@ class Response:
     inchikey: np.ndarray | None = None
     source: np.ndarray | None = None
     basal: np.ndarray | None = None
+    plate_mean: np.ndarray | None = None
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     molecules: Molecules | None = None
     lost: Mapping[str, int] = field(default_factory=dict)
@@ -110,7 +116,7 @@ class Response:
     def subset(self, index: np.ndarray) -> Response:
         """The samples at ``index`` (integers or a mask), in that order; the gene list stays whole."""
         at = as_positions(index)
-        per_sample = (*COLUMNS, *OPTIONAL, "treated", "control", "basal", "sample_id")
+        per_sample = (*COLUMNS, *OPTIONAL, "treated", "control", "basal", "plate_mean", "sample_id")
         values: dict[str, Any] = {name: getattr(self, name) for name in per_sample}
         columns = {name: texts[at] for name, texts in self.columns.items()}
         return replace(self, columns=columns, **{name: v[at] for name, v in values.items() if v is not None})
@@ -118,6 +124,11 @@ class Response:
     def blind(self) -> Response:
         """The same samples with nothing to be seen of what was measured after the treatment."""
         return replace(self, treated=np.broadcast_to(np.float32(np.nan), self.treated.shape))
+
+    def as_request(self) -> Response:
+        """The same samples as ``predict`` is asked for them: with their own controls, and nothing of their plates."""
+        plate = np.full(len(self), UNKNOWN_PLATE)
+        return replace(self.blind(), plate=plate, source=None, inchikey=None, plate_mean=None, columns={})
 
     def on_lines(self, cell_lines: str | Sequence[str] | None) -> Response:
         """The samples of one cell line, of several, or all (none named); an unknown line is an error."""
@@ -141,7 +152,7 @@ class Response:
                 + (f"the nearest to the first are {hint}" if hint else "name them as the file's genes are named")
             )
         at = np.array([place[gene] for gene in np.asarray(genes).tolist()], dtype=np.int64)
-        values = {part: getattr(self, part) for part in ("treated", "control", "basal")}
+        values = {part: getattr(self, part) for part in ("treated", "control", "basal", "plate_mean")}
         return replace(self, genes=self.genes[at], **{part: v[:, at] for part, v in values.items() if v is not None})
 
     def fingerprint(self) -> str:
@@ -152,7 +163,7 @@ class Response:
         """Return self, or raise one ``InputError`` that names the offending samples or genes."""
         n, n_genes, ids = len(self.sample_id), len(self.genes), self.sample_id
         shapes: dict[str, tuple[int, ...]] = dict.fromkeys((*COLUMNS, *OPTIONAL), (n,))
-        shapes |= dict.fromkeys(("treated", "control", "basal"), (n, n_genes))
+        shapes |= dict.fromkeys(("treated", "control", "basal", "plate_mean"), (n, n_genes))
         refuse_shapes(self.name, vars(self), shapes)
         refuse_shapes(self.name, self.columns, dict.fromkeys(self.columns, (n,)))
         refuse_repeats(self.name, ids, "sample ids")

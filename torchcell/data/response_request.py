@@ -111,7 +111,7 @@ def _record(path: str | Path, table: pd.DataFrame, columns: Mapping[str, str], g
         smiles=cells["smiles"],
     ).validate()
     unknown = np.broadcast_to(np.float32(np.nan), blank.shape)
-    return replace(record, treated=unknown, control=unknown)
+    return replace(record, treated=unknown, control=unknown, plate=cells["plate"])  # "" is UNKNOWN_PLATE
 
 
 def _column(path: str | Path, table: pd.DataFrame, columns: Mapping[str, str], name: str) -> str | None:

@@ -16,9 +16,17 @@ from torchcell.data.molecules import Molecules, borrowings, coverage
 from torchcell.data.plate_centre import plate_centre
 from torchcell.data.response import Response
 from torchcell.datamodules.base import RecordDataModule
-from torchcell.datamodules.batch import Packed
+from torchcell.datamodules.batch import BatchOrder, Packed, PackedLoader
 from torchcell.datamodules.derangement import derangement
 from torchcell.datamodules.prediction_notes import Notes, response_notes
+from torchcell.datamodules.response_levels import (
+    PLATE_KNOWN,
+    by_condition,
+    information_notes,
+    plates_differ,
+    replicate_changes,
+    with_plates,
+)
 from torchcell.datamodules.response_request import read_treatments, widened
 from torchcell.datamodules.response_samples import (
     HELD_OUT,
@@ -72,6 +80,7 @@ class ResponseDataModule(RecordDataModule):
         self.lost |= dropped
         self.centre = plate_centre(self.record_whole, self.split.part == "train")
         self.packed = ResponseSamples(self.record_whole, self.spec, self.centre)
+        self.known = ResponseSamples(replace(self.record_whole, plate_mean=self.centre), self.spec, self.centre)
 
     @staticmethod
     def pack(record: Response, spec: Spec) -> ResponseSamples:
@@ -93,6 +102,20 @@ class ResponseDataModule(RecordDataModule):
             return super().deal(record, split)
         whole = make_split(self._every, **split)
         return whole.of(record.sample_id).validate(record.sample_id)
+
+    def training_loader(self, shuffle: bool, rank: int, world: int, batch_size: int) -> PackedLoader:
+        """The training part, with the other treated wells of each sample's plate."""
+        index = torch.from_numpy(self.split.index("train"))
+        return PackedLoader(self.known, BatchOrder(index, shuffle, self.seed, rank, world), batch_size)
+
+    def asked(self, part: str) -> dict[str, Callable[[], Response]]:
+        """The part as ``predict`` is asked for it; and with the treated wells of its plates, where they differ."""
+
+        def known() -> Response:
+            return replace(self.record(part).blind(), plate_mean=self.centre[self.split.index(part)])
+
+        request = {"": lambda: self.record(part).as_request()}
+        return {**request, PLATE_KNOWN: known} if plates_differ(self.record_whole) else request
 
     def extras(self, train: Response) -> dict[str, Any]:
         """Molecules, lines with their mean control and basal profile, the size of a change, and the training wells."""
@@ -147,7 +170,7 @@ class ResponseDataModule(RecordDataModule):
             return None
         train = torch.from_numpy(self.split.index("train"))
         values = {name: getattr(packed, name)[train].float().mean(0) for name in ("basal", "log_dose")}
-        values |= {name: getattr(packed, name)[train].mode().values for name in ("drug", "line", "pulled_to")}
+        values |= {name: getattr(packed, name)[train].mode().values for name in ("drug", "line")}
         return packed.zeroed(names, values)
 
     def halves(self, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
@@ -168,33 +191,23 @@ class ResponseDataModule(RecordDataModule):
         return None if np.isnan(change).all() else record.control + change
 
     def replicates(self, record: Response) -> np.ndarray:
-        """Mean change from control of all samples of the same condition on other plates, float32 [n, G].
-
-        Samples of one plate subtract the same control, whose noise they then share. NaN without any.
-        """
-        whole = self.record_whole
-        change = (whole.treated - whole.control).astype(np.float64)
-        rows: dict[str, list[int]] = {}
-        for i, name in enumerate(whole.condition.tolist()):
-            rows.setdefault(name, []).append(i)
-        found = np.full(record.treated.shape, np.nan, dtype=np.float32)
-        for i, (name, plate) in enumerate(zip(record.condition.tolist(), record.plate.tolist(), strict=True)):
-            others = [row for row in rows[name] if whole.plate[row] != plate]
-            if others:
-                found[i] = change[others].mean(0)
-        return found
+        """See ``replicate_changes``."""
+        return replicate_changes(record, self.record_whole)
 
     def results(
         self, part: str, predictions: Mapping[str, Mapping[str, np.ndarray]], model: str, ceiling: str | None
     ) -> list[Results]:
-        """Samples, then conditions: the mean over the replicates that are in the part, if any condition has two there.
-        Else its scores would be the samples', and the verdict would count them twice.
+        """Samples; conditions, the mean over the replicates that are in the part, if any has two there (else its scores
+        would be the samples'); and samples whose plates are known, if that was predicted.
         """
         record = self.record(part)
         (samples,) = super().results(part, predictions, model, ceiling)
         centre = self.centre[self.split.index(part)]
         samples = replace(samples, replicate=self.replicates(record), centre=centre)
-        return [samples, by_condition(samples, record.condition)] if self._repeats(part) else [samples]
+        found = [samples, by_condition(samples, record.condition)] if self._repeats(part) else [samples]
+        if PLATE_KNOWN in predictions:
+            found.append(with_plates(samples, predictions[PLATE_KNOWN]))
+        return found
 
     def _repeats(self, part: str) -> bool:
         """Whether a condition has two samples in ``part``."""
@@ -203,7 +216,7 @@ class ResponseDataModule(RecordDataModule):
 
     def notes(self) -> list[str]:
         """Says which splits leak, how many drugs have vectors, and what is scored."""
-        said = ["Changes are taken from each sample's own control."]
+        said = information_notes(self.record_whole, self.split.part)
         if single := [part for part in ("train", "val", "test") if not self._repeats(part)]:
             said.append(f"No condition has two samples in {', '.join(single)}: there is no level condition/ to score.")
         if len(single) < 3:
@@ -219,12 +232,6 @@ class ResponseDataModule(RecordDataModule):
         assert self.record_whole.molecules is not None
         if borrowed := borrowings(self.record_whole.molecules):
             said.append(f"Borrowed vectors, each of the most similar molecule: {some(borrowed, 20)}.")
-        if self.record_whole.basal is None:
-            said.append(
-                "Truth and prediction subtract the same control; its noise raises pearson_de for all systems alike, "
-                "so pearson_delta_plate and the metrics on replicates count more: the row fake_perturbation, "
-                "another control of the same plate, tells what that noise alone is worth."
-            )
         return said
 
     reads_columns = True
@@ -281,37 +288,3 @@ def with_vectors(record: Response, policy: str) -> tuple[Response, dict[str, int
         )
     keep = table.known[record.drug_index]
     return record.subset(keep), {"samples of drugs without a vector": int((~keep).sum())}
-
-
-def by_condition(samples: Results, condition: np.ndarray) -> Results:
-    """Means of truth, predictions, controls and centres over the samples of each condition.
-
-    The ceiling has nothing to say: replicates that stand in one mean would predict each other's.
-    """
-    names, row = np.unique(condition, return_inverse=True)
-
-    def mean(values: np.ndarray) -> np.ndarray:
-        held = ~np.isnan(values)
-        total, count = np.zeros((len(names), values.shape[1])), np.zeros((len(names), values.shape[1]))
-        np.add.at(total, row, np.where(held, values, 0.0))
-        np.add.at(count, row, held)
-        return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0).astype(np.float32)
-
-    first = np.unique(row, return_index=True)[1]
-    assert samples.reference is not None
-    assert samples.centre is not None
-    return replace(
-        samples,
-        sample_id=names,
-        group=samples.group[first],
-        measured=mean(samples.measured),
-        systems={
-            name: mean(np.full_like(values, np.nan) if name == samples.ceiling else values)
-            for name, values in samples.systems.items()
-        },
-        reference=mean(samples.reference),
-        centre=mean(samples.centre),
-        replicate=None,
-        decides=False,
-        level="condition",
-    )

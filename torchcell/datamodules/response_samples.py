@@ -29,10 +29,9 @@ class ResponseBatch(Batch):
         log_time: log2 of the hours, float32 [B].
         control: The sample's control, float32 [B, G].
         basal: Expression of the untreated line, float32 [B, G].
-        centre: Mean of the other treated training samples of its line on its plate, see ``plate_centre``, float32
-            [B, G]; NaN where the line has none.
-        pulled_to: Position of the line from whose mean control this one departs by noise in part, int64 [B]; -1 where
-            that cannot be told.
+        plate_mean: Mean of the other treated training samples of its line on its plate, see ``plate_centre``, float32
+            [B, G]; NaN where nothing treated of the plate is known, as in a request and wherever a model is scored.
+        eval_center: What the plate-centered change is taken from, float32 [B, G]; a score's, never an input.
     """
 
     drug: Tensor
@@ -41,20 +40,20 @@ class ResponseBatch(Batch):
     log_time: Tensor
     control: Tensor
     basal: Tensor
-    centre: Tensor
-    pulled_to: Tensor
+    plate_mean: Tensor
+    eval_center: Tensor
 
     @property
     def references(self) -> Mapping[str, Tensor]:
-        """Changes are taken against the control, and against the plate's centre."""
-        return {"control": self.control, "plate": self.centre}
+        """Changes are taken against the control, and against the plate's center."""
+        return {"control": self.control, "plate": self.eval_center}
 
 
 INPUTS: dict[str, tuple[str, ...]] = {
     "drug": ("drug",),
     "basal": ("basal",),
     "dose": ("log_dose",),
-    "line": ("line", "pulled_to"),
+    "line": ("line",),
 }
 """Inputs whose use is checked, and the tensors that hold them; the control stays, which a prediction stands on."""
 JOINED = "_with_"
@@ -75,27 +74,22 @@ class ResponseSamples:
     """All samples of a response packed into tensors once; indexing with a tensor gathers a batch.
 
     Args:
-        record: The samples, its molecules being those of ``spec``.
+        record: The samples, its molecules being those of ``spec``; with its ``plate_mean`` where that may be known.
         spec: Names the lines.
-        centre: See ``ResponseBatch`` [n, G]; none for a request. A request has no treated wells of its plate: its
-            centre is its control and the mean change of its line. And its change is asked for from the control that it
-            gives, so that it is pulled to no line: what a strange plate's control departs by would come back in every
-            predicted change, with its sign turned.
+        eval_center: See ``ResponseBatch`` [n, G]; none for a request, which is not scored.
     """
 
-    def __init__(self, record: Response, spec: Spec, centre: np.ndarray | None = None) -> None:
+    def __init__(self, record: Response, spec: Spec, eval_center: np.ndarray | None = None) -> None:
         self.target = floats(record.treated)
         named = wells(record, spec.extras["lines"])
         self.drug, self.line = named["drug"], named["line"]
         self.log_dose, self.log_time = named["log_dose"], named["log_time"]
         self.control = floats(record.control)
         self.basal = self.control if record.basal is None else floats(record.basal)
-        if centre is None:
-            change = (spec.extras["line_treated"] - spec.extras["line_control"])[self.line]
-            self.centre = torch.where((self.line >= 0)[:, None], self.control + change, torch.nan)
-            self.pulled_to = torch.full_like(self.line, -1)
-        else:
-            self.centre, self.pulled_to = floats(centre), self.line
+        self.plate_mean, self.eval_center = (
+            torch.full((), torch.nan).expand(self.control.shape) if given is None else floats(given)
+            for given in (record.plate_mean, eval_center)
+        )
 
     def __len__(self) -> int:
         return len(self.drug)
@@ -111,8 +105,8 @@ class ResponseSamples:
             self.log_time.index_select(0, index),
             control,
             control if self.basal is self.control else self.basal.index_select(0, index),
-            self.centre.index_select(0, index),
-            self.pulled_to.index_select(0, index),
+            self.plate_mean.index_select(0, index),
+            self.eval_center.index_select(0, index),
         )
 
     def varies(self, names: Sequence[str], index: Tensor) -> bool:

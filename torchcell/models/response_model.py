@@ -30,21 +30,30 @@ class ResponseModel(Model):
     r"""A subclass gives ``read``, a number for each sample and gene; the head makes expression of it.
 
     .. math::
-        u = x + p_g (\bar x_{line} - x) + m_g, \quad \hat y = u + q_g (c - u) + b \, d + a \, s_g \, \mathrm{read}
+        \hat y = u + b \, d + a \, s_g \, \mathrm{read}, \quad u = x + m_{line} + d_x
 
-    with the control x, the mean control of the line, mean m and standard deviation s of the training changes, and the
-    mean c of the other training samples on the plate. The learned p says how much of a control's departure from its
-    line is noise, which both y - x and yhat - x would else share; the learned q how much a plate tells that its
-    controls do not. For an unknown line p = 0, without a centre q = 0. A request has p = 0 and c = x + mean change of
-    its line, so that the change it is told does not hang on what its plate's control departs by. What a network reads
-    of training wells is partly their noise, so that it says too much of others. With ``head=process`` d is what like
-    wells tell of y - c, a Gaussian process on drug, structure, dose and line (see ``ResponseProcess``); with
-    ``head=change`` there is none.
-    Training knows no d and all of the reading; elsewhere a and b are the ``Shares`` of least squared error, in units of
-    s, on the validation part. With ``head=level`` the reading is the prediction, as published.
+    with the control x, the mean change m of its line (of all lines for an unknown one) and the standard deviation s of
+    the training changes. With ``head=process`` a Gaussian process tells two things of the rest of the change, see
+    ``ResponseProcess``: d, from wells of like drug, structure, dose and line, and d_x, from wells of like controls;
+    with ``head=change`` there is neither. So are scored samples predicted, and requests.
+
+    Training samples know the mean c of the other training samples on their plate, as do those that are scored beside
+    as ``plate_known``; for them
+
+    .. math::
+        u = v + q_g (c - v), \quad v = x + m_{line} + p_g (\bar x_{line} - x)
+
+    The learned p says how much of a control's departure from its line is noise, the learned q how much a plate tells
+    that its controls do not. So the network learns what departs from a plate, not what a plate has in common, which it
+    could not know of another one. Trained without c, as requests are, it learned to read the controls' noise, worse
+    than d_x says it.
+
+    What a network reads of training wells is partly their noise, so that it says too much of others. Training knows no
+    d and all of the reading; elsewhere a and b are the ``Shares`` of least squared error, in units of s, on the
+    validation part. With ``head=level`` the reading is the prediction, as published.
 
     Terms: ``phenotype``, the residual in units of s (``level``: squared, in expression's own units); ``correlation``
-    and ``plate``, 1 - Pearson over genes of the change from the control and from the plate's centre.
+    and ``plate``, 1 - Pearson over genes of the change from the control and from the plate's center.
 
     Args:
         spec: Of the task ``response``.
@@ -60,6 +69,7 @@ class ResponseModel(Model):
     mean_G: Tensor
     sd_G: Tensor
     line_control_LG: Tensor
+    line_change_LG: Tensor
 
     def __init__(
         self,
@@ -77,16 +87,19 @@ class ResponseModel(Model):
         self.inputs = (inputs or ResponseInputs)(spec)
         for name, value in (("mean_G", "change_center"), ("sd_G", "change_scale"), ("line_control_LG", "line_control")):
             self.register_buffer(name, spec.extras[value], persistent=False)
+        line_change_LG = spec.extras["line_treated"] - spec.extras["line_control"]
+        self.register_buffer("line_change_LG", line_change_LG, persistent=False)
         self.shares = Shares()
-        self._reading: Tensor | None = None
+        self._reading: tuple[Tensor, Tensor] | None = None
         start = torch.zeros(len(spec.genes))
         self.pull = nn.Parameter(start) if head != "level" else None
         self.plate_pull = nn.Parameter(start + PLATE_START) if head != "level" else None
         self.process: ResponseProcess | None = None
         if head == "process":
-            table, trained = spec.extras["molecules"], _wells(**spec.extras["trained"])
-            held = trained[_some(len(trained))]
-            self.process = ResponseProcess(table["vectors"], table["known"], held, len(spec.genes))
+            table, known = spec.extras["molecules"], spec.extras["trained"]
+            held = {name: values[_some(len(values))] for name, values in known.items()}
+            controls = torch.zeros(len(held["drug"]), len(spec.genes))  # they come with ``fit_process``
+            self.process = ResponseProcess(table["vectors"], table["known"], _wells(**held, departure=controls))
 
     def read(self, h_BH: Float[Tensor, "B H"], batch: ResponseBatch) -> Float[Tensor, "B G"]:
         """A number for each sample and gene, in standard deviations of a change."""
@@ -100,20 +113,28 @@ class ResponseModel(Model):
         """What a reading means in the units of expression."""
         if self.pull is None or self.plate_pull is None:
             return read_BG
-        off_BG = self.line_control_LG[batch.pulled_to.clamp(min=0)] - batch.control
-        start_BG = batch.control + self.pull.sigmoid() * off_BG * (batch.pulled_to >= 0)[:, None] + self.mean_G
-        plate_BG = torch.nan_to_num(batch.centre - start_BG, nan=0.0)
-        start_BG = start_BG + self.plate_pull.sigmoid() * plate_BG
+        line_B, on_line_B1 = batch.line.clamp(min=0), (batch.line >= 0)[:, None]
+        alone_BG = batch.control + torch.where(on_line_B1, self.line_change_LG[line_B], self.mean_G)
+        known_BG = ~torch.isnan(batch.plate_mean)
+        off_BG = torch.where(known_BG & on_line_B1, -self._departure(batch), 0.0)
+        beside_BG = alone_BG + self.pull.sigmoid() * off_BG
+        beside_BG = beside_BG + self.plate_pull.sigmoid() * torch.where(known_BG, batch.plate_mean - beside_BG, 0.0)
         if self.training:
-            return start_BG + self.sd_G * read_BG
-        self._reading = read_BG.detach()  # the shares are found with it
-        return start_BG + self.shares(self.sd_G * read_BG, self._told(batch))
+            return beside_BG + self.sd_G * read_BG
+        by_treatment_BG, by_control_BG = self._told(batch)
+        self._reading = read_BG.detach(), by_treatment_BG / self.sd_G  # the shares are found with them
+        start_BG = torch.where(known_BG, beside_BG, alone_BG + by_control_BG)
+        return start_BG + self.shares(self.sd_G * read_BG, by_treatment_BG)
 
-    def _told(self, batch: ResponseBatch) -> Float[Tensor, "B G"]:
-        """What like wells tell of a sample beside its plate; nothing without a process."""
+    def _told(self, batch: ResponseBatch) -> tuple[Float[Tensor, "B G"], Float[Tensor, "B G"]]:
+        """What like treatments tell of a sample, and what like controls tell; nothing without a process."""
         if self.process is None:
-            return torch.zeros_like(batch.control)
-        return self.process(_wells(batch.drug, batch.line, batch.log_dose, batch.log_time))
+            return torch.zeros_like(batch.control), torch.zeros_like(batch.control)
+        return self.process(_wells(batch.drug, batch.line, batch.log_dose, batch.log_time, self._departure(batch)))
+
+    def _departure(self, batch: ResponseBatch) -> Float[Tensor, "B G"]:
+        """Of each control from its line's mean; of an unknown line from the first, which nobody reads."""
+        return batch.control - self.line_control_LG[batch.line.clamp(min=0)]
 
     def on_fit_start(self) -> None:
         """Fit the process to the training part; of several processes all take what the first one found."""
@@ -128,9 +149,10 @@ class ResponseModel(Model):
                 tensor.copy_(self.trainer.strategy.broadcast(tensor))
 
     def fit_process(self, train: ResponseBatch) -> None:
-        """Let the process tell how samples differ from their plate; ``train`` holds those of the spec, in its order."""
+        """Let the process tell how changes differ from their line's mean; ``train`` holds the spec's, in its order."""
         assert self.process is not None
-        self.process.fit(torch.nan_to_num(train.target - train.centre, nan=0.0))
+        self.process.control_NG.copy_(self._departure(train))
+        self.process.fit(train.target - train.control - self.line_change_LG[train.line])
 
     def on_validation_epoch_end(self) -> None:
         """Choose the shares, by which every checkpoint goes, and the next pass over the validation part: the scores of
@@ -146,7 +168,7 @@ class ResponseModel(Model):
         if stage == "val" and self.head != "level":
             assert self._reading is not None
             # In standard deviations of a change, and without the units' offset.
-            (read_BG, told_BG), self._reading = (self._reading, self._told(batch) / self.sd_G), None
+            (read_BG, told_BG), self._reading = self._reading, None
             left_BG = (batch.target - prediction.detach()) / self.sd_G + self.shares(read_BG, told_BG)
             self.shares.observe(read_BG, told_BG, left_BG)
 
@@ -161,7 +183,7 @@ class ResponseModel(Model):
         """The residual, and where the changes point."""
         return super().losses(batch, prediction) | {
             "correlation": profile_distance(prediction, batch.target, batch.control),
-            "plate": profile_distance(prediction, batch.target, batch.centre),
+            "plate": profile_distance(prediction, batch.target, batch.eval_center),
         }
 
     def set_embeddings(self, batch: ResponseBatch) -> dict[str, Tensor]:
@@ -169,9 +191,9 @@ class ResponseModel(Model):
         return {"inputs": self.inputs(batch)}
 
 
-def _wells(drug: Tensor, line: Tensor, log_dose: Tensor, log_time: Tensor) -> Wells:
-    """What a ``ResponseProcess`` reads of samples [n] each."""
-    return Wells(drug, line, torch.stack([log_dose, log_time], 1))
+def _wells(drug: Tensor, line: Tensor, log_dose: Tensor, log_time: Tensor, departure: Tensor) -> Wells:
+    """What a ``ResponseProcess`` reads of samples [n] each, their controls as departures from the line [n, G]."""
+    return Wells(drug, line, torch.stack([log_dose, log_time], 1), departure)
 
 
 def _some(n: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""A Gaussian process over treated wells: what like drugs, doses and lines tell of a well, in closed form."""
+"""A Gaussian process over treated wells: what like drugs, doses, lines and controls tell of one, in closed form."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from jaxtyping import Float
@@ -17,8 +18,11 @@ JITTER = 1e-6
 STEPS = 40
 """Of L-BFGS, on the logarithms of the weights."""
 OF_DRUG = ("drug", "drug dose", "drug line", "drug dose line", "like", "like dose", "like line", "like dose line")
-PARTS: tuple[str, ...] = (*OF_DRUG, "dose", "dose line", "noise")
-"""Kernels that are summed: products of same drug, like structure (Tanimoto), like dose and time, same line."""
+OF_TREATMENT = (*OF_DRUG, "dose", "dose line")
+OF_CONTROL = ("control line",)
+PARTS: tuple[str, ...] = (*OF_TREATMENT, *OF_CONTROL, "noise")
+"""Kernels that are summed: products of same drug, like structure (Tanimoto), like dose and time, same line, like
+control."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,34 +33,39 @@ class Wells:
         drug: Row in the table of molecules, int64 [n].
         line: Position in the spec's lines, -1 for another, int64 [n].
         treatment: log10 of the dose in µM and log2 of the hours, float [n, 2].
+        control: Departure of the sample's control from the mean control of its line, float [n, G].
     """
 
     drug: Tensor
     line: Tensor
     treatment: Tensor
+    control: Tensor
 
     def __len__(self) -> int:
         return len(self.drug)
 
     def __getitem__(self, index: Tensor) -> Wells:
-        return Wells(self.drug[index], self.line[index], self.treatment[index])
+        return Wells(self.drug[index], self.line[index], self.treatment[index], self.control[index])
 
 
 class ResponseProcess(nn.Module):
     r"""d(x) = k(x, X) (K + noise)^{-1} Z, the mean of a Gaussian process with one kernel for all genes.
 
-    The kernel is a sum of products of four: the same drug, the Tanimoto similarity of vectors, a bell curve of dose
-    and time (one decade, one doubling), and the same line. Its weights are those of the largest marginal likelihood
-    over all genes, each in units of its standard deviation. A sample of a drug without a vector is like itself alone.
+    The kernel is a sum of products of five: the same drug, the Tanimoto similarity of vectors, a bell curve of dose
+    and time (one decade, one doubling), the same line, and a bell curve of the controls' departure from their line (of
+    the width that the training samples have). The last says what a control holds by noise, and what was common to the
+    treated wells of plates with such a control; to a control that is like none of training it says nothing. The
+    weights are those of the largest marginal likelihood over all genes, each in units of its standard deviation. A
+    sample of a drug without a vector is like itself alone.
 
     Args:
         vector_DF: Vectors of the molecules [D, F].
         known_D: Which molecules have one [D].
         trained: The training samples, n of them.
-        n_genes: G.
 
     Shapes:
-        n wells -> [n, G], in the units of what it was fitted to; zeros before ``fit``.
+        n wells -> [n, G] twice, in the units of what it was fitted to: what like treatments tell and what like controls
+        tell, whose sum is d; zeros before ``fit``.
 
     Source:
         Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, chapters 2 and 5.4.
@@ -64,26 +73,33 @@ class ResponseProcess(nn.Module):
 
     vector_DF: Tensor
     known_D: Tensor
+    control_NG: Tensor
     weight_P: Tensor
     dual_NG: Tensor
+    width: Tensor
 
-    def __init__(self, vector_DF: Tensor, known_D: Tensor, trained: Wells, n_genes: int) -> None:
+    def __init__(self, vector_DF: Tensor, known_D: Tensor, trained: Wells) -> None:
         super().__init__()
         for name, value in (("vector_DF", vector_DF), ("known_D", known_D)):
             self.register_buffer(name, value, persistent=False)
         for name, value in (("drug_N", trained.drug), ("line_N", trained.line), ("treatment_N2", trained.treatment)):
             self.register_buffer(name, value, persistent=False)
+        self.register_buffer("control_NG", trained.control)
+        self.register_buffer("width", torch.ones(()))
         self.register_buffer("weight_P", torch.ones(len(PARTS)))
-        self.register_buffer("dual_NG", torch.zeros(len(trained), n_genes))
+        self.register_buffer("dual_NG", torch.zeros(trained.control.shape))
 
     @property
     def trained(self) -> Wells:
         """The training samples."""
-        return Wells(self.get_buffer("drug_N"), self.get_buffer("line_N"), self.get_buffer("treatment_N2"))
+        return Wells(*(self.get_buffer(name) for name in ("drug_N", "line_N", "treatment_N2", "control_NG")))
 
-    def forward(self, wells: Wells) -> Float[Tensor, "B G"]:
-        """The mean of the process at the wells."""
-        return _sum(self._parts(wells, self.trained), self.weight_P) @ self.dual_NG
+    def forward(self, wells: Wells) -> tuple[Float[Tensor, "B G"], Float[Tensor, "B G"]]:
+        """The mean of the process at the wells: of the treatments' kernels and of the controls'."""
+        with torch.autocast(self.dual_NG.device.type, enabled=False):  # sums over many samples that nearly cancel
+            parts, weight_P = self._parts(wells, self.trained), self.weight_P
+            treatment = _sum(islice(parts, len(OF_TREATMENT)), weight_P)
+            return treatment @ self.dual_NG, _sum(parts, weight_P[len(OF_TREATMENT) :]) @ self.dual_NG
 
     @torch.no_grad()
     def fit(self, value_NG: Float[Tensor, "N G"], seed: int = 0) -> None:
@@ -93,6 +109,7 @@ class ResponseProcess(nn.Module):
             value_NG: What is to be told of each training sample.
             seed: Of the samples that the weights are found with.
         """
+        self.width.copy_(self.control_NG.square().mean().sqrt().clamp(min=1e-6))
         exact = copy.deepcopy(self).double().cpu()
         scale_G = value_NG.double().cpu().std(0, correction=0).clamp(min=1e-9)
         z_NG, wells = value_NG.double().cpu() / scale_G, exact.trained
@@ -110,10 +127,17 @@ class ResponseProcess(nn.Module):
             "like": torch.maximum(self._like(a.drug, b.drug), drug),
             "line": (a.line[:, None] == b.line).to(drug.dtype),
             "dose": torch.exp(-(a.treatment[:, None] - b.treatment).square().sum(2) / 2).to(drug.dtype),
+            "control": self._alike(a.control, b.control),
         }
         for name in PARTS[:-1]:
             first, *others = name.split()
             yield math.prod((named[other] for other in others), start=named[first])
+
+    def _alike(self, a: Tensor, b: Tensor) -> Float[Tensor, "n m"]:
+        """A bell curve of the mean square over genes of the difference between controls [n, G] and [m, G]."""
+        a, b = a.to(self.width.dtype) / self.width, b.to(self.width.dtype) / self.width
+        apart = a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T
+        return torch.exp(-apart.clamp(min=0) / (2 * a.shape[1]))
 
     def _like(self, a: Tensor, b: Tensor) -> Float[Tensor, "n m"]:
         """Tanimoto similarity of the molecules in rows a and b, 0 where either has no vector."""
