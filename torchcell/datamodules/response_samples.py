@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -42,6 +42,11 @@ class ResponseBatch(Batch):
     basal: Tensor
     plate_mean: Tensor
     eval_center: Tensor
+
+    def blind(self) -> ResponseBatch:
+        """Also without the center that scores are taken from."""
+        nothing = torch.full((), torch.nan, device=self.eval_center.device).expand(self.eval_center.shape)
+        return replace(super().blind(), eval_center=nothing)
 
     @property
     def references(self) -> Mapping[str, Tensor]:
