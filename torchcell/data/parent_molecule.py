@@ -60,8 +60,8 @@ def parent(smiles: str, drug: str = "") -> str:
         return canonical(smiles, drug)
     acids = _acids()
     drugs = [one for one in fragments if _flat(one) not in acids] or fragments
-    sizes = [(one.GetNumHeavyAtoms(), rdMolDescriptors.CalcExactMolWt(one), str(Chem.MolToSmiles(one))) for one in drugs]
-    return max(sizes)[2]
+    weight = rdMolDescriptors.CalcExactMolWt
+    return max((one.GetNumHeavyAtoms(), weight(one), str(Chem.MolToSmiles(one))) for one in drugs)[2]
 
 
 def parent_key(smiles: str, drug: str = "") -> str:
