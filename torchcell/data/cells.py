@@ -15,7 +15,7 @@ from torchcell.data.errors import InputError, near, some
 from torchcell.data.fingerprint import NOT_VALUES, fingerprint, record_fingerprint
 from torchcell.data.measured_genes import MeasuredGenes
 from torchcell.data.normalise import LIBRARY, lognormalised
-from torchcell.data.perturbation_labels import as_measured, genes_of, without_controls
+from torchcell.data.perturbation_labels import as_measured, genes_of, ordered, read_labels
 
 if TYPE_CHECKING:
     import anndata
@@ -110,18 +110,16 @@ class CellExpression:
         return replace(self, genes=self.genes[at], X=_on_columns(self.X, at), counts=_on_columns(self.counts, at))
 
     def named_as_measured(self, names: GeneNames | None = None) -> CellExpression:
-        """The same cells, perturbed genes bearing the names of the measured ones that they are; see ``MeasuredGenes``.
+        """The same cells, perturbed genes bearing the names of the measured ones that they are, in their order.
 
         Args:
             names: Aliases; none: names are compared without case.
         """
         labels = as_measured(self.perturbation, MeasuredGenes(self.genes, names))
         changed = ~self.is_control & (labels != self.perturbation)
-        if not changed.any():
-            return self
         told = {"labels that gave way to the name of the measured gene": len(np.unique(self.perturbation[changed]))}
-        labels = np.where(changed, labels, self.perturbation)
-        return replace(self, perturbation=labels, lost={**self.lost, **told})
+        labels = ordered(np.where(changed, labels, self.perturbation))
+        return replace(self, perturbation=labels, lost={**self.lost, **(told if changed.any() else {})})
 
     def lognorm(self, library: float | int = LIBRARY) -> CellExpression:
         """Counts as ln(1 + counts / total x ``library``), the counts kept beside; log-normalised cells as they are."""
@@ -266,8 +264,7 @@ class CellExpression:
         else:
             idle = set(genes_of(control))
             is_control = np.array([idle.issuperset(genes_of(label)) for label in labels.tolist()], dtype=bool)
-        perturbed = without_controls(labels, idle)
-        beside = np.unique(labels[labels != perturbed])
+        perturbed, lost = read_labels(labels, idle)
         return cls(
             name=name,
             X=X,
@@ -277,7 +274,7 @@ class CellExpression:
             sample_id=obs.index.to_numpy().astype(str),
             scale=scale,
             covariates={part: texts(found[part]) for part in covariates},
-            lost={"labels that name a control beside a gene": len(beside)} if len(beside) else {},
+            lost=lost,
         )
 
 

@@ -20,7 +20,7 @@ from torchcell.data.errors import InputError, near, some
 from torchcell.data.gene_names import GeneNames
 from torchcell.data.measured_genes import MeasuredGenes, alias_table
 from torchcell.data.pairing import BAR, groups_of
-from torchcell.data.perturbation_labels import JOIN, genes_of
+from torchcell.data.perturbation_labels import JOIN, genes_of, in_order
 from torchcell.data.tables import read_table, text_cells
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def _labels(path: str | Path, table: pd.DataFrame, known: MeasuredGenes) -> list
     parts = [[gene.strip() for gene in genes_of(label)] for label in labels]
     odd = np.array([not all(each) for each in parts])
     refuse(str(path), rows[odd], "no perturbation, or an empty name in it", "write A, or A+B for several genes")
-    return [JOIN.join(known.find(gene) or gene for gene in each) for each in parts]
+    return [in_order(JOIN.join(known.find(gene) or gene for gene in each)) for each in parts]
 
 
 def _rows(

@@ -14,7 +14,8 @@ from torchcell.data.checks import as_positions, refuse, refuse_repeats
 from torchcell.data.errors import InputError, near, some
 from torchcell.data.fingerprint import record_fingerprint
 from torchcell.data.pairing import BAR, groups_of, halves, refuse_lone_groups, stratified
-from torchcell.data.perturbation_labels import genes_of
+from torchcell.data.perturbation_labels import genes_of, ordered
+from torchcell.data.ragged import keep_members, take_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +26,7 @@ class Conditions:
         name: Short name.
         cells: The cells, log-normalised.
         sample_id: ``perturbation|group`` [n].
-        perturbation: Label of each condition [n]; ``A+B`` perturbs two genes.
+        perturbation: Label of each condition [n]; ``A+B`` perturbs two genes, which stand in the order of the alphabet.
         group: Values of the pairing covariates joined by ``|``, or ``all`` [n].
         ptr: Condition i has the cells ``member[ptr[i]:ptr[i + 1]]``, int64 [n + 1].
         member: Positions in ``cells``, int64.
@@ -95,7 +96,7 @@ class Conditions:
 
     def controls(self, half: bool) -> tuple[np.ndarray, np.ndarray]:
         """``ptr`` and ``member`` of the control cells of one half: the truth's, or the other."""
-        return _kept(self.control_ptr, self.control_member, self.control_half == half)
+        return keep_members(self.control_ptr, self.control_member, self.control_half == half)
 
     def members(self, condition: int) -> np.ndarray:
         """Positions of one condition's cells, int64."""
@@ -132,8 +133,8 @@ class Conditions:
     def subset(self, index: np.ndarray) -> Conditions:
         """The conditions at ``index`` (integers or a mask), in that order; the cells stay whole."""
         at = as_positions(index)
-        ptr, member = _take(self.ptr, self.member, at)
-        control_ptr, control_member = _take(self.control_ptr, self.control_member, at)
+        ptr, member = take_rows(self.ptr, self.member, at)
+        control_ptr, control_member = take_rows(self.control_ptr, self.control_member, at)
         return replace(
             self,
             sample_id=self.sample_id[at],
@@ -179,8 +180,8 @@ class Conditions:
             return self
         kept = np.zeros(len(owner), dtype=bool)
         kept[used[stratified(owner[used].astype(str), max_cells, seed)]] = True
-        ptr, member = _kept(self.ptr, self.member, kept)
-        control_ptr, control_member = _kept(self.control_ptr, self.control_member, kept)
+        ptr, member = keep_members(self.ptr, self.member, kept)
+        control_ptr, control_member = keep_members(self.control_ptr, self.control_member, kept)
         limits = {"ptr": ptr, "member": member, "control_ptr": control_ptr, "control_member": control_member}
         if (few := (np.diff(ptr) < 2) | (np.diff(control_ptr) < 2)).any():
             told = some(self.sample_id[few])
@@ -200,6 +201,10 @@ class Conditions:
             raise InputError(f"{self.name}: controls are not paired by {covariate!r}; the covariates are {hint}")
         place = self.covariates.index(covariate)
         return np.array([text.split(BAR)[place] for text in self.group.tolist()])
+
+    def twin_keys(self) -> np.ndarray:
+        """A text per condition [n], the same for two that perturb the same genes in the same group."""
+        return np.char.add(np.char.add(ordered(self.perturbation), BAR), self.group.astype(str))
 
     def fingerprint(self) -> str:
         """A hash over the cells, their conditions and the halves of the controls, not over ``name`` and ``lost``."""
@@ -269,7 +274,7 @@ class Conditions:
         of_group = {str(group[first[i]]): order[start[i] : start[i + 1]] for i in np.flatnonzero(~perturbed).tolist()}
         own = group[first[kept]]
         refuse_lone_groups(cells.name, own, of_group, covariates)
-        ptr, member = _take(start, order, kept)
+        ptr, member = take_rows(start, order, kept)
         controls = [of_group[name] for name in own.tolist()]
         return cls(
             name=cells.name,
@@ -285,16 +290,3 @@ class Conditions:
             covariates=tuple(covariates),
             lost=lost,
         )
-
-
-def _take(ptr: np.ndarray, member: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pointer and members of the rows ``at`` of a ragged table."""
-    rows = [member[ptr[i] : ptr[i + 1]] for i in at.tolist()]
-    new_ptr = np.cumsum([0, *map(len, rows)]).astype(np.int64)
-    return new_ptr, np.concatenate([np.empty(0, dtype=np.int64), *rows]).astype(np.int64)
-
-
-def _kept(ptr: np.ndarray, member: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pointer and members of a ragged table without the members that are not ``kept`` (bool per cell)."""
-    stays = kept[member]
-    return np.concatenate([[0], np.cumsum(stays)])[ptr].astype(np.int64), member[stays]

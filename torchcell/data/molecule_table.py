@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torchcell.data.embedding_table import read_embeddings, read_npz
 from torchcell.data.errors import InputError, near, some
 from torchcell.data.molecules import Molecules, drug_structures, tanimoto
 from torchcell.data.morgan import Morgan
+from torchcell.data.parent_molecule import parent, parent_key
 from torchcell.data.response import Response
 from torchcell.data.structures import SKELETON, canonical, inchikey, refuse_rejected
 
@@ -20,6 +22,8 @@ KEYS = ("smiles", "inchikey", "inchikey_block", "id")
 @dataclass(frozen=True)
 class MoleculeTable:
     """Rows of a table, by structure or by name; a drug that is not in it has no vector.
+
+    By structure a salt that the table lacks has the vector of its base, or of another salt of it.
 
     Args:
         path: npz (no pickles), parquet, csv, or h5ad (``X``).
@@ -47,6 +51,7 @@ class MoleculeTable:
         row_of, vectors = self._rows()
         names, smiles = drug_structures(response)
         rows = np.array([row_of.get(key, -1) if key else -1 for key in self._keys(response, names, smiles)])
+        rows = np.where(rows >= 0, rows, self._of_parents(row_of, smiles))
         known = rows >= 0
         if not known.any() and not self.fallback:
             raise InputError(
@@ -90,6 +95,19 @@ class MoleculeTable:
                 "keep one row of each molecule"
             )
         return row_of, table.values
+
+    def _of_parents(self, row_of: Mapping[str, int], smiles: np.ndarray) -> np.ndarray:
+        """Row of each drug's parent molecule (see ``torchcell.data.parent_molecule``), or of a salt of it; else -1."""
+        if self.key == "smiles":
+            held = {parent(text): row for text, row in reversed([*row_of.items()])} | dict(row_of)
+            wanted = [parent(text) if text else "" for text in smiles.tolist()]
+        elif self.key in ("inchikey", "inchikey_block"):
+            held = dict(row_of)
+            wanted = [parent_key(text) if text else "" for text in smiles.tolist()]
+            wanted = [key[:SKELETON] for key in wanted] if self.key == "inchikey_block" else wanted
+        else:
+            return np.full(len(smiles), -1)
+        return np.array([held.get(key, -1) if key else -1 for key in wanted])
 
     def _spelled(self, text: str) -> str:
         """The key of a row as it is compared."""

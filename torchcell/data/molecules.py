@@ -10,7 +10,8 @@ import numpy as np
 
 from torchcell.data.errors import InputError, near, some
 from torchcell.data.fingerprint import record_fingerprint
-from torchcell.data.structures import canonical, inchikey, refuse_rejected
+from torchcell.data.parent_molecule import parent_key
+from torchcell.data.structures import canonical, refuse_rejected
 
 if TYPE_CHECKING:
     from torchcell.data.response import Response
@@ -90,10 +91,10 @@ class Molecules:
 def drug_structures(response: Response) -> tuple[np.ndarray, np.ndarray]:
     """The distinct drugs of a record, sorted, and the canonical SMILES of each, empty where unknown [D] each.
 
-    Of several tautomers of one InChIKey the first SMILES by the alphabet is taken.
+    Of several salts or tautomers of one molecule a SMILES without a counterion, the first by the alphabet, is taken.
 
     Raises:
-        InputError: SMILES that rdkit rejects, all named with their drugs; a drug with several structures.
+        InputError: SMILES that rdkit rejects, all named with their drugs; a drug with several molecules.
     """
     held: dict[str, set[str]] = {name: set() for name in np.unique(response.drug).tolist()}
     if response.smiles is not None:
@@ -103,13 +104,15 @@ def drug_structures(response: Response) -> tuple[np.ndarray, np.ndarray]:
             if text:
                 held[name].add(canonical(text))
     several = {name: found for name, found in held.items() if len(found) > 1}
-    torn = sorted(name for name, found in several.items() if len({inchikey(text, name) for text in found}) > 1)
+    torn = sorted(name for name, found in several.items() if len({parent_key(text, name) for text in found}) > 1)
     if torn:
         raise InputError(
             f"{response.name}: {len(torn)} drug(s) with several structures: {some(torn)} (of the first: "
-            f"{some(sorted(held[torn[0]]))}); give each structure a drug name of its own"
+            f"{some(sorted(held[torn[0]]))}); give each structure a drug name of its own, or, of a file of yours, set "
+            "data.record.conflicting_smiles=first or majority"
         )
-    return np.array(list(held)), np.array([min(found, default="") for found in held.values()])
+    usual = [min(found, key=lambda text: ("." in text, text), default="") for found in held.values()]
+    return np.array(list(held)), np.array(usual)
 
 
 def coverage(response: Response, part: np.ndarray) -> dict[str, tuple[int, int]]:

@@ -97,8 +97,10 @@ class Response:
 
     @property
     def condition(self) -> np.ndarray:
-        """Line, drug, dose and time of each sample as one text [n]: replicates share it."""
-        parts = zip(self.cell_line, self.drug, self.dose_value.tolist(), self.time.tolist(), strict=True)
+        """Line, drug, dose and time of each sample as one text [n]: replicates share it, and so do salts of a drug."""
+        from torchcell.data.drug_identity import drug_forms
+
+        parts = zip(self.cell_line, drug_forms(self), self.dose_value.tolist(), self.time.tolist(), strict=True)
         return np.array([f"{line}|{drug}|{dose:g}|{time:g}" for line, drug, dose, time in parts])
 
     @property

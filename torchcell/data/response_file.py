@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from torchcell.data.checks import column, flags, texts
+from torchcell.data.drug_identity import one_structure
 from torchcell.data.errors import InputError
 from torchcell.data.plate_controls import line_plates, matched_controls
 from torchcell.data.response import Response
@@ -26,6 +27,7 @@ def response_file(
     match: str = "centroid",
     control_layer: str = "control",
     keep: Sequence[str] = (),
+    conflicting_smiles: str = "error",
     seed: int = 0,
     name: str | None = None,
 ) -> Response:
@@ -41,6 +43,8 @@ def response_file(
         match: ``centroid`` or ``paired``, see ``plate_controls``; plays no part where there is a layer of controls.
         control_layer: Layer with each sample's control.
         keep: Further columns of ``obs`` to hold, e.g. mechanism of action.
+        conflicting_smiles: Of a drug with SMILES of several molecules: ``error`` where structures are needed, or take
+            the ``first`` row's or that of the ``majority`` of its rows.
         seed: Of the pairs.
         name: Of the record; by default the file's.
 
@@ -65,7 +69,8 @@ def response_file(
         )
     if flagged is not None:
         adata = adata[~flagged].copy()
-    return Response.from_anndata(adata, columns, name, control_layer, keep).on_lines(cell_lines).validate()
+    record = one_structure(Response.from_anndata(adata, columns, name, control_layer, keep), conflicting_smiles)
+    return record.on_lines(cell_lines).validate()
 
 
 def read_h5ad(path: str | Path) -> anndata.AnnData:

@@ -13,8 +13,9 @@ from hydra.utils import get_class
 
 from torchcell.data.errors import InputError, near, some
 from torchcell.data.molecules import Molecules, borrowings, drug_structures
+from torchcell.data.parent_molecule import parent_key
 from torchcell.data.response import Response
-from torchcell.data.structures import canonical, inchikey
+from torchcell.data.structures import canonical
 from torchcell.data.targets import check_targets
 from torchcell.datamodules.spec import Spec
 
@@ -26,8 +27,8 @@ def read_treatments(path: str, spec: Spec, columns: Mapping[str, str] | None = N
     """Read ``drug`` and / or ``smiles``, ``cell_line``, ``dose_value`` (µM) and ``time`` (h); one row a sample.
 
     An h5ad file may bring the layers ``control`` and ``basal``, and those are kept; a sample without them stands on its
-    line's mean of the training part. Drugs are told by name, else by structure; one that is new needs a SMILES, and
-    features that can be made of one.
+    line's mean of the training part. Drugs are told by name, else by structure, a salt being its base; one that is new
+    needs a SMILES, and features that can be made of one.
 
     Args:
         path: A ``.csv``, ``.tsv`` or ``.parquet`` file, or ``.h5ad``, see ``torchcell.data.response_request``.
@@ -112,13 +113,17 @@ def _table(spec: Spec) -> Molecules:
 
 def _with_molecules(asked: Response, table: Molecules, path: str) -> Response:
     """Names as the table has them; what is new gets a row of its own."""
-    by_structure = {
-        smiles: name for smiles, name in zip(table.smiles.tolist(), table.id.tolist(), strict=True) if smiles
-    }
+    structures = [(text, name) for text, name in zip(table.smiles.tolist(), table.id.tolist(), strict=True) if text]
+    by_parent = {parent_key(text, name): name for text, name in reversed(structures)}  # the first of several forms
+    by_structure = dict(structures)
     known = dict(zip(table.id.tolist(), table.smiles.tolist(), strict=True))
     smiles = np.full(len(asked), "") if asked.smiles is None else asked.smiles
     told = sorted(set(zip(asked.drug.tolist(), smiles.tolist(), strict=True)) - {(name, "") for name in asked.drug})
-    alias = {name: by_structure.get(canonical(text, name), name) for name, text in told if name not in known}
+    alias = {
+        name: by_structure.get(canonical(text, name)) or by_parent.get(parent_key(text, name), name)
+        for name, text in told
+        if name not in known
+    }
     asked = replace(asked, drug=np.array([alias.get(name, name) for name in asked.drug.tolist()]))
     _refuse_other_structures({(alias.get(name, name), text) for name, text in told}, known, path)
     new = ~np.isin(asked.drug, table.id)
@@ -135,10 +140,10 @@ def _with_molecules(asked: Response, table: Molecules, path: str) -> Response:
 
 
 def _refuse_other_structures(told: set[tuple[str, str]], known: Mapping[str, str], path: str) -> None:
-    """Raise if a drug of the table is told with a SMILES of another molecule; tautomers have one InChIKey."""
+    """Raise if a drug of the table is told with a SMILES of another molecule; salts and tautomers are the same one."""
     for name, text in sorted(told):
         held = known.get(name, "")
-        if held and canonical(text, name) != held and inchikey(text, name) != inchikey(held, name):
+        if held and canonical(text, name) != held and parent_key(text, name) != parent_key(held, name):
             raise InputError(
                 f"{path}: drug {name!r} has the SMILES {text!r}, and the model was trained with {held!r} for it; give "
                 "the other molecule a name of its own, or leave the SMILES out"

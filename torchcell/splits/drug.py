@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy import sparse
-from scipy.sparse.csgraph import connected_components
 
+from torchcell.data.drug_identity import drug_keys, joined
 from torchcell.data.errors import InputError
+from torchcell.data.parent_molecule import parent
 from torchcell.data.response import Response
-from torchcell.data.structures import SKELETON, canonical, inchikey, refuse_rejected, scaffold
+from torchcell.data.structures import refuse_rejected, scaffold
 from torchcell.splits.folds import deal
 
 ENOUGH_LINES = 5
@@ -32,7 +32,7 @@ def cold_drug(record: Response, n_folds: int, fold: int, seed: int) -> tuple[np.
 def cold_scaffold(record: Response, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
     """All drugs of a Murcko scaffold are held out; a drug without a ring, or of unknown structure, stands alone."""
     keys = drug_keys(_response(record, "scaffold"))
-    units = _joined(keys, scaffold_keys(record, keys))
+    units = joined(keys, scaffold_keys(record, keys))
     return _dealt(record, units, "scaffolds", n_folds, fold, seed), units, "scaffold"
 
 
@@ -53,51 +53,17 @@ def cold_drug_cell(record: Response, n_folds: int, fold: int, seed: int) -> tupl
     return np.where(of_drug == of_line, of_drug, "unused"), keys, "drug"
 
 
-def drug_keys(record: Response) -> np.ndarray:
-    """A key for each sample's drug [n], the same for all salts, stereoisomers and names of one skeleton.
-
-    It is the first block of the InChIKey (the record's, else made from the SMILES), else the canonical SMILES, else
-    the drug's name. Samples that share a name or a key are joined, so that no spelling tears a drug apart.
-    """
-    n = len(record)
-    smiles = record.smiles if record.smiles is not None else np.full(n, "")
-    given = record.inchikey if record.inchikey is not None else np.full(n, "")
-    rows = list(zip(record.drug.tolist(), smiles.tolist(), given.tolist(), strict=True))
-    refuse_rejected(record.name, sorted({(drug, text) for drug, text, key in rows if not key}))
-    key_of = {row: _skeleton(*row) for row in set(rows)}
-    return _joined(np.array([key_of[row] for row in rows]), record.drug.astype(str))
-
-
 def scaffold_keys(record: Response, drug_key: np.ndarray) -> np.ndarray:
-    """Murcko scaffold of each sample's drug [n], without stereochemistry; where there is none, the drug's own key."""
+    """Murcko scaffold of each sample's parent molecule [n], without stereochemistry; without a ring, the drug's key.
+
+    A counterion has no part in it: the ring of a tosylate is no scaffold of the drug.
+    """
     if record.smiles is None:
         raise InputError(f"{record.name} has no SMILES, so there are no scaffolds to hold out; use split=cold_drug")
     rows = list(zip(record.smiles.tolist(), record.drug.tolist(), strict=True))
     refuse_rejected(record.name, sorted({(drug, text) for text, drug in rows}))
-    ring_of = {row: scaffold(*row) if row[0] else "" for row in set(rows)}
+    ring_of = {row: scaffold(parent(*row), row[1]) if row[0] else "" for row in set(rows)}
     return np.array([ring_of[row] or key for row, key in zip(rows, drug_key.tolist(), strict=True)])
-
-
-def _skeleton(drug: str, smiles: str, given: str) -> str:
-    if given:
-        return given[:SKELETON]
-    if not smiles:
-        return drug
-    try:
-        return inchikey(smiles, drug)[:SKELETON]
-    except InputError:
-        return canonical(smiles, drug)  # rdkit reads it, and InChI knows no such structure
-
-
-def _joined(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The least of the ``first`` keys among all samples that are linked through either kind of key [n]."""
-    names, a = np.unique(first, return_inverse=True)
-    others, b = np.unique(second, return_inverse=True)
-    ones = np.ones(len(a), dtype=np.int8)
-    links = sparse.coo_matrix((ones, (a, len(names) + b)), shape=(len(names) + len(others),) * 2)
-    group = connected_components(links, directed=False)[1][: len(names)]
-    least = {int(g): name for g, name in zip(group[::-1], names[::-1].tolist(), strict=True)}
-    return np.array([least[int(g)] for g in group])[a]
 
 
 def _dealt(record: Response, units: np.ndarray, what: str, n_folds: int, fold: int, seed: int) -> np.ndarray:
