@@ -62,6 +62,22 @@ def test_genes_are_matched_by_name_whatever_the_order_of_rows_columns_and_member
     assert pd.read_parquet(saved.parent / "out.parquet")["genes"].tolist() == again["genes"].tolist()
 
 
+def test_a_phenotype_called_note_keeps_its_column(make_screen, tmp_path):
+    from linear_screen import AdditiveScreen
+
+    screen = make_screen([f"A{i}|B{i}" for i in range(20)], phenotype_names=("note",))
+    spec = PerturbationDataModule(screen, SPLIT).spec
+    config = {
+        "model": {"_target_": "linear_screen.AdditiveScreen"},
+        "data": {"_target_": "torchcell.datamodules.perturbation.PerturbationDataModule"},
+    }
+    about = {checkpoint.KEY: checkpoint.describe(spec, OmegaConf.create(config))}
+    torch.save({"state_dict": AdditiveScreen(spec).state_dict(), "epoch": 0, **about}, tmp_path / "best.ckpt")
+    table = ask(tmp_path / "best.ckpt", pd.DataFrame({"genes": ["A1"]}))
+    assert table["note"].dtype.kind == "f"
+    assert table["prediction_note"].tolist()[0].startswith("set of 1, trained on sets of 2")
+
+
 def test_a_list_without_ids_is_named_by_its_genes(saved):
     assert ask(saved, pd.DataFrame({"genes": ["A01|A02"]}))["sample_id"].tolist() == ["A01|A02"]
 

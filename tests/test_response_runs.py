@@ -189,7 +189,8 @@ def test_a_checkpoint_predicts_known_and_new_drugs(trained, tmp_path):
     request = [f"ckpt={trained.folder.best}", f"perturbations={tmp_path / 'asked.csv'}", f"out={tmp_path / 'out.csv'}"]
     table = predict(configured("predict", request))
     genes = list(trained.datamodule.spec.outputs)
-    assert table.columns.tolist() == ["sample_id", "drug", "cell_line", "dose_value", "time", *genes]
+    assert table.columns.tolist() == ["sample_id", "drug", "cell_line", "dose_value", "time", *genes, "note"]
+    assert table["note"].tolist() == [f"no training sample of {name}" for name in asked["drug"]]
     assert np.isfinite(table[genes].to_numpy()).all()
     # On the mean control of the line instead of the sample's own, the change is nearly the same.
     model = trained.scored.results.systems["CheMoE"][0] - record.control[0]

@@ -95,10 +95,11 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
     prediction = torch.cat(parts).numpy()
     notes = representation.prediction_notes(record, known, model)
     table = representation.response(record, prediction, spec)
-    table[NOTE] = joined(notes, len(table))
+    column = NOTE if NOTE not in table else f"prediction_{NOTE}"  # a phenotype may have the name
+    table[column] = joined(notes, len(table))
     if out.suffix == PROFILES:
         profiles = representation.profiles(record, prediction, spec)
-        profiles.obs[NOTE] = table[NOTE].to_numpy()
+        profiles.obs[column] = table[column].to_numpy()
         with atomic_write(out) as temporary:
             profiles.write_h5ad(temporary)
     else:
