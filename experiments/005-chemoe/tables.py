@@ -10,7 +10,11 @@ import pandas as pd
 from torchcell.collect import collect
 from torchcell.report.collected import DIFFERENCES
 
-METRICS = ("pearson_delta_plate", "pearson_de", "mse", "pearson2_de@20", "r2_top@20", "pearson2_de@20_published")
+METRICS = (
+    *("pearson_delta_plate", "pearson_de", "mse", "pearson2_de@20", "r2_top@20"),
+    *("pearson2_de@20_published", "r2_top@20_published"),
+    *("plate_known/pearson_delta_plate", "plate_known/pearson_de", "plate_known/mse"),
+)
 
 
 def main(folder: Path) -> None:

@@ -10,7 +10,10 @@ import pytest
 import torch
 
 from torchcell.data.errors import InputError
+from torchcell.data.l1000 import l1000_level3, l1000_level5
+from torchcell.data.molecule_annotation import Annotation
 from torchcell.data.molecules import Molecules
+from torchcell.data.morgan import Morgan
 from torchcell.data.response import Response
 from torchcell.data.simulate import simulate_response
 from torchcell.datamodules.response import ResponseDataModule
@@ -93,6 +96,21 @@ def test_what_is_scored_is_packed_as_predict_is_asked(part: str, tmp_path: Path)
     assert told.source is told.basal is told.inchikey is told.plate_mean is None
     assert not told.columns
     assert np.isnan(told.treated).all()
+
+
+@pytest.mark.mirror
+@pytest.mark.parametrize(("record", "molecules"), [(l1000_level3, Morgan), (l1000_level5, Annotation)])
+def test_real_samples_are_packed_as_predict_is_asked(mirror: Path, record, molecules, tmp_path: Path) -> None:
+    """Level 5 also has basal profiles, drugs without a vector, and plates that are lines."""
+    split = SPLIT | {"method": "cold_drug"}
+    data = ResponseDataModule(
+        record(), split, molecules(), "learned", ["A375", "HT115"] if molecules is Morgan else None
+    )
+    request = asked_of_predict(data.record("test"), data.spec, tmp_path)
+    packed, scored = data.pack(request, data.spec), data.packed[torch.from_numpy(data.split.index("test"))]
+    for name in INPUTS:
+        read = getattr(packed[torch.arange(len(request))], name)
+        torch.testing.assert_close(read, getattr(scored, name), equal_nan=True, rtol=0, atol=0, msg=name)
 
 
 def test_the_names_of_plates_play_no_part_in_what_is_read_of_a_scored_sample() -> None:
