@@ -20,7 +20,6 @@ from torchcell.datamodules.response_request import read_treatments
 from torchcell.evaluate import evaluate
 from torchcell.predict import predict
 from torchcell.run.entry import conf_dir
-from torchcell.run.scoring import predict_record
 from torchcell.train import Trained, train
 
 SMALL = [
@@ -99,10 +98,11 @@ def test_a_baseline_is_scored_as_it_would_answer_a_request(trained, name, tmp_pa
 def test_the_best_epoch_and_the_shares_are_chosen_for_a_request(trained, tmp_path):
     """Validation knew the plates too, so that both were chosen for a way the model is not used."""
     data, model = trained.datamodule, trained.model
-    request = read_treatments(str(request_of(data.record("val"), tmp_path / "asked.h5ad")), data.spec)
-    answer = torch.from_numpy(predict_record(model, data, request, "cpu"))
-    seen = torch.cat([model.eval()(batch).detach() for batch in data.val_dataloader()])
-    torch.testing.assert_close(seen, answer, rtol=1e-5, atol=1e-5)
+    asked = request_of(data.record("val"), tmp_path / "asked.h5ad")
+    request = [f"ckpt={trained.folder.best}", f"perturbations={asked}", f"out={tmp_path / 'out.h5ad'}"]
+    predict(configured("predict", request))
+    seen = torch.cat([model.eval()(batch).detach() for batch in data.val_dataloader()]).numpy()
+    np.testing.assert_allclose(seen, anndata.read_h5ad(tmp_path / "out.h5ad").X, rtol=1e-5, atol=1e-5)
 
 
 def test_no_drug_is_in_training_and_test(trained):
