@@ -51,7 +51,14 @@ def test_links_go_through_train_evaluate_and_predict(tmp_path: Path) -> None:
     assert all(f"<h3>{name}</h3>" in page for name in ("CtD_matched", "CtD_uniform", "CtD_tail", "CtD_head"))
 
     request = OmegaConf.create(
-        {"ckpt": str(trained.folder.best), "part": "test", "n_boot": 50, "batch_size": None, "umap": False, "data_changed": "error"}
+        {
+            "ckpt": str(trained.folder.best),
+            "part": "test",
+            "n_boot": 50,
+            "batch_size": None,
+            "umap": False,
+            "data_changed": "error",
+        }
     )
     request.trust, request.cell_eval_out = ["bilinear_links"], None
     rest = {"out": str(tmp_path / "again"), "rivals": [str(trained.folder.last)]}

@@ -11,7 +11,7 @@ import torch
 
 from torchcell.datamodules.derangement import derangement
 from torchcell.metrics.bootstrap import interval, resample
-from torchcell.metrics.checks import input_use, measurable_signal, retrieval
+from torchcell.metrics.checks import Halves, input_use, measurable_signal, retrieval
 from torchcell.metrics.registry import metric
 from torchcell.metrics.results import Results
 
@@ -99,7 +99,7 @@ def test_of_a_response_the_change_from_the_plate_is_looked_at_and_without_a_plat
 def test_replicates_that_find_their_own_condition_show_a_signal() -> None:
     rng = np.random.default_rng(0)
     truth = rng.normal(size=(40, 30))
-    halves = truth + rng.normal(size=(40, 30)), truth + rng.normal(size=(40, 30)), np.zeros(40)
+    halves = Halves(truth + rng.normal(size=(40, 30)), truth + rng.normal(size=(40, 30)), np.zeros(40))
     check = measurable_signal(halves, np.arange(40).astype(str), n_boot=200)
     assert (check.status, check.reason) == ("ok", "")
     assert check.facts["retrieval"] > 0.9
@@ -107,21 +107,21 @@ def test_replicates_that_find_their_own_condition_show_a_signal() -> None:
 
 def test_replicates_of_noise_withhold_the_verdict() -> None:
     rng = np.random.default_rng(1)
-    halves = rng.normal(size=(40, 30)), rng.normal(size=(40, 30)), np.zeros(40)
+    halves = Halves(rng.normal(size=(40, 30)), rng.normal(size=(40, 30)), np.zeros(40))
     check = measurable_signal(halves, np.arange(40).astype(str), n_boot=200)
     assert (check.status, check.reason) == ("failed", "no measurable signal")
 
 
 def test_a_handful_of_conditions_can_not_show_that_there_is_no_signal() -> None:
     first = np.random.default_rng(1).normal(size=(5, 30))
-    halves = first, np.roll(first, 1, axis=0), np.zeros(5)
+    halves = Halves(first, np.roll(first, 1, axis=0), np.zeros(5))
     check = measurable_signal(halves, np.arange(5).astype(str), n_boot=200)
     assert (check.status, check.reason) == ("not shown", "")
 
 
 def test_without_replicates_the_class_is_not_used() -> None:
     assert measurable_signal(None, np.arange(4).astype(str)).status == "not applicable"
-    alone = np.full((4, 3), np.nan), np.full((4, 3), np.nan), np.zeros(4)
+    alone = Halves(np.full((4, 3), np.nan), np.full((4, 3), np.nan), np.zeros(4))
     assert measurable_signal(alone, np.arange(4).astype(str)).status == "not applicable"
 
 
@@ -130,8 +130,20 @@ def test_samples_are_compared_within_their_context() -> None:
     rng = np.random.default_rng(2)
     context = np.repeat([0, 1], 20)
     level = 50 * context[:, None] * rng.normal(size=(1, 30))
-    share = retrieval(level + rng.normal(size=(40, 30)), level + rng.normal(size=(40, 30)), context)
+    share = retrieval(Halves(level + rng.normal(size=(40, 30)), level + rng.normal(size=(40, 30)), context))
     assert abs(share.mean() - 0.5) < 0.15
+
+
+def test_wells_of_one_plate_are_no_evidence_against_a_replicate_on_another() -> None:
+    """On L1000 a sample was nearer to strangers on its own plate than to its replicate, and the signal was denied."""
+    rng = np.random.default_rng(3)
+    drug, plate = rng.normal(size=(40, 30)), 3 * rng.normal(size=(2, 30))
+    mine = np.repeat([0, 1], 20)
+    first, second = drug + plate[mine], drug + plate[1 - mine]
+    first, second = (half + 0.5 * rng.normal(size=half.shape) for half in (first, second))
+    shared = mine[:, None] == (1 - mine)[None, :]
+    assert retrieval(Halves(first, second, np.zeros(40))).mean() < 0.6
+    assert retrieval(Halves(first, second, np.zeros(40), shared)).mean() > 0.9
 
 
 # Derangements -------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from torchcell.datamodules.batch import BatchOrder, Packed, PackedLoader
 from torchcell.datamodules.prediction_notes import Notes
 from torchcell.datamodules.spec import Spec, fit_scaler
 from torchcell.graph.cell_graph import CellGraph
+from torchcell.metrics.checks import Halves
 from torchcell.metrics.results import PER_GENE, Design, Results, clusters_in
 from torchcell.splits.methods import make_split
 from torchcell.splits.split import Split
@@ -176,10 +177,8 @@ class RecordDataModule(lightning.LightningDataModule):
         """Packed samples that all have one value of the input ``name``; None where they do already, or it has none."""
         return None
 
-    def halves(self, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """Two independent measurements of each sample of ``part`` [n, T], NaN rows where there is one only, and the
-        context within which samples are compared [n]; None without replicates. See ``checks.measurable_signal``.
-        """
+    def halves(self, part: str) -> Halves | None:
+        """Two independent measurements of each sample of ``part``; None without replicates."""
         return None
 
     def design(self) -> Design:

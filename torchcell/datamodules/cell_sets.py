@@ -29,6 +29,7 @@ from torchcell.datamodules.derangement import derangement
 from torchcell.datamodules.prediction_notes import Notes, cell_notes
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.cell_graph import CellGraph
+from torchcell.metrics.checks import Halves
 from torchcell.metrics.results import Results
 
 UNKNOWN = "in no network"
@@ -193,12 +194,12 @@ class CellSetDataModule(RecordDataModule):
         order = derangement(torch.from_numpy(np.unique(names.astype(str), return_inverse=True)[1]), generator)
         return None if order is None else packed.exchanged(name, index, index[order])
 
-    def halves(self, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    def halves(self, part: str) -> Halves | None:
         """Means of either half of each condition's cells, compared within its group."""
         from torchcell.baselines.cells_ceiling import half_means
 
         record = self.record(part)
-        return *half_means(record), record.group
+        return Halves(*half_means(record), record.group)
 
     def fingerprinted(self) -> dict[str, Any]:
         """The conditions, the networks that features and neighbours are made of, and a user's features of genes."""

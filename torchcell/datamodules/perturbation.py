@@ -23,6 +23,7 @@ from torchcell.datamodules.spec import Spec
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.graph.closure import check_hops
 from torchcell.graph.ranges import owner
+from torchcell.metrics.checks import Halves
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,12 +243,12 @@ class PerturbationDataModule(RecordDataModule):
         order = derangement(torch.from_numpy(np.unique(keys, return_inverse=True)[1]), generator)
         return None if order is None else packed.exchanged(index, index[order])
 
-    def halves(self, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    def halves(self, part: str) -> Halves | None:
         """Means of every other replicate of each sample, where the screen has replicates."""
         from torchcell.baselines.ceiling import half_means
 
         replicates = self.record(part).replicates
-        return None if replicates is None else (*half_means(replicates), np.zeros(len(replicates)))
+        return None if replicates is None else Halves(*half_means(replicates), np.zeros(len(replicates)))
 
     def ceiling(self, record: Screen) -> np.ndarray | None:
         """What true replicates predict of each other; see ``torchcell.baselines.ceiling``."""

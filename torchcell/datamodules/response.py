@@ -25,6 +25,7 @@ from torchcell.datamodules.response_levels import (
     information_notes,
     plates_differ,
     replicate_changes,
+    replicate_halves,
     with_plates,
 )
 from torchcell.datamodules.response_request import read_treatments, widened
@@ -39,6 +40,7 @@ from torchcell.datamodules.response_samples import (
 )
 from torchcell.datamodules.spec import Spec, fit_scaler
 from torchcell.graph.cell_graph import CellGraph
+from torchcell.metrics.checks import Halves
 from torchcell.metrics.results import Results
 from torchcell.splits.methods import make_split
 from torchcell.splits.split import Split
@@ -173,13 +175,9 @@ class ResponseDataModule(RecordDataModule):
         values |= {name: getattr(packed, name)[train].mode().values for name in ("drug", "line")}
         return packed.zeroed(names, values)
 
-    def halves(self, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """The change of each sample and the mean change of its replicates on other plates, compared within its line."""
-        record = self.record(part)
-        replicates = self.replicates(record)
-        if np.isnan(replicates).all():
-            return None
-        return (record.treated - record.control).astype(np.float64), replicates.astype(np.float64), record.cell_line
+    def halves(self, part: str) -> Halves | None:
+        """What sets each sample apart on its plate, and the same of its replicates on other plates, within its line."""
+        return replicate_halves(self.record_whole, self.centre, self.split.index(part))
 
     def reference(self, record: Response) -> np.ndarray | None:
         """Each sample's control."""

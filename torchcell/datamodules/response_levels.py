@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from torchcell.data.response import Response
+from torchcell.metrics.checks import Halves
 from torchcell.metrics.results import Results
 
 PLATE_KNOWN = "plate_known"
@@ -44,6 +45,31 @@ def replicate_changes(record: Response, whole: Response) -> np.ndarray:
         if others:
             found[i] = change[others].mean(0)
     return found
+
+
+def replicate_halves(whole: Response, center: np.ndarray, index: np.ndarray) -> Halves | None:
+    """The samples at ``index`` and, as their second halves, the means of their replicates on other plates.
+
+    Both are taken from the plate's center, and a sample is not compared with what was measured on its own plate: wells
+    of one plate are alike for reasons that are no drug's.
+
+    Args:
+        whole: All samples, among which replicates are looked for.
+        center: Mean of the treated training samples of each sample's plate [n, G]; NaN where there is none: the
+            sample's control stands in.
+        index: Positions of the samples.
+    """
+    change = whole.treated.astype(np.float64) - np.where(np.isnan(center), whole.control, center)
+    rows: dict[str, list[int]] = {}
+    for i, name in enumerate(whole.condition.tolist()):
+        rows.setdefault(name, []).append(i)
+    condition, plate = whole.condition, whole.plate
+    others = [[row for row in rows[condition[i]] if plate[row] != plate[i]] for i in index.tolist()]
+    if not any(others):
+        return None
+    second = np.stack([change[at].mean(0) if at else np.full(change.shape[1], np.nan) for at in others])
+    technical = np.array([[plate[i] in set(plate[at]) for at in others] for i in index.tolist()], dtype=bool)
+    return Halves(change[index], second, whole.cell_line[index], technical)
 
 
 def by_condition(samples: Results, condition: np.ndarray) -> Results:

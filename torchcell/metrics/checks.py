@@ -48,6 +48,23 @@ class Check:
         return {"status": self.status, "finding": self.finding, **self.facts}
 
 
+@dataclass(frozen=True, eq=False)
+class Halves:
+    """Two independent measurements of each of n samples over G values.
+
+    Attributes:
+        first, second: The measurements [n, G]; NaN rows where a sample has no second one.
+        context: Samples are compared with those of the same context only, e.g. of their cell line [n].
+        technical: Where the first of sample i and the second of sample j share more than biology, such as a plate: they
+            are not compared, bool [n, n]; none: nowhere.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    context: np.ndarray
+    technical: np.ndarray | None = None
+
+
 def collapse(what: str) -> Check:
     """A failed check that says what has collapsed besides the predictions."""
     return Check("collapse", "failed", what, f"collapsed: {what}")
@@ -114,14 +131,11 @@ def input_check(
     return Check(key, status, finding, reason if decides else "", facts, row if decides else None)
 
 
-def measurable_signal(
-    halves: tuple[np.ndarray, np.ndarray, np.ndarray] | None, group: np.ndarray, n_boot: int = 1000, seed: int = 0
-) -> Check:
+def measurable_signal(halves: Halves | None, group: np.ndarray, n_boot: int = 1000, seed: int = 0) -> Check:
     """Do replicates find their own condition: is one half of its cells or wells nearer to the other than to others?
 
     Args:
-        halves: Two independent measurements of each sample [n, G] and the context within which samples are compared
-            [n]; NaN rows where a sample has no second one. None: there are no replicates.
+        halves: Two independent measurements of each sample. None: there are no replicates.
         group: Clusters of the samples [n] or [n, K].
         n_boot: Resamples of the clusters.
         seed: Of the resamples.
@@ -131,7 +145,7 @@ def measurable_signal(
     """
     if halves is None:
         return Check(RETRIEVAL, "not applicable", "there are no replicates")
-    share = retrieval(*halves)
+    share = retrieval(halves)
     held = ~np.isnan(share)
     weights = resample(group, n_boot, seed).at(held)
     if weights.n_units < 2:
@@ -155,12 +169,13 @@ def signal_check(found: Interval, row: Comparison) -> Check:
     return Check(RETRIEVAL, status, finding, "no measurable signal" if status == "failed" else "", facts, row)
 
 
-def retrieval(first: np.ndarray, second: np.ndarray, context: np.ndarray) -> np.ndarray:
+def retrieval(halves: Halves) -> np.ndarray:
     """Share of the other samples of its context whose second half is farther from a sample's first half than its own.
 
     Over genes by correlation, of one phenotype by absolute difference; ties count half. NaN without a second half, or
-    without another sample in the context [n].
+    without another sample to compare with [n].
     """
+    first, second, context = halves.first, halves.second, halves.context
     found = np.full(len(first), np.nan)
     held = ~(np.isnan(first).any(1) | np.isnan(second).any(1))
     for name in np.unique(context):
@@ -169,7 +184,12 @@ def retrieval(first: np.ndarray, second: np.ndarray, context: np.ndarray) -> np.
             continue
         far = _distances(first[at].astype(np.float64), second[at].astype(np.float64))
         own = np.diagonal(far)[:, None]
-        found[at] = ((far > own).sum(1) + ((far == own).sum(1) - 1) / 2) / (len(at) - 1)
+        others = ~np.eye(len(at), dtype=bool)
+        if halves.technical is not None:
+            others &= ~halves.technical[np.ix_(at, at)]
+        count = others.sum(1)
+        farther = ((far > own) & others).sum(1) + ((far == own) & others).sum(1) / 2
+        found[at] = np.divide(farther, count, out=np.full(len(at), np.nan), where=count > 0)
     return found
 
 
