@@ -81,7 +81,7 @@ def smooth_both(weight: sp.csr_matrix, matrix: sp.csr_matrix, left: np.ndarray, 
 
 
 def _chunks(index: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Rows that ``index`` names, some at a time: where it names one of them, the rows, and which of them it is there."""
+    """Rows that ``index`` names, some at a time: where it names them, the rows, and which of these it names there."""
     order = np.argsort(index, kind="stable")
     rows, first = np.unique(index[order], return_index=True)
     bounds = np.append(first, len(index))
