@@ -87,3 +87,24 @@ def test_debugging_overrules_the_experiment_and_the_command_line_overrules_both(
 def test_no_experiment_drops_a_guard(name):
     guards = {"early_stopping", "finite_loss", "loss_share", "throughput", "progress"}
     assert guards <= set(composed(f"+experiment={name}").callbacks)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_debug_fast_gives_the_baselines_less_to_choose_from_and_no_key_of_their_own(name):
+    whole, fast = (
+        OmegaConf.to_container(composed(f"+experiment={name}", *more).baselines) for more in ([], ["+debug=fast"])
+    )
+    assert {baseline: set(knobs) for baseline, knobs in fast.items()} == {
+        baseline: set(knobs) for baseline, knobs in whole.items()
+    }
+    for baseline, knobs in fast.items():
+        for key, value in knobs.items():
+            assert not isinstance(value, list) or len(value) <= len(whole[baseline][key]), f"{baseline}.{key}"
+
+
+def test_debug_fast_brings_no_baseline_back_that_was_left_out():
+    left_out = composed("+experiment=simulated_dango", "+debug=fast", "baselines.gradient_boosting=null").baselines
+    assert left_out.gradient_boosting is None
+    assert left_out.low_rank_als.n_iter < composed().baselines.low_rank_als.n_iter
+    assert composed("+debug=fast", "baselines=none").baselines == {}
+    assert composed("+debug=overfit").baselines == composed().baselines

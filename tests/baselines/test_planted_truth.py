@@ -130,14 +130,18 @@ def test_network_neighbours_predict_an_unscreened_gene_from_its_twin() -> None:
     assert np.isnan(ProfileNeighbours().fit(train, val, None).predict(test)).all()
 
 
-def test_smoothing_equals_the_dense_products() -> None:
+@pytest.mark.parametrize(("chunk", "n_pairs"), [(512, 50), (3, 50), (3, 4)])
+def test_smoothing_equals_the_dense_products(monkeypatch, chunk: int, n_pairs: int) -> None:
+    """Of few pairs only the rows that they name are computed, in chunks."""
+    from torchcell.baselines import neighbours
     from torchcell.baselines.neighbours import smooth_both, smooth_one
 
+    monkeypatch.setattr(neighbours, "CHUNK", chunk)
     rng = np.random.default_rng(6)
     w = sp.random(17, 17, density=0.3, random_state=7, format="csr", dtype=np.float32)
     r = sp.random(17, 17, density=0.4, random_state=8, format="csr", dtype=np.float32)
     r = (r + r.T).tocsr()
-    left, right = rng.integers(0, 17, (2, 50))
+    left, right = rng.integers(0, 17, (2, n_pairs))
     dense, known, one = w.toarray(), r.toarray(), np.eye(17)
     expected = (known + dense @ known + known @ dense.T)[left, right]
     np.testing.assert_allclose(smooth_one(w, r, left, right), expected, atol=1e-5)

@@ -59,30 +59,36 @@ def smooth_one(weight: sp.csr_matrix, matrix: sp.csr_matrix, left: np.ndarray, r
     """
     row, column = np.concatenate([left, right]), np.concatenate([right, left])
     half = np.empty(len(row), dtype=np.float32)
-    for asked, first, rows in _chunks(row, weight.shape[0]):
+    for asked, rows, place in _chunks(row):
         product = (weight[rows] @ matrix).toarray()
-        half[asked] = product[row[asked] - first, column[asked]]
+        half[asked] = product[place, column[asked]]
     return np.asarray(matrix[left, right]).ravel() + half[: len(left)] + half[len(left) :]
 
 
 def smooth_both(weight: sp.csr_matrix, matrix: sp.csr_matrix, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """As ``smooth_one``, and with both items replaced: ((I + W) R (I + W)^T)_ij, float32 [P]."""
+    """As ``smooth_one``, and with both items replaced: ((I + W) R (I + W)^T)_ij, float32 [P].
+
+    Only rows of items that are asked for are computed: all for a whole screen, few for a few pairs.
+    """
     whole = (weight + sp.eye(weight.shape[0], dtype=np.float32)).tocsr()
     total = np.empty(len(left), dtype=np.float32)
-    for asked, first, rows in _chunks(left, weight.shape[0]):
-        product = whole @ (whole[rows] @ matrix).toarray().T
-        total[asked] = product[right[asked], left[asked] - first]
+    others, place_right = np.unique(right, return_inverse=True)
+    of_others = whole[others]
+    for asked, rows, place in _chunks(left):
+        product = of_others @ (whole[rows] @ matrix).toarray().T
+        total[asked] = product[place_right[asked], place]
     return total
 
 
-def _chunks(index: np.ndarray, n_rows: int) -> Iterator[tuple[np.ndarray, int, slice]]:
-    """Where ``index`` falls into each chunk of rows; the chunk's first row; its rows. Empty ones are skipped."""
+def _chunks(index: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Rows that ``index`` names, some at a time: where it names them, the rows, and which of these it names there."""
     order = np.argsort(index, kind="stable")
-    starts = np.arange(0, n_rows, CHUNK)
-    bounds = np.searchsorted(index[order], np.append(starts, n_rows)).tolist()
-    for start, a, b in zip(starts.tolist(), bounds[:-1], bounds[1:], strict=True):
-        if a < b:
-            yield order[a:b], start, slice(start, start + CHUNK)
+    rows, first = np.unique(index[order], return_index=True)
+    bounds = np.append(first, len(index))
+    for start in range(0, len(rows), CHUNK):
+        some = rows[start : start + CHUNK]
+        asked = order[bounds[start] : bounds[start + len(some)]]
+        yield asked, some, np.searchsorted(some, index[asked])
 
 
 def shrunk(total: np.ndarray, evidence: np.ndarray, prior: float) -> np.ndarray:
