@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from torchcell.data.errors import InputError
 from torchcell.reproduce import _code, code_change, compare, main, reproduce
+from torchcell.run import compute
 from torchcell.run.entry import conf_dir
 from torchcell.run.folder import environment_facts
 from torchcell.train import train
@@ -128,3 +130,42 @@ def test_a_strangers_config_calls_nothing_but_what_runs_call(finished, tmp_path,
     (tmp_path / "config.yaml").write_bytes((finished / "config.yaml").read_bytes())
     with pytest.raises(InputError, match="no git commit"), _code("--upload-pack=x"):
         pass
+
+
+def test_a_run_knows_its_threads_and_a_new_one_takes_as_many(finished, tmp_path, monkeypatch, capfd):
+    """.863 and .875 for one and two threads, and nothing said why."""
+    then = json.loads((finished / "environment.json").read_text())
+    assert then["processor"]
+    assert then["threads"]["torch"] == torch.get_num_threads()
+    assert {"name", "version", "kernel", "threads"} == set(then["blas"][0])
+    two = then | {"threads": {"torch": 2, "variables": {}}, "processor": "another one"}
+    for name in ("config.yaml", "metrics.json", "metrics.csv"):
+        (tmp_path / name).write_bytes((finished / name).read_bytes())
+    (tmp_path / "environment.json").write_text(json.dumps(two))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    found = reproduce(tmp_path, tmp_path / "again", any_code=True)
+    now = json.loads((found.folder / "environment.json").read_text())
+    assert now["threads"] == {"torch": 2, "variables": compute.variables_of(two)}
+    assert compute.variables_of(two)["OMP_NUM_THREADS"] == "2"
+    assert f"note: processor: another one then, {then['processor']} now" in capfd.readouterr().err
+    assert found.unlike == [f"processor: another one then, {then['processor']} now"]
+    if not found.agrees:
+        assert found.verdict.endswith("; it was made with other processor")
+
+
+def test_what_computes_is_compared_and_an_older_run_does_not_tell_it():
+    now = {
+        "processor": "A", "threads": {"torch": 4, "variables": {"OMP_NUM_THREADS": "4"}},
+        "blas": [{"name": "openblas", "version": "0.3", "kernel": "Zen", "threads": 8}],
+    }  # fmt: skip
+    assert compute.differences(now, now) == []
+    other = now | {"threads": {"torch": 1, "variables": {}}, "blas": [now["blas"][0] | {"kernel": "Haswell"}]}
+    assert compute.differences(now, other) == [
+        "BLAS: openblas 0.3 Zen then, openblas 0.3 Haswell now",
+        "threads: 4 then, 1 now",
+    ]
+    assert compute.variables_of(now) == {
+        "OMP_NUM_THREADS": "4", "MKL_NUM_THREADS": "4", "OPENBLAS_NUM_THREADS": "8"
+    }  # fmt: skip
+    assert compute.differences({}, now) == ["processor, BLAS and number of threads: not recorded then"]
+    assert compute.variables_of({}) == {}

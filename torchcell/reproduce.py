@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchcell.data.errors import InputError, some
+from torchcell.run import compute
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,11 +33,13 @@ class Reproduced:
         folder: The new run.
         table: ``what, then, now, difference, agrees``: every number and name that both runs wrote.
         tolerance: The largest absolute difference that agrees.
+        unlike: What of versions, processor and threads was other than then, a line each.
     """
 
     folder: Path
     table: pd.DataFrame
     tolerance: float
+    unlike: Sequence[str] = ()
 
     @property
     def agrees(self) -> bool:
@@ -54,9 +57,10 @@ class Reproduced:
             )
         order = wrong["difference"].fillna(float("inf")).sort_values(ascending=False)
         worst = wrong.loc[order.index[0]]
+        why = f"; it was made with other {', '.join(line.partition(':')[0] for line in self.unlike)}"
         return (
             f"NOT reproduced: {len(wrong)} of {n} values differ by more than {self.tolerance:g}, the most "
-            f"{worst['what']}: {worst['then']} then, {worst['now']} now"
+            f"{worst['what']}: {worst['then']} then, {worst['now']} now{why if self.unlike else ''}"
         )
 
 
@@ -68,7 +72,7 @@ def reproduce(
     any_code: bool = False,
     trust: Sequence[str] = (),
 ) -> Reproduced:
-    """Train what ``run/config.yaml`` says into a new folder, and compare what the two folders hold.
+    """Train what ``run/config.yaml`` says into a new folder, with as many threads, and compare what the two hold.
 
     Args:
         run: Folder of a finished run.
@@ -91,8 +95,6 @@ def reproduce(
         raise InputError(f"{run} is not the folder of a finished run: it has no {some(missing)}")
     check_run_targets(OmegaConf.load(run / "config.yaml"), trust)
     then = json.loads((run / "environment.json").read_text())
-    for line in differences(then):
-        print(f"note: {line}", file=sys.stderr)
     changed = code_change(then)
     if changed and not (at_commit or any_code):
         raise InputError(
@@ -105,27 +107,13 @@ def reproduce(
         print("note: the run was made of uncommitted changes too, which are lost", file=sys.stderr)
     runs = out / f"{run.resolve().parent.name}-{run.resolve().name}"
     with _code(then["git_commit"] if at_commit else None) as root:
-        _train(run, runs, root)
+        _train(run, runs, root, compute.variables_of(then))
     found = sorted(runs.rglob("metrics.json"), key=lambda path: path.stat().st_mtime)
-    return Reproduced(found[-1].parent, compare(run, found[-1].parent, tolerance), tolerance)
-
-
-def differences(then: Mapping[str, Any]) -> list[str]:
-    """What of Python, packages and device is other than in ``environment.json``; numbers may differ by it."""
-    from torchcell.run.folder import environment_facts
-
-    now = environment_facts()
-    lines = [
-        f"{name}: {then.get(name)} then, {now[name]} now"
-        for name in ("python", "device")
-        if then.get(name) != now[name]
-    ]
-    versions = then.get("versions", {})
-    return lines + [
-        f"{name}: {versions.get(name)} then, {version} now"
-        for name, version in now["versions"].items()
-        if versions.get(name) != version
-    ]
+    folder = found[-1].parent
+    unlike = compute.differences(then, json.loads((folder / "environment.json").read_text()))
+    for line in unlike:
+        print(f"note: {line}", file=sys.stderr)
+    return Reproduced(folder, compare(run, folder, tolerance), tolerance, unlike)
 
 
 def code_change(then: Mapping[str, Any]) -> str:
@@ -214,8 +202,15 @@ def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
 
 
-def _train(run: Path, runs: Path, root: Path) -> None:
-    """``torchcell.train`` of the code in ``root`` on the run's composed config, in a process of its own."""
+def _train(run: Path, runs: Path, root: Path, variables: Mapping[str, str]) -> None:
+    """``torchcell.train`` of the code in ``root`` on the run's composed config, in a process of its own.
+
+    Args:
+        run: Folder with the config.
+        runs: Where the new run goes.
+        root: Folder that holds the package.
+        variables: Of the process's environment, for the run's number of threads.
+    """
     from omegaconf import DictConfig, OmegaConf
 
     config = OmegaConf.load(run / "config.yaml")
@@ -228,7 +223,7 @@ def _train(run: Path, runs: Path, root: Path) -> None:
     quiet = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]
     where = ["--config-path", str(run.resolve()), "--config-name", "config"]
     # Safe path: else the folder where we are called would be searched for torchcell before `root`.
-    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONSAFEPATH": "1"}
+    environment = {**os.environ, **variables, "PYTHONPATH": str(root), "PYTHONSAFEPATH": "1"}
     ended = subprocess.run(
         [sys.executable, "-m", "torchcell.train", *where, *overrides, *quiet], env=environment, check=False
     )

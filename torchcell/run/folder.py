@@ -248,10 +248,12 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def environment_facts() -> dict[str, Any]:
-    """Git commit and dirty flag of the code, versions, device."""
+    """Git commit and dirty flag of the code, versions, device; processor, threads and BLAS."""
     import importlib.metadata as metadata
 
     import torch
+
+    from torchcell.run.compute import compute_facts
 
     packages = ("torchcell", "torch", "lightning", "torch-geometric", "hydra-core", "numpy", "anndata")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu"
@@ -263,6 +265,7 @@ def environment_facts() -> dict[str, Any]:
         "device": device,
         "cpus": os.cpu_count(),
         "host": platform.node(),
+        **compute_facts(),
     }
 
 
