@@ -177,8 +177,9 @@ class Model(lightning.LightningModule):
                 self._add(f"val_sample/{name}", value)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Keep predictions; they are scored once, on the whole set, by the evaluator."""
-        self._tested.append((batch.sample, self.tabulate(self(batch))))
+        """Keep predictions, to be scored once, on the whole set; in full precision, as ``predict`` answers."""
+        with torch.autocast(self.device.type, enabled=False):
+            self._tested.append((batch.sample, self.tabulate(self(batch))))
 
     def predict_step(self, batch: Any, batch_idx: int = 0) -> tuple[Tensor, Tensor]:
         """Sample numbers [B] and predictions as tables show them [B, T]."""
@@ -255,8 +256,7 @@ class Model(lightning.LightningModule):
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Clip by the norm of all gradients and keep that norm for the log."""
-        largest = gradient_clip_val or float("inf")
-        self._add("train/grad_norm", nn.utils.clip_grad_norm_(self.parameters(), largest))
+        self._add("train/grad_norm", nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or float("inf")))
 
     def epoch_state(self) -> dict[str, Any]:
         """What this process has summed up for the epoch's log, for a checkpoint within the epoch."""
