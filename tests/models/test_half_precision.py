@@ -17,17 +17,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from omegaconf import DictConfig, OmegaConf
 from small_runs import CELLS, GNN, MODELS, NARROW, RESPONSE, SCREEN, SETS, composed
 
+from torchcell.data.errors import InputError
 from torchcell.data.gene_rule import GeneRules
 from torchcell.data.network import Network
 from torchcell.datamodules.base import RecordDataModule
+from torchcell.embed import embed
+from torchcell.evaluate import evaluate
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.run import assemble
 from torchcell.run.entry import conf_dir
+from torchcell.train import train
 
 HGT = MODELS["hgt_embedder"]
 FEW = ("data.batch_size=8", "data.eval_batch_size=4")
@@ -183,7 +188,11 @@ def one_step(
     trainer.fit(model, data)
     assert torch.isfinite(trainer.callback_metrics["val/loss"])
     trainer.test(model, data, verbose=False)
-    return seen, model.take_tested()[1]
+    tested, batch = model.take_tested()[1], next(iter(data.test_dataloader()))
+    with torch.no_grad():
+        answer = model.eval().predict_step(batch)[1][batch.sample.argsort()]
+    torch.testing.assert_close(tested, answer, msg="what is scored is not what predict answers")
+    return seen, tested
 
 
 def check(cfg: DictConfig, data: RecordDataModule, callbacks: Sequence[lightning.Callback] = ()) -> None:
@@ -257,6 +266,33 @@ def test_reactions_are_read_in_half_precision(aggregation):
 def test_a_part_of_the_genes_is_trained_in_half_precision(attention):
     cfg = composed(*MODELS["gene_set_transformer_curriculum"], f"model.attention={attention}")
     check(cfg, assemble.datamodule(cfg), [instantiate(cfg.callbacks.curriculum)])
+
+
+@pytest.mark.parametrize("name", ["dango", "hgt_embedder"])
+def test_evaluate_says_of_a_run_in_half_precision_what_the_run_said_and_embed_takes_it(tmp_path, name):
+    """``evaluate`` computes in 32 bits and wrote other metrics over those of the run, which it scored in 16."""
+    small = ("trainer.precision=bf16-mixed", "trainer.max_epochs=1", "evaluation.n_boot=20", "baselines=none")
+    trained = train(composed(*MODELS[name], *small, f"paths.runs={tmp_path}"))
+    folder = trained.folder.path
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        again = evaluate(compose("evaluate", [f"ckpt={trained.folder.best}", f"out={tmp_path / 'again'}", "n_boot=20"]))
+    own = pd.read_csv(folder / "metrics.csv").set_index(["system", "metric"])["value"]
+    other = again.evaluation.table.set_index(["system", "metric"])["value"]
+    pd.testing.assert_series_equal(own, other, rtol=1e-5)
+    embedded = [f"ckpt={trained.folder.best}", f"out={tmp_path / 'e.h5ad'}", "umap=false"]
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        found = embed(compose("embed", embedded))
+    values = found.X if name == "dango" else found.table.values
+    assert np.isfinite(values).all()
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true", "half"])
+def test_a_precision_that_no_model_is_tested_in_is_refused_in_one_line(tmp_path, precision):
+    """Batches are frozen, so Lightning ended in a traceback when it was to convert them."""
+    with pytest.raises(
+        InputError, match=f"trainer.precision={precision}: choose one of .'32-true', '32', 'bf16-mixed'"
+    ):
+        train(composed(*MODELS["dango"], f"trainer.precision={precision}", f"paths.runs={tmp_path}"))
 
 
 def test_no_file_of_a_model_is_left_out():

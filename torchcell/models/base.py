@@ -178,8 +178,9 @@ class Model(lightning.LightningModule):
                 self._add(f"val_sample/{name}", value)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Keep predictions; they are scored once, on the whole set, by the evaluator."""
-        self._tested.append((batch.sample, self.tabulate(self(batch.blind()))))
+        """Keep predictions, to be scored once, on the whole set; in full precision, as ``predict`` answers."""
+        with torch.autocast(self.device.type, enabled=False):
+            self._tested.append((batch.sample, self.tabulate(self(batch.blind()))))
 
     def predict_step(self, batch: Any, batch_idx: int = 0) -> tuple[Tensor, Tensor]:
         """Sample numbers [B] and predictions as tables show them [B, T]."""
