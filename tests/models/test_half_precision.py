@@ -23,6 +23,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from omegaconf import DictConfig, OmegaConf
 from small_runs import CELLS, GNN, MODELS, NARROW, RESPONSE, SCREEN, SETS, composed
 
+from torchcell.data.errors import InputError
 from torchcell.data.gene_rule import GeneRules
 from torchcell.data.network import Network
 from torchcell.datamodules.base import RecordDataModule
@@ -283,6 +284,15 @@ def test_evaluate_says_of_a_run_in_half_precision_what_the_run_said_and_embed_ta
         found = embed(compose("embed", embedded))
     values = found.X if name == "dango" else found.table.values
     assert np.isfinite(values).all()
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true", "half"])
+def test_a_precision_that_no_model_is_tested_in_is_refused_in_one_line(tmp_path, precision):
+    """Batches are frozen, so Lightning ended in a traceback when it was to convert them."""
+    with pytest.raises(
+        InputError, match=f"trainer.precision={precision}: choose one of .'32-true', '32', 'bf16-mixed'"
+    ):
+        train(composed(*MODELS["dango"], f"trainer.precision={precision}", f"paths.runs={tmp_path}"))
 
 
 def test_no_file_of_a_model_is_left_out():

@@ -24,6 +24,7 @@ from torchcell.run.checkpoint import AtomicCheckpointIO, Checkpoint, check_targe
 from torchcell.run.folder import RunFolder
 from torchcell.run.placement import OneDeviceANode
 from torchcell.run.processes import Process
+from torchcell.run.profiling import PRECISIONS
 from torchcell.run.signals import Signals
 
 # What Lightning says of GPUs, of its own products and of its logging interval tells the user nothing.
@@ -74,7 +75,13 @@ def datamodule_of(saved: Checkpoint, trust: Sequence[str] = ()) -> RecordDataMod
 def trainer(
     cfg: DictConfig, folder: RunFolder, logs: list[Logger], process: Process, signals: Signals | None = None
 ) -> lightning.Trainer:
-    """One process's trainer, with the run's checkpoints, loggers and callbacks; with ``signals`` it saves when told."""
+    """One process's trainer, with the run's checkpoints, loggers and callbacks; with ``signals`` it saves when told.
+
+    Raises:
+        InputError: A precision that no model is tested in.
+    """
+    if str(cfg.trainer.precision) not in PRECISIONS:
+        raise InputError(f"trainer.precision={cfg.trainer.precision}: choose one of {list(PRECISIONS)}")
     best = CheckpointAfterHistory(
         next(log for log in logs if isinstance(log, History)),
         dirpath=folder.path / "checkpoints",
