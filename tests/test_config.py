@@ -108,3 +108,4 @@ def test_debug_fast_brings_no_baseline_back_that_was_left_out():
     assert left_out.low_rank_als.n_iter < composed().baselines.low_rank_als.n_iter
     assert composed("+debug=fast", "baselines=none").baselines == {}
     assert composed("+debug=overfit").baselines == composed().baselines
+    assert "baselines" not in composed("~baselines", "+debug=fast")

@@ -61,7 +61,7 @@ class RecordDataModule(lightning.LightningDataModule):
         self.genes = self.vocabulary(record, graph)
         record, lost = self.admit(record.validate(), self.genes, unknown_genes)
         self.lost = {**getattr(record, "lost", {}), **lost}
-        self.record_whole = drawn(record, subset, split)
+        self.record_whole = self.draw(record, subset, split)
         self.split: Split = self.deal(self.record_whole, split)
         self.spec = self._spec()
         self.packed = self.pack(self.record_whole, self.spec)
@@ -91,6 +91,11 @@ class RecordDataModule(lightning.LightningDataModule):
     def widened(request: Any, spec: Spec) -> Spec:
         """The spec with what a request names that no training sample did, such as new molecules."""
         return spec
+
+    @staticmethod
+    def draw(record: Any, subset: int | None, split: Mapping[str, Any]) -> Any:
+        """The samples of a trial, see ``drawn``; all of them where ``subset`` is none."""
+        return drawn(record, subset, split)
 
     def deal(self, record: Any, split: Mapping[str, Any]) -> Split:
         """Who is in which part, from the keys of the ``split`` config."""

@@ -116,6 +116,23 @@ class LinkDataModule(RecordDataModule):
         self._rankings: dict[str, LinkRanking] = {}
         super().__init__(record, split, None, batch_size, eval_batch_size, subset, seed=seed)
 
+    @staticmethod
+    def draw(record: Links, subset: int | None, split: Mapping[str, Any]) -> Links:
+        """Edges and sampled non-edges of each metaedge in their shares, but at least one a fold of each.
+
+        Drawn from all alike, a rare metaedge would have no edge left to test, and the run would be refused.
+        """
+        if subset is None or subset >= len(record):
+            return record
+        rng, least = np.random.default_rng(int(split.get("seed", 0))), int(split.get("n_folds", 5))
+        kind = np.where(np.isnan(record.label), -1, record.label).astype(np.int8)
+        _, stratum, size = np.unique(kind, axis=0, return_inverse=True, return_counts=True)
+        taken = [
+            rng.permutation(np.flatnonzero(stratum == number))[: max(least, round(subset * n / len(record)))]
+            for number, n in enumerate(size.tolist())
+        ]
+        return record.subset(np.sort(np.concatenate(taken)))
+
     @cached_property
     def message_graph(self) -> KnowledgeGraph:
         """All edges but the supervised ones of val and test, which are left out in either direction.
