@@ -169,3 +169,14 @@ def test_an_input_that_is_the_same_for_all_samples_cannot_be_spoilt() -> None:
     data = module(simulate_response(n_drugs=30, n_genes=8).response, cell_line="A375")
     spoilt = data.ablations(torch.from_numpy(data.split.index("test")), torch.Generator().manual_seed(0))
     assert {name for name, packed in spoilt.items() if packed is None} == {"line_shuffled", "line_constant"}
+
+
+def test_a_runs_own_samples_are_packed_once_with_their_centres(monkeypatch):
+    """All samples were packed as a request is, thrown away, and packed again with the plates' centres."""
+    made = []
+    monkeypatch.setattr(ResponseDataModule, "pack", staticmethod(lambda *known: made.append(known)))
+    data = module()
+    assert not made
+    held = torch.from_numpy(data.centre).float()
+    assert torch.equal(data.packed.centre.isnan(), held.isnan())
+    assert torch.equal(data.packed.centre.nan_to_num(), held.nan_to_num())

@@ -60,8 +60,11 @@ class ResponseDataModule(RecordDataModule):
             record = replace(record, molecules=molecules(record))
         super().__init__(record, split, graph, batch_size, eval_batch_size, subset, unknown_genes, seed)
         self.lost |= dropped
+
+    def packed_whole(self) -> ResponseSamples:
+        """The samples with their plate's centre, which is that of the training part."""
         self.centre = plate_centre(self.record_whole, self.split.part == "train")
-        self.packed = ResponseSamples(self.record_whole, self.spec, self.centre)
+        return ResponseSamples(self.record_whole, self.spec, self.centre)
 
     @staticmethod
     def pack(record: Response, spec: Spec) -> ResponseSamples:

@@ -12,7 +12,7 @@ from torch import Tensor, distributed, nn
 from torchcell.data.errors import InputError
 from torchcell.datamodules.spec import Spec
 from torchcell.metrics.epoch_means import means
-from torchcell.metrics.streaming import streaming_metrics
+from torchcell.metrics.streaming import ScoreName, streaming_metrics
 from torchcell.nn.log_cosh import log_cosh
 from torchcell.nn.parameter_groups import parameter_groups
 
@@ -46,7 +46,7 @@ class Model(lightning.LightningModule):
     """Beginnings of the state's names that ``on_fit_start`` makes anew, of sizes that go with the training part."""
 
     headline: tuple[str, ...] = ()
-    """Metrics whose mean over outputs is ``val/score``; by default the task's: AUROC of binary ones, else Pearson."""
+    """Metrics (``ScoreName``) whose mean is ``val/score``; by default the task's: AUROC of binary ones, else Pearson."""
 
     warmup_steps: int = 0
     """Optimiser steps over which the learning rate rises linearly; set from the trainer's config."""
@@ -94,7 +94,7 @@ class Model(lightning.LightningModule):
         return {}
 
     def held_out_scores(self) -> dict[str, Tensor]:
-        """Further metrics of the validation part, ``<output>/<metric>`` -> value, asked for once all of it is seen."""
+        """Further values of the validation part once all of it is seen; ``ScoreName``s may count for ``val/score``."""
         return {}
 
     def set_embeddings(self, batch: Any) -> dict[str, Tensor]:
@@ -209,7 +209,7 @@ class Model(lightning.LightningModule):
         terms = {name: value.abs() for name, value in mean.items() if name.startswith("train/loss/")}
         whole = torch.stack(list(terms.values())).sum().clamp(min=1e-12)
         shares = {name.replace("/loss/", "/share/"): value / whole for name, value in terms.items()}
-        self.log_dict(mean | shares | self._scores("train"))
+        self.log_dict(mean | shares | {f"train/{name}": value for name, value in self._scores("train").items()})
         for one in self.trainer.lr_scheduler_configs:  # here, for the trainer would do it after it has saved the epoch
             if one.reduce_on_plateau:
                 one.scheduler.step(self.trainer.callback_metrics[str(one.monitor)])  # type: ignore[arg-type]
@@ -221,13 +221,13 @@ class Model(lightning.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log loss, metrics and their headline ``val/score``, which early stopping watches."""
-        scores = self._scores("val") | {f"val/{name}": value for name, value in self.held_out_scores().items()}
+        scores = {**self._scores("val"), **self.held_out_scores()}
         watched = self.headline or (("AUROC",) if self.spec.task == "binary" else ("Pearson",))
-        headline = [value for name, value in scores.items() if name.rpartition("/")[2] in watched]
+        headline = [value for name, value in scores.items() if getattr(name, "metric", None) in watched]
         # The mean over the outputs where it is defined; where it is nowhere, the worst.
-        score = torch.stack(headline).nanmean()
-        score = torch.where(torch.isnan(score), torch.full_like(score, -1.0), score)
-        self.log_dict(self._drain("val/") | self._drain("val_sample/") | scores)
+        score = torch.nan_to_num(torch.stack(headline).nanmean(), nan=-1.0)
+        named = {f"val/{name}": value for name, value in scores.items()}
+        self.log_dict(self._drain("val/") | self._drain("val_sample/") | named)
         self.log("val/score", score, prog_bar=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -293,8 +293,8 @@ class Model(lightning.LightningModule):
         metrics = self.train_metrics if stage == "train" else self.val_metrics
         metrics.update(self.tabulate(prediction.detach()), batch.target, batch.references, batch.truth_references)
 
-    def _scores(self, stage: str) -> dict[str, Tensor]:
+    def _scores(self, stage: str) -> dict[ScoreName, Tensor]:
         metrics = self.train_metrics if stage == "train" else self.val_metrics
-        scores = {f"{stage}/{name}": value for name, value in metrics.compute().items()}
+        scores: dict[ScoreName, Tensor] = metrics.compute()
         metrics.reset()
         return scores
