@@ -292,3 +292,14 @@ def test_an_input_that_is_the_same_for_all_samples_cannot_be_spoilt() -> None:
     index, generator = torch.from_numpy(data.split.index("test")), torch.Generator().manual_seed(0)
     assert [name for name in data.inputs() if data.shuffled(name, index, generator) is None] == ["line"]
     assert [name for name in data.inputs() if data.constant(name, index) is None] == ["drug_with_dose", "line"]
+
+
+def test_a_runs_own_samples_are_packed_once_with_their_centres(monkeypatch):
+    """All samples were packed as a request is, thrown away, and packed again with the plates' centres."""
+    made = []
+    monkeypatch.setattr(ResponseDataModule, "pack", staticmethod(lambda *known: made.append(known)))
+    data = module()
+    assert not made
+    held = torch.from_numpy(data.centre).float()
+    assert torch.equal(data.packed.eval_center.isnan(), held.isnan())
+    assert torch.equal(data.packed.eval_center.nan_to_num(), held.nan_to_num())

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchcell.callbacks.finite import FiniteLoss
 from torchcell.data.errors import InputError
 from torchcell.datamodules.perturbation import PerturbationBatch, PerturbationDataModule
+from torchcell.metrics.streaming import ScoreName
 from torchcell.models.base import Model
 
 RANDOM = {"method": "random", "n_folds": 5, "fold": 0, "seed": 0}
@@ -74,12 +75,13 @@ def test_a_model_says_what_its_score_is_and_may_add_to_it(module):
         headline = ("Pearson", "Skill")
 
         def held_out_scores(self):
-            return {f"{self.spec.outputs[0]}/Skill": torch.tensor(0.25), "other/Hits": torch.tensor(9.0)}
+            skill = {ScoreName("a/Hits", "Skill"): torch.tensor(0.25), ScoreName("b/Skill", "Hits"): torch.tensor(9.0)}
+            return skill | {"first_genes/Pearson": torch.tensor(9.0)}  # for the log alone, whatever it ends in
 
     seen = fit(Watched(module.spec), module, epochs=1).callback_metrics
-    pearson = [float(value) for name, value in seen.items() if name.startswith("val/") and name.endswith("/Pearson")]
+    pearson = [float(seen[f"val/{output}/Pearson"]) for output in module.spec.outputs]
     assert float(seen["val/score"]) == pytest.approx(sum([*pearson, 0.25]) / (len(pearson) + 1), rel=1e-5)
-    assert float(seen["val/other/Hits"]) == 9
+    assert float(seen["val/b/Skill/Hits"]) == float(seen["val/first_genes/Pearson"]) == 9
 
 
 def test_a_missing_value_adds_nothing_to_the_loss(module):

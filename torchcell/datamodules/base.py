@@ -64,7 +64,7 @@ class RecordDataModule(lightning.LightningDataModule):
         self.record_whole = self.draw(record, subset, split)
         self.split: Split = self.deal(self.record_whole, split)
         self.spec = self._spec()
-        self.packed = self.pack(self.record_whole, self.spec)
+        self.packed = self.packed_whole()
 
     # What a representation decides -----------------------------------------------------------------
 
@@ -81,6 +81,10 @@ class RecordDataModule(lightning.LightningDataModule):
     def pack(record: Any, spec: Spec) -> Packed:
         """All samples as a dataset that slices out a batch for a tensor of indices."""
         raise NotImplementedError("a datamodule must say how its record is packed")
+
+    def packed_whole(self) -> Packed:
+        """The run's own samples as ``pack`` gives them, with what only the split can tell of them."""
+        return self.pack(self.record_whole, self.spec)
 
     @staticmethod
     def read_request(path: str, spec: Spec) -> Any:

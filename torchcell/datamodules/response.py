@@ -80,9 +80,12 @@ class ResponseDataModule(RecordDataModule):
             record = replace(record, molecules=molecules(record))
         super().__init__(record, split, graph, batch_size, eval_batch_size, subset, unknown_genes, seed)
         self.lost |= dropped
+
+    def packed_whole(self) -> ResponseSamples:
+        """The samples with their plate's centre, which is that of the training part."""
         self.centre = plate_centre(self.record_whole, self.split.part == "train")
-        self.packed = ResponseSamples(self.record_whole, self.spec, self.centre)
         self.known = ResponseSamples(replace(self.record_whole, plate_mean=self.centre), self.spec, self.centre)
+        return ResponseSamples(self.record_whole, self.spec, self.centre)
 
     @staticmethod
     def pack(record: Response, spec: Spec) -> ResponseSamples:

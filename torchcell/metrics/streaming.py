@@ -27,6 +27,24 @@ POOLED = "expression"
 """The name under which all genes of an expression task are scored together."""
 
 
+class ScoreName(str):
+    """``<output>/<metric>``, which knows its parts: the metric, not the letters, says what counts for ``val/score``.
+
+    Attributes:
+        output: What is scored; its name may hold a slash.
+        metric: By which metric.
+    """
+
+    output: str
+    metric: str
+
+    def __new__(cls, output: str, metric: str) -> ScoreName:
+        """The name of one metric of one output."""
+        name = super().__new__(cls, f"{output}/{metric}")
+        name.output, name.metric = output, metric
+        return name
+
+
 class StreamingCorrelation(Metric):
     """``<output>/Pearson`` and ``<output>/MSE`` per output, or over all outputs pooled under one name.
 
@@ -66,14 +84,14 @@ class StreamingCorrelation(Metric):
         batch = torch.stack([n, mean_x, mean_y, (x * x).sum(0), (y * y).sum(0), (x * y).sum(0)])
         self.moments = _merge(self.moments, batch)
 
-    def compute(self) -> dict[str, Tensor]:
+    def compute(self) -> dict[ScoreName, Tensor]:
         """Values by name since the last ``reset``; NaN for a constant, or with nothing measured."""
         n, mean_x, mean_y, xx, yy, xy = self.moments
         flat = (xx <= n * (FLAT * mean_x) ** 2) | (yy <= n * (FLAT * mean_y) ** 2)
         pearson = torch.where(flat, torch.nan, xy / (xx.sqrt() * yy.sqrt())).clamp(-1, 1)
         mse = (xx + yy - 2 * xy).clamp(min=0) / n + (mean_x - mean_y) ** 2
         return {
-            f"{output}/{name}": value[t]
+            ScoreName(output, name): value[t]
             for t, output in enumerate(self.outputs)
             for name, value in (("Pearson", pearson), ("MSE", mse))
         }
@@ -107,9 +125,9 @@ class StreamingRanking(Metric):
         self.score.append(prediction_BT.detach().float())
         self.label.append(target_BT.float())
 
-    def compute(self) -> dict[str, Tensor]:
+    def compute(self) -> dict[ScoreName, Tensor]:
         """Values by name since the last ``reset``; NaN with one class, or with nothing measured."""
-        values: dict[str, Tensor] = {}
+        values: dict[ScoreName, Tensor] = {}
         score, label = (
             dim_zero_cat(x) if len(x) else torch.zeros(0, len(self.outputs)) for x in (self.score, self.label)
         )
@@ -118,8 +136,8 @@ class StreamingRanking(Metric):
             s, y = score[held, t], label[held, t].long()
             both = 0 < int(y.sum()) < len(y)
             nan = torch.tensor(torch.nan, device=s.device)
-            values[f"{output}/AUROC"] = binary_auroc(s, y) if both else nan
-            values[f"{output}/AP"] = binary_average_precision(s, y) if both else nan
+            values[ScoreName(output, "AUROC")] = binary_auroc(s, y) if both else nan
+            values[ScoreName(output, "AP")] = binary_average_precision(s, y) if both else nan
         return values
 
 
@@ -173,11 +191,11 @@ class StreamingProfile(Metric):
         self.total = self.total + torch.stack(total).double()
         self.count = self.count + torch.stack(count).double()
 
-    def compute(self) -> dict[str, Tensor]:
+    def compute(self) -> dict[ScoreName, Tensor]:
         """Values by name since the last ``reset``; NaN where nothing was defined."""
         value = torch.where(self.count > 0, self.total / self.count, torch.nan).float()
-        found = {f"{name}/Pearson": value[1 + i] for i, name in enumerate(self.references)}
-        return found | {f"{POOLED}/MSE": value[0]}
+        found = {ScoreName(name, "Pearson"): value[1 + i] for i, name in enumerate(self.references)}
+        return found | {ScoreName(POOLED, "MSE"): value[0]}
 
 
 def streaming_metrics(task: str, outputs: Sequence[str]) -> StreamingCorrelation | StreamingRanking | StreamingProfile:

@@ -12,7 +12,7 @@ from torch import Tensor, distributed, nn
 from torchcell.data.errors import InputError
 from torchcell.datamodules.spec import Spec
 from torchcell.metrics.epoch_means import means
-from torchcell.metrics.streaming import streaming_metrics
+from torchcell.metrics.streaming import ScoreName, streaming_metrics
 from torchcell.nn.log_cosh import log_cosh
 from torchcell.nn.parameter_groups import parameter_groups
 
@@ -48,7 +48,7 @@ class Model(lightning.LightningModule):
     """Beginnings of the state's names that ``on_fit_start`` makes anew, of sizes that go with the training part."""
 
     headline: tuple[str, ...] = ()
-    """Metrics whose mean over outputs is ``val/score``; by default the task's: AUROC of binary ones, else Pearson."""
+    """Metrics (``ScoreName``) whose mean is ``val/score``; by default the task's: AUROC of binary ones, else Pearson."""
 
     memory_options: Mapping[str, Any] = {}
     """Keys of the model's config whose value may save memory in training, and the plain value that saves none."""
@@ -98,7 +98,7 @@ class Model(lightning.LightningModule):
         return {}
 
     def held_out_scores(self) -> dict[str, Tensor]:
-        """Further metrics of the validation part, ``<output>/<metric>`` -> value, asked for once all of it is seen."""
+        """Further values of the validation part once all of it is seen; ``ScoreName``s may count for ``val/score``."""
         return {}
 
     def set_embeddings(self, batch: Any) -> dict[str, Tensor]:
@@ -212,7 +212,8 @@ class Model(lightning.LightningModule):
         terms = {name: value.abs() for name, value in mean.items() if name.startswith("train/loss/")}
         whole = torch.stack(list(terms.values())).sum().clamp(min=1e-12)
         shares = {name.replace("/loss/", "/share/"): value / whole for name, value in terms.items()}
-        self.log_dict(mean | shares | self._scores("train") | {"train/lr": self.step_facts["lr"]})
+        named = {f"train/{name}": value for name, value in self._scores("train").items()}
+        self.log_dict(mean | shares | named | {"train/lr": self.step_facts["lr"]})
         for one in self.trainer.lr_scheduler_configs:  # here, for the trainer would do it after it has saved the epoch
             if one.reduce_on_plateau:
                 one.scheduler.step(self.trainer.callback_metrics[str(one.monitor)])  # type: ignore[arg-type]
@@ -222,14 +223,19 @@ class Model(lightning.LightningModule):
         if metric is None:
             scheduler.step()
 
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """Metrics whose mean over outputs is ``val/score``."""
+        return self.headline or (("AUROC",) if self.spec.task == "binary" else ("Pearson",))
+
     def on_validation_epoch_end(self) -> None:
         """Log loss, metrics and their headline ``val/score``, which early stopping watches."""
-        scores = self._scores("val") | {f"val/{name}": value for name, value in self.held_out_scores().items()}
-        watched = self.headline or (("AUROC",) if self.spec.task == "binary" else ("Pearson",))
-        headline = [value for name, value in scores.items() if name.rpartition("/")[2] in watched]
+        scores = {**self._scores("val"), **self.held_out_scores()}
+        headline = [value for name, value in scores.items() if getattr(name, "metric", None) in self.watched]
         # The mean over the outputs where it is defined; where it is nowhere, the worst.
         score = torch.nan_to_num(torch.stack(headline).nanmean(), nan=-1.0)
-        self.log_dict(self._drain("val/") | self._drain("val_sample/") | scores)
+        named = {f"val/{name}": value for name, value in scores.items()}
+        self.log_dict(self._drain("val/") | self._drain("val_sample/") | named)
         self.log("val/score", score, prog_bar=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -297,8 +303,8 @@ class Model(lightning.LightningModule):
         metrics = self.train_metrics if stage == "train" else self.val_metrics
         metrics.update(self.tabulate(prediction.detach()), batch.target, batch.references, batch.truth_references)
 
-    def _scores(self, stage: str) -> dict[str, Tensor]:
+    def _scores(self, stage: str) -> dict[ScoreName, Tensor]:
         metrics = self.train_metrics if stage == "train" else self.val_metrics
-        scores = {f"{stage}/{name}": value for name, value in metrics.compute().items()}
+        scores: dict[ScoreName, Tensor] = metrics.compute()
         metrics.reset()
         return scores

@@ -15,6 +15,7 @@ from torchcell.data.errors import InputError
 from torchcell.datamodules.links import LinkBatch
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.cell_graph import CSR
+from torchcell.metrics.streaming import ScoreName
 from torchcell.metrics.streaming_links import StreamingLinks
 from torchcell.models.base import LossWeights
 from torchcell.models.hgt_choices import alike_kinds, health_bounds, message_graph, walk_readers
@@ -235,7 +236,8 @@ class HGTEmbedder(WildTypeModel):
             chosen = torch.randperm(len(source_P), generator=torch.Generator().manual_seed(0))[:RANKED]
             chosen = chosen.to(source_P.device)
             rank_P2 = link_ranks(z_ND, scores, known, code, source_P[chosen], target_P[chosen])
-            found |= {f"{name}_{end}/MRR": (1 / rank_P2[:, k]).mean() for k, end in enumerate(("tail", "head"))}
+            for k, end in enumerate(("tail", "head")):
+                found[ScoreName(f"{name}_{end}", "MRR")] = (1 / rank_P2[:, k]).mean()
         return found
 
     @torch.no_grad()
