@@ -230,7 +230,8 @@ class Model(lightning.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log loss, metrics and their headline ``val/score``, which early stopping watches."""
-        scores = {**self._scores("val"), **self.held_out_scores()}
+        scores: dict[str, Tensor] = dict(self._scores("val"))
+        scores |= self.held_out_scores()
         headline = [value for name, value in scores.items() if getattr(name, "metric", None) in self.watched]
         # The mean over the outputs where it is defined; where it is nowhere, the worst.
         score = torch.nan_to_num(torch.stack(headline).nanmean(), nan=-1.0)
@@ -303,7 +304,7 @@ class Model(lightning.LightningModule):
         metrics = self.train_metrics if stage == "train" else self.val_metrics
         metrics.update(self.tabulate(prediction.detach()), batch.target, batch.references, batch.truth_references)
 
-    def _scores(self, stage: str) -> dict[ScoreName, Tensor]:
+    def _scores(self, stage: str) -> Mapping[str, Tensor]:
         metrics = self.train_metrics if stage == "train" else self.val_metrics
         scores: dict[ScoreName, Tensor] = metrics.compute()
         metrics.reset()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchcell.datamodules.cell_rows import CellRows
 from torchcell.datamodules.cell_set_batch import CellSetBatch
 from torchcell.datamodules.spec import Spec
-from torchcell.metrics.streaming import StreamingProfile
+from torchcell.metrics.streaming import ScoreName, StreamingProfile
 from torchcell.models.base import LossWeights, Model
 from torchcell.models.gene_set_choices import check_choices
 from torchcell.nn.energy_distance import mean_energy_distance
@@ -289,7 +289,11 @@ class GeneSetTransformer(Model):
             self.log_dict({f"val/share/{name}": value for name, value in chosen.items()})
         super().on_validation_epoch_end()
         if self._watched is not None:
-            self.log("val/first_genes/Pearson", self.watched_metrics.compute()["control/Pearson"], sync_dist=True)
+            self.log(
+                "val/first_genes/Pearson",
+                self.watched_metrics.compute()[ScoreName("control", "Pearson")],
+                sync_dist=True,
+            )
             self.watched_metrics.reset()
 
     def report_sections(self, history: pd.DataFrame | None) -> list[Section]:

@@ -176,9 +176,7 @@ def announce(cfg: DictConfig, folder: RunFolder, data: RecordDataModule, model: 
     lines += [f"note    {note}" for note in data.notes()]
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     lines.append(f"model   {type(model).__name__}, {n_parameters:,} parameters")
-    lines.append(
-        f"score   val/score, by which the best epoch is chosen, is the mean of {' and '.join(model.watched)} on validation"
-    )
+    lines.append(f"score   val/score, which chooses the best epoch, is {' and '.join(model.watched)} on validation")
     # names are the user's own, and may look like markup
     Console().print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)
 
