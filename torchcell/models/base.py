@@ -12,7 +12,7 @@ from torch import Tensor, distributed, nn
 from torchcell.data.errors import InputError
 from torchcell.datamodules.spec import Spec
 from torchcell.metrics.epoch_means import means
-from torchcell.metrics.streaming import ScoreName, streaming_metrics
+from torchcell.metrics.streaming import streaming_metrics
 from torchcell.nn.log_cosh import log_cosh
 from torchcell.nn.parameter_groups import parameter_groups
 
@@ -48,7 +48,7 @@ class Model(lightning.LightningModule):
     """Beginnings of the state's names that ``on_fit_start`` makes anew, of sizes that go with the training part."""
 
     headline: tuple[str, ...] = ()
-    """Metrics (``ScoreName``) whose mean is ``val/score``; by default the task's: AUROC of binary ones, else Pearson."""
+    """Metrics whose mean is ``val/score``, see ``ScoreName``; by default AUROC of a binary task, else Pearson."""
 
     memory_options: Mapping[str, Any] = {}
     """Keys of the model's config whose value may save memory in training, and the plain value that saves none."""
@@ -230,8 +230,7 @@ class Model(lightning.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log loss, metrics and their headline ``val/score``, which early stopping watches."""
-        scores: dict[str, Tensor] = dict(self._scores("val"))
-        scores |= self.held_out_scores()
+        scores = self._scores("val") | self.held_out_scores()
         headline = [value for name, value in scores.items() if getattr(name, "metric", None) in self.watched]
         # The mean over the outputs where it is defined; where it is nowhere, the worst.
         score = torch.nan_to_num(torch.stack(headline).nanmean(), nan=-1.0)
@@ -304,8 +303,8 @@ class Model(lightning.LightningModule):
         metrics = self.train_metrics if stage == "train" else self.val_metrics
         metrics.update(self.tabulate(prediction.detach()), batch.target, batch.references, batch.truth_references)
 
-    def _scores(self, stage: str) -> Mapping[str, Tensor]:
+    def _scores(self, stage: str) -> dict[str, Tensor]:
         metrics = self.train_metrics if stage == "train" else self.val_metrics
-        scores: dict[ScoreName, Tensor] = metrics.compute()
+        scores: dict[str, Tensor] = dict(metrics.compute())
         metrics.reset()
         return scores
