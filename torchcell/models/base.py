@@ -12,7 +12,7 @@ from torch import Tensor, distributed, nn
 from torchcell.data.errors import InputError
 from torchcell.datamodules.spec import Spec
 from torchcell.metrics.epoch_means import means
-from torchcell.metrics.streaming import ScoreName, streaming_metrics
+from torchcell.metrics.streaming import streaming_metrics
 from torchcell.nn.log_cosh import log_cosh
 from torchcell.nn.parameter_groups import parameter_groups
 
@@ -46,7 +46,7 @@ class Model(lightning.LightningModule):
     """Beginnings of the state's names that ``on_fit_start`` makes anew, of sizes that go with the training part."""
 
     headline: tuple[str, ...] = ()
-    """Metrics (``ScoreName``) whose mean is ``val/score``; by default the task's: AUROC of binary ones, else Pearson."""
+    """Metrics (``ScoreName``) whose mean is ``val/score``; by default AUROC where binary, else Pearson."""
 
     warmup_steps: int = 0
     """Optimiser steps over which the learning rate rises linearly; set from the trainer's config."""
@@ -293,8 +293,8 @@ class Model(lightning.LightningModule):
         metrics = self.train_metrics if stage == "train" else self.val_metrics
         metrics.update(self.tabulate(prediction.detach()), batch.target, batch.references, batch.truth_references)
 
-    def _scores(self, stage: str) -> dict[ScoreName, Tensor]:
+    def _scores(self, stage: str) -> dict[str, Tensor]:
         metrics = self.train_metrics if stage == "train" else self.val_metrics
-        scores: dict[ScoreName, Tensor] = metrics.compute()
+        scores: dict[str, Tensor] = metrics.compute()
         metrics.reset()
         return scores

@@ -18,6 +18,7 @@ from rich.console import Console
 from torchcell.callbacks.history import CheckpointAfterHistory, History
 from torchcell.callbacks.requeue import Requeue
 from torchcell.data.file_facts import verifying
+from torchcell.data.places import looking_in
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.models.base import Model
 from torchcell.run.checkpoint import AtomicCheckpointIO, Checkpoint, check_targets
@@ -50,7 +51,7 @@ def datamodule(cfg: DictConfig) -> RecordDataModule:
     data = cfg.data.copy()
     with open_dict(data):
         verify = data.pop("verify", "cached")
-    with verifying(verify):
+    with verifying(verify), looking_in(OmegaConf.select(cfg, "paths.origin")):
         graph = instantiate(cfg.graph) or None
         split = OmegaConf.to_container(cfg.split, resolve=True)
         return instantiate(data, _partial_=True)(graph=graph, split=split, seed=cfg.seed)
