@@ -39,8 +39,15 @@ class Trained:
 
 def train(cfg: DictConfig) -> Trained:
     """Run what ``cfg`` describes; the same function serves users, tests and searches."""
+    import os
+
+    from omegaconf import OmegaConf, open_dict
+
     from torchcell.run.processes import run_in_processes
 
+    if OmegaConf.select(cfg, "paths.origin") is None:
+        with open_dict(cfg):
+            cfg.paths.origin = os.getcwd()
     trained: Trained = run_in_processes(train_process, cfg)
     return trained
 
@@ -49,6 +56,7 @@ def train_process(cfg: DictConfig, process: Process) -> Trained:
     """One process's part of the run."""
     import lightning
 
+    from torchcell.data.places import looking_in
     from torchcell.run.folder import RunFolder
     from torchcell.run.memory import memory_explained
     from torchcell.run.signals import Signals
@@ -56,7 +64,8 @@ def train_process(cfg: DictConfig, process: Process) -> Trained:
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     with process.first_before_others("folder"):
         folder = RunFolder.open(cfg, process.rank == 0)
-    with folder, memory_explained(cfg, folder), Signals(folder.last) as signals:
+    elsewhere = looking_in(cfg.paths.origin)
+    with folder, elsewhere, memory_explained(cfg, folder), Signals(folder.last) as signals:
         return _train(cfg, process, folder, signals)
 
 

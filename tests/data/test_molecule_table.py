@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import anndata
@@ -11,6 +12,7 @@ from small_drugs import SMILES, drugs
 
 from torchcell.data.errors import InputError
 from torchcell.data.molecule_table import MoleculeTable
+from torchcell.data.simulate import simulate_response
 from torchcell.data.structures import inchikey
 
 NAMES = sorted(SMILES)
@@ -114,3 +116,20 @@ def test_the_kpgt_table_is_read_by_structure(mirror: Path):
     made = MoleculeTable(path, ids="smiles", vectors="kpgt")(record)
     assert made.vectors.shape == (2, 2304)
     assert made.known.tolist() == [True, False]
+
+
+def test_a_checkpoints_table_is_found_again_from_another_directory(tmp_path, monkeypatch):
+    """The path stood in the checkpoint as it was typed, and led nowhere from elsewhere."""
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    np.savez("vectors.npz", ids=np.array(["CCO", "CCN"]), vectors=np.eye(2, dtype=np.float32))
+    record = simulate_response(n_drugs=2).response
+    record = replace(record, smiles=np.where(record.drug == record.drug[0], "CCO", "CCN"))
+    features = dict(MoleculeTable("vectors.npz")(record).features)
+    assert features["path"] == "vectors.npz"
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"it is relative, and not in {tmp_path}"):
+        MoleculeTable("vectors.npz")(record)
+    target = features.pop("_target_")
+    assert target.endswith("MoleculeTable")
+    assert MoleculeTable(**features)(record).known.all()

@@ -19,6 +19,7 @@ from torchcell.data.errors import InputError
 from torchcell.data.file_facts import remembered
 from torchcell.data.fingerprint import chunks_fingerprint, fingerprint, matrix_fingerprint
 from torchcell.data.normalise import lognormalised
+from torchcell.data.places import located
 
 CHUNK = 4096
 """Rows that are read at a time for a fingerprint."""
@@ -51,6 +52,7 @@ class BackedMatrix:
         Raises:
             InputError: It is no h5ad or zarr, it lacks the matrix or a part of it, or the matrix is stored by columns.
         """
+        path = located(path)
         matrix = matrix_at(path, key)
         if _by_columns(matrix):
             raise InputError(
@@ -148,9 +150,7 @@ def opened(path: str | Path) -> Any:
     Raises:
         InputError: No such file, or it is neither (truncated, say).
     """
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"no such file: {path}")
+    path = located(path)
     stat = path.stat()
     return _opened(path, os.getpid(), (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from torchcell.data.cache import atomic_write
 from torchcell.data.errors import InputError, near, some
+from torchcell.data.places import located
 from torchcell.data.tables import number_cells, read_table, text_cells, write_table
 
 if TYPE_CHECKING:
@@ -115,9 +116,7 @@ def read_embeddings(path: str | Path, ids: str = "id", kind: str | None = None) 
     Raises:
         InputError: No such file or column, text where numbers belong, no dimensions.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"no such file: {path}")
+    path = located(path)
     if path.suffix == ".npz":
         return read_npz(path)
     table, values = _read_h5ad(path, ids) if path.suffix == ".h5ad" else (read_table(path), None)
@@ -166,8 +165,7 @@ def _read_h5ad(path: Path, ids: str) -> tuple[pd.DataFrame, np.ndarray]:
 
 def read_npz(path: Path, ids_name: str = "ids", vectors_name: str = "vectors") -> EmbeddingTable:
     """Read an npz of plain arrays: ids, vectors and optional ``kinds``; see ``read_embeddings``."""
-    if not path.is_file():
-        raise InputError(f"no such file: {path}")
+    path = located(path)
     try:
         with np.load(path, allow_pickle=False) as held:
             arrays = {name: held[name] for name in held.files}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from torchcell.data.errors import InputError, some
+from torchcell.data.places import located
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,8 +81,7 @@ def refuse_repeated_ids(path: Path, what: str, ids: list[str]) -> None:
 
 
 def _lines(path: Path) -> list[str]:
-    if not path.is_file():
-        raise InputError(f"no such file: {path}")
+    path = located(path)
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError) as error:

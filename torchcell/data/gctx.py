@@ -11,6 +11,7 @@ import numpy as np
 
 from torchcell.data.errors import InputError
 from torchcell.data.gct import AnnotatedMatrix, cleared, refuse_repeated_ids
+from torchcell.data.places import located
 
 if TYPE_CHECKING:
     import h5py
@@ -36,9 +37,7 @@ class Gctx:
     def __init__(self, path: str | Path) -> None:
         import h5py
 
-        self.path = Path(path)
-        if not self.path.is_file():
-            raise InputError(f"no such file: {self.path}")
+        self.path = located(path)
         try:
             self.file = h5py.File(self.path, "r")
         except OSError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from torchcell.data.errors import InputError, near
+from torchcell.data.places import located
 from torchcell.data.sources import fetch
 from torchcell.data.tables import ENDINGS, read_table, text_cells
 
@@ -78,9 +79,7 @@ def read_gene_list(path: str | Path, sets: Sequence[str] | None = None) -> list[
     Raises:
         InputError: No such file, an unknown set, no genes.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"no gene list {path}")
+    path = located(path, "no gene list")
     if path.suffix in ENDINGS:
         table = read_table(path)
         if "gene" not in table:

@@ -10,6 +10,7 @@ from torchcell.data.errors import InputError
 from torchcell.data.graph_selection import best_connected, connected, of_licences
 from torchcell.data.knowledge_graph import EDGE_COLUMNS, KnowledgeGraph
 from torchcell.data.links import Links, link_samples
+from torchcell.data.places import located
 from torchcell.data.tables import read_table
 
 if TYPE_CHECKING:
@@ -81,8 +82,7 @@ def _read_edges(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
         return read_table(path)
     import pandas as pd
 
-    if not path.is_file():
-        raise InputError(f"no such file: {path}")
+    path = located(path)
     table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, header=None)
     wanted = [columns.get(name, name) for name in EDGE_COLUMNS]
     if not len(table) or table.shape[1] < len(wanted):

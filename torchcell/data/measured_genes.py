@@ -9,6 +9,7 @@ import numpy as np
 
 from torchcell.data.errors import InputError
 from torchcell.data.gene_names import GeneNames
+from torchcell.data.places import located
 
 
 class MeasuredGenes:
@@ -60,8 +61,7 @@ def alias_table(
         return None
     if len(columns) != 2:
         raise InputError(f"alias_columns={list(columns)}: name two, the aliases' and the gene's")
-    if not Path(path).is_file():
-        raise InputError(f"no table of gene names {path}")
+    path = located(path, "no table of gene names")
     alias, name = columns
     return GeneNames.from_table(path, alias, name, separator)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from torchcell.data import places
 from torchcell.data.embedding_table import read_embeddings, read_npz
 from torchcell.data.errors import InputError, near, some
 from torchcell.data.molecules import Molecules, drug_structures, tanimoto
@@ -33,6 +33,7 @@ class MoleculeTable:
         vectors: Array of the vectors in an npz.
         fallback: Give a drug that is not in the table the vector of the most similar molecule, by Tanimoto on Morgan
             fingerprints, among the table's structures and the record's; ``Molecules.borrowed`` tells which.
+        origin: Where a relative ``path`` is looked up after the working directory; a checkpoint holds its run's.
     """
 
     path: str
@@ -40,6 +41,7 @@ class MoleculeTable:
     ids: str | None = None
     vectors: str = "vectors"
     fallback: bool = False
+    origin: str | None = None
 
     def __call__(self, response: Response) -> Molecules:
         """One row a distinct drug of ``response``, sorted by name.
@@ -65,11 +67,13 @@ class MoleculeTable:
             borrowed = _borrow(names, smiles, known, found, structures, vectors[list(row_of.values())])
             known = np.ones(len(names), dtype=bool)
         features = {"_target_": "torchcell.data.molecule_table.MoleculeTable", **vars(self)}
+        features["origin"] = self.origin or str(places.origin())
         return Molecules(names, smiles, found, known, features, borrowed=borrowed)
 
     def _rows(self) -> tuple[dict[str, int], np.ndarray]:
         """Key -> row, and the vectors, float32 [N, F]."""
-        path = Path(self.path)
+        with places.looking_in(self.origin or places.origin()):
+            path = places.located(self.path)
         npz = path.suffix == ".npz"
         table = read_npz(path, self.ids or "ids", self.vectors) if npz else read_embeddings(path, self.ids or "id")
         unnamed = [f"row {i + 1}" for i in np.flatnonzero(table.node_id == "")]

@@ -11,6 +11,7 @@ import numpy as np
 from torchcell.data.checks import column, flags, texts
 from torchcell.data.drug_identity import one_structure
 from torchcell.data.errors import InputError
+from torchcell.data.places import located
 from torchcell.data.plate_controls import line_plates, matched_controls
 from torchcell.data.response import Response
 
@@ -77,9 +78,7 @@ def read_h5ad(path: str | Path) -> anndata.AnnData:
     """An h5ad file in memory; no such file and no HDF5 are errors that say so."""
     import anndata
 
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"no such file: {path}")
+    path = located(path)
     try:
         return anndata.read_h5ad(path)
     except (OSError, KeyError, ValueError) as error:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from torchcell.data.errors import InputError, some
+from torchcell.data.places import located
 from torchcell.data.tables import read_table, text_cells
 
 if TYPE_CHECKING:
@@ -55,8 +56,7 @@ def _table(path: Path) -> pd.DataFrame:
         return read_table(path)
     import pandas as pd
 
-    if not path.is_file():
-        raise InputError(f"no such file: {path}")
+    path = located(path)
     try:  # the hub's remarks stand in front, behind exclamation marks
         return pd.read_csv(path, sep="\t", comment="!", dtype=str, keep_default_na=False, encoding="latin-1")
     except ValueError as error:

@@ -9,6 +9,7 @@ import numpy as np
 
 from torchcell.data.cache import atomic_write
 from torchcell.data.errors import InputError, some
+from torchcell.data.places import located
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,10 +29,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
     """
     import pandas as pd
 
-    path = Path(path)
+    path = located(path)
     kind = next((k for k in ENDINGS if path.name.removesuffix(".gz").endswith(k)), None)
-    if not path.is_file():
-        raise InputError(f"no such file: {path}")
     if kind is None:
         raise InputError(f"{path}: a table must be a {', '.join(ENDINGS)} file")
     try:

@@ -84,7 +84,7 @@ class StreamingCorrelation(Metric):
         batch = torch.stack([n, mean_x, mean_y, (x * x).sum(0), (y * y).sum(0), (x * y).sum(0)])
         self.moments = _merge(self.moments, batch)
 
-    def compute(self) -> dict[ScoreName, Tensor]:
+    def compute(self) -> dict[str, Tensor]:
         """Values by name since the last ``reset``; NaN for a constant, or with nothing measured."""
         n, mean_x, mean_y, xx, yy, xy = self.moments
         flat = (xx <= n * (FLAT * mean_x) ** 2) | (yy <= n * (FLAT * mean_y) ** 2)
@@ -125,9 +125,9 @@ class StreamingRanking(Metric):
         self.score.append(prediction_BT.detach().float())
         self.label.append(target_BT.float())
 
-    def compute(self) -> dict[ScoreName, Tensor]:
+    def compute(self) -> dict[str, Tensor]:
         """Values by name since the last ``reset``; NaN with one class, or with nothing measured."""
-        values: dict[ScoreName, Tensor] = {}
+        values: dict[str, Tensor] = {}
         score, label = (
             dim_zero_cat(x) if len(x) else torch.zeros(0, len(self.outputs)) for x in (self.score, self.label)
         )
@@ -191,10 +191,10 @@ class StreamingProfile(Metric):
         self.total = self.total + torch.stack(total).double()
         self.count = self.count + torch.stack(count).double()
 
-    def compute(self) -> dict[ScoreName, Tensor]:
+    def compute(self) -> dict[str, Tensor]:
         """Values by name since the last ``reset``; NaN where nothing was defined."""
         value = torch.where(self.count > 0, self.total / self.count, torch.nan).float()
-        found = {ScoreName(name, "Pearson"): value[1 + i] for i, name in enumerate(self.references)}
+        found: dict[str, Tensor] = {ScoreName(name, "Pearson"): value[1 + i] for i, name in enumerate(self.references)}
         return found | {ScoreName(POOLED, "MSE"): value[0]}
 
 

@@ -305,6 +305,6 @@ class Model(lightning.LightningModule):
 
     def _scores(self, stage: str) -> dict[str, Tensor]:
         metrics = self.train_metrics if stage == "train" else self.val_metrics
-        scores: dict[str, Tensor] = {name: value for name, value in metrics.compute().items()}  # noqa: C416
+        scores: dict[str, Tensor] = metrics.compute()
         metrics.reset()
         return scores

@@ -19,6 +19,7 @@ from torchcell.callbacks.history import CheckpointAfterHistory, History
 from torchcell.callbacks.requeue import Requeue
 from torchcell.callbacks.step_log import StepLog
 from torchcell.data.file_facts import verifying
+from torchcell.data.places import looking_in
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.datamodules.spec import Spec
 from torchcell.models.base import Model
@@ -56,7 +57,7 @@ def datamodule(cfg: DictConfig) -> RecordDataModule:
     data = cfg.data.copy()
     with open_dict(data):
         verify = data.pop("verify", "cached")
-    with verifying(verify):
+    with verifying(verify), looking_in(OmegaConf.select(cfg, "paths.origin")):
         graph = instantiate(cfg.graph) or None
         split = OmegaConf.to_container(cfg.split, resolve=True)
         return instantiate(data, _partial_=True)(graph=graph, split=split, seed=cfg.seed)

@@ -20,6 +20,7 @@ from yaml import YAMLError
 from torchcell.data.cache import atomic_write
 from torchcell.data.errors import InputError, some
 from torchcell.data.gene_features import read_gene_features
+from torchcell.data.places import located
 from torchcell.data.targets import check_plain, check_targets
 from torchcell.datamodules.spec import Spec
 from torchcell.models.base import Model
@@ -238,7 +239,7 @@ def load(path: str | Path) -> Checkpoint:
         done = content.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {})
         epoch = int(content["epoch"])
         return Checkpoint(
-            Path(path), spec, config, content["state_dict"], epoch, version, int(done.get("processed", epoch + 1))
+            located(path), spec, config, content["state_dict"], epoch, version, int(done.get("processed", epoch + 1))
         )
     except (KeyError, TypeError, AttributeError, AssertionError, YAMLError) as error:
         why = f"{type(error).__name__}: {error}"
@@ -250,8 +251,7 @@ def load(path: str | Path) -> Checkpoint:
 
 def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     """``torch.load`` with ``weights_only=True`` and errors that say what is wrong with the file."""
-    if not Path(path).is_file():
-        raise InputError(f"no checkpoint {path}; a run keeps its best in RUN/checkpoints/best.ckpt")
+    path = located(path, "no checkpoint", "a run keeps its best in RUN/checkpoints/best.ckpt")
     try:
         return torch.load(path, map_location=map_location or "cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torchcell.datamodules.spec import Spec
 
-NO_NAMES = ("hash", "gene_features", "singles", "phases")
+NO_NAMES = ("hash", "gene_features", "singles", "phases", "features")
 """Keys of a spec's extras that name nothing a weight or an index stands for, or that are compared on their own."""
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from torchcell.data.errors import InputError, near, some
+from torchcell.data.places import located
 from torchcell.splits.folds import padded
 
 PARTS = ("train", "val", "test", "unused")
@@ -147,9 +148,7 @@ class Split:
         Raises:
             InputError: No such file, missing columns, or contents that differ from the stored hash.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise InputError(f"no split file {path}; the run folder's split.parquet is one")
+        path = located(path, "no split file", "the run folder's split.parquet is one")
         about: dict[str, object] = {}
         if path.suffix == ".csv":
             frame = pd.read_csv(path, dtype=str)
