@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from torchcell.data.errors import InputError, some
+from torchcell.data.outputs import refuse_unwritable
 from torchcell.report.collected import DIFFERENCES, KEYS, LINES, markdown, show
 
 if TYPE_CHECKING:
@@ -204,6 +205,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if asked.out.suffix not in (".csv", ".parquet", ".md"):
             raise InputError(f"-o {asked.out}: the name must end in .csv, .parquet or .md")
+        refuse_unwritable(asked.out, "-o")
         missing = [folder for folder in asked.runs if not folder.is_dir()]
         if missing:
             raise InputError(f"no such folder: {some(missing)}")

@@ -21,11 +21,15 @@ def evaluate(cfg: DictConfig) -> Scored:
     """Rebuild the data from the checkpoint's config, check them, score it and its rivals, write the report."""
     import time
 
+    from torchcell.data.outputs import refuse_unwritable
     from torchcell.run import assemble, checkpoint, scoring
     from torchcell.run.data_changes import other_values
     from torchcell.run.lock import FolderLock
 
     started = time.perf_counter()
+    for key in ("out", "cell_eval_out"):
+        if cfg[key]:
+            refuse_unwritable(cfg[key], key)
     saved = checkpoint.load(cfg.ckpt)
     checkpoint.check_targets(saved.config.baselines, cfg.trust)
     model = saved.model(cfg.trust)
