@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from torchcell.data.errors import InputError, some
+from torchcell.data.outputs import refuse_unwritable
 from torchcell.metrics.pooled import pooled_verdict
 from torchcell.metrics.registry import higher_is_better
 from torchcell.metrics.results import Design, clusters_in
@@ -214,6 +215,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if asked.out.suffix not in (".csv", ".parquet", ".md"):
             raise InputError(f"-o {asked.out}: the name must end in .csv, .parquet or .md")
+        refuse_unwritable(asked.out, "-o")
         missing = [folder for folder in asked.runs if not folder.is_dir()]
         if missing:
             raise InputError(f"no such folder: {some(missing)}")

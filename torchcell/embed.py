@@ -133,9 +133,11 @@ def _check(cfg: DictConfig, out: Path) -> None:
     """Refuse what does not go together before anything is loaded."""
     from torchcell.data.embedding_table import refuse_ending
     from torchcell.data.errors import InputError
+    from torchcell.data.outputs import refuse_unwritable
     from torchcell.report.maps import FEWEST
 
     refuse_ending(out)
+    refuse_unwritable(out, "out")
     if cfg.part is not None and cfg.perturbations is not None:
         raise InputError(
             f"part={cfg.part} is of the run's own sets, and perturbations={cfg.perturbations} names others; "

@@ -22,11 +22,15 @@ def evaluate(cfg: DictConfig) -> Scored:
     import time
     from dataclasses import replace
 
+    from torchcell.data.outputs import refuse_unwritable
     from torchcell.run import assemble, checkpoint, writing
     from torchcell.run.data_changes import other_values
     from torchcell.run.lock import FolderLock
 
     started = time.perf_counter()
+    for key in ("out", "cell_eval_out"):
+        if cfg[key]:
+            refuse_unwritable(cfg[key], key)
     saved = checkpoint.load(cfg.ckpt)
     checkpoint.check_targets(saved.config.baselines, cfg.trust)
     model = saved.model(cfg.trust)

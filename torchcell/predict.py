@@ -225,13 +225,15 @@ def attention_table(table: pd.DataFrame, weight: Tensor, gene: Tensor, names: tu
 
 
 def _named(key: str, name: str, endings: Collection[str] = tuple(WRITERS)) -> Path:
-    """The path, where its ending is one that can be written."""
+    """The path, where its ending is one that can be written, and a file can be made there."""
     from pathlib import Path
 
     from torchcell.data.errors import InputError
+    from torchcell.data.outputs import refuse_unwritable
 
     if Path(name).suffix not in endings:
         raise InputError(f"{key}={name}: the name must end in {' or '.join(endings)}")
+    refuse_unwritable(name, key)
     return Path(name)
 
 

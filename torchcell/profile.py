@@ -21,6 +21,7 @@ def profile(cfg: DictConfig) -> pd.DataFrame:
     from rich.console import Console
 
     from torchcell.data.cache import atomic_write
+    from torchcell.data.outputs import refuse_unwritable
     from torchcell.report import speed
     from torchcell.report.page import write_page
     from torchcell.run.placement import placed
@@ -29,6 +30,7 @@ def profile(cfg: DictConfig) -> pd.DataFrame:
 
     representations(cfg)  # a wrong name is told before any process starts
     out = Path(cfg.profile.out or Path(cfg.paths.runs) / "profile" / str(cfg.name))
+    refuse_unwritable(out, "profile.out")
     table = pd.DataFrame(run_in_processes(rows, cfg))
     place = placed(os.environ)
     if place is not None and place.rank > 0:  # torchrun and srun start as many of this

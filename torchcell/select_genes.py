@@ -21,10 +21,12 @@ def select_genes(cfg: DictConfig) -> SelectedGenes:
 
     from torchcell.data.errors import InputError
     from torchcell.data.gene_phases import describe_phases, entry_phase, find_phases
+    from torchcell.data.outputs import refuse_unwritable
     from torchcell.datamodules.cell_choice import chosen
 
     if cfg.data.get("selection") is None and cfg.data.get("n_genes") is None:
         raise InputError("these data choose no genes; set data.selection, as data=kang2018 does, or data.n_genes")
+    refuse_unwritable(cfg.out, "out")
     split = cast("dict[str, Any]", OmegaConf.to_container(cfg.split, resolve=True))
     record, selected = chosen(
         instantiate(cfg.data.record).validate(),

@@ -21,15 +21,19 @@ def _content() -> dict[str, np.ndarray]:
     return {"numbers": draw.normal(size=(40, 8)).astype(np.float32), "names": np.array([f"g{i}" for i in range(40)])}
 
 
+def _write(path: Path, content: dict[str, np.ndarray]) -> None:
+    write_arrays(path, **content)
+
+
 def damaged(folder: Path, tries: int = 500) -> Outcome:
     """One byte changed, or the end cut off, at a random place: never other numbers, and the cache mends itself."""
     whole, draw, path = _content(), random.Random(0), folder / "parsed" / "small.npz"
     write_arrays(path, **whole)
     good, noticed, wrong, builds = path.read_bytes(), 0, [], []
 
-    def make(file: Path) -> None:
-        builds.append(file)
-        write_arrays(file, **whole)
+    def make() -> dict[str, np.ndarray]:
+        builds.append(path)
+        return whole
 
     for number in range(tries):
         at, raw = draw.randrange(len(good)), bytearray(good)
@@ -43,7 +47,7 @@ def damaged(folder: Path, tries: int = 500) -> Outcome:
         except InputError as error:
             noticed += 1
             same = str(path) in str(error)
-        if not same or not _equal(kept(path, read_arrays, make), whole):
+        if not same or not _equal(kept(path, read_arrays, make, _write), whole):
             wrong.append(f"byte {at} of {len(good)}")
     lost = f"nothing: {noticed} noticed and made again, {tries - noticed} in bytes that hold no data"
     return Outcome("a byte of a cache file flipped, or its end cut off", tries, lost, tuple(wrong))
@@ -88,11 +92,11 @@ def shared(folder: Path, tries: int = 3, jobs: int = 2) -> Outcome:
 def _ask(folder: Path, build_s: float) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
-    def make(path: Path) -> None:
+    def make() -> dict[str, np.ndarray]:
         with (folder / "builds").open("a") as file:
             file.write("x")
         time.sleep(build_s)
-        write_arrays(path, **_content())
+        return _content()
 
-    found: dict[str, Any] = kept(folder / "cache.npz", read_arrays, make)
+    found: dict[str, Any] = kept(folder / "cache.npz", read_arrays, make, _write)
     os._exit(0 if _equal(found, _content()) else 1)

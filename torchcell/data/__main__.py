@@ -133,6 +133,7 @@ def _fetch(chosen: argparse.Namespace) -> None:
 def _import_gct(chosen: argparse.Namespace) -> None:
     from torchcell.data.cache import atomic_write
     from torchcell.data.import_gct import import_gct
+    from torchcell.data.outputs import refuse_unwritable
 
     columns = {}
     for pair in chosen.columns:
@@ -142,6 +143,7 @@ def _import_gct(chosen: argparse.Namespace) -> None:
         columns[internal] = name
     if not chosen.out.endswith(".h5ad"):
         raise InputError(f"{chosen.out}: the file to write must end in .h5ad")
+    refuse_unwritable(chosen.out, "the file to write")
     adata = import_gct(
         chosen.file, columns, chosen.control, chosen.match, chosen.seed, chosen.drop_incomplete, chosen.structures
     )

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from torchcell.data.errors import InputError
+from torchcell.data.homes import say_unwritable
 
 log = logging.getLogger(__name__)
 
@@ -56,30 +57,53 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path} is damaged or no file of plain arrays ({why}); delete it, then run again") from error
 
 
-def kept(path: Path, read: Callable[[Path], Found], make: Callable[[Path], None]) -> Found:
-    """What ``read`` finds at ``path`` in a cache; ``make`` writes the file where it is not there or is damaged.
+def kept(
+    path: Path, read: Callable[[Path], Found], make: Callable[[], Found], write: Callable[[Path, Found], None]
+) -> Found:
+    """What ``read`` finds at ``path`` in a cache; made, and written there, where it is missing or damaged.
 
-    However many processes ask at a time, the file is made once: the others wait for it.
+    However many processes ask at a time, it is made once: the others wait for it. A cache is best effort: where it
+    can't be written, or is full, what was made goes on in memory, and a warning says so once.
 
     Args:
         path: The file.
         read: Raises ``InputError`` for a file that is damaged or of something else.
-        make: Writes ``path`` whole or not at all.
+        make: What ``read`` would find.
+        write: Writes it to a path, whole or not at all.
     """
     from filelock import FileLock
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        with FileLock(f"{path}.lock"):
-            if not path.exists():
-                make(path)
+    if path.exists():
+        try:
+            return read(path)
+        except InputError:
+            pass  # another process may be mending it: see below
+    lock = FileLock(f"{path}.lock")
     try:
-        return read(path)
-    except InputError:
-        with FileLock(f"{path}.lock"):
-            try:
-                return read(path)  # another process may have mended it while this one waited
-            except InputError as error:
-                log.warning("%s; made again", str(error).removesuffix("; delete it, then run again"))
-                make(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        say_unwritable(path.parent, error)
+        return make()
+    try:
+        return _mended(path, read, make, write)
+    finally:
+        lock.release()
+
+
+def _mended(
+    path: Path, read: Callable[[Path], Found], make: Callable[[], Found], write: Callable[[Path, Found], None]
+) -> Found:
+    """The same for one process at a time."""
+    if path.exists():
+        try:
+            return read(path)
+        except InputError as error:
+            log.warning("%s; made again", str(error).removesuffix("; delete it, then run again"))
+    made = make()
+    try:
+        write(path, made)
+    except OSError as error:
+        say_unwritable(path.parent, error)
+        return made
     return read(path)

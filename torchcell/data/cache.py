@@ -124,7 +124,12 @@ def _cached(
     hashes = {source: [file.sha256 for file in registry()[source].files] for source in sources}
     text = json.dumps({"format": FORMAT, "sources": hashes, "recipe": dict(recipe)}, sort_keys=True)
     path = data_home() / "parsed" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npz"
-    return kept(path, lambda file: _load(kind, file), lambda file: _save(build().validate(), file))
+    return kept(
+        path,
+        lambda file: _load(kind, file),
+        lambda: build().validate(),
+        lambda file, record: _save(record, file),
+    )
 
 
 def _save(record: Screen | Network | GeneRules | KnowledgeGraph, path: str | Path) -> None:

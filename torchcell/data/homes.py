@@ -23,8 +23,9 @@ def own_home() -> Path:
 
 
 def say_unwritable(folder: Path, error: OSError) -> None:
-    """Warn, once a process and folder, that nothing can be kept in a cache."""
-    _say(folder, error.strerror or str(error))
+    """Warn, once a process and cache, that nothing can be kept in it."""
+    home = data_home()
+    _say(home if folder.is_relative_to(home) else folder, error.strerror or str(error))
 
 
 @functools.cache

@@ -121,7 +121,13 @@ def _locate(file: SourceFile, wanted: Source) -> Path:
     if not cached.is_file():
         if not file.url:
             raise InputError(_mirror_only(file, wanted, folder))
-        _download(file, cached, folder)
+        try:
+            _download(file, cached, folder)
+        except OSError as error:
+            raise InputError(
+                f"{file.path} can't be kept in {cached.parent} ({error.strerror or error}); name another folder for "
+                "downloads by TORCHCELL_DATA"
+            ) from error
     _check(cached, file, "delete it, then fetch it again")
     return cached
 

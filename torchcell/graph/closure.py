@@ -104,15 +104,12 @@ def closure(graph: CellGraph, k: int) -> Closure:
     """
     check_hops(k)
     path = data_home() / "closures" / f"{graph.hash[:16]}-k{k}.npz"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError:  # a checkpoint must load where no cache can be written
-        return Closure(torch.from_numpy(compute_bits(graph, k)), k, graph.hash)
-
-    def make(file: Path) -> None:
-        write_arrays(file, bits=compute_bits(graph, k), k=np.array(k), hash=np.array(graph.hash))
-
-    return kept(path, lambda file: load_closure(file, graph, k), make)
+    return kept(
+        path,
+        lambda file: load_closure(file, graph, k),
+        lambda: Closure(torch.from_numpy(compute_bits(graph, k)), k, graph.hash),
+        lambda file, made: write_arrays(file, bits=made.bits.numpy(), k=np.array(k), hash=np.array(graph.hash)),
+    )
 
 
 def load_closure(path: str | Path, graph: CellGraph, k: int) -> Closure:

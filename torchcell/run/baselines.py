@@ -50,23 +50,23 @@ def baseline_predictions(
         text = json.dumps(OmegaConf.to_container(config, resolve=True), sort_keys=True) + _code_hash(config)
         digest = hashlib.sha256("\n".join([*keys.values(), text]).encode()).hexdigest()
         label = f"baseline {number} of {len(wanted)}, {name}"
-        write = partial(_fit_and_write, label, config, datamodule, asked, part)
+        make = partial(_predicted, label, config, datamodule, asked, part)
+        path = data_home() / "baselines" / f"{name}-{digest[:16]}.npz"
         with stage(label):
-            held = kept(data_home() / "baselines" / f"{name}-{digest[:16]}.npz", read_arrays, write)
+            held = kept(path, read_arrays, make, lambda file, made: write_arrays(file, **made))
         for i, what in enumerate(asked):
             predictions[what][name] = held[f"asked{i}"]
     return predictions
 
 
-def _fit_and_write(
+def _predicted(
     label: str,
     config: Any,
     datamodule: RecordDataModule,
     asked: Mapping[str, Callable[[], Any]],
     part: str,
-    path: Path,
-) -> None:
-    """Fit one baseline and write its predictions of all that is asked, in that order, as ``asked0``, ``asked1``, ..."""
+) -> dict[str, np.ndarray]:
+    """Fit one baseline; its predictions of all that is asked, in that order, as ``asked0``, ``asked1``, ..."""
     console = Console(stderr=True, markup=False)
     console.print(f"{label} ...", highlight=False)  # a line of its own: a bar may follow
     start = time.perf_counter()
@@ -75,8 +75,8 @@ def _fit_and_write(
         f"asked{i}": datamodule.condense(part, what, np.asarray(fitted.predict(make().blind()), dtype=np.float32))
         for i, (what, make) in enumerate(track(asked.items(), f"{label}, predict"))
     }
-    write_arrays(path, **predicted)
     console.print(f"{label}: {time.perf_counter() - start:.1f} s", highlight=False)
+    return predicted
 
 
 def _data_hash(datamodule: RecordDataModule) -> str:

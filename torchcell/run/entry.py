@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import sys
@@ -12,6 +13,9 @@ from typing import Any
 
 from torchcell.data.errors import InputError, near
 from torchcell.run.progress import say
+
+UNWRITABLE = (errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT)
+"""Read-only, no permission, full, over quota: the message alone says what to do."""
 
 
 def conf_dir() -> Path:
@@ -115,6 +119,9 @@ def explain(error: BaseException, config_name: str, arguments: list[str]) -> str
     for cause in _chain(error):
         if isinstance(cause, InputError):
             return str(cause)
+        if isinstance(cause, OSError) and cause.errno in UNWRITABLE:
+            where = cause.filename2 or cause.filename or "a file"
+            return "; ".join([f"{where} can't be written: {cause.strerror}", *getattr(cause, "__notes__", ())])
     speaking = [cause for cause in _chain(error) if str(cause)] or [error]
     return f"{type(speaking[-1]).__name__}: {' '.join(str(speaking[-1]).split())}"
 
@@ -168,4 +175,7 @@ def is_plain(error: BaseException) -> bool:
     from hydra.errors import ConfigCompositionException, MissingConfigException
 
     plain = (InputError, ConfigCompositionException, MissingConfigException)
-    return any(isinstance(cause, plain) for cause in _chain(error))
+    return any(
+        isinstance(cause, plain) or (isinstance(cause, OSError) and cause.errno in UNWRITABLE)
+        for cause in _chain(error)
+    )

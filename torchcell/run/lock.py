@@ -111,7 +111,9 @@ class FolderLock:
         try:
             self._take()
         except OSError as error:
-            raise InputError(f"{folder} can't be written: {error.strerror or error}") from error
+            in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
+            why = "a file is in its way" if in_the_way else error.strerror or error
+            raise InputError(f"{folder} can't be written: {why}") from error
         threading.Thread(target=self._beat, name="torchcell-lock", daemon=True).start()
 
     def release(self) -> None:
