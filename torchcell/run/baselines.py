@@ -45,7 +45,7 @@ def baseline_predictions(
     if not wanted:
         return predictions
     data_hash = _data_hash(datamodule)
-    keys = {what: "\n".join([data_hash, part, what, _asked_hash(what, make)]) for what, make in asked.items()}
+    keys = {what: "\n".join([data_hash, part, what, _asked_hash(make)]) for what, make in asked.items()}
     for number, (name, config) in enumerate(wanted.items(), 1):
         text = json.dumps(OmegaConf.to_container(config, resolve=True), sort_keys=True) + _code_hash(config)
         digest = hashlib.sha256("\n".join([*keys.values(), text]).encode()).hexdigest()
@@ -84,12 +84,8 @@ def _data_hash(datamodule: RecordDataModule) -> str:
     return fingerprint([datamodule.split.hash, datamodule.spec.data_fingerprint])
 
 
-def _asked_hash(what: str, make: Callable[[], Any]) -> str:
-    """sha256 of a record that is asked for beside the part itself, which data, split and part's name tell already; and
-    of the datamodules' source, which says what is kept of an answer.
-    """
-    if not what:
-        return ""
+def _asked_hash(make: Callable[[], Any]) -> str:
+    """sha256 of a record that is predicted, and of the datamodules' source, which says what is kept of an answer."""
     source = sorted(Path(str(torchcell.datamodules.__file__)).parent.glob("*.py"))
     return fingerprint([make(), *(file.read_text() for file in source)])
 
