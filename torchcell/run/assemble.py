@@ -18,6 +18,7 @@ from rich.console import Console
 from torchcell.callbacks.history import CheckpointAfterHistory, History
 from torchcell.callbacks.requeue import Requeue
 from torchcell.callbacks.step_log import StepLog
+from torchcell.data.errors import InputError
 from torchcell.data.file_facts import verifying
 from torchcell.data.places import looking_in
 from torchcell.datamodules.base import RecordDataModule
