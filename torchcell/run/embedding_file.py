@@ -97,7 +97,7 @@ def holds_sets(file: Path) -> bool:
 
     with h5py.File(file) as held:
         rows = held.get("uns/rows")
-        return rows is not None and rows[()] == SETS.encode()
+        return isinstance(rows, h5py.Dataset) and rows.shape == () and rows[()] == SETS.encode()
 
 
 def _bounds(given: argparse.Namespace) -> FileBounds:
