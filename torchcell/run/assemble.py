@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import lightning
@@ -130,16 +131,19 @@ def trainer(
     )
 
 
-def scoring_of(run: DictConfig, asked: DictConfig | None = None) -> Scoring:
-    """How a run scores its model; or how ``evaluate`` does, whose keys replace the run's where they are set."""
-    wanted = {} if asked is None else {key: asked.get(key) for key in ("part", "n_boot", "umap")}
-    kept = {key: run.evaluation.get(key) for key in ("part", "n_boot", "umap")}
-    return Scoring(
-        **{key: kept[key] if wanted.get(key) is None else wanted[key] for key in kept},
-        seed=run.seed,
-        primary=run.evaluation.get("primary"),
-        min_delta=run.trainer.early_stopping.min_delta,
+def scoring_of(cfg: DictConfig, asked: DictConfig | None = None) -> Scoring:
+    """How the run of ``cfg`` scores its model; or how ``evaluate`` does, whose own keys come first where they are set."""
+    found = Scoring(
+        part=cfg.evaluation.part,
+        n_boot=cfg.evaluation.n_boot,
+        seed=cfg.seed,
+        primary=cfg.evaluation.primary if "primary" in cfg.evaluation else None,
+        min_delta=cfg.trainer.early_stopping.min_delta,
+        umap=cfg.evaluation.umap,
     )
+    if asked is None:
+        return found
+    return replace(found, **{key: asked[key] for key in ("part", "n_boot", "umap") if asked.get(key) is not None})
 
 
 def another_split(start: Spec, at_hand: Spec) -> bool:
