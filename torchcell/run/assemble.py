@@ -132,7 +132,7 @@ def trainer(
 
 
 def scoring_of(cfg: DictConfig, asked: DictConfig | None = None) -> Scoring:
-    """How the run of ``cfg`` scores its model; or how ``evaluate`` does, whose own keys come first where they are set."""
+    """How the run of ``cfg`` scores its model; or how ``evaluate`` does, whose own keys come first where set."""
     found = Scoring(
         part=cfg.evaluation.part,
         n_boot=cfg.evaluation.n_boot,
