@@ -214,4 +214,4 @@ def test_the_registry_agrees_with_the_mirrors_own_list(mirror):
 
 @pytest.mark.mirror
 def test_all_files_of_the_mirror_are_whole(mirror):
-    assert sum(len(fetch(name)) for name in registry()) == 35
+    assert sum(len(fetch(name)) for name in registry()) == 40

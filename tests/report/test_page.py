@@ -35,7 +35,7 @@ INFO = {
 
 
 def _write(folder: Path, results: Results, history: pd.DataFrame | None = None, **more) -> tuple[str, list[Path]]:
-    evaluation = evaluate(results, n_boot=30, converged=more.pop("converged", None))
+    evaluation = evaluate(results, n_boot=60, converged=more.pop("converged", None))
     checks = more.pop("checks", {"spread": evaluation.spread})
     info = more.pop("info", INFO)
     files = write_report(

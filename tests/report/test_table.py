@@ -22,7 +22,7 @@ Make = Callable[..., Results]
 
 def _printed(results: Results, width: int = 200) -> str:
     console = Console(file=io.StringIO(), width=width)
-    print_table(evaluate(results, n_boot=30), results, console)
+    print_table(evaluate(results, n_boot=60), results, console)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
