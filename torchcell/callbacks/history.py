@@ -95,7 +95,7 @@ class History(Logger):
 
 def _known(path: Path, key: str) -> dict[int, dict[str, float]]:
     """The rows of a table that an earlier part of the run has written, by their number."""
-    rows = pd.read_csv(path).to_dict("records") if path.is_file() else []
+    rows = pd.read_csv(path, float_precision="round_trip").to_dict("records") if path.is_file() else []
     return {int(row[key]): {str(name): value for name, value in row.items()} for row in rows}
 
 
