@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from torchcell.data.errors import InputError
 from torchcell.run import lock
-from torchcell.run.folder import RunFolder, refuse_running
+from torchcell.run.folder import RunFolder, refuse_running, run_path
 from torchcell.run.lock import NAME, FolderLock, Holder
 
 
@@ -131,6 +131,21 @@ def config(folder: Path, **changes: object):
     return OmegaConf.create(base | changes)
 
 
+def test_overwriting_throws_the_old_run_away_only_when_the_new_one_can_start(tmp_path):
+    """A misspelt path of the data cost the run that it was to replace: the folder was cleared before they were read."""
+    cfg = config(tmp_path, overwrite=True)
+    old = run_path(cfg) / "metrics.json"
+    old.parent.mkdir(parents=True)
+    old.write_text("{}")
+    with RunFolder.open(cfg):
+        assert old.is_file()  # the data are read here, and may not be there
+    assert old.is_file()
+    with RunFolder.open(cfg) as folder:
+        folder.write_start(cfg, {})
+    assert not old.exists()
+    assert (old.parent / "config.yaml").is_file()
+
+
 @pytest.mark.parametrize("wish", [{}, {"overwrite": True}, {"ckpt_path": "auto"}, {"ckpt_path": "last"}])
 def test_no_wish_enters_the_folder_of_a_living_run(tmp_path, other, wish):
     """overwrite=true deleted a running run; ckpt_path=auto trained 168 epochs beside one."""
@@ -154,7 +169,9 @@ def test_a_refusal_lets_go_and_overwriting_keeps_the_lock_while_all_else_goes(tm
         with pytest.raises(InputError, match="already holds a run"):
             RunFolder.open(config(tmp_path))
     with RunFolder.open(config(tmp_path, overwrite=True)) as folder:
-        assert sorted(path.name for path in folder.path.iterdir()) == [NAME, "checkpoints"]
+        folder.write_start(config(tmp_path, overwrite=True), {})
+        kept = [NAME, "checkpoints", "config.yaml", "environment.json"]
+        assert sorted(path.name for path in folder.path.iterdir()) == kept
         with pytest.raises(InputError, match="is held by"):
             RunFolder.open(config(tmp_path, overwrite=True))
 

@@ -109,9 +109,8 @@ class RunFolder:
         lock = FolderLock(path)
         try:
             resume = cls._resume(cfg, last)
-            if cfg.overwrite and resume is None:
-                _clear(path)
-            if resume is None and not _requeued() and any(file.exists() for file in (last, path / "metrics.json")):
+            held = any(file.exists() for file in (last, path / "metrics.json"))
+            if held and resume is None and not _requeued() and not cfg.overwrite:
                 raise InputError(
                     f"{path} already holds a run of this config and seed; go on with ckpt_path=last, "
                     "start anew with overwrite=true, or choose another seed"
@@ -183,13 +182,17 @@ class RunFolder:
     def write_start(self, cfg: DictConfig, facts: Mapping[str, Any], first: bool = True) -> dict[str, Any]:
         """Write ``config.yaml`` and ``environment.json``, once it is known that the run can start.
 
-        When a run goes on it keeps its wandb id, and that its data changed, if they did.
+        Only then does ``overwrite=true`` throw away what was there: a start that fails must cost nothing. When a run
+        goes on it keeps its wandb id, and that its data changed, if they did.
 
         Args:
             cfg: The composed config.
             facts: What else ``environment.json`` holds, e.g. the fingerprint of the data.
             first: Whether this is the process that writes.
         """
+        if first and cfg.overwrite and self.resume is None:
+            _clear(self.path)
+            (self.path / "checkpoints").mkdir()
         known = self.path / "environment.json"
         earlier = json.loads(known.read_text()) if known.is_file() else {}
         kept = {name: earlier[name] for name in ("wandb_id", "data_changed") if name in earlier}
