@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from torchcell.metrics.bootstrap import resample
-from torchcell.metrics.checks import Check
+from torchcell.metrics.checks import UNCHECKED, Check
 from torchcell.metrics.evaluate import evaluate
 from torchcell.metrics.results import Design, Results
 from torchcell.metrics.scored import measure, scores
@@ -132,6 +132,14 @@ def test_a_check_decides_before_color_does(make_results: Make, status: str) -> N
     verdict = judged(make_results(net=1.0, weak=0.1), part, other)
     assert verdict.kind == "better"
     assert ("; drug not used: dose carry it" in verdict.text) == (status == "failed")
+
+
+def test_an_input_whose_use_was_not_checked_is_not_passed_over(make_results: Make) -> None:
+    """A user's own data may not say how inputs are shuffled, and a fold may hold one cell line alone."""
+    results = make_results(net=1.0, weak=0.1)
+    assert judged(results, Check(UNCHECKED, "not applicable", "seen")).text.endswith("; input use not checked")
+    same = Check("cell_line_shuffled", "not applicable", "all samples have the same input")
+    assert "; cell line is the same for all test samples: its use can't be checked" in judged(results, same).text
 
 
 def test_below_ten_clusters_nothing_is_better_and_worse_may_be_said(make_results: Make) -> None:

@@ -19,6 +19,8 @@ IGNORED_ABOVE = 0.99
 """Predicted changes that correlate above this with those from a shuffled input do not depend on it."""
 
 RETRIEVAL = "replicate_retrieval"
+UNCHECKED = "input_use"
+"""Name of the check of data that do not say how their inputs are shuffled: the verdict must not pass that over."""
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 Status = Literal["ok", "failed", "not shown", "not applicable"]
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from torchcell.metrics.bootstrap import FEWEST_CLUSTERS
-from torchcell.metrics.checks import Check
+from torchcell.metrics.checks import UNCHECKED, Check
 from torchcell.metrics.comparison import BETTER, EQUAL, WORSE, Comparison, best
 from torchcell.metrics.registry import higher_is_better
 from torchcell.metrics.results import Design
@@ -231,6 +231,10 @@ def _check_words(evidence: Evidence) -> Iterator[str]:
     """Whether what the split holds out is used, and which other input is not."""
     shuffles = [check for check in evidence.checks if check.name.endswith("_shuffled")]
     yield from ("input used" for check in shuffles if check.row is not None and check.status == "ok")
+    if any(check.status == "not applicable" for check in shuffles[:1]):
+        yield f"{_input(shuffles[0])} is the same for all test samples: its use can't be checked"
+    if any(check.name == UNCHECKED for check in evidence.checks):
+        yield "input use not checked"
     parts = [check for check in shuffles if check.row is None]
     unused, used = ([_input(c) for c in parts if c.status == status] for status in ("failed", "ok"))
     if unused:

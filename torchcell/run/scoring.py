@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from torchcell.datamodules.base import RecordDataModule
-from torchcell.metrics.checks import Check, collapse, input_use, measurable_signal
+from torchcell.metrics.checks import UNCHECKED, Check, collapse, input_use, measurable_signal
 from torchcell.metrics.evaluate import Evaluation, evaluate
 from torchcell.metrics.guards import converged, loss_share_warnings
 from torchcell.metrics.results import Results
@@ -199,6 +199,8 @@ def input_checks(
     results: Results, spoilt: Mapping[str, list[np.ndarray]], inputs: Sequence[str], how: Scoring
 ) -> list[Check]:
     """Whether each input is used; the first decides."""
+    if not inputs:
+        return [Check(UNCHECKED, "not applicable", "these data do not say how their inputs are shuffled")]
     found = []
     for key, predicted in spoilt.items():
         name, _, what = key.rpartition("_")
