@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from torchcell.data.errors import InputError
+from torchcell.models.dango import Dango
 from torchcell.run.entry import conf_dir
 from torchcell.run.folder import config_hash
 from torchcell.splits.split import Split
@@ -213,13 +214,21 @@ def test_a_run_does_not_go_on_when_the_data_behind_its_config_has_changed(tmp_pa
         train(cfg)
 
 
-def test_a_run_that_failed_before_its_first_checkpoint_may_simply_be_tried_again(tmp_path):
+def test_a_run_that_failed_before_its_first_checkpoint_may_simply_be_tried_again(tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("in the first step")
+
     with pytest.raises(InputError):
         train(config(tmp_path, "model.channels=[physcal]"))
     assert not list(tmp_path.iterdir()), "a failed start leaves no folder"
     cfg = config(tmp_path, "model.channels=[physical]", "trainer.max_epochs=1")
     with pytest.raises(InputError, match="no network named|no relation"):
         train(OmegaConf.merge(cfg, {"graph": {"relations": ["coexpression"]}}))
+    with monkeypatch.context() as patched:
+        patched.setattr(Dango, "losses", fail)
+        with pytest.raises(RuntimeError, match="in the first step"):
+            train(cfg)
+    assert not list(tmp_path.iterdir()), "nor does one that fails in its first step"
     assert train(cfg).scored is not None
     with pytest.raises(InputError, match="give one of the two"):
         train(OmegaConf.merge(cfg, {"overwrite": True, "ckpt_path": "last"}))

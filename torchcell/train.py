@@ -97,14 +97,14 @@ def _train(cfg: DictConfig, process: Process, folder: RunFolder, signals: Signal
     with process.first_before_others("environment"):  # from here on the run is there
         environment = folder.write_start(cfg, facts, process.rank == 0)
 
-    log, logs = loggers.build_loggers(cfg, folder, environment)
-    trainer = assemble.trainer(cfg, folder, logs, process, signals)
-    assemble.announce(cfg, folder, datamodule, model)
-    if trainer.is_global_zero:
-        datamodule.write(folder.path)
-    trainer.fit(model, datamodule, ckpt_path=folder.resume, weights_only=True)
-
-    folder.check_trained()
+    with folder.gone_unless_trained():
+        log, logs = loggers.build_loggers(cfg, folder, environment)
+        trainer = assemble.trainer(cfg, folder, logs, process, signals)
+        assemble.announce(cfg, folder, datamodule, model)
+        if trainer.is_global_zero:
+            datamodule.write(folder.path)
+        trainer.fit(model, datamodule, ckpt_path=folder.resume, weights_only=True)
+        folder.check_trained()
     checkpoint.load_weights(model, checkpoint.read(folder.best)["state_dict"], folder.best)
     history = log.frame() if trainer.is_global_zero else None
     scored = scoring.score(

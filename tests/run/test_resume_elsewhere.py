@@ -64,7 +64,9 @@ def test_more_epochs_are_another_run_and_the_refusal_names_the_checkpoint_to_go_
 
 def test_a_run_that_was_stopped_early_goes_on_with_more_patience_and_else_says_why_not(first):
     path = (f"ckpt_path={first.folder.last}", "trainer.max_epochs=5")
+    before = sorted(first.folder.path.parent.iterdir())
     with pytest.raises(InputError, match="saved when early stopping had ended its run.*patience.*init_from="):
         train(config(runs(first), *path))
+    assert sorted(first.folder.path.parent.iterdir()) == before, "and leaves no folder"
     more = train(config(runs(first), *path, "trainer.early_stopping.patience=3"))
     assert pd.read_csv(more.folder.path / "history.csv")["epoch"].tolist() == [2, 3]

@@ -18,14 +18,23 @@ DIFFERENCES = "difference"
 LINES = "mean_over_lines"
 """Level of the rows that average the means of single lines, so that each line counts once whatever its folds."""
 
+LOG_WIDTH = 200
+"""Characters a line in a log file, which has no width of its own."""
+SYSTEM_WIDTH, CELL_WIDTH = 30, 20
+"""Characters for the name of a system, and for a value with its interval below it."""
+
 
 @dataclass(frozen=True)
 class _Block:
-    """One table for people: a system a row, a metric a column, what the means are over, and what the runs show."""
+    """One table for people: a system a row, a metric a column, what the means are over, and what the runs show.
+
+    ``compared`` are the metrics on which the model was compared with its baselines: a narrow screen shows these.
+    """
 
     title: str
     over: str
     metrics: list[str]
+    compared: list[str]
     rows: list[list[str]]
     runs: pd.DataFrame
     verdict: str
@@ -36,9 +45,7 @@ def _blocks(table: pd.DataFrame) -> Iterator[_Block]:
     table = table.assign(cell_line=table["cell_line"].fillna(""))
     keys = [key for key in KEYS if key not in ("system", "metric")]
     single = table[table["level"] == "run"].groupby(keys, sort=False)
-    told = {
-        tuple(names): group["verdict"].iloc[0] for names, group in table[table["level"] == DIFFERENCES].groupby(keys)
-    }
+    differences = {tuple(names): group for names, group in table[table["level"] == DIFFERENCES].groupby(keys)}
     groups = list(table[table["level"].isin(["mean", LINES])].groupby([*keys, "level"], sort=False))
     # The hard split is the headline, and what is true of all lines stands before what is true of one.
     place = {config: i for i, config in enumerate(dict.fromkeys(table["config"]))}
@@ -54,26 +61,35 @@ def _blocks(table: pd.DataFrame) -> Iterator[_Block]:
         of = f"mean over {over}" if level == LINES else line
         title = ", ".join(str(text) for text in (f"{experiment} {config}", split, of, part) if text)
         runs = table.iloc[:0] if level == LINES else single.get_group(tuple(key))
-        verdict = "" if level == LINES else told.get(tuple(key), "")
-        yield _Block(f"{title}: {int(group['n_runs'].max())} run(s)", over, metrics, rows, runs, verdict)
+        found = differences.get(tuple(key), table.iloc[:0])
+        compared = [metric for metric in metrics if metric in set(found["metric"])] or metrics
+        verdict = "" if level == LINES or found.empty else found["verdict"].iloc[0]
+        title = f"{title}: {int(group['n_runs'].max())} run(s)"
+        yield _Block(title, over, metrics, compared, rows, runs, verdict)
 
 
 def show(table: pd.DataFrame) -> None:
-    """The blocks on the screen."""
+    """The blocks on the screen; where it is too narrow for all metrics, those that were compared."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
+    console = Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
     for block in _blocks(table):
         title = escape(f"{block.title}, mean ± sd over {block.over} [mean 95 % interval]")
-        caption = escape(f"All runs together: {block.verdict}") if block.verdict else None
-        screen = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
-        screen.add_column("system")
-        for metric in block.metrics:
+        fits = console.width >= SYSTEM_WIDTH + CELL_WIDTH * len(block.metrics)
+        shown = block.metrics if fits else block.compared
+        said = [f"All runs together: {block.verdict}"] if block.verdict else []
+        if len(shown) < len(block.metrics):
+            said.append(f"{len(block.metrics) - len(shown)} more metrics are in the table that -o writes")
+        screen = Table(title=title, title_justify="left", caption=escape("\n".join(said)), caption_justify="left")
+        screen.add_column("system", no_wrap=True)
+        for metric in shown:
             screen.add_column(metric, justify="right")
-        for row in block.rows:
-            screen.add_row(*map(escape, row))
-        (Console() if sys.stdout.isatty() else Console(width=200)).print(screen)
+        for system, *cells in block.rows:
+            by_metric = dict(zip(block.metrics, cells, strict=True))
+            screen.add_row(escape(system), *(escape(by_metric[metric].replace(" [", "\n[")) for metric in shown))
+        console.print(screen)
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -10,7 +10,8 @@ import re
 import shutil
 import subprocess
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -178,6 +179,18 @@ class RunFolder:
                 f"{self.resume} was saved when early stopping had ended its run, and nothing was trained; raise "
                 f"trainer.early_stopping.patience to go on, or start anew from its weights by init_from={self.resume}"
             )
+
+    @contextmanager
+    def gone_unless_trained(self) -> Iterator[None]:
+        """Leave nothing of a run that fails within the block before its first epoch or checkpoint.
+        """
+        try:
+            yield
+        except BaseException:
+            kept = (self.last, self.path / "history.csv", self.path / "metrics.json")
+            if self.lock is not None and not any(file.is_file() for file in kept):
+                _clear(self.path)
+            raise
 
     def write_start(self, cfg: DictConfig, facts: Mapping[str, Any], first: bool = True) -> dict[str, Any]:
         """Write ``config.yaml`` and ``environment.json``, once it is known that the run can start.
