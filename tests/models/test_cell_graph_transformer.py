@@ -189,6 +189,7 @@ def test_evaluation_encodes_once_until_the_parameters_change():
             model.set_embeddings(part)
             model.attended(part)
         model.gene_embeddings()
+        model.eval()(batch)
         assert len(calls) == 1
         model.load_state_dict(other.state_dict())
         assert not torch.equal(model(batch), before)

@@ -40,6 +40,8 @@ class WildTypeModel(Model):
         return self.encode() if step is None else step
 
     def train(self, mode: bool = True) -> WildTypeModel:
-        """Switch mode, and forget what was encoded."""
-        self._step = self._evaluation = None
+        """Switch mode, and forget what a step has encoded; what was encoded in evaluation is kept until training."""
+        self._step = None
+        if mode:
+            self._evaluation = None
         return super().train(mode)
