@@ -182,8 +182,7 @@ class RunFolder:
 
     @contextmanager
     def gone_unless_trained(self) -> Iterator[None]:
-        """Leave nothing of a run that fails within the block before its first epoch or checkpoint.
-        """
+        """Leave nothing of a run that fails within the block before its first epoch or checkpoint."""
         try:
             yield
         except BaseException:

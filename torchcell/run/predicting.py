@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning
@@ -40,10 +42,23 @@ def predict_asked(
     ``prediction`` [n, T].
     """
     kept = {}
-    for what, make in track(datamodule.asked(part).items(), f"{type(model).__name__}, predict"):
-        raw = predict_record(model, datamodule, make(), device) if what else prediction
-        kept[what] = datamodule.condense(part, what, raw)
+    with answering(model, device):  # once for all records: the wild type is encoded once
+        for what, make in track(datamodule.asked(part).items(), f"{type(model).__name__}, predict"):
+            raw = predict_record(model, datamodule, make(), device) if what else prediction
+            kept[what] = datamodule.condense(part, what, raw)
     return kept
+
+
+@contextmanager
+def answering(model: Model, device: torch.device | str) -> Iterator[None]:
+    """Within the block the model evaluates on ``device``, without gradients; it is as before when this returns."""
+    trained, place = model.training, model.device
+    model.eval().to(device)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(trained).to(place)
 
 
 def predict_record(model: Model, datamodule: RecordDataModule, record: Any, device: torch.device | str) -> np.ndarray:
@@ -53,14 +68,11 @@ def predict_record(model: Model, datamodule: RecordDataModule, record: Any, devi
     packed = datamodule.pack(record, datamodule.spec)
     loader = PackedLoader(packed, BatchOrder(torch.arange(len(record)), shuffle=False), datamodule.eval_batch_size)
     found = np.empty((len(record), len(datamodule.spec.outputs)), dtype=np.float32)
-    trained, place = model.training, model.device
-    model.eval().to(device)
-    with torch.no_grad():
+    with answering(model, device):
         start = 0
         for batch in loader:
             found[start : start + len(batch)] = model(batch.blind().to(device)).float().cpu().numpy()
             start += len(batch)
-    model.train(trained).to(place)
     return found
 
 
