@@ -70,7 +70,7 @@ def _blocks(table: pd.DataFrame) -> Iterator[_Block]:
         verdict = ""
         if level != LINES and not found.empty:
             verdict = f"All runs together: {found['verdict'].iloc[0]}"
-        elif runs["run"].nunique() == 1 and runs["verdict"].notna().all():
+        elif len(runs) and (runs["run"] == runs["run"].iloc[0]).all() and runs["verdict"].notna().all():
             verdict = f"The one run: {runs['verdict'].iloc[0]}"
         title = f"{title}: {int(group['n_runs'].max())} run(s)"
         yield _Block(title, over, metrics, compared, rows, runs, verdict)
