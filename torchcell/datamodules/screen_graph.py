@@ -40,10 +40,9 @@ def joined(
     unknown = np.setdiff1d(perturbed, graph.genes)
     if len(unknown) > MOST_UNKNOWN * len(perturbed):
         raise InputError(
-            f"{len(unknown):,} of the {len(perturbed):,} genes of {record.name} are not among the {len(graph):,} of the "
-            f"network: the screen has {some(unknown)}, the network {some(graph.genes)}. Give "
-            "the network in the screen's names, or data.aliases=FILE, a table of alias and gene; graph=none trains "
-            "without a network"
+            f"{len(unknown):,} of the {len(perturbed):,} genes of {record.name} are not among the {len(graph):,} of "
+            f"the network: the screen has {some(unknown)}, the network {some(graph.genes)}. Give the network in the "
+            "screen's names, or data.aliases=FILE, a table of alias and gene; graph=none trains without a network"
         )
     if isolate:
         graph = graph.with_genes(unknown.tolist())

@@ -59,9 +59,9 @@ class CellGraphTransformer(WildTypeModel):
     also ``embedding`` and ``pairs``.
 
     Args:
-        spec: Without a graph the cell is its genes, and no head is tied. Reads ``gene_features`` where the data give them; without a free embedding and without
-            pair factors no parameter then knows a gene by name, and the weights fit any other cell with the same
-            features.
+        spec: Without a graph the cell is its genes, and no head is tied. Reads ``gene_features`` where the data give
+            them; without a free embedding and without pair factors no parameter then knows a gene by name, and the
+            weights fit any other cell with the same features.
         dim: Width of tokens.
         layers: Attention layers; 0 leaves the tokens as they are.
         heads: Of each layer, dim / heads at least 16.
