@@ -24,6 +24,8 @@ from torchcell.data.embedding_table import read_embeddings
 from torchcell.data.errors import InputError
 from torchcell.data.gctx import ABOUT_GENES, ABOUT_WELLS, MATRIX
 from torchcell.data.import_gct import import_gct
+from torchcell.data.knowledge_graph import KnowledgeGraph
+from torchcell.data.knowledge_graph_table import read_knowledge_graph
 from torchcell.data.normalise import lognormalised
 from torchcell.data.response_file import response_file
 from torchcell.data.response_request import read_response_request
@@ -455,3 +457,47 @@ def test_expression_beyond_reason_is_named_by_well_and_gene(tmp_path: Path, valu
         InputError, match=r"treated expression that is not finite, or beyond 1e\+18: 'w3 \(G2: (1e|inf)"
     ):
         response_file(written(adata, tmp_path))
+
+
+# Repeated rows of a knowledge graph --------------------------------------------------------------------
+
+NODES = "id,name,kind\nd1,one,Drug\ng1,a,Gene\ng2,b,Gene\ng3,c,Gene\n"
+EDGES = "source,metaedge,target,licence\nd1,binds,g1,CC0\ng1,meets,g2,CC0\ng1,moves,g2,CC0\nd1,binds,g3,CC0\n"
+
+
+def graph_of(folder: Path, nodes: str = "", edges: str = "", **options: object) -> KnowledgeGraph:
+    (folder / "nodes.csv").write_text(NODES + nodes)
+    (folder / "edges.csv").write_text(EDGES + edges)
+    return read_knowledge_graph(folder / "nodes.csv", folder / "edges.csv", directed=["moves"], **options)  # type: ignore[arg-type]
+
+
+def test_repeated_rows_of_a_knowledge_graph_are_refused_or_dropped_and_counted(tmp_path: Path) -> None:
+    plain = graph_of(tmp_path)
+    nodes = "g1,a,Gene\nd1,one,Drug\n"
+    edges = "d1,binds,g1,CC0\nd1,binds,g1,CC0\ng2,meets,g1,CC0\ng2,moves,g1,CC0\n"
+    with pytest.raises(InputError, match="node ids used twice: 'd1', 'g1'; .*data.record.drop_duplicates=true"):
+        graph_of(tmp_path, nodes)
+    with pytest.raises(
+        InputError, match="3 sample.s. with an edge that an earlier row has .*data.record.drop_duplicates"
+    ):
+        graph_of(tmp_path, edges=edges)
+    found = graph_of(tmp_path, nodes, edges, drop_duplicates=True)
+    assert found.lost == {"repeated nodes": 2, "repeated edges": 3}
+    assert found.sample_id.tolist() == [*plain.sample_id.tolist(), "g2|moves|g1"]  # of a directed one both directions
+    assert found.node_id.tolist() == plain.node_id.tolist()
+    assert graph_of(tmp_path, drop_duplicates=True).fingerprint() == plain.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "edges", "told"),
+    [
+        ("g1,another,Gene\n", "", "node ids used twice: 'g1'"),
+        ("g1,a,Drug\n", "", "node ids used twice: 'g1'"),
+        ("", "d1,binds,g1,CC BY\n", "an edge that an earlier row has too"),
+        ("", "g1,binds,d1,CC0\n", "metaedge 'binds' joins Drug-Gene and Gene-Drug"),
+        ("", "d1,binds,g8,CC0\ng9,binds,d1,CC0\n", "outside the node table"),
+    ],
+)
+def test_what_is_not_the_same_throughout_is_never_dropped(tmp_path: Path, nodes: str, edges: str, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        graph_of(tmp_path, nodes, edges, drop_duplicates=True)

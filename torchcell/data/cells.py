@@ -189,7 +189,7 @@ class CellExpression:
             finite, fraction = np.isfinite(values), values != np.floor(values)
             for what, found in (
                 ("infinite", ~finite), ("negative", values < 0), ("huge", values > HIGHEST_COUNT),
-                ("fraction", fraction & finite),
+                ("fraction", fraction & finite & (self.scale == "counts")),
             ):  # fmt: skip
                 odd[what] += self._named(start, entries, values, np.flatnonzero(found))
             if (most := values[finite].max(initial=0.0)) > highest:

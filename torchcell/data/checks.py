@@ -25,11 +25,11 @@ def refuse(record: str, ids: np.ndarray | Sequence[str], what: str, remedy: str)
         raise InputError(f"{record}: {len(ids)} sample(s) with {what}: {some(ids)}; {remedy}")
 
 
-def refuse_repeats(record: str, names: np.ndarray, what: str) -> None:
+def refuse_repeats(record: str, names: np.ndarray, what: str, remedy: str = "make them unique") -> None:
     """Raise if a name stands twice."""
     unique, counts = np.unique(names, return_counts=True)
     if (counts > 1).any():
-        raise InputError(f"{record}: {what} used twice: {some(unique[counts > 1])}; make them unique")
+        raise InputError(f"{record}: {what} used twice: {some(unique[counts > 1])}; {remedy}")
 
 
 def refuse_shapes(record: str, arrays: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]) -> None:
