@@ -123,8 +123,8 @@ def test_unknown_units_are_one_error_that_names_them_all(tmp_path: Path, asked: 
         read_response_request(path, GENES) if asked else response_file(path)
     with pytest.raises(InputError, match=r"'w0: 10 nM \(uM\)'"):
         response_file(written(wells(dose_value="10 nM", dose_unit="uM"), tmp_path))
-    with pytest.raises(InputError, match="'w0: 24.0 weeks'; the units are min, h and d"):
-        response_file(written(wells(time_unit="weeks"), tmp_path))
+    with pytest.raises(InputError, match="'w0: 10.0 mg'; .*time holds .*'w0: 24.0 weeks'; the units are min, h and d"):
+        response_file(written(wells(dose_unit="mg", time_unit="weeks"), tmp_path))
 
 
 @pytest.mark.parametrize("drug", ["drug", "perturbation"])

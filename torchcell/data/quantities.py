@@ -71,16 +71,13 @@ def quantities(values: np.ndarray, units: np.ndarray, factor: Mapping[str, float
     return numbers, np.isnan(numbers) & (values != "")
 
 
-def amounts(
-    record: str, rows: np.ndarray, values: pd.Series, units: np.ndarray, quantity: Quantity
-) -> tuple[np.ndarray, str]:
+def amounts(rows: np.ndarray, values: pd.Series, units: np.ndarray, quantity: Quantity) -> tuple[np.ndarray, str]:
     """Numbers of a column in our unit, float32 [n], NaN where a cell is empty; and what was assumed of their unit.
 
     The unit of a row is that in its cell, else that of the column of units, else that at the end of the column's name
     (``dose_nM``), else the one that is assumed.
 
     Args:
-        record: What the column is of, named in the error.
         rows: Names of the rows [n].
         values: The column: numbers, or texts that a unit may follow.
         units: Texts [n], empty where no unit stands in a column of its own.
@@ -103,7 +100,7 @@ def amounts(
             whole = f"{cell} ({unit})" if unit and split and split[2] else f"{cell} {unit}".strip()
             first.setdefault(f"{split[2]} {unit}" if split else whole, f"{row}: {whole}")
         raise InputError(
-            f"{record}: {name} holds what is no number with one known unit in {int(odd.sum()):,} row(s): "
+            f"{name} holds what is no number with one known unit in {int(odd.sum()):,} row(s): "
             f"{some(first.values(), 12)}; the units are {quantity.units}{quantity.remedy}"
         )
     return numbers.astype(np.float32), assumed_unit(name, numbers, without_unit(cells, own), quantity)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from torchcell.data.errors import InputError, near, some
-from torchcell.data.quantities import DOSE, TIME, Quantity, amounts
+from torchcell.data.quantities import DOSE, TIME, amounts
 from torchcell.data.tables import text_cells
 
 if TYPE_CHECKING:
@@ -80,17 +80,18 @@ class TreatmentColumns:
 
     def amounts(self) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
         """Doses in µM and times in h, float32 [n] each, and what was assumed of their units."""
-        found, assumed = [], []
+        found, assumed, odd = [], [], []
         for what, unit, quantity in (("dose_value", "dose_unit", DOSE), ("time", "time_unit", TIME)):
-            values, note = self._amounts(what, unit, quantity)
+            try:
+                values, note = amounts(self.rows, self.table[self.named[what]], self.texts(unit), quantity)
+            except InputError as error:
+                odd.append(str(error))
+                continue
             found.append(values)
             assumed += [note] if note else []
+        if odd:
+            raise InputError(f"{self.record}: {'. '.join(odd)}")
         return found[0], found[1], tuple(assumed)
-
-    def _amounts(self, what: str, unit: str, quantity: Quantity) -> tuple[np.ndarray, str]:
-        name = self.named[what]
-        assert name is not None
-        return amounts(self.record, self.rows, self.table[name], self.texts(unit), quantity)
 
     def _find(self, columns: Mapping[str, str], what: str) -> str | None:
         """The file's name of a column, none where it has no such column."""
