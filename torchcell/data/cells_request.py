@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from scipy import sparse
 
-from torchcell.data.backed import expression
+from torchcell.data.backed import expression, keys_of
 from torchcell.data.cells import CellExpression, Scale
-from torchcell.data.cells_file import annotation
+from torchcell.data.cells_file import annotation, validated
 from torchcell.data.checks import column, flags, refuse, refuse_repeats, texts
 from torchcell.data.conditions import Conditions
 from torchcell.data.errors import InputError, near, some
@@ -39,7 +39,7 @@ class Controls:
         scale: What the values are, ``counts`` or ``lognorm``; checked, never guessed. None: what those of training
             were.
         columns: Internal name of a covariate -> name in ``obs``.
-        layer: Take the values from this layer instead of ``X``.
+        layer: Take the values from this layer instead of ``X``; ``raw``: those and the genes of ``adata.raw``.
         gene_column: Column of ``var`` with the gene symbols; by default the names of ``var``.
         aliases: Table of ``alias`` and ``gene``, so that old and new symbols meet; several aliases in a cell are joined
             by ``;``. None: symbols are compared without case.
@@ -138,14 +138,16 @@ def _control_cells(controls: Controls, trained: Trained, names: GeneNames | None
     unread = sorted(set(columns) - set(trained.covariates))
     if unread:
         raise InputError(f"{name}: nothing reads columns {some(unread)}; the covariates are {list(trained.covariates)}")
-    obs, var = annotation(controls.path, "obs"), annotation(controls.path, "var")
+    key, about_genes = keys_of(controls.path, controls.layer)
+    obs, var = annotation(controls.path, "obs"), annotation(controls.path, about_genes)
     genes = var.index.to_numpy() if controls.gene_column is None else column(name, var, controls.gene_column)
-    X = expression(controls.path, "X" if controls.layer is None else f"layers/{controls.layer}")[:]
+    X = expression(controls.path, key)[:]
     covariates = {part: texts(column(name, obs, columns.get(part, part))) for part in trained.covariates}
     every = np.ones(len(obs), dtype=bool)
     is_control = flags(name, "is_control", obs["is_control"].to_numpy()) if "is_control" in obs else every
     ids, label = obs.index.to_numpy().astype(str), np.full(len(obs), "control")
-    cells = CellExpression(name, X, label, is_control, texts(genes), ids, scale, covariates).validate()
+    cells = CellExpression(name, X, label, is_control, texts(genes), ids, scale, covariates)
+    cells = validated(cells, controls.path, controls.layer)
     lost = {} if is_control.all() else {"cells that are no controls": int((~is_control).sum())}
     cells = replace(cells.subset(is_control), lost=lost)
     return _on_genes(_normalised(cells, trained), controls, trained, names)

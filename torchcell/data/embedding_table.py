@@ -10,6 +10,7 @@ import numpy as np
 
 from torchcell.data.cache import atomic_write
 from torchcell.data.errors import InputError, near, some
+from torchcell.data.matrices import dense, layer_of
 from torchcell.data.places import located
 from torchcell.data.tables import number_cells, read_table, text_cells, write_table
 
@@ -150,17 +151,16 @@ def _numbers(path: Path, table: pd.DataFrame, about: set[str]) -> np.ndarray:
 
 def _read_h5ad(path: Path, ids: str) -> tuple[pd.DataFrame, np.ndarray]:
     import anndata
-    import scipy.sparse as sp
 
     try:
         held = anndata.read_h5ad(path)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path} can't be read as h5ad: {error}") from error
-    if held.X is None or 0 in held.shape:
+    values = dense(layer_of(held, None, path, "write the embeddings to X")[0])
+    if 0 in held.shape:
         raise InputError(f"{path}: X holds no embeddings, its shape is {held.shape}")
-    values = held.X.toarray() if sp.issparse(held.X) else np.asarray(held.X)
     table = held.obs if ids in held.obs else held.obs.assign(**{ids: held.obs_names.astype(str)})
-    return table.reset_index(drop=True), values.astype(np.float32)
+    return table.reset_index(drop=True), values
 
 
 def read_npz(path: Path, ids_name: str = "ids", vectors_name: str = "vectors") -> EmbeddingTable:

@@ -25,6 +25,7 @@ def knowledge_graph_file(
     directed: Sequence[str] = (),
     kinds: Sequence[str] | None = None,
     licences: Sequence[str] | None = None,
+    drop_duplicates: bool = False,
     negatives_per_positive: int = 1,
     limit_nodes: int | None = None,
     seed: int = 0,
@@ -40,6 +41,7 @@ def knowledge_graph_file(
         directed: Metaedges within one kind whose two directions mean different things.
         kinds: The kinds that are expected; by default those in the node table.
         licences: Keep only the edges of these licences.
+        drop_duplicates: Leave out rows that repeat an earlier one rather than refuse them; they are counted.
         negatives_per_positive: Sampled non-edges of each kind per edge, see ``links.link_samples``.
         limit_nodes: Keep so many nodes, for trials; see ``graph_selection.best_connected``.
         seed: Of the negatives.
@@ -49,7 +51,7 @@ def knowledge_graph_file(
         InputError: A file or a column that is missing, a repeated node id, an edge to a node that is not in the table,
             a repeated edge, one from a node to itself, a kind without nodes; each names the rows.
     """
-    graph = read_knowledge_graph(nodes, edges, columns, directed, kinds, name)
+    graph = read_knowledge_graph(nodes, edges, columns, directed, kinds, name, drop_duplicates)
     graph = best_connected(connected(of_licences(graph, licences)), limit_nodes)
     return link_samples(graph, supervised, negatives_per_positive, seed)
 
@@ -61,6 +63,7 @@ def read_knowledge_graph(
     directed: Sequence[str] = (),
     kinds: Sequence[str] | None = None,
     name: str | None = None,
+    drop_duplicates: bool = False,
 ) -> KnowledgeGraph:
     """Read and check a graph whose nodes come sorted by kind, see ``knowledge_graph_file``.
 
@@ -73,7 +76,8 @@ def read_knowledge_graph(
         order = node_table[by_kind].astype(str).to_numpy(dtype=str).argsort(kind="stable")
         node_table = node_table.iloc[order]
     named = name or Path(nodes).name.split(".")[0]
-    return KnowledgeGraph.from_tables(node_table, edge_table, named, columns, directed, kinds).validate()
+    graph = KnowledgeGraph.from_tables(node_table, edge_table, named, columns, directed, kinds)
+    return (graph.without_duplicates() if drop_duplicates else graph).validate()
 
 
 def _read_edges(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
