@@ -17,6 +17,7 @@ from torchcell.data.errors import InputError, some
 from torchcell.data.measured_genes import alias_table
 from torchcell.data.normalise import LIBRARY
 from torchcell.data.pairing import groups_of, stratified
+from torchcell.data.perturbation_labels import ControlLabels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 def cells_file(
     path: str | Path,
     scale: Scale,
-    control: str | None = None,
+    control: ControlLabels | None = None,
     columns: Mapping[str, str] | None = None,
     covariates: Sequence[str] = (),
     layer: str | None = None,
@@ -44,7 +45,8 @@ def cells_file(
     Args:
         path: The h5ad file or zarr folder.
         scale: What its values are, ``counts`` or ``lognorm``; checked, never guessed.
-        control: Label of the control cells; without it ``obs`` must hold the flag ``is_control``.
+        control: Label of the control cells, or several, whatever their case; without it ``obs`` must hold the flag
+            ``is_control``.
         columns: Internal name (``perturbation``, ``is_control``, or one of ``covariates``) -> name in ``obs``.
         covariates: What a perturbed cell and its controls share, e.g. ``[cell_line, batch]``; none: nothing.
         layer: Take the values from this layer instead of ``X``.
@@ -77,7 +79,7 @@ def cells_file(
 def read_cells(
     path: str | Path,
     scale: Scale,
-    control: str | None = None,
+    control: ControlLabels | None = None,
     columns: Mapping[str, str] | None = None,
     covariates: Sequence[str] = (),
     layer: str | None = None,
