@@ -176,8 +176,10 @@ def test_requests_that_can_not_be_met_say_why(trained, asked, tmp_path):
     controls = counts(trained)
     gene = trained.datamodule.genes[0]
     for rows, said in (
-        ("gene\nG0001\n", "no column perturbation; it has 'gene'"),
-        ("perturbation\n\nG0001+\n", "1 sample.s. with no perturbation, or an empty name in it: 'row 2'"),
+        ("gene\nG0001\n", "no column 'perturbation'; it has 'gene'"),
+        ("perturbation\nnan\n", "1 sample.s. with no perturbation label, 'nan': 'row 2'"),
+        ("perturbation\nG0001+g0001\n", "names a gene twice, 'G0001.g0001': 'row 2'"),
+        ("perturbation\nG0001+\n", "genes that the model does not know: 'G0001.'"),
         ("perturbation\nG9999\n", "genes that the model does not know: 'G9999'"),
         (f"perturbation,cell_line\n{gene},K562\n", "no control cells: 'row 2 .K562.'; the controls are of 'LINE1'"),
         (f"perturbation\n{gene}\n{gene}\n", "used twice: 'G0001|LINE1'"),

@@ -120,12 +120,12 @@ def test_a_bad_row_to_predict_is_named(tmp_path, row):
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("sample_id,gene\na,A\n", {}, r"no column 'genes'.*\['gene'\]"),
+        ("sample_id,gene\na,A\n", {}, "no column 'genes'.*did you mean genes -> gene"),
         ("sample_id,genes\na,A\n", {}, "no column of numbers to learn from"),
         ("sample_id,genes,growth\na,A,1\n", {"phenotypes": ["grwth"]}, r"'grwth' is not there.*\['growth'\]"),
         ("sample_id,genes,note\na,A,good\n", {"phenotypes": ["note"]}, "'note' holds"),
         ("sample_id,genes,y\na,A,2\n", {"task": "binary"}, "binary phenotype other than 0 or 1: 'a'"),
-        ("", {}, "can't be read as csv"),
+        ("", {}, "is empty"),
         ("sample_id,genes,y\n", {}, "no rows"),
     ],
 )

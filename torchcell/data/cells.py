@@ -16,7 +16,15 @@ from torchcell.data.fingerprint import NOT_VALUES, fingerprint, record_fingerpri
 from torchcell.data.matrices import dense, layer_of, summed
 from torchcell.data.measured_genes import MeasuredGenes
 from torchcell.data.normalise import LIBRARY, lognormalised
-from torchcell.data.perturbation_labels import as_measured, genes_of, ordered, read_labels
+from torchcell.data.perturbation_labels import (
+    ControlLabels,
+    as_measured,
+    control_words,
+    label_texts,
+    ordered,
+    read_labels,
+    refuse_twice,
+)
 
 if TYPE_CHECKING:
     import anndata
@@ -128,6 +136,8 @@ class CellExpression:
             names: Aliases; none: names are compared without case.
         """
         labels = as_measured(self.perturbation, MeasuredGenes(self.genes, names))
+        perturbed = np.flatnonzero(~self.is_control)
+        refuse_twice(self.name, self.sample_id[perturbed], self.perturbation[perturbed], labels[perturbed])
         changed = ~self.is_control & (labels != self.perturbation)
         told = {"labels that gave way to the name of the measured gene": len(np.unique(self.perturbation[changed]))}
         labels = ordered(np.where(changed, labels, self.perturbation))
@@ -239,7 +249,7 @@ class CellExpression:
         adata: anndata.AnnData,
         scale: Scale,
         columns: Mapping[str, str] | None = None,
-        control: str | None = None,
+        control: ControlLabels | None = None,
         covariates: Sequence[str] = (),
         name: str = "cells",
         layer: str | None = None,
@@ -251,14 +261,15 @@ class CellExpression:
             scale: What the values are.
             columns: Internal name (``perturbation``, ``is_control``, or one of ``covariates``) -> name in
                 ``obs``, for those that differ, e.g. ``{"cell_line": "cell_type"}``.
-            control: Label of the control cells; without it ``obs`` must hold the flag ``is_control``. Beside a gene it
-                is left out: ``KLF1+ctrl`` perturbs ``KLF1`` alone.
+            control: Label of the control cells, or several, whatever their case; without it ``obs`` must hold the flag
+                ``is_control``. Beside a gene it is left out: ``KLF1+ctrl`` perturbs ``KLF1`` alone.
             covariates: Internal names of the covariates to keep.
             name: Name of the record.
             layer: Take the values from this layer instead of ``X``; ``raw``: those and the genes of ``adata.raw``.
 
         Raises:
-            InputError: A missing column or layer, a key of ``columns`` that nothing reads.
+            InputError: A missing column or layer, a key of ``columns`` that nothing reads, labels that name no
+                perturbation or a gene twice.
         """
         values, genes = layer_of(adata, layer, name)
         X = values if sparse.issparse(values) else np.asarray(values)
@@ -272,7 +283,7 @@ class CellExpression:
         genes: np.ndarray,
         scale: Scale,
         columns: Mapping[str, str] | None = None,
-        control: str | None = None,
+        control: ControlLabels | None = None,
         covariates: Sequence[str] = (),
         name: str = "cells",
     ) -> CellExpression:
@@ -282,22 +293,21 @@ class CellExpression:
         if set(columns) - known:
             raise InputError(f"{name}: nothing reads columns {some(set(columns) - known)}; known: {sorted(known)}")
         found = {part: column(name, obs, columns.get(part, part)) for part in ("perturbation", *covariates)}
-        labels = texts(found["perturbation"])
+        labels, ids, flagged = label_texts(found["perturbation"]), obs.index.to_numpy().astype(str), None
         if control is None:
-            is_control = flags(name, "is_control", column(name, obs, columns.get("is_control", "is_control")))
-            idle = {part for label in set(labels[is_control].tolist()) for part in genes_of(label)}
-            idle -= set(labels[~is_control].tolist())  # a gene, whatever control cells are called
+            flagged = flags(name, "is_control", column(name, obs, columns.get("is_control", "is_control")))
+            own = {label.casefold() for label in np.unique(labels[~flagged]).tolist()}
+            idle = control_words(np.unique(labels[flagged]).tolist()) - own  # a gene, whatever control cells are called
         else:
-            idle = set(genes_of(control))
-            is_control = np.array([idle.issuperset(genes_of(label)) for label in labels.tolist()], dtype=bool)
-        perturbed, lost = read_labels(labels, idle)
+            idle = control_words(control)
+        perturbed, is_control, lost = read_labels(name, ids, labels, idle, flagged)
         return cls(
             name=name,
             X=X,
             perturbation=perturbed,
             is_control=is_control,
             genes=texts(genes),
-            sample_id=obs.index.to_numpy().astype(str),
+            sample_id=ids,
             scale=scale,
             covariates={part: texts(found[part]) for part in covariates},
             lost=lost,

@@ -18,6 +18,7 @@ from torchcell.data.matrices import RAW, dense
 from torchcell.data.measured_genes import alias_table
 from torchcell.data.normalise import LIBRARY
 from torchcell.data.pairing import groups_of, stratified
+from torchcell.data.perturbation_labels import ControlLabels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +31,7 @@ FEW = 256
 def cells_file(
     path: str | Path,
     scale: Scale,
-    control: str | None = None,
+    control: ControlLabels | None = None,
     columns: Mapping[str, str] | None = None,
     covariates: Sequence[str] = (),
     layer: str | None = None,
@@ -49,7 +50,8 @@ def cells_file(
     Args:
         path: The h5ad file or zarr folder.
         scale: What its values are, ``counts`` or ``lognorm``; checked, never guessed.
-        control: Label of the control cells; without it ``obs`` must hold the flag ``is_control``.
+        control: Label of the control cells, or several, whatever their case; without it ``obs`` must hold the flag
+            ``is_control``.
         columns: Internal name (``perturbation``, ``is_control``, or one of ``covariates``) -> name in ``obs``.
         covariates: What a perturbed cell and its controls share, e.g. ``[cell_line, batch]``; none: nothing.
         layer: Take the values from this layer instead of ``X``; ``raw``: those and the genes of ``adata.raw``.
@@ -82,7 +84,7 @@ def cells_file(
 def read_cells(
     path: str | Path,
     scale: Scale,
-    control: str | None = None,
+    control: ControlLabels | None = None,
     columns: Mapping[str, str] | None = None,
     covariates: Sequence[str] = (),
     layer: str | None = None,

@@ -20,8 +20,8 @@ from torchcell.data.errors import InputError, near, some
 from torchcell.data.gene_names import GeneNames
 from torchcell.data.measured_genes import MeasuredGenes, alias_table
 from torchcell.data.pairing import BAR, groups_of
-from torchcell.data.perturbation_labels import JOIN, genes_of, in_order
-from torchcell.data.tables import read_table, text_cells
+from torchcell.data.perturbation_labels import label_texts, read_request_labels
+from torchcell.data.tables import read_table, require_columns, text_cells
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,8 +80,8 @@ class Trained:
 def read_cells_request(path: str | Path, controls: Controls, trained: Trained) -> Conditions:
     """Read perturbations to predict, and the control cells that they start from.
 
-    The list (``.csv``, ``.tsv``, ``.parquet``) has the column ``perturbation``, ``A+B`` for several genes, and at will
-    the covariates of the training data and ``sample_id``. A row is predicted in each group of control cells that its
+    The list is a table with the column ``perturbation``, ``A+B`` for several genes, and at will the covariates of the
+    training data and ``sample_id``. A row is predicted in each group of control cells that its
     covariates fit, so in all of them where it tells none.
 
     Args:
@@ -93,8 +93,9 @@ def read_cells_request(path: str | Path, controls: Controls, trained: Trained) -
         A condition a row and group, without any cell of its own.
 
     Raises:
-        InputError: A missing column, an empty label, a row that fits no group, a row told twice; genes that the
-            file lacks; values that are not what ``scale`` says, or were scaled to other counts than those of training.
+        InputError: A missing column, a label that names nothing or a gene twice, a row that fits no group, a row told
+            twice; genes that the file lacks; values that are not what ``scale`` says, or were scaled to other counts
+            than those of training.
     """
     names = alias_table(controls.aliases)
     cells = _control_cells(controls, trained, names)
@@ -209,14 +210,9 @@ def _on_genes(cells: CellExpression, controls: Controls, trained: Trained, names
 
 def _labels(path: str | Path, table: pd.DataFrame, known: MeasuredGenes) -> list[str]:
     """Perturbations by the model's names of the genes, where it has them."""
-    if "perturbation" not in table:
-        raise InputError(f"{path} has no column perturbation; it has {some(table.columns, 12)}")
-    labels = text_cells(table, "perturbation")
-    rows = np.array([f"row {i + 2}" for i in range(len(labels))])
-    parts = [[gene.strip() for gene in genes_of(label)] for label in labels]
-    odd = np.array([not all(each) for each in parts])
-    refuse(str(path), rows[odd], "no perturbation, or an empty name in it", "write A, or A+B for several genes")
-    return [in_order(JOIN.join(known.find(gene) or gene for gene in each)) for each in parts]
+    require_columns(path, table, ["perturbation"])
+    rows = np.array([f"row {i + 2}" for i in range(len(table))])
+    return read_request_labels(str(path), rows, label_texts(text_cells(table, "perturbation")), known)
 
 
 def _rows(

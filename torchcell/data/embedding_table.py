@@ -12,7 +12,14 @@ from torchcell.data.cache import atomic_write
 from torchcell.data.errors import InputError, near, some
 from torchcell.data.matrices import dense, layer_of
 from torchcell.data.places import located
-from torchcell.data.tables import number_cells, read_table, text_cells, write_table
+from torchcell.data.tables import (
+    number_cells,
+    read_table,
+    refuse_spoiled_names,
+    single_precision,
+    text_cells,
+    write_table,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,6 +137,8 @@ def read_embeddings(path: str | Path, ids: str = "id", kind: str | None = None) 
     unnamed = [f"row {i + 2}" for i in np.flatnonzero(node_id == "")]
     if unnamed:
         raise InputError(f"{path}: {len(unnamed)} row(s) without an id: {some(unnamed)}")
+    if values is None:
+        refuse_spoiled_names(path, ids, node_id.tolist())
     names = text_cells(table, "name") if "name" in table else node_id.tolist()
     if values is None:
         values = _numbers(path, table, {ids, kind or "kind", "name", "kind"})
@@ -145,8 +154,8 @@ def _numbers(path: Path, table: pd.DataFrame, about: set[str]) -> np.ndarray:
         raise InputError(f"{path}: columns that hold no numbers: {some(text)}; leave them out, or call them by --kind")
     if not rest:
         raise InputError(f"{path} has no column of numbers beside {some(sorted(about & set(table.columns)))}")
-    with np.errstate(over="ignore"):  # what single precision can't hold becomes infinite, and is refused as such
-        return np.column_stack([column for column in numbers.values() if column is not None]).astype(np.float32)
+    values = np.column_stack([column for column in numbers.values() if column is not None])
+    return single_precision(path, values, rest)
 
 
 def _read_h5ad(path: Path, ids: str) -> tuple[pd.DataFrame, np.ndarray]:
