@@ -14,6 +14,7 @@ import numpy as np
 
 from torchcell.data.errors import InputError, near, some
 from torchcell.data.places import located
+from torchcell.data.response_columns import NAMES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +28,14 @@ CONTROL_WORDS = (
     "neg_ctrl", "safe-targeting", "unperturbed", "untreated", "wt", "vehicle", "dmso", "mock",
 )  # fmt: skip
 """What control cells are called in public data sets."""
+TREATMENT_WORDS = {
+    "drug": r"perturbation|drug|drug_name|compound|treatment|pert_iname|struct_id",
+    "cell_line": r"cell_line|cell_line_name|cell_id|cell_iname",
+    "dose_value": r"dose_value|dose|(pert_)?(dose|conc|concentration)([_ (].*)?(?<!unit)",
+    "time": r"(pert_)?(time|hours)([_ (].*)?(?<!unit)",
+    "plate": r"plate|det_plate|rna_plate|plate_id",
+}
+"""Internal name -> how the columns of a drug response are called in public data sets."""
 PERTURBATION_WORDS = ("perturbation", "condition", "gene", "guide", "target", "drug", "treatment", "compound")
 """Words in the name of the column that tells what was done to a cell."""
 
@@ -320,19 +329,30 @@ def _check_anndata(finding: Finding) -> None:
     from torchcell.data.cells_file import annotation
 
     obs = annotation(finding.path, "obs")
-    present = {str(column) for column in obs.columns}
-    dosed = {"dose_value", "dose"} & present and {"drug", "perturbation"} & present
-    if dosed and "cell_line" in present:
-        _response(finding)
+    named = _treatment_columns([str(column) for column in obs.columns])
+    if {"drug", "dose_value", "cell_line"} <= set(named):
+        _response(finding, {what: name for what, name in named.items() if name not in NAMES[what]})
     else:
         _cells(finding, obs)
 
 
-def _response(finding: Finding) -> None:
+def _treatment_columns(present: Sequence[str]) -> dict[str, str]:
+    """Internal name -> the column that tells it, for those of a drug response that can be told by their name."""
+    found = {}
+    for what, words in TREATMENT_WORDS.items():
+        own = [name for name in present if name in NAMES[what]]
+        likely = own or [name for name in present if re.fullmatch(words, name.lower())]
+        if likely:
+            found[what] = likely[0]
+    return found
+
+
+def _response(finding: Finding, columns: dict[str, str]) -> None:
     from torchcell.data.response_file import response_file
 
     finding.kind = "a drug response"
-    record = response_file(finding.path)
+    finding.notes += [f"column {name!r} is taken to tell the {what}" for what, name in columns.items()]
+    record = response_file(finding.path, columns)
     finding.facts += [f"{len(record):,} wells x {len(record.genes):,} genes", _treated(record)]
     known = int((record.smiles != "").sum()) if record.smiles is not None else 0
     finding.facts.append(f"SMILES on {known:,} of {len(record):,} wells")
@@ -340,11 +360,12 @@ def _response(finding: Finding) -> None:
     if not known:
         finding.notes.append("no structures: a drug that training does not have can't be told from others")
     finding.facts += [f"left out: {n:,} {what}" for what, n in record.lost.items()]
-    finding.use = f"python -m torchcell.train data=response {given('data.record.path', finding.path)}"
+    mapped = f" {_typed('data.record.columns', columns)}" if columns else ""
+    finding.use = f"python -m torchcell.train data=response {given('data.record.path', finding.path)}{mapped}"
 
 
 def _cells(finding: Finding, obs: pd.DataFrame) -> None:
-    from torchcell.data.cells_file import cells_file
+    from torchcell.data.cells_file import cells_file, read_cells
 
     finding.kind = "single cells"
     column = _perturbation_column(finding, obs)
@@ -375,8 +396,9 @@ def _cells(finding: Finding, obs: pd.DataFrame) -> None:
     )
     finding.facts.append(f"values: {'raw counts' if scale == 'counts' else 'log-normalised'}")
     finding.facts += [f"left out: {n:,} {what}" for what, n in record.lost.items()]
-    if scale == "counts" and cells.totals is not None:
-        median = float(np.median(cells.totals))
+    if scale == "counts":
+        chunks = read_cells(finding.path, scale, **keys, backed=_on_disk(finding.path)).chunks()
+        median = float(np.median(np.concatenate([np.asarray(chunk.sum(1)).ravel() for _, chunk in chunks])))
         finding.facts.append(f"median counts a cell: {median:,.0f}")
         if median < FEW_COUNTS:
             finding.notes.append(f"{median:,.0f} counts in the median cell are very few: single genes are mostly noise")
