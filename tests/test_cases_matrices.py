@@ -23,12 +23,15 @@ from torchcell.data.cells_request import Controls, Trained, read_cells_request
 from torchcell.data.embedding_table import read_embeddings
 from torchcell.data.errors import InputError
 from torchcell.data.gctx import ABOUT_GENES, ABOUT_WELLS, MATRIX
+from torchcell.data.gene_features import read_gene_features
 from torchcell.data.import_gct import import_gct
 from torchcell.data.knowledge_graph import KnowledgeGraph
 from torchcell.data.knowledge_graph_table import read_knowledge_graph
+from torchcell.data.molecule_table import MoleculeTable
 from torchcell.data.normalise import lognormalised
 from torchcell.data.response_file import response_file
 from torchcell.data.response_request import read_response_request
+from torchcell.data.screen_table import read_screen
 
 DRUGS, GENES = ["propranolol", "aspirin"], [f"G{i}" for i in range(6)]
 FORMATS = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix, "csr_array": sparse.csr_array}
@@ -501,3 +504,26 @@ def test_repeated_rows_of_a_knowledge_graph_are_refused_or_dropped_and_counted(t
 def test_what_is_not_the_same_throughout_is_never_dropped(tmp_path: Path, nodes: str, edges: str, told: str) -> None:
     with pytest.raises(InputError, match=told):
         graph_of(tmp_path, nodes, edges, drop_duplicates=True)
+
+
+# 1e38 fits into float32, and its square does not -------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ["1e38", "1e300"])
+@pytest.mark.parametrize("what", ["screen", "features", "embeddings", "molecules"])
+def test_numbers_beyond_reason_are_named_by_their_row(tmp_path: Path, what: str, value: str) -> None:
+    """They trained to nan, or were refused as nan somewhere on the way."""
+    heads = {"screen": "sample_id,genes,fitness", "features": "gene,one,two"}
+    rows = {"screen": "s{0},A{0}|B{0},{1}"}
+    lines = [rows.get(what, "G{0},1,{1}").format(i, value if i == 3 else i + 1) for i in range(6)]
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join([heads.get(what, "id,one,two"), *lines]) + "\n")
+    response = response_file(written(wells(perturbation=[f"G{i}" for i in range(8)] * 1 + ["DMSO"] * 2), tmp_path))
+    readers = {
+        "screen": lambda: read_screen(path).validate(),
+        "features": lambda: read_gene_features(path),
+        "embeddings": lambda: read_embeddings(path).validate(path),
+        "molecules": lambda: MoleculeTable(str(path), key="id")(response),
+    }
+    with pytest.raises(InputError, match=rf"1e\+18.*'{'s' if what == 'screen' else 'G'}3'"):
+        readers[what]()

@@ -93,7 +93,7 @@ BAD = {
     "s2,A|B,,1|2|3,1": "another number of levels than of genes: 's2'",
     "s2,A|B,,1|high,1": "level that is no finite number: 's2'",
     "s2,A|B,,1|inf,1": "level that is no finite number: 's2'",
-    "s2,A|B,,,inf": "infinite phenotype: 's2'",
+    "s2,A|B,,,inf": "infinite phenotype.*: 's2'",
     "s2,A|B,,,": "no phenotype at all: 's2'",
     "s1,A|B,,,1": "sample id used twice: 's1'",
     ",A|B,,,1": "no sample id: 'row 5'",

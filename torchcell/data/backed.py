@@ -100,7 +100,7 @@ class BackedMatrix:
         The file is read in chunks, once: what was found is remembered until it changes, see ``file_facts``.
         """
         seen = fingerprint([self.key, self.rows, self.columns, self.library])
-        values, totals = remembered(self.path, f"matrix {seen}", self._read_fingerprints).split()
+        values, totals = remembered(self.path, f"summed matrix {seen}", self._read_fingerprints).split()
         return values, totals
 
     def _read_fingerprints(self) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from torchcell.data.cache import atomic_write
 from torchcell.data.errors import InputError, near, some
-from torchcell.data.matrices import dense, layer_of
+from torchcell.data.matrices import LARGEST, as_float32, dense, layer_of
 from torchcell.data.places import located
 from torchcell.data.tables import (
     number_cells,
@@ -62,11 +62,11 @@ class EmbeddingTable:
         names, counts = np.unique(self.node_id, return_counts=True)
         if (counts > 1).any():
             raise InputError(f"{source}: ids that stand twice: {some(names[counts > 1])}; keep one row of each")
-        odd = ~np.isfinite(self.values).all(1)
+        odd = ~(np.abs(self.values) <= LARGEST).all(1)
         if odd.any():
             raise InputError(
-                f"{source}: {int(odd.sum())} node(s) with NaN or an infinity: {some(self.node_id[odd])}; "
-                "embed them anew, or leave them out"
+                f"{source}: {int(odd.sum())} node(s) with NaN or an infinity, or beyond {LARGEST:g}: "
+                f"{some(self.node_id[odd])}; embed them anew, or leave them out"
             )
         zero = ~self.values.any(1)
         if zero.any() and not zeros:
@@ -190,7 +190,7 @@ def read_npz(path: Path, ids_name: str = "ids", vectors_name: str = "vectors") -
             f"{path}: {len(ids)} ids, {len(kinds)} kinds and vectors of shape {vectors.shape} and type "
             f"{vectors.dtype} don't fit; a row of numbers an id is needed"
         )
-    return EmbeddingTable(ids, ids, kinds, vectors.astype(np.float32))
+    return EmbeddingTable(ids, ids, kinds, as_float32(vectors))
 
 
 def _no_column(path: Path, name: str, present: list[str], flag: str) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from torchcell.data.errors import InputError, near, some
 from torchcell.data.fingerprint import fingerprint
+from torchcell.data.matrices import LARGEST
 from torchcell.data.tables import (
     number_cells,
     read_table,
@@ -49,11 +50,11 @@ class GeneFeatures:
             unique, counts = np.unique(names, return_counts=True)
             if (counts > 1).any():
                 raise InputError(f"gene features name {what} twice: {some(unique[counts > 1])}; keep each once")
-        bad = ~np.isfinite(self.values)
+        bad = ~(np.abs(self.values) <= LARGEST)
         if bad.any():
             columns = [name for name, wrong in zip(self.columns, bad.any(0), strict=True) if wrong]
             raise InputError(
-                f"{int(bad.any(1).sum())} gene(s) without a finite number for every feature: "
+                f"{int(bad.any(1).sum())} gene(s) without a finite number (up to {LARGEST:g}) for every feature: "
                 f"{some(self.genes[bad.any(1)])}, in the columns {some(columns)}; fill these in, or leave the genes out"
             )
         return self

@@ -32,7 +32,7 @@ def summed(matrix: Any) -> Any:
     """
     if not sparse.issparse(matrix):
         return matrix
-    csr = sparse.csr_matrix(matrix)
+    csr = matrix if isinstance(matrix, sparse.csr_matrix) else sparse.csr_matrix(matrix)
     if csr.has_canonical_format:
         return csr
     csr = sparse.csr_matrix((csr.data, csr.indices, csr.indptr), csr.shape, copy=True)

@@ -11,6 +11,7 @@ import numpy as np
 from torchcell.data.checks import as_positions, refuse
 from torchcell.data.errors import InputError, some
 from torchcell.data.fingerprint import record_fingerprint
+from torchcell.data.matrices import LARGEST
 
 KINDS: tuple[str, ...] = ("absent", "present", "added", "overexpressed", "knockdown")
 """What can happen to a gene; ``Screen.kind`` holds positions in this tuple."""
@@ -120,7 +121,9 @@ class Screen:
         member = np.sort(self.owner * len(self.genes) + self.gene)
         twice = np.unique(member[1:][member[1:] == member[:-1]])
         refuse(self.name, ids[twice // max(len(self.genes), 1)], "a gene named twice", "name each gene once")
-        refuse(self.name, ids[np.isinf(self.phenotype).any(1)], "an infinite phenotype", "use NaN for a missing value")
+        huge = (np.abs(self.phenotype) > LARGEST).any(1)
+        what = f"an infinite phenotype, or one beyond {LARGEST:g}"
+        refuse(self.name, ids[huge], what, "use NaN for a missing value")
         refuse(self.name, ids[np.isnan(self.phenotype).all(1)], "no phenotype at all", "drop the row")
         if self.task == "binary":
             odd = ~(np.isnan(self.phenotype) | np.isin(self.phenotype, (0, 1))).all(1)

@@ -12,6 +12,7 @@ import numpy as np
 
 from torchcell.data.cache import atomic_write
 from torchcell.data.errors import InputError, near, some
+from torchcell.data.matrices import LARGEST
 from torchcell.data.places import located
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ MISSING = (
 ENDINGS = (".csv", ".tsv", ".parquet")
 """Of the files that can be written; what is read may also be ``.txt``, ``.tab`` or ``.sif``, and ``.gz`` may follow."""
 TEXT_ENDINGS = (".csv", ".tsv", ".txt", ".tab", ".sif")
-LARGEST = 1e18
-"""Of the numbers that single precision can square."""
-
 _NAMELESS = re.compile(r"|Unnamed: \d+(\.\d+)?(_level_\d+)?|__index_level_\d+__")
 _DECIMAL_COMMA = re.compile(r"[-+]?\d[\d.]*,\d+([eE][-+]?\d+)?")
 _MONTH = "jan|feb|mar|apr|may|jun|jul|aug|sep|sept|oct|nov|dec|mrz|mär|mai|okt|dez"
