@@ -176,6 +176,8 @@ def _import_gct(chosen: argparse.Namespace) -> None:
     print(f"SMILES on {int(known.sum()):,} of {len(known):,} treated wells")
     for what, number in adata.uns["lost"].items():
         print(f"left out: {number:,} {what}")
+    for note in adata.uns["notes"]:
+        print(f"note: {note}")
     print(chosen.out)
 
 
