@@ -64,6 +64,8 @@ def test_latin_1_is_read_with_a_note(tmp_path):
         'gene, note\n"A", "b"\n',
         'gene,note\n" A",b\u00a0\n',
         "\n\ngene,note\n\nA,b\n\n",
+        "\ufeff\u200bgene,note\u200b\nA\ufeff,\u2003b\n",
+        "sep=;\ngene;note\nA;b\n",
         "gene,note\nA,b,\n",
         "gene,note,\nA,b,\n",
         "gene,note\nA,b, ,,\n",

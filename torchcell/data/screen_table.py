@@ -12,6 +12,7 @@ import numpy as np
 from torchcell.data.errors import InputError, near, some
 from torchcell.data.perturbation_labels import genes_of
 from torchcell.data.screen import KINDS, Screen
+from torchcell.data.table_text import BLANKS
 from torchcell.data.tables import (
     MISSING,
     is_spoiled_name,
@@ -138,7 +139,7 @@ class _Parts:
 
         lists = pc.split_pattern(cells, "|")
         parts = lists.flatten().dictionary_encode()
-        trimmed = np.array(pc.utf8_trim_whitespace(parts.dictionary).to_pylist(), dtype=str)
+        trimmed = np.array(pc.utf8_trim(parts.dictionary, BLANKS).to_pylist(), dtype=str)
         names, code = np.unique(trimmed, return_inverse=True)
         return cls(names, code[parts.indices.to_numpy()].astype(np.int64), pc.list_value_length(lists).to_numpy())
 

@@ -13,6 +13,7 @@ import numpy as np
 from torchcell.data.cache import atomic_write
 from torchcell.data.errors import InputError, near, some
 from torchcell.data.places import located
+from torchcell.data.table_text import BLANKS, parse_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,8 +59,6 @@ def read_table(path: str | Path, expected: Sequence[str] = (), comment: str = ""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from torchcell.data.table_text import parse_text
-
     path = located(path)
     kind = path.name.removesuffix(".gz").rpartition(".")[2]
     if f".{kind}" not in (*TEXT_ENDINGS, ".parquet"):
@@ -70,7 +69,7 @@ def read_table(path: str | Path, expected: Sequence[str] = (), comment: str = ""
         raise InputError(f"{path} can't be read as {kind}: {error}") from error
     if not cells.num_rows:
         raise InputError(f"{path} has no rows")
-    columns = [pc.utf8_trim_whitespace(column) if pa.types.is_string(column.type) else column for column in cells]
+    columns = [pc.utf8_trim(column, BLANKS) if pa.types.is_string(column.type) else column for column in cells]
     return _frame({names[i]: columns[i] for i in _named(path, names, columns)})
 
 
@@ -84,7 +83,7 @@ def _parse_parquet(path: Path) -> tuple[list[str], pa.Table]:
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         if pa.types.is_string(kind) or pa.types.is_large_string(kind):
             table = table.set_column(i, field.name, table.column(i).cast(pa.string()))
-    return [name.strip() for name in table.column_names], table
+    return [name.strip(BLANKS) for name in table.column_names], table
 
 
 def _named(path: Path, names: list[str], columns: list[pa.ChunkedArray]) -> list[int]:
@@ -180,7 +179,8 @@ def text_column(table: pd.DataFrame, column: str) -> pa.Array:
         held = pa.chunked_array(cells.array.__arrow_array__())
         return held.combine_chunks().fill_null("")
     there = cells.notna()
-    return pa.array([str(cell).strip() if known else "" for cell, known in zip(cells, there, strict=True)], pa.string())
+    texts = [str(cell).strip(BLANKS) if known else "" for cell, known in zip(cells, there, strict=True)]
+    return pa.array(texts, pa.string())
 
 
 def text_cells(table: pd.DataFrame, column: str) -> list[str]:
