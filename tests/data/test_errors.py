@@ -22,8 +22,11 @@ from torchcell.data.errors import near
         ("neighbourhood", ["neighborhood", "fusion"], ["neighborhood"]),
         ("max_epoch", ["trainer.max_epochs", "trainer.min_epochs"], ["trainer.max_epochs", "trainer.min_epochs"]),
         ("dose", ["time", "dose_value", "dose_unit"], ["dose_value", "dose_unit"]),
+        ("dose_value", ["time", "dose_um", "dose"], ["dose_um", "dose"]),
+        ("HLA-A", ["HLA-B", "HLA-DRA"], []),
         ("kuzmin", ["kuzmin2018", "kang2018"], ["kuzmin2018"]),
-        ("papalexi2020", ["kang2018", "papalexi2021"], ["papalexi2021"]),
+        ("papalexy2021", ["kang2018", "papalexi2021"], ["papalexi2021"]),
+        ("Compound::9", ["Compound::3", "Compound::8"], []),
         ("data", ["loader", "graph"], []),
     ],
 )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 SHORT = 8
-"""Letters below which a name that holds a digit is another gene, not a slip of the pen, when it differs by a letter."""
+"""Letters below which a name with a digit or a hyphen is taken for a gene's, where one letter makes another gene."""
 
 
 class InputError(ValueError):
@@ -25,9 +25,9 @@ def near(word: str, valid: Sequence[str], most: int = 3) -> list[str]:
 
     Those that differ in case, blanks, ``_``, ``-`` or ``.`` alone come first. Then come those that at most one slip in
     three letters leads to (a letter more, less, changed, or two exchanged); of a dotted name the last part counts too.
-    No slip is assumed where one sign makes another thing: in words of up to three letters, in names shorter than eight
-    letters that hold a digit (FOXF1, FOXS1), and in names that are digits for the most part (ENSG00000141510).
-    Last come names of several words of which ``word`` is one.
+    No slip is assumed where one sign makes another thing: in digits, in words of up to three letters, and in names
+    shorter than eight letters that hold a digit or a hyphen (FOXF1, HLA-A).
+    Last come names of which ``word`` is a part, and those with the same first word (dose_value, dose_um).
 
     Example:
         >>> near("learning_rte", ["learning_rate", "model.learning_rate", "layers"])
@@ -37,14 +37,20 @@ def near(word: str, valid: Sequence[str], most: int = 3) -> list[str]:
     """
     plain, folded = _plain(word), word.lower()
     same = [name for name in valid if name != word and _plain(name) == plain]
-    parts = [name for name in valid if name not in same and folded in _words(name)]
-    digits = sum(letter.isdigit() for letter in word)
-    if len(word) < 4 or (digits and len(word) < SHORT) or 2 * digits > len(word):
+    first = folded.partition("_")[0]
+    parts = [
+        name
+        for name in valid
+        if name not in same
+        and (folded in _words(name) or name.lower().startswith(f"{first}_") or first == name.lower())
+    ]
+    digits = re.sub(r"\D", "", word)
+    if len(word) < 4 or ((digits or "-" in word) and len(word) < SHORT):
         return [*same, *parts][:most]
     tail = folded.rpartition(".")[2]
     found: list[tuple[int, int, str]] = []
     for i, name in enumerate(dict.fromkeys(valid)):
-        if name in same:
+        if name in same or re.sub(r"\D", "", name) != digits:
             continue
         whole = _slips(folded, name.lower())
         part = _slips(tail, name.lower().rpartition(".")[2])

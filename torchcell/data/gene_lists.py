@@ -84,11 +84,11 @@ def read_gene_list(path: str | Path, sets: Sequence[str] | None = None) -> list[
         table = read_table(path)
         require_columns(path, table, ["gene"])
         genes = text_cells(table, "gene")
-        refuse_spoiled_names(path, "gene", genes)
     elif path.suffix in (".gmt", ".json"):
         genes = _of_sets(path, _read_gmt(path) if path.suffix == ".gmt" else _read_json(path), sets)
     else:
         genes = [line.split("#")[0].strip() for line in _text(path).splitlines()]
+    refuse_spoiled_names(path, "gene", genes)
     found = list(dict.fromkeys(gene for gene in genes if gene))
     if not found:
         raise InputError(f"{path} names no genes")

@@ -88,10 +88,10 @@ def read_network(path: str | Path, name: str, directed: bool = False) -> Network
     """
     from torchcell.data.tables import (
         read_table,
-        refuse_spoiled_names,
         require_columns,
         required_numbers,
         single_precision,
+        spoiled_names,
         text_cells,
     )
 
@@ -99,10 +99,11 @@ def read_network(path: str | Path, name: str, directed: bool = False) -> Network
     require_columns(path, table, ("source", "target"))
     source, target = (np.array(text_cells(table, end), dtype=str) for end in ("source", "target"))
     empty = np.flatnonzero((source == "") | (target == ""))
-    if len(empty):
-        raise InputError(f"{path}: rows without both genes: {some(empty + 2)} (the header is row 1)")
+    problems = [f"rows without both genes: {some(empty + 2)} (the header is row 1)"] if len(empty) else []
     for column, names in (("source", source), ("target", target)):
-        refuse_spoiled_names(path, column, names.tolist())
+        problems += [said] if (said := spoiled_names(column, names.tolist())) else []
+    if problems:
+        raise InputError(f"{path}: {'; '.join(problems)}")
     weight = required_numbers(table, "weight", path) if "weight" in table else np.ones(len(table))
     weight = single_precision(path, weight[:, None], ["weight"])[:, 0]
     return Network(name=name, source=source, target=target, weight=weight, directed=directed).validate()

@@ -9,6 +9,7 @@ import numpy as np
 
 from torchcell.data.errors import InputError, some
 from torchcell.data.measured_genes import MeasuredGenes
+from torchcell.data.table_text import BLANKS
 from torchcell.data.tables import is_spoiled_name
 
 JOIN = "+"
@@ -69,8 +70,8 @@ def _text(value: object) -> str:
     if isinstance(value, float | np.floating) and float(value).is_integer():
         return str(int(value))
     text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-    printed = _BYTES.fullmatch(text.strip())  # bytes that another program wrote as Python prints them
-    return (printed[2] if printed else text).strip()
+    printed = _BYTES.fullmatch(text.strip(BLANKS))  # bytes that another program wrote as Python prints them
+    return (printed[2] if printed else text).strip(BLANKS)
 
 
 def read_labels(

@@ -12,14 +12,14 @@ import numpy as np
 from torchcell.data.errors import InputError, near, some
 from torchcell.data.perturbation_labels import genes_of
 from torchcell.data.screen import KINDS, Screen
+from torchcell.data.table_text import BLANKS
 from torchcell.data.tables import (
     MISSING,
-    is_spoiled_name,
     number_cells,
     read_table,
-    refuse_spoiled_names,
     require_columns,
     single_precision,
+    spoiled_names,
     text_column,
     write_table,
 )
@@ -138,7 +138,7 @@ class _Parts:
 
         lists = pc.split_pattern(cells, "|")
         parts = lists.flatten().dictionary_encode()
-        trimmed = np.array(pc.utf8_trim_whitespace(parts.dictionary).to_pylist(), dtype=str)
+        trimmed = np.array(pc.utf8_trim(parts.dictionary, BLANKS).to_pylist(), dtype=str)
         names, code = np.unique(trimmed, return_inverse=True)
         return cls(names, code[parts.indices.to_numpy()].astype(np.int64), pc.list_value_length(lists).to_numpy())
 
@@ -173,7 +173,7 @@ def _members(table: pd.DataFrame, path: str | Path) -> Screen:
     find(owner[(genes.names == "")[genes.code]], "an empty gene set or gene name")
     if given is not None:
         find(np.flatnonzero(np.array(given.to_pylist(), dtype=str) == ""), "no sample id", by_row=True)
-    _refuse_odd_genes(path, genes, owner)
+    problems += _odd_genes(genes, owner)
     parts = {}
     for column, default in (("kinds", "absent"), ("levels", "")):
         found = _Parts.of(text_column(table, column))
@@ -204,19 +204,20 @@ def _members(table: pd.DataFrame, path: str | Path) -> Screen:
     )
 
 
-def _refuse_odd_genes(path: str | Path, genes: _Parts, owner: np.ndarray) -> None:
-    """Refuse names that a spreadsheet spoiled, and sets whose genes are joined by another sign than ``|``."""
+def _odd_genes(genes: _Parts, owner: np.ndarray) -> list[str]:
+    """What is wrong with names: a spreadsheet spoiled them, or the genes of a set are joined by another sign."""
     names = genes.names.tolist()
-    spoiled = np.array([is_spoiled_name(name) for name in names])[genes.code]
-    rows = [f"row {i + 2}" for i in owner[spoiled].tolist()]
-    refuse_spoiled_names(path, "genes", genes.names[genes.code[spoiled]].tolist(), rows)
+    problems = []
+    if spoiled_names("genes", names):
+        problems.append(spoiled_names("genes", genes.names[genes.code].tolist(), owner))
     several = np.array(["," in name or ";" in name or len(genes_of(name)) > 1 for name in names])[genes.code]
     if several.any():
-        words = [f"row {i + 2}: {genes.names[k]}" for i, k in zip(owner[several], genes.code[several], strict=True)]
-        raise InputError(
-            f"{path}: {len(words):,} gene name(s) with ',', ';' or '+' in them: {some(words)}; genes of a set are "
-            "joined by '|', as in A|B"
+        words = [f"row {i + 2}: {names[k]}" for i, k in zip(owner[several], genes.code[several], strict=True)]
+        problems.append(
+            f"{len(words):,} gene name(s) with ',', ';' or '+' in them: {some(words)}; genes of a set are joined by "
+            "'|', as in A|B"
         )
+    return problems
 
 
 def _made_ids(genes: _Parts, kinds: _Parts, levels: _Parts) -> np.ndarray:

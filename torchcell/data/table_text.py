@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 GZIP, ZIP = b"\x1f\x8b", b"PK\x03\x04"
 """First bytes of a compressed file, and of an Excel file."""
+BLANKS = "".join(chr(i) for i in range(0x3001) if chr(i).isspace()) + "\u200b\u2060\ufeff"
+"""What surrounds a name without being part of it; the last three have no width."""
 BLOCK = 1 << 24
 """Bytes that pyarrow parses at a time; a longer row goes the slow way."""
 
@@ -44,8 +46,11 @@ def parse_text(path: Path, expected: Sequence[str] = (), comment: str = "") -> t
         raise InputError(f"{path} is empty")
     start, end = header
     line = text[start:end].decode()
-    separator = _separator(line, path)
-    names = [name.strip() for name in next(csv.reader([line], delimiter=separator, skipinitialspace=True))]
+    if declared := re.fullmatch(r'"?sep=([,;\t])"?', line.strip(" ")):  # Excel's own first line
+        start, end = _first_line(text, comment, end) or header
+        line = text[start:end].decode()
+    separator = declared[1] if declared else _separator(line, path)
+    names = [name.strip(BLANKS) for name in next(csv.reader([line], delimiter=separator, skipinitialspace=True))]
     if expected and not set(expected) <= set(names):
         names = [*expected, *(f"column {i + 1}" for i in range(len(expected), len(names)))]
         end = start
@@ -81,9 +86,9 @@ def _utf8(path: Path) -> bytes:
     return content
 
 
-def _first_line(text: bytes, comment: str) -> tuple[int, int] | None:
-    """Where the header begins and ends."""
-    for line in re.finditer(rb"[^\r\n]+", text):
+def _first_line(text: bytes, comment: str, begin: int = 0) -> tuple[int, int] | None:
+    """Where the first line behind ``begin`` that says something begins and ends."""
+    for line in re.compile(rb"[^\r\n]+").finditer(text, begin):
         if line.group().strip() and not (comment and line.group().startswith(comment.encode())):
             return line.span()
     return None
@@ -104,7 +109,8 @@ def _fast(body: bytes, names: list[str], separator: str) -> pa.Table | None:
     from pyarrow import csv as arrow_csv
 
     blank_quote = re.compile(re.escape(separator).encode() + rb"[ \t]+\"")
-    if body.count(b'"') % 2 or blank_quote.search(body):
+    quotes = body.count(b'"')
+    if quotes % 2 or (quotes and blank_quote.search(body)):
         return None
     uneven = []
 
@@ -119,7 +125,7 @@ def _fast(body: bytes, names: list[str], separator: str) -> pa.Table | None:
             read_options=arrow_csv.ReadOptions(column_names=numbered, block_size=BLOCK),
             parse_options=arrow_csv.ParseOptions(
                 delimiter=separator,
-                newlines_in_values=b'"' in body,
+                newlines_in_values=quotes > 0,
                 invalid_row_handler=note,
             ),
             convert_options=arrow_csv.ConvertOptions(
@@ -140,9 +146,9 @@ def _slow(path: Path, body: str, names: list[str], separator: str, first_row: in
     uneven: list[tuple[int, int]] = []
     try:
         for row in reader:
-            if not row or (len(row) == 1 and not row[0].strip()):
+            if not row or (len(row) == 1 and not row[0].strip(BLANKS)):
                 continue
-            if any(cell.strip() for cell in row[len(names) :]) or len(row) < len(names):
+            if any(cell.strip(BLANKS) for cell in row[len(names) :]) or len(row) < len(names):
                 uneven.append((first_row + reader.line_num - 1, len(row)))
             rows.append(row[: len(names)])
     except csv.Error as error:

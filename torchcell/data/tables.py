@@ -14,6 +14,7 @@ from torchcell.data.cache import atomic_write
 from torchcell.data.errors import InputError, near, some
 from torchcell.data.matrices import LARGEST
 from torchcell.data.places import located
+from torchcell.data.table_text import BLANKS, parse_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +34,7 @@ _DECIMAL_COMMA = re.compile(r"[-+]?\d[\d.]*,\d+([eE][-+]?\d+)?")
 _MONTH = "jan|feb|mar|apr|may|jun|jul|aug|sep|sept|oct|nov|dec|mrz|mär|mai|okt|dez"
 _DATE = re.compile(
     rf"\d{{1,2}}[-. ]{{1,2}}(?i:{_MONTH})|(?:{_MONTH.title()})-\d\d"
-    r"|\d{4}-\d\d-\d\d([ T]\d\d:\d\d.*)?|\d{1,2}/\d{1,2}/\d{2,4}"
+    r"|\d{4}-\d\d-\d\d([ T]\d\d:\d\d.*)?|\d{1,2}/\d{1,2}/\d{2,4}|\d(\.\d+)?E\+\d+"
 )
 _SHEET_ERROR = re.compile(r"#[A-Z/0]+[!?]?")
 
@@ -56,8 +57,6 @@ def read_table(path: str | Path, expected: Sequence[str] = (), comment: str = ""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from torchcell.data.table_text import parse_text
-
     path = located(path)
     kind = path.name.removesuffix(".gz").rpartition(".")[2]
     if f".{kind}" not in (*TEXT_ENDINGS, ".parquet"):
@@ -68,7 +67,7 @@ def read_table(path: str | Path, expected: Sequence[str] = (), comment: str = ""
         raise InputError(f"{path} can't be read as {kind}: {error}") from error
     if not cells.num_rows:
         raise InputError(f"{path} has no rows")
-    columns = [pc.utf8_trim_whitespace(column) if pa.types.is_string(column.type) else column for column in cells]
+    columns = [pc.utf8_trim(column, BLANKS) if pa.types.is_string(column.type) else column for column in cells]
     return _frame({names[i]: columns[i] for i in _named(path, names, columns)})
 
 
@@ -82,7 +81,7 @@ def _parse_parquet(path: Path) -> tuple[list[str], pa.Table]:
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         if pa.types.is_string(kind) or pa.types.is_large_string(kind):
             table = table.set_column(i, field.name, table.column(i).cast(pa.string()))
-    return [name.strip() for name in table.column_names], table
+    return [name.strip(BLANKS) for name in table.column_names], table
 
 
 def _named(path: Path, names: list[str], columns: list[pa.ChunkedArray]) -> list[int]:
@@ -178,7 +177,8 @@ def text_column(table: pd.DataFrame, column: str) -> pa.Array:
         held = pa.chunked_array(cells.array.__arrow_array__())
         return held.combine_chunks().fill_null("")
     there = cells.notna()
-    return pa.array([str(cell).strip() if known else "" for cell, known in zip(cells, there, strict=True)], pa.string())
+    texts = [str(cell).strip(BLANKS) if known else "" for cell, known in zip(cells, there, strict=True)]
+    return pa.array(texts, pa.string())
 
 
 def text_cells(table: pd.DataFrame, column: str) -> list[str]:
@@ -278,27 +278,31 @@ def single_precision(
     return values.astype(np.float32)
 
 
-def is_spoiled_name(name: str) -> bool:
-    """Whether a name is a date or an error value, which no gene is called."""
-    return bool(_DATE.fullmatch(name) or _SHEET_ERROR.fullmatch(name))
+def refuse_spoiled_names(path: str | Path, column: str, names: Sequence[str]) -> None:
+    """Refuse a column [n] in which a spreadsheet turned names of genes into dates, numbers or errors; name the rows."""
+    if said := spoiled_names(column, names):
+        raise InputError(f"{path}: {said}")
 
 
-def refuse_spoiled_names(
-    path: str | Path, column: str, names: Sequence[str], rows: Sequence[str] | None = None
-) -> None:
-    """Refuse what a spreadsheet made of gene names: ``2-Sep`` of SEPT2, ``1-Mar``, ``2021-03-01 00:00:00``, ``#REF!``.
+def spoiled_names(column: str, names: Sequence[str], row: np.ndarray | None = None) -> str:
+    """Say what a spreadsheet made of names of genes, e.g. ``2-Sep`` of SEPT2; nothing where all are well.
 
     Args:
-        path: The table.
-        column: Its column, for the message.
+        column: Of the table.
         names: Cells or parts of cells [n].
-        rows: What to call the row of each [n]; none: by its number, the header being row 1.
+        row: The row that each is from, the first is 0 [n]; none: they are the rows.
     """
-    spoiled = {name: is_spoiled_name(name) for name in set(names)}
-    if any(spoiled.values()):
-        at = [i for i, name in enumerate(names) if spoiled[name]]
-        words = list(dict.fromkeys(f"{rows[i] if rows else f'row {i + 2}'}: {names[i]}" for i in at))
-        raise InputError(
-            f"{path}: column {column!r} holds what a spreadsheet made of gene names, in {len(words):,} row(s): "
-            f"{some(words)}; write the names (SEPTIN2, MARCHF1, ...) and format the column as text"
-        )
+    spoiled = {name for name in set(names) if _DATE.fullmatch(name) or _SHEET_ERROR.fullmatch(name)}
+    if not spoiled:
+        return ""
+    at = [i for i, name in enumerate(names) if name in spoiled]
+    words = list(dict.fromkeys(f"row {(i if row is None else row[i]) + 2}: {names[i]}" for i in at))
+    return (
+        f"column {column!r} holds what a spreadsheet made of gene names, in {len(words):,} row(s): {some(words)}; "
+        "write the names (SEPTIN2, MARCHF1, ...) and format the column as text"
+    )
+
+
+def is_spoiled_name(name: str) -> bool:
+    """Whether a name is a date, a number with an exponent or an error value, which no gene is called."""
+    return bool(spoiled_names("", [name]))
