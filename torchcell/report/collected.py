@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from torchcell.metrics.registry import BESIDE, CALIBRATION, PRIMARY
+
 KEYS = ("experiment", "config", "split_method", "cell_line", "part", "system", "metric")
 """What rows must share to be averaged: the means run over seeds and folds, and then over cell lines."""
 
@@ -18,6 +20,8 @@ DIFFERENCES = "difference"
 LINES = "mean_over_lines"
 """Level of the rows that average the means of single lines, so that each line counts once whatever its folds."""
 
+HEADLINE = frozenset(name for group in (PRIMARY, CALIBRATION, BESIDE) for names in group.values() for name in names)
+"""Metrics that any task compares."""
 LOG_WIDTH = 200
 """Characters a line in a log file, which has no width of its own."""
 SYSTEM_WIDTH, CELL_WIDTH = 30, 20
@@ -62,8 +66,12 @@ def _blocks(table: pd.DataFrame) -> Iterator[_Block]:
         title = ", ".join(str(text) for text in (f"{experiment} {config}", split, of, part) if text)
         runs = table.iloc[:0] if level == LINES else single.get_group(tuple(key))
         found = differences.get(tuple(key), table.iloc[:0])
-        compared = [metric for metric in metrics if metric in set(found["metric"])] or metrics
-        verdict = "" if level == LINES or found.empty else found["verdict"].iloc[0]
+        compared = [metric for metric in metrics if metric in (set(found["metric"]) or HEADLINE)] or metrics
+        verdict = ""
+        if level != LINES and not found.empty:
+            verdict = f"All runs together: {found['verdict'].iloc[0]}"
+        elif len(runs) and (runs["run"] == runs["run"].iloc[0]).all() and runs["verdict"].notna().all():
+            verdict = f"The one run: {runs['verdict'].iloc[0]}"
         title = f"{title}: {int(group['n_runs'].max())} run(s)"
         yield _Block(title, over, metrics, compared, rows, runs, verdict)
 
@@ -79,7 +87,7 @@ def show(table: pd.DataFrame) -> None:
         title = escape(f"{block.title}, mean ± sd over {block.over} [mean 95 % interval]")
         fits = console.width >= SYSTEM_WIDTH + CELL_WIDTH * len(block.metrics)
         shown = block.metrics if fits else block.compared
-        said = [f"All runs together: {block.verdict}"] if block.verdict else []
+        said = [block.verdict] if block.verdict else []
         if len(shown) < len(block.metrics):
             said.append(f"{len(block.metrics) - len(shown)} more metrics are in the table that -o writes")
         screen = Table(title=title, title_justify="left", caption=escape("\n".join(said)), caption_justify="left")
@@ -99,7 +107,7 @@ def markdown(table: pd.DataFrame) -> str:
         lines += [f"### {block.title}", "", f"Mean ± sd over {block.over} [mean of the 95 % intervals].", ""]
         lines += ["| system | " + " | ".join(block.metrics) + " |", "|---" * (len(block.metrics) + 1) + "|"]
         lines += ["| " + " | ".join(row) + " |" for row in block.rows]
-        lines += ["", f"All runs together: {block.verdict}."] if block.verdict else []
+        lines += ["", f"{block.verdict}."] if block.verdict else []
         lines.append("")
         for run, of_run in block.runs.groupby("run", sort=False):
             one = of_run.iloc[0]
