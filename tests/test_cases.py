@@ -1,6 +1,8 @@
-"""Inputs of users that were misread or refused without a usable word, each with the right answer.
+"""Inputs of users that were misread or refused without a usable word, each with the right answer, by their numbers.
 
-Tables and labels of cells; ``test_cases_matrices.py`` has the files of values.
+Their siblings are elsewhere: tables in ``data/test_tables.py``, values and units in ``test_cases_matrices.py``. The cases
+that are no files are with what they are of: 14 in ``run/test_lock.py``, 15 in ``run/test_entry.py``, 16 in
+``run/test_unwritable.py``, 17 in ``run/test_resume_elsewhere.py``.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from omegaconf import OmegaConf
 from torchcell.data.cells_file import cells_file
 from torchcell.data.conditions import Conditions
 from torchcell.data.errors import InputError
+from torchcell.data.import_gct import import_gct
 from torchcell.data.networks import read_network
+from torchcell.data.response_file import response_file
 from torchcell.data.screen_table import read_perturbations, read_screen
 
 NAMES = [f"YAL{i:03d}W" for i in range(30)]
@@ -109,6 +113,30 @@ def test_04_blanks_in_labels_mean_nothing(tmp_path: Path) -> None:
     assert found.cells.is_control.sum() == 90
 
 
+def wells(folder: Path, X: np.ndarray | None, **layers: np.ndarray) -> Path:
+    """An h5ad file of nine treated wells and three control wells, doses in nM."""
+    obs = pd.DataFrame(
+        {
+            "perturbation": [*np.repeat(["a", "b", "c"], 3), *["DMSO"] * 3], "cell_line": "A375", "plate": "P1",
+            "dose_value": [*[10.0, 1000.0, 10000.0] * 3, 0.0, 0.0, 0.0], "dose_unit": "nM", "time": 24.0,
+            "is_control": [False] * 9 + [True] * 3,
+        },
+        index=[f"w{i}" for i in range(12)],
+    )  # fmt: skip
+    adata = anndata.AnnData(X, obs=obs, var=pd.DataFrame(index=GENES), layers=layers)
+    adata.write_h5ad(folder / "wells.h5ad")
+    return folder / "wells.h5ad"
+
+
+EXPRESSION = np.random.default_rng(2).normal(8, 1, (12, len(GENES))).astype(np.float32)
+
+
+def test_05_a_dose_in_nM_is_read_as_that(tmp_path: Path) -> None:
+    """``dose_unit`` was not read: 10 to 10,000 µM, in silence."""
+    found = response_file(wells(tmp_path, EXPRESSION))
+    np.testing.assert_allclose(found.dose_value, [0.01, 1, 10] * 3, rtol=1e-6)
+
+
 def test_06_a_sign_within_a_name_joins_nothing(tmp_path: Path) -> None:
     """(+)-JQ1 was the genes '(' and ')-JQ1', CD3+ was CD3 and a gene without a name."""
     names = ["(+)-JQ1", "(+|-)-thing", "CD3+", "Vorinostat"]
@@ -154,6 +182,50 @@ def test_09_a_missing_label_is_no_perturbation(tmp_path: Path, word: str) -> Non
         cells_file(cells(tmp_path, ["ctrl", word, "AHR"]), "counts", "ctrl")
     if word:
         assert sizes(cells_file(cells(tmp_path, [word, "AHR"]), "counts", word)) == {"AHR": 30}
+
+
+def test_10_a_response_without_X_names_its_layers(tmp_path: Path) -> None:
+    """``IndexError: too many indices for array: array is 0-dimensional``."""
+    path = wells(tmp_path, None, expr=EXPRESSION)
+    with pytest.raises(InputError, match="holds no X; its layers are 'expr': choose one with layer=NAME"):
+        response_file(path)
+    np.testing.assert_array_equal(response_file(path, layer="expr").treated, EXPRESSION[:9])
+
+
+@pytest.mark.parametrize("cell", ["#VALUE!", "#N/A", "N/A"])
+def test_11_what_a_spreadsheet_writes_for_a_missing_value_leaves_the_well_out(tmp_path: Path, cell: str) -> None:
+    """ "holds a cell that is no number: '#VALUE!'" ended the import of a plate of 384 wells."""
+    about = {"pert_iname": "DMSO DMSO a b", "pert_type": "ctl_vehicle ctl_vehicle trt_cp trt_cp", "cell_id": "A A A A",
+             "pert_dose": "-666 -666 10 10", "pert_time": "24 24 24 24", "det_plate": "P P P P"}  # fmt: skip
+    lines = ["#1.3", f"2\t4\t0\t{len(about)}", "id\t" + "\t".join(f"P:A0{i}" for i in range(4))]
+    lines += ["\t".join([name, *text.split()]) for name, text in about.items()]
+    lines += [f"G1\t8.1\t8.2\t9.0\t{cell}", "G2\t7.1\t7.2\t6.0\t6.5"]
+    (tmp_path / "plate.gct").write_text("\n".join(lines) + "\n")
+    adata = import_gct(tmp_path / "plate.gct", drop_incomplete=True)
+    assert adata.obs["perturbation"].tolist() == ["DMSO", "DMSO", "a"]
+    assert list(adata.uns["lost"].values()) == [1]
+
+
+def test_12_values_that_are_neither_counts_nor_logs_are_called_that(tmp_path: Path) -> None:
+    """Each of the two settings was refused with the advice to take the other."""
+    path = cells(tmp_path, ["ctrl", "AHR"])
+    adata = anndata.read_h5ad(path)
+    adata.X = adata.X / adata.X.sum(1, keepdims=True) * 1e4
+    adata.write_h5ad(path)
+    for scale in ("counts", "lognorm"):
+        with pytest.raises(InputError, match=r"neither counts nor logs \(highest .*take the logarithm"):
+            cells_file(path, scale, "ctrl")
+
+
+def test_13_counts_in_raw_are_named_and_read(tmp_path: Path) -> None:
+    path = cells(tmp_path, ["ctrl", "AHR"])
+    adata = anndata.read_h5ad(path)
+    adata.raw = adata.copy()
+    adata.X = np.log1p(adata.X / adata.X.sum(1, keepdims=True) * 1e4)
+    adata.write_h5ad(path)
+    with pytest.raises(InputError, match="this file holds counts too: layer=raw"):
+        cells_file(path, "counts", "ctrl")
+    assert sizes(cells_file(path, "counts", "ctrl", layer="raw")) == {"AHR": 30}
 
 
 def test_a_gene_that_a_label_names_twice_is_refused(tmp_path: Path) -> None:
