@@ -36,6 +36,8 @@ TREATMENT_WORDS = {
     "plate": r"plate|det_plate|rna_plate|plate_id",
 }
 """Internal name -> how the columns of a drug response are called in public data sets."""
+PARTS = ("train", "val", "test", "unused")
+"""Of a split."""
 PERTURBATION_WORDS = ("perturbation", "condition", "gene", "guide", "target", "drug", "treatment", "compound")
 """Words in the name of the column that tells what was done to a cell."""
 
@@ -287,10 +289,11 @@ def _aliases(finding: Finding, table: pd.DataFrame) -> None:
 
 
 def _split(finding: Finding, table: pd.DataFrame) -> None:
-    from torchcell.splits.split import Split
-
-    counts = Split.load(finding.path).counts()
-    finding.facts.append(", ".join(f"{part} {n:,}" for part, n in counts.items() if n))
+    counts = table["part"].astype(str).value_counts()
+    finding.facts.append(", ".join(f"{part} {n:,}" for part, n in counts.items()))
+    unknown = sorted(set(counts.index) - set(PARTS))
+    if unknown:
+        finding.wrong.append(f"parts {some(unknown)}; they must be among {', '.join(PARTS)}")
     finding.use = f"python -m torchcell.train ... split=file {given('split.file', finding.path)}"
 
 
