@@ -109,3 +109,32 @@ def test_debug_fast_brings_no_baseline_back_that_was_left_out():
     assert composed("+debug=fast", "baselines=none").baselines == {}
     assert composed("+debug=overfit").baselines == composed().baselines
     assert "baselines" not in composed("~baselines", "+debug=fast")
+
+
+OWN = {
+    "screen": (None, "held_out_genes", "pairwise_factors", "screen"),
+    "cells": (None, "unseen_perturbation", "gene_set_transformer", "cells"),
+    "response": (None, "cold_drug", "chemoe_small", "response"),
+    "knowledge_graph": (None, "edges", "hgt_embedder_quick", "links"),
+}
+"""data=... -> graph, split, model and baselines that it chooses."""
+
+
+@pytest.mark.parametrize("data", OWN)
+def test_a_users_own_data_choose_what_fits_their_task(data):
+    graph, split, model, baselines = OWN[data]
+    cfg = composed(f"data={data}")
+    expected = composed(f"data={data}", f"split={split}", f"model={model}", f"baselines={baselines}", "graph=none")
+    assert cfg == expected
+    assert (cfg.name, cfg.split.method, cfg.graph or None) == (data, split, graph)
+
+
+@pytest.mark.parametrize("data", OWN)
+def test_what_the_command_line_or_an_experiment_chooses_goes_before_it(data):
+    cfg = composed(f"data={data}", "split=random", "model=dango", "graph=edge_list", "baselines=none", "name=mine")
+    assert (cfg.split.method, cfg.name, dict(cfg.baselines)) == ("random", "mine", {})
+    assert cfg.model._target_.endswith("Dango")
+    assert cfg.graph._target_.endswith("from_networks")
+    cfg = composed("+experiment=papalexi2021_set", f"data={data}")
+    theirs = composed("+experiment=papalexi2021_set")
+    assert (cfg.name, cfg.model, cfg.split, cfg.graph) == (theirs.name, theirs.model, theirs.split, theirs.graph)

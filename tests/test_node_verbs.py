@@ -163,7 +163,7 @@ def test_links_that_changed_since_training_mark_and_judge_nothing_unless_that_is
     [
         ([], "perturbations=FILE; or, of a knowledge graph, source=NODE or target=NODE"),
         (["source=a", "perturbations=b.csv"], "give one"),
-        (["target='disease 0099'"], r"no Disease has this id or name; the nearest are \['disease 00"),
+        (["target='diseaes 0001'"], r"no Disease has this id or name; the nearest are \['disease 0001'"),
     ],
 )
 def test_predict_says_what_is_missing_or_too_much(data, tmp_path, overrides, said):

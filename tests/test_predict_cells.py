@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anndata
@@ -47,8 +47,12 @@ def configured(name: str, overrides: list[str]) -> DictConfig:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Saved:
     """Weights that change something; training for real would take most of the tests' time."""
-    folder = tmp_path_factory.mktemp("runs")
-    cfg = configured("config", ["+experiment=simulated_perturbseq", f"paths.runs={folder}", *SMALL])
+    return saved(tmp_path_factory.mktemp("runs"))
+
+
+def saved(folder: Path, *overrides: str) -> Saved:
+    """A checkpoint of random weights."""
+    cfg = configured("config", ["+experiment=simulated_perturbseq", f"paths.runs={folder}", *SMALL, *overrides])
     data = assemble.datamodule(cfg)
     torch.manual_seed(0)
     model = instantiate(cfg.model, _partial_=True)(spec=data.spec).eval()
@@ -172,8 +176,10 @@ def test_requests_that_can_not_be_met_say_why(trained, asked, tmp_path):
     controls = counts(trained)
     gene = trained.datamodule.genes[0]
     for rows, said in (
-        ("gene\nG0001\n", "no column perturbation; it has 'gene'"),
-        ("perturbation\n\nG0001+\n", "1 sample.s. with no perturbation, or an empty name in it: 'row 2'"),
+        ("gene\nG0001\n", "no column 'perturbation'; it has 'gene'"),
+        ("perturbation\nnan\n", "1 sample.s. with no perturbation label, 'nan': 'row 2'"),
+        ("perturbation\nG0001+g0001\n", "names a gene twice, 'G0001.g0001': 'row 2'"),
+        ("perturbation\nG0001+\n", "genes that the model does not know: 'G0001.'"),
         ("perturbation\nG9999\n", "genes that the model does not know: 'G9999'"),
         (f"perturbation,cell_line\n{gene},K562\n", "no control cells: 'row 2 .K562.'; the controls are of 'LINE1'"),
         (f"perturbation\n{gene}\n{gene}\n", "used twice: 'G0001|LINE1'"),
@@ -191,6 +197,35 @@ def test_requests_that_can_not_be_met_say_why(trained, asked, tmp_path):
         predict(configured("predict", [*without, f"out={tmp_path / 'x.h5ad'}"]))
     with pytest.raises(InputError, match="have fixed names; rename them in the file .*controls_as.columns"):
         predict(configured("predict", [*without, f"out={tmp_path / 'x.h5ad'}", "columns={perturbation: guide}"]))
+
+
+def test_a_gene_that_only_the_networks_know_can_be_asked(asked, tmp_path):
+    """The README said so while ``predict`` refused every gene that is neither measured nor perturbed in training."""
+    run = saved(tmp_path, "data.n_genes=8", "model.singles=true")
+    spec = run.datamodule.spec
+    further = sorted(set(run.datamodule.networks.genes.tolist()) - set(spec.genes))
+    assert spec.extras["network_genes"]["genes"] == further
+    gene, own = further[3], run.datamodule.record("train").perturbation[0].split("+")[0]
+    controls = counts(run)
+    plain = asked(run, f"perturbation\n{own}\n", controls)
+    found = asked(run, f"perturbation\n{own}\n{gene.lower()}\n{own}+{gene}\n", controls)
+    assert [label.split("|")[0] for label in found.obs_names] == [
+        own,
+        own,
+        gene,
+        gene,
+        f"{own}+{gene}",
+        f"{own}+{gene}",
+    ]
+    np.testing.assert_allclose(found.X[:2], plain.X, atol=1e-5)  # other rows stay as they were
+    assert np.abs(found.layers["change"][2:4]).max() > 0
+    assert (found.obs["note"].str.contains(f"never perturbed in training: {gene}") == [False] * 2 + [True] * 4).all()
+    wider = CellSetDataModule.widened(replace(run.datamodule.record("train"), perturbation=np.array([gene])), spec)
+    assert wider.genes == (*spec.genes, gene)
+    assert wider.gene_features is not None
+    np.testing.assert_array_equal(wider.gene_features.values[-1], run.datamodule.features.aligned([gene])[0])
+    with pytest.raises(InputError, match="genes that the model does not know: 'G9999'"):
+        asked(run, "perturbation\nG9999\n", controls)
 
 
 def test_energy_distance_is_scored_for_every_system_and_undefined_in_pseudobulk(trained):

@@ -107,6 +107,8 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
     console = Console(markup=False)
     for what, n in {**getattr(record, "lost", {}), **lost}.items():
         console.print(f"left out: {n:,} {what}", highlight=False)
+    for note in getattr(record, "notes", ()):
+        console.print(f"note: {note}", soft_wrap=True, highlight=False)
     console.print(table.head(5).to_string(index=False, max_cols=MOST_COLUMNS), soft_wrap=True, highlight=False)
     if noted := summary(notes, len(table)):
         console.print(noted, soft_wrap=True, highlight=False)

@@ -21,6 +21,7 @@ from target import Target
 BENCHES = (
     "startup",
     "loader",
+    "screen_table",
     "training_step",
     "ddp",
     "representations",

@@ -38,7 +38,7 @@ def with_value(cells: CellExpression, value: float, dense: bool) -> CellExpressi
     [(-1.0, "negative values"), (0.5, "values that are no integers"), (np.nan, "values that are not finite")],
 )
 def test_bad_counts_are_refused_and_the_cell_named(cells: CellExpression, value: float, what: str, dense: bool) -> None:
-    with pytest.raises(InputError, match=f"with {what}: 'cell00004'"):
+    with pytest.raises(InputError, match=f"with {what}.*: 'cell00004 [(]G0008: {value:g}"):
         with_value(cells, value, dense).validate()
 
 
@@ -51,7 +51,9 @@ def test_fractions_are_fine_once_declared_log_normalised(cells: CellExpression) 
 def test_counts_are_not_taken_for_log_normalised_values(cells: CellExpression) -> None:
     with pytest.raises(InputError, match="declared log-normalised, but all values are integers: declare scale=counts"):
         replace(cells, scale="lognorm").validate()
-    with pytest.raises(InputError, match="declared log-normalised, but the highest value is 500"):
+    with pytest.raises(
+        InputError, match="neither counts nor logs .highest 500, cell00004 .G0008: 500.*declare scale=lognorm"
+    ):
         with_value(cells.lognorm(), 500, dense=False).validate()
 
 

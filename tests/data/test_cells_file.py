@@ -144,7 +144,7 @@ def test_a_shard_that_was_not_copied_is_refused(tmp_path: Path) -> None:
 
 
 def test_missing_layers_columns_and_controls_are_named(path: Path) -> None:
-    with pytest.raises(InputError, match="holds no layers/raw; its layers are .'dense'"):
+    with pytest.raises(InputError, match="holds no layer 'raw'; its layers are 'dense'"):
         cells_file(path, "counts", layer="raw")
     with pytest.raises(InputError, match="no column 'gene_name'"):
         cells_file(path, "counts", columns={"perturbation": "gene_name"})

@@ -67,8 +67,8 @@ def test_columns_go_by_the_names_that_are_given(tmp_path):
     assert (found.node_id.tolist(), found.values.tolist()) == (["NA", "b"], [[1, 2], [3, 4]])
     with pytest.raises(InputError, match=r"no column 'id'; the nearest are .*; name it with --ids"):
         read_embeddings(tmp_path / "e.csv")
-    with pytest.raises(InputError, match=r"no column 'typ'; the nearest are \['type'.*; name it with --kind"):
-        read_embeddings(tmp_path / "e.csv", "node", "typ")
+    with pytest.raises(InputError, match=r"no column 'tpye'; the nearest are \['type'.*; name it with --kind"):
+        read_embeddings(tmp_path / "e.csv", "node", "tpye")
     with pytest.raises(InputError, match="columns that hold no numbers: 'type'"):
         read_embeddings(tmp_path / "e.csv", "node")
 
@@ -76,14 +76,15 @@ def test_columns_go_by_the_names_that_are_given(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("id,x\na,1\nb,\nc,nan\nd,inf\n", r"3 node\(s\) with NaN or an infinity: 'b', 'c', 'd'"),
+        ("id,x\na,1\nb,\nc,nan\nd,inf\n", r"3 node\(s\) with NaN or an infinity.*: 'b', 'c', 'd'"),
         ("id,x,y\na,1,0\nb,0,0\nc,0,0\n", r"2 node\(s\) with a vector of zeros.*: 'b', 'c'"),
         ("id,x\na,1\nb,2\na,3\n", "ids that stand twice: 'a'"),
         ("id,x\na,1\n", "holds one node, 'a'"),
         ("id,name\na,b\nb,c\n", "has no column of numbers beside 'id', 'name'"),
         ("id,x\n,1\nb,2\n", r"1 row\(s\) without an id: 'row 2'"),
+        ("id,x\n2-Sep,1\nb,2\n", "what a spreadsheet made of gene names, in 1 row.*'row 2: 2-Sep'"),
         ("id,x\na,1\nb,two\nc,3\nd,4\n", "row 3: two"),
-        ("id,x\na,1\nb,1e300\n", r"with NaN or an infinity: 'b'"),
+        ("id,x\na,1\nb,1e300\n", "'x' has numbers beyond .* too large for single precision: 'row 3: 1e.300'"),
     ],
 )
 def test_a_file_that_is_no_table_of_embeddings_is_refused_by_name(tmp_path, content, said):

@@ -96,9 +96,9 @@ def test_edges_weigh_one_without_a_weight_column(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("source,to\nA,B\n", "no column target.*'to'"),
+        ("source,to\nA,B\n", "no column 'target'; it has 'source', 'to'"),
         ("source,target\nA,B\nC,\n", "without both genes: '3'"),
-        ("source,target,weight\nA,B,1\nC,D,strong\n", "without a finite weight: 'C-D'"),
+        ("source,target,weight\nA,B,1\nC,D,strong\n", "column 'weight' holds numbers but for 'row 3: strong'"),
         ("source,target\n", "no rows"),
     ],
 )

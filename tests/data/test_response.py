@@ -95,10 +95,10 @@ def test_the_column_map_renames_and_a_missing_column_is_named_with_its_neighbour
     adata.obs = adata.obs.rename(columns={"dose_value": "dose_um"})
     back = Response.from_anndata(adata, {"dose_value": "dose_um"})
     np.testing.assert_array_equal(back.dose_value, response.dose_value)
-    with pytest.raises(InputError, match=r"no column 'dose_value'; the nearest are .'dose_um'"):
+    with pytest.raises(InputError, match=r"lacks 1 column.s.: 'dose_value' or 'dose'; .*the nearest are .'dose_um'"):
         Response.from_anndata(adata)
-    with pytest.raises(InputError, match=r"no internal column 'dose'; the nearest are .'dose_value'"):
-        Response.from_anndata(adata, {"dose": "dose_um"})
+    with pytest.raises(InputError, match=r"no internal column 'doses'; the nearest are .'dose'"):
+        Response.from_anndata(adata, {"doses": "dose_um"})
     with pytest.raises(InputError, match="no layer 'vehicle'"):
         Response.from_anndata(adata, {"dose_value": "dose_um"}, control_layer="vehicle")
 
@@ -117,10 +117,12 @@ def test_samples_are_chosen_by_line_and_genes_by_name(response: Response) -> Non
 
 def test_doses_and_times_that_are_texts_are_read_by_their_unit_or_named(response: Response) -> None:
     adata = response.subset(np.arange(4)).to_anndata()
+    adata.obs = adata.obs.drop(columns=["dose_unit", "time_unit"])
     adata.obs["dose_value"] = pd.Categorical(["500 nM", "10 µM", "3", "1 mM"])
     adata.obs["time"] = pd.array([24, 6, None, 24], dtype="Int64")
     back = Response.from_anndata(adata)
     np.testing.assert_allclose(back.dose_value, [0.5, 10, 3, 1000])
+    assert back.notes == ("dose_value has no unit in 1 row(s): taken as µM", "time has no unit: taken as h")
     np.testing.assert_array_equal(back.time, np.array([24, 6, np.nan, 24], dtype=np.float32))
     with pytest.raises(InputError, match=f"no time in h: '{back.sample_id[2]}'"):
         back.validate()

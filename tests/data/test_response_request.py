@@ -44,15 +44,21 @@ def test_other_names_ids_and_plates_are_read(tmp_path: Path) -> None:
     assert record.plate.tolist() == ["P7", UNKNOWN_PLATE]
     with pytest.raises(InputError, match="no column 'compond'; the nearest are .'compound'"):
         read_response_request(asked(tmp_path, text), GENES, {"drug": "compond"})
-    with pytest.raises(InputError, match="no internal column 'dose'"):
-        read_response_request(asked(tmp_path, text), GENES, {"dose": "um"})
+    with pytest.raises(InputError, match="no internal column 'doses'; the nearest are .'dose'"):
+        read_response_request(asked(tmp_path, text), GENES, {"doses": "um"})
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("cell_line,dose_value,time\nA375,1,24\n", "no column drug and no column smiles"),
-        ("drug,cell_line,dose\nx,A375,1\n", "has no column 'dose_value', 'time'; it has 'drug', 'cell_line', 'dose'"),
+        (
+            "cell_line,dose_value,time\nA375,1,24\n",
+            "lacks 1 column.s.: 'perturbation' or 'drug' or 'smiles'; it has 'cell_line'",
+        ),
+        (
+            "drug,line\nx,A375\n",
+            "lacks 3 column.s.: 'cell_line', 'dose_value' or 'dose', 'time'; it has 'drug', 'line'",
+        ),
         ("drug,cell_line,dose_value,time\nx,A375,,24\n", "no dose in µM: 'row 2'"),
         ("drug,cell_line,dose_value,time\nx,A375,-1,24\n", "a negative dose in µM: 'row 2'"),
         ("drug,cell_line,dose_value,time\nx,A375,much,24\n", "dose_value holds what is no number .*'row 2: much'"),
@@ -79,7 +85,7 @@ def test_an_h5ad_brings_its_own_controls_and_its_genes_are_matched_by_name(tmp_p
     assert back.drug.tolist() == record.drug.tolist()
     assert back.sample_id.tolist() == record.sample_id.tolist()
     assert np.isnan(back.treated).all()
-    with pytest.raises(InputError, match=r"1 of 11 genes are not measured: 'G0011'; the nearest .*'G0010'"):
+    with pytest.raises(InputError, match=r"1 of 11 genes are not measured: 'G0011'; name them as"):
         read_response_request(tmp_path / "asked.h5ad", [*record.genes, "G0011"])
 
 

@@ -29,7 +29,7 @@ def test_subset_by_mask_equals_subset_by_position(make_screen):
         (["A|B", ""], [1, 2], r"empty gene set: 's1'"),
         (["A|B", "C|C"], [1, 2], r"gene named twice: 's1'"),
         (["A|B", "B|A"], [1, 2], r"earlier row has too: 's1'"),
-        (["A", "B"], [1, np.inf], r"infinite phenotype: 's1'"),
+        (["A", "B"], [1, np.inf], r"infinite phenotype.*: 's1'"),
         (["A", "B"], [np.nan, 2], r"no phenotype at all: 's0'"),
     ],
 )

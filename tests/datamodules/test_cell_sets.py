@@ -11,12 +11,12 @@ import pytest
 import torch
 from scipy import sparse
 
-from torchcell.data.cells import dense
 from torchcell.data.conditions import Conditions
 from torchcell.data.errors import InputError
 from torchcell.data.gene_features import GeneFeatures
 from torchcell.data.gene_rankings import Perturbed
 from torchcell.data.gene_selection import GeneSelection
+from torchcell.data.matrices import dense
 from torchcell.data.network import Network
 from torchcell.data.simulate_perturbseq import simulate_perturbseq
 from torchcell.datamodules.batch import PackedLoader

@@ -87,9 +87,9 @@ def test_the_scaler_is_fitted_on_train_only(pairs):
 
 
 def test_a_gene_outside_the_graph_is_named_with_its_nearest_and_can_be_dropped(make_screen, ring):
-    screen = make_screen(["A01|A02", "A01|A99x", *(f"Q{i:02d}|A{j:02d}" for i in range(8) for j in range(5))])
+    screen = make_screen(["A01|A02", "A01|a-07", *(f"Q{i:02d}|A{j:02d}" for i in range(8) for j in range(5))])
     graph = CellGraph.from_networks(ring)
-    with pytest.raises(InputError, match=r"1 gene\(s\).*'A99x'.*did you mean A99x -> A.9.*unknown_genes=drop"):
+    with pytest.raises(InputError, match=r"1 gene\(s\).*'a-07'.*did you mean a-07 -> A07.*unknown_genes=drop"):
         PerturbationDataModule(screen, RANDOM, graph)
     module = PerturbationDataModule(screen, RANDOM, graph, unknown_genes="drop")
     assert len(module.sample_id) == len(screen) - 1

@@ -58,6 +58,7 @@ FILES: dict[str, tuple[str, ...]] = {
     "hgt_embedder_low_memory": (*HGT, "model=hgt_embedder_low_memory", *SMALL_HGT),
     "hgt_embedder_quick": (*HGT, "model=hgt_embedder_quick", *SMALL_HGT),
     "latent_shift": MODELS["latent_shift"],
+    "pairwise_factors": ("model=pairwise_factors", "graph=none", *SCREEN, *SETS, "model.pair_width=8"),
     "perturbed_cell_gnn": (*GNN, *FEW),
     "perturbed_cell_gnn_large": (*GNN, *FEW, "model=perturbed_cell_gnn_large"),
     "response_mlp": MODELS["response_mlp"],

@@ -105,9 +105,16 @@ def test_what_does_not_fit_is_refused_in_a_sentence(choices, said):
         make(**choices)
 
 
+def test_without_a_graph_the_cell_is_its_genes_and_no_head_is_tied():
+    spec = dataclasses.replace(make_spec(), graph=None)
+    model = make(spec).eval()
+    assert model.graph.genes.tolist() == list(spec.genes)
+    assert not model.ties
+    batch = make_batch(SETS)
+    assert torch.isfinite(model(batch)).all()
+
+
 def test_data_that_lack_what_is_asked_for_are_refused():
-    with pytest.raises(InputError, match="needs a cell, and the data has no graph"):
-        make(dataclasses.replace(make_spec(), graph=None))
     with pytest.raises(InputError, match="nothing to make tokens of: give data.features"):
         make(make_spec(features=False), free_embedding=False)
     spec = make_spec()

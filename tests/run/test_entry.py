@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from torchcell.run.entry import as_text
+
 
 def call(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", *arguments]
@@ -25,6 +27,9 @@ def call(*arguments: str, cwd: Path, **environment: str) -> subprocess.Completed
         (["model.dimm=3"], ["model.dimm", "model.dim"]),
         (["trainer.max_epoch=3"], ["trainer.max_epoch", "trainer.max_epochs"]),
         (["modle=dango"], ["modle", "model"]),
+        (["data=screen", "data.recrod.path=x.csv"], ["data.recrod.path", "data.record.path"]),
+        (["split=query_disjoint", "split.folds=2"], ["split.folds", "split.fold"]),
+        (["~trainer.patience"], ["trainer.patience", "trainer.early_stopping.patience"]),
     ],
 )
 def test_a_wrong_name_is_answered_with_the_nearest(tmp_path, arguments, words):
@@ -36,6 +41,48 @@ def test_a_wrong_name_is_answered_with_the_nearest(tmp_path, arguments, words):
     named, nearest = lines[0].split("the nearest are")
     assert words[0] in named or words[0].split(".")[-1] in named
     assert f"'{words[1]}'" in nearest
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("data.record.path=/data/k=v/a.csv", "can't be read: quote its value, 'data.record.path=\"/data/k=v/a.csv\"'"),
+        ("name=mälzer", "can't be read: quote its value, 'name=\"mälzer\"'"),
+        ("name=a,b", "holds a comma: as one text write 'name=\"a,b\"', as a list 'name=[a,b]'; -m runs"),
+        ("+seed=3", "'seed' is in the config already: leave out the + before it"),
+        ("simulated", "'simulated' is not of the form key=value"),
+    ],
+)
+def test_what_hydra_cannot_read_is_one_line_that_says_how_to_write_it(tmp_path, argument, said):
+    answer = call("torchcell.train", argument, "--cfg", "job", cwd=tmp_path)
+    assert answer.returncode == 1
+    (line,) = answer.stderr.strip().splitlines()
+    assert said in line
+
+
+def test_a_key_without_a_value_is_named_before_anything_is_loaded(tmp_path):
+    answer = call("torchcell.train", "data=knowledge_graph", cwd=tmp_path)
+    *_, line = answer.stderr.strip().splitlines()
+    assert "give data.record.edges=... data.record.nodes=... data.record.supervised=...;" in line
+    assert "Error executing job" not in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("name=2024_11_29", "name='2024_11_29'"),
+        ("name=1e5", "name='1e5'"),
+        ("name=00012", "name='00012'"),
+        ("data.record.path=2024_11_29", "data.record.path='2024_11_29'"),
+        ("data.batch_size=1_000", "data.batch_size=1_000"),
+        ("data.batch_size=1000", "data.batch_size=1000"),
+        ("name='2024_11_29'", "name='2024_11_29'"),
+        ("name=screen", "name=screen"),
+        ("--multirun", "--multirun"),
+    ],
+)
+def test_a_date_stays_a_text(argument, expected):
+    assert as_text(argument) == expected
 
 
 def test_an_unforeseen_failure_says_why_in_one_line_before_its_traceback(tmp_path):

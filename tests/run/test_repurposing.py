@@ -87,7 +87,8 @@ def test_pairs_are_scored_alike_in_batches_of_any_size(model):
     ("given", "said"),
     [
         ({"source": "asprin"}, r"source=asprin: no Compound has this id or name; the nearest are \['aspirin'"),
-        ({"source": "Compound::9"}, r"the nearest are \['Compound::3'"),
+        ({"source": "Compound::9"}, "no Compound has this id or name, e.g. 'Compound::0'"),
+        ({"source": "compound::3"}, r"the nearest are \['Compound::3'"),
         ({"target": "xyzzy"}, "target=xyzzy: no Disease has this id or name, e.g. 'Disease::0'"),
         ({"source": "twin"}, "name of 2 nodes: 'Compound::2', 'Compound::3'; give the id"),
         ({"source": "Disease::1"}, "source=Disease::1 is a Disease, but the source of CtD is a Compound"),

@@ -6,8 +6,8 @@ import zlib
 
 import numpy as np
 
-from torchcell.data.cells import dense
 from torchcell.data.conditions import Conditions
+from torchcell.data.matrices import dense
 
 
 def split_half_ceiling(record: Conditions, seed: int = 0) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""``python -m torchcell.data VERB``: list and fetch sources, import-gct and convert-embeddings, select-genes."""
+"""``python -m torchcell.data VERB``: list, fetch, check, import-gct, convert-embeddings, select-genes."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     chosen = parser.parse_args(arguments)
     try:
-        chosen.run(chosen)
+        return chosen.run(chosen) or 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -42,6 +41,14 @@ def _parser() -> argparse.ArgumentParser:
     getting = commands.add_parser("fetch", help="get a source and print the paths of its files")
     getting.add_argument("name", nargs="+", metavar="NAME", help="a name that `list` shows")
     getting.set_defaults(run=_fetch)
+    checking = commands.add_parser(
+        "check",
+        help="what a file of yours would be taken for, what is wrong with it, and the command that uses it",
+        description="Looks into tables, h5ad or zarr, GCT and npz files as training and predictions would. Ends with "
+        "1 if something must be mended. A screen and its network, or nodes and edges, may be given together.",
+    )
+    checking.add_argument("file", nargs="+", metavar="FILE")
+    checking.set_defaults(run=_check)
     _add_import_gct(commands)
     converting = commands.add_parser(
         "convert-embeddings", help="a pickled dictionary of molecule vectors to npz, running nothing that it holds"
@@ -130,6 +137,20 @@ def _fetch(chosen: argparse.Namespace) -> None:
             print(path)
 
 
+def _check(chosen: argparse.Namespace) -> int:
+    from torchcell.data.check_file import check_files
+
+    findings = check_files(chosen.file)
+    for finding in findings:
+        print(f"{finding.path}: {finding.kind or 'not understood'}")
+        for head, lines in (("", finding.facts), ("note", finding.notes), ("error", finding.wrong)):
+            for line in lines:
+                print(f"  {head:6}{line}")
+        if finding.use:
+            print(f"  use   {finding.use}")
+    return int(any(finding.wrong for finding in findings))
+
+
 def _import_gct(chosen: argparse.Namespace) -> None:
     from torchcell.data.cache import atomic_write
     from torchcell.data.import_gct import import_gct
@@ -155,6 +176,8 @@ def _import_gct(chosen: argparse.Namespace) -> None:
     print(f"SMILES on {int(known.sum()):,} of {len(known):,} treated wells")
     for what, number in adata.uns["lost"].items():
         print(f"left out: {number:,} {what}")
+    for note in adata.uns["notes"]:
+        print(f"note: {note}")
     print(chosen.out)
 
 

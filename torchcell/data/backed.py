@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
 from torchcell.data.checks import as_positions
 from torchcell.data.errors import InputError
 from torchcell.data.file_facts import remembered
 from torchcell.data.fingerprint import chunks_fingerprint, fingerprint, matrix_fingerprint
+from torchcell.data.matrices import RAW, as_float32, no_layer
 from torchcell.data.normalise import lognormalised
 from torchcell.data.places import located
 
@@ -31,7 +31,7 @@ class BackedMatrix:
 
     Attributes:
         path: The h5ad file or zarr folder.
-        key: Where the matrix stands in it, ``X`` or ``layers/NAME``.
+        key: Where the matrix stands in it: ``X``, ``layers/NAME`` or ``raw/X``.
         rows: Row in the file of each of our rows, int64 [n].
         columns: Column in the file of each of our columns, int64 [G]; none: all of them.
         width: Columns in the file.
@@ -86,7 +86,7 @@ class BackedMatrix:
         wanted, place = np.unique(self.rows[at], return_inverse=True)  # the file is read in its own order, a row once
         with _damage(self.path, self.key):
             read = matrix_at(self.path, self.key)[_as_slice(wanted)]
-        values = sparse.csr_matrix(read, dtype=np.float32) if sparse.issparse(read) else np.asarray(read, np.float32)
+        values = as_float32(read)
         return values if np.array_equal(place, np.arange(len(wanted))) else values[place]
 
     def _shown(self, stored: Any) -> Any:
@@ -100,7 +100,7 @@ class BackedMatrix:
         The file is read in chunks, once: what was found is remembered until it changes, see ``file_facts``.
         """
         seen = fingerprint([self.key, self.rows, self.columns, self.library])
-        values, totals = remembered(self.path, f"matrix {seen}", self._read_fingerprints).split()
+        values, totals = remembered(self.path, f"summed matrix {seen}", self._read_fingerprints).split()
         return values, totals
 
     def _read_fingerprints(self) -> str:
@@ -141,7 +141,7 @@ def expression(path: str | Path, key: str = "X", backed: bool = False) -> Any:
         return BackedMatrix.open(path, key)
     _refuse_gaps(path, key)
     with _damage(path, key):
-        return sparse.csr_matrix(matrix.to_memory(), dtype=np.float32)
+        return as_float32(matrix.to_memory())
 
 
 def opened(path: str | Path) -> Any:
@@ -170,12 +170,28 @@ def _opened(path: Path, process: int, state: tuple[int, ...]) -> Any:
         raise InputError(f"{path} can't be read as h5ad or zarr ({error}); is it whole? copy it again") from error
 
 
+def layers_of(path: str | Path) -> list[str]:
+    """Names of the layers of a file, sorted."""
+    root = opened(path)
+    return sorted(root["layers"]) if "layers" in root else []
+
+
+def keys_of(path: str | Path, layer: str | None) -> tuple[str, str]:
+    """Where a layer's matrix and the table of its genes stand in a file; none: ``X``; ``raw``: see ``matrices.RAW``."""
+    if layer is None:
+        return "X", "var"
+    root = opened(path)
+    if layer == RAW and f"layers/{layer}" not in root and "raw/X" in root:
+        return "raw/X", "raw/var"
+    return f"layers/{layer}", "var"
+
+
 def matrix_at(path: str | Path, key: str) -> Any:
     """The matrix ``key`` of a file on disk: its ``shape``, and its rows by index."""
     root = opened(path)
     if key not in root:
-        layers = sorted(root["layers"]) if "layers" in root else []
-        raise InputError(f"{path} holds no {key}; its layers are {layers}")
+        layer = None if key == "X" else key.removeprefix("layers/")
+        raise InputError(no_layer(path, layer, layers_of(path), "raw/X" in root))
     found = root[key]
     if not hasattr(found, "keys"):
         return found

@@ -8,6 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from torchcell.data.cells import CHUNK, sums
+from torchcell.data.matrices import summed
 
 
 def moments(X: Any, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -20,7 +21,7 @@ def moments(X: Any, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     at, total, squares = np.sort(at), np.zeros(X.shape[1]), np.zeros(X.shape[1])
     for start in range(0, len(at), CHUNK):
         # In float64, for the square of the mean is taken from the mean square.
-        values = X[at[start : start + CHUNK]].astype(np.float64)
+        values = summed(X[at[start : start + CHUNK]]).astype(np.float64)
         total += sums(values)
         squares += sums(values.power(2) if sparse.issparse(values) else values**2)
     mean = total / len(at)

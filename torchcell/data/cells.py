@@ -13,9 +13,18 @@ from torchcell.data.backed import BackedMatrix, matrix_fingerprints
 from torchcell.data.checks import as_positions, column, flags, refuse, refuse_repeats, refuse_shapes, texts
 from torchcell.data.errors import InputError, near, some
 from torchcell.data.fingerprint import NOT_VALUES, fingerprint, record_fingerprint
+from torchcell.data.matrices import dense, layer_of, summed
 from torchcell.data.measured_genes import MeasuredGenes
 from torchcell.data.normalise import LIBRARY, lognormalised
-from torchcell.data.perturbation_labels import as_measured, genes_of, ordered, read_labels
+from torchcell.data.perturbation_labels import (
+    ControlLabels,
+    as_measured,
+    control_words,
+    label_texts,
+    ordered,
+    read_labels,
+    refuse_twice,
+)
 
 if TYPE_CHECKING:
     import anndata
@@ -27,8 +36,14 @@ Scale = Literal["counts", "lognorm"]
 """What the values are: raw UMI counts, or log of normalised counts."""
 HIGHEST_LOG = 30.0
 """No log of a count is higher."""
+HIGHEST_COUNT = 2.0**31
+"""No count of a gene in a cell is higher."""
 CHUNK = 4096
 """Cells that are read from disk at a time."""
+
+
+class ScaleError(InputError):
+    """The values are not what ``scale`` says; another matrix of the file may be."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +52,8 @@ class CellExpression:
 
     Attributes:
         name: Short name, e.g. ``papalexi2021``.
-        X: Expression [n, G]: a float array, a SciPy CSR matrix, which stays sparse, or a ``BackedMatrix`` on disk.
+        X: Expression [n, G]: a float array, a SciPy matrix, which stays sparse (CSR, a place's entries summed), or a
+            ``BackedMatrix`` on disk.
         perturbation: Label of each cell's perturbation [n].
         is_control: Whether a cell is an unperturbed control, bool [n].
         genes: Gene names [G], each once.
@@ -63,6 +79,10 @@ class CellExpression:
     counts: Any = None
     library: float | int | None = None
     totals: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("X", "counts"):  # every step after this one may take an entry for the value of its place
+            object.__setattr__(self, name, summed(getattr(self, name)))
 
     def __len__(self) -> int:
         return len(self.sample_id)
@@ -116,6 +136,8 @@ class CellExpression:
             names: Aliases; none: names are compared without case.
         """
         labels = as_measured(self.perturbation, MeasuredGenes(self.genes, names))
+        perturbed = np.flatnonzero(~self.is_control)
+        refuse_twice(self.name, self.sample_id[perturbed], self.perturbation[perturbed], labels[perturbed])
         changed = ~self.is_control & (labels != self.perturbation)
         told = {"labels that gave way to the name of the measured gene": len(np.unique(self.perturbation[changed]))}
         labels = ordered(np.where(changed, labels, self.perturbation))
@@ -169,27 +191,43 @@ class CellExpression:
 
     def _validate_values(self) -> None:
         """Look at every stored value once; a sparse zero is never odd."""
-        ids, odd = self.sample_id, {"infinite": [], "negative": [], "fraction": []}  # type: ignore[var-annotated]
-        highest, whole = 0.0, True
+        odd: dict[str, list[str]] = {"infinite": [], "negative": [], "huge": [], "fraction": []}
+        highest, where, whole = 0.0, "", True
         for start, chunk in self.chunks():
             entries = chunk.tocoo() if sparse.issparse(chunk) else None
-            values = np.asarray(chunk) if entries is None else entries.data
-            row = np.arange(len(values)).repeat(values.shape[1]) if entries is None else entries.row
-            values = values.ravel()
-            fraction = values != np.floor(values)
-            for what, found in (("infinite", ~np.isfinite(values)), ("negative", values < 0), ("fraction", fraction)):
-                odd[what] += (np.unique(row[found]) + start).tolist()
-            highest, whole = max(highest, values.max(initial=0.0)), whole and not fraction.any()
-        refuse(self.name, ids[odd["infinite"]], "values that are not finite", "mend them")
-        refuse(self.name, ids[odd["negative"]], "negative values", f"{self.scale} has none")
-        if self.scale == "counts":
-            refuse(
-                self.name, ids[odd["fraction"]], "values that are no integers",
-                "give raw counts, or declare scale=lognorm",
-            )  # fmt: skip
-        elif (whole and highest > 1) or highest > HIGHEST_LOG:
-            why = "all values are integers" if whole else f"the highest value is {highest:g}"
-            raise InputError(f"{self.name}: declared log-normalised, but {why}: declare scale=counts")
+            values = np.asarray(chunk).ravel() if entries is None else entries.data
+            finite, fraction = np.isfinite(values), values != np.floor(values)
+            for what, found in (
+                ("infinite", ~finite), ("negative", values < 0), ("huge", values > HIGHEST_COUNT),
+                ("fraction", fraction & finite & (self.scale == "counts")),
+            ):  # fmt: skip
+                odd[what] += self._named(start, entries, values, np.flatnonzero(found))
+            if (most := values[finite].max(initial=0.0)) > highest:
+                (where,) = self._named(start, entries, values, np.flatnonzero(values == most)[:1])
+            highest, whole = max(highest, most), whole and not fraction[finite].any()
+        refuse(self.name, odd["infinite"], "values that are not finite in float32", "mend them")
+        refuse(self.name, odd["negative"], "negative values", f"{self.scale} has none")
+        few = len(odd["fraction"]) < len(self) / 2
+        if self.scale == "counts" and whole:
+            refuse(self.name, odd["huge"], f"values above {HIGHEST_COUNT:.2g}, which no count is", "mend them")
+        elif self.scale == "counts" and (few or highest <= HIGHEST_LOG):
+            told = f"{len(odd['fraction'])} sample(s) with values that are no integers: {some(odd['fraction'])}"
+            raise ScaleError(f"{self.name}: {told}; give raw counts, or declare scale=lognorm")
+        elif self.scale == "lognorm" and whole and highest > 1:
+            raise ScaleError(f"{self.name}: declared log-normalised, but all values are integers: declare scale=counts")
+        elif highest > HIGHEST_LOG:
+            raise ScaleError(
+                f"{self.name}: the values are neither counts nor logs (highest {highest:.4g}, {where}); scale each "
+                "cell to one total where that was not done, take the logarithm (np.log1p) and declare scale=lognorm, "
+                "or give raw counts"
+            )
+
+    def _named(self, start: int, entries: Any, values: np.ndarray, at: np.ndarray) -> list[str]:
+        """Cell, gene and value of the values at these places of a chunk from cell ``start`` on; a cell once."""
+        cell, gene = divmod(at, len(self.genes)) if entries is None else (entries.row[at], entries.col[at])
+        once = np.unique(cell, return_index=True)[1]
+        named = zip(self.sample_id[cell[once] + start], self.genes[gene[once]], values[at[once]], strict=True)
+        return [f"{one} ({name}: {value:g})" for one, name, value in named]
 
     def chunks(self) -> Iterator[tuple[int, Any]]:
         """Position of the first cell and expression, a few thousand cells at a time."""
@@ -211,7 +249,7 @@ class CellExpression:
         adata: anndata.AnnData,
         scale: Scale,
         columns: Mapping[str, str] | None = None,
-        control: str | None = None,
+        control: ControlLabels | None = None,
         covariates: Sequence[str] = (),
         name: str = "cells",
         layer: str | None = None,
@@ -223,20 +261,19 @@ class CellExpression:
             scale: What the values are.
             columns: Internal name (``perturbation``, ``is_control``, or one of ``covariates``) -> name in
                 ``obs``, for those that differ, e.g. ``{"cell_line": "cell_type"}``.
-            control: Label of the control cells; without it ``obs`` must hold the flag ``is_control``. Beside a gene it
-                is left out: ``KLF1+ctrl`` perturbs ``KLF1`` alone.
+            control: Label of the control cells, or several, whatever their case; without it ``obs`` must hold the flag
+                ``is_control``. Beside a gene it is left out: ``KLF1+ctrl`` perturbs ``KLF1`` alone.
             covariates: Internal names of the covariates to keep.
             name: Name of the record.
-            layer: Take the values from this layer instead of ``X``.
+            layer: Take the values from this layer instead of ``X``; ``raw``: those and the genes of ``adata.raw``.
 
         Raises:
-            InputError: A missing column or layer, a key of ``columns`` that nothing reads.
+            InputError: A missing column or layer, a key of ``columns`` that nothing reads, labels that name no
+                perturbation or a gene twice.
         """
-        if layer is not None and layer not in adata.layers:
-            raise InputError(f"{name}: no layer {layer!r}; the file has {list(adata.layers)}")
-        values = adata.X if layer is None else adata.layers[layer]
-        X = sparse.csr_matrix(values) if sparse.issparse(values) else np.asarray(values)
-        return cls.from_obs(X, adata.obs, adata.var_names.to_numpy(), scale, columns, control, covariates, name)
+        values, genes = layer_of(adata, layer, name)
+        X = values if sparse.issparse(values) else np.asarray(values)
+        return cls.from_obs(X, adata.obs, genes, scale, columns, control, covariates, name)
 
     @classmethod
     def from_obs(
@@ -246,7 +283,7 @@ class CellExpression:
         genes: np.ndarray,
         scale: Scale,
         columns: Mapping[str, str] | None = None,
-        control: str | None = None,
+        control: ControlLabels | None = None,
         covariates: Sequence[str] = (),
         name: str = "cells",
     ) -> CellExpression:
@@ -256,31 +293,25 @@ class CellExpression:
         if set(columns) - known:
             raise InputError(f"{name}: nothing reads columns {some(set(columns) - known)}; known: {sorted(known)}")
         found = {part: column(name, obs, columns.get(part, part)) for part in ("perturbation", *covariates)}
-        labels = texts(found["perturbation"])
+        labels, ids, flagged = label_texts(found["perturbation"]), obs.index.to_numpy().astype(str), None
         if control is None:
-            is_control = flags(name, "is_control", column(name, obs, columns.get("is_control", "is_control")))
-            idle = {part for label in set(labels[is_control].tolist()) for part in genes_of(label)}
-            idle -= set(labels[~is_control].tolist())  # a gene, whatever control cells are called
+            flagged = flags(name, "is_control", column(name, obs, columns.get("is_control", "is_control")))
+            own = {label.casefold() for label in np.unique(labels[~flagged]).tolist()}
+            idle = control_words(np.unique(labels[flagged]).tolist()) - own  # a gene, whatever control cells are called
         else:
-            idle = set(genes_of(control))
-            is_control = np.array([idle.issuperset(genes_of(label)) for label in labels.tolist()], dtype=bool)
-        perturbed, lost = read_labels(labels, idle)
+            idle = control_words(control)
+        perturbed, is_control, lost = read_labels(name, ids, labels, idle, flagged)
         return cls(
             name=name,
             X=X,
             perturbation=perturbed,
             is_control=is_control,
             genes=texts(genes),
-            sample_id=obs.index.to_numpy().astype(str),
+            sample_id=ids,
             scale=scale,
             covariates={part: texts(found[part]) for part in covariates},
             lost=lost,
         )
-
-
-def dense(values: Any) -> np.ndarray:
-    """Sparse or dense values as a dense float32 array."""
-    return np.asarray(values.toarray() if sparse.issparse(values) else values, dtype=np.float32)
 
 
 def sums(values: Any) -> np.ndarray:

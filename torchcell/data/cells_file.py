@@ -9,23 +9,29 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from torchcell.data.backed import expression, opened
-from torchcell.data.cells import CellExpression, Scale
+from torchcell.data.backed import expression, keys_of, layers_of, matrix_at, opened
+from torchcell.data.cells import CellExpression, Scale, ScaleError
 from torchcell.data.checks import column
 from torchcell.data.conditions import Conditions
 from torchcell.data.errors import InputError, some
+from torchcell.data.matrices import RAW, dense
 from torchcell.data.measured_genes import alias_table
 from torchcell.data.normalise import LIBRARY
 from torchcell.data.pairing import groups_of, stratified
+from torchcell.data.perturbation_labels import ControlLabels
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+FEW = 256
+"""Cells by which a matrix is known as counts."""
+
+
 def cells_file(
     path: str | Path,
     scale: Scale,
-    control: str | None = None,
+    control: ControlLabels | None = None,
     columns: Mapping[str, str] | None = None,
     covariates: Sequence[str] = (),
     layer: str | None = None,
@@ -44,10 +50,11 @@ def cells_file(
     Args:
         path: The h5ad file or zarr folder.
         scale: What its values are, ``counts`` or ``lognorm``; checked, never guessed.
-        control: Label of the control cells; without it ``obs`` must hold the flag ``is_control``.
+        control: Label of the control cells, or several, whatever their case; without it ``obs`` must hold the flag
+            ``is_control``.
         columns: Internal name (``perturbation``, ``is_control``, or one of ``covariates``) -> name in ``obs``.
         covariates: What a perturbed cell and its controls share, e.g. ``[cell_line, batch]``; none: nothing.
-        layer: Take the values from this layer instead of ``X``.
+        layer: Take the values from this layer instead of ``X``; ``raw``: those and the genes of ``adata.raw``.
         gene_column: Column of ``var`` with the gene symbols; by default the names of ``var``.
         aliases: Table of ``alias`` and ``gene``, so that a perturbed gene is found among the measured ones by an old
             symbol too; several aliases in a cell are joined by ``;``. None: symbols are compared without case.
@@ -70,14 +77,14 @@ def cells_file(
         cells = _thinned(cells, keys, stratified(keys, max_cells, seed), max(min_cells, 2), few_cells)
     if not backed:
         cells = replace(cells, X=cells.X[:])
-    cells = cells.validate().lognorm(library)
+    cells = validated(cells, path, layer).lognorm(library)
     return Conditions.from_cells(cells, covariates, min_cells, few_cells, seed)
 
 
 def read_cells(
     path: str | Path,
     scale: Scale,
-    control: str | None = None,
+    control: ControlLabels | None = None,
     columns: Mapping[str, str] | None = None,
     covariates: Sequence[str] = (),
     layer: str | None = None,
@@ -89,11 +96,33 @@ def read_cells(
 
     Expression that is stored by columns is read, or, if it must stay on disk (``backed``), refused.
     """
-    key = "X" if layer is None else f"layers/{layer}"
-    obs, var = annotation(path, "obs"), annotation(path, "var")
+    key, about_genes = keys_of(path, layer)
+    obs, var = annotation(path, "obs"), annotation(path, about_genes)
     X, name = expression(path, key, backed), name or Path(path).stem
     genes = var.index.to_numpy() if gene_column is None else column(f"{name} (var)", var, gene_column)
     return CellExpression.from_obs(X, obs, genes, scale, columns, control, covariates, name)
+
+
+def validated(cells: CellExpression, path: str | Path, layer: str | None) -> CellExpression:
+    """The cells, checked; where they are not what ``scale`` says, the error names the matrices that hold counts."""
+    try:
+        return cells.validate()
+    except ScaleError as error:
+        every = dict.fromkeys((*layers_of(path), RAW, None))
+        choices = [one for one in every if one != layer and _holds_counts(path, one)]
+        if not choices:
+            raise
+        named = " or ".join("layer=null (X)" if one is None else f"layer={one}" for one in choices)
+        raise InputError(f"{error}; this file holds counts too: {named}") from None
+
+
+def _holds_counts(path: str | Path, layer: str | None) -> bool:
+    """Whether the first cells of a matrix are whole numbers, one above 1; a matrix that is not there is none."""
+    key = keys_of(path, layer)[0]
+    if key not in opened(path):
+        return False
+    values = dense(matrix_at(path, key)[:FEW])
+    return bool((values >= 0).all() and (values == np.floor(values)).all() and values.max(initial=0) > 1)
 
 
 def _thinned(
@@ -138,4 +167,4 @@ def _table_of_old(path: str | Path, key: str) -> pd.DataFrame:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the file's age is no news to the user
         adata = anndata.read_h5ad(path, backed="r")
-    return adata.obs if key == "obs" else adata.var
+    return adata.raw.var if key == "raw/var" else getattr(adata, key)

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from scipy import sparse
 
-from torchcell.data.backed import expression
+from torchcell.data.backed import expression, keys_of
 from torchcell.data.cells import CellExpression, Scale
-from torchcell.data.cells_file import annotation
+from torchcell.data.cells_file import annotation, validated
 from torchcell.data.checks import column, flags, refuse, refuse_repeats, texts
 from torchcell.data.conditions import Conditions
 from torchcell.data.errors import InputError, near, some
 from torchcell.data.gene_names import GeneNames
 from torchcell.data.measured_genes import MeasuredGenes, alias_table
 from torchcell.data.pairing import BAR, groups_of
-from torchcell.data.perturbation_labels import JOIN, genes_of, in_order
-from torchcell.data.tables import read_table, text_cells
+from torchcell.data.perturbation_labels import label_texts, read_request_labels
+from torchcell.data.tables import read_table, require_columns, text_cells
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +39,7 @@ class Controls:
         scale: What the values are, ``counts`` or ``lognorm``; checked, never guessed. None: what those of training
             were.
         columns: Internal name of a covariate -> name in ``obs``.
-        layer: Take the values from this layer instead of ``X``.
+        layer: Take the values from this layer instead of ``X``; ``raw``: those and the genes of ``adata.raw``.
         gene_column: Column of ``var`` with the gene symbols; by default the names of ``var``.
         aliases: Table of ``alias`` and ``gene``, so that old and new symbols meet; several aliases in a cell are joined
             by ``;``. None: symbols are compared without case.
@@ -80,8 +80,8 @@ class Trained:
 def read_cells_request(path: str | Path, controls: Controls, trained: Trained) -> Conditions:
     """Read perturbations to predict, and the control cells that they start from.
 
-    The list (``.csv``, ``.tsv``, ``.parquet``) has the column ``perturbation``, ``A+B`` for several genes, and at will
-    the covariates of the training data and ``sample_id``. A row is predicted in each group of control cells that its
+    The list is a table with the column ``perturbation``, ``A+B`` for several genes, and at will the covariates of the
+    training data and ``sample_id``. A row is predicted in each group of control cells that its
     covariates fit, so in all of them where it tells none.
 
     Args:
@@ -93,8 +93,9 @@ def read_cells_request(path: str | Path, controls: Controls, trained: Trained) -
         A condition a row and group, without any cell of its own.
 
     Raises:
-        InputError: A missing column, an empty label, a row that fits no group, a row told twice; genes that the
-            file lacks; values that are not what ``scale`` says, or were scaled to other counts than those of training.
+        InputError: A missing column, a label that names nothing or a gene twice, a row that fits no group, a row told
+            twice; genes that the file lacks; values that are not what ``scale`` says, or were scaled to other counts
+            than those of training.
     """
     names = alias_table(controls.aliases)
     cells = _control_cells(controls, trained, names)
@@ -138,14 +139,16 @@ def _control_cells(controls: Controls, trained: Trained, names: GeneNames | None
     unread = sorted(set(columns) - set(trained.covariates))
     if unread:
         raise InputError(f"{name}: nothing reads columns {some(unread)}; the covariates are {list(trained.covariates)}")
-    obs, var = annotation(controls.path, "obs"), annotation(controls.path, "var")
+    key, about_genes = keys_of(controls.path, controls.layer)
+    obs, var = annotation(controls.path, "obs"), annotation(controls.path, about_genes)
     genes = var.index.to_numpy() if controls.gene_column is None else column(name, var, controls.gene_column)
-    X = expression(controls.path, "X" if controls.layer is None else f"layers/{controls.layer}")[:]
+    X = expression(controls.path, key)[:]
     covariates = {part: texts(column(name, obs, columns.get(part, part))) for part in trained.covariates}
     every = np.ones(len(obs), dtype=bool)
     is_control = flags(name, "is_control", obs["is_control"].to_numpy()) if "is_control" in obs else every
     ids, label = obs.index.to_numpy().astype(str), np.full(len(obs), "control")
-    cells = CellExpression(name, X, label, is_control, texts(genes), ids, scale, covariates).validate()
+    cells = CellExpression(name, X, label, is_control, texts(genes), ids, scale, covariates)
+    cells = validated(cells, controls.path, controls.layer)
     lost = {} if is_control.all() else {"cells that are no controls": int((~is_control).sum())}
     cells = replace(cells.subset(is_control), lost=lost)
     return _on_genes(_normalised(cells, trained), controls, trained, names)
@@ -207,14 +210,9 @@ def _on_genes(cells: CellExpression, controls: Controls, trained: Trained, names
 
 def _labels(path: str | Path, table: pd.DataFrame, known: MeasuredGenes) -> list[str]:
     """Perturbations by the model's names of the genes, where it has them."""
-    if "perturbation" not in table:
-        raise InputError(f"{path} has no column perturbation; it has {some(table.columns, 12)}")
-    labels = text_cells(table, "perturbation")
-    rows = np.array([f"row {i + 2}" for i in range(len(labels))])
-    parts = [[gene.strip() for gene in genes_of(label)] for label in labels]
-    odd = np.array([not all(each) for each in parts])
-    refuse(str(path), rows[odd], "no perturbation, or an empty name in it", "write A, or A+B for several genes")
-    return [in_order(JOIN.join(known.find(gene) or gene for gene in each)) for each in parts]
+    require_columns(path, table, ["perturbation"])
+    rows = np.array([f"row {i + 2}" for i in range(len(table))])
+    return read_request_labels(str(path), rows, label_texts(text_cells(table, "perturbation")), known)
 
 
 def _rows(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,17 +19,17 @@ def as_positions(index: np.ndarray) -> np.ndarray:
     return np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64)
 
 
-def refuse(record: str, ids: np.ndarray, what: str, remedy: str) -> None:
+def refuse(record: str, ids: np.ndarray | Sequence[str], what: str, remedy: str) -> None:
     """Raise if any ``ids`` are given: they name the samples with ``what``."""
     if len(ids):
         raise InputError(f"{record}: {len(ids)} sample(s) with {what}: {some(ids)}; {remedy}")
 
 
-def refuse_repeats(record: str, names: np.ndarray, what: str) -> None:
+def refuse_repeats(record: str, names: np.ndarray, what: str, remedy: str = "make them unique") -> None:
     """Raise if a name stands twice."""
     unique, counts = np.unique(names, return_counts=True)
     if (counts > 1).any():
-        raise InputError(f"{record}: {what} used twice: {some(unique[counts > 1])}; make them unique")
+        raise InputError(f"{record}: {what} used twice: {some(unique[counts > 1])}; {remedy}")
 
 
 def refuse_shapes(record: str, arrays: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]) -> None:

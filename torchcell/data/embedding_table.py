@@ -10,8 +10,16 @@ import numpy as np
 
 from torchcell.data.cache import atomic_write
 from torchcell.data.errors import InputError, near, some
+from torchcell.data.matrices import LARGEST, as_float32, dense, layer_of
 from torchcell.data.places import located
-from torchcell.data.tables import number_cells, read_table, text_cells, write_table
+from torchcell.data.tables import (
+    number_cells,
+    read_table,
+    refuse_spoiled_names,
+    single_precision,
+    text_cells,
+    write_table,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,11 +62,11 @@ class EmbeddingTable:
         names, counts = np.unique(self.node_id, return_counts=True)
         if (counts > 1).any():
             raise InputError(f"{source}: ids that stand twice: {some(names[counts > 1])}; keep one row of each")
-        odd = ~np.isfinite(self.values).all(1)
+        odd = ~(np.abs(self.values) <= LARGEST).all(1)
         if odd.any():
             raise InputError(
-                f"{source}: {int(odd.sum())} node(s) with NaN or an infinity: {some(self.node_id[odd])}; "
-                "embed them anew, or leave them out"
+                f"{source}: {int(odd.sum())} node(s) with NaN or an infinity, or beyond {LARGEST:g}: "
+                f"{some(self.node_id[odd])}; embed them anew, or leave them out"
             )
         zero = ~self.values.any(1)
         if zero.any() and not zeros:
@@ -129,6 +137,8 @@ def read_embeddings(path: str | Path, ids: str = "id", kind: str | None = None) 
     unnamed = [f"row {i + 2}" for i in np.flatnonzero(node_id == "")]
     if unnamed:
         raise InputError(f"{path}: {len(unnamed)} row(s) without an id: {some(unnamed)}")
+    if values is None:
+        refuse_spoiled_names(path, ids, node_id.tolist())
     names = text_cells(table, "name") if "name" in table else node_id.tolist()
     if values is None:
         values = _numbers(path, table, {ids, kind or "kind", "name", "kind"})
@@ -144,23 +154,22 @@ def _numbers(path: Path, table: pd.DataFrame, about: set[str]) -> np.ndarray:
         raise InputError(f"{path}: columns that hold no numbers: {some(text)}; leave them out, or call them by --kind")
     if not rest:
         raise InputError(f"{path} has no column of numbers beside {some(sorted(about & set(table.columns)))}")
-    with np.errstate(over="ignore"):  # what single precision can't hold becomes infinite, and is refused as such
-        return np.column_stack([column for column in numbers.values() if column is not None]).astype(np.float32)
+    values = np.column_stack([column for column in numbers.values() if column is not None])
+    return single_precision(path, values, rest)
 
 
 def _read_h5ad(path: Path, ids: str) -> tuple[pd.DataFrame, np.ndarray]:
     import anndata
-    import scipy.sparse as sp
 
     try:
         held = anndata.read_h5ad(path)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path} can't be read as h5ad: {error}") from error
-    if held.X is None or 0 in held.shape:
+    values = dense(layer_of(held, None, path, "write the embeddings to X")[0])
+    if 0 in held.shape:
         raise InputError(f"{path}: X holds no embeddings, its shape is {held.shape}")
-    values = held.X.toarray() if sp.issparse(held.X) else np.asarray(held.X)
     table = held.obs if ids in held.obs else held.obs.assign(**{ids: held.obs_names.astype(str)})
-    return table.reset_index(drop=True), values.astype(np.float32)
+    return table.reset_index(drop=True), values
 
 
 def read_npz(path: Path, ids_name: str = "ids", vectors_name: str = "vectors") -> EmbeddingTable:
@@ -181,7 +190,7 @@ def read_npz(path: Path, ids_name: str = "ids", vectors_name: str = "vectors") -
             f"{path}: {len(ids)} ids, {len(kinds)} kinds and vectors of shape {vectors.shape} and type "
             f"{vectors.dtype} don't fit; a row of numbers an id is needed"
         )
-    return EmbeddingTable(ids, ids, kinds, vectors.astype(np.float32))
+    return EmbeddingTable(ids, ids, kinds, as_float32(vectors))
 
 
 def _no_column(path: Path, name: str, present: list[str], flag: str) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
+import re
 from collections.abc import Iterable, Sequence
+
+SHORT = 8
+"""Letters below which a name with a digit or a hyphen is taken for a gene's, where one letter makes another gene."""
 
 
 class InputError(ValueError):
@@ -18,6 +21,69 @@ def some(items: Iterable[object], most: int = 5) -> str:
 
 
 def near(word: str, valid: Sequence[str], most: int = 3) -> list[str]:
-    """The valid names most like ``word``, best first; compares without regard to case."""
-    folded = {name.lower(): name for name in valid}
-    return [folded[hit] for hit in difflib.get_close_matches(word.lower(), list(folded), n=most, cutoff=0.5)]
+    """The valid names that ``word`` may have been meant for, best first.
+
+    Those that differ in case, blanks, ``_``, ``-`` or ``.`` alone come first. Then come those that at most one slip in
+    three letters leads to (a letter more, less, changed, or two exchanged); of a dotted name the last part counts too.
+    No slip is assumed where one sign makes another thing: in digits, in words of up to three letters, and in names
+    shorter than eight letters that hold a digit or a hyphen (FOXF1, HLA-A).
+    Last come names of which ``word`` is a part, and those with the same first word (dose_value, dose_um).
+
+    Example:
+        >>> near("learning_rte", ["learning_rate", "model.learning_rate", "layers"])
+        ['learning_rate', 'model.learning_rate']
+        >>> near("FOXF1", ["FOXS1", "foxf1"])
+        ['foxf1']
+    """
+    plain, folded = _plain(word), word.lower()
+    same = [name for name in valid if name != word and _plain(name) == plain]
+    first = folded.partition("_")[0]
+    parts = [
+        name
+        for name in valid
+        if name not in same
+        and (folded in _words(name) or name.lower().startswith(f"{first}_") or first == name.lower())
+    ]
+    digits = re.sub(r"\D", "", word)
+    if len(word) < 4 or ((digits or "-" in word) and len(word) < SHORT):
+        return [*same, *parts][:most]
+    tail = folded.rpartition(".")[2]
+    found: list[tuple[int, int, str]] = []
+    for i, name in enumerate(dict.fromkeys(valid)):
+        if name in same or re.sub(r"\D", "", name) != digits:
+            continue
+        whole = _slips(folded, name.lower())
+        part = _slips(tail, name.lower().rpartition(".")[2])
+        if max(whole, part) >= 0:
+            found.append((min(n for n in (whole, part) if n >= 0), i, name))
+    slips = [name for _, _, name in sorted(found)]
+    return list(dict.fromkeys([*same, *slips, *parts]))[:most]
+
+
+def _words(name: str) -> list[str]:
+    """The words of a name, with the numbers at their ends and without."""
+    whole = re.split(r"[\s_.-]", name.lower())
+    return [*whole, *(word.rstrip("0123456789") for word in whole)]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_.-]", "", name.lower())
+
+
+def _slips(word: str, name: str) -> int:
+    """Slips between two names; -1 where they are more than one in three letters."""
+    most = len(word) // 3
+    if abs(len(word) - len(name)) > most or len(set(word) - set(name)) > most or not name:
+        return -1
+    before: list[int] = []
+    row = list(range(len(name) + 1))
+    for i, letter in enumerate(word, 1):
+        earlier, before, row = before, row, [i]
+        for j, other in enumerate(name, 1):
+            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != other))
+            if i > 1 and j > 1 and letter == name[j - 2] and word[i - 2] == other:
+                cost = min(cost, earlier[j - 2] + 1)
+            row.append(cost)
+        if min(row) > most:
+            return -1
+    return row[-1] if row[-1] <= most else -1

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-NOT_VALUES = ("name", "lost")
-"""Fields of a record that no result depends on: what it is called, and what parsing left out."""
+NOT_VALUES = ("name", "lost", "notes")
+"""Fields of a record that no result depends on: what it is called, what parsing left out and what it assumed."""
 CHUNK_VALUES = 2**22
 """Values that are converted at a time."""
 

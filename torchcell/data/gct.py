@@ -15,8 +15,11 @@ from torchcell.data.places import located
 if TYPE_CHECKING:
     import pandas as pd
 
-NULLS = ("-666", "-666.0", "na", "nan", "null", "")
-"""How the LINCS files write a missing cell, in any case."""
+NULLS = (
+    "-666", "-666.0", "na", "n/a", "nan", "null", "",
+    "#n/a", "#na", "#value!", "#div/0!", "#num!", "#ref!", "#name?", "#null!",
+)  # fmt: skip
+"""How the LINCS files and spreadsheets write a missing cell, in any case."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +68,7 @@ def read_gct(path: str | Path) -> AnnotatedMatrix:
     wells = _table(path, "wells", head[first:], {row[0]: row[first:] for row in about_wells})
     columns = {name: [row[i] for row in body] for i, name in enumerate(head[:first]) if i}
     genes = _table(path, "genes", [row[0] for row in body], columns)
-    return AnnotatedMatrix(_numbers(path, body, first).T.copy(), wells, genes)
+    return AnnotatedMatrix(_numbers(path, body, head, first).T.copy(), wells, genes)
 
 
 def cleared(texts: list[str]) -> list[str]:
@@ -112,17 +115,33 @@ def _table(path: Path, what: str, ids: list[str], columns: dict[str, list[str]])
     return pd.DataFrame({name: cleared(cells) for name, cells in columns.items()}, index=pd.Index(ids, dtype=object))
 
 
-def _numbers(path: Path, body: list[list[str]], first: int) -> np.ndarray:
-    """The matrix as the file has it, float32 [G, n]."""
-    values = np.empty((len(body), len(body[0]) - first), dtype=np.float32)
-    for i, row in enumerate(body):
-        try:
-            values[i] = row[first:]
-        except ValueError:
-            cells = [cell or "nan" for cell in cleared(row[first:])]
+def _numbers(path: Path, body: list[list[str]], head: list[str], first: int) -> np.ndarray:
+    """The matrix as the file has it, float32 [G, n]; NaN for a missing cell, infinite for what float32 can't hold."""
+    values, odd = np.empty((len(body), len(head) - first), dtype=np.float32), []
+    with np.errstate(over="ignore"):
+        for i, row in enumerate(body):
             try:
-                values[i] = cells
-            except ValueError as error:
-                raise InputError(f"{path}: gene {row[0]!r} holds a cell that is no number: {error}") from None
+                values[i] = row[first:]
+            except ValueError:
+                cells = [cell or "nan" for cell in cleared(row[first:])]
+                numbers = [_number(cell) for cell in cells]
+                odd += [
+                    f"gene {row[0]}, well {well}: {cell}"
+                    for well, cell, number in zip(head[first:], cells, numbers, strict=True)
+                    if number is None
+                ]
+                values[i] = [np.nan if number is None else number for number in numbers]
+    if odd:
+        raise InputError(
+            f"{path}: {len(odd)} cell(s) that are no number: {some(odd)}; mend them, or leave them empty, NA or -666 "
+            "where a value is missing"
+        )
     values[values == -666] = np.nan
     return values
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell)
+    except ValueError:
+        return None

@@ -10,7 +10,15 @@ import numpy as np
 
 from torchcell.data.errors import InputError, near, some
 from torchcell.data.fingerprint import fingerprint
-from torchcell.data.tables import number_cells, read_table, text_cells
+from torchcell.data.matrices import LARGEST
+from torchcell.data.tables import (
+    number_cells,
+    read_table,
+    refuse_spoiled_names,
+    require_columns,
+    single_precision,
+    text_cells,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,11 +50,11 @@ class GeneFeatures:
             unique, counts = np.unique(names, return_counts=True)
             if (counts > 1).any():
                 raise InputError(f"gene features name {what} twice: {some(unique[counts > 1])}; keep each once")
-        bad = ~np.isfinite(self.values)
+        bad = ~(np.abs(self.values) <= LARGEST)
         if bad.any():
             columns = [name for name, wrong in zip(self.columns, bad.any(0), strict=True) if wrong]
             raise InputError(
-                f"{int(bad.any(1).sum())} gene(s) without a finite number for every feature: "
+                f"{int(bad.any(1).sum())} gene(s) without a finite number (up to {LARGEST:g}) for every feature: "
                 f"{some(self.genes[bad.any(1)])}, in the columns {some(columns)}; fill these in, or leave the genes out"
             )
         return self
@@ -96,24 +104,20 @@ def read_gene_features(path: str | Path) -> GeneFeatures:
     """Read a table with the column ``gene`` and a column of numbers a feature, in any order.
 
     Args:
-        path: A ``.csv``, ``.tsv`` or ``.parquet`` file.
+        path: A table, see ``tables.read_table``.
 
     Raises:
-        InputError: No column ``gene``; a row without a gene; a column without a name or that holds no numbers; a gene
-            twice; a feature that is missing or infinite. Names genes and columns.
+        InputError: No column ``gene``; a row without a gene, or with a date for it; a column that holds no numbers; a
+            gene twice; a feature that is missing, infinite or too large. Names genes and columns.
     """
     table = read_table(path)
-    if "gene" not in table:
-        hint = near("gene", list(table.columns)) or list(table.columns)
-        raise InputError(f"{path} has no column 'gene'; the nearest are {hint}")
+    require_columns(path, table, ["gene"])
     genes = text_cells(table, "gene")
     empty = [f"row {i + 2}" for i, name in enumerate(genes) if not name]
     if empty:
         raise InputError(f"{path}: {len(empty)} row(s) without a gene: {some(empty)}")
+    refuse_spoiled_names(path, "gene", genes)
     columns = [column for column in table.columns if column != "gene"]
-    unnamed = [column for column in columns if not column or column.startswith("Unnamed: ")]
-    if unnamed:
-        raise InputError(f"{path}: a column has no name, as a row number that was written along; name it or drop it")
     numbers = {column: number_cells(table[column], column, path, lenient=False) for column in columns}
     text = [column for column, values in numbers.items() if values is None]
     if text or not columns:
@@ -123,8 +127,7 @@ def read_gene_features(path: str | Path) -> GeneFeatures:
             else f"{path} has no column of features beside 'gene'"
         )
     values = np.column_stack([column for column in numbers.values() if column is not None])
-    with np.errstate(over="ignore"):  # what single precision can't hold becomes infinite, and is refused as such
-        features = GeneFeatures(np.array(genes, dtype=str), tuple(columns), values.astype(np.float32))
+    features = GeneFeatures(np.array(genes, dtype=str), tuple(columns), single_precision(path, values, columns))
     try:
         return features.validate()
     except InputError as error:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from torchcell.data.errors import InputError, near
 from torchcell.data.places import located
 from torchcell.data.sources import fetch
-from torchcell.data.tables import ENDINGS, read_table, text_cells
+from torchcell.data.tables import ENDINGS, read_table, refuse_spoiled_names, require_columns, text_cells
 
 if TYPE_CHECKING:
     from torchcell.data.conditions import Conditions
@@ -80,15 +80,15 @@ def read_gene_list(path: str | Path, sets: Sequence[str] | None = None) -> list[
         InputError: No such file, an unknown set, no genes.
     """
     path = located(path, "no gene list")
-    if path.suffix in ENDINGS:
+    if path.name.removesuffix(".gz").endswith(ENDINGS):
         table = read_table(path)
-        if "gene" not in table:
-            raise InputError(f"{path} has no column 'gene'; it has {list(table.columns)}")
+        require_columns(path, table, ["gene"])
         genes = text_cells(table, "gene")
     elif path.suffix in (".gmt", ".json"):
         genes = _of_sets(path, _read_gmt(path) if path.suffix == ".gmt" else _read_json(path), sets)
     else:
         genes = [line.split("#")[0].strip() for line in _text(path).splitlines()]
+    refuse_spoiled_names(path, "gene", genes)
     found = list(dict.fromkeys(gene for gene in genes if gene))
     if not found:
         raise InputError(f"{path} names no genes")

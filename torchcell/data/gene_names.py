@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from torchcell.data.errors import InputError
 from torchcell.data.sources import fetch
 
 ORF = re.compile(r"(Y[A-P][LR]\d{3}[WC](-[A-Z])?|[QR]\d{4}[WC]?)")
@@ -41,25 +40,25 @@ class GeneNames:
 
     @classmethod
     def from_table(cls, path: str | Path, alias: str, name: str, separator: str = ";") -> GeneNames:
-        """Read a CSV or TSV table with one name a row and its aliases in one cell.
+        """Read a table with one name a row and its aliases in one cell.
 
         Args:
-            path: The table; tab-separated unless its name ends in ``.csv``.
+            path: The table, see ``tables.read_table``.
             alias: Column of the aliases; the first in a cell is the standard one and is trusted more.
             name: Column of the names.
             separator: What stands between the aliases in a cell.
 
         Raises:
-            InputError: A column is missing.
+            InputError: A column is missing, or holds dates where genes should be.
         """
-        import pandas as pd
+        from torchcell.data.tables import read_table, refuse_spoiled_names, require_columns, text_cells
 
-        table = pd.read_csv(path, sep="," if str(path).endswith(".csv") else "\t", dtype=str, na_filter=False)
-        for column in (alias, name):
-            if column not in table:
-                raise InputError(f"{path} has no column {column!r}; it has {list(table.columns)}")
-        pairs = zip(table[alias].str.split(separator, regex=False), table[name], strict=True)
-        return cls(alias_tables(pairs))
+        table = read_table(path)
+        require_columns(path, table, (alias, name))
+        aliases, names = text_cells(table, alias), text_cells(table, name)
+        for column, cells in ((alias, aliases), (name, names)):
+            refuse_spoiled_names(path, column, cells)
+        return cls(alias_tables(zip((cell.split(separator) for cell in aliases), names, strict=True)))
 
     def candidates(self, symbol: str) -> set[str]:
         """All names that a symbol may stand for: none where it is unknown, several where it is ambiguous."""

@@ -13,9 +13,10 @@ from torchcell.data.checks import column, refuse, refuse_repeats
 from torchcell.data.errors import InputError, near, some
 from torchcell.data.gct import read_gct
 from torchcell.data.gctx import CHUNK, Gctx
+from torchcell.data.matrices import LARGEST, too_large
 from torchcell.data.plate_controls import line_plates, matched_controls
-from torchcell.data.quantities import TO_HOURS, TO_MICROMOLAR, quantities
-from torchcell.data.structure_table import structures_of
+from torchcell.data.quantities import DOSE, TIME, assumed_unit, quantities, without_unit
+from torchcell.data.structure_table import IDS, SMILES, structures_of
 
 if TYPE_CHECKING:
     import anndata
@@ -42,6 +43,10 @@ OF_GENES = ("gene", "gene_id")
 OPTIONAL = ("dose_unit", "time_unit", "kind", "pert_id", "smiles", "inchikey", *OF_GENES)
 VEHICLE = "ctl_vehicle"
 """``pert_type`` of a well that was given the vehicle alone."""
+QUANTITIES = {"dose_value": (DOSE, "dose_unit"), "time": (TIME, "time_unit")}
+"""What is measured -> how it is read, and where its unit stands."""
+RESTRICTED = "restricted"
+"""What the LINCS files say of a structure that is kept secret."""
 SIGNATURES = "signatures"
 """How values that are changes already are matched: their control is zero."""
 REMEDY = "mend them, or leave them out with drop_incomplete"
@@ -55,6 +60,7 @@ class _Wells(NamedTuple):
     found: dict[str, Any]
     is_control: np.ndarray
     lost: dict[str, int]
+    notes: list[str]
 
 
 def import_gct(
@@ -83,7 +89,8 @@ def import_gct(
         ``X`` [n, G] with the layer ``control``; ``obs``: perturbation, pert_id, smiles, inchikey, cell_line,
         dose_value (µM, 0 in a control well), time (h), plate, kind, is_control; ``var``: symbols, and the (first)
         file's gene_id (symbols change with the years); ``uns['source']``: the files, ``uns['lost']``: what was left
-        out, genes that only some of the files measure among it.
+        out, genes that only some of the files measure among it; ``uns['notes']``: units that were assumed, and what to
+        do where no well has a structure.
 
     Raises:
         InputError: Unknown names, a dose that is negative or missing, a value that is missing, a plate without
@@ -110,8 +117,9 @@ def _wells(
             found["smiles"], found["inchikey"] = structures_of(structures, found["pert_id"])
         ids = wells.index.to_numpy(str)
         is_control = np.zeros(len(ids), dtype=bool) if control is None else _controls(path, found, control)
-        found["dose_value"] = _numbers(path, ids, found, "dose", TO_MICROMOLAR, drop_incomplete)
-        found["time"] = _numbers(path, ids, found, "time", TO_HOURS, drop_incomplete)
+        for name in ("smiles", "inchikey"):
+            found[name] = np.where(found[name] == RESTRICTED, "", found[name])
+        notes = [_read_numbers(path, ids, found, name, is_control, drop_incomplete) for name in QUANTITIES]
         found["dose_value"][is_control] = 0.0  # a vehicle; the files give it none
         others = np.char.startswith(found["kind"].astype(str), "ctl_") & ~is_control
         lacking = np.isnan(found["dose_value"]) | np.isnan(found["time"]) | (found["cell_line"] == "")
@@ -119,15 +127,19 @@ def _wells(
         _refuse_bad(str(path), ids[kept], _of_wells(found, kept))
         values = read(kept)
     missing = np.isnan(values.min(1, initial=np.inf))  # the least of a row is NaN where one value is
+    large = np.flatnonzero(np.maximum(values.max(1, initial=0), -values.min(1, initial=0)) > LARGEST)
+    told = too_large(values[large], ids[kept[large]], found["gene"])
+    refuse(str(path), told, f"a value that is infinite, or beyond {LARGEST:g}", "mend it; NA marks a missing one")
     if drop_incomplete:
         values, kept = _squeezed(values, ~missing), kept[~missing]
     else:
-        refuse(str(path), ids[kept[missing]], "a missing value (-666)", REMEDY)
+        refuse(str(path), ids[kept[missing]], "a missing value (-666, NA, #VALUE! and the like)", REMEDY)
     lost = {
         "wells of other controls": int(others.sum()),
         "wells without a dose, time, line or value": int((~others).sum()) - len(kept),
     }
-    return _Wells(values, ids[kept], _of_wells(found, kept), is_control[kept], lost)
+    notes = [note for note in notes if note]
+    return _Wells(values, ids[kept], _of_wells(found, kept), is_control[kept], lost, notes)
 
 
 def _joined(paths: Sequence[Path], files: Sequence[_Wells]) -> _Wells:
@@ -157,6 +169,7 @@ def _joined(paths: Sequence[Path], files: Sequence[_Wells]) -> _Wells:
         found,
         np.concatenate([file.is_control for file in files]),
         lost,
+        [f"{path}: {note}" for path, file in zip(paths, files, strict=True) for note in file.notes],
     )
 
 
@@ -232,21 +245,26 @@ def _controls(path: Path, found: Mapping[str, Any], label: str) -> np.ndarray:
     )
 
 
-def _numbers(
-    path: Path, ids: np.ndarray, found: Mapping[str, Any], what: str, factor: Mapping[str, float], lenient: bool
-) -> np.ndarray:
-    """The dose in µM or the time in h [n]; NaN where there is none, or none that can be read and ``lenient`` is set."""
-    values, units = found["dose_value" if what == "dose" else "time"], found[f"{what}_unit"]
-    numbers, odd = quantities(values, units, factor)
+def _read_numbers(
+    path: Path, ids: np.ndarray, found: dict[str, Any], name: str, is_control: np.ndarray, lenient: bool
+) -> str:
+    """Put the dose in µM or the time in h [n] in place of its texts, and say what was assumed of the unit.
+
+    NaN where there is none, or none that can be read and ``lenient`` is set.
+    """
+    quantity, unit = QUANTITIES[name]
+    values, units = found[name], found[unit]
+    numbers, odd = quantities(values, units, quantity.factor)
     if odd.any() and not lenient:
         told = [
             f"{i}: {value} {unit}".strip() for i, value, unit in zip(ids[odd], values[odd], units[odd], strict=True)
         ]
         raise InputError(
-            f"{path}: {len(told)} well(s) whose {what} can't be read: {some(told)}; units are "
-            f"{', '.join(unit for unit in factor if unit)}; mend them, or leave them out with drop_incomplete"
+            f"{path}: {len(told)} well(s) whose {unit.removesuffix('_unit')} can't be read: {some(told)}; the units "
+            f"are {quantity.units}{quantity.remedy}; mend them, or leave them out with drop_incomplete"
         )
-    return numbers
+    found[name] = numbers
+    return assumed_unit(name, np.where(is_control, np.nan, numbers), without_unit(values, units), quantity)
 
 
 def _refuse_bad(record: str, ids: np.ndarray, found: Mapping[str, Any]) -> None:
@@ -269,6 +287,17 @@ def _matched(wells: _Wells, match: str, seed: int) -> np.ndarray:
     return matched_controls(wells.values, plates, wells.is_control, match, seed, told)
 
 
+def _without_structures(smiles: np.ndarray) -> list[str]:
+    """What to do where no treated well has a SMILES, in a sentence; nothing where one has."""
+    if not len(smiles) or (smiles != "").any():
+        return []
+    return [
+        f"no SMILES: the files have no column {' or '.join(NAMES['smiles'])}, or nothing in it; give a table of "
+        f"{' or '.join(IDS)} and {' or '.join(SMILES)} with --structures FILE, or name the column with --columns "
+        "smiles=NAME; data.molecules may also take mechanisms or your own vectors by name"
+    ]
+
+
 def _anndata(paths: Sequence[Path], wells: _Wells, matched: np.ndarray) -> anndata.AnnData:
     import anndata
     import pandas as pd
@@ -276,10 +305,11 @@ def _anndata(paths: Sequence[Path], wells: _Wells, matched: np.ndarray) -> annda
     found = wells.found
     told = ("perturbation", "pert_id", "smiles", "inchikey", "cell_line", "dose_value", "time", "plate", "kind")
     obs = pd.DataFrame({name: found[name] for name in told}, index=wells.ids)
-    obs["is_control"] = wells.is_control
+    obs = obs.assign(dose_unit=DOSE.assumed, time_unit=TIME.assumed, is_control=wells.is_control)
     var = pd.DataFrame({"gene_id": found["gene_id"]}, index=found["gene"])
     about = {
         "source": ", ".join(path.name for path in paths),
         "lost": {what: n for what, n in wells.lost.items() if n},
+        "notes": [*wells.notes, *_without_structures(found["smiles"][~wells.is_control])],
     }
     return anndata.AnnData(wells.values, obs=obs, var=var, layers={"control": matched}, uns=about)

@@ -20,6 +20,7 @@ NODE_COLUMNS: tuple[str, ...] = ("id", "name", "kind")
 EDGE_COLUMNS: tuple[str, ...] = ("source", "metaedge", "target")
 LICENCE = "licence"
 """Column of the edge table that may be left out."""
+DROP = ", or leave out rows that repeat an earlier one: data.record.drop_duplicates=true"
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +110,31 @@ class KnowledgeGraph:
                 vars(part)[name] = vars(self)[name][at]
         return part
 
+    def without_duplicates(self) -> KnowledgeGraph:
+        """The graph without rows that repeat an earlier one, counted in ``lost``; ``validate`` it afterwards.
+
+        A node is repeated with the same name and kind, an edge with the same licence; of a metaedge that is not
+        ``directed``, within one kind, A-B and B-A are one edge. What is repeated otherwise stays, and ``validate``
+        refuses it.
+        """
+        import pandas as pd
+
+        nodes = pd.DataFrame({"id": self.node_id, "name": self.node_name, "kind": self.node_kind})
+        kind = dict(zip(self.node_id.tolist(), self.node_kind.tolist(), strict=True))
+        between = [[kind.get(end) for end in ids.tolist()] for ids in (self.source_id, self.target_id)]
+        one_way = np.isin(self.metaedge, self.directed) | (np.array(between[0]) != np.array(between[1]))
+        as_it_is = one_way | (self.source_id < self.target_id)
+        low = np.where(as_it_is, self.source_id, self.target_id)
+        high = np.where(as_it_is, self.target_id, self.source_id)
+        edges = pd.DataFrame({"low": low, "metaedge": self.metaedge, "high": high})
+        if self.licence is not None:
+            edges["licence"] = self.licence
+        node, edge = (~table.duplicated().to_numpy() for table in (nodes, edges))
+        counts = {"repeated nodes": int((~node).sum()), "repeated edges": int((~edge).sum())}
+        of_nodes = {name: getattr(self, name)[node] for name in ("node_id", "node_name", "node_kind")}
+        lost = {**self.lost, **{what: n for what, n in counts.items() if n}}
+        return replace(self.subset(edge), **of_nodes, lost=lost)
+
     def fingerprint(self) -> str:
         """A hash over all nodes and edges, see ``torchcell.data.fingerprint``; not over ``name`` and ``lost``."""
         return record_fingerprint(self)
@@ -118,7 +144,7 @@ class KnowledgeGraph:
         n, e = (len(self.node_id),), (len(self),)
         shapes = {"node_name": n, "node_kind": n, "source_id": e, "target_id": e, "licence": e}
         refuse_shapes(self.name, vars(self), shapes)
-        refuse_repeats(self.name, self.node_id, "node ids")
+        refuse_repeats(self.name, self.node_id, "node ids", f"make them unique{DROP}")
         refuse_repeats(self.name, np.array(self.kinds), "kinds")
         odd = ~np.isin(self.node_kind, self.kinds)
         refuse(self.name, self.node_id[odd], "a kind that is not listed", f"list it beside {list(self.kinds)}")
@@ -150,7 +176,7 @@ class KnowledgeGraph:
         key = (code * len(self.node_id) + low) * len(self.node_id) + high
         _, kept = np.unique(key, return_index=True)
         repeated = np.delete(self.sample_id, kept)
-        refuse(self.name, repeated, "an edge that an earlier row has too, in either direction", "drop it")
+        refuse(self.name, repeated, "an edge that an earlier row has too, in either direction", f"drop it{DROP}")
 
     def to_tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """The node table ``id, name, kind`` and the edge table ``source, metaedge, target``."""

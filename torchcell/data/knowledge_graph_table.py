@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torchcell.data.errors import InputError
+import numpy as np
+
 from torchcell.data.graph_selection import best_connected, connected, of_licences
-from torchcell.data.knowledge_graph import EDGE_COLUMNS, KnowledgeGraph
+from torchcell.data.knowledge_graph import EDGE_COLUMNS, NODE_COLUMNS, KnowledgeGraph
 from torchcell.data.links import Links, link_samples
-from torchcell.data.places import located
-from torchcell.data.tables import read_table
+from torchcell.data.tables import read_table, refuse_spoiled_names, require_columns, text_cells
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +25,7 @@ def knowledge_graph_file(
     directed: Sequence[str] = (),
     kinds: Sequence[str] | None = None,
     licences: Sequence[str] | None = None,
+    drop_duplicates: bool = False,
     negatives_per_positive: int = 1,
     limit_nodes: int | None = None,
     seed: int = 0,
@@ -40,6 +41,7 @@ def knowledge_graph_file(
         directed: Metaedges within one kind whose two directions mean different things.
         kinds: The kinds that are expected; by default those in the node table.
         licences: Keep only the edges of these licences.
+        drop_duplicates: Leave out rows that repeat an earlier one rather than refuse them; they are counted.
         negatives_per_positive: Sampled non-edges of each kind per edge, see ``links.link_samples``.
         limit_nodes: Keep so many nodes, for trials; see ``graph_selection.best_connected``.
         seed: Of the negatives.
@@ -49,7 +51,7 @@ def knowledge_graph_file(
         InputError: A file or a column that is missing, a repeated node id, an edge to a node that is not in the table,
             a repeated edge, one from a node to itself, a kind without nodes; each names the rows.
     """
-    graph = read_knowledge_graph(nodes, edges, columns, directed, kinds, name)
+    graph = read_knowledge_graph(nodes, edges, columns, directed, kinds, name, drop_duplicates)
     graph = best_connected(connected(of_licences(graph, licences)), limit_nodes)
     return link_samples(graph, supervised, negatives_per_positive, seed)
 
@@ -61,6 +63,7 @@ def read_knowledge_graph(
     directed: Sequence[str] = (),
     kinds: Sequence[str] | None = None,
     name: str | None = None,
+    drop_duplicates: bool = False,
 ) -> KnowledgeGraph:
     """Read and check a graph whose nodes come sorted by kind, see ``knowledge_graph_file``.
 
@@ -68,28 +71,20 @@ def read_knowledge_graph(
     """
     columns = dict(columns or {})
     node_table, edge_table = read_table(nodes), _read_edges(Path(edges), columns)
-    by_kind = columns.get("kind", "kind")
-    if by_kind in node_table:  # if it is not, the record names the nearest columns
-        order = node_table[by_kind].astype(str).to_numpy(dtype=str).argsort(kind="stable")
-        node_table = node_table.iloc[order]
-    named = name or Path(nodes).name.split(".")[0]
-    return KnowledgeGraph.from_tables(node_table, edge_table, named, columns, directed, kinds).validate()
+    named = {part: columns.get(part, part) for part in (*NODE_COLUMNS, *EDGE_COLUMNS)}
+    for path, table, parts in ((nodes, node_table, NODE_COLUMNS), (edges, edge_table, EDGE_COLUMNS)):
+        require_columns(path, table, [named[part] for part in parts])
+        for part in (part for part in parts if part in ("id", "name", "source", "target")):
+            refuse_spoiled_names(path, named[part], text_cells(table, named[part]))
+    order = np.array(text_cells(node_table, named["kind"]), dtype=str).argsort(kind="stable")
+    node_table = node_table.iloc[order]
+    own = name or Path(nodes).name.split(".")[0]
+    graph = KnowledgeGraph.from_tables(node_table, edge_table, own, columns, directed, kinds)
+    return (graph.without_duplicates() if drop_duplicates else graph).validate()
 
 
 def _read_edges(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
-    """The edge table; a ``.sif`` file has tabs between its columns, and may lack the line that names them."""
+    """The edge table; a ``.sif`` file may lack the line that names its columns."""
     if not path.name.removesuffix(".gz").endswith(".sif"):
         return read_table(path)
-    import pandas as pd
-
-    path = located(path)
-    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, header=None)
-    wanted = [columns.get(name, name) for name in EDGE_COLUMNS]
-    if not len(table) or table.shape[1] < len(wanted):
-        raise InputError(f"{path}: a .sif file needs rows of source, metaedge and target with tabs between them")
-    head = table.iloc[0].tolist()
-    if set(wanted) <= set(head):
-        table.columns = pd.Index(head)
-        return table.iloc[1:].reset_index(drop=True)
-    table.columns = pd.Index([*wanted, *(str(i) for i in range(len(wanted), table.shape[1]))])
-    return table
+    return read_table(path, [columns.get(name, name) for name in EDGE_COLUMNS])

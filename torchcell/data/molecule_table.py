@@ -10,6 +10,7 @@ import numpy as np
 from torchcell.data import places
 from torchcell.data.embedding_table import read_embeddings, read_npz
 from torchcell.data.errors import InputError, near, some
+from torchcell.data.matrices import LARGEST
 from torchcell.data.molecules import Molecules, drug_structures, tanimoto
 from torchcell.data.morgan import Morgan
 from torchcell.data.parent_molecule import parent, parent_key
@@ -79,11 +80,11 @@ class MoleculeTable:
         unnamed = [f"row {i + 1}" for i in np.flatnonzero(table.node_id == "")]
         if unnamed:
             raise InputError(f"{path}: {len(unnamed)} row(s) without a {self.key}: {some(unnamed)}; leave them out")
-        odd = ~np.isfinite(table.values).all(1) | ~table.values.any(1)
+        odd = ~(np.abs(table.values) <= LARGEST).all(1) | ~table.values.any(1)
         if odd.any():
             raise InputError(
-                f"{path}: {int(odd.sum())} vector(s) that are not finite or all zeros: {some(table.node_id[odd])}; "
-                "leave them out of the table"
+                f"{path}: {int(odd.sum())} vector(s) that are not finite or all zeros, or beyond {LARGEST:g}: "
+                f"{some(table.node_id[odd])}; leave them out of the table"
             )
         if self.key == "smiles":
             refuse_rejected(str(path), [(f"row {i + 1}", text) for i, text in enumerate(table.node_id.tolist())])

@@ -78,34 +78,35 @@ def read_network(path: str | Path, name: str, directed: bool = False) -> Network
     """Read a user's edge list with the columns ``source``, ``target`` and, optionally, ``weight``.
 
     Args:
-        path: A ``.csv``, ``.tsv`` or ``.parquet`` file; the columns may stand in any order.
+        path: A table, see ``tables.read_table``; the columns may stand in any order.
         name: The relation's name.
         directed: Whether an edge runs from source to target only.
 
     Raises:
-        InputError: No such file, a missing column, a row without both genes, or a weight that is no finite number.
+        InputError: No such file, a missing column, a row without both genes, a date for a gene, or a weight that is no
+            finite number.
     """
-    import pandas as pd
-
-    from torchcell.data.tables import read_table
+    from torchcell.data.tables import (
+        read_table,
+        require_columns,
+        required_numbers,
+        single_precision,
+        spoiled_names,
+        text_cells,
+    )
 
     table = read_table(path)
-    missing = [column for column in ("source", "target") if column not in table]
-    if missing:
-        raise InputError(f"{path} has no column {' and '.join(missing)}; it has {list(table.columns)}")
-    empty = table[["source", "target"]].isna().any(axis=1) | (table[["source", "target"]] == "").any(axis=1)
-    if empty.any():
-        raise InputError(f"{path}: rows without both genes: {some(table.index[empty] + 2)} (the header is row 1)")
-    weight = pd.Series(1.0, table.index)
-    if "weight" in table:
-        weight = pd.to_numeric(table["weight"], errors="coerce")
-    return Network(
-        name=name,
-        source=table["source"].to_numpy(dtype=str),
-        target=table["target"].to_numpy(dtype=str),
-        weight=weight.to_numpy(dtype=np.float32),
-        directed=directed,
-    ).validate()
+    require_columns(path, table, ("source", "target"))
+    source, target = (np.array(text_cells(table, end), dtype=str) for end in ("source", "target"))
+    empty = np.flatnonzero((source == "") | (target == ""))
+    problems = [f"rows without both genes: {some(empty + 2)} (the header is row 1)"] if len(empty) else []
+    for column, names in (("source", source), ("target", target)):
+        problems += [said] if (said := spoiled_names(column, names.tolist())) else []
+    if problems:
+        raise InputError(f"{path}: {'; '.join(problems)}")
+    weight = required_numbers(table, "weight", path) if "weight" in table else np.ones(len(table))
+    weight = single_precision(path, weight[:, None], ["weight"])[:, 0]
+    return Network(name=name, source=source, target=target, weight=weight, directed=directed).validate()
 
 
 def _parsers() -> dict[str, tuple[list[str], Callable[[], Network]]]:

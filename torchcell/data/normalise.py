@@ -8,6 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from torchcell.data.errors import InputError
+from torchcell.data.matrices import summed
 
 LIBRARY = 10_000.0
 """Counts a cell that are usual to scale to."""
@@ -19,7 +20,7 @@ def lognormalised(X: Any, library: float | int = LIBRARY) -> Any:
     A cell's total is over all columns of ``X``, so normalise before genes are chosen. A cell without counts stays zero.
 
     Args:
-        X: Counts [n, G], an array or a SciPy CSR matrix.
+        X: Counts [n, G], an array or a SciPy matrix, of which CSR is made.
         library: Counts a cell is scaled to; a given number, not a median, so that no cell depends on another.
     """
     if library <= 0:
@@ -28,6 +29,6 @@ def lognormalised(X: Any, library: float | int = LIBRARY) -> Any:
     factor = library / np.where(total > 0, total, 1.0)
     if not sparse.issparse(X):
         return np.log1p(np.asarray(X) * factor[:, None]).astype(np.float32)
-    scaled = sparse.csr_matrix(X, dtype=np.float32, copy=True)
+    scaled = sparse.csr_matrix(summed(X), dtype=np.float32, copy=True)
     scaled.data = np.log1p(scaled.data * np.repeat(factor, np.diff(scaled.indptr))).astype(np.float32)
     return scaled

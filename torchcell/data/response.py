@@ -11,12 +11,12 @@ import numpy as np
 from torchcell.data.checks import as_positions, column, refuse, refuse_repeats, refuse_shapes, texts
 from torchcell.data.errors import InputError, near, some
 from torchcell.data.fingerprint import record_fingerprint
-from torchcell.data.quantities import TO_HOURS, TO_MICROMOLAR, read_quantities
-from torchcell.data.tables import text_cells
+from torchcell.data.matrices import LARGEST, dense, layer_of, too_large
+from torchcell.data.quantities import DOSE, TIME
+from torchcell.data.response_columns import TreatmentColumns
 
 if TYPE_CHECKING:
     import anndata
-    import pandas as pd
 
     from torchcell.data.molecules import Molecules
 
@@ -61,6 +61,7 @@ class Response:
         columns: Further texts a sample, such as mechanism of action, name -> [n].
         molecules: What is known of each drug, see ``torchcell.data.molecules``; none before features were chosen.
         lost: What parsing left out and how many of each.
+        notes: What was assumed while reading.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Response:
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     molecules: Molecules | None = None
     lost: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.sample_id)
@@ -158,7 +160,7 @@ class Response:
         return replace(self, genes=self.genes[at], **{part: v[:, at] for part, v in values.items() if v is not None})
 
     def fingerprint(self) -> str:
-        """A hash over all values and names, those of the molecules too, not over ``name`` and ``lost``."""
+        """A hash over all values and names, those of the molecules too, not over ``name``, ``lost`` and ``notes``."""
         return record_fingerprint(self)
 
     def validate(self) -> Response:
@@ -171,8 +173,9 @@ class Response:
         refuse_repeats(self.name, ids, "sample ids")
         refuse_repeats(self.name, self.genes, "genes")
         for part in ("treated", "control", *(["basal"] if self.basal is not None else [])):
-            odd = ~np.isfinite(getattr(self, part)).all(1)
-            refuse(self.name, ids[odd], f"{part} expression that is not finite", "drop the rows or mend them")
+            odd = too_large(getattr(self, part), ids, self.genes)
+            what = f"{part} expression that is not finite, or beyond {LARGEST:g}"
+            refuse(self.name, odd, what, "drop the rows or mend them")
         for part, unit in (("dose_value", "dose in µM"), ("time", "time in h")):
             value = getattr(self, part)
             refuse(self.name, ids[~np.isfinite(value)], f"no {unit}", f"give {part} a number")
@@ -182,11 +185,15 @@ class Response:
         return self
 
     def to_anndata(self) -> anndata.AnnData:
-        """``X`` treated, layers ``control`` and ``basal``, ``obs`` under the names of ``COLUMNS`` and ``OPTIONAL``."""
+        """``X`` treated, layers ``control`` and ``basal``, ``obs`` under the names of ``COLUMNS`` and ``OPTIONAL``.
+
+        ``dose_unit`` and ``time_unit`` tell the units.
+        """
         import anndata
         import pandas as pd
 
         obs = pd.DataFrame({COLUMNS[name]: getattr(self, name) for name in COLUMNS}, index=self.sample_id)
+        obs = obs.assign(dose_unit=DOSE.assumed, time_unit=TIME.assumed)
         for name, internal in OPTIONAL.items():
             if getattr(self, name) is not None:
                 obs[internal] = getattr(self, name)
@@ -209,56 +216,39 @@ class Response:
 
         Args:
             adata: ``X`` is treated expression; samples and genes are named by ``obs`` and ``var``; doses and times are
-                numbers (µM, h) or texts with a unit, ``500 nM``.
-            columns: Internal name (a value of ``COLUMNS`` or ``OPTIONAL``) -> name in ``obs``, for those
-                that differ, e.g. ``{"dose_value": "dose_um"}``.
+                numbers or texts with a unit (``500 nM``), else the units stand in ``dose_unit`` and ``time_unit``, or
+                are taken to be µM and h, of which a note tells.
+            columns: Internal name (see ``response_columns.NAMES``) -> name in ``obs``, for those that differ, e.g.
+                ``{"dose_value": "dose_um"}``.
             name: Name of the record.
             control_layer: Layer with each sample's control; a layer ``basal`` is read where there is one.
             keep: Further columns of ``obs`` to hold as texts, e.g. mechanism of action.
 
         Raises:
-            InputError: A column or the layer is missing, a key of ``columns`` is no internal name, a dose or time is
-                text that is no number with a known unit.
+            InputError: A column, ``X`` or the layer is missing, a key of ``columns`` is no internal name, a dose or
+                time is text that is no number with a known unit.
         """
-        columns = columns or {}
-        known = [*COLUMNS.values(), *OPTIONAL.values()]
-        for key in columns:
-            if key not in known:
-                raise InputError(f"{name}: no internal column {key!r}; the nearest are {near(key, known) or known}")
+        ids = adata.obs_names.to_numpy().astype(str)
+        found = TreatmentColumns(name, adata.obs, columns or {}, ids, unread=("sample_id",))
+        found.refuse_missing(COLUMNS)
         if control_layer not in adata.layers:
             raise InputError(f"{name}: no layer {control_layer!r}; the file has {list(adata.layers)}")
-        found = {part: column(name, adata.obs, columns.get(internal, internal)) for part, internal in COLUMNS.items()}
-        optional: dict[str, Any] = {
-            part: texts(column(name, adata.obs, columns.get(internal, internal)))
-            for part, internal in OPTIONAL.items()
-            if internal in columns or internal in adata.obs
-        }
+        values, genes = layer_of(adata, None, name)
+        dose, time, notes = found.amounts()
+        optional: dict[str, Any] = {part: found.texts(part) for part in OPTIONAL if found.named[part]}
         return cls(
             name=name,
-            treated=dense(adata.X),
+            treated=dense(values),
             control=dense(adata.layers[control_layer]),
-            drug=texts(found["drug"]),
-            dose_value=_amounts(name, adata.obs, columns.get("dose_value", "dose_value"), TO_MICROMOLAR),
-            time=_amounts(name, adata.obs, columns.get("time", "time"), TO_HOURS),
-            cell_line=texts(found["cell_line"]),
-            plate=texts(found["plate"]),
-            genes=adata.var_names.to_numpy().astype(str),
-            sample_id=adata.obs_names.to_numpy().astype(str),
+            drug=found.texts("drug"),
+            dose_value=dose,
+            time=time,
+            cell_line=found.texts("cell_line"),
+            plate=found.texts("plate"),
+            genes=genes,
+            sample_id=ids,
             basal=dense(adata.layers["basal"]) if "basal" in adata.layers else None,
             columns={part: texts(column(name, adata.obs, part)) for part in keep},
+            notes=notes,
             **optional,
         )
-
-
-def _amounts(record: str, obs: pd.DataFrame, named: str, factor: Mapping[str, float]) -> np.ndarray:
-    """Doses or times [n], float32, numbers as they are and texts by their unit; NaN where there is none."""
-    values = obs[named].to_numpy()
-    if values.dtype.kind in "iuf":
-        return values.astype(np.float32)
-    cells = np.array(text_cells(obs, named), dtype=str)
-    return read_quantities(record, obs.index.to_numpy().astype(str), named, cells, factor)
-
-
-def dense(matrix: object) -> np.ndarray:
-    """A matrix, sparse or not, as a float32 array."""
-    return np.asarray(matrix.toarray() if hasattr(matrix, "toarray") else matrix, dtype=np.float32)

@@ -11,6 +11,7 @@ import numpy as np
 from torchcell.data.checks import as_positions, refuse
 from torchcell.data.errors import InputError, some
 from torchcell.data.fingerprint import record_fingerprint
+from torchcell.data.matrices import LARGEST
 
 KINDS: tuple[str, ...] = ("absent", "present", "added", "overexpressed", "knockdown")
 """What can happen to a gene; ``Screen.kind`` holds positions in this tuple."""
@@ -117,24 +118,24 @@ class Screen:
         self._validate_shapes()
         ids, sizes = self.sample_id, self.sizes
         refuse(self.name, ids[sizes == 0], "an empty gene set", "name at least one gene")
-        key = np.unique(self.owner * len(self.genes) + self.gene, return_counts=True)
-        refuse(
-            self.name, ids[key[0][key[1] > 1] // max(len(self.genes), 1)], "a gene named twice", "name each gene once"
-        )
-        refuse(self.name, ids[np.isinf(self.phenotype).any(1)], "an infinite phenotype", "use NaN for a missing value")
+        member = np.sort(self.owner * len(self.genes) + self.gene)
+        twice = np.unique(member[1:][member[1:] == member[:-1]])
+        refuse(self.name, ids[twice // max(len(self.genes), 1)], "a gene named twice", "name each gene once")
+        huge = (np.abs(self.phenotype) > LARGEST).any(1)
+        what = f"an infinite phenotype, or one beyond {LARGEST:g}"
+        refuse(self.name, ids[huge], what, "use NaN for a missing value")
         refuse(self.name, ids[np.isnan(self.phenotype).all(1)], "no phenotype at all", "drop the row")
         if self.task == "binary":
             odd = ~(np.isnan(self.phenotype) | np.isin(self.phenotype, (0, 1))).all(1)
             refuse(self.name, ids[odd], "a binary phenotype other than 0 or 1", "recode it")
-        first: dict[object, int] = {}
-        twins = [i for i, key in enumerate(self._set_keys()) if first.setdefault(key, i) != i]
-        refuse(self.name, ids[twins], "a gene set that an earlier row has too", "merge the rows")
+        refuse(self.name, ids[self._repeated_sets()], "a gene set that an earlier row has too", "merge the rows")
         return self
 
     def _validate_shapes(self) -> None:
         n, m, t = len(self.sample_id), len(self.gene), len(self.phenotype_names)
-        unique, counts = np.unique(self.sample_id, return_counts=True)
-        refuse(self.name, unique[counts > 1], "a sample id used twice", "make the ids unique")
+        if len(set(self.sample_id.tolist())) < n:  # counting takes longer
+            unique, counts = np.unique(self.sample_id, return_counts=True)
+            refuse(self.name, unique[counts > 1], "a sample id used twice", "make the ids unique")
         unique, counts = np.unique(self.genes, return_counts=True)
         if (counts > 1).any():
             raise InputError(f"{self.name}: genes listed twice: {some(unique[counts > 1])}")
@@ -152,8 +153,21 @@ class Screen:
         if m and (self.kind.min() < 0 or self.kind.max() >= len(KINDS)):
             raise InputError(f"{self.name}: kinds must be positions in {KINDS}")
 
-    def _set_keys(self) -> list[tuple[tuple[int, int, float], ...]]:
-        """One hashable key per sample that does not depend on the order of its members."""
-        level = np.zeros(len(self.gene)) if self.level is None else np.nan_to_num(self.level, nan=-1.0)
-        members = list(zip(self.gene.tolist(), self.kind.tolist(), level.tolist(), strict=True))
-        return [tuple(sorted(members[a:b])) for a, b in zip(self.ptr[:-1], self.ptr[1:], strict=True)]
+    def _repeated_sets(self) -> np.ndarray:
+        """Positions of the samples whose set an earlier one has too, whatever the order of its members."""
+        import pandas as pd
+
+        member = self.gene * len(KINDS) + self.kind
+        if self.level is not None:
+            level, different = pd.factorize(np.nan_to_num(self.level, nan=-1.0))
+            member = member * len(different) + level
+        member = pd.factorize(member)[0]
+        n_members = member.max(initial=0) + 1
+        ordered = np.sort(self.owner * n_members + member) % n_members
+        key, sizes = self.sizes.copy(), self.sizes
+        for place in range(sizes.max(initial=0)):  # two sets are alike if all their members are, taken in order
+            here = sizes > place
+            own = np.zeros(len(key), dtype=np.int64)
+            own[here] = ordered[self.ptr[:-1][here] + place] + 1
+            key = pd.factorize(key * (n_members + 1) + own)[0]
+        return np.flatnonzero(pd.Series(key).duplicated())

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from torchcell.data.errors import InputError, near, some
+from torchcell.data.perturbation_labels import genes_of
 from torchcell.data.screen import KINDS, Screen
-from torchcell.data.tables import MISSING, number_cells, read_table, text_cells, write_table
+from torchcell.data.table_text import BLANKS
+from torchcell.data.tables import (
+    MISSING,
+    number_cells,
+    read_table,
+    require_columns,
+    single_precision,
+    spoiled_names,
+    text_column,
+    write_table,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 ROLES = ("sample_id", "genes", "kinds", "levels", "query", "array")
 """Columns with a meaning of their own; none of them is a phenotype."""
@@ -32,15 +44,16 @@ def read_screen(
     ``|``, empty for absent); ``levels`` (joined by ``|``, optional); ``query`` and ``array`` (optional); phenotypes.
 
     Args:
-        path: A ``.csv``, ``.tsv`` or ``.parquet`` file.
+        path: A table, see ``tables.read_table``.
         phenotypes: Columns that hold phenotypes; by default every other column of numbers. The columns left over are
             kept in ``Screen.columns``.
         task: ``binary`` where every phenotype is 0 or 1.
         name: Of the screen; by default the file's name.
 
     Raises:
-        InputError: Names the rows at fault: an empty set, a gene twice, an unknown kind, as many levels as there are
-            not genes, an infinite phenotype or none at all, an id or a set that stands twice.
+        InputError: Names the rows at fault: an empty set, a gene twice, genes joined by another sign, an unknown kind,
+            as many levels as there are not genes, an infinite or too large phenotype or none at all, an id or a set
+            that stands twice.
     """
     table = read_table(path)
     members = _members(table, path)
@@ -62,7 +75,7 @@ def read_screen(
     return replace(
         members,
         name=name or Path(path).stem,
-        phenotype=phenotype.astype(np.float32),
+        phenotype=single_precision(path, phenotype, measured),
         phenotype_names=tuple(measured),
         task=task,
         columns=_columns(table, values, measured),
@@ -111,45 +124,110 @@ def write_screen(screen: Screen, path: str | Path) -> None:
     write_table(pd.DataFrame(content), path)
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """What stands between the ``|`` of a column: part m is ``names[code[m]]`` [M], cell i has ``sizes[i]``."""
+
+    names: np.ndarray
+    code: np.ndarray
+    sizes: np.ndarray
+
+    @classmethod
+    def of(cls, cells: pa.Array) -> _Parts:
+        import pyarrow.compute as pc
+
+        lists = pc.split_pattern(cells, "|")
+        parts = lists.flatten().dictionary_encode()
+        trimmed = np.array(pc.utf8_trim(parts.dictionary, BLANKS).to_pylist(), dtype=str)
+        names, code = np.unique(trimmed, return_inverse=True)
+        return cls(names, code[parts.indices.to_numpy()].astype(np.int64), pc.list_value_length(lists).to_numpy())
+
+    def with_default(self, sizes: np.ndarray, default: str) -> _Parts:
+        """One part a gene: an empty cell stands for the default of every gene, as an empty part does for its own."""
+        empty = (self.sizes == 1) & (self.names[self.code[np.cumsum(self.sizes) - 1]] == "")
+        names = np.append(np.where(self.names == "", default, self.names), default)
+        code = np.full(sizes.sum(), len(names) - 1)
+        code[np.repeat(~empty, sizes)] = self.code[np.repeat(~empty, self.sizes)]
+        return _Parts(names, code, sizes)
+
+    def uneven(self, sizes: np.ndarray) -> np.ndarray:
+        """Whether a cell has neither as many parts as genes nor none [n]."""
+        first = np.cumsum(self.sizes) - self.sizes
+        return (self.sizes != sizes) & ~((self.sizes == 1) & (self.names[self.code[first]] == ""))
+
+
 def _members(table: pd.DataFrame, path: str | Path) -> Screen:
     """The sets of a table, without phenotypes; refuses rows whose genes, kinds and levels don't fit together."""
-    if "genes" not in table:
-        hint = near("genes", list(table.columns)) or list(table.columns)
-        raise InputError(f"{path} has no column 'genes' (names joined by '|'); the nearest are {hint}")
-    n = len(table)
-    genes = [[name.strip() for name in cell.split("|")] for cell in text_cells(table, "genes")]
-    rows = text_cells(table, "sample_id") if "sample_id" in table else [f"row {i + 2}" for i in range(n)]
-    _refuse(path, rows, [not all(names) for names in genes], "an empty gene set or gene name")
-    _refuse(path, [f"row {i + 2}" for i in range(n)], [not row for row in rows], "no sample id")
-    sizes = [len(names) for names in genes]
-    kinds = [_parts(cell, size, "absent") for cell, size in zip(text_cells(table, "kinds"), sizes, strict=True)]
-    levels = [_parts(cell, size, "") for cell, size in zip(text_cells(table, "levels"), sizes, strict=True)]
-    for what, parts_of in (("kinds", kinds), ("levels", levels)):
-        uneven = [len(parts) != size for parts, size in zip(parts_of, sizes, strict=True)]
-        _refuse(path, rows, uneven, f"another number of {what} than of genes")
-    unknown = [not set(parts) <= set(KINDS) for parts in kinds]
-    _refuse(path, rows, unknown, f"a kind that is none of {', '.join(KINDS)}")
-    wrong = [any(not np.isfinite(_number(v)) and v.lower() not in MISSING for v in parts) for parts in levels]
-    _refuse(path, rows, wrong, "a level that is no finite number")
-    ids = rows if "sample_id" in table else [_made_id(*row) for row in zip(genes, kinds, levels, strict=True)]
-    level = np.array([_number(v) for parts in levels for v in parts], dtype=np.float32)
-    names, gene = np.unique([name for row in genes for name in row], return_inverse=True)
+    require_columns(path, table, ["genes"])
+    n, given = len(table), text_column(table, "sample_id") if "sample_id" in table else None
+    genes = _Parts.of(text_column(table, "genes"))
+    owner = np.repeat(np.arange(n), genes.sizes)
+    problems = []
+
+    def find(bad: np.ndarray, what: str, by_row: bool = given is None) -> None:
+        rows = np.unique(bad)
+        if len(rows):
+            named = [f"row {i + 2}" if by_row or given is None else given[i].as_py() for i in rows.tolist()]
+            problems.append(f"{len(rows)} row(s) with {what}: {some(named)}")
+
+    find(owner[(genes.names == "")[genes.code]], "an empty gene set or gene name")
+    if given is not None:
+        find(np.flatnonzero(np.array(given.to_pylist(), dtype=str) == ""), "no sample id", by_row=True)
+    problems += _odd_genes(genes, owner)
+    parts = {}
+    for column, default in (("kinds", "absent"), ("levels", "")):
+        found = _Parts.of(text_column(table, column))
+        uneven = found.uneven(genes.sizes)
+        find(np.flatnonzero(uneven), f"another number of {column} than of genes")
+        parts[column] = None if uneven.any() else found.with_default(genes.sizes, default)
+    kinds, levels = parts["kinds"], parts["levels"]
+    if kinds is not None:
+        unknown = ~np.isin(kinds.names, KINDS)
+        find(owner[unknown[kinds.code]], f"a kind that is none of {', '.join(KINDS)}")
+    if levels is not None:
+        numbers = np.array([_number(name) for name in levels.names.tolist()])
+        wrong = ~np.isfinite(numbers) & ~np.isin(np.char.lower(levels.names), MISSING)
+        find(owner[wrong[levels.code]], "a level that is no finite number")
+    if problems or kinds is None or levels is None:
+        raise InputError(f"{path}: {'; '.join(problems)}")
+    level = single_precision(path, numbers[levels.code][:, None], ["levels"], owner)[:, 0]
     return Screen(
         name=Path(path).stem,
-        genes=names,
-        gene=gene.astype(np.int64),
-        ptr=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-        kind=np.array([KINDS.index(kind) for parts in kinds for kind in parts], dtype=np.int8),
+        genes=genes.names,
+        gene=genes.code,
+        ptr=np.concatenate([[0], np.cumsum(genes.sizes)]).astype(np.int64),
+        kind=np.array([KINDS.index(kind) for kind in kinds.names.tolist()], dtype=np.int8)[kinds.code],
         phenotype=np.zeros((n, 0), dtype=np.float32),
         phenotype_names=(),
-        sample_id=np.array(ids, dtype=str),
+        sample_id=_made_ids(genes, kinds, levels) if given is None else np.array(given.to_pylist(), dtype=str),
         level=None if np.isnan(level).all() else level,
     )
 
 
-def _parts(cell: str, size: int, default: str) -> list[str]:
-    """The parts of a cell; an empty one stands for the default of every gene."""
-    return [part.strip() or default for part in cell.split("|")] if cell else [default] * size
+def _odd_genes(genes: _Parts, owner: np.ndarray) -> list[str]:
+    """What is wrong with names: a spreadsheet spoiled them, or the genes of a set are joined by another sign."""
+    names = genes.names.tolist()
+    problems = []
+    if spoiled_names("genes", names):
+        problems.append(spoiled_names("genes", genes.names[genes.code].tolist(), owner))
+    several = np.array(["," in name or ";" in name or len(genes_of(name)) > 1 for name in names])[genes.code]
+    if several.any():
+        words = [f"row {i + 2}: {names[k]}" for i, k in zip(owner[several], genes.code[several], strict=True)]
+        problems.append(
+            f"{len(words):,} gene name(s) with ',', ';' or '+' in them: {some(words)}; genes of a set are joined by "
+            "'|', as in A|B"
+        )
+    return problems
+
+
+def _made_ids(genes: _Parts, kinds: _Parts, levels: _Parts) -> np.ndarray:
+    """Ids from the sets [n]: genes joined by ``|``, with kind and level where they are not the default."""
+    kind = np.where(kinds.names == "absent", "", np.char.add(":", kinds.names))
+    level = np.where(levels.names == "", "", np.char.add("=", levels.names))
+    parts = (genes.names[genes.code], kind[kinds.code], level[levels.code])
+    made = np.char.add(np.char.add(parts[0], parts[1]), parts[2]).tolist()
+    ends = np.cumsum(genes.sizes).tolist()
+    return np.array(["|".join(made[a:b]) for a, b in zip([0, *ends[:-1]], ends, strict=True)], dtype=str)
 
 
 def _number(text: str) -> float:
@@ -159,29 +237,17 @@ def _number(text: str) -> float:
         return float("nan")
 
 
-def _made_id(genes: list[str], kinds: list[str], levels: list[str]) -> str:
-    """An id from the set itself: genes joined by ``|``, with kind and level where they are not the default."""
-    tag = [
-        gene + (f":{kind}" if kind != "absent" else "") + (f"={level}" if level else "")
-        for gene, kind, level in zip(genes, kinds, levels, strict=True)
-    ]
-    return "|".join(tag)
-
-
 def _columns(table: pd.DataFrame, values: dict[str, np.ndarray | None], measured: list[str]) -> dict[str, np.ndarray]:
     """What is kept beside the phenotypes: roles, numbers that were not asked for, truth values and text."""
-    kept = {role: np.array(text_cells(table, role), dtype=str) for role in ("query", "array") if role in table}
+    kept = {role: _texts(table, role) for role in ("query", "array") if role in table}
     for name, numbers in values.items():
         if name in measured:
             continue
-        text = np.array(text_cells(table, name), dtype=str)
-        truth = np.isin(text, ("True", "False")).all()
+        text = _texts(table, name) if numbers is None else np.empty(0, dtype=str)
+        truth = numbers is None and np.isin(text, ("True", "False")).all()
         kept[name] = numbers if numbers is not None else (text == "True" if truth else text)
     return kept
 
 
-def _refuse(path: str | Path, rows: list[str], bad: list[bool], what: str) -> None:
-    """Raise one error that names the rows at fault, if there are any."""
-    named = [row for row, wrong in zip(rows, bad, strict=True) if wrong]
-    if named:
-        raise InputError(f"{path}: {len(named)} row(s) with {what}: {some(named)}")
+def _texts(table: pd.DataFrame, column: str) -> np.ndarray:
+    return np.array(text_column(table, column).to_pylist(), dtype=str)

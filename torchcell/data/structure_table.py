@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from torchcell.data.errors import InputError, some
-from torchcell.data.places import located
 from torchcell.data.tables import read_table, text_cells
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 IDS, SMILES, KEYS = ("pert_id", "broad_id"), ("smiles", "canonical_smiles"), ("inchikey", "InChIKey", "inchi_key")
 BROAD_ID = 13
@@ -23,14 +18,14 @@ def structures_of(path: str | Path, pert_id: np.ndarray) -> tuple[np.ndarray, np
     """SMILES and InChIKey of compounds [n] each, empty for those the table lacks; of several rows the first counts.
 
     Args:
-        path: A ``.csv``, ``.tsv`` or ``.parquet`` file, or the Repurposing Hub's ``.txt``, with the columns pert_id
-            (or broad_id), smiles and, at will, InChIKey.
+        path: A table, e.g. the Repurposing Hub's ``.txt``, with the columns pert_id (or broad_id), smiles and, at
+            will, InChIKey.
         pert_id: Ids of the compounds [n]; Broad ids match whatever their salt and batch.
 
     Raises:
         InputError: No such file, a missing column, or no compound that the table knows.
     """
-    table = _table(Path(path))
+    table = read_table(path, comment="!")  # the hub's remarks stand in front
     named = {what: next((name for name in names if name in table), None) for what, names in
              (("pert_id", IDS), ("smiles", SMILES), ("inchikey", KEYS))}  # fmt: skip
     lacking = [what for what in ("pert_id", "smiles") if named[what] is None]
@@ -49,15 +44,3 @@ def structures_of(path: str | Path, pert_id: np.ndarray) -> tuple[np.ndarray, np
 
 def _compound(name: str) -> str:
     return name[:BROAD_ID] if name.startswith("BRD-") else name
-
-
-def _table(path: Path) -> pd.DataFrame:
-    if path.suffix != ".txt":
-        return read_table(path)
-    import pandas as pd
-
-    path = located(path)
-    try:  # the hub's remarks stand in front, behind exclamation marks
-        return pd.read_csv(path, sep="\t", comment="!", dtype=str, keep_default_na=False, encoding="latin-1")
-    except ValueError as error:
-        raise InputError(f"{path} can't be read as a table: {error}") from error

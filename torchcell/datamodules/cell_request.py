@@ -11,8 +11,11 @@ import pandas as pd
 from torchcell.data.cells_request import Controls, Trained, read_cells_request
 from torchcell.data.conditions import Conditions
 from torchcell.data.errors import InputError, near, some
+from torchcell.data.gene_features import GeneFeatures
 from torchcell.datamodules.spec import Spec
 
+NETWORK_GENES = "network_genes"
+"""Of a spec's extras: ``genes`` outside the vocabulary that the networks know, and the ``values`` of their features."""
 LEVEL_OFF = 2.0
 """By what factor the mean expression of the controls may differ from training before it is worth a word."""
 
@@ -35,7 +38,8 @@ def read_perturbations(path: str, spec: Spec, controls: Controls | None) -> Cond
         )
     held = spec.extras
     mean = held["gene_center"].numpy()
-    trained = Trained(spec.outputs, spec.genes, mean, held["scale"], held["library"], held["covariates"])
+    known = (*spec.genes, *_network_genes(spec))
+    trained = Trained(spec.outputs, known, mean, held["scale"], held["library"], held["covariates"])
     record = read_cells_request(path, controls, trained)
     level, expected = float(np.unique(record.other_control, axis=0).mean()), float(mean.mean())
     if not 1 / LEVEL_OFF <= level / max(expected, 1e-6) <= LEVEL_OFF:
@@ -47,9 +51,22 @@ def read_perturbations(path: str, spec: Spec, controls: Controls | None) -> Cond
     return record
 
 
-def with_groups(request: Conditions, spec: Spec) -> Spec:
-    """The spec whose groups are those of the request."""
-    return replace(spec, extras=spec.extras | {"groups": np.unique(request.group).tolist()})
+def widened(request: Conditions, spec: Spec) -> Spec:
+    """The spec whose groups are those of the request, with the genes that it perturbs and only the networks know."""
+    spec = replace(spec, extras=spec.extras | {"groups": np.unique(request.group).tolist()})
+    held, features = spec.extras.get(NETWORK_GENES), spec.gene_features
+    asked = {gene for genes in request.targets for gene in genes} - set(spec.genes)
+    at = [] if held is None else [i for i, gene in enumerate(held["genes"]) if gene in asked]
+    if held is None or features is None or not at:
+        return spec
+    genes = np.array([held["genes"][i] for i in at], dtype=str)
+    return spec.with_added(GeneFeatures(genes, features.columns, held["values"].numpy()[at]))
+
+
+def _network_genes(spec: Spec) -> tuple[str, ...]:
+    """The genes that are neither measured nor perturbed in training, and that the networks know."""
+    known = set(spec.genes)
+    return tuple(gene for gene in spec.extras.get(NETWORK_GENES, {"genes": []})["genes"] if gene not in known)
 
 
 def with_known_genes(record: Conditions, vocabulary: tuple[str, ...], policy: str) -> tuple[Conditions, dict[str, int]]:

@@ -23,7 +23,13 @@ from torchcell.data.gene_selection import GeneSelection
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.datamodules.batch import Packed, PackedLoader
 from torchcell.datamodules.cell_choice import chosen
-from torchcell.datamodules.cell_request import named_conditions, read_perturbations, with_groups, with_known_genes
+from torchcell.datamodules.cell_request import (
+    NETWORK_GENES,
+    named_conditions,
+    read_perturbations,
+    widened,
+    with_known_genes,
+)
 from torchcell.datamodules.cell_set_batch import ConditionSets, SetOrder, TrainingSets
 from torchcell.datamodules.derangement import derangement
 from torchcell.datamodules.prediction_notes import Notes, cell_notes
@@ -141,7 +147,7 @@ class CellSetDataModule(RecordDataModule):
             "eval_sets": self.eval_sets,
         }
         if self.make_features is not None:
-            extras["gene_features"] = self._features()
+            extras |= self._features()
         if self.make_neighbours is not None:
             extras["neighbours"] = torch.from_numpy(self.make_neighbours(train, self.networks))
         if self.selected is None:  # selected genes stand in their order
@@ -154,21 +160,26 @@ class CellSetDataModule(RecordDataModule):
         return extras
 
     def _features(self) -> dict[str, Any]:
-        """Columns and values of the vocabulary's features, as a spec holds them."""
+        """Features of the vocabulary, and of the networks' other genes, which may be perturbed in a request."""
         assert self.make_features is not None
         graph = CellGraph(self.genes, {}) if self.networks is None else self.networks
         unknown = graph.index(self.genes) < 0
         lacking = [gene for gene, absent in zip(self.genes, unknown.tolist(), strict=True) if absent]
         self.features = made = self.make_features(graph.with_genes(lacking)).validate()
-        values, columns = made.aligned(self.genes), list(made.columns)
+        further = sorted(set(graph.genes.tolist()) - set(self.genes))
+        values, of_further, columns = made.aligned(self.genes), made.aligned(further), list(made.columns)
         if lacking:
             values = np.column_stack([values, unknown.astype(np.float32)])
+            of_further = np.column_stack([of_further, np.zeros(len(further), dtype=np.float32)])
             columns.append(UNKNOWN)
             perturbed = {gene for targets in self.record_whole.targets for gene in targets}
             told = f"{len(lacking):,} of {len(self.genes):,} genes are in no network"
             missed = sorted(perturbed & set(lacking))
             self.told.append(f"{told}, the perturbed {some(missed)} among them" if missed else told)
-        return {"columns": columns, "values": torch.from_numpy(values)}
+        return {
+            "gene_features": {"columns": columns, "values": torch.from_numpy(values)},
+            NETWORK_GENES: {"genes": further, "values": torch.from_numpy(of_further)},
+        }
 
     def training_loader(self, shuffle: bool, rank: int, world: int, batch_size: int) -> PackedLoader:
         """Sets of cells, dealt anew each epoch."""
@@ -270,8 +281,8 @@ class CellSetDataModule(RecordDataModule):
 
     @staticmethod
     def widened(request: Conditions, spec: Spec) -> Spec:
-        """The spec with the groups of the request."""
-        return with_groups(request, spec)
+        """The spec with the groups of the request, and with the genes of it that only the networks know."""
+        return widened(request, spec)
 
     @staticmethod
     def admit(record: Conditions, vocabulary: tuple[str, ...], policy: str) -> tuple[Conditions, dict[str, int]]:

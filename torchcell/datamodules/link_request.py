@@ -26,12 +26,12 @@ def read_links(path: str, spec: Spec) -> Links:
         InputError: A missing column; ids, metaedges or kinds of ends that the model does not know, with their rows and
             the nearest ones.
     """
-    from torchcell.data.tables import read_table, text_cells
+    from torchcell.data.tables import read_table, refuse_spoiled_names, require_columns, text_cells
 
     table, supervised = read_table(path), tuple(spec.extras["supervised"])
-    for name in ("source", "target", *(() if len(supervised) == 1 else ("metaedge",))):
-        if name not in table:
-            raise InputError(f"{path} has no column {name!r}; it has {list(table.columns)}")
+    require_columns(path, table, ("source", "target", *(() if len(supervised) == 1 else ("metaedge",))))
+    for end in ("source", "target"):
+        refuse_spoiled_names(path, end, text_cells(table, end))
     metaedge = np.array(text_cells(table, "metaedge") if "metaedge" in table else [supervised[0]] * len(table))
     odd = ~np.isin(metaedge, supervised)
     if odd.any():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,11 +19,19 @@ from torchcell.datamodules.base import RecordDataModule
 from torchcell.datamodules.batch import Batch, Packed
 from torchcell.datamodules.derangement import derangement
 from torchcell.datamodules.prediction_notes import Notes, screen_notes, trained_range
+from torchcell.datamodules.screen_graph import cost_note, joined
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.graph.closure import check_hops
 from torchcell.graph.ranges import owner
+from torchcell.metrics.bootstrap import FEWEST_CLUSTERS
 from torchcell.metrics.checks import Halves
+from torchcell.splits.split import Split
+
+STEPS, SMALLEST, LARGEST = 32, 16, 1024
+"""Steps of an epoch, and bounds of a batch, where nobody says how large a batch is."""
+HELD_OUT_GENES = "held_out_genes"
+"""The split that a screen gets where nobody chooses another one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,28 +143,40 @@ class PerturbationDataModule(RecordDataModule):
     the k-hop one, where it reads their neighbourhood: node sets are made on the device from the indices.
 
     Args:
+        batch_size: Samples a training batch and process; none: 16 to 1,024, for about 32 steps an epoch.
+        unknown_genes: Genes that the graph lacks are an ``error``; ``isolate`` makes them nodes without an edge, as
+            long as the graph knows half of them; ``drop`` leaves out the samples that name one.
         hops: What a model that takes genes out of the graph sees of it: all of it (none), or the nodes within
             1, 2 or 3 hops of the set.
         features: What a model may read of each gene besides its name, a row for each gene of the vocabulary; or how to
-            make it of the graph, see ``torchcell.graph.gene_features``. The other arguments are those of
-            ``RecordDataModule``.
+            make it of the graph, see ``torchcell.graph.gene_features``.
+        aliases: Table of ``alias`` and ``gene``, by which the graph's names are found for the screen's. The other
+            arguments are those of ``RecordDataModule``.
     """
+
+    why_random: str | None = None
+    """Why ``held_out_genes`` came to be ``random``; none where it did not."""
 
     def __init__(
         self,
         record: Screen,
         split: dict[str, Any],
         graph: CellGraph | None = None,
-        batch_size: int = 1024,
+        batch_size: int | None = 1024,
         eval_batch_size: int = 8192,
         subset: int | None = None,
-        unknown_genes: Literal["error", "drop"] = "error",
+        unknown_genes: Literal["isolate", "error", "drop"] = "error",
         seed: int = 0,
         hops: int | None = None,
         features: Callable[[CellGraph], GeneFeatures] | GeneFeatures | None = None,
+        aliases: str | None = None,
     ) -> None:
         if hops is not None:
             check_hops(hops)
+        isolate = unknown_genes == "isolate"
+        changed: dict[str, int] = {}
+        if graph is not None:
+            graph, changed = joined(record, graph, aliases, isolate)
         if callable(features):
             if graph is None:
                 raise InputError(
@@ -165,7 +185,27 @@ class PerturbationDataModule(RecordDataModule):
                 )
             features = features(graph)
         self.hops, self.features = hops, features
-        super().__init__(record, split, graph, batch_size, eval_batch_size, subset, unknown_genes, seed)
+        policy: Literal["error", "drop"] = "error" if unknown_genes == "isolate" else unknown_genes
+        super().__init__(record, split, graph, batch_size or 1, eval_batch_size, subset, policy, seed)
+        self.lost |= changed
+        if batch_size is None:
+            per_step = int((self.split.part == "train").sum()) // STEPS
+            self.batch_size = min(max(per_step, SMALLEST), LARGEST)
+
+    def deal(self, record: Screen, split: Mapping[str, Any]) -> Split:
+        """By the ``split`` config; ``held_out_genes`` is ``gene_disjoint_any`` where each fold then tests genes enough
+        for a verdict, else ``random``. Folds of one screen never differ in it.
+        """
+        if split["method"] != HELD_OUT_GENES:
+            return super().deal(record, split)
+        n_genes, n_folds = len(np.unique(record.gene)), split["n_folds"]
+        enough = n_genes >= FEWEST_CLUSTERS * n_folds
+        if not enough:
+            self.why_random = (
+                f"{n_genes} genes in {n_folds} folds leave fewer than {FEWEST_CLUSTERS} to test, so samples are dealt "
+                "at random; split=gene_disjoint_any holds genes out all the same"
+            )
+        return super().deal(record, {**split, "method": "gene_disjoint_any" if enough else "random"})
 
     def fingerprinted(self) -> dict[str, Any]:
         """The samples, the graph, and a user's features of genes."""
@@ -258,7 +298,10 @@ class PerturbationDataModule(RecordDataModule):
 
     def notes(self) -> list[str]:
         """Says so where negatives were sampled and nobody has measured them, and where levels go unread."""
-        record, said = self.record_whole, []
+        record = self.record_whole
+        said = [] if self.why_random is None else [self.why_random]
+        costly = None if self.graph is None else cost_note(record, self.graph)
+        said += [] if costly is None else [costly]
         unlabelled = record.columns.get("unlabelled", np.zeros(1, dtype=bool))
         if unlabelled.any():
             said.append(

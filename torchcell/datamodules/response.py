@@ -216,8 +216,8 @@ class ResponseDataModule(RecordDataModule):
         return len(np.unique(condition)) < len(condition)
 
     def notes(self) -> list[str]:
-        """Says which splits leak, how many drugs have vectors, and what is scored."""
-        said = information_notes(self.record_whole, self.split.part)
+        """What was assumed of units, which splits leak, how many drugs have vectors, and what is scored."""
+        said = [*self.record_whole.notes, *information_notes(self.record_whole, self.split.part)]
         if single := [part for part in ("train", "val", "test") if not self._repeats(part)]:
             said.append(f"No condition has two samples in {', '.join(single)}: there is no level condition/ to score.")
         if len(single) < 3:

@@ -24,7 +24,7 @@ FEATURES_FROM = "torchcell.data"
 
 
 def read_treatments(path: str, spec: Spec, columns: Mapping[str, str] | None = None) -> Response:
-    """Read ``drug`` and / or ``smiles``, ``cell_line``, ``dose_value`` (µM) and ``time`` (h); one row a sample.
+    """Read ``drug`` and / or ``smiles``, ``cell_line``, ``dose_value`` and ``time``, with units; one row a sample.
 
     An h5ad file may bring the layers ``control`` and ``basal``, and those are kept; a sample without them stands on its
     line's mean of the training part. Drugs are told by name, else by structure, a salt being its base; one that is new

@@ -33,7 +33,8 @@ class Spec:
         split_hash: Of the split that center, scale and all else was fitted on.
         extras: What a representation needs besides: covariate levels, tables. Strings, numbers,
             tensors, and lists and dicts of them. ``gene_features`` holds their ``columns`` and ``values``, float32
-            [N, F]; ``n_trained_with`` how many of the genes the model was built with, where others were added.
+            [N, F]; ``network_genes`` further ``genes`` with ``values`` of the same columns, which a request may name;
+            ``n_trained_with`` how many of the genes the model was built with, where others were added.
         fingerprints: Of ``samples`` and ``graph``, see ``torchcell.data.fingerprint``; empty in old checkpoints.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -50,6 +50,9 @@ class CellGraph(nn.Module):
     Raises:
         InputError: A name listed twice, a matrix of another size, a relation without edges, an unknown type.
     """
+
+    restrict: Literal["screen"] | None = None
+    """What a screen's datamodule cuts it to; see ``from_networks``."""
 
     def __init__(
         self,
@@ -115,6 +118,7 @@ class CellGraph(nn.Module):
         genes: Sequence[str] | None = None,
         relations: Sequence[str] | None = None,
         rules: GeneRules | None = None,
+        restrict: Literal["screen"] | None = None,
     ) -> CellGraph:
         """Build the graph from edge lists by name.
 
@@ -124,7 +128,10 @@ class CellGraph(nn.Module):
                 By default all genes that any network names, sorted.
             relations: Keep only these, in this order; an unknown name is an error.
             rules: Which nodes are lost with which genes.
+            restrict: ``screen`` leaves a screen's datamodule the screen's genes and their neighbors, see ``around``.
         """
+        if restrict not in (None, "screen"):
+            raise InputError(f"graph.restrict={restrict!r}: it is screen, or null for the whole network")
         by_name = {network.name: network.validate() for network in networks}
         if relations is not None:
             for name in relations:
@@ -137,7 +144,7 @@ class CellGraph(nn.Module):
             names["gene"] = list(genes)
         lost: dict[str, int] = {}
         matrices = {name: network_matrix(network, names, lost) for name, network in by_name.items()}
-        return cls(
+        graph = cls(
             names.pop("gene"),
             matrices,
             [network.name for network in by_name.values() if network.directed],
@@ -146,6 +153,8 @@ class CellGraph(nn.Module):
             {network.name: (network.source_type, network.target_type) for network in by_name.values()},
             rules,
         )
+        graph.restrict = restrict
+        return graph
 
     def __len__(self) -> int:
         return len(self.genes)
@@ -225,6 +234,42 @@ class CellGraph(nn.Module):
             self.rules,
         )
 
+    def renamed(self, names: Mapping[str, str]) -> CellGraph:
+        """The same cell with other names for some of its genes."""
+        if not names:
+            return self
+        if self.rules is not None:
+            raise InputError("a graph with gene rules can't be given other names; rename the genes in its files")
+        nodes = {kind: listed.tolist() for kind, listed in self._names.items() if kind != "gene"}
+        matrices = {name: self.scipy(name) for name in self.relations}
+        genes = [names.get(gene, gene) for gene in self.genes.tolist()]
+        graph = CellGraph(genes, matrices, self.directed, self.lost, nodes, self._ends)
+        graph.restrict = self.restrict
+        return graph
+
+    def around(self, genes: Sequence[str] | np.ndarray) -> CellGraph:
+        """The named genes with the nodes of any type that share an edge with one, and the edges among all of these.
+
+        Raises:
+            InputError: The graph has gene rules, which need all of their genes.
+        """
+        if self.rules is not None:
+            raise InputError("graph.restrict can't cut a graph with gene rules; set graph.rules=null")
+        near = {kind: np.zeros(len(listed), dtype=bool) for kind, listed in self._names.items()}
+        named = np.isin(self.genes, genes)
+        near["gene"] |= named
+        for relation in self.relations:
+            matrix, (source, target) = self.scipy(relation), self.ends(relation)
+            if source == "gene":
+                near[target] |= np.diff(matrix[:, named].indptr) > 0
+            if target == "gene":
+                near[source][matrix[named].indices] = True
+        matrices = {r: self.scipy(r)[near[t]][:, near[s]] for r, (s, t) in self._ends.items()}
+        kept = {relation: matrix for relation, matrix in matrices.items() if matrix.nnz}
+        names = {kind: listed[near[kind]].tolist() for kind, listed in self._names.items() if near[kind].any()}
+        directed, ends = self.directed & set(kept), {relation: self._ends[relation] for relation in kept}
+        return CellGraph(names.pop("gene", []), kept, directed, self.lost, names, ends)
+
     def with_genes(self, added: Sequence[str]) -> CellGraph:
         """The same cell with further genes after its own, of which no relation knows anything yet."""
         if not len(added):
@@ -236,7 +281,9 @@ class CellGraph(nn.Module):
             source, target = self.ends(name)
             matrix.resize(sizes[target], sizes[source])
         genes = [*self.genes.tolist(), *added]
-        return CellGraph(genes, matrices, self.directed, self.lost, nodes, self._ends, self.rules)
+        graph = CellGraph(genes, matrices, self.directed, self.lost, nodes, self._ends, self.rules)
+        graph.restrict = self.restrict
+        return graph
 
     def to_plain(self) -> dict[str, Any]:
         """Strings, numbers and tensors only, so that a checkpoint loads with ``weights_only=True``."""

@@ -10,9 +10,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from torchcell.data.cell_moments import moments
-from torchcell.data.cells import dense
 from torchcell.data.conditions import Conditions
 from torchcell.data.errors import InputError
+from torchcell.data.matrices import dense
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.graph.neighbourhoods import CHUNK, adjacencies, rows_of
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from torchcell.data.cells import dense
 from torchcell.data.conditions import Conditions
+from torchcell.data.matrices import dense
 from torchcell.metrics.over_genes import Profiles
 
 MOST = 64

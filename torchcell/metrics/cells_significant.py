@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-from torchcell.data.cells import dense
 from torchcell.data.conditions import Conditions
+from torchcell.data.matrices import dense
 
 LEVEL = 0.05
 """False discovery rate (Benjamini and Hochberg) below which a gene counts as changed."""

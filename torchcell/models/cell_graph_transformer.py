@@ -59,9 +59,9 @@ class CellGraphTransformer(WildTypeModel):
     also ``embedding`` and ``pairs``.
 
     Args:
-        spec: Needs a graph. Reads ``gene_features`` where the data give them; without a free embedding and without
-            pair factors no parameter then knows a gene by name, and the weights fit any other cell with the same
-            features.
+        spec: Without a graph the cell is its genes, and no head is tied. Reads ``gene_features`` where the data give
+            them; without a free embedding and without pair factors no parameter then knows a gene by name, and the
+            weights fit any other cell with the same features.
         dim: Width of tokens.
         layers: Attention layers; 0 leaves the tokens as they are.
         heads: Of each layer, dim / heads at least 16.
@@ -92,7 +92,7 @@ class CellGraphTransformer(WildTypeModel):
         optimizer, scheduler, loss_weights: See ``Model``.
 
     Raises:
-        InputError: No graph; ties, weights or choices that do not fit; nothing to make a token of.
+        InputError: Ties, weights or choices that do not fit; nothing to make a token of.
     """
 
     graph: CellGraph
@@ -135,6 +135,8 @@ class CellGraphTransformer(WildTypeModel):
         loss_weights: LossWeights | None = None,
     ) -> None:
         super().__init__(spec, optimizer, scheduler, loss_weights)
+        if spec.graph is None:
+            self.graph = CellGraph(spec.genes, {})
         check_choices(
             spec,
             tokens=free_embedding or spec.gene_features is not None,

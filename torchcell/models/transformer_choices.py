@@ -30,8 +30,6 @@ def check_choices(
     Raises:
         InputError: What is wrong, and what to set.
     """
-    if spec.graph is None:
-        raise InputError("CellGraphTransformer needs a cell, and the data has no graph; choose one, e.g. graph=yeast")
     for name, word in choices.items():
         if word not in CHOICES[name]:
             raise InputError(f"model.{name}={word!r}: choose from {list(CHOICES[name])}")

@@ -173,7 +173,7 @@ def announce(cfg: DictConfig, folder: RunFolder, data: RecordDataModule, model: 
         f"{cfg.name}  seed {cfg.seed}  ->  {folder.path}",
         f"data    {len(data.sample_id):,} samples, outputs {', '.join(data.spec.outputs[:4])}"
         f"  ({data.spec.data_fingerprint[:8]})",
-        f"split   {cfg.split.method}, fold {cfg.split.fold} of {cfg.split.n_folds}: {parts}  ({data.split.hash[:8]})",
+        f"split   {data.split.method}, fold {cfg.split.fold} of {cfg.split.n_folds}: {parts}  ({data.split.hash[:8]})",
     ]
     if data.graph is not None:
         lines.append(f"graph   {data.graph.extra_repr()}")

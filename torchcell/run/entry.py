@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -41,34 +42,59 @@ def run_entry(task: Callable[..., Any], config_name: str) -> None:
     own = Path.cwd() / "conf"
     if own.is_dir() and own.resolve() != conf_dir() and "--config-dir" not in sys.argv:
         sys.argv += ["--config-dir", str(own)]
-    refused: list[InputError] = []
+    failed: list[Exception] = []
 
     @functools.wraps(task)
-    def keeping_refusals(cfg: Any) -> Any:
-        """Bad input is kept from Hydra, which would print a line of its own before ours."""
+    def keeping_failures(cfg: Any) -> Any:
+        """What fails is kept from Hydra, which would print a line of its own before ours."""
         say(loading(cfg, config_name))  # before the imports, which take seconds, on a busy machine half a minute
-        from torchcell.run.memory import memory_explained
-
         try:
+            refuse_missing(cfg)
+            from torchcell.run.memory import memory_explained
+
             with memory_explained(cfg, command=config_name):
                 return task(cfg)
-        except InputError as error:
+        except Exception as error:
             if _one_of_many():  # Hydra's line says which, and a search must see that the trial failed
                 raise
-            refused.append(error)
+            failed.append(error)
             return None
 
     prefer_own_choices()
+    sys.argv[1:] = [as_text(argument) for argument in sys.argv[1:]]
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(keeping_refusals)()
-        if refused:
-            raise refused[0]
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(keeping_failures)()
+        if failed:
+            raise failed[0]
     except Exception as failure:
-        error = refused[0] if refused else failure
+        error = failed[0] if failed else failure
         print(f"error: {explain(error, config_name, sys.argv[1:])}", file=sys.stderr)
         if wants_traceback or not is_plain(error):
             traceback.print_exception(error)
         sys.exit(1)
+
+
+def as_text(argument: str) -> str:
+    """An override whose value is meant as text though Hydra would take it for a number, in quotes: any ``name``, and
+    digits in groups that are no thousands, such as ``2024_11_29``.
+    """
+    key, equals, value = argument.partition("=")
+    number = re.fullmatch(r"[+-]?[0-9][0-9._eE+-]*", value)
+    grouped = re.fullmatch(r"\d+(_\d+)+", value) and not re.fullmatch(r"\d{1,3}(_\d{3})+", value)
+    return f"{key}={value!r}" if equals and (grouped or (key == "name" and number)) else argument
+
+
+def refuse_missing(cfg: Any) -> None:
+    """Name all keys that the command line must give.
+
+    Raises:
+        InputError: Keys without a value.
+    """
+    from omegaconf import OmegaConf
+
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise InputError(f"these keys have no value yet: give {' '.join(f'{key}=...' for key in missing)}; see --help")
 
 
 def loading(cfg: Any, config_name: str) -> str:
@@ -114,6 +140,9 @@ def explain(error: BaseException, config_name: str, arguments: list[str]) -> str
             )
         valid = list(error.options or [])
         return f"no {group or 'config'} {name!r}; the nearest are {near(name, valid) or sorted(valid)}"
+    for cause in _chain(error):
+        if isinstance(cause, hydra.errors.OverrideParseException):
+            return _explain_syntax(cause.override)
     if isinstance(error, hydra.errors.ConfigCompositionException):
         return _explain_override(error, config_name, arguments)
     for cause in _chain(error):
@@ -126,12 +155,30 @@ def explain(error: BaseException, config_name: str, arguments: list[str]) -> str
     return f"{type(speaking[-1]).__name__}: {' '.join(str(speaking[-1]).split())}"
 
 
+def _explain_syntax(override: str) -> str:
+    """How to write an override that Hydra can't read."""
+    key, equals, value = override.partition("=")
+    if not equals:
+        return f"{override!r} is not of the form key=value; see --help"
+    return f"{override!r} can't be read: quote its value, '{key}=\"{value}\"'"
+
+
 def _explain_override(error: BaseException, config_name: str, arguments: list[str]) -> str:
     """Name the override that fits nothing and the keys and groups most like it."""
     text = " ".join(str(error).split())
-    asked = next((a for a in arguments if "=" in a and a.split("=")[0].lstrip("+~") in text), "")
-    name = asked.split("=")[0].lstrip("+~")
-    others = [a for a in arguments if a != asked and not a.startswith("-")]
+    if comma := re.search(r"Ambiguous value for argument '(.*?)' 1\.", text):
+        key, _, value = comma[1].partition("=")
+        return (
+            f"{comma[1]!r} holds a comma: as one text write '{key}=\"{value}\"', as a list '{key}=[{value}]'; -m runs "
+            "one value after the other"
+        )
+    if there := re.search(r"An item is already at '(.*?)'", text):
+        return f"{there[1]!r} is in the config already: leave out the + before it"
+    unknown = re.search(r"Could not (?:override|delete from config\.|append to config\.) '~?(.*?)'", text)
+    if unknown is None:
+        return text
+    name = unknown[1].partition("@")[0]
+    others = [a for a in arguments if a.lstrip("+~").partition("=")[0] != name and not a.startswith("-")]
     valid = _valid_names(config_name, others)
     hint = near(name, valid) or near(name.rpartition(".")[2], valid)
     return f"no config key or group {name!r}; the nearest are {hint or sorted({v.split('.')[0] for v in valid})}"
@@ -172,9 +219,9 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def is_plain(error: BaseException) -> bool:
     """Whether the message alone is enough to mend it."""
-    from hydra.errors import ConfigCompositionException, MissingConfigException
+    from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 
-    plain = (InputError, ConfigCompositionException, MissingConfigException)
+    plain = (InputError, ConfigCompositionException, MissingConfigException, OverrideParseException)
     return any(
         isinstance(cause, plain) or (isinstance(cause, OSError) and cause.errno in UNWRITABLE)
         for cause in _chain(error)

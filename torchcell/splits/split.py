@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from torchcell.data.errors import InputError, near, some
+from torchcell.data.errors import InputError, some
 from torchcell.data.places import located
+from torchcell.data.tables import read_table, require_columns
 from torchcell.splits.folds import padded
 
 PARTS = ("train", "val", "test", "unused")
@@ -143,25 +144,22 @@ class Split:
 
     @classmethod
     def load(cls, path: str | Path) -> Split:
-        """Read a split from parquet, or from CSV with at least ``sample_id, part``.
+        """Read a split from parquet, or from a text table with at least ``sample_id, part``.
 
         Raises:
             InputError: No such file, missing columns, or contents that differ from the stored hash.
         """
         path = located(path, "no split file", "the run folder's split.parquet is one")
         about: dict[str, object] = {}
-        if path.suffix == ".csv":
-            frame = pd.read_csv(path, dtype=str)
+        if path.suffix != ".parquet":
+            frame = read_table(path)
         else:
             import pyarrow.parquet as pq
 
             table = pq.read_table(path)
             about = json.loads((table.schema.metadata or {}).get(b"torchcell", b"{}"))
             frame = table.to_pandas()
-        for column in ("sample_id", "part"):
-            if column not in frame:
-                hint = near(column, [str(c) for c in frame.columns])
-                raise InputError(f"{path} has no column {column!r}; nearest: {hint}")
+        require_columns(path, frame, ("sample_id", "part"))
         group = frame["group"] if "group" in frame else frame["sample_id"]
         ids, part = (frame[name].to_numpy(dtype=str) for name in ("sample_id", "part"))
         several = any(isinstance(cell, np.ndarray | list) for cell in group)

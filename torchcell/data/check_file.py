@@ -1,0 +1,509 @@
+"""``torchcell.data check``: what a file would be taken for, what is wrong with it, and the command that uses it."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from torchcell.data.errors import InputError, near, some
+from torchcell.data.places import located
+from torchcell.data.response_columns import NAMES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FEW_COUNTS = 500
+"""Median counts a cell below which most of a profile is the noise of counting."""
+FEWEST_CELLS = 10
+"""Cells that a condition needs unless ``data.record.min_cells`` says otherwise."""
+CONTROL_WORDS = (
+    "ctrl", "control", "controls", "non-targeting", "nontargeting", "non_targeting", "nt", "ntc", "negative control",
+    "neg_ctrl", "safe-targeting", "unperturbed", "untreated", "wt", "vehicle", "dmso", "mock",
+)  # fmt: skip
+"""What control cells are called in public data sets."""
+TREATMENT_WORDS = {
+    "drug": r"perturbation|drug|drug_name|compound|treatment|pert_iname|struct_id",
+    "cell_line": r"cell_line|cell_line_name|cell_id|cell_iname",
+    "dose_value": r"dose_value|dose|(pert_)?(dose|conc|concentration)([_ (].*)?(?<!unit)",
+    "time": r"(pert_)?(time|hours)([_ (].*)?(?<!unit)",
+    "plate": r"plate|det_plate|rna_plate|plate_id",
+}
+"""Internal name -> how the columns of a drug response are called in public data sets."""
+PARTS = ("train", "val", "test", "unused")
+"""Of a split."""
+PERTURBATION_WORDS = ("perturbation", "condition", "gene", "guide", "target", "drug", "treatment", "compound")
+"""Words in the name of the column that tells what was done to a cell."""
+
+
+@dataclass
+class Finding:
+    """What a file is.
+
+    Attributes:
+        path: The file.
+        kind: What it would be taken for, e.g. ``a screen``; empty where that can't be told.
+        facts: Counts, and what the names and units are.
+        notes: What was assumed, or is odd but no error.
+        wrong: What must be mended, each with what to do.
+        use: The command that uses it.
+        genes: Names that another file can be compared with: those perturbed, or the network's.
+    """
+
+    path: Path
+    kind: str = ""
+    facts: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    use: str = ""
+    genes: np.ndarray = field(default_factory=lambda: np.array([], dtype=str))
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Within the block what a reader warns of is a note, and what it refuses is wrong."""
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            try:
+                yield
+            except InputError as error:
+                self.wrong.append(str(error))
+        own = {str(one.message): None for one in warned if issubclass(one.category, UserWarning)}
+        self.notes += [text.removeprefix(f"{self.path}: ") for text in own]
+
+
+def check_files(paths: Sequence[str | Path]) -> list[Finding]:
+    """Look into files as their readers would; nothing is trained and nothing is written.
+
+    Args:
+        paths: Tables (``.csv``, ``.tsv``, ``.parquet``), ``.h5ad`` or ``.zarr``, ``.gct`` or ``.gctx``, ``.npz``. A
+            screen and networks, or the nodes and the edges of a knowledge graph, are also looked at together.
+
+    Raises:
+        InputError: No such file.
+    """
+    found = [_check(located(path)) for path in paths]
+    screens, networks, nodes, edges = (
+        [one for one in found if one.kind == kind] for kind in (SCREEN, NETWORK, NODES, EDGES)
+    )
+    for screen in screens:
+        for i, network in enumerate(networks):
+            _together(screen, network, i)
+    if len(nodes) == len(edges) == 1 and not nodes[0].wrong:
+        _knowledge_graph(nodes[0], edges[0])
+    return found
+
+
+def given(key: str, path: str | Path) -> str:
+    """``key=path`` as it can be typed: quoted for the shell and for Hydra where the path has other signs."""
+    plain = re.fullmatch(r"[\w./~-]+", str(path), flags=re.ASCII)
+    return f"{key}={path}" if plain else f"'{key}=\"{path}\"'"
+
+
+def _check(path: Path) -> Finding:
+    finding = Finding(path)
+    name = path.name.removesuffix(".gz")
+    with finding.reading():
+        if name.endswith((".h5ad", ".zarr")):
+            _check_anndata(finding)
+        elif name.endswith((".gct", ".gctx")):
+            _check_plate(finding)
+        elif name.endswith(".npz"):
+            _check_vectors(finding)
+        else:
+            _check_table(finding)
+    return finding
+
+
+# Tables ----------------------------------------------------------------------------------------------
+
+SCREEN, NETWORK, NODES, EDGES = "a screen", "a network", "nodes of a knowledge graph", "edges of a knowledge graph"
+
+
+def _check_table(finding: Finding) -> None:
+    from torchcell.data.tables import read_table
+
+    table = read_table(finding.path)
+    present = {str(column) for column in table.columns}
+    for kind, (wanted, look) in TABLES.items():
+        if all(any(name in present for name in names.split("|")) for names in wanted):
+            finding.kind = kind
+            finding.facts.append(f"{len(table):,} rows, columns {some(table.columns, 8)}")
+            look(finding, table)
+            return
+    needs = "; ".join(f"{kind}: {', '.join(wanted).replace('|', ' or ')}" for kind, (wanted, _) in TABLES.items())
+    hints = {name: near(name, sorted(present)) for wanted, _ in TABLES.values() for name in "|".join(wanted).split("|")}
+    likely = [f"{found[0]!r} for {name!r}" for name, found in hints.items() if found]
+    finding.wrong.append(
+        f"its columns {some(table.columns, 12)} make it none of the tables that are read. They need: {needs}"
+        + (f". Near ones: {', '.join(likely[:5])}" if likely else "")
+    )
+
+
+def _screen(finding: Finding, table: pd.DataFrame) -> None:
+    from torchcell.data.screen_table import ROLES, read_perturbations, read_screen
+    from torchcell.data.tables import number_cells
+
+    numbers = [
+        column
+        for column in table.columns
+        if column not in ROLES and number_cells(table[column], column, finding.path, lenient=True) is not None
+    ]
+    record = read_screen(finding.path) if numbers else read_perturbations(finding.path)
+    finding.genes = record.genes[np.unique(record.gene)]
+    sizes, counts = np.unique(record.sizes, return_counts=True)
+    by_size = ", ".join(f"{n:,} of {size} gene(s)" for size, n in zip(sizes.tolist(), counts.tolist(), strict=True))
+    finding.facts.append(f"{len(record):,} sets of {len(finding.genes):,} genes: {by_size}")
+    finding.facts += [f"left out: {n:,} {what}" for what, n in record.lost.items()]
+    if not numbers:
+        finding.kind = "perturbation sets to predict"
+        finding.use = (
+            f"python -m torchcell.predict ckpt=RUN/checkpoints/best.ckpt {given('perturbations', finding.path)}"
+        )
+        return
+    for column, values in zip(record.phenotype_names, record.phenotype.T, strict=True):
+        missing = int(np.isnan(values).sum())
+        said = f"phenotype {column}: {np.nanmin(values):.4g} to {np.nanmax(values):.4g}, mean {np.nanmean(values):.4g}"
+        finding.facts.append(said + (f", {missing:,} missing" if missing else ""))
+    binary = np.isin(record.phenotype[~np.isnan(record.phenotype)], (0, 1)).all()
+    if len(record.phenotype_names) > 1:
+        finding.notes.append("every column of numbers is learned; data.record.phenotypes=[NAME] chooses")
+    task = " data.record.task=binary" if binary else ""
+    finding.use = f"python -m torchcell.train data=screen {given('data.record.path', finding.path)}{task}"
+
+
+def _network(finding: Finding, table: pd.DataFrame) -> None:
+    from torchcell.data.networks import read_network
+
+    network = read_network(finding.path, "network")
+    finding.genes = np.unique(np.concatenate([network.source, network.target]))
+    finding.facts.append(f"{len(network.source):,} edges among {len(finding.genes):,} genes")
+    if "weight" not in table:
+        finding.notes.append("no column weight: every edge weighs 1")
+    finding.notes.append("edges are taken to have no direction; graph.networks.0.directed=true says otherwise")
+    finding.use = (
+        "python -m torchcell.train data=screen data.record.path=SCREEN graph=edge_list "
+        f"{given('graph.networks.0.path', finding.path)} model=dango"
+    )
+
+
+def _together(screen: Finding, network: Finding, number: int) -> None:
+    """Compare the names of a screen and of a network."""
+    unknown = np.setdiff1d(screen.genes, network.genes)
+    known = len(screen.genes) - len(unknown)
+    screen.facts.append(f"{known:,} of its {len(screen.genes):,} genes are in {network.path.name}")
+    if 2 * len(unknown) > len(screen.genes):
+        screen.wrong.append(
+            f"most of its genes are not in {network.path.name}: {some(unknown)}, there e.g. {some(network.genes, 3)}; "
+            "give data.aliases=FILE, a table of alias and gene"
+        )
+    elif len(unknown):
+        screen.notes.append(f"genes without an edge in {network.path.name}: {some(unknown)}")
+    if number == 0:
+        screen.use += f" graph=edge_list {given('graph.networks.0.path', network.path)} model=dango"
+        network.use = "with the screen, see above"
+
+
+def _nodes(finding: Finding, table: pd.DataFrame) -> None:
+    kinds = table["kind"].astype(str).value_counts()
+    finding.facts.append("kinds: " + ", ".join(f"{kind} {n:,}" for kind, n in kinds.items()))
+    finding.use = "check it together with its edges: python -m torchcell.data check NODES EDGES"
+
+
+def _edges(finding: Finding, table: pd.DataFrame) -> None:
+    metaedges = table["metaedge"].astype(str).value_counts()
+    finding.facts.append("metaedges: " + ", ".join(f"{name} {n:,}" for name, n in metaedges.items()))
+    finding.use = "check it together with its nodes: python -m torchcell.data check NODES EDGES"
+
+
+def _knowledge_graph(nodes: Finding, edges: Finding) -> None:
+    """Read nodes and edges as the one graph that they are."""
+    from torchcell.data.knowledge_graph_table import read_knowledge_graph
+
+    before = len(edges.wrong)
+    with edges.reading():
+        graph = read_knowledge_graph(nodes.path, edges.path)
+        edges.facts.append(f"{len(graph):,} edges that fit the nodes, {len(graph.metaedges)} metaedges")
+    if len(edges.wrong) == before:
+        nodes.use = (
+            f"python -m torchcell.train data=knowledge_graph {given('data.record.nodes', nodes.path)} "
+            f"{given('data.record.edges', edges.path)} data.record.supervised={graph.metaedges[0]}"
+        )
+        edges.use = "with the nodes, see above"
+
+
+def _treatments(finding: Finding, table: pd.DataFrame) -> None:
+    from torchcell.data.response_request import read_response_request
+
+    record = read_response_request(finding.path, np.array(["GENE"]))
+    finding.facts.append(_treated(record))
+    finding.notes += record.notes
+    finding.use = f"python -m torchcell.predict ckpt=RUN/checkpoints/best.ckpt {given('perturbations', finding.path)}"
+
+
+def _treated(record: Any) -> str:
+    """Drugs, lines, doses and times of a drug response."""
+    dose, time = record.dose_value, np.unique(record.time)
+    return (
+        f"{len(record):,} treatments: {len(np.unique(record.drug)):,} drugs, "
+        f"{len(np.unique(record.cell_line)):,} cell lines, doses {dose.min():.4g} to {dose.max():.4g} µM, "
+        f"times {', '.join(f'{hours:g}' for hours in time[:6])}{' ...' if len(time) > 6 else ''} h"
+    )
+
+
+def _labels(finding: Finding, table: pd.DataFrame) -> None:
+    from torchcell.data.perturbation_labels import genes_of
+    from torchcell.data.tables import text_cells
+
+    labels = text_cells(table, "perturbation")
+    finding.genes = np.unique([gene for label in labels for gene in genes_of(label)])
+    finding.facts.append(f"{len(labels):,} perturbations of {len(finding.genes):,} genes")
+    finding.use = (
+        f"python -m torchcell.predict ckpt=RUN/checkpoints/best.ckpt {given('perturbations', finding.path)} "
+        "controls.path=CONTROL_CELLS.h5ad"
+    )
+
+
+def _gene_features(finding: Finding, table: pd.DataFrame) -> None:
+    from torchcell.data.gene_features import read_gene_features
+
+    features = read_gene_features(finding.path)
+    finding.facts.append(f"{len(features.genes):,} genes with {len(features.columns):,} features")
+    finding.use = (
+        f"predict and embed take it for genes that training did not have: {given('added_genes', finding.path)}"
+    )
+
+
+def _aliases(finding: Finding, table: pd.DataFrame) -> None:
+    from torchcell.data.measured_genes import alias_table
+
+    alias_table(finding.path)
+    finding.use = (
+        f"{given('data.aliases', finding.path)} (screens), {given('data.record.aliases', finding.path)} (cells)"
+    )
+
+
+def _split(finding: Finding, table: pd.DataFrame) -> None:
+    counts = table["part"].astype(str).value_counts()
+    finding.facts.append(", ".join(f"{part} {n:,}" for part, n in counts.items()))
+    unknown = sorted(set(counts.index) - set(PARTS))
+    if unknown:
+        finding.wrong.append(f"parts {some(unknown)}; they must be among {', '.join(PARTS)}")
+    finding.use = f"python -m torchcell.train ... split=file {given('split.file', finding.path)}"
+
+
+def _structures(finding: Finding, table: pd.DataFrame) -> None:
+    finding.use = f"python -m torchcell.data import-gct PLATE.gct OUT.h5ad --structures {finding.path}"
+
+
+def _embeddings(finding: Finding, table: pd.DataFrame) -> None:
+    from torchcell.data.embedding_table import read_embeddings
+
+    embeddings = read_embeddings(finding.path)
+    finding.facts.append(f"{len(embeddings):,} vectors of {embeddings.values.shape[1]:,} numbers")
+    finding.use = f"python -m torchcell.embed validate {finding.path}"
+
+
+TABLES: dict[str, tuple[tuple[str, ...], Callable[[Finding, Any], None]]] = {
+    SCREEN: (("genes",), _screen),
+    EDGES: (("source", "metaedge", "target"), _edges),
+    NETWORK: (("source", "target"), _network),
+    NODES: (("id", "name", "kind"), _nodes),
+    "a split": (("sample_id", "part"), _split),
+    "gene aliases": (("alias", "gene"), _aliases),
+    "treatments to predict": (("drug|perturbation|smiles", "dose_value|dose", "time", "cell_line"), _treatments),
+    "perturbations to predict": (("perturbation",), _labels),
+    "structures of compounds": (("pert_id|broad_id", "smiles|canonical_smiles"), _structures),
+    "features of genes": (("gene",), _gene_features),
+    "embeddings": (("id",), _embeddings),
+}
+"""What a table may be -> the columns that make it so (``a|b``: either), and who looks into it; the first one fits."""
+
+
+# Files of matrices -----------------------------------------------------------------------------------
+
+
+def _check_anndata(finding: Finding) -> None:
+    from torchcell.data.cells_file import annotation
+
+    obs = annotation(finding.path, "obs")
+    named = _treatment_columns([str(column) for column in obs.columns])
+    if {"drug", "dose_value", "cell_line"} <= set(named):
+        _response(finding, {what: name for what, name in named.items() if name not in NAMES[what]})
+    else:
+        _cells(finding, obs)
+
+
+def _treatment_columns(present: Sequence[str]) -> dict[str, str]:
+    """Internal name -> the column that tells it, for those of a drug response that can be told by their name."""
+    found = {}
+    for what, words in TREATMENT_WORDS.items():
+        own = [name for name in present if name in NAMES[what]]
+        likely = own or [name for name in present if re.fullmatch(words, name.lower())]
+        if likely:
+            found[what] = likely[0]
+    return found
+
+
+def _response(finding: Finding, columns: dict[str, str]) -> None:
+    from torchcell.data.response_file import response_file
+
+    finding.kind = "a drug response"
+    finding.notes += [f"column {name!r} is taken to tell the {what}" for what, name in columns.items()]
+    record = response_file(finding.path, columns)
+    finding.facts += [f"{len(record):,} wells x {len(record.genes):,} genes", _treated(record)]
+    known = int((record.smiles != "").sum()) if record.smiles is not None else 0
+    finding.facts.append(f"SMILES on {known:,} of {len(record):,} wells")
+    finding.notes += record.notes
+    if not known:
+        finding.notes.append("no structures: a drug that training does not have can't be told from others")
+    finding.facts += [f"left out: {n:,} {what}" for what, n in record.lost.items()]
+    mapped = f" {_typed('data.record.columns', columns)}" if columns else ""
+    finding.use = f"python -m torchcell.train data=response {given('data.record.path', finding.path)}{mapped}"
+
+
+def _cells(finding: Finding, obs: pd.DataFrame) -> None:
+    from torchcell.data.cells_file import cells_file, read_cells
+
+    finding.kind = "single cells"
+    column = _perturbation_column(finding, obs)
+    if column is None:
+        return
+    control = _control(finding, obs, column)
+    keys: dict[str, Any] = {} if column == "perturbation" else {"columns": {"perturbation": column}}
+    if control:
+        keys["control"] = control if len(control) > 1 else control[0]
+    elif control is None:
+        return
+    record, refused = None, []
+    for scale in ("counts", "lognorm"):
+        try:
+            record = cells_file(finding.path, scale, **keys, few_cells="drop", backed=_on_disk(finding.path))
+            break
+        except InputError as error:
+            refused.append(str(error))
+    if record is None:
+        finding.wrong += dict.fromkeys(refused)
+        return
+    finding.genes = np.unique([gene for genes in record.targets for gene in genes])
+    cells = record.cells
+    finding.facts.append(
+        f"{len(cells):,} cells x {len(cells.genes):,} genes, {int(cells.is_control.sum()):,} of them controls; "
+        f"{len(record):,} conditions of {int(record.sizes.min()):,} to {int(record.sizes.max()):,} cells, "
+        f"{len(finding.genes):,} perturbed genes"
+    )
+    finding.facts.append(f"values: {'raw counts' if scale == 'counts' else 'log-normalised'}")
+    finding.facts += [f"left out: {n:,} {what}" for what, n in record.lost.items()]
+    if scale == "counts":
+        chunks = read_cells(finding.path, scale, **keys, backed=_on_disk(finding.path)).chunks()
+        median = float(np.median(np.concatenate([np.asarray(chunk.sum(1)).ravel() for _, chunk in chunks])))
+        finding.facts.append(f"median counts a cell: {median:,.0f}")
+        if median < FEW_COUNTS:
+            finding.notes.append(f"{median:,.0f} counts in the median cell are very few: single genes are mostly noise")
+    few = f" data.record.few_cells=drop (fewer than {FEWEST_CELLS} cells)" if _thin(record.lost) else ""
+    finding.use = (
+        f"python -m torchcell.train data=cells {given('data.record.path', finding.path)} data.record.scale={scale}"
+        + "".join(f" {_typed(f'data.record.{key}', value)}" for key, value in keys.items())
+        + few
+    )
+
+
+def _perturbation_column(finding: Finding, obs: pd.DataFrame) -> str | None:
+    """The column that tells what was done to a cell; asks where several may."""
+    if "perturbation" in obs:
+        return "perturbation"
+    text = [str(name) for name in obs.columns if obs[name].dtype.kind not in "fb" and not obs[name].is_unique]
+    likely = [name for name in text if any(word in name.lower() for word in PERTURBATION_WORDS)]
+    with_control = [name for name in likely if _controls_in(obs[name])]
+    chosen = with_control or likely
+    if len(chosen) == 1:
+        finding.notes.append(f"column {chosen[0]!r} is taken to tell the perturbation")
+        return chosen[0]
+    finding.wrong.append(
+        f"which column of obs tells the perturbation? It has {some(obs.columns, 12)}; say it as "
+        "data.record.columns={perturbation: NAME}" + (f", e.g. {some(chosen)}" if chosen else "")
+    )
+    return None
+
+
+def _control(finding: Finding, obs: pd.DataFrame, column: str) -> list[str] | None:
+    """Labels of the control cells; empty where a flag tells them, none where they can't be told."""
+    if "is_control" in obs:
+        finding.facts.append("controls: by the flag is_control")
+        return []
+    found = _controls_in(obs[column])
+    if found:
+        finding.notes.append(f"labels {some(found)} are taken to be the control cells")
+        return found
+    labels = obs[column].astype(str).value_counts()
+    finding.wrong.append(
+        f"no control cells: no label of {column!r} is called so, e.g. {some(labels.index)}; say it as "
+        "data.record.control=LABEL, or add a column is_control"
+    )
+    return None
+
+
+def _controls_in(values: pd.Series) -> list[str]:
+    from torchcell.data.perturbation_labels import label_texts
+
+    labels = np.unique(label_texts(np.asarray(values.drop_duplicates(), dtype=object)))
+    return [label for label in labels.tolist() if label.casefold() in CONTROL_WORDS]
+
+
+def _on_disk(path: Path) -> bool:
+    """Whether the values can stay on disk, which those that are stored by columns can't."""
+    from torchcell.data.backed import opened
+
+    root = opened(path)
+    return "X" in root and str(root["X"].attrs.get("encoding-type", "")) != "csc_matrix"
+
+
+def _thin(lost: Mapping[str, int]) -> bool:
+    return any("fewer" in what for what in lost)
+
+
+def _typed(key: str, value: Any) -> str:
+    """An override with a text, a list or a map, as it can be typed."""
+    if isinstance(value, str):
+        return given(key, value) if not re.fullmatch(r"[\d.]+", value) else f"\"{key}='{value}'\""
+    plain = str(value).replace("'", "").replace(", ", ",")
+    return f"'{key}={plain}'"
+
+
+def _check_plate(finding: Finding) -> None:
+    from torchcell.data.import_gct import import_gct
+
+    finding.kind = "an L1000 plate"
+    out = finding.path.name.removesuffix(".gz").rsplit(".", 1)[0] + ".h5ad"
+    command = f"python -m torchcell.data import-gct {finding.path} {out}"
+    try:
+        adata, options = import_gct(finding.path), ""
+    except InputError as error:
+        try:
+            adata, options = import_gct(finding.path, drop_incomplete=True), " --drop-incomplete"
+            finding.notes.append(f"{error}; --drop-incomplete leaves them out")
+        except InputError:
+            raise error from None
+    finding.facts.append(
+        f"{adata.n_obs:,} wells x {adata.n_vars:,} genes, {int(adata.obs['is_control'].sum()):,} of them controls"
+    )
+    finding.facts += [f"left out: {n:,} {what}" for what, n in adata.uns["lost"].items()]
+    finding.notes += list(adata.uns["notes"])
+    finding.use = f"{command}{options}; then python -m torchcell.train data=response data.record.path={out}"
+
+
+def _check_vectors(finding: Finding) -> None:
+    from torchcell.data.embedding_table import read_npz
+
+    finding.kind = "vectors of molecules or nodes"
+    table = read_npz(finding.path)
+    finding.facts.append(f"{len(table):,} vectors of {table.values.shape[1]:,} numbers, ids {some(table.node_id, 3)}")
+    finding.use = (
+        "python -m torchcell.train data=response ... data.molecules._target_="
+        f"torchcell.data.molecule_table.MoleculeTable {given('data.molecules.path', finding.path)}"
+    )
