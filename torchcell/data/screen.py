@@ -11,6 +11,7 @@ import numpy as np
 from torchcell.data.checks import as_positions, refuse
 from torchcell.data.errors import InputError, some
 from torchcell.data.fingerprint import record_fingerprint
+from torchcell.data.hashes import may_repeat, sums_of_hashes, text_hashes
 from torchcell.data.matrices import LARGEST
 
 KINDS: tuple[str, ...] = ("absent", "present", "added", "overexpressed", "knockdown")
@@ -133,7 +134,7 @@ class Screen:
 
     def _validate_shapes(self) -> None:
         n, m, t = len(self.sample_id), len(self.gene), len(self.phenotype_names)
-        if len(set(self.sample_id.tolist())) < n:  # counting takes longer
+        if may_repeat(text_hashes(self.sample_id)):
             unique, counts = np.unique(self.sample_id, return_counts=True)
             refuse(self.name, unique[counts > 1], "a sample id used twice", "make the ids unique")
         unique, counts = np.unique(self.genes, return_counts=True)
@@ -161,6 +162,8 @@ class Screen:
         if self.level is not None:
             level, different = pd.factorize(np.nan_to_num(self.level, nan=-1.0))
             member = member * len(different) + level
+        if not may_repeat(sums_of_hashes(member, self.ptr)):
+            return np.array([], dtype=np.int64)
         member = pd.factorize(member)[0]
         n_members = member.max(initial=0) + 1
         ordered = np.sort(self.owner * n_members + member) % n_members

@@ -158,6 +158,8 @@ class _Parts:
 
 def _members(table: pd.DataFrame, path: str | Path) -> Screen:
     """The sets of a table, without phenotypes; refuses rows whose genes, kinds and levels don't fit together."""
+    import pyarrow.compute as pc
+
     require_columns(path, table, ["genes"])
     n, given = len(table), text_column(table, "sample_id") if "sample_id" in table else None
     genes = _Parts.of(text_column(table, "genes"))
@@ -172,10 +174,13 @@ def _members(table: pd.DataFrame, path: str | Path) -> Screen:
 
     find(owner[(genes.names == "")[genes.code]], "an empty gene set or gene name")
     if given is not None:
-        find(np.flatnonzero(np.array(given.to_pylist(), dtype=str) == ""), "no sample id", by_row=True)
+        find(np.flatnonzero(pc.equal(given, "").to_numpy(zero_copy_only=False)), "no sample id", by_row=True)
     problems += _odd_genes(genes, owner)
-    parts = {}
+    parts: dict[str, _Parts | None] = {}
     for column, default in (("kinds", "absent"), ("levels", "")):
+        if column not in table:
+            parts[column] = _Parts(np.array([default]), np.zeros(len(owner), dtype=np.int64), genes.sizes)
+            continue
         found = _Parts.of(text_column(table, column))
         uneven = found.uneven(genes.sizes)
         find(np.flatnonzero(uneven), f"another number of {column} than of genes")
