@@ -191,7 +191,7 @@ def run_folder(
 ) -> None:
     folder = root / name
     folder.mkdir(parents=True)
-    cfg = {"name": "toy", "seed": 0, "split": {"method": "random", "fold": fold, "n_folds": 5}, "data": data}
+    cfg = {"name": "toy", "seed": 0, "split": {"method": "cold_drug", "fold": fold, "n_folds": 5}, "data": data}
     OmegaConf.save(OmegaConf.create(cfg), folder / "config.yaml")
     verdict = {"text": "better than mean", "class": "better", "metric": "pearson", "metric_chosen": False, "missing": 0}
     summary = {"split_hash": split_hash, "converged": True, "epochs": 3, "seconds": 7, "verdict": verdict}
@@ -349,10 +349,10 @@ def test_means_are_taken_within_a_line_first_and_then_over_lines(tmp_path):
     text = (tmp_path / "t.md").read_text()
     titles = [line.split(", ", 1)[1] for line in text.splitlines() if line.startswith("###")]
     assert sorted(titles[1:]) == [
-        "random, A375, test: 3 run(s)", "random, A375|PC3, test: 1 run(s)", "random, PC3, test: 1 run(s)",
-        "random, test: 1 run(s)",
+        "cold_drug, A375, test: 3 run(s)", "cold_drug, A375|PC3, test: 1 run(s)", "cold_drug, PC3, test: 1 run(s)",
+        "cold_drug, test: 1 run(s)",
     ]  # fmt: skip
-    assert titles[0] == "random, mean over 2 lines, test: 4 run(s)"
+    assert titles[0] == "cold_drug, mean over 2 lines, test: 4 run(s)"
     assert text.count("Mean ± sd over 2 lines") == 1
 
 
@@ -367,7 +367,7 @@ def test_the_markdown_table_holds_means_intervals_and_each_runs_verdict(tmp_path
     run_folder(tmp_path, "b", "h1", {"Dango": 0.3, "mean": 0.1})
     assert main([str(tmp_path), "-o", str(tmp_path / "t.md")]) == 0
     text = (tmp_path / "t.md").read_text()
-    assert ", random, test: 2 run(s)" in text
+    assert ", cold_drug, test: 2 run(s)" in text
     assert "| Dango | 0.400 ± 0.141 [0.300, 0.500] | 0.400 ± 0.141 [0.300, 0.500] |" in text
     assert text.count("3 epochs in 7 s; better than mean") == 2
 

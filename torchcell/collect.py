@@ -72,7 +72,7 @@ def _run(folder: Path) -> pd.DataFrame:
         "experiment": config.name,
         "seed": config.seed,
         "config": _config_but_fold(config),
-        "split_method": config.split.method,
+        "split_method": summary.get("split", {}).get("method", config.split.method),  # what a choice came to be
         "fold": config.split.fold,
         "split_hash": summary["split_hash"],
         "cell_line": _lines_of(config),
