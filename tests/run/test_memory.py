@@ -47,6 +47,13 @@ def test_training_names_what_needs_less():
     assert any(each.startswith("data.hops=1") for each in found)
 
 
+def test_a_batch_that_the_data_choose_can_be_made_smaller_too():
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        train, profile = (compose(name, ["data=screen", "data.record.path=x.csv"]) for name in ("config", "profile"))
+    assert advice(train)[0].startswith("data.batch_size=512 trainer.accumulate_grad_batches=2")
+    assert advice(profile, "profile")[0].startswith("profile.batch_size=512 ")
+
+
 def test_a_command_names_no_key_that_it_does_not_have():
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         profile = compose("profile", ["profile.batch_size=28"])

@@ -36,6 +36,10 @@ def memory_options(cfg: DictConfig) -> dict[str, Any]:
     return {**{f"model.{key}": value for key, value in declared.items()}, "trainer.precision": "32-true"}
 
 
+CHOSEN = 1024
+"""Samples of the largest batch that data choose where nobody says how many."""
+
+
 def advice(cfg: DictConfig, command: str = "config") -> list[str]:
     """Overrides that need less memory, the least costly first.
 
@@ -44,7 +48,7 @@ def advice(cfg: DictConfig, command: str = "config") -> list[str]:
         command: Name of its config; ``config`` is training.
     """
     if command == "profile":
-        size = cfg.profile.batch_size or cfg.data.batch_size
+        size = cfg.profile.batch_size or cfg.data.batch_size or CHOSEN
         return [f"profile.batch_size={max(size // 2, 1)} (another measurement)"]
     if command != "config":
         if "batch_size" not in cfg or cfg.batch_size == 1:
@@ -53,6 +57,7 @@ def advice(cfg: DictConfig, command: str = "config") -> list[str]:
         return [f"batch_size={fewer} (the same answer, fewer rows at once)"]
     found: list[str] = []
     size, steps = (OmegaConf.select(cfg, key) for key in ("data.batch_size", "trainer.accumulate_grad_batches"))
+    size = size or CHOSEN
     if isinstance(size, int) and size > 1:
         again = 2 * steps if isinstance(steps, int) else 2
         found.append(f"data.batch_size={size // 2} trainer.accumulate_grad_batches={again} (the same steps)")
