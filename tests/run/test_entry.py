@@ -68,6 +68,36 @@ def test_a_key_without_a_value_is_named_before_anything_is_loaded(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["seed=abc"], "error: seed=abc: it must be a whole number, as its default 0 is"),
+        (["trainer.max_epochs=ten", "model.dropout=x"], "model.dropout=x: it must be a number"),
+        (["evaluation.primary=pearsn"], "evaluation.primary=pearsn: no metric is called so; there are ['pearson'"),
+        (["trainer.max_epochs=0"], "trainer.max_epochs=0 trains nothing"),
+        (
+            ["data=screen", "graph.restrict=screen"],
+            "graph.restrict has no effect without a graph: choose one, graph=NAME",
+        ),
+    ],
+)
+def test_a_bad_value_is_one_line_before_any_training_and_leaves_no_folder(tmp_path, arguments, said):
+    answer = call("torchcell.train", *arguments, "baselines=none", cwd=tmp_path)
+    assert answer.returncode == 1
+    *_, line = answer.stderr.strip().splitlines()
+    assert said in line
+    assert "epoch" not in answer.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_warning_of_ours_is_a_note(tmp_path):
+    (tmp_path / "s.csv").write_text(",genes,y\n" + "".join(f"{i},A{i}|B,{i / 7}\n" for i in range(9)))
+    given = ("data=screen", "data.record.path=s.csv", "model.dim=abc")
+    answer = call("torchcell.train", *given, cwd=tmp_path)
+    assert "note: s.csv: the first column has no name" in answer.stderr
+    assert "UserWarning" not in answer.stderr
+
+
+@pytest.mark.parametrize(
     ("argument", "expected"),
     [
         ("name=2024_11_29", "name='2024_11_29'"),

@@ -19,11 +19,12 @@ from rich.console import Console
 from torchcell.callbacks.history import CheckpointAfterHistory, History
 from torchcell.callbacks.requeue import Requeue
 from torchcell.callbacks.step_log import StepLog
-from torchcell.data.errors import InputError
+from torchcell.data.errors import InputError, near
 from torchcell.data.file_facts import verifying
 from torchcell.data.places import looking_in
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.datamodules.spec import Spec
+from torchcell.metrics.registry import REGISTRY
 from torchcell.models.base import Model
 from torchcell.run.checkpoint import AtomicCheckpointIO, Checkpoint, check_targets
 from torchcell.run.folder import RunFolder
@@ -89,10 +90,12 @@ def trainer(
     """One process's trainer, with the run's checkpoints, loggers and callbacks; with ``signals`` it saves when told.
 
     Raises:
-        InputError: A precision that no model is tested in.
+        InputError: A precision that no model is tested in; no epoch at all.
     """
     if str(cfg.trainer.precision) not in PRECISIONS:
         raise InputError(f"trainer.precision={cfg.trainer.precision}: choose one of {list(PRECISIONS)}")
+    if cfg.trainer.max_epochs == 0:
+        raise InputError("trainer.max_epochs=0 trains nothing; set it to 1 or more")
     best = CheckpointAfterHistory(
         next(log for log in logs if isinstance(log, History)),
         dirpath=folder.path / "checkpoints",
@@ -132,12 +135,21 @@ def trainer(
 
 
 def scoring_of(cfg: DictConfig, asked: DictConfig | None = None) -> Scoring:
-    """How the run of ``cfg`` scores its model; or how ``evaluate`` does, whose own keys come first where set."""
+    """How the run of ``cfg`` scores its model; or how ``evaluate`` does, whose own keys come first where set.
+
+    Raises:
+        InputError: A primary metric that is none.
+    """
+    primary, known = cfg.evaluation.get("primary"), [one.name for one in REGISTRY]
+    if primary is not None and primary not in known:
+        raise InputError(
+            f"evaluation.primary={primary}: no metric is called so; there are {near(primary, known) or known}"
+        )
     found = Scoring(
         part=cfg.evaluation.part,
         n_boot=cfg.evaluation.n_boot,
         seed=cfg.seed,
-        primary=cfg.evaluation.primary if "primary" in cfg.evaluation else None,
+        primary=primary,
         min_delta=cfg.trainer.early_stopping.min_delta,
         umap=cfg.evaluation.umap,
     )

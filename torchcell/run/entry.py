@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ def run_entry(task: Callable[..., Any], config_name: str) -> None:
             return None
 
     prefer_own_choices()
+    warnings.showwarning = _in_one_line(warnings.showwarning)
     sys.argv[1:] = [as_text(argument) for argument in sys.argv[1:]]
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(keeping_failures)()
@@ -68,10 +70,46 @@ def run_entry(task: Callable[..., Any], config_name: str) -> None:
             raise failed[0]
     except Exception as failure:
         error = failed[0] if failed else failure
+        if not is_plain(error) and (odd := odd_values(config_name, sys.argv[1:])):
+            error = InputError("; ".join(odd))
         print(f"error: {explain(error, config_name, sys.argv[1:])}", file=sys.stderr)
         if wants_traceback or not is_plain(error):
             traceback.print_exception(error)
         sys.exit(1)
+
+
+def _in_one_line(show: Callable[..., None]) -> Callable[..., None]:
+    """What torchcell itself warns of is a note for the user; who warned is none of it."""
+
+    def shown(message: Warning | str, category: type[Warning], filename: str, *more: Any, **rest: Any) -> None:
+        if category is UserWarning and Path(filename).is_relative_to(Path(__file__).resolve().parents[1]):
+            print(f"note: {message}", file=sys.stderr)
+        else:
+            show(message, category, filename, *more, **rest)
+
+    return shown
+
+
+def odd_values(config_name: str, arguments: list[str]) -> list[str]:
+    """Overrides that give a text where the default is a number or a truth value: the likely cause of a failure."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
+
+    given = [argument for argument in arguments if "=" in argument and not argument.startswith(("-", "+", "~"))]
+    found = []
+    for argument in given:
+        (override,) = OverridesParser.create().parse_overrides([argument])
+        key, value = override.key_or_group, override.value()
+        if not isinstance(value, str):
+            continue
+        plain = _composed(
+            config_name, [other for other in arguments if other != argument and not other.startswith("-")]
+        )
+        default = OmegaConf.select(plain, key, throw_on_missing=False)
+        kinds = {bool: "true or false", int: "a whole number", float: "a number"}
+        if type(default) in kinds:
+            found.append(f"{key}={value}: it must be {kinds[type(default)]}, as its default {default} is")
+    return found
 
 
 def as_text(argument: str) -> str:
@@ -180,25 +218,33 @@ def _explain_override(error: BaseException, config_name: str, arguments: list[st
     name = unknown[1].partition("@")[0]
     others = [a for a in arguments if a.lstrip("+~").partition("=")[0] != name and not a.startswith("-")]
     valid = _valid_names(config_name, others)
+    group, _, key = name.partition(".")
+    if key and not any(other.startswith(f"{group}.") for other in valid) and (conf_dir() / group).is_dir():
+        choices = sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+        return f"{name} has no effect without a {group}: choose one, {group}=NAME of {choices}"
     hint = near(name, valid) or near(name.rpartition(".")[2], valid)
     return f"no config key or group {name!r}; the nearest are {hint or sorted({v.split('.')[0] for v in valid})}"
 
 
 def _valid_names(config_name: str, overrides: list[str]) -> list[str]:
     """All dotted keys of the config that the other overrides compose, and all groups."""
+    trees = [conf_dir(), Path.cwd() / "conf"]
+    groups = [path.name for tree in trees if tree.is_dir() for path in tree.iterdir() if path.is_dir()]
+    return [*groups, *_keys(_composed(config_name, overrides))]
+
+
+def _composed(config_name: str, overrides: list[str]) -> Any:
+    """The config with these overrides, or without any where they don't compose."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
 
     GlobalHydra.instance().clear()
-    trees = [conf_dir(), Path.cwd() / "conf"]
-    groups = [path.name for tree in trees if tree.is_dir() for path in tree.iterdir() if path.is_dir()]
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         try:
-            cfg = compose(config_name, overrides)
+            return compose(config_name, overrides)
         except HydraException:
-            cfg = compose(config_name)
-    return [*groups, *_keys(cfg)]
+            return compose(config_name)
 
 
 def _keys(cfg: Any, prefix: str = "") -> Iterator[str]:
