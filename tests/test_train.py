@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from torchcell.data.errors import InputError
 from torchcell.models.dango import Dango
+from torchcell.run.baselines import left_out
 from torchcell.run.entry import conf_dir
 from torchcell.run.folder import config_hash
 from torchcell.splits.split import Split
@@ -47,6 +48,18 @@ def config(folder: Path, *overrides: str) -> DictConfig:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Trained:
     return train(config(tmp_path_factory.mktemp("runs"), "logger=wandb"))
+
+
+def test_the_verdict_names_standard_baselines_that_were_not_run(finished):
+    """Who leaves out the strongest baseline is better than the best of the weak ones."""
+    text = finished.scored.summary["verdict"]["text"]
+    assert "standard baselines not run: low_rank_als, embedding_sum_mlp, gradient_boosting" in text
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        every = compose("config").baselines
+        assert left_out(every) == []
+        assert left_out({**every, "mean": None}) == ["mean"]
+        assert left_out(compose("config", ["~baselines.profile_neighbours"]).baselines) == ["profile_neighbours"]
+        assert left_out(compose("config", ["baselines=none"]).baselines) == []
 
 
 def test_the_folder_holds_all_that_the_contract_names(finished):

@@ -22,6 +22,7 @@ from torchcell.data.arrays import kept, read_arrays, write_arrays
 from torchcell.data.fingerprint import fingerprint
 from torchcell.data.sources import data_home
 from torchcell.datamodules.base import RecordDataModule
+from torchcell.run.entry import conf_dir
 from torchcell.run.progress import stage, track
 
 
@@ -77,6 +78,19 @@ def _predicted(
     }
     console.print(f"{label}: {time.perf_counter() - start:.1f} s", highlight=False)
     return predicted
+
+
+def left_out(configs: Mapping[str, Any]) -> list[str]:
+    """Names of the task's baselines (``conf/baselines``) that a run does without, while it has others of them.
+
+    A model is better than the best of those that were run: who leaves out the strongest must say so.
+    """
+    run = {name for name, config in configs.items() if config is not None}
+    for path in sorted((conf_dir() / "baselines").glob("*.yaml")):
+        standard = [str(name) for name in OmegaConf.load(path)]
+        if run & set(standard):
+            return [name for name in standard if name not in run]
+    return []
 
 
 def _data_hash(datamodule: RecordDataModule) -> str:
