@@ -143,15 +143,18 @@ def _oddity(label: str, genes: tuple[str, ...]) -> str:
     return ""
 
 
-def read_request_labels(name: str, rows: np.ndarray, labels: np.ndarray, known: MeasuredGenes) -> list[str]:
+def read_request_labels(
+    name: str, rows: np.ndarray, labels: np.ndarray, known: MeasuredGenes, trained: Collection[str] = ()
+) -> list[str]:
     """Labels of a request by the names that a model knows, read as those of training are [n].
 
-    A part of ``CONTROLS`` that is none of the model's genes stands for nothing being perturbed.
+    A part stands for nothing being perturbed where training called its controls so (``trained``, in small letters), or
+    where it is one of ``CONTROLS`` and none of the model's genes.
 
     Raises:
         InputError: As ``read_labels``, and a label of controls alone.
     """
-    controls = {word for word in CONTROLS if word not in known.exact}
+    controls = {word for word in CONTROLS if word not in known.exact}.union(trained)
     read, control, _ = read_labels(name, rows, labels, controls)
     if control.any():
         raise InputError(
