@@ -181,3 +181,41 @@ def test_what_must_be_mended_ends_with_1_and_a_missing_file_too(tmp_path, capsys
 )
 def test_a_path_is_printed_as_it_can_be_typed(path, expected):
     assert given("k", path) == expected
+
+
+ALIASES = "alias,gene\n" + "".join(f"ENSG{i},G{i}\n" for i in range(6))
+ENSG = "source,target\n" + "".join(f"ENSG{i},ENSG{i + 1}\n" for i in range(5))
+
+
+def test_a_screen_meets_its_network_by_the_aliases(tmp_path):
+    """The aliases were ignored: the check said that most genes are unknown, and printed a command after the error."""
+    files = [written(tmp_path, name, text) for name, text in (("s.csv", SCREEN), ("n.csv", ENSG), ("a.csv", ALIASES))]
+    screen, network, _ = check_files(files)
+    assert not screen.wrong
+    assert "6 of its 6 genes are in n.csv" in screen.facts
+    assert f"data.aliases={files[2]}" in screen.use
+    screen, network = check_files(files[:2])
+    assert screen.wrong
+    assert (screen.use, network.use) == ("", "")
+
+
+def test_an_alias_of_two_genes_is_named(tmp_path):
+    files = [written(tmp_path, name, text) for name, text in (("s.csv", SCREEN), ("n.csv", ENSG))]
+    screen, *_ = check_files([*files, written(tmp_path, "a.csv", ALIASES + "ENSG0,G1\n")])
+    assert any("a.csv: aliases of several genes are not used: 'ENSG0 = G0 or G1'" in note for note in screen.notes)
+
+
+def test_names_that_differ_in_case_only_are_said_to(tmp_path):
+    files = written(tmp_path, "s.csv", SCREEN), written(tmp_path, "n.csv", ENSG.replace("ENSG", "g"))
+    assert "6 differ in case only" in check_files(files)[0].wrong[0]
+
+
+def test_perturbed_genes_that_are_not_measured_are_noted_with_the_column_that_has_them(tmp_path):
+    path = cells(tmp_path, ("control", "A", "X"))
+    assert "1 of 2 perturbed genes are not measured: 'X'" in one(path).notes
+    adata = anndata.read_h5ad(path)
+    adata.obs["perturbation"] = adata.obs["perturbation"].astype(str).replace("X", "B")
+    adata.var["symbol"] = adata.var_names
+    adata.var_names = [f"ENSG{i}" for i in range(8)]
+    adata.write_h5ad(tmp_path / "ensg.h5ad")
+    assert any("data.record.gene_column=symbol" in note for note in one(tmp_path / "ensg.h5ad").notes)

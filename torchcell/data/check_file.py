@@ -88,14 +88,16 @@ def check_files(paths: Sequence[str | Path]) -> list[Finding]:
         InputError: No such file.
     """
     found = [_check(located(path)) for path in paths]
-    screens, networks, nodes, edges = (
-        [one for one in found if one.kind == kind] for kind in (SCREEN, NETWORK, NODES, EDGES)
+    screens, networks, nodes, edges, aliases = (
+        [one for one in found if one.kind == kind] for kind in (SCREEN, NETWORK, NODES, EDGES, ALIASES)
     )
     for screen in screens:
         for i, network in enumerate(networks):
-            _together(screen, network, i)
+            _together(screen, network, i, aliases[0].path if aliases and not aliases[0].wrong else None)
     if len(nodes) == len(edges) == 1 and not nodes[0].wrong:
         _knowledge_graph(nodes[0], edges[0])
+    for one in found:
+        one.use = "" if one.wrong else one.use
     return found
 
 
@@ -123,6 +125,7 @@ def _check(path: Path) -> Finding:
 # Tables ----------------------------------------------------------------------------------------------
 
 SCREEN, NETWORK, NODES, EDGES = "a screen", "a network", "nodes of a knowledge graph", "edges of a knowledge graph"
+ALIASES = "gene aliases"
 
 
 def _check_table(finding: Finding) -> None:
@@ -192,20 +195,35 @@ def _network(finding: Finding, table: pd.DataFrame) -> None:
     )
 
 
-def _together(screen: Finding, network: Finding, number: int) -> None:
-    """Compare the names of a screen and of a network."""
+def _together(screen: Finding, network: Finding, number: int, aliases: Path | None) -> None:
+    """Compare the names of a screen and of a network, by a table of aliases where there is one."""
+    from torchcell.data.measured_genes import MeasuredGenes, alias_table
+
     unknown = np.setdiff1d(screen.genes, network.genes)
+    names = MeasuredGenes(network.genes, alias_table(aliases))
+    cased = [gene for gene in unknown.tolist() if gene.upper() in names.folded]
+    remedy = "give data.aliases=FILE, a table of alias and gene"
+    if aliases is not None:
+        if unclear := names.unclear(unknown.tolist()):
+            screen.notes.append(f"{aliases.name}: aliases of several genes are not used: {some(unclear)}")
+        unknown = np.array([gene for gene in unknown.tolist() if names.find(gene) is None], dtype=str)
+        remedy = f"{aliases.name} does not name them"
+    elif cased:
+        remedy = f"{len(cased):,} differ in case only: write them alike, or {remedy}"
     known = len(screen.genes) - len(unknown)
     screen.facts.append(f"{known:,} of its {len(screen.genes):,} genes are in {network.path.name}")
     if 2 * len(unknown) > len(screen.genes):
         screen.wrong.append(
             f"most of its genes are not in {network.path.name}: {some(unknown)}, there e.g. {some(network.genes, 3)}; "
-            "give data.aliases=FILE, a table of alias and gene"
+            f"{remedy}"
         )
+        network.use = ""
     elif len(unknown):
-        screen.notes.append(f"genes without an edge in {network.path.name}: {some(unknown)}")
-    if number == 0:
+        hint = f"; {remedy}" if cased and aliases is None else ""
+        screen.notes.append(f"genes without an edge in {network.path.name}: {some(unknown)}{hint}")
+    if number == 0 and not screen.wrong:
         screen.use += f" graph=edge_list {given('graph.networks.0.path', network.path)} model=dango"
+        screen.use += "" if aliases is None else f" {given('data.aliases', aliases)}"
         network.use = "with the screen, see above"
 
 
@@ -315,7 +333,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[Finding, Any], None]]] = {
     NETWORK: (("source", "target"), _network),
     NODES: (("id", "name", "kind"), _nodes),
     "a split": (("sample_id", "part"), _split),
-    "gene aliases": (("alias", "gene"), _aliases),
+    ALIASES: (("alias", "gene"), _aliases),
     "treatments to predict": (("drug|perturbation|smiles", "dose_value|dose", "time", "cell_line"), _treatments),
     "perturbations to predict": (("perturbation",), _labels),
     "structures of compounds": (("pert_id|broad_id", "smiles|canonical_smiles"), _structures),
@@ -397,6 +415,7 @@ def _cells(finding: Finding, obs: pd.DataFrame) -> None:
         f"{len(record):,} conditions of {int(record.sizes.min()):,} to {int(record.sizes.max()):,} cells, "
         f"{len(finding.genes):,} perturbed genes"
     )
+    finding.notes += _unmeasured(finding, cells.genes)
     finding.facts.append(f"values: {'raw counts' if scale == 'counts' else 'log-normalised'}")
     finding.facts += [f"left out: {n:,} {what}" for what, n in record.lost.items()]
     if scale == "counts":
@@ -411,6 +430,25 @@ def _cells(finding: Finding, obs: pd.DataFrame) -> None:
         + "".join(f" {_typed(f'data.record.{key}', value)}" for key, value in keys.items())
         + few
     )
+
+
+def _unmeasured(finding: Finding, genes: np.ndarray) -> list[str]:
+    """A note on the perturbed genes that are not measured, with the column of ``var`` whose names fit best."""
+    from torchcell.data.cells_file import annotation
+    from torchcell.data.checks import texts
+
+    lacking = np.setdiff1d(finding.genes, genes)
+    if not len(lacking):
+        return []
+    note = f"{len(lacking):,} of {len(finding.genes):,} perturbed genes are not measured: {some(lacking)}"
+    if len(lacking) < len(finding.genes):
+        return [note]
+    var = annotation(finding.path, "var")
+    fits = {str(name): int(np.isin(lacking, texts(var[name].to_numpy())).sum()) for name in var.columns}
+    best = max(fits, key=lambda name: fits[name], default="")
+    if fits.get(best):
+        return [f"{note}; the column {best!r} of var has {fits[best]:,} of them: data.record.gene_column={best}"]
+    return [f"{note}; the measured are called {some(genes, 3)}"]
 
 
 def _perturbation_column(finding: Finding, obs: pd.DataFrame) -> str | None:
