@@ -14,6 +14,7 @@ from hydra.utils import instantiate
 from torchcell.data.__main__ import main
 from torchcell.data.check_file import check_files, given
 from torchcell.data.errors import InputError
+from torchcell.data.response_request import read_response_request
 from torchcell.run.entry import conf_dir
 
 SCREEN = "sample_id,genes,fitness\n" + "".join(f"s{i}{j},G{i}|G{j},{i + j / 10}\n" for i in range(6) for j in range(i))
@@ -98,11 +99,33 @@ def test_nodes_and_edges_are_read_as_one_graph(tmp_path):
     assert "nobody" in check_files([nodes, stray])[1].wrong[0]
 
 
-def test_a_table_that_is_none_says_what_each_needs_and_what_is_near(tmp_path):
-    finding = one(written(tmp_path, "x.csv", "gnes,fitness\nA|B,1\n"))
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("gnes,fitness\nA|B,1\n", "nearest is a screen: genes; rename 'gnes' for 'genes'"),
+        ("Genes,fitness\nA|B,1\n", "nearest is a screen: genes; rename 'Genes' for 'genes'"),
+        ("gene1,gene2,score\nA,B,1\n", "as A|B"),
+        ("head,relation,tail\na,r,b\n", "'head' for 'source', 'relation' for 'metaedge', 'tail' for 'target'"),
+        ("A|B,0.5\nA|C,1.5\n", "looks like data; write the names of the columns"),
+        ("genes fitness\nA|B 1\n", "separated by blanks"),
+        ("x,y\n1,2\n", "a screen needs a column genes"),
+    ],
+)
+def test_a_table_that_is_none_says_what_is_nearest(tmp_path, text, said):
+    """Every table and what it needs stood in one long line."""
+    finding = one(written(tmp_path, "x.csv", text))
     assert finding.kind == ""
-    assert "a screen: genes" in finding.wrong[0]
-    assert "'gnes' for 'genes'" in finding.wrong[0]
+    assert said in finding.wrong[0]
+    assert len(finding.wrong[0]) < 300
+
+
+def test_treatments_under_other_names_print_the_columns_that_work(tmp_path):
+    finding = one(written(tmp_path, "asked.csv", "compound,cell_line,conc_nM,hours\nd1,L,500,24\n"))
+    assert (finding.kind, finding.wrong) == ("treatments to predict", [])
+    assert "'columns={drug: compound,dose_value: conc_nM,time: hours}'" in finding.use
+    assert any("doses 0.5 to 0.5 µM, times 24 h" in fact for fact in finding.facts)
+    with pytest.raises(InputError, match=r"columns=\{drug: compound, dose_value: conc_nM, time: hours\}"):
+        read_response_request(tmp_path / "asked.csv", ["A"])
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import numpy as np
 
 from torchcell.data.errors import InputError, near, some
 from torchcell.data.places import located
-from torchcell.data.response_columns import NAMES
+from torchcell.data.response_columns import NAMES, likely_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,14 +28,12 @@ CONTROL_WORDS = (
     "neg_ctrl", "safe-targeting", "unperturbed", "untreated", "wt", "vehicle", "dmso", "mock",
 )  # fmt: skip
 """What control cells are called in public data sets."""
-TREATMENT_WORDS = {
-    "drug": r"perturbation|drug|drug_name|compound|treatment|pert_iname|struct_id",
-    "cell_line": r"cell_line|cell_line_name|cell_id|cell_iname",
-    "dose_value": r"dose_value|dose|(pert_)?(dose|conc|concentration)([_ (].*)?(?<!unit)",
-    "time": r"(pert_)?(time|hours)([_ (].*)?(?<!unit)",
-    "plate": r"plate|det_plate|rna_plate|plate_id",
+OTHER_WORDS = {
+    "source": ("head", "subject", "from", "gene1", "gene_1", "gene_a", "node1"),
+    "target": ("tail", "object", "to", "gene2", "gene_2", "gene_b", "node2"),
+    "metaedge": ("relation", "predicate", "edge_type"),
 }
-"""Internal name -> how the columns of a drug response are called in public data sets."""
+"""Column of a table -> what else it is called."""
 PARTS = ("train", "val", "test", "unused")
 """Of a split."""
 PERTURBATION_WORDS = ("perturbation", "condition", "gene", "guide", "target", "drug", "treatment", "compound")
@@ -139,13 +137,47 @@ def _check_table(finding: Finding) -> None:
             finding.facts.append(f"{len(table):,} rows, columns {some(table.columns, 8)}")
             look(finding, table)
             return
-    needs = "; ".join(f"{kind}: {', '.join(wanted).replace('|', ' or ')}" for kind, (wanted, _) in TABLES.items())
-    hints = {name: near(name, sorted(present)) for wanted, _ in TABLES.values() for name in "|".join(wanted).split("|")}
-    likely = [f"{found[0]!r} for {name!r}" for name, found in hints.items() if found]
-    finding.wrong.append(
-        f"its columns {some(table.columns, 12)} make it none of the tables that are read. They need: {needs}"
-        + (f". Near ones: {', '.join(likely[:5])}" if likely else "")
-    )
+    named = likely_columns(sorted(present))
+    if {"drug", "dose_value", "time", "cell_line"} <= set(named):
+        finding.kind = "treatments to predict"
+        columns = {what: name for what, name in named.items() if name not in NAMES[what]}
+        finding.notes += [f"column {name!r} is taken to tell the {what}" for what, name in columns.items()]
+        _treatments(finding, table, columns)
+        return
+    finding.wrong.append(_no_table([str(column) for column in table.columns]))
+
+
+def _no_table(present: list[str]) -> str:
+    """Why columns make no table, with the table that they come nearest to."""
+    said = f"its columns {some(present, 12)} make it none of the tables that are read"
+    if any(re.fullmatch(r"[-+]?[\d.]+([eE][-+]?\d+)?", name) for name in present):
+        return f"{said}: the first line looks like data; write the names of the columns above it"
+    if len(present) == 1 and len(present[0].split()) > 1:
+        return f"{said}: its columns are separated by blanks; write commas or tabs"
+    near_to = {}
+    for kind, (wanted, _) in TABLES.items():
+        hints = [_meant(names, present) for names in wanted]
+        near_to[kind] = sum(map(bool, hints)) / len(hints), hints
+    nearest = max(near_to, key=lambda kind: (near_to[kind][0], len(TABLES[kind][0])))
+    if not near_to[nearest][0]:
+        return f"{said}; a screen needs a column genes (A|B), a network source and target"
+    wanted = TABLES[nearest][0]
+    pairs = zip(wanted, near_to[nearest][1], strict=True)
+    likely = [
+        f"{hint!r} for {names.replace('|', ' or ')!r}" for names, hint in pairs if hint and hint not in names.split("|")
+    ]
+    needs = ", ".join(wanted).replace("|", " or ")
+    pair = "; for a screen write both genes in one column genes, as A|B" if nearest == NETWORK else ""
+    return f"{said}. The nearest is {nearest}: {needs}" + (f"; rename {', '.join(likely)}" if likely else "") + pair
+
+
+def _meant(names: str, present: list[str]) -> str:
+    """The column that is, or may be meant for, one of the names (``a|b``); empty where there is none."""
+    for name in names.split("|"):
+        plain = [column for column in present if column.strip().lower() in (name, *OTHER_WORDS.get(name, ()))]
+        if found := [column for column in present if column == name] or plain or near(name, present):
+            return found[0]
+    return ""
 
 
 def _screen(finding: Finding, table: pd.DataFrame) -> None:
@@ -255,13 +287,15 @@ def _knowledge_graph(nodes: Finding, edges: Finding) -> None:
         edges.use = "with the nodes, see above"
 
 
-def _treatments(finding: Finding, table: pd.DataFrame) -> None:
+def _treatments(finding: Finding, table: pd.DataFrame, columns: Mapping[str, str] | None = None) -> None:
     from torchcell.data.response_request import read_response_request
 
-    record = read_response_request(finding.path, np.array(["GENE"]))
+    record = read_response_request(finding.path, np.array(["GENE"]), columns)
     finding.facts.append(_treated(record))
     finding.notes += record.notes
-    finding.use = f"python -m torchcell.predict ckpt=RUN/checkpoints/best.ckpt {given('perturbations', finding.path)}"
+    mapped = f" {_typed('columns', dict(columns))}" if columns else ""
+    path = given("perturbations", finding.path)
+    finding.use = f"python -m torchcell.predict ckpt=RUN/checkpoints/best.ckpt {path}{mapped}"
 
 
 def _treated(record: Any) -> str:
@@ -350,22 +384,11 @@ def _check_anndata(finding: Finding) -> None:
     from torchcell.data.cells_file import annotation
 
     obs = annotation(finding.path, "obs")
-    named = _treatment_columns([str(column) for column in obs.columns])
+    named = likely_columns([str(column) for column in obs.columns])
     if {"drug", "dose_value", "cell_line"} <= set(named):
         _response(finding, {what: name for what, name in named.items() if name not in NAMES[what]})
     else:
         _cells(finding, obs)
-
-
-def _treatment_columns(present: Sequence[str]) -> dict[str, str]:
-    """Internal name -> the column that tells it, for those of a drug response that can be told by their name."""
-    found = {}
-    for what, words in TREATMENT_WORDS.items():
-        own = [name for name in present if name in NAMES[what]]
-        likely = own or [name for name in present if re.fullmatch(words, name.lower())]
-        if likely:
-            found[what] = likely[0]
-    return found
 
 
 def _response(finding: Finding, columns: dict[str, str]) -> None:
