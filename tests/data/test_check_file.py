@@ -94,7 +94,7 @@ def test_nodes_and_edges_are_read_as_one_graph(tmp_path):
     edges = written(tmp_path, "edges.csv", "source,metaedge,target\nc1,CtD,d1\n")
     first, second = check_files([nodes, edges])
     assert not second.wrong
-    assert "data.record.supervised=CtD" in first.use
+    assert "data.record.supervised=CtD data.batch_size=1" in first.use, "1,024 would hold all candidates at once"
     stray = written(tmp_path, "stray.csv", "source,metaedge,target\nc1,CtD,nobody\n")
     assert "nobody" in check_files([nodes, stray])[1].wrong[0]
 
@@ -242,3 +242,27 @@ def test_perturbed_genes_that_are_not_measured_are_noted_with_the_column_that_ha
     adata.var_names = [f"ENSG{i}" for i in range(8)]
     adata.write_h5ad(tmp_path / "ensg.h5ad")
     assert any("data.record.gene_column=symbol" in note for note in one(tmp_path / "ensg.h5ad").notes)
+
+
+def test_a_drug_response_tells_all_that_is_wrong_and_which_wells_look_like_controls(tmp_path):
+    path = treated(tmp_path)
+    adata = anndata.read_h5ad(path)
+    del adata.layers["control"]
+    adata.obs["drug"] = adata.obs["drug"].astype(str).replace("d1", "DMSO")
+    adata.obs["dose_unit"] = "mg/ml"
+    adata.obs["time"] = "soon"
+    adata.write_h5ad(tmp_path / "odd.h5ad")
+    units, controls = one(tmp_path / "odd.h5ad").wrong
+    assert "mg/ml" in units
+    assert "soon" in units
+    assert "adata.obs['is_control'] = adata.obs['drug'].isin(['DMSO'])" in controls
+
+
+@pytest.mark.parametrize(("flag", "wrong"), [("True False", False), ("false TRUE", False), ("yes no", True)])
+def test_a_flag_may_be_the_text_true_or_false(tmp_path, flag, wrong):
+    """A column of texts was refused as 'True', which must be true or false."""
+    adata = anndata.read_h5ad(treated(tmp_path))
+    adata.obs["is_control"] = flag.split() * 6
+    adata.write_h5ad(tmp_path / "text.h5ad")
+    finding = one(tmp_path / "text.h5ad")
+    assert ["write true and false, or 1 and 0" in said for said in finding.wrong] == [True] * wrong

@@ -13,27 +13,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from torchcell.data.errors import InputError, near, some
+from torchcell.data.perturbation_labels import controls_in
 from torchcell.data.places import located
 from torchcell.data.response_columns import NAMES, likely_columns
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from torchcell.data.knowledge_graph import KnowledgeGraph
+
 FEW_COUNTS = 500
 """Median counts a cell below which most of a profile is the noise of counting."""
 FEWEST_CELLS = 10
 """Cells that a condition needs unless ``data.record.min_cells`` says otherwise."""
-CONTROL_WORDS = (
-    "ctrl", "control", "controls", "non-targeting", "nontargeting", "non_targeting", "nt", "ntc", "negative control",
-    "neg_ctrl", "safe-targeting", "unperturbed", "untreated", "wt", "vehicle", "dmso", "mock",
-)  # fmt: skip
-"""What control cells are called in public data sets."""
 OTHER_WORDS = {
     "source": ("head", "subject", "from", "gene1", "gene_1", "gene_a", "node1"),
     "target": ("tail", "object", "to", "gene2", "gene_2", "gene_b", "node2"),
     "metaedge": ("relation", "predicate", "edge_type"),
 }
 """Column of a table -> what else it is called."""
+USUAL_BATCH = 1024
+"""``data.batch_size`` of links."""
 PARTS = ("train", "val", "test", "unused")
 """Of a split."""
 PERTURBATION_WORDS = ("perturbation", "condition", "gene", "guide", "target", "drug", "treatment", "compound")
@@ -282,9 +282,15 @@ def _knowledge_graph(nodes: Finding, edges: Finding) -> None:
     if len(edges.wrong) == before:
         nodes.use = (
             f"python -m torchcell.train data=knowledge_graph {given('data.record.nodes', nodes.path)} "
-            f"{given('data.record.edges', edges.path)} data.record.supervised={graph.metaedges[0]}"
+            f"{given('data.record.edges', edges.path)} data.record.supervised={graph.metaedges[0]}{_batch(graph)}"
         )
         edges.use = "with the nodes, see above"
+
+
+def _batch(graph: KnowledgeGraph) -> str:
+    """A quarter of the training candidates as the batch, where the usual one would hold most of them."""
+    n_train = 2 * int((graph.metaedge == graph.metaedges[0]).sum())  # about: beside each edge are sampled non-edges
+    return f" data.batch_size={max(n_train // 4, 1)}" if n_train < 2 * USUAL_BATCH else ""
 
 
 def _treatments(finding: Finding, table: pd.DataFrame, columns: Mapping[str, str] | None = None) -> None:
@@ -392,10 +398,14 @@ def _check_anndata(finding: Finding) -> None:
 
 
 def _response(finding: Finding, columns: dict[str, str]) -> None:
+    from torchcell.data.response_faults import response_faults
     from torchcell.data.response_file import response_file
 
     finding.kind = "a drug response"
     finding.notes += [f"column {name!r} is taken to tell the {what}" for what, name in columns.items()]
+    if wrong := response_faults(finding.path, columns):
+        finding.wrong += wrong
+        return
     record = response_file(finding.path, columns)
     finding.facts += [f"{len(record):,} wells x {len(record.genes):,} genes", _treated(record)]
     known = int((record.smiles != "").sum()) if record.smiles is not None else 0
@@ -480,7 +490,7 @@ def _perturbation_column(finding: Finding, obs: pd.DataFrame) -> str | None:
         return "perturbation"
     text = [str(name) for name in obs.columns if obs[name].dtype.kind not in "fb" and not obs[name].is_unique]
     likely = [name for name in text if any(word in name.lower() for word in PERTURBATION_WORDS)]
-    with_control = [name for name in likely if _controls_in(obs[name])]
+    with_control = [name for name in likely if controls_in(obs[name])]
     chosen = with_control or likely
     if len(chosen) == 1:
         finding.notes.append(f"column {chosen[0]!r} is taken to tell the perturbation")
@@ -497,7 +507,7 @@ def _control(finding: Finding, obs: pd.DataFrame, column: str) -> list[str] | No
     if "is_control" in obs:
         finding.facts.append("controls: by the flag is_control")
         return []
-    found = _controls_in(obs[column])
+    found = controls_in(obs[column])
     if found:
         finding.notes.append(f"labels {some(found)} are taken to be the control cells")
         return found
@@ -507,13 +517,6 @@ def _control(finding: Finding, obs: pd.DataFrame, column: str) -> list[str] | No
         "data.record.control=LABEL, or add a column is_control"
     )
     return None
-
-
-def _controls_in(values: pd.Series) -> list[str]:
-    from torchcell.data.perturbation_labels import label_texts
-
-    labels = np.unique(label_texts(np.asarray(values.drop_duplicates(), dtype=object)))
-    return [label for label in labels.tolist() if label.casefold() in CONTROL_WORDS]
 
 
 def _on_disk(path: Path) -> bool:
