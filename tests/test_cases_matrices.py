@@ -130,6 +130,20 @@ def test_unknown_units_are_one_error_that_names_them_all(tmp_path: Path, asked: 
         response_file(written(wells(dose_unit="mg", time_unit="weeks"), tmp_path))
 
 
+def test_doses_beyond_100_mM_are_noted_and_the_cause_of_an_unread_dose_is_said(tmp_path: Path) -> None:
+    """``dose_unit=m`` made 10 into 1e7 µM without a word."""
+    assert any("above 100 mM in 8 row(s), up to 1e+07 µM" in note for note in noted(tmp_path, dose_unit="m"))
+    assert not any("mM" in note for note in noted(tmp_path, dose_unit="mM"))
+    with pytest.raises(InputError, match="write a decimal point, not a comma"):
+        noted(tmp_path, dose_value="0,5")
+    with pytest.raises(InputError, match="two units: keep one"):
+        noted(tmp_path, dose_value="500 nM", dose_unit="uM")
+
+
+def noted(folder: Path, **columns: object) -> tuple[str, ...]:
+    return response_file(written(wells(**columns), folder)).notes
+
+
 @pytest.mark.parametrize("drug", ["drug", "perturbation"])
 @pytest.mark.parametrize("dose", ["dose", "dose_value"])
 def test_the_same_names_are_understood_in_training_and_in_requests(tmp_path: Path, drug: str, dose: str) -> None:

@@ -14,9 +14,13 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from torchcell.data.cells_file import cells_file
+from torchcell.data.cells_request import Controls
 from torchcell.data.errors import InputError
 from torchcell.datamodules.base import RecordDataModule
+from torchcell.datamodules.cell_request import read_perturbations
 from torchcell.datamodules.cell_sets import CellSetDataModule
+from torchcell.datamodules.spec import Spec
 from torchcell.metrics.evaluate import evaluate
 from torchcell.models.base import Model
 from torchcell.predict import predict
@@ -252,3 +256,24 @@ def test_predictions_are_exported_as_the_cells_that_cell_eval_reads(trained, tmp
     assert gap == pytest.approx(1.0, abs=0.1)
     with pytest.raises(InputError, match="cell_eval_out is for single cells"):
         RecordDataModule.export(data, "test", part.target, tmp_path)
+
+
+def test_the_control_words_of_training_travel_in_the_checkpoint(tmp_path):
+    rng = np.random.default_rng(0)
+    obs = pd.DataFrame({"perturbation": np.repeat(["NT1", "safe", "A", "safe+B", "C", "D", "E", "F"], 24)})
+    obs.index = obs.index.astype(str)
+    X = rng.poisson(3.0, (len(obs), 8)).astype(np.float32)
+    path = tmp_path / "cells.h5ad"
+    anndata.AnnData(X, obs=obs, var=pd.DataFrame(index=[*"ABCDEFGH"])).write_h5ad(path)
+    record = cells_file(path, "counts", control=["NT1", "safe"])
+    spec = CellSetDataModule(record, {"method": "random", "n_folds": 5, "fold": 0, "seed": 0}).spec
+    spec = Spec.from_plain(spec.to_plain())
+    assert spec.extras["control_words"] == ["nt1", "safe"]
+    anndata.AnnData(X[:24], obs=obs[:24], var=pd.DataFrame(index=[*"ABCDEFGH"])).write_h5ad(tmp_path / "controls.h5ad")
+    (tmp_path / "list.csv").write_text("perturbation\nsafe+C\n")
+    controls = Controls(tmp_path / "controls.h5ad")
+    assert read_perturbations(str(tmp_path / "list.csv"), spec, controls).perturbation.tolist() == ["C"]
+    old = {what: value for what, value in spec.extras.items() if what != "control_words"}
+    (tmp_path / "list.csv").write_text("perturbation\nctrl+C\n")
+    plain = read_perturbations(str(tmp_path / "list.csv"), replace(spec, extras=old), controls)
+    assert plain.perturbation.tolist() == ["C"], "a checkpoint of before knows the usual words"

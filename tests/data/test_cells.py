@@ -167,7 +167,7 @@ def test_reading_names_what_is_missing(cells: CellExpression) -> None:
     adata.obs["cell_line"], adata.obs["is_control"] = line, cells.is_control
     with pytest.raises(InputError, match="no cell_line: 'cell00005'"):
         CellExpression.from_anndata(adata, "counts", covariates=("cell_line",)).validate()
-    adata.obs["is_control"] = np.where(cells.is_control, "True", "False")
+    adata.obs["is_control"] = np.where(cells.is_control, "yes", "no")
     with pytest.raises(InputError, match="must be true or false"):
         CellExpression.from_anndata(adata, "counts")
 

@@ -14,6 +14,7 @@ from hydra.utils import instantiate
 from torchcell.data.__main__ import main
 from torchcell.data.check_file import check_files, given
 from torchcell.data.errors import InputError
+from torchcell.data.response_request import read_response_request
 from torchcell.run.entry import conf_dir
 
 SCREEN = "sample_id,genes,fitness\n" + "".join(f"s{i}{j},G{i}|G{j},{i + j / 10}\n" for i in range(6) for j in range(i))
@@ -93,16 +94,38 @@ def test_nodes_and_edges_are_read_as_one_graph(tmp_path):
     edges = written(tmp_path, "edges.csv", "source,metaedge,target\nc1,CtD,d1\n")
     first, second = check_files([nodes, edges])
     assert not second.wrong
-    assert "data.record.supervised=CtD" in first.use
+    assert "data.record.supervised=CtD data.batch_size=1" in first.use, "1,024 would hold all candidates at once"
     stray = written(tmp_path, "stray.csv", "source,metaedge,target\nc1,CtD,nobody\n")
     assert "nobody" in check_files([nodes, stray])[1].wrong[0]
 
 
-def test_a_table_that_is_none_says_what_each_needs_and_what_is_near(tmp_path):
-    finding = one(written(tmp_path, "x.csv", "gnes,fitness\nA|B,1\n"))
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("gnes,fitness\nA|B,1\n", "nearest is a screen: genes; rename 'gnes' for 'genes'"),
+        ("Genes,fitness\nA|B,1\n", "nearest is a screen: genes; rename 'Genes' for 'genes'"),
+        ("gene1,gene2,score\nA,B,1\n", "as A|B"),
+        ("head,relation,tail\na,r,b\n", "'head' for 'source', 'relation' for 'metaedge', 'tail' for 'target'"),
+        ("A|B,0.5\nA|C,1.5\n", "looks like data; write the names of the columns"),
+        ("genes fitness\nA|B 1\n", "separated by blanks"),
+        ("x,y\n1,2\n", "a screen needs a column genes"),
+    ],
+)
+def test_a_table_that_is_none_says_what_is_nearest(tmp_path, text, said):
+    """Every table and what it needs stood in one long line."""
+    finding = one(written(tmp_path, "x.csv", text))
     assert finding.kind == ""
-    assert "a screen: genes" in finding.wrong[0]
-    assert "'gnes' for 'genes'" in finding.wrong[0]
+    assert said in finding.wrong[0]
+    assert len(finding.wrong[0]) < 300
+
+
+def test_treatments_under_other_names_print_the_columns_that_work(tmp_path):
+    finding = one(written(tmp_path, "asked.csv", "compound,cell_line,conc_nM,hours\nd1,L,500,24\n"))
+    assert (finding.kind, finding.wrong) == ("treatments to predict", [])
+    assert "'columns={drug: compound,dose_value: conc_nM,time: hours}'" in finding.use
+    assert any("doses 0.5 to 0.5 µM, times 24 h" in fact for fact in finding.facts)
+    with pytest.raises(InputError, match=r"columns=\{drug: compound, dose_value: conc_nM, time: hours\}"):
+        read_response_request(tmp_path / "asked.csv", ["A"])
 
 
 @pytest.mark.parametrize(
@@ -181,3 +204,65 @@ def test_what_must_be_mended_ends_with_1_and_a_missing_file_too(tmp_path, capsys
 )
 def test_a_path_is_printed_as_it_can_be_typed(path, expected):
     assert given("k", path) == expected
+
+
+ALIASES = "alias,gene\n" + "".join(f"ENSG{i},G{i}\n" for i in range(6))
+ENSG = "source,target\n" + "".join(f"ENSG{i},ENSG{i + 1}\n" for i in range(5))
+
+
+def test_a_screen_meets_its_network_by_the_aliases(tmp_path):
+    """The aliases were ignored: the check said that most genes are unknown, and printed a command after the error."""
+    files = [written(tmp_path, name, text) for name, text in (("s.csv", SCREEN), ("n.csv", ENSG), ("a.csv", ALIASES))]
+    screen, network, _ = check_files(files)
+    assert not screen.wrong
+    assert "6 of its 6 genes are in n.csv" in screen.facts
+    assert f"data.aliases={files[2]}" in screen.use
+    screen, network = check_files(files[:2])
+    assert screen.wrong
+    assert (screen.use, network.use) == ("", "")
+
+
+def test_an_alias_of_two_genes_is_named(tmp_path):
+    files = [written(tmp_path, name, text) for name, text in (("s.csv", SCREEN), ("n.csv", ENSG))]
+    screen, *_ = check_files([*files, written(tmp_path, "a.csv", ALIASES + "ENSG0,G1\n")])
+    assert any("a.csv: aliases of several genes are not used: 'ENSG0 = G0 or G1'" in note for note in screen.notes)
+
+
+def test_names_that_differ_in_case_only_are_said_to(tmp_path):
+    files = written(tmp_path, "s.csv", SCREEN), written(tmp_path, "n.csv", ENSG.replace("ENSG", "g"))
+    assert "6 differ in case only" in check_files(files)[0].wrong[0]
+
+
+def test_perturbed_genes_that_are_not_measured_are_noted_with_the_column_that_has_them(tmp_path):
+    path = cells(tmp_path, ("control", "A", "X"))
+    assert "1 of 2 perturbed genes are not measured: 'X'" in one(path).notes
+    adata = anndata.read_h5ad(path)
+    adata.obs["perturbation"] = adata.obs["perturbation"].astype(str).replace("X", "B")
+    adata.var["symbol"] = adata.var_names
+    adata.var_names = [f"ENSG{i}" for i in range(8)]
+    adata.write_h5ad(tmp_path / "ensg.h5ad")
+    assert any("data.record.gene_column=symbol" in note for note in one(tmp_path / "ensg.h5ad").notes)
+
+
+def test_a_drug_response_tells_all_that_is_wrong_and_which_wells_look_like_controls(tmp_path):
+    path = treated(tmp_path)
+    adata = anndata.read_h5ad(path)
+    del adata.layers["control"]
+    adata.obs["drug"] = adata.obs["drug"].astype(str).replace("d1", "DMSO")
+    adata.obs["dose_unit"] = "mg/ml"
+    adata.obs["time"] = "soon"
+    adata.write_h5ad(tmp_path / "odd.h5ad")
+    units, controls = one(tmp_path / "odd.h5ad").wrong
+    assert "mg/ml" in units
+    assert "soon" in units
+    assert "adata.obs['is_control'] = adata.obs['drug'].isin(['DMSO'])" in controls
+
+
+@pytest.mark.parametrize(("flag", "wrong"), [("True False", False), ("false TRUE", False), ("yes no", True)])
+def test_a_flag_may_be_the_text_true_or_false(tmp_path, flag, wrong):
+    """A column of texts was refused as 'True', which must be true or false."""
+    adata = anndata.read_h5ad(treated(tmp_path))
+    adata.obs["is_control"] = flag.split() * 6
+    adata.write_h5ad(tmp_path / "text.h5ad")
+    finding = one(tmp_path / "text.h5ad")
+    assert ["write true and false, or 1 and 0" in said for said in finding.wrong] == [True] * wrong

@@ -107,3 +107,13 @@ def test_a_request_is_read_as_the_cells_were():
 def test_a_gene_that_is_called_as_a_control_is_asked_for_as_such():
     known = MeasuredGenes(["ctrl", "KLF1"])
     assert read_request_labels("list", np.array(["row 2"]), np.array(["KLF1+ctrl"]), known) == ["KLF1+ctrl"]
+
+
+def test_a_control_of_training_beside_a_gene_stands_for_nothing_in_a_request_too():
+    """'safe+KLF1' was refused as an unknown gene by a model whose controls were called NT1 and safe."""
+    known, rows = MeasuredGenes(["KLF1", "AHR"]), np.array(["row 2", "row 3"])
+    words = control_words(["NT1", "safe"])
+    assert read_request_labels("list", rows, np.array(["Safe+KLF1", "AHR+ctrl"]), known, words) == ["KLF1", "AHR"]
+    assert read_request_labels("list", rows[:1], np.array(["safe+KLF1"]), known) == ["KLF1+safe"]
+    with pytest.raises(InputError, match="perturb nothing: 'row 2'"):
+        read_request_labels("list", rows, np.array(["NT1", "KLF1"]), known, words)

@@ -98,7 +98,10 @@ def test_flagged_wells_are_left_out_and_a_flag_is_true_or_false(tmp_path: Path) 
     assert read_response_request(path, record.genes).sample_id.tolist() == record.sample_id[1:].tolist()
     adata.obs["is_control"] = ["False"] * len(adata)
     adata.write_h5ad(path)
-    with pytest.raises(InputError, match="is_control holds 'False'; it must be true or false"):
+    assert len(read_response_request(path, record.genes)) == len(adata)
+    adata.obs["is_control"] = ["no"] * len(adata)
+    adata.write_h5ad(path)
+    with pytest.raises(InputError, match="is_control holds 'no'; it must be true or false"):
         read_response_request(path, record.genes)
     adata.obs["is_control"] = 1
     adata.write_h5ad(path)

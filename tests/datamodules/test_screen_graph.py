@@ -139,3 +139,15 @@ def test_a_screen_gets_steps_enough_an_epoch(make_screen, n_genes, expected):
     sets = [f"A{i}|A{j}" for i in range(n_genes) for j in range(i)]
     module = PerturbationDataModule(make_screen(sets), RANDOM, batch_size=None)
     assert module.batch_size == expected
+
+
+def test_an_alias_of_two_genes_is_counted_and_named(make_screen, tmp_path):
+    """It was swallowed: its gene stood without an edge, and nothing said why."""
+    screen, ones = make_screen(["P|Q", "P|R", "Q|R"]), np.ones(3, dtype=np.float32)
+    ends = np.array(["x", "y", "z"]), np.array(["y", "z", "x"])
+    graph = CellGraph.from_networks([Network("n", *ends, ones, directed=False)])
+    table = tmp_path / "aliases.csv"
+    table.write_text("alias,gene\nx,P\ny,Q\nz,R\nx,S\n")
+    _, counts = joined(screen, graph, table)
+    assert counts["genes that the network knows by another name"] == 2
+    assert counts["aliases of several genes, which are not used ('x = P or S')"] == 1

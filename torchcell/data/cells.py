@@ -65,6 +65,7 @@ class CellExpression:
             need them.
         library: Counts a cell that ``lognorm`` scaled to; none: it did not.
         totals: Counts of each cell that ``lognorm`` divided by, float64 [n]; none: it did not, or they stay on disk.
+        control_words: Parts of a label that name no gene but a control, in small letters; empty where not known.
     """
 
     name: str
@@ -79,6 +80,7 @@ class CellExpression:
     counts: Any = None
     library: float | int | None = None
     totals: np.ndarray | None = None
+    control_words: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("X", "counts"):  # every step after this one may take an entry for the value of its place
@@ -311,6 +313,7 @@ class CellExpression:
             scale=scale,
             covariates={part: texts(found[part]) for part in covariates},
             lost=lost,
+            control_words=tuple(sorted(idle)),
         )
 
 

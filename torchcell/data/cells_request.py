@@ -67,6 +67,7 @@ class Trained:
         scale: What the values in the training file were.
         library: Counts a cell that they were scaled to; none: not known.
         covariates: What a cell and its controls share.
+        control_words: What control cells were called in training, in small letters; parts of a label that name no gene.
     """
 
     genes: Sequence[str]
@@ -75,6 +76,7 @@ class Trained:
     scale: Scale
     library: float | int | None
     covariates: Sequence[str]
+    control_words: Sequence[str] = ()
 
 
 def read_cells_request(path: str | Path, controls: Controls, trained: Trained) -> Conditions:
@@ -102,7 +104,7 @@ def read_cells_request(path: str | Path, controls: Controls, trained: Trained) -
     group = groups_of(cells, trained.covariates)
     members = {name: np.flatnonzero(group == name) for name in np.unique(group).tolist()}
     table = read_table(path)
-    asked = _labels(path, table, MeasuredGenes(trained.known, names))
+    asked = _labels(path, table, MeasuredGenes(trained.known, names), trained.control_words)
     row, of_group = _rows(path, table, list(members), trained.covariates)
     own = [members[name] for name in of_group]
     given = text_cells(table, "sample_id")
@@ -208,11 +210,11 @@ def _on_genes(cells: CellExpression, controls: Controls, trained: Trained, names
     return replace(held, X=X, counts=None, genes=wanted)
 
 
-def _labels(path: str | Path, table: pd.DataFrame, known: MeasuredGenes) -> list[str]:
+def _labels(path: str | Path, table: pd.DataFrame, known: MeasuredGenes, controls: Sequence[str]) -> list[str]:
     """Perturbations by the model's names of the genes, where it has them."""
     require_columns(path, table, ["perturbation"])
     rows = np.array([f"row {i + 2}" for i in range(len(table))])
-    return read_request_labels(str(path), rows, label_texts(text_cells(table, "perturbation")), known)
+    return read_request_labels(str(path), rows, label_texts(text_cells(table, "perturbation")), known, controls)
 
 
 def _rows(

@@ -13,29 +13,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from torchcell.data.errors import InputError, near, some
+from torchcell.data.perturbation_labels import controls_in
 from torchcell.data.places import located
-from torchcell.data.response_columns import NAMES
+from torchcell.data.response_columns import NAMES, likely_columns
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from torchcell.data.knowledge_graph import KnowledgeGraph
 
 FEW_COUNTS = 500
 """Median counts a cell below which most of a profile is the noise of counting."""
 FEWEST_CELLS = 10
 """Cells that a condition needs unless ``data.record.min_cells`` says otherwise."""
-CONTROL_WORDS = (
-    "ctrl", "control", "controls", "non-targeting", "nontargeting", "non_targeting", "nt", "ntc", "negative control",
-    "neg_ctrl", "safe-targeting", "unperturbed", "untreated", "wt", "vehicle", "dmso", "mock",
-)  # fmt: skip
-"""What control cells are called in public data sets."""
-TREATMENT_WORDS = {
-    "drug": r"perturbation|drug|drug_name|compound|treatment|pert_iname|struct_id",
-    "cell_line": r"cell_line|cell_line_name|cell_id|cell_iname",
-    "dose_value": r"dose_value|dose|(pert_)?(dose|conc|concentration)([_ (].*)?(?<!unit)",
-    "time": r"(pert_)?(time|hours)([_ (].*)?(?<!unit)",
-    "plate": r"plate|det_plate|rna_plate|plate_id",
+OTHER_WORDS = {
+    "source": ("head", "subject", "from", "gene1", "gene_1", "gene_a", "node1"),
+    "target": ("tail", "object", "to", "gene2", "gene_2", "gene_b", "node2"),
+    "metaedge": ("relation", "predicate", "edge_type"),
 }
-"""Internal name -> how the columns of a drug response are called in public data sets."""
+"""Column of a table -> what else it is called."""
+USUAL_BATCH = 1024
+"""``data.batch_size`` of links."""
 PARTS = ("train", "val", "test", "unused")
 """Of a split."""
 PERTURBATION_WORDS = ("perturbation", "condition", "gene", "guide", "target", "drug", "treatment", "compound")
@@ -88,14 +86,16 @@ def check_files(paths: Sequence[str | Path]) -> list[Finding]:
         InputError: No such file.
     """
     found = [_check(located(path)) for path in paths]
-    screens, networks, nodes, edges = (
-        [one for one in found if one.kind == kind] for kind in (SCREEN, NETWORK, NODES, EDGES)
+    screens, networks, nodes, edges, aliases = (
+        [one for one in found if one.kind == kind] for kind in (SCREEN, NETWORK, NODES, EDGES, ALIASES)
     )
     for screen in screens:
         for i, network in enumerate(networks):
-            _together(screen, network, i)
+            _together(screen, network, i, aliases[0].path if aliases and not aliases[0].wrong else None)
     if len(nodes) == len(edges) == 1 and not nodes[0].wrong:
         _knowledge_graph(nodes[0], edges[0])
+    for one in found:
+        one.use = "" if one.wrong else one.use
     return found
 
 
@@ -123,6 +123,7 @@ def _check(path: Path) -> Finding:
 # Tables ----------------------------------------------------------------------------------------------
 
 SCREEN, NETWORK, NODES, EDGES = "a screen", "a network", "nodes of a knowledge graph", "edges of a knowledge graph"
+ALIASES = "gene aliases"
 
 
 def _check_table(finding: Finding) -> None:
@@ -136,13 +137,47 @@ def _check_table(finding: Finding) -> None:
             finding.facts.append(f"{len(table):,} rows, columns {some(table.columns, 8)}")
             look(finding, table)
             return
-    needs = "; ".join(f"{kind}: {', '.join(wanted).replace('|', ' or ')}" for kind, (wanted, _) in TABLES.items())
-    hints = {name: near(name, sorted(present)) for wanted, _ in TABLES.values() for name in "|".join(wanted).split("|")}
-    likely = [f"{found[0]!r} for {name!r}" for name, found in hints.items() if found]
-    finding.wrong.append(
-        f"its columns {some(table.columns, 12)} make it none of the tables that are read. They need: {needs}"
-        + (f". Near ones: {', '.join(likely[:5])}" if likely else "")
-    )
+    named = likely_columns(sorted(present))
+    if {"drug", "dose_value", "time", "cell_line"} <= set(named):
+        finding.kind = "treatments to predict"
+        columns = {what: name for what, name in named.items() if name not in NAMES[what]}
+        finding.notes += [f"column {name!r} is taken to tell the {what}" for what, name in columns.items()]
+        _treatments(finding, table, columns)
+        return
+    finding.wrong.append(_no_table([str(column) for column in table.columns]))
+
+
+def _no_table(present: list[str]) -> str:
+    """Why columns make no table, with the table that they come nearest to."""
+    said = f"its columns {some(present, 12)} make it none of the tables that are read"
+    if any(re.fullmatch(r"[-+]?[\d.]+([eE][-+]?\d+)?", name) for name in present):
+        return f"{said}: the first line looks like data; write the names of the columns above it"
+    if len(present) == 1 and len(present[0].split()) > 1:
+        return f"{said}: its columns are separated by blanks; write commas or tabs"
+    near_to = {}
+    for kind, (wanted, _) in TABLES.items():
+        hints = [_meant(names, present) for names in wanted]
+        near_to[kind] = sum(map(bool, hints)) / len(hints), hints
+    nearest = max(near_to, key=lambda kind: (near_to[kind][0], len(TABLES[kind][0])))
+    if not near_to[nearest][0]:
+        return f"{said}; a screen needs a column genes (A|B), a network source and target"
+    wanted = TABLES[nearest][0]
+    pairs = zip(wanted, near_to[nearest][1], strict=True)
+    likely = [
+        f"{hint!r} for {names.replace('|', ' or ')!r}" for names, hint in pairs if hint and hint not in names.split("|")
+    ]
+    needs = ", ".join(wanted).replace("|", " or ")
+    pair = "; for a screen write both genes in one column genes, as A|B" if nearest == NETWORK else ""
+    return f"{said}. The nearest is {nearest}: {needs}" + (f"; rename {', '.join(likely)}" if likely else "") + pair
+
+
+def _meant(names: str, present: list[str]) -> str:
+    """The column that is, or may be meant for, one of the names (``a|b``); empty where there is none."""
+    for name in names.split("|"):
+        plain = [column for column in present if column.strip().lower() in (name, *OTHER_WORDS.get(name, ()))]
+        if found := [column for column in present if column == name] or plain or near(name, present):
+            return found[0]
+    return ""
 
 
 def _screen(finding: Finding, table: pd.DataFrame) -> None:
@@ -192,20 +227,35 @@ def _network(finding: Finding, table: pd.DataFrame) -> None:
     )
 
 
-def _together(screen: Finding, network: Finding, number: int) -> None:
-    """Compare the names of a screen and of a network."""
+def _together(screen: Finding, network: Finding, number: int, aliases: Path | None) -> None:
+    """Compare the names of a screen and of a network, by a table of aliases where there is one."""
+    from torchcell.data.measured_genes import MeasuredGenes, alias_table
+
     unknown = np.setdiff1d(screen.genes, network.genes)
+    names = MeasuredGenes(network.genes, alias_table(aliases))
+    cased = [gene for gene in unknown.tolist() if gene.upper() in names.folded]
+    remedy = "give data.aliases=FILE, a table of alias and gene"
+    if aliases is not None:
+        if unclear := names.unclear(unknown.tolist()):
+            screen.notes.append(f"{aliases.name}: aliases of several genes are not used: {some(unclear)}")
+        unknown = np.array([gene for gene in unknown.tolist() if names.find(gene) is None], dtype=str)
+        remedy = f"{aliases.name} does not name them"
+    elif cased:
+        remedy = f"{len(cased):,} differ in case only: write them alike, or {remedy}"
     known = len(screen.genes) - len(unknown)
     screen.facts.append(f"{known:,} of its {len(screen.genes):,} genes are in {network.path.name}")
     if 2 * len(unknown) > len(screen.genes):
         screen.wrong.append(
             f"most of its genes are not in {network.path.name}: {some(unknown)}, there e.g. {some(network.genes, 3)}; "
-            "give data.aliases=FILE, a table of alias and gene"
+            f"{remedy}"
         )
+        network.use = ""
     elif len(unknown):
-        screen.notes.append(f"genes without an edge in {network.path.name}: {some(unknown)}")
-    if number == 0:
+        hint = f"; {remedy}" if cased and aliases is None else ""
+        screen.notes.append(f"genes without an edge in {network.path.name}: {some(unknown)}{hint}")
+    if number == 0 and not screen.wrong:
         screen.use += f" graph=edge_list {given('graph.networks.0.path', network.path)} model=dango"
+        screen.use += "" if aliases is None else f" {given('data.aliases', aliases)}"
         network.use = "with the screen, see above"
 
 
@@ -232,18 +282,26 @@ def _knowledge_graph(nodes: Finding, edges: Finding) -> None:
     if len(edges.wrong) == before:
         nodes.use = (
             f"python -m torchcell.train data=knowledge_graph {given('data.record.nodes', nodes.path)} "
-            f"{given('data.record.edges', edges.path)} data.record.supervised={graph.metaedges[0]}"
+            f"{given('data.record.edges', edges.path)} data.record.supervised={graph.metaedges[0]}{_batch(graph)}"
         )
         edges.use = "with the nodes, see above"
 
 
-def _treatments(finding: Finding, table: pd.DataFrame) -> None:
+def _batch(graph: KnowledgeGraph) -> str:
+    """A quarter of the training candidates as the batch, where the usual one would hold most of them."""
+    n_train = 2 * int((graph.metaedge == graph.metaedges[0]).sum())  # about: beside each edge are sampled non-edges
+    return f" data.batch_size={max(n_train // 4, 1)}" if n_train < 2 * USUAL_BATCH else ""
+
+
+def _treatments(finding: Finding, table: pd.DataFrame, columns: Mapping[str, str] | None = None) -> None:
     from torchcell.data.response_request import read_response_request
 
-    record = read_response_request(finding.path, np.array(["GENE"]))
+    record = read_response_request(finding.path, np.array(["GENE"]), columns)
     finding.facts.append(_treated(record))
     finding.notes += record.notes
-    finding.use = f"python -m torchcell.predict ckpt=RUN/checkpoints/best.ckpt {given('perturbations', finding.path)}"
+    mapped = f" {_typed('columns', dict(columns))}" if columns else ""
+    path = given("perturbations", finding.path)
+    finding.use = f"python -m torchcell.predict ckpt=RUN/checkpoints/best.ckpt {path}{mapped}"
 
 
 def _treated(record: Any) -> str:
@@ -315,7 +373,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[Finding, Any], None]]] = {
     NETWORK: (("source", "target"), _network),
     NODES: (("id", "name", "kind"), _nodes),
     "a split": (("sample_id", "part"), _split),
-    "gene aliases": (("alias", "gene"), _aliases),
+    ALIASES: (("alias", "gene"), _aliases),
     "treatments to predict": (("drug|perturbation|smiles", "dose_value|dose", "time", "cell_line"), _treatments),
     "perturbations to predict": (("perturbation",), _labels),
     "structures of compounds": (("pert_id|broad_id", "smiles|canonical_smiles"), _structures),
@@ -332,29 +390,22 @@ def _check_anndata(finding: Finding) -> None:
     from torchcell.data.cells_file import annotation
 
     obs = annotation(finding.path, "obs")
-    named = _treatment_columns([str(column) for column in obs.columns])
+    named = likely_columns([str(column) for column in obs.columns])
     if {"drug", "dose_value", "cell_line"} <= set(named):
         _response(finding, {what: name for what, name in named.items() if name not in NAMES[what]})
     else:
         _cells(finding, obs)
 
 
-def _treatment_columns(present: Sequence[str]) -> dict[str, str]:
-    """Internal name -> the column that tells it, for those of a drug response that can be told by their name."""
-    found = {}
-    for what, words in TREATMENT_WORDS.items():
-        own = [name for name in present if name in NAMES[what]]
-        likely = own or [name for name in present if re.fullmatch(words, name.lower())]
-        if likely:
-            found[what] = likely[0]
-    return found
-
-
 def _response(finding: Finding, columns: dict[str, str]) -> None:
+    from torchcell.data.response_faults import response_faults
     from torchcell.data.response_file import response_file
 
     finding.kind = "a drug response"
     finding.notes += [f"column {name!r} is taken to tell the {what}" for what, name in columns.items()]
+    if wrong := response_faults(finding.path, columns):
+        finding.wrong += wrong
+        return
     record = response_file(finding.path, columns)
     finding.facts += [f"{len(record):,} wells x {len(record.genes):,} genes", _treated(record)]
     known = int((record.smiles != "").sum()) if record.smiles is not None else 0
@@ -397,6 +448,7 @@ def _cells(finding: Finding, obs: pd.DataFrame) -> None:
         f"{len(record):,} conditions of {int(record.sizes.min()):,} to {int(record.sizes.max()):,} cells, "
         f"{len(finding.genes):,} perturbed genes"
     )
+    finding.notes += _unmeasured(finding, cells.genes)
     finding.facts.append(f"values: {'raw counts' if scale == 'counts' else 'log-normalised'}")
     finding.facts += [f"left out: {n:,} {what}" for what, n in record.lost.items()]
     if scale == "counts":
@@ -413,13 +465,32 @@ def _cells(finding: Finding, obs: pd.DataFrame) -> None:
     )
 
 
+def _unmeasured(finding: Finding, genes: np.ndarray) -> list[str]:
+    """A note on the perturbed genes that are not measured, with the column of ``var`` whose names fit best."""
+    from torchcell.data.cells_file import annotation
+    from torchcell.data.checks import texts
+
+    lacking = np.setdiff1d(finding.genes, genes)
+    if not len(lacking):
+        return []
+    note = f"{len(lacking):,} of {len(finding.genes):,} perturbed genes are not measured: {some(lacking)}"
+    if len(lacking) < len(finding.genes):
+        return [note]
+    var = annotation(finding.path, "var")
+    fits = {str(name): int(np.isin(lacking, texts(var[name].to_numpy())).sum()) for name in var.columns}
+    best = max(fits, key=lambda name: fits[name], default="")
+    if fits.get(best):
+        return [f"{note}; the column {best!r} of var has {fits[best]:,} of them: data.record.gene_column={best}"]
+    return [f"{note}; the measured are called {some(genes, 3)}"]
+
+
 def _perturbation_column(finding: Finding, obs: pd.DataFrame) -> str | None:
     """The column that tells what was done to a cell; asks where several may."""
     if "perturbation" in obs:
         return "perturbation"
     text = [str(name) for name in obs.columns if obs[name].dtype.kind not in "fb" and not obs[name].is_unique]
     likely = [name for name in text if any(word in name.lower() for word in PERTURBATION_WORDS)]
-    with_control = [name for name in likely if _controls_in(obs[name])]
+    with_control = [name for name in likely if controls_in(obs[name])]
     chosen = with_control or likely
     if len(chosen) == 1:
         finding.notes.append(f"column {chosen[0]!r} is taken to tell the perturbation")
@@ -436,7 +507,7 @@ def _control(finding: Finding, obs: pd.DataFrame, column: str) -> list[str] | No
     if "is_control" in obs:
         finding.facts.append("controls: by the flag is_control")
         return []
-    found = _controls_in(obs[column])
+    found = controls_in(obs[column])
     if found:
         finding.notes.append(f"labels {some(found)} are taken to be the control cells")
         return found
@@ -446,13 +517,6 @@ def _control(finding: Finding, obs: pd.DataFrame, column: str) -> list[str] | No
         "data.record.control=LABEL, or add a column is_control"
     )
     return None
-
-
-def _controls_in(values: pd.Series) -> list[str]:
-    from torchcell.data.perturbation_labels import label_texts
-
-    labels = np.unique(label_texts(np.asarray(values.drop_duplicates(), dtype=object)))
-    return [label for label in labels.tolist() if label.casefold() in CONTROL_WORDS]
 
 
 def _on_disk(path: Path) -> bool:

@@ -57,11 +57,17 @@ def texts(values: np.ndarray) -> np.ndarray:
 
 
 def flags(record: str, name: str, values: np.ndarray) -> np.ndarray:
-    """Values as bool; a flag must be bool or 0/1, for the text 'False' would count as true."""
+    """Values as bool: bool, 0/1, or the texts true and false in any case; anything else is refused."""
     import pandas as pd
 
     if missing := int(pd.isna(values).sum()):
         raise InputError(f"{record}: {name} is missing in {missing} row(s); it must be true or false")
-    if values.dtype != bool and not np.isin(values.astype(object), [0, 1]).all():
-        raise InputError(f"{record}: {name} holds {some(set(values.tolist()))}; it must be true or false")
-    return values.astype(bool)
+    read = {value: _FLAGS.get(str(value).strip().lower()) for value in set(values.tolist())}
+    if odd := sorted(str(value) for value, flag in read.items() if flag is None):
+        raise InputError(
+            f"{record}: {name} holds {some(odd)}; it must be true or false: write true and false, or 1 and 0"
+        )
+    return np.array([read[value] for value in values.tolist()], dtype=bool)
+
+
+_FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}

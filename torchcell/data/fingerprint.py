@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-NOT_VALUES = ("name", "lost", "notes")
-"""Fields of a record that no result depends on: what it is called, what parsing left out and what it assumed."""
+NOT_VALUES = ("name", "lost", "notes", "control_words")
+"""Fields of a record that no result depends on: names of it and of its controls, what was left out and assumed."""
 CHUNK_VALUES = 2**22
 """Values that are converted at a time."""
 

@@ -26,6 +26,7 @@ class MeasuredGenes:
         self.folded = _only({gene.upper() for gene in own}, ((gene.upper(), gene) for gene in own))
         resolved = [(names.resolve(gene), gene) for gene in own] if names else []
         self.by_name = _only({name for name, _ in resolved if name}, resolved)
+        self.resolved = resolved
 
     def among(self, symbols: Sequence[str]) -> dict[str, str]:
         """Measured gene -> the first symbol that names it, in the order of ``symbols``."""
@@ -42,6 +43,24 @@ class MeasuredGenes:
             return symbol
         name = self.names.resolve(symbol) if self.names else None
         return self.folded.get(symbol.upper()) or (self.by_name.get(name) if name else None)
+
+    def unclear(self, symbols: Iterable[str]) -> list[str]:
+        """What of the aliases keeps symbols from being found, e.g. ``old1 = A or B``; it is never guessed."""
+        if self.names is None:
+            return []
+        wanted = {symbol: self.names.candidates(symbol) for symbol in symbols if self.find(symbol) is None}
+        open_ = {symbol: names for symbol, names in wanted.items() if len(names) > 1}
+        every = set().union(*wanted.values())
+        for name, gene in self.resolved:
+            names = self.names.candidates(gene)
+            if name is None and names & every:
+                open_[gene] = names
+        single = {next(iter(names)): symbol for symbol, names in wanted.items() if len(names) == 1}
+        for name, symbol in single.items():
+            genes = {gene for own, gene in self.resolved if own == name}
+            if len(genes) > 1:
+                open_[symbol] = genes
+        return [f"{symbol} = {' or '.join(sorted(names))}" for symbol, names in sorted(open_.items())]
 
 
 def alias_table(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,10 +13,18 @@ from torchcell.data.measured_genes import MeasuredGenes
 from torchcell.data.table_text import BLANKS
 from torchcell.data.tables import is_spoiled_name
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 JOIN = "+"
 """Between the genes of a label that names several."""
 CONTROLS = ("ctrl", "control", "non-targeting")
 """What a request may write beside a gene for nothing else being perturbed, as ``KLF1+ctrl``."""
+CONTROL_WORDS = (
+    "ctrl", "control", "controls", "non-targeting", "nontargeting", "non_targeting", "nt", "ntc", "negative control",
+    "neg_ctrl", "safe-targeting", "unperturbed", "untreated", "wt", "vehicle", "dmso", "mock",
+)  # fmt: skip
+"""What control cells are called in public data sets."""
 NO_LABEL = ("", "nan", "none", "null", "na", "n/a", "<na>", "#n/a")
 """What programs write where a label is missing, in any case."""
 
@@ -55,6 +64,12 @@ def control_words(control: ControlLabels) -> frozenset[str]:
     several = [control] if isinstance(control, str | int | float | bytes) else list(control)
     labels = label_texts(np.array(several, dtype=object)).tolist()
     return frozenset(name.casefold() for label in labels for name in (label, *genes_of(label)))
+
+
+def controls_in(values: pd.Series) -> list[str]:
+    """The labels of a column that are what control cells are called in public data sets."""
+    labels = np.unique(label_texts(np.asarray(values.drop_duplicates(), dtype=object)))
+    return [label for label in labels.tolist() if label.casefold() in CONTROL_WORDS]
 
 
 def label_texts(values: np.ndarray | Sequence[object]) -> np.ndarray:
@@ -143,15 +158,18 @@ def _oddity(label: str, genes: tuple[str, ...]) -> str:
     return ""
 
 
-def read_request_labels(name: str, rows: np.ndarray, labels: np.ndarray, known: MeasuredGenes) -> list[str]:
+def read_request_labels(
+    name: str, rows: np.ndarray, labels: np.ndarray, known: MeasuredGenes, trained: Collection[str] = ()
+) -> list[str]:
     """Labels of a request by the names that a model knows, read as those of training are [n].
 
-    A part of ``CONTROLS`` that is none of the model's genes stands for nothing being perturbed.
+    A part stands for nothing being perturbed where training called its controls so (``trained``, in small letters), or
+    where it is one of ``CONTROLS`` and none of the model's genes.
 
     Raises:
         InputError: As ``read_labels``, and a label of controls alone.
     """
-    controls = {word for word in CONTROLS if word not in known.exact}
+    controls = {word for word in CONTROLS if word not in known.exact}.union(trained)
     read, control, _ = read_labels(name, rows, labels, controls)
     if control.any():
         raise InputError(

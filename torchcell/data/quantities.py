@@ -25,6 +25,8 @@ TO_HOURS: dict[str, float] = {
     "min": 1 / 60, "mins": 1 / 60, "minute": 1 / 60, "minutes": 1 / 60,
     "d": 24.0, "day": 24.0, "days": 24.0,
 }  # fmt: skip
+HIGHEST_DOSE = 1e5
+"""µM; few drugs dissolve to more than 100 mM, so higher doses are worth a note."""
 LEAST_DOSE = 1e-3
 """µM; smaller doses, a vehicle's 0 among them, count as this one where a logarithm is taken."""
 _NUMBER_UNIT = re.compile(r"\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*([^\d\s&]*)\s*")
@@ -72,7 +74,7 @@ def quantities(values: np.ndarray, units: np.ndarray, factor: Mapping[str, float
 
 
 def amounts(rows: np.ndarray, values: pd.Series, units: np.ndarray, quantity: Quantity) -> tuple[np.ndarray, str]:
-    """Numbers of a column in our unit, float32 [n], NaN where a cell is empty; and what was assumed of their unit.
+    """Numbers of a column in our unit, float32 [n], NaN where a cell is empty; and what was assumed or is odd.
 
     The unit of a row is that in its cell, else that of the column of units, else that at the end of the column's name
     (``dose_nM``), else the one that is assumed.
@@ -102,8 +104,22 @@ def amounts(rows: np.ndarray, values: pd.Series, units: np.ndarray, quantity: Qu
         raise InputError(
             f"{name} holds what is no number with one known unit in {int(odd.sum()):,} row(s): "
             f"{some(first.values(), 12)}; the units are {quantity.units}{quantity.remedy}"
+            + _causes(cells[odd].tolist(), units[odd].tolist())
         )
-    return numbers.astype(np.float32), assumed_unit(name, numbers, without_unit(cells, own), quantity)
+    said = [assumed_unit(name, numbers, without_unit(cells, own), quantity)]
+    if quantity is DOSE and (n := int((numbers > HIGHEST_DOSE).sum())):
+        said.append(f"{name} is above 100 mM in {n:,} row(s), up to {np.nanmax(numbers):.4g} µM: is the unit right?")
+    return numbers.astype(np.float32), "; ".join(filter(None, said))
+
+
+def _causes(cells: list[str], units: list[str]) -> str:
+    """What to do about cells that can't be read, where it can be told; empty elsewhere."""
+    both = any(
+        unit and (split := _NUMBER_UNIT.fullmatch(cell)) and split[2] for cell, unit in zip(cells, units, strict=True)
+    )
+    comma = any(re.match(r"\s*[-+]?\d+,\d", cell) for cell in cells)
+    said = ["a cell and its column of units tell two units: keep one"] if both else []
+    return "".join(f"; {one}" for one in [*said, *(["write a decimal point, not a comma"] if comma else [])])
 
 
 def assumed_unit(name: str, numbers: np.ndarray, bare: np.ndarray, quantity: Quantity) -> str:

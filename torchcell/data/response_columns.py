@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +29,30 @@ NAMES: dict[str, tuple[str, ...]] = {
     "sample_id": ("sample_id",),
 }
 """What a column tells -> the names that are understood for it; each of them may also be a key of ``columns``."""
+PUBLIC_WORDS = {
+    "drug": r"perturbation|drug|drug_name|compound|treatment|pert_iname|struct_id",
+    "cell_line": r"cell_line|cell_line_name|cell_id|cell_iname",
+    "dose_value": r"dose_value|dose|(pert_)?(dose|conc|concentration)([_ (].*)?(?<!unit)",
+    "time": r"(pert_)?(time|hours)([_ (].*)?(?<!unit)",
+    "plate": r"plate|det_plate|rna_plate|plate_id",
+}
+"""Internal name -> how the columns of a drug response are called in public data sets."""
+
+
+def likely_columns(present: Sequence[str]) -> dict[str, str]:
+    """Internal name -> the column that tells it, for those of a drug response that can be told by their name.
+
+    Example:
+        >>> likely_columns(["compound", "cell_line", "conc_nM", "hours"])
+        {'drug': 'compound', 'cell_line': 'cell_line', 'dose_value': 'conc_nM', 'time': 'hours'}
+    """
+    found = {}
+    for what, words in PUBLIC_WORDS.items():
+        own = [name for name in present if name in NAMES[what]]
+        likely = own or [name for name in present if re.fullmatch(words, name.lower())]
+        if likely:
+            found[what] = likely[0]
+    return found
 
 
 class TreatmentColumns:
@@ -68,10 +93,12 @@ class TreatmentColumns:
         if lacking:
             present = [str(column) for column in self.table.columns]
             nearest = [hit for what in wanted if self.named[what] is None for hit in near(what, present)]
+            likely = {what: name for what, name in likely_columns(present).items() if self.named.get(what, "") is None}
+            named = ", ".join(f"{what}: {name}" for what, name in likely.items()) or "INTERNAL: NAME"
             raise InputError(
                 f"{self.record} lacks {len(lacking)} column(s): {', '.join(lacking)}; it has {some(present, 12)}"
                 + (f", the nearest are {nearest}" if nearest else "")
-                + "; name yours with columns={INTERNAL: NAME}"
+                + f"; name yours with columns={{{named}}}"
             )
 
     def texts(self, what: str) -> np.ndarray:

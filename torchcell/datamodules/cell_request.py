@@ -39,7 +39,8 @@ def read_perturbations(path: str, spec: Spec, controls: Controls | None) -> Cond
     held = spec.extras
     mean = held["gene_center"].numpy()
     known = (*spec.genes, *_network_genes(spec))
-    trained = Trained(spec.outputs, known, mean, held["scale"], held["library"], held["covariates"])
+    words = tuple(held.get("control_words", ()))  # checkpoints of before have none
+    trained = Trained(spec.outputs, known, mean, held["scale"], held["library"], held["covariates"], words)
     record = read_cells_request(path, controls, trained)
     level, expected = float(np.unique(record.other_control, axis=0).mean()), float(mean.mean())
     if not 1 / LEVEL_OFF <= level / max(expected, 1e-6) <= LEVEL_OFF:

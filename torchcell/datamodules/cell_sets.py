@@ -129,6 +129,7 @@ class CellSetDataModule(RecordDataModule):
             "gene_scale": _scale(variance + np.square(change).mean(0)),
             "change_scale": _scale(change.var(0)),
             "covariates": list(train.covariates),
+            "control_words": list(train.cells.control_words),
             "trained_perturbations": {
                 "genes": sorted({gene for targets in train.targets for gene in targets}),
                 "sizes": sorted({len(targets) for targets in train.targets}),

@@ -36,7 +36,8 @@ def joined(
     perturbed = record.genes[np.unique(record.gene)]
     counts: dict[str, int] = {}
     if aliases is not None:
-        graph, counts["genes that the network knows by another name"] = _renamed(perturbed, graph, aliases)
+        graph, renamed = _renamed(perturbed, graph, aliases)
+        counts |= renamed
     unknown = np.setdiff1d(perturbed, graph.genes)
     if len(unknown) > MOST_UNKNOWN * len(perturbed):
         raise InputError(
@@ -74,8 +75,8 @@ def _size(graph: CellGraph) -> int:
     return graph.n_nodes + sum(graph.n_edges(relation) for relation in graph.relations)
 
 
-def _renamed(perturbed: np.ndarray, graph: CellGraph, aliases: str | Path) -> tuple[CellGraph, int]:
-    """The graph with the screen's names for what the table says is the same gene, and how many these are."""
+def _renamed(perturbed: np.ndarray, graph: CellGraph, aliases: str | Path) -> tuple[CellGraph, dict[str, int]]:
+    """The graph with the screen's names for what the table says is the same gene, and counts of both sorts of alias."""
     known = MeasuredGenes(graph.genes, alias_table(aliases))
     asked = np.setdiff1d(perturbed, graph.genes).tolist()
     found = {name: gene for name in asked if (gene := known.find(name)) is not None}
@@ -86,4 +87,7 @@ def _renamed(perturbed: np.ndarray, graph: CellGraph, aliases: str | Path) -> tu
         raise InputError(
             f"{aliases}: genes of the screen are one gene of the network: {some(several)}; give each gene one name"
         )
-    return graph.renamed({gene: name for name, gene in found.items()}), len(found)
+    counts, unclear = {"genes that the network knows by another name": len(found)}, known.unclear(asked)
+    if unclear:
+        counts[f"aliases of several genes, which are not used ({some(unclear, 3)})"] = len(unclear)
+    return graph.renamed({gene: name for name, gene in found.items()}), counts
