@@ -69,6 +69,11 @@ def test_a_screen_and_the_command_that_reads_it(tmp_path):
     assert len(loads(finding.use)) == 15
 
 
+def test_columns_of_text_that_nothing_reads_are_listed(tmp_path):
+    finding = one(written(tmp_path, "s.csv", "genes,note,y\nA,good,1\nB,bad,2\n"))
+    assert "columns of text are not used: 'note'" in finding.notes
+
+
 def test_sets_without_phenotypes_are_a_request(tmp_path):
     finding = one(written(tmp_path, "asked.csv", "genes\nA|B\nC\n"))
     assert finding.kind == "perturbation sets to predict"

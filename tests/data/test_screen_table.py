@@ -102,6 +102,18 @@ BAD = {
 }
 
 
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [("Kinds", "kinds"), ("kind", "kinds"), ("Level", "levels"), ("queries", "query"), ("Sample ID", "sample_id")],
+)
+def test_a_name_that_is_nearly_that_of_a_role_is_refused(tmp_path, name, role):
+    """All members were absent: the column Kinds was kept as text that nobody reads."""
+    path = write(tmp_path, f"genes,{name},y\nA|B,added|added,1\nC,added,2\n")
+    for reader in (read_screen, read_perturbations):
+        with pytest.raises(InputError, match=f"'{name} -> {role}'; rename"):
+            reader(path)
+
+
 @pytest.mark.parametrize("row", list(BAD))
 @pytest.mark.parametrize("named", [True, False])
 def test_a_bad_row_is_named(tmp_path, row, named):

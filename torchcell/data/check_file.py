@@ -170,6 +170,9 @@ def _screen(finding: Finding, table: pd.DataFrame) -> None:
         missing = int(np.isnan(values).sum())
         said = f"phenotype {column}: {np.nanmin(values):.4g} to {np.nanmax(values):.4g}, mean {np.nanmean(values):.4g}"
         finding.facts.append(said + (f", {missing:,} missing" if missing else ""))
+    unused = [name for name, cells in record.columns.items() if cells.dtype.kind == "U" and name not in ROLES]
+    if unused:
+        finding.notes.append(f"columns of text are not used: {some(unused)}")
     binary = np.isin(record.phenotype[~np.isnan(record.phenotype)], (0, 1)).all()
     if len(record.phenotype_names) > 1:
         finding.notes.append("every column of numbers is learned; data.record.phenotypes=[NAME] chooses")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -161,6 +162,7 @@ def _members(table: pd.DataFrame, path: str | Path) -> Screen:
     import pyarrow.compute as pc
 
     require_columns(path, table, ["genes"])
+    _refuse_near_roles(table, path)
     n, given = len(table), text_column(table, "sample_id") if "sample_id" in table else None
     genes = _Parts.of(text_column(table, "genes"))
     owner = np.repeat(np.arange(n), genes.sizes)
@@ -207,6 +209,22 @@ def _members(table: pd.DataFrame, path: str | Path) -> Screen:
         sample_id=_made_ids(genes, kinds, levels) if given is None else np.array(given.to_pylist(), dtype=str),
         level=None if np.isnan(level).all() else level,
     )
+
+
+def _refuse_near_roles(table: pd.DataFrame, path: str | Path) -> None:
+    """Refuse columns whose names differ from a role in case, blanks or number alone: they would not be used."""
+    roles = {_singular(role): role for role in ROLES}
+    close = [f"{name} -> {role}" for name in table if name not in ROLES and (role := roles.get(_singular(str(name))))]
+    if close:
+        raise InputError(
+            f"{path}: column names that are nearly those with a meaning: {some(close)}; rename such a column, to "
+            "another name if it is something else"
+        )
+
+
+def _singular(name: str) -> str:
+    plain = re.sub(r"[\s_.-]", "", name.lower())
+    return re.sub(r"ies$", "y", plain).removesuffix("s")
 
 
 def _odd_genes(genes: _Parts, owner: np.ndarray) -> list[str]:
