@@ -80,7 +80,9 @@ def test_columns_of_text_that_nothing_reads_are_listed(tmp_path):
         ("genes;y\nA;0,5\nB;1,5\n", "commas in its numbers"),
         ('genes,y\nA,"1,000"\nB,"2,000"\n', "commas in its numbers"),
         ("genes,y\nA,1\nB,n.d.\nC,3\n", "holds numbers but for 'row 3: n.d.'"),
+        ('genes,y\nA,"1,000.5"\nB,"2,000,000"\n', "commas in its numbers"),
         ("genes,y\nA,yes\nB,no\n", "write 1 and 0"),
+        ("genes,y\nA,80%\nB,75 %\n", "'y' holds no numbers but '75 %', '80%': leave out the %"),
         ("genes,y\nA,1\nB,1\n", "y has one value only (1)"),
     ],
 )

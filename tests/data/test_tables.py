@@ -274,7 +274,7 @@ def test_weights_of_a_network_must_be_numbers_and_not_all_0(tmp_path):
 
 
 def test_aliases_of_two_genes_are_counted(tmp_path):
-    with pytest.warns(UserWarning, match="1 aliases stand for more than one gene and are not used: 'X'"):
+    with pytest.warns(UserWarning, match=r"1 alias\(es\) stand for more than one gene and are not used: 'X'"):
         names = alias_table(write(tmp_path, "alias,gene\nx,A\nX,B\ny,C\n"))
     assert names is not None
     assert (names.resolve("x"), names.resolve("y")) == (None, "C")

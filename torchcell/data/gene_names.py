@@ -64,7 +64,7 @@ class GeneNames:
         several = [symbol for table in found._tables for symbol in table if len(found.candidates(symbol)) > 1]
         if several := list(dict.fromkeys(several)):
             warnings.warn(
-                f"{path}: {len(several):,} aliases stand for more than one gene and are not used: {some(several)}",
+                f"{path}: {len(several):,} alias(es) stand for more than one gene and are not used: {some(several)}",
                 stacklevel=2,
             )
         return found

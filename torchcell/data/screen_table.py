@@ -78,13 +78,15 @@ def read_screen(
         numbers = values.get(wanted)
         if numbers is None or np.isnan(numbers).all():
             problem = (
-                f"holds no numbers{_yes_no(table, wanted)}"
+                f"holds no numbers{_no_numbers(table, wanted)}"
                 if wanted in values
                 else f"is not there; the nearest are {near(wanted, others)}"
             )
             raise InputError(f"{path}: the phenotype column {wanted!r} {problem}")
     if not measured:
-        hint = "".join(f"; {column!r} holds no numbers{said}" for column in others if (said := _yes_no(table, column)))
+        hint = "".join(
+            f"; {column!r} holds no numbers{said}" for column in others if (said := _no_numbers(table, column))
+        )
         raise InputError(f"{path} has no column of numbers to learn from; it has {list(table.columns)}{hint}")
     phenotype = np.column_stack([numbers for column in measured if (numbers := values[column]) is not None])
     screen = replace(
@@ -106,7 +108,7 @@ def read_screen(
 
 
 def is_measured(table: pd.DataFrame, path: str | Path) -> bool:
-    """Whether a table holds phenotypes, be they well written or not: columns of numbers, truth values, yes and no."""
+    """Whether a table holds phenotypes, well written or not: numbers, truth values, yes and no, percents."""
 
     def looks_so(column: str) -> bool:
         try:
@@ -115,7 +117,7 @@ def is_measured(table: pd.DataFrame, path: str | Path) -> bool:
             return True
         if numbers is not None:
             return _useless(numbers) in ("", CONSTANT)
-        return truth_values(table[column]) is not None or bool(_yes_no(table, column))
+        return truth_values(table[column]) is not None or bool(_no_numbers(table, column))
 
     return any(looks_so(column) for column in table.columns if column not in ROLES)
 
@@ -151,11 +153,14 @@ def _is_constant(numbers: np.ndarray) -> bool:
     return bool(np.isfinite(numbers).sum() > 1 and np.fmin.reduce(numbers) == np.fmax.reduce(numbers))
 
 
-def _yes_no(table: pd.DataFrame, column: str) -> str:
-    """What to do about a column of yes and no; nothing for others."""
+def _no_numbers(table: pd.DataFrame, column: str) -> str:
+    """What to do about a column of yes and no, or of percents; nothing for others."""
     words = np.unique(np.char.lower(_texts(table, column)))
     known = words[~np.isin(words, MISSING)]
-    return f" but {some(known)}: write 1 and 0" if len(known) and np.isin(known, ("yes", "no", "y", "n")).all() else ""
+    if len(known) and np.isin(known, ("yes", "no", "y", "n")).all():
+        return f" but {some(known)}: write 1 and 0"
+    percents = [word for word in known.tolist() if word.endswith("%")]
+    return f" but {some(percents)}: leave out the %" if 2 * len(percents) > len(known) else ""
 
 
 def read_perturbations(path: str | Path) -> Screen:

@@ -30,7 +30,7 @@ ENDINGS = (".csv", ".tsv", ".parquet")
 """Of the files that can be written; what is read may also be ``.txt``, ``.tab`` or ``.sif``, and ``.gz`` may follow."""
 TEXT_ENDINGS = (".csv", ".tsv", ".txt", ".tab", ".sif")
 _NAMELESS = re.compile(r"|Unnamed: \d+(\.\d+)?(_level_\d+)?|__index_level_\d+__")
-_DECIMAL_COMMA = re.compile(r"[-+]?\d[\d.]*,\d+([eE][-+]?\d+)?")
+_DECIMAL_COMMA = re.compile(r"[-+]?\d[\d.]*(,[\d.]+)+([eE][-+]?\d+)?")
 _MONTH = "jan|feb|mar|apr|may|jun|jul|aug|sep|sept|oct|nov|dec|mrz|mär|mai|okt|dez"
 _DATE = re.compile(
     rf"\d{{1,2}}[-. ]{{1,2}}(?i:{_MONTH})|(?:{_MONTH.title()})-\d\d"
