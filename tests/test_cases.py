@@ -65,7 +65,7 @@ def sizes(found: Conditions) -> dict[str, int]:
 
 def test_01a_trailing_commas_move_no_column(tmp_path: Path) -> None:
     """The columns moved one to the left: genes named 0.81 and the phenotype 0.01."""
-    rows = [f"{a}|{b},{y},0.1," for (a, b), y in zip(PAIRS, VALUES, strict=True)]
+    rows = [f"{a}|{b},{y},{y / 10:.4f}," for (a, b), y in zip(PAIRS, VALUES, strict=True)]
     found = read_screen(table(tmp_path, "genes,fitness,sd", rows))
     assert found.phenotype_names == ("fitness", "sd")
     assert found.sets() == PAIRS

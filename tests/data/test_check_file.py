@@ -70,10 +70,44 @@ def test_a_screen_and_the_command_that_reads_it(tmp_path):
     assert len(loads(finding.use)) == 15
 
 
+def test_columns_of_text_that_nothing_reads_are_listed(tmp_path):
+    finding = one(written(tmp_path, "s.csv", "genes,note,y\nA,good,1\nB,bad,2\n"))
+    assert "columns of text are not used: 'note'" in finding.notes
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("genes;y\nA;0,5\nB;1,5\n", "commas in its numbers"),
+        ('genes,y\nA,"1,000"\nB,"2,000"\n', "commas in its numbers"),
+        ("genes,y\nA,1\nB,n.d.\nC,3\n", "holds numbers but for 'row 3: n.d.'"),
+        ('genes,y\nA,"1,000.5"\nB,"2,000,000"\n', "commas in its numbers"),
+        ("genes,y\nA,yes\nB,no\n", "write 1 and 0"),
+        ("genes,y\nA,80%\nB,75 %\n", "'y' holds no numbers but '75 %', '80%': leave out the %"),
+        ("genes,y\nA,1\nB,1\n", "y has one value only (1)"),
+    ],
+)
+def test_a_screen_that_training_refuses_is_no_request(tmp_path, text, said):
+    """Check called these perturbation sets to predict, without an error."""
+    finding = one(written(tmp_path, "s.csv", text))
+    assert (finding.kind, finding.use) == ("a screen", "")
+    assert said in finding.wrong[0]
+
+
+@pytest.mark.parametrize(("values", "binary"), [("01", True), ("FALSE TRUE", True), ("12", False)])
+def test_a_binary_task_is_proposed_where_both_0_and_1_occur(tmp_path, values, binary):
+    first, second = values.split() if " " in values else values
+    finding = one(written(tmp_path, "s.csv", f"genes,y\nA,{first}\nB,{second}\n"))
+    assert ("data.record.task=binary" in finding.use) == binary
+    assert len(loads(finding.use)) == 2
+
+
 def test_sets_without_phenotypes_are_a_request(tmp_path):
     finding = one(written(tmp_path, "asked.csv", "genes\nA|B\nC\n"))
     assert finding.kind == "perturbation sets to predict"
     assert "torchcell.predict" in finding.use
+    rows = "".join(f"{i},G{i}|H,\n" for i in range(12))
+    assert one(written(tmp_path, "counted.csv", f"X,genes,y\n{rows}")).kind == "perturbation sets to predict"
 
 
 def test_a_screen_and_its_network_are_compared(tmp_path, capsys):

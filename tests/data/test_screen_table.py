@@ -102,6 +102,73 @@ BAD = {
 }
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_row_numbers_with_a_name_are_no_phenotype_unless_they_are_chosen(tmp_path, first):
+    """Half of the validation score was that of the row number."""
+    path = write(tmp_path, "X,genes,y\n" + "".join(f"{i + first},G{i},{i % 3}\n" for i in range(10)))
+    with pytest.warns(UserWarning, match=r"columns that count the rows are no phenotypes: 'X'; .*phenotypes="):
+        screen = read_screen(path)
+    assert screen.phenotype_names == ("y",)
+    assert screen.columns["X"].tolist() == list(range(first, first + 10))
+    assert read_screen(path, phenotypes=["X"]).phenotype_names == ("X",)
+    moved = write(tmp_path, "X,genes,y\n" + "".join(f"{9 - i},G{i},{i % 3}\n" for i in range(10)))
+    assert read_screen(moved).phenotype_names == ("X", "y")
+
+
+def test_an_empty_column_is_no_phenotype(tmp_path):
+    path = write(tmp_path, "genes,y,comment\nA,1,\nB,2,NA\n")
+    with pytest.warns(UserWarning, match="columns that are empty are no phenotypes: 'comment'"):
+        assert read_screen(path).phenotype_names == ("y",)
+    with pytest.raises(InputError, match="phenotype column 'comment' holds no numbers"):
+        read_screen(path, phenotypes=["comment"])
+
+
+@pytest.mark.parametrize("words", [("TRUE", "FALSE"), ("true", "false"), ("True", "False")])
+def test_truth_values_are_0_and_1_where_there_are_no_numbers_or_they_are_chosen(tmp_path, words):
+    path = write(tmp_path, f"genes,dead\nA,{words[0]}\nB,{words[1]}\n")
+    assert read_screen(path, task="binary").phenotype.tolist() == [[1], [0]]
+    path = write(tmp_path, f"genes,dead,y\nA,{words[0]},3\nB,{words[1]},4\nC,,5\n")
+    assert read_screen(path).phenotype_names == ("y",)
+    np.testing.assert_array_equal(read_screen(path, ["dead", "y"]).phenotype, [[1, 3], [0, 4], [np.nan, 5]])
+
+
+def test_truth_values_of_a_parquet_file(tmp_path):
+    pd.DataFrame({"genes": ["A", "B"], "dead": [True, False]}).to_parquet(tmp_path / "t.parquet")
+    assert read_screen(tmp_path / "t.parquet").phenotype.tolist() == [[1], [0]]
+
+
+@pytest.mark.parametrize("phenotypes", [None, ["dead"]])
+def test_yes_and_no_are_refused_with_what_to_write(tmp_path, phenotypes):
+    with pytest.raises(InputError, match="'dead'.* holds no numbers but 'no', 'yes': write 1 and 0"):
+        read_screen(write(tmp_path, "genes,dead\nA,yes\nB,No\nC,\n"), phenotypes)
+
+
+def test_a_phenotype_with_one_value_is_refused(tmp_path):
+    path = write(tmp_path, "genes,y\nA,1\nB,\nC,1\n")
+    with pytest.raises(InputError, match=r"no phenotype at all: 'B'"):
+        read_screen(path)
+    with pytest.raises(InputError, match=r"y has one value only \(1\); data.record.phenotypes="):
+        read_screen(write(tmp_path, "genes,y\nA,1\nC,1\n"))
+    path = write(tmp_path, "genes,y,z\nA,1,0.5\nB,,1\nC,1,2\n")
+    with pytest.warns(UserWarning, match="columns that have one value only are no phenotypes: 'y'"):
+        assert read_screen(path).phenotype_names == ("z",)
+    with pytest.raises(InputError, match=r"y has one value only \(1\)"):
+        read_screen(path, ["y", "z"])
+    assert read_screen(path, "z").phenotype_names == ("z",), "a text is a list of one"
+
+
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [("Kinds", "kinds"), ("kind", "kinds"), ("Level", "levels"), ("queries", "query"), ("Sample ID", "sample_id")],
+)
+def test_a_name_that_is_nearly_that_of_a_role_is_refused(tmp_path, name, role):
+    """All members were absent: the column Kinds was kept as text that nobody reads."""
+    path = write(tmp_path, f"genes,{name},y\nA|B,added|added,1\nC,added,2\n")
+    for reader in (read_screen, read_perturbations):
+        with pytest.raises(InputError, match=f"'{name} -> {role}'; rename"):
+            reader(path)
+
+
 @pytest.mark.parametrize("row", list(BAD))
 @pytest.mark.parametrize("named", [True, False])
 def test_a_bad_row_is_named(tmp_path, row, named):

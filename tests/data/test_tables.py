@@ -106,8 +106,30 @@ def test_the_rows_of_many_read_in_parallel_are_named_by_their_lines(tmp_path):
 @pytest.mark.parametrize("numbers", [[0, 1], [7, 3]])
 def test_row_numbers_are_left_out_with_a_note(tmp_path, name, numbers):
     path = write(tmp_path, f"{name},gene,x\n{numbers[0]},A,1\n{numbers[1]},B,2\n")
-    with pytest.warns(UserWarning, match="first column has no name and counts the rows; it is left out"):
+    said = rf"first column has no name and counts the rows \({min(numbers)} to {max(numbers)}\); it is left out"
+    with pytest.warns(UserWarning, match=said):
         assert list(read_table(path).columns) == ["gene", "x"]
+
+
+@pytest.mark.parametrize("numbers", [[7, 20], [3, 3], [13805, 42303]])
+def test_nameless_numbers_that_count_no_rows_are_refused(tmp_path, numbers):
+    """Measured counts without a name were left out as row numbers."""
+    with pytest.raises(InputError, match=f"columns without a name: 'column 1, which begins with {numbers[0]}'; name"):
+        read_table(write(tmp_path, f",gene\n{numbers[0]},A\n{numbers[1]},B\n"))
+
+
+def test_lists_of_text_in_a_parquet_file_are_sets(tmp_path):
+    """The one gene was called "['A' 'B']"."""
+    pd.DataFrame({"genes": [["A", "B"], ["C"]], "y": [1.0, 2.0]}).to_parquet(tmp_path / "t.parquet")
+    assert read_screen(tmp_path / "t.parquet").sets() == [("A", "B"), ("C",)]
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_a_quoted_name_in_the_header_holds_ends_of_lines(tmp_path, newline):
+    text = 'gene,"note\nof ""two\n lines"""\nA,b\n'.replace("\n", newline)
+    assert rows_of(write(tmp_path, text)) == [["gene", 'note of "two lines"'], ["A", "b"]]
+    with pytest.raises(InputError, match="1 of 1 rows.*'line 4: 3'"):
+        read_table(write(tmp_path, 'gene,"note\nof two\nlines"\nA,b,c\n'))
 
 
 def test_row_numbers_of_a_parquet_file_too(tmp_path):
@@ -224,7 +246,8 @@ GENES = [reader for reader in READERS if reader not in (structures, Split.load)]
 
 
 @pytest.mark.parametrize(
-    "date", ["2-Sep", "1-Mar", "01-Dec", "Sep-02", "2021-03-01", "2021-03-01 00:00:00", "#REF!", "2.31E+13"]
+    "date",
+    ["2-Sep", "1-Mar", "01-Dec", "Sep-02", "2021-03-01", "2021-03-01 00:00:00", "01.03.2023", "#REF!", "2.31E+13"],
 )
 @pytest.mark.parametrize("reader", GENES, ids=lambda reader: reader.__qualname__)
 def test_a_date_where_a_gene_should_be_is_refused(tmp_path, reader, date):
@@ -240,7 +263,34 @@ def test_names_that_resemble_dates_are_names(tmp_path, name):
     assert read_network(write(tmp_path, f"source,target\n{name},B\n"), "mine").source.tolist() == [name]
 
 
+def test_weights_of_a_network_must_be_numbers_and_not_all_0(tmp_path):
+    """To leave a cell empty was the advice, and an empty cell the next error."""
+    with pytest.raises(InputError, match="'weight' holds numbers but for 'row 3: high'; give a number there"):
+        read_network(write(tmp_path, "source,target,weight\nA,B,1\nB,C,high\nC,D,2\n"), "mine")
+    with pytest.raises(InputError, match="without a finite weight: 'B-C'; give numbers"):
+        read_network(write(tmp_path, "source,target,weight\nA,B,1\nB,C,\n"), "mine")
+    with pytest.raises(InputError, match="'weight' holds nothing but 0; give numbers, or leave"):
+        read_network(write(tmp_path, "source,target,weight\nA,B,0\nB,C,0\n"), "mine")
+
+
+def test_aliases_of_two_genes_are_counted(tmp_path):
+    with pytest.warns(UserWarning, match=r"1 alias\(es\) stand for more than one gene and are not used: 'X'"):
+        names = alias_table(write(tmp_path, "alias,gene\nx,A\nX,B\ny,C\n"))
+    assert names is not None
+    assert (names.resolve("x"), names.resolve("y")) == (None, "C")
+
+
 # Screens
+
+
+@pytest.mark.parametrize("sign", ["_", "/", ":", " "])
+def test_sets_joined_by_a_sign_that_names_may_hold_are_noted(tmp_path, sign):
+    rows = [f"G{i}{sign}G{j},{i + j}\n" for i in range(5) for j in range(i)]
+    with pytest.warns(UserWarning, match=rf"each of 'G1{sign}G0', .* is taken for one gene; .*, as in A\|B"):
+        read_screen(write(tmp_path, "genes,y\n" + "".join(rows)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_screen(write(tmp_path, f"genes,y\nG{sign}1,1\nG{sign}2,2\n"))
 
 
 @pytest.mark.parametrize("joined", ['"A, B"', '"A,B"', "A;B", "A+B", "A + B"])

@@ -181,21 +181,16 @@ def _meant(names: str, present: list[str]) -> str:
 
 
 def _screen(finding: Finding, table: pd.DataFrame) -> None:
-    from torchcell.data.screen_table import ROLES, read_perturbations, read_screen
-    from torchcell.data.tables import number_cells
+    from torchcell.data.screen_table import ROLES, is_measured, read_perturbations, read_screen
 
-    numbers = [
-        column
-        for column in table.columns
-        if column not in ROLES and number_cells(table[column], column, finding.path, lenient=True) is not None
-    ]
-    record = read_screen(finding.path) if numbers else read_perturbations(finding.path)
+    measured = is_measured(table, finding.path)
+    record = read_screen(finding.path) if measured else read_perturbations(finding.path)
     finding.genes = record.genes[np.unique(record.gene)]
     sizes, counts = np.unique(record.sizes, return_counts=True)
     by_size = ", ".join(f"{n:,} of {size} gene(s)" for size, n in zip(sizes.tolist(), counts.tolist(), strict=True))
     finding.facts.append(f"{len(record):,} sets of {len(finding.genes):,} genes: {by_size}")
     finding.facts += [f"left out: {n:,} {what}" for what, n in record.lost.items()]
-    if not numbers:
+    if not measured:
         finding.kind = "perturbation sets to predict"
         finding.use = (
             f"python -m torchcell.predict ckpt=RUN/checkpoints/best.ckpt {given('perturbations', finding.path)}"
@@ -205,7 +200,10 @@ def _screen(finding: Finding, table: pd.DataFrame) -> None:
         missing = int(np.isnan(values).sum())
         said = f"phenotype {column}: {np.nanmin(values):.4g} to {np.nanmax(values):.4g}, mean {np.nanmean(values):.4g}"
         finding.facts.append(said + (f", {missing:,} missing" if missing else ""))
-    binary = np.isin(record.phenotype[~np.isnan(record.phenotype)], (0, 1)).all()
+    unused = [name for name, cells in record.columns.items() if cells.dtype.kind == "U" and name not in ROLES]
+    if unused:
+        finding.notes.append(f"columns of text are not used: {some(unused)}")
+    binary = set(np.unique(record.phenotype[~np.isnan(record.phenotype)]).tolist()) == {0, 1}
     if len(record.phenotype_names) > 1:
         finding.notes.append("every column of numbers is learned; data.record.phenotypes=[NAME] chooses")
     task = " data.record.task=binary" if binary else ""

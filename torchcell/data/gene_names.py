@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from torchcell.data.errors import some
 from torchcell.data.sources import fetch
 
 ORF = re.compile(r"(Y[A-P][LR]\d{3}[WC](-[A-Z])?|[QR]\d{4}[WC]?)")
@@ -58,7 +60,14 @@ class GeneNames:
         aliases, names = text_cells(table, alias), text_cells(table, name)
         for column, cells in ((alias, aliases), (name, names)):
             refuse_spoiled_names(path, column, cells)
-        return cls(alias_tables(zip((cell.split(separator) for cell in aliases), names, strict=True)))
+        found = cls(alias_tables(zip((cell.split(separator) for cell in aliases), names, strict=True)))
+        several = [symbol for table in found._tables for symbol in table if len(found.candidates(symbol)) > 1]
+        if several := list(dict.fromkeys(several)):
+            warnings.warn(
+                f"{path}: {len(several):,} alias(es) stand for more than one gene and are not used: {some(several)}",
+                stacklevel=2,
+            )
+        return found
 
     def candidates(self, symbol: str) -> set[str]:
         """All names that a symbol may stand for: none where it is unknown, several where it is ambiguous."""

@@ -51,5 +51,7 @@ class Network:
         bad = ~np.isfinite(self.weight)
         if bad.any():
             edges = [f"{a}-{b}" for a, b in zip(self.source[bad], self.target[bad], strict=True)]
-            raise InputError(f"network {self.name}: {len(edges)} edge(s) without a finite weight: {some(edges)}")
+            raise InputError(
+                f"network {self.name}: {len(edges)} edge(s) without a finite weight: {some(edges)}; give numbers"
+            )
         return self

@@ -83,8 +83,8 @@ def read_network(path: str | Path, name: str, directed: bool = False) -> Network
         directed: Whether an edge runs from source to target only.
 
     Raises:
-        InputError: No such file, a missing column, a row without both genes, a date for a gene, or a weight that is no
-            finite number.
+        InputError: No such file, a missing column, a row without both genes, a date for a gene, a weight that is no
+            finite number, or no weight but 0.
     """
     from torchcell.data.tables import (
         read_table,
@@ -105,6 +105,8 @@ def read_network(path: str | Path, name: str, directed: bool = False) -> Network
     if problems:
         raise InputError(f"{path}: {'; '.join(problems)}")
     weight = required_numbers(table, "weight", path) if "weight" in table else np.ones(len(table))
+    if not weight.any():
+        raise InputError(f"{path}: column 'weight' holds nothing but 0; give numbers, or leave the column out")
     weight = single_precision(path, weight[:, None], ["weight"])[:, 0]
     return Network(name=name, source=source, target=target, weight=weight, directed=directed).validate()
 

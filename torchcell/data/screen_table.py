@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from torchcell.data.tables import (
     single_precision,
     spoiled_names,
     text_column,
+    truth_values,
     write_table,
 )
 
@@ -30,11 +33,14 @@ if TYPE_CHECKING:
 
 ROLES = ("sample_id", "genes", "kinds", "levels", "query", "array")
 """Columns with a meaning of their own; none of them is a phenotype."""
+FEWEST_COUNTED = 10
+"""Rows from which on a column of 0, 1, 2, ... or 1, 2, 3, ... is taken for row numbers."""
+CONSTANT = "have one value only"
 
 
 def read_screen(
     path: str | Path,
-    phenotypes: Sequence[str] | None = None,
+    phenotypes: str | Sequence[str] | None = None,
     task: Literal["regression", "binary"] = "regression",
     name: str | None = None,
 ) -> Screen:
@@ -45,34 +51,45 @@ def read_screen(
 
     Args:
         path: A table, see ``tables.read_table``.
-        phenotypes: Columns that hold phenotypes; by default every other column of numbers. The columns left over are
-            kept in ``Screen.columns``.
+        phenotypes: Columns that hold phenotypes; by default every other column of numbers, or, where there are no
+            numbers, of truth values. Empty and constant columns and row numbers (0, 1, 2, ... or 1, 2, 3, ...) are left
+            out with a warning. The columns left over are kept in ``Screen.columns``.
         task: ``binary`` where every phenotype is 0 or 1.
         name: Of the screen; by default the file's name.
 
     Raises:
         InputError: Names the rows at fault: an empty set, a gene twice, genes joined by another sign, an unknown kind,
             as many levels as there are not genes, an infinite or too large phenotype or none at all, an id or a set
-            that stands twice.
+            that stands twice. Or the columns at fault: a phenotype with one value only, a name that is nearly a role's.
     """
     table = read_table(path)
     members = _members(table, path)
+    chosen = [phenotypes] if isinstance(phenotypes, str) else list(phenotypes or ())
     others = [column for column in table.columns if column not in ROLES]
     values = {
-        column: number_cells(table[column], column, path, lenient=phenotypes is not None and column not in phenotypes)
+        column: number_cells(table[column], column, path, lenient=bool(chosen) and column not in chosen)
         for column in others
     }
-    for wanted in phenotypes or ():
-        if values.get(wanted) is None:
+    measured = chosen or _phenotypes(path, values)
+    truth = {name: truth_values(table[name]) for name in measured or others if name in values and values[name] is None}
+    values |= {name: cells for name, cells in truth.items() if cells is not None}
+    measured = measured or [name for name, cells in truth.items() if cells is not None]
+    for wanted in chosen:
+        numbers = values.get(wanted)
+        if numbers is None or np.isnan(numbers).all():
             problem = (
-                "holds no numbers" if wanted in values else f"is not there; the nearest are {near(wanted, others)}"
+                f"holds no numbers{_no_numbers(table, wanted)}"
+                if wanted in values
+                else f"is not there; the nearest are {near(wanted, others)}"
             )
             raise InputError(f"{path}: the phenotype column {wanted!r} {problem}")
-    measured = list(phenotypes or [column for column, numbers in values.items() if numbers is not None])
     if not measured:
-        raise InputError(f"{path} has no column of numbers to learn from; it has {list(table.columns)}")
+        hint = "".join(
+            f"; {column!r} holds no numbers{said}" for column in others if (said := _no_numbers(table, column))
+        )
+        raise InputError(f"{path} has no column of numbers to learn from; it has {list(table.columns)}{hint}")
     phenotype = np.column_stack([numbers for column in measured if (numbers := values[column]) is not None])
-    return replace(
+    screen = replace(
         members,
         name=name or Path(path).stem,
         phenotype=single_precision(path, phenotype, measured),
@@ -80,6 +97,70 @@ def read_screen(
         task=task,
         columns=_columns(table, values, measured),
     ).validate()
+    constant = [
+        f"{column} has one value only ({np.fmin.reduce(numbers):g})"
+        for column, numbers in zip(measured, phenotype.T, strict=True)
+        if _is_constant(numbers)
+    ]
+    if constant:
+        raise InputError(f"{path}: {', '.join(constant)}; data.record.phenotypes=[NAME] chooses columns that vary")
+    return screen
+
+
+def is_measured(table: pd.DataFrame, path: str | Path) -> bool:
+    """Whether a table holds phenotypes, well written or not: numbers, truth values, yes and no, percents."""
+
+    def looks_so(column: str) -> bool:
+        try:
+            numbers = number_cells(table[column], column, path, lenient=False)
+        except InputError:
+            return True
+        if numbers is not None:
+            return _useless(numbers) in ("", CONSTANT)
+        return truth_values(table[column]) is not None or bool(_no_numbers(table, column))
+
+    return any(looks_so(column) for column in table.columns if column not in ROLES)
+
+
+def _phenotypes(path: str | Path, values: dict[str, np.ndarray | None]) -> list[str]:
+    """The columns of numbers, without empty and constant ones and row numbers; a warning names what is left out."""
+    numbers = {column: cells for column, cells in values.items() if cells is not None}
+    use = {column: _useless(cells) for column, cells in numbers.items()}
+    if all(use.values()):  # then the error names the value
+        use = {column: said.replace(CONSTANT, "") for column, said in use.items()}
+    for what in dict.fromkeys(said for said in use.values() if said):
+        columns = [column for column in use if use[column] == what]
+        warnings.warn(
+            f"{path}: columns that {what} are no phenotypes: {some(columns)}; "
+            "data.record.phenotypes=[NAME] chooses others",
+            stacklevel=3,
+        )
+    return [column for column, said in use.items() if not said]
+
+
+def _useless(numbers: np.ndarray) -> str:
+    """Why a column of numbers [n] is not taken for a phenotype; nothing where it is."""
+    if np.isnan(numbers).all():
+        return "are empty"
+    n = len(numbers)
+    if n >= FEWEST_COUNTED and numbers[0] in (0, 1) and np.array_equal(numbers, np.arange(n) + numbers[0]):
+        return "count the rows"
+    return CONSTANT if _is_constant(numbers) else ""
+
+
+def _is_constant(numbers: np.ndarray) -> bool:
+    """Whether several cells of a column hold a number, and all the same."""
+    return bool(np.isfinite(numbers).sum() > 1 and np.fmin.reduce(numbers) == np.fmax.reduce(numbers))
+
+
+def _no_numbers(table: pd.DataFrame, column: str) -> str:
+    """What to do about a column of yes and no, or of percents; nothing for others."""
+    words = np.unique(np.char.lower(_texts(table, column)))
+    known = words[~np.isin(words, MISSING)]
+    if len(known) and np.isin(known, ("yes", "no", "y", "n")).all():
+        return f" but {some(known)}: write 1 and 0"
+    percents = [word for word in known.tolist() if word.endswith("%")]
+    return f" but {some(percents)}: leave out the %" if 2 * len(percents) > len(known) else ""
 
 
 def read_perturbations(path: str | Path) -> Screen:
@@ -161,6 +242,7 @@ def _members(table: pd.DataFrame, path: str | Path) -> Screen:
     import pyarrow.compute as pc
 
     require_columns(path, table, ["genes"])
+    _refuse_near_roles(table, path)
     n, given = len(table), text_column(table, "sample_id") if "sample_id" in table else None
     genes = _Parts.of(text_column(table, "genes"))
     owner = np.repeat(np.arange(n), genes.sizes)
@@ -209,6 +291,22 @@ def _members(table: pd.DataFrame, path: str | Path) -> Screen:
     )
 
 
+def _refuse_near_roles(table: pd.DataFrame, path: str | Path) -> None:
+    """Refuse columns whose names differ from a role in case, blanks or number alone: they would not be used."""
+    roles = {_singular(role): role for role in ROLES}
+    close = [f"{name} -> {role}" for name in table if name not in ROLES and (role := roles.get(_singular(str(name))))]
+    if close:
+        raise InputError(
+            f"{path}: column names that are nearly those with a meaning: {some(close)}; rename such a column, to "
+            "another name if it is something else"
+        )
+
+
+def _singular(name: str) -> str:
+    plain = re.sub(r"[\s_.-]", "", name.lower())
+    return re.sub(r"ies$", "y", plain).removesuffix("s")
+
+
 def _odd_genes(genes: _Parts, owner: np.ndarray) -> list[str]:
     """What is wrong with names: a spreadsheet spoiled them, or the genes of a set are joined by another sign."""
     names = genes.names.tolist()
@@ -221,6 +319,12 @@ def _odd_genes(genes: _Parts, owner: np.ndarray) -> list[str]:
         problems.append(
             f"{len(words):,} gene name(s) with ',', ';' or '+' in them: {some(words)}; genes of a set are joined by "
             "'|', as in A|B"
+        )
+    parts = [re.split(r"[\s_/:]+", name) for name in names]
+    joined = [name for name, found in zip(names, parts, strict=True) if len(found) > 1]
+    if 2 * len(joined) > len(names) > len({part for found in parts for part in found}):
+        warnings.warn(
+            f"each of {some(joined)} is taken for one gene; genes of a set are joined by '|', as in A|B", stacklevel=4
         )
     return problems
 

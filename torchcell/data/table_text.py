@@ -44,13 +44,14 @@ def parse_text(path: Path, expected: Sequence[str] = (), comment: str = "") -> t
     header = _first_line(text, comment)
     if header is None:
         raise InputError(f"{path} is empty")
-    start, end = header
+    start, end = _whole_header(text, *header)
     line = text[start:end].decode()
     if declared := re.fullmatch(r'"?sep=([,;\t])"?', line.strip(" ")):  # Excel's own first line
-        start, end = _first_line(text, comment, end) or header
+        start, end = _whole_header(text, *(_first_line(text, comment, end) or header))
         line = text[start:end].decode()
     separator = declared[1] if declared else _separator(line, path)
-    names = [name.strip(BLANKS) for name in next(csv.reader([line], delimiter=separator, skipinitialspace=True))]
+    cells = next(csv.reader([line], delimiter=separator, skipinitialspace=True))
+    names = [re.sub(r"\s*[\r\n]+\s*", " ", cell.strip(BLANKS)) for cell in cells]
     if expected and not set(expected) <= set(names):
         names = [*expected, *(f"column {i + 1}" for i in range(len(expected), len(names)))]
         end = start
@@ -92,6 +93,20 @@ def _first_line(text: bytes, comment: str, begin: int = 0) -> tuple[int, int] | 
         if line.group().strip() and not (comment and line.group().startswith(comment.encode())):
             return line.span()
     return None
+
+
+def _whole_header(text: bytes, start: int, end: int) -> tuple[int, int]:
+    """Where the header ends: its quoted names may hold ends of lines, as spreadsheets write them."""
+    last = end
+    for _ in range(100):
+        if text.count(b'"', start, last) % 2 == 0:
+            return start, last
+        closing = text.find(b'"', last)
+        if closing < 0:
+            break
+        found = re.compile(rb"[\r\n]|$").search(text, closing)
+        last = found.start() if found else len(text)
+    return start, end
 
 
 def _separator(header: str, path: Path) -> str:

@@ -30,11 +30,11 @@ ENDINGS = (".csv", ".tsv", ".parquet")
 """Of the files that can be written; what is read may also be ``.txt``, ``.tab`` or ``.sif``, and ``.gz`` may follow."""
 TEXT_ENDINGS = (".csv", ".tsv", ".txt", ".tab", ".sif")
 _NAMELESS = re.compile(r"|Unnamed: \d+(\.\d+)?(_level_\d+)?|__index_level_\d+__")
-_DECIMAL_COMMA = re.compile(r"[-+]?\d[\d.]*,\d+([eE][-+]?\d+)?")
+_DECIMAL_COMMA = re.compile(r"[-+]?\d[\d.]*(,[\d.]+)+([eE][-+]?\d+)?")
 _MONTH = "jan|feb|mar|apr|may|jun|jul|aug|sep|sept|oct|nov|dec|mrz|mär|mai|okt|dez"
 _DATE = re.compile(
     rf"\d{{1,2}}[-. ]{{1,2}}(?i:{_MONTH})|(?:{_MONTH.title()})-\d\d"
-    r"|\d{4}-\d\d-\d\d([ T]\d\d:\d\d.*)?|\d{1,2}/\d{1,2}/\d{2,4}|\d(\.\d+)?E\+\d+"
+    r"|\d{4}-\d\d-\d\d([ T]\d\d:\d\d.*)?|\d{1,2}/\d{1,2}/\d{2,4}|\d{1,2}\.\d{1,2}\.\d{2,4}|\d(\.\d+)?E\+\d+"
 )
 _SHEET_ERROR = re.compile(r"#[A-Z/0]+[!?]?")
 
@@ -43,7 +43,8 @@ def read_table(path: str | Path, expected: Sequence[str] = (), comment: str = ""
     """Read a text table, every cell as text without blanks around it, or a parquet file with the types it has.
 
     Encoding, compression and separator (comma, semicolon, tab) are found out from the content. A column without a name
-    that counts the rows, as ``df.to_csv()`` writes it, is left out with a warning.
+    that numbers the rows, as ``df.to_csv()`` writes it, is left out with a warning. Lists of text in a parquet file are
+    joined by ``|``.
 
     Args:
         path: A ``.csv``, ``.tsv``, ``.txt``, ``.tab``, ``.sif`` or ``.parquet`` file; ``.gz`` may follow.
@@ -74,6 +75,7 @@ def read_table(path: str | Path, expected: Sequence[str] = (), comment: str = ""
 def _parse_parquet(path: Path) -> tuple[list[str], pa.Table]:
     """Names and columns; text is text, however it was stored, and an index with a name is a column."""
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     table = pq.ParquetFile(path).read()
@@ -81,6 +83,8 @@ def _parse_parquet(path: Path) -> tuple[list[str], pa.Table]:
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         if pa.types.is_string(kind) or pa.types.is_large_string(kind):
             table = table.set_column(i, field.name, table.column(i).cast(pa.string()))
+        elif (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_string(kind.value_type):
+            table = table.set_column(i, field.name, pc.binary_join(table.column(i), "|"))
     return [name.strip(BLANKS) for name in table.column_names], table
 
 
@@ -91,8 +95,8 @@ def _named(path: Path, names: list[str], columns: list[pa.ChunkedArray]) -> list
     for i, (name, column) in enumerate(zip(names, columns, strict=True)):
         if not _NAMELESS.fullmatch(name):
             kept.append(i)
-        elif (not kept or name.startswith("__index")) and _counts_rows(column):
-            row_numbers.append(i)
+        elif (not kept or name.startswith("__index")) and (limits := _numbers_rows(column)):
+            row_numbers.append(limits)
         elif first := next((str(cell) for cell in column.to_pylist() if cell not in (None, "")), None):
             nameless.append(f"column {i + 1}, which begins with {first}")
     problems = []
@@ -108,22 +112,25 @@ def _named(path: Path, names: list[str], columns: list[pa.ChunkedArray]) -> list
         raise InputError(f"{path}: {'; '.join(problems)}")
     if row_numbers:
         warnings.warn(
-            f"{path}: the first column has no name and counts the rows; it is left out "
+            f"{path}: the first column has no name and counts the rows ({' and '.join(row_numbers)}); it is left out "
             "(df.to_csv(index=False) does not write it)",
             stacklevel=3,
         )
     return kept
 
 
-def _counts_rows(column: pa.ChunkedArray) -> bool:
-    """Whether a column holds whole numbers, each once."""
+def _numbers_rows(column: pa.ChunkedArray) -> str:
+    """The range of a column of row numbers: whole, each once, below ten times the number of rows; else nothing."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if not (pa.types.is_integer(column.type) or pa.types.is_string(column.type)):
-        return False
-    whole = pc.all(pc.match_substring_regex(column.cast(pa.string()), r"^\d+$")).as_py()
-    return bool(whole) and pc.count_distinct(column).as_py() == len(column)
+        return ""
+    whole = pc.all(pc.match_substring_regex(column.cast(pa.string()), r"^\d{1,18}$")).as_py()
+    if not whole or pc.count_distinct(column).as_py() < len(column):
+        return ""
+    limits = pc.min_max(column.cast(pa.int64())).as_py()
+    return f"{limits['min']} to {limits['max']}" if limits["max"] < 10 * len(column) else ""
 
 
 def _frame(columns: dict[str, pa.ChunkedArray]) -> pd.DataFrame:
@@ -187,8 +194,10 @@ def text_cells(table: pd.DataFrame, column: str) -> list[str]:
     return cells
 
 
-def number_cells(column: pd.Series, name: str, path: str | Path, lenient: bool) -> np.ndarray | None:
-    """A column as float64, or None where it is text or truth values.
+def number_cells(
+    column: pd.Series, name: str, path: str | Path, lenient: bool, mend: str = "leave such a cell empty"
+) -> np.ndarray | None:
+    """A column as float64, or None where it is text or truth values; ``mend`` is what to do about a stray word.
 
     Raises:
         InputError: Numbers with decimal commas, or a few stray words among numbers, unless ``lenient``; names rows.
@@ -208,8 +217,18 @@ def number_cells(column: pd.Series, name: str, path: str | Path, lenient: bool) 
             f"{path}: column {name!r} has commas in its numbers: {some(words)}; write a decimal point and no other sign"
         )
     if len(stray) < sum(cell.lower() not in MISSING for cell in text) / 2:
-        _refuse_stray(path, name, text, stray)
+        _refuse_stray(path, name, text, stray, mend)
     return None
+
+
+def truth_values(column: pd.Series) -> np.ndarray | None:
+    """A column of truth values, or of ``TRUE`` and ``FALSE`` in any case, as 1 and 0, float64 [n]; else None."""
+    if column.dtype.kind in "iuf":
+        return None
+    values = np.full(len(column), np.nan)
+    words = np.char.lower(np.array(text_cells(column.to_frame("cells"), "cells"), dtype=str))
+    values[words == "true"], values[words == "false"] = 1, 0
+    return values if np.isin(words[np.isnan(values)], MISSING).all() and not np.isnan(values).all() else None
 
 
 def required_numbers(table: pd.DataFrame, name: str, path: str | Path) -> np.ndarray:
@@ -218,17 +237,18 @@ def required_numbers(table: pd.DataFrame, name: str, path: str | Path) -> np.nda
     Raises:
         InputError: Any cell that is no number; names their rows.
     """
-    numbers = number_cells(table[name], name, path, lenient=False)
+    mend = "give a number there"
+    numbers = number_cells(table[name], name, path, lenient=False, mend=mend)
     if numbers is None:
         _, text, stray = _numbers(table[name])
-        _refuse_stray(path, name, text, stray)
+        _refuse_stray(path, name, text, stray, mend)
     assert numbers is not None
     return numbers
 
 
-def _refuse_stray(path: str | Path, name: str, text: list[str], stray: list[int]) -> None:
+def _refuse_stray(path: str | Path, name: str, text: list[str], stray: list[int], mend: str) -> None:
     words = [f"row {i + 2}: {text[i]}" for i in stray]
-    raise InputError(f"{path}: column {name!r} holds numbers but for {some(words)}; leave such a cell empty")
+    raise InputError(f"{path}: column {name!r} holds numbers but for {some(words)}; {mend}")
 
 
 def _numbers(column: pd.Series) -> tuple[np.ndarray, list[str], list[int]]:
