@@ -300,3 +300,10 @@ def test_a_flag_may_be_the_text_true_or_false(tmp_path, flag, wrong):
     adata.write_h5ad(tmp_path / "text.h5ad")
     finding = one(tmp_path / "text.h5ad")
     assert ["write true and false, or 1 and 0" in said for said in finding.wrong] == [True] * wrong
+
+
+def test_vehicle_wells_that_count_as_a_drug_are_noted(tmp_path):
+    adata = anndata.read_h5ad(treated(tmp_path))
+    adata.obs["drug"] = adata.obs["drug"].astype(str).replace("d1", "DMSO")
+    adata.write_h5ad(tmp_path / "dmso.h5ad")
+    assert "wells of 'DMSO' are no controls by is_control: they count as drugs" in one(tmp_path / "dmso.h5ad").notes

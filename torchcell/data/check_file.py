@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from torchcell.data.errors import InputError, near, some
-from torchcell.data.perturbation_labels import controls_in
+from torchcell.data.perturbation_labels import CONTROL_WORDS, controls_in
 from torchcell.data.places import located
 from torchcell.data.response_columns import NAMES, likely_columns
 
@@ -409,6 +409,8 @@ def _response(finding: Finding, columns: dict[str, str]) -> None:
     known = int((record.smiles != "").sum()) if record.smiles is not None else 0
     finding.facts.append(f"SMILES on {known:,} of {len(record):,} wells")
     finding.notes += record.notes
+    if idle := sorted({drug for drug in np.unique(record.drug).tolist() if drug.casefold() in CONTROL_WORDS}):
+        finding.notes.append(f"wells of {some(idle)} are no controls by is_control: they count as drugs")
     if not known:
         finding.notes.append("no structures: a drug that training does not have can't be told from others")
     finding.facts += [f"left out: {n:,} {what}" for what, n in record.lost.items()]
