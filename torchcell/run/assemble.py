@@ -140,7 +140,8 @@ def scoring_of(cfg: DictConfig, asked: DictConfig | None = None) -> Scoring:
     Raises:
         InputError: A primary metric that is none.
     """
-    primary, known = cfg.evaluation.get("primary"), [one.name for one in REGISTRY]
+    primary = cfg.evaluation.primary if "primary" in cfg.evaluation else None  # an earlier version had no such key
+    known = [one.name for one in REGISTRY]
     if primary is not None and primary not in known:
         raise InputError(
             f"evaluation.primary={primary}: no metric is called so; there are {near(primary, known) or known}"
