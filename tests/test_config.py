@@ -14,6 +14,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from torchcell.run.assemble import NOT_DATA, NOT_TRAINER
+from torchcell.run.baselines import departures
 from torchcell.run.entry import conf_dir
 
 EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
@@ -138,3 +139,8 @@ def test_what_the_command_line_or_an_experiment_chooses_goes_before_it(data):
     cfg = composed("+experiment=papalexi2021_set", f"data={data}")
     theirs = composed("+experiment=papalexi2021_set")
     assert (cfg.name, cfg.model, cfg.split, cfg.graph) == (theirs.name, theirs.model, theirs.split, theirs.graph)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_is_held_against_the_standard_baselines_of_its_task(name):
+    assert departures(composed(f"+experiment={name}").baselines) == ()

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from torchcell.data.errors import InputError
 from torchcell.models.dango import Dango
-from torchcell.run.baselines import left_out
+from torchcell.run.baselines import departures
 from torchcell.run.entry import conf_dir
 from torchcell.run.folder import config_hash
 from torchcell.splits.split import Split
@@ -55,11 +55,17 @@ def test_the_verdict_names_standard_baselines_that_were_not_run(finished):
     text = finished.scored.summary["verdict"]["text"]
     assert "standard baselines not run: low_rank_als, embedding_sum_mlp, gradient_boosting" in text
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        every = compose("config").baselines
-        assert left_out(every) == []
-        assert left_out({**every, "mean": None}) == ["mean"]
-        assert left_out(compose("config", ["~baselines.profile_neighbours"]).baselines) == ["profile_neighbours"]
-        assert left_out(compose("config", ["baselines=none"]).baselines) == []
+        assert departures(compose("config").baselines) == ()
+        assert departures(compose("config", ["baselines=none"]).baselines) == ()
+        assert departures(compose("config", ["~baselines.profile_neighbours"]).baselines) == (
+            "standard baselines not run: profile_neighbours",
+        )
+        weakened = compose("config", ["baselines.low_rank_als.rank=1", "baselines.mean=null"]).baselines
+        assert departures(weakened) == (
+            "standard baselines not run: mean",
+            "baselines with other settings than the standard ones: low_rank_als",
+        )
+        assert "low_rank_als" in departures(compose("config", ["+debug=fast"]).baselines)[0]
 
 
 def test_the_folder_holds_all_that_the_contract_names(finished):

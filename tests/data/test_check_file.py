@@ -193,7 +193,7 @@ def test_cells_tell_their_scale_their_controls_and_the_command(tmp_path):
 
 def test_names_of_columns_and_controls_are_found_or_asked_for(tmp_path):
     finding = one(cells(tmp_path, ("NTC", "A", "B"), column="target_gene"))
-    assert "column 'target_gene' is taken to tell the perturbation" in finding.notes
+    assert "column 'target_gene' is taken to be the perturbation" in finding.notes
     assert len(loads(finding.use)) == 2
     assert "data.record.control=LABEL" in one(cells(tmp_path, ("wild", "A", "B"), name="w.h5ad")).wrong[0]
     assert "data.record.columns={perturbation: NAME}" in one(cells(tmp_path, column="batch", name="b.h5ad")).wrong[0]
@@ -215,7 +215,7 @@ def test_a_drug_response_tells_doses_in_one_unit_and_its_columns(tmp_path):
 
 def test_columns_of_public_data_sets_are_mapped_and_the_map_is_printed(tmp_path):
     finding = one(treated(tmp_path, drug="pert_iname", cell_line="cell_id", dose="dose_nM"))
-    assert "column 'pert_iname' is taken to tell the drug" in finding.notes
+    assert "column 'pert_iname' is taken to be the drug" in finding.notes
     assert len(loads(finding.use)) == 12
 
 

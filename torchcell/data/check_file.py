@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 FEW_COUNTS = 500
 """Median counts a cell below which most of a profile is the noise of counting."""
-FEWEST_CELLS = 10
-"""Cells that a condition needs unless ``data.record.min_cells`` says otherwise."""
 OTHER_WORDS = {
     "source": ("head", "subject", "from", "gene1", "gene_1", "gene_a", "node1"),
     "target": ("tail", "object", "to", "gene2", "gene_2", "gene_b", "node2"),
@@ -37,7 +35,7 @@ USUAL_BATCH = 1024
 PARTS = ("train", "val", "test", "unused")
 """Of a split."""
 PERTURBATION_WORDS = ("perturbation", "condition", "gene", "guide", "target", "drug", "treatment", "compound")
-"""Words in the name of the column that tells what was done to a cell."""
+"""Words in the name of the column that holds what was done to a cell."""
 
 
 @dataclass
@@ -46,7 +44,7 @@ class Finding:
 
     Attributes:
         path: The file.
-        kind: What it would be taken for, e.g. ``a screen``; empty where that can't be told.
+        kind: What it would be taken for, e.g. ``a screen``; empty where that is unknown.
         facts: Counts, and what the names and units are.
         notes: What was assumed, or is odd but no error.
         wrong: What must be mended, each with what to do.
@@ -141,7 +139,7 @@ def _check_table(finding: Finding) -> None:
     if {"drug", "dose_value", "time", "cell_line"} <= set(named):
         finding.kind = "treatments to predict"
         columns = {what: name for what, name in named.items() if name not in NAMES[what]}
-        finding.notes += [f"column {name!r} is taken to tell the {what}" for what, name in columns.items()]
+        finding.notes += [f"column {name!r} is taken to be the {what}" for what, name in columns.items()]
         _treatments(finding, table, columns)
         return
     finding.wrong.append(_no_table([str(column) for column in table.columns]))
@@ -400,7 +398,7 @@ def _response(finding: Finding, columns: dict[str, str]) -> None:
     from torchcell.data.response_file import response_file
 
     finding.kind = "a drug response"
-    finding.notes += [f"column {name!r} is taken to tell the {what}" for what, name in columns.items()]
+    finding.notes += [f"column {name!r} is taken to be the {what}" for what, name in columns.items()]
     if wrong := response_faults(finding.path, columns):
         finding.wrong += wrong
         return
@@ -412,7 +410,7 @@ def _response(finding: Finding, columns: dict[str, str]) -> None:
     if idle := sorted({drug for drug in np.unique(record.drug).tolist() if drug.casefold() in CONTROL_WORDS}):
         finding.notes.append(f"wells of {some(idle)} are no controls by is_control: they count as drugs")
     if not known:
-        finding.notes.append("no structures: a drug that training does not have can't be told from others")
+        finding.notes.append("no structures: all drugs that training does not have look alike")
     finding.facts += [f"left out: {n:,} {what}" for what, n in record.lost.items()]
     mapped = f" {_typed('data.record.columns', columns)}" if columns else ""
     finding.use = f"python -m torchcell.train data=response {given('data.record.path', finding.path)}{mapped}"
@@ -457,7 +455,7 @@ def _cells(finding: Finding, obs: pd.DataFrame) -> None:
         finding.facts.append(f"median counts a cell: {median:,.0f}")
         if median < FEW_COUNTS:
             finding.notes.append(f"{median:,.0f} counts in the median cell are very few: single genes are mostly noise")
-    few = f" data.record.few_cells=drop (fewer than {FEWEST_CELLS} cells)" if _thin(record.lost) else ""
+    few = " data.record.few_cells=drop" if any("fewer" in what for what in record.lost) else ""
     finding.use = (
         f"python -m torchcell.train data=cells {given('data.record.path', finding.path)} data.record.scale={scale}"
         + "".join(f" {_typed(f'data.record.{key}', value)}" for key, value in keys.items())
@@ -485,7 +483,7 @@ def _unmeasured(finding: Finding, genes: np.ndarray) -> list[str]:
 
 
 def _perturbation_column(finding: Finding, obs: pd.DataFrame) -> str | None:
-    """The column that tells what was done to a cell; asks where several may."""
+    """The column that holds what was done to a cell; none, and an error, where several may."""
     if "perturbation" in obs:
         return "perturbation"
     text = [str(name) for name in obs.columns if obs[name].dtype.kind not in "fb" and not obs[name].is_unique]
@@ -493,17 +491,17 @@ def _perturbation_column(finding: Finding, obs: pd.DataFrame) -> str | None:
     with_control = [name for name in likely if controls_in(obs[name])]
     chosen = with_control or likely
     if len(chosen) == 1:
-        finding.notes.append(f"column {chosen[0]!r} is taken to tell the perturbation")
+        finding.notes.append(f"column {chosen[0]!r} is taken to be the perturbation")
         return chosen[0]
     finding.wrong.append(
-        f"which column of obs tells the perturbation? It has {some(obs.columns, 12)}; say it as "
+        f"which column of obs holds the perturbation? It has {some(obs.columns, 12)}; say it as "
         "data.record.columns={perturbation: NAME}" + (f", e.g. {some(chosen)}" if chosen else "")
     )
     return None
 
 
 def _control(finding: Finding, obs: pd.DataFrame, column: str) -> list[str] | None:
-    """Labels of the control cells; empty where a flag tells them, none where they can't be told."""
+    """Labels of the control cells; empty where a flag marks them, none where they are unknown."""
     if "is_control" in obs:
         finding.facts.append("controls: by the flag is_control")
         return []
@@ -525,10 +523,6 @@ def _on_disk(path: Path) -> bool:
 
     root = opened(path)
     return "X" in root and str(root["X"].attrs.get("encoding-type", "")) != "csc_matrix"
-
-
-def _thin(lost: Mapping[str, int]) -> bool:
-    return any("fewer" in what for what in lost)
 
 
 def _typed(key: str, value: Any) -> str:

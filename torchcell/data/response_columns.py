@@ -28,7 +28,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "source": ("source",),
     "sample_id": ("sample_id",),
 }
-"""What a column tells -> the names that are understood for it; each of them may also be a key of ``columns``."""
+"""What a column holds -> the names that are understood for it; each of them may also be a key of ``columns``."""
 PUBLIC_WORDS = {
     "drug": r"perturbation|drug|drug_name|compound|treatment|pert_iname|struct_id",
     "cell_line": r"cell_line|cell_line_name|cell_id|cell_iname",
@@ -40,7 +40,7 @@ PUBLIC_WORDS = {
 
 
 def likely_columns(present: Sequence[str]) -> dict[str, str]:
-    """Internal name -> the column that tells it, for those of a drug response that can be told by their name.
+    """Internal name -> the column that holds it, for those of a drug response that are known by their name.
 
     Example:
         >>> likely_columns(["compound", "cell_line", "conc_nM", "hours"])

@@ -80,17 +80,29 @@ def _predicted(
     return predicted
 
 
-def left_out(configs: Mapping[str, Any]) -> list[str]:
-    """Names of the task's baselines (``conf/baselines``) that a run does without, while it has others of them.
+def departures(configs: Mapping[str, Any]) -> tuple[str, ...]:
+    """Sentences on standard baselines (``conf/baselines``) that were not run, or with other settings.
 
-    A model is better than the best of those that were run: who leaves out the strongest must say so.
+    A model is better than the best of those that were run: who leaves out the strongest, or weakens it, must say so.
     """
-    run = {name for name, config in configs.items() if config is not None}
-    for path in sorted((conf_dir() / "baselines").glob("*.yaml")):
-        standard = [str(name) for name in OmegaConf.load(path)]
-        if run & set(standard):
-            return [name for name in standard if name not in run]
-    return []
+    run = {name: _plain(config) for name, config in configs.items() if config is not None}
+    files = sorted((conf_dir() / "baselines").glob("*.yaml"))
+    every = [{str(name): _plain(config) for name, config in OmegaConf.load(path).items()} for path in files]
+    standard = max(every, key=lambda one: len(_targets(one) & _targets(run)))  # tasks share names, not classes
+    if not _targets(standard) & _targets(run):
+        return ()
+    missing = [name for name in standard if name not in run]
+    changed = [name for name, config in standard.items() if name in run and run[name] != config]
+    said = {"standard baselines not run": missing, "baselines with other settings than the standard ones": changed}
+    return tuple(f"{what}: {', '.join(names)}" for what, names in said.items() if names)
+
+
+def _targets(configs: Mapping[str, Any]) -> set[tuple[str, str]]:
+    return {(name, config["_target_"]) for name, config in configs.items()}
+
+
+def _plain(config: Any) -> Any:
+    return OmegaConf.to_container(OmegaConf.create(config), resolve=False)
 
 
 def _data_hash(datamodule: RecordDataModule) -> str:

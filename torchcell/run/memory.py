@@ -36,10 +36,6 @@ def memory_options(cfg: DictConfig) -> dict[str, Any]:
     return {**{f"model.{key}": value for key, value in declared.items()}, "trainer.precision": "32-true"}
 
 
-CHOSEN = 1024
-"""Samples of the largest batch that data choose where nobody says how many."""
-
-
 def advice(cfg: DictConfig, command: str = "config") -> list[str]:
     """Overrides that need less memory, the least costly first.
 
@@ -47,8 +43,10 @@ def advice(cfg: DictConfig, command: str = "config") -> list[str]:
         cfg: Of the command.
         command: Name of its config; ``config`` is training.
     """
+    from torchcell.datamodules.perturbation import LARGEST  # batch that data choose where nobody says how large
+
     if command == "profile":
-        size = cfg.profile.batch_size or cfg.data.batch_size or CHOSEN
+        size = cfg.profile.batch_size or cfg.data.batch_size or LARGEST
         return [f"profile.batch_size={max(size // 2, 1)} (another measurement)"]
     if command != "config":
         if "batch_size" not in cfg or cfg.batch_size == 1:
@@ -57,7 +55,7 @@ def advice(cfg: DictConfig, command: str = "config") -> list[str]:
         return [f"batch_size={fewer} (the same answer, fewer rows at once)"]
     found: list[str] = []
     size, steps = (OmegaConf.select(cfg, key) for key in ("data.batch_size", "trainer.accumulate_grad_batches"))
-    size = size or CHOSEN
+    size = size or LARGEST
     if isinstance(size, int) and size > 1:
         again = 2 * steps if isinstance(steps, int) else 2
         found.append(f"data.batch_size={size // 2} trainer.accumulate_grad_batches={again} (the same steps)")

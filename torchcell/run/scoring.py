@@ -22,7 +22,7 @@ from torchcell.models.base import Model
 from torchcell.nn.expert_usage import ExpertUsage
 from torchcell.report.relations import relation_sections
 from torchcell.report.sections import Section
-from torchcell.run.baselines import baseline_predictions, left_out
+from torchcell.run.baselines import baseline_predictions, departures
 from torchcell.run.embedding import report_latents
 from torchcell.run.node_embedding import EmbeddedNodes, scored_nodes
 from torchcell.run.predicting import predict_asked, predict_part, predict_without_inputs
@@ -120,7 +120,7 @@ def score(
     ).with_evidence(
         data_changed=how.data_changed,
         max_epochs=None if history is None else 2 * len(history),
-        notes=(*left_out_note(baselines), *(() if history is None else first_epoch_note(history))),
+        notes=(*departures(baselines), *(() if history is None else first_epoch_note(history))),
     )
     checks = checks_summary(evaluation, history, None if nodes is None else nodes.guard())
     summary = _summary(model, datamodule, evaluation, checks, how, flat)
@@ -128,12 +128,6 @@ def score(
         summary["rivals"] = {one.rival: rivals[one.rival].facts | one.summary() for one in evaluation.rivals}
     sections = _sections(model, datamodule, evaluation, nodes, device, how)
     return Scored(every[0], evaluation, summary, [], sections)
-
-
-def left_out_note(baselines: Mapping[str, Any]) -> tuple[str, ...]:
-    """Words on standard baselines that were not run."""
-    names = left_out(baselines)
-    return (f"standard baselines not run: {', '.join(names)}",) if names else ()
 
 
 def _sections(
