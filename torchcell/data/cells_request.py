@@ -96,8 +96,8 @@ def read_cells_request(path: str | Path, controls: Controls, trained: Trained) -
 
     Raises:
         InputError: A missing column, a label that names nothing or a gene twice, a row that fits no group or
-            stands twice; genes that the file lacks; values that are not what ``scale`` says, or were scaled to other counts
-            than those of training.
+            stands twice; genes that the file lacks; values that are not what ``scale`` says, or were scaled to other
+            counts than those of training.
     """
     names = alias_table(controls.aliases)
     cells = _control_cells(controls, trained, names)
