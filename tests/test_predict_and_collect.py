@@ -320,6 +320,36 @@ def test_runs_get_no_verdict_together_while_one_has_none_or_was_judged_by_the_ol
     assert old == "beats the best baseline on 1 of 4 metrics [by the rule before 2026-11-29]"
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"part": "val"}, "no verdict: the part 'val' is what it was chosen by"),
+        ({"n_boot": 2}, "no verdict: too few resamples (2, 50 are needed)"),
+        (
+            {
+                "checks": {
+                    "starting_weights": {"status": "failed", "finding": "its first weights come from another split"}
+                }
+            },
+            "no verdict: its first weights come from another split",
+        ),
+        ({"checks": {"input_use": {"status": "not applicable", "finding": "x"}}}, "input use not checked"),
+        ({"baseline_departures": ["standard baselines not run: ridge"]}, "standard baselines not run: ridge"),
+    ],
+)
+def test_what_withholds_a_runs_verdict_withholds_that_of_all_runs(tmp_path, changed, said):
+    """Several such runs were called better together: collect never looked at what had stopped each of them."""
+    for fold in range(4):
+        run_folder(tmp_path, f"f{fold}", f"h{fold}", {"Dango": 0.5, "mean": 0.3}, fold)
+        compared(tmp_path, f"f{fold}", 0.5)
+        path = tmp_path / f"f{fold}" / "metrics.json"
+        summary = json.loads(path.read_text())
+        checks = summary["checks"] | changed.get("checks", {})
+        path.write_text(json.dumps(summary | changed | {"checks": checks}))
+    (verdict,) = collect([tmp_path]).query("level == 'difference'")["verdict"].unique()
+    assert said in verdict
+
+
 def test_runs_of_different_configs_are_never_averaged(tmp_path):
     run_folder(tmp_path, "a", "h1", {"Dango": 0.5, "mean": 0.1})
     run_folder(tmp_path, "b", "h1", {"Dango": 0.3, "mean": 0.1})

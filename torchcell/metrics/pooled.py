@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from torchcell.metrics.bootstrap import Interval
-from torchcell.metrics.checks import Check, collapse, input_check, signal_check
+from torchcell.metrics.checks import UNCHECKED, Check, collapse, input_check, signal_check
 from torchcell.metrics.comparison import Comparison
 from torchcell.metrics.over_folds import over_folds
 from torchcell.metrics.results import Design
-from torchcell.metrics.verdict import Evidence, Verdict, judge
+from torchcell.metrics.verdict import FEWEST_RESAMPLES, Evidence, Verdict, judge
+
+CARRIED = ("starting_weights", UNCHECKED)
+"""Checks of a run that stand for all runs it is pooled with."""
 
 
 def pooled_verdict(
@@ -44,14 +47,35 @@ def pooled_verdict(
         chosen=bool(summaries[0]["verdict"]["metric_chosen"]),
         n_missing=(sum(int(one["verdict"]["missing"]) for one in summaries), 0),
         converged=False if rising else None,
+        part=str(summaries[0].get("part", "test")),
+        n_boot=min(int(one.get("n_boot", FEWEST_RESAMPLES)) for one in summaries),
         data_changed=any(bool(one.get("data_changed")) for one in summaries),
         design=design,
         left_out=tuple(name for name in systems if name not in known),
         ceiling=_ceiling(summaries),
-        checks=(*checks, *_parts(summaries)),
-        notes=(f"{rising} of {n} runs not converged",) if rising else (),
+        checks=(*checks, *_carried(summaries), *_parts(summaries)),
+        notes=tuple(dict.fromkeys(_notes(summaries, rising))),
     )
     return judge(evidence)
+
+
+def _carried(summaries: Sequence[Mapping[str, Any]]) -> list[Check]:
+    """Checks without an interval that hold of all runs together if they hold of one: the first run that has each."""
+    found: dict[str, Check] = {}
+    for one in summaries:
+        for name in CARRIED:
+            if name in one["checks"]:
+                status, said = one["checks"][name]["status"], one["checks"][name]["finding"]
+                found.setdefault(name, Check(name, status, said, said if status == "failed" else ""))
+    return list(found.values())
+
+
+def _notes(summaries: Sequence[Mapping[str, Any]], rising: int) -> Iterator[str]:
+    """How the baselines of any run depart from the standard ones, and how many runs had not converged."""
+    for one in summaries:
+        yield from one.get("baseline_departures", ())
+    if rising:
+        yield f"{rising} of {len(summaries)} runs not converged"
 
 
 def _pooled_check(row: Comparison, summaries: Sequence[Mapping[str, Any]]) -> Check:

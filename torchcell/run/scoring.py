@@ -111,7 +111,7 @@ def score(
     flat = None if history is None else converged(history["val/score"].tolist(), how.min_delta)
     evaluation = evaluate(every, how.n_boot, how.seed, flat, how.primary)
     evaluation = replace(evaluation, rivals=tuple(rivals[one.rival].noted(one) for one in evaluation.rivals))
-    nodes = scored_nodes(model, evaluation.table)
+    nodes, weakened = scored_nodes(model, evaluation.table), departures(baselines)
     evaluation = evaluation.with_checks(
         *input_checks(every[0], spoilt, datamodule.inputs(), how),
         measurable_signal(datamodule.halves(how.part), every[0].group, how.n_boot, how.seed),
@@ -120,10 +120,10 @@ def score(
     ).with_evidence(
         data_changed=how.data_changed,
         max_epochs=None if history is None else 2 * len(history),
-        notes=(*departures(baselines), *(() if history is None else first_epoch_note(history))),
+        notes=(*weakened, *(() if history is None else first_epoch_note(history))),
     )
     checks = checks_summary(evaluation, history, None if nodes is None else nodes.guard())
-    summary = _summary(model, datamodule, evaluation, checks, how, flat)
+    summary = _summary(model, datamodule, evaluation, checks, how, flat) | {"baseline_departures": list(weakened)}
     if rivals:
         summary["rivals"] = {one.rival: rivals[one.rival].facts | one.summary() for one in evaluation.rivals}
     sections = _sections(model, datamodule, evaluation, nodes, device, how)
@@ -243,6 +243,7 @@ def _summary(
     return {
         "model": type(model).__name__,
         "part": how.part,
+        "n_boot": how.n_boot,
         "outputs": list(evaluation.results[0].outputs[:16]),
         "verdict": evaluation.verdict.summary(),
         "collapsed": evaluation.verdict.collapsed,
