@@ -37,8 +37,8 @@ def evaluate(cfg: DictConfig) -> Scored:
     datamodule = assemble.datamodule_of(saved, cfg.trust, cfg.data_changed)
     datamodule.eval_batch_size = cfg.batch_size or datamodule.eval_batch_size
     changed = bool(other_values(saved.spec, datamodule.spec))
-    how = replace(assemble.scoring_of(saved.config, cfg), data_changed=changed)
-    folder = _folder(cfg, saved.path, how == assemble.scoring_of(saved.config), changed)
+    how = replace(scoring.scoring_of(saved.config, cfg), data_changed=changed)
+    folder = _folder(cfg, saved.path, how == scoring.scoring_of(saved.config), changed)
     with FolderLock(folder):
         scored = _scored(cfg, saved, model, datamodule, folder, how)
     writing.say(scored, started)

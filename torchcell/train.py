@@ -88,7 +88,7 @@ def _train(cfg: DictConfig, process: Process, folder: RunFolder, signals: Signal
     facts: dict[str, Any] = {"data_fingerprint": datamodule.spec.data_fingerprint}
     if resumed is not None and resumed.check_data(datamodule.spec, cfg.data_changed):
         facts["data_changed"] = True
-    how = assemble.scoring_of(cfg)
+    how = scoring.scoring_of(cfg)
     if cfg.init_from is not None:
         start = checkpoint.load(cfg.init_from)
         how = replace(how, started_elsewhere=assemble.another_split(start.spec, datamodule.spec))

@@ -19,8 +19,8 @@ from torchcell.data.arrays import read_arrays
 from torchcell.data.backed import matrix_at
 from torchcell.data.embedding_table import read_npz
 from torchcell.data.errors import InputError
+from torchcell.data.h5ad import read_h5ad
 from torchcell.data.molecules import Molecules
-from torchcell.data.response_file import read_h5ad
 from torchcell.data.sources import registry
 from torchcell.data.targets import WRITING, check_targets
 from torchcell.datamodules import response_request

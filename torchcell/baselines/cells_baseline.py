@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from torchcell.baselines.response_baseline import group_means
+from torchcell.baselines.group_means import group_means
 from torchcell.data.conditions import Conditions
 from torchcell.data.errors import InputError
 

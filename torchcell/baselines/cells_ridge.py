@@ -9,7 +9,7 @@ import scipy.linalg
 
 from torchcell.baselines.base import Baseline, one_thread
 from torchcell.baselines.cells_baseline import balanced_mean, change, require_same_genes
-from torchcell.baselines.response_baseline import group_means
+from torchcell.baselines.group_means import group_means
 from torchcell.data.conditions import Conditions
 from torchcell.graph.cell_graph import CellGraph
 

@@ -7,7 +7,8 @@ from typing import Self
 import numpy as np
 
 from torchcell.baselines.base import Baseline
-from torchcell.baselines.response_baseline import group_means, plate_means, require_same_outputs
+from torchcell.baselines.group_means import group_means
+from torchcell.baselines.response_baseline import plate_means, require_same_outputs
 from torchcell.data.response import Response
 from torchcell.graph.cell_graph import CellGraph
 

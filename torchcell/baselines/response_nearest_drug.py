@@ -7,7 +7,8 @@ from typing import Self
 import numpy as np
 
 from torchcell.baselines.base import Baseline, one_thread
-from torchcell.baselines.response_baseline import change, group_means, log_dose, require_same_outputs
+from torchcell.baselines.group_means import group_means
+from torchcell.baselines.response_baseline import change, log_dose, require_same_outputs
 from torchcell.data.molecules import tanimoto
 from torchcell.data.response import Response
 from torchcell.graph.cell_graph import CellGraph

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from torchcell.baselines.base import Baseline
-from torchcell.baselines.response_baseline import change, group_means, log_dose, plate_means, require_same_outputs
+from torchcell.baselines.group_means import group_means
+from torchcell.baselines.response_baseline import change, log_dose, plate_means, require_same_outputs
 from torchcell.data.response import Response
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.nn.response_process import ResponseProcess, Wells

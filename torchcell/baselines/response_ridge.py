@@ -8,9 +8,9 @@ from typing import Self
 import numpy as np
 
 from torchcell.baselines.base import Baseline
+from torchcell.baselines.group_means import group_means
 from torchcell.baselines.response_baseline import (
     change_score,
-    group_means,
     log_dose,
     molecule_rows,
     plate_means,

@@ -10,8 +10,8 @@ import numpy as np
 from torchcell.data.checks import texts
 from torchcell.data.drug_names import drug_names
 from torchcell.data.errors import InputError, some
+from torchcell.data.h5ad import read_h5ad
 from torchcell.data.response import Response
-from torchcell.data.response_file import read_h5ad
 from torchcell.data.sources import fetch
 
 LEVEL3 = {"perturbation": "pert_iname", "cell_line": "cell_id", "dose_value": "dose_um", "time": "time_h"}

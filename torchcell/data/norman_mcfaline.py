@@ -9,7 +9,7 @@ import numpy as np
 from torchcell.data.cells import CellExpression
 from torchcell.data.conditions import Conditions
 from torchcell.data.errors import InputError, some
-from torchcell.data.response_file import read_h5ad
+from torchcell.data.h5ad import read_h5ad
 from torchcell.data.sources import fetch
 
 NORMAN_LINE = "K562"

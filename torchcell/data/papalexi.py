@@ -10,7 +10,7 @@ import numpy as np
 from torchcell.data.cells import CellExpression
 from torchcell.data.checks import flags
 from torchcell.data.conditions import Conditions
-from torchcell.data.response_file import read_h5ad
+from torchcell.data.h5ad import read_h5ad
 from torchcell.data.sources import fetch
 
 CONTROL = "control"

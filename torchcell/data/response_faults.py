@@ -7,10 +7,11 @@ from pathlib import Path
 
 from torchcell.data.checks import column, flags
 from torchcell.data.errors import InputError, some
+from torchcell.data.h5ad import read_h5ad
 from torchcell.data.perturbation_labels import controls_in
 from torchcell.data.response import COLUMNS
 from torchcell.data.response_columns import NAMES, TreatmentColumns
-from torchcell.data.response_file import FLAG, read_h5ad
+from torchcell.data.response_file import FLAG
 
 
 def response_faults(path: Path, columns: Mapping[str, str]) -> list[str]:

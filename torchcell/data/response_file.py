@@ -11,8 +11,8 @@ import numpy as np
 from torchcell.data.checks import column, flags
 from torchcell.data.drug_identity import one_structure
 from torchcell.data.errors import InputError
+from torchcell.data.h5ad import read_h5ad
 from torchcell.data.matrices import dense, layer_of
-from torchcell.data.places import located
 from torchcell.data.plate_controls import line_plates, matched_controls
 from torchcell.data.response import COLUMNS, Response
 from torchcell.data.response_columns import TreatmentColumns
@@ -93,14 +93,3 @@ def _with_layer(adata: anndata.AnnData, layer: str | None, path: str | Path) -> 
         adata.X = values
         return adata
     return anndata.AnnData(values, obs=adata.obs, var=pd.DataFrame(index=genes))  # layers are over other genes
-
-
-def read_h5ad(path: str | Path) -> anndata.AnnData:
-    """An h5ad file in memory; no such file and no HDF5 are errors that say so."""
-    import anndata
-
-    path = located(path)
-    try:
-        return anndata.read_h5ad(path)
-    except (OSError, KeyError, ValueError) as error:
-        raise InputError(f"{path} can't be read as h5ad: {error}") from error

@@ -11,10 +11,11 @@ import numpy as np
 
 from torchcell.data.checks import column, flags, refuse
 from torchcell.data.errors import InputError
+from torchcell.data.h5ad import read_h5ad
 from torchcell.data.matrices import LARGEST, dense, too_large
 from torchcell.data.response import Response
 from torchcell.data.response_columns import TreatmentColumns
-from torchcell.data.response_file import FLAG, read_h5ad
+from torchcell.data.response_file import FLAG
 from torchcell.data.structures import refuse_rejected
 from torchcell.data.tables import read_table
 

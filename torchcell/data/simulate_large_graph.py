@@ -10,7 +10,6 @@ import numpy as np
 
 from torchcell.data.errors import InputError
 from torchcell.data.knowledge_graph import KnowledgeGraph
-from torchcell.data.simulate_large import FLEXIBLE, TAIL
 
 NODES = {
     "Anatomy": 402,
@@ -54,6 +53,10 @@ EDGES = {
 }
 """Kinds of source and target and number of edges of each metaedge there: 2,250,197."""
 DIRECTED = ("Gr>G",)
+TAIL = 0.6
+"""The chance to be an end falls with a node's rank to this power."""
+FLEXIBLE = 200
+"""Draws of a round are this many at least, so that small graphs need few rounds."""
 
 
 def synthetic_knowledge_graph(scale: float | int = 1.0, seed: int = 0) -> KnowledgeGraph:

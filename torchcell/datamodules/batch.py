@@ -9,6 +9,8 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
+LARGEST_BATCH = 1024
+"""Samples of a training batch that data choose where nobody says how large, at most."""
 CHUNK = 16_384
 """Samples that are gathered at once, their batches then being views; more would leave the processor's cache."""
 

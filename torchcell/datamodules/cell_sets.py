@@ -23,6 +23,7 @@ from torchcell.data.gene_selection import GeneSelection
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.datamodules.batch import Packed, PackedLoader
 from torchcell.datamodules.cell_choice import chosen
+from torchcell.datamodules.cell_notes import cell_notes
 from torchcell.datamodules.cell_request import (
     NETWORK_GENES,
     named_conditions,
@@ -32,7 +33,7 @@ from torchcell.datamodules.cell_request import (
 )
 from torchcell.datamodules.cell_set_batch import ConditionSets, SetOrder, TrainingSets
 from torchcell.datamodules.derangement import derangement
-from torchcell.datamodules.prediction_notes import Notes, cell_notes
+from torchcell.datamodules.prediction_notes import Notes
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.metrics.checks import Halves

@@ -20,9 +20,10 @@ from torchcell.data.links import NEGATIVES, Links
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.datamodules.batch import Batch, Packed
 from torchcell.datamodules.derangement import derangement
+from torchcell.datamodules.link_notes import link_notes
 from torchcell.datamodules.link_ranking import LinkRanking
 from torchcell.datamodules.link_request import read_links
-from torchcell.datamodules.prediction_notes import Notes, link_notes
+from torchcell.datamodules.prediction_notes import Notes
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.graph.typed_graph import TypedGraph

@@ -16,10 +16,11 @@ from torchcell.data.errors import InputError, near, some
 from torchcell.data.gene_features import GeneFeatures
 from torchcell.data.screen import KINDS, Screen
 from torchcell.datamodules.base import RecordDataModule
-from torchcell.datamodules.batch import Batch, Packed
+from torchcell.datamodules.batch import LARGEST_BATCH, Batch, Packed
 from torchcell.datamodules.derangement import derangement
-from torchcell.datamodules.prediction_notes import Notes, screen_notes, trained_range
+from torchcell.datamodules.prediction_notes import Notes, trained_range
 from torchcell.datamodules.screen_graph import cost_note, joined
+from torchcell.datamodules.screen_notes import screen_notes
 from torchcell.datamodules.spec import Spec
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.graph.closure import check_hops
@@ -28,7 +29,7 @@ from torchcell.metrics.bootstrap import FEWEST_CLUSTERS
 from torchcell.metrics.checks import Halves
 from torchcell.splits.split import Split
 
-STEPS, SMALLEST, LARGEST = 32, 16, 1024
+STEPS, SMALLEST_BATCH = 32, 16
 """Steps of an epoch, and bounds of a batch, where nobody says how large a batch is."""
 HELD_OUT_GENES = "held_out_genes"
 """The split that a screen gets where nobody chooses another one."""
@@ -190,7 +191,7 @@ class PerturbationDataModule(RecordDataModule):
         self.lost |= changed
         if batch_size is None:
             per_step = int((self.split.part == "train").sum()) // STEPS
-            self.batch_size = min(max(per_step, SMALLEST), LARGEST)
+            self.batch_size = min(max(per_step, SMALLEST_BATCH), LARGEST_BATCH)
 
     def deal(self, record: Screen, split: Mapping[str, Any]) -> Split:
         """By the ``split`` config; ``held_out_genes`` is ``gene_disjoint_any`` where each fold then tests genes enough

@@ -18,7 +18,7 @@ from torchcell.data.response import Response
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.datamodules.batch import BatchOrder, Packed, PackedLoader
 from torchcell.datamodules.derangement import derangement
-from torchcell.datamodules.prediction_notes import Notes, response_notes
+from torchcell.datamodules.prediction_notes import Notes
 from torchcell.datamodules.response_levels import (
     PLATE_KNOWN,
     by_condition,
@@ -28,6 +28,7 @@ from torchcell.datamodules.response_levels import (
     replicate_halves,
     with_plates,
 )
+from torchcell.datamodules.response_notes import response_notes
 from torchcell.datamodules.response_request import read_treatments, widened
 from torchcell.datamodules.response_samples import (
     HELD_OUT,

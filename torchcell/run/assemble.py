@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import lightning
+import torch
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
@@ -19,20 +19,17 @@ from rich.console import Console
 from torchcell.callbacks.history import CheckpointAfterHistory, History
 from torchcell.callbacks.requeue import Requeue
 from torchcell.callbacks.step_log import StepLog
-from torchcell.data.errors import InputError, near
+from torchcell.data.errors import InputError
 from torchcell.data.file_facts import verifying
 from torchcell.data.places import looking_in
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.datamodules.spec import Spec
-from torchcell.metrics.registry import REGISTRY
 from torchcell.models.base import Model
 from torchcell.run.checkpoint import AtomicCheckpointIO, Checkpoint, check_targets
 from torchcell.run.folder import RunFolder
 from torchcell.run.placement import OneDeviceANode
 from torchcell.run.processes import Process
-from torchcell.run.profiling import PRECISIONS
 from torchcell.run.progress import stage
-from torchcell.run.scoring import Scoring
 from torchcell.run.signals import Signals
 
 # What Lightning says of GPUs, of its own products and of its logging interval tells the user nothing.
@@ -46,6 +43,13 @@ for said in (
     "sync_dist",
 ):
     warnings.filterwarnings("ignore", message=f".*{said}.*")
+
+PRECISIONS = {
+    **dict.fromkeys(("32-true", "32"), None),
+    **dict.fromkeys(("bf16-mixed", "bf16"), torch.bfloat16),
+    **dict.fromkeys(("16-mixed", "16"), torch.float16),
+}
+"""Of the trainer, with the type that autocast computes in."""
 
 NOT_TRAINER = ("warmup_steps", "early_stopping", "lost_after_s", "wait_s")
 """Keys of the trainer's config that belong to the model, the callbacks and the start of the processes."""
@@ -132,31 +136,6 @@ def trainer(
         enable_model_summary=False,
         default_root_dir=folder.path,
     )
-
-
-def scoring_of(cfg: DictConfig, asked: DictConfig | None = None) -> Scoring:
-    """How the run of ``cfg`` scores its model; or how ``evaluate`` does, whose own keys come first where set.
-
-    Raises:
-        InputError: A primary metric that is none.
-    """
-    primary = cfg.evaluation.primary if "primary" in cfg.evaluation else None  # an earlier version had no such key
-    known = [one.name for one in REGISTRY]
-    if primary is not None and primary not in known:
-        raise InputError(
-            f"evaluation.primary={primary}: no metric is called so; there are {near(primary, known) or known}"
-        )
-    found = Scoring(
-        part=cfg.evaluation.part,
-        n_boot=cfg.evaluation.n_boot,
-        seed=cfg.seed,
-        primary=primary,
-        min_delta=cfg.trainer.early_stopping.min_delta,
-        umap=cfg.evaluation.umap,
-    )
-    if asked is None:
-        return found
-    return replace(found, **{key: asked[key] for key in ("part", "n_boot", "umap") if asked.get(key) is not None})
 
 
 def another_split(start: Spec, at_hand: Spec) -> bool:

@@ -12,6 +12,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from torchcell.data.errors import InputError
+from torchcell.datamodules.batch import LARGEST_BATCH
 from torchcell.run.folder import RunFolder
 
 SAYINGS = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "Unable to allocate")
@@ -43,10 +44,8 @@ def advice(cfg: DictConfig, command: str = "config") -> list[str]:
         cfg: Of the command.
         command: Name of its config; ``config`` is training.
     """
-    from torchcell.datamodules.perturbation import LARGEST  # batch that data choose where nobody says how large
-
     if command == "profile":
-        size = cfg.profile.batch_size or cfg.data.batch_size or LARGEST
+        size = cfg.profile.batch_size or cfg.data.batch_size or LARGEST_BATCH
         return [f"profile.batch_size={max(size // 2, 1)} (another measurement)"]
     if command != "config":
         if "batch_size" not in cfg or cfg.batch_size == 1:
@@ -55,7 +54,7 @@ def advice(cfg: DictConfig, command: str = "config") -> list[str]:
         return [f"batch_size={fewer} (the same answer, fewer rows at once)"]
     found: list[str] = []
     size, steps = (OmegaConf.select(cfg, key) for key in ("data.batch_size", "trainer.accumulate_grad_batches"))
-    size = size or LARGEST
+    size = size or LARGEST_BATCH
     if isinstance(size, int) and size > 1:
         again = 2 * steps if isinstance(steps, int) else 2
         found.append(f"data.batch_size={size // 2} trainer.accumulate_grad_batches={again} (the same steps)")

@@ -13,9 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.report.layout import number
 from torchcell.report.sections import Section
+from torchcell.run.assemble import PRECISIONS
 from torchcell.run.memory import is_out_of_memory, memory_options
 from torchcell.run.processes import Process
-from torchcell.run.profiling import PRECISIONS, Plan, Subject, measure
+from torchcell.run.profiling import Plan, Subject, measure
 
 HEADS = {"tensors_mb": "MB of tensors", "busy_ms": "ms a step"}
 PLAN = Plan(steps=3, warmup=1, max_seconds=5.0)

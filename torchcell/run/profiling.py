@@ -26,16 +26,11 @@ from torch import Tensor, nn
 from torchcell.data.errors import InputError
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.models.base import Model
+from torchcell.run.assemble import PRECISIONS
 from torchcell.run.processes import Process
 from torchcell.run.tensor_memory import tensor_megabytes
 
 PHASES = ("loader", "forward", "forward + backward", "full step")
-PRECISIONS = {
-    **dict.fromkeys(("32-true", "32"), None),
-    **dict.fromkeys(("bf16-mixed", "bf16"), torch.bfloat16),
-    **dict.fromkeys(("16-mixed", "16"), torch.float16),
-}
-"""Of the trainer, with the type that autocast computes in."""
 
 
 class Objective(nn.Module):

@@ -10,8 +10,9 @@ import pandas as pd
 import torch
 
 from torchcell.data.errors import InputError, near, some
+from torchcell.datamodules.link_notes import link_notes
 from torchcell.datamodules.links import LinkBatch
-from torchcell.datamodules.prediction_notes import joined, link_notes
+from torchcell.datamodules.prediction_notes import joined
 from torchcell.graph.typed_graph import TypedGraph
 from torchcell.models.base import Model
 

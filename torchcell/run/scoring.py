@@ -12,11 +12,14 @@ import lightning
 import numpy as np
 import pandas as pd
 import torch
+from omegaconf import DictConfig
 
+from torchcell.data.errors import InputError, near
 from torchcell.datamodules.base import RecordDataModule
 from torchcell.metrics.checks import UNCHECKED, Check, collapse, input_use, measurable_signal
 from torchcell.metrics.evaluate import Evaluation, evaluate
 from torchcell.metrics.guards import converged, loss_share_warnings
+from torchcell.metrics.registry import REGISTRY
 from torchcell.metrics.results import Results
 from torchcell.models.base import Model
 from torchcell.nn.expert_usage import ExpertUsage
@@ -75,6 +78,31 @@ class Scoring:
     umap: bool = False
     data_changed: bool = False
     started_elsewhere: bool = False
+
+
+def scoring_of(cfg: DictConfig, asked: DictConfig | None = None) -> Scoring:
+    """How the run of ``cfg`` scores its model; or how ``evaluate`` does, whose own keys come first where set.
+
+    Raises:
+        InputError: A primary metric that is none.
+    """
+    primary = cfg.evaluation.primary if "primary" in cfg.evaluation else None  # an earlier version had no such key
+    known = [one.name for one in REGISTRY]
+    if primary is not None and primary not in known:
+        raise InputError(
+            f"evaluation.primary={primary}: no metric is called so; there are {near(primary, known) or known}"
+        )
+    found = Scoring(
+        part=cfg.evaluation.part,
+        n_boot=cfg.evaluation.n_boot,
+        seed=cfg.seed,
+        primary=primary,
+        min_delta=cfg.trainer.early_stopping.min_delta,
+        umap=cfg.evaluation.umap,
+    )
+    if asked is None:
+        return found
+    return replace(found, **{key: asked[key] for key in ("part", "n_boot", "umap") if asked.get(key) is not None})
 
 
 @stage("scoring")
