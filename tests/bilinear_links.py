@@ -1,4 +1,4 @@
-"""A throwaway model and a throwaway baseline of links; see ``tests/datamodules/test_link_run``."""
+"""A throwaway model and a throwaway baseline of links; see ``tests/knowledge_graph/test_link_run``."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any, Self
 import numpy as np
 from torch import Tensor, nn
 
-from torchcell.baselines.base import Baseline
-from torchcell.data.links import Links
-from torchcell.datamodules.links import LinkBatch
-from torchcell.datamodules.spec import Spec
-from torchcell.models.base import Model
+from torchcell.core.baseline import Baseline
+from torchcell.core.model import Model
+from torchcell.core.spec import Spec
+from torchcell.knowledge_graph.datamodule import LinkBatch
+from torchcell.knowledge_graph.record import Links
 
 
 class Bilinear(Model):

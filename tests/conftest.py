@@ -14,12 +14,16 @@ os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
 os.environ.setdefault("TORCHCELL_MIRROR", str(ROOT.parent / "shared" / "data"))
 
-install_import_hook(["torchcell.nn", "torchcell.models"], "beartype.beartype")
+TASKS = ("screen", "drug_response", "cells", "knowledge_graph")
+install_import_hook(["torchcell.nn", *(f"torchcell.{task}.models" for task in TASKS)], "beartype.beartype")
 
 import numpy as np  # noqa: E402
 
-from torchcell.data.network import Network  # noqa: E402
-from torchcell.data.screen import KINDS, Screen  # noqa: E402
+from torchcell.graph.network import Network  # noqa: E402
+from torchcell.screen.record import (
+    KINDS,
+    Screen,
+)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -30,6 +34,15 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCHCELL_DATA", str(base / "torchcell-data"))
         yield
+
+
+@pytest.fixture
+def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty TORCHCELL_DATA and no mirror."""
+    monkeypatch.setenv("TORCHCELL_DATA", str(tmp_path / "data"))
+    monkeypatch.delenv("TORCHCELL_MIRROR", raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    return tmp_path / "data"
 
 
 @pytest.fixture(scope="session")

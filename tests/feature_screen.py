@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchcell.datamodules.perturbation import PerturbationBatch
-from torchcell.datamodules.spec import Spec
-from torchcell.models.base import Model
+from torchcell.core.model import Model
+from torchcell.core.spec import Spec
+from torchcell.screen.datamodule import PerturbationBatch
 
 
 class FeatureScreen(Model):

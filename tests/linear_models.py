@@ -10,15 +10,16 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from torchcell.data.cells import CellExpression
-from torchcell.data.links import Links, link_samples
-from torchcell.data.response import Response
-from torchcell.data.simulate import simulate_cells, simulate_knowledge_graph, simulate_response
-from torchcell.datamodules.base import RecordDataModule
-from torchcell.datamodules.batch import Batch
-from torchcell.datamodules.derangement import derangement
-from torchcell.datamodules.spec import Spec
-from torchcell.models.base import Model
+from torchcell.cells.record import CellExpression
+from torchcell.cells.simulate import simulate_cells
+from torchcell.core.batch import Batch
+from torchcell.core.datamodule import RecordDataModule, derangement
+from torchcell.core.model import Model
+from torchcell.core.spec import Spec
+from torchcell.drug_response.record import Response
+from torchcell.drug_response.simulate import simulate_response
+from torchcell.knowledge_graph.record import Links, link_samples
+from torchcell.knowledge_graph.simulate import simulate_knowledge_graph
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torchcell.datamodules.cell_rows import DenseRows
-from torchcell.datamodules.cell_set_batch import CellSetBatch
-from torchcell.datamodules.shared_rows import SharedRows
-from torchcell.datamodules.spec import Spec
+from torchcell.cells.batch import CellSetBatch, DenseRows
+from torchcell.core.batch import SharedRows
+from torchcell.core.spec import Spec
 
 
 def cell_spec(genes=24, unmeasured=2, features=5, neighbours=None, seed=0, **extras) -> Spec:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from torchcell.run.entry import conf_dir
+from torchcell.training.entry import conf_dir
 
 SCREEN = (
     "data.record.n_genes=120", "data.record.n_sets=301", "data.record.n_queries=16", "data.record.n_arrays=60",
@@ -24,7 +24,7 @@ CELLS = (
 SETS = ("model.dim=16", "model.heads=1", "model.layers=1")
 GNN = ("model=perturbed_cell_gnn", "model.dim=16", "model.attention_heads=1", *SCREEN)
 GRAPHS = (
-    "data.molecules._target_=torchcell.data.molecule_graphs.MoleculeGraphs",
+    "data.molecules._target_=torchcell.drug_response.molecules.MoleculeGraphs",
     "~data.molecules.bits",
     "~data.molecules.radius",
 )

@@ -12,17 +12,17 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from tests.models.small_transformers import make_batch
-from torchcell.data.errors import InputError
-from torchcell.data.gene_features import GeneFeatures
-from torchcell.datamodules.perturbation import PerturbationDataModule
-from torchcell.datamodules.spec import Spec
+from tests.screen.small_transformers import make_batch
+from torchcell.core.spec import Spec
 from torchcell.graph.cell_graph import CellGraph
-from torchcell.models.cell_graph_transformer import CellGraphTransformer
-from torchcell.nn.graph_term import GraphTerm
+from torchcell.io.errors import InputError
+from torchcell.io.gene_features import GeneFeatures
 from torchcell.predict import predict
-from torchcell.run import checkpoint
-from torchcell.run.entry import conf_dir
+from torchcell.screen.datamodule import PerturbationDataModule
+from torchcell.screen.models.cell_graph_transformer.graph_loss import GraphTerm
+from torchcell.screen.models.cell_graph_transformer.model import CellGraphTransformer
+from torchcell.training import checkpoint
+from torchcell.training.entry import conf_dir
 
 SPLIT = {"method": "random", "n_folds": 5, "fold": 0, "seed": 0}
 COLUMNS = ("x", "y", "z")
@@ -41,8 +41,12 @@ def save(pairs, ring, tmp_path):
         table = np.random.default_rng(0).normal(size=(len(graph), len(columns))).astype(np.float32)
         features = GeneFeatures(graph.genes, columns, table) if columns else None
         spec = PerturbationDataModule(pairs, SPLIT, graph, features=features).spec
-        model = {"_target_": "torchcell.models.cell_graph_transformer.CellGraphTransformer", **SMALL, **choices}
-        data = {"_target_": "torchcell.datamodules.perturbation.PerturbationDataModule"}
+        model = {
+            "_target_": "torchcell.screen.models.cell_graph_transformer.model.CellGraphTransformer",
+            **SMALL,
+            **choices,
+        }
+        data = {"_target_": "torchcell.screen.datamodule.PerturbationDataModule"}
         config = OmegaConf.create({"model": model, "data": data})
         torch.manual_seed(0)
         state = instantiate(config.model, _partial_=True)(spec=spec).state_dict()

@@ -16,13 +16,13 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from torchcell.data.cells_file import cells_file
-from torchcell.data.conditions import Conditions
-from torchcell.data.errors import InputError
-from torchcell.data.import_gct import import_gct
-from torchcell.data.networks import read_network
-from torchcell.data.response_file import response_file
-from torchcell.data.screen_table import read_perturbations, read_screen
+from torchcell.cells.conditions import Conditions
+from torchcell.cells.table import cells_file
+from torchcell.drug_response.import_gct import import_gct
+from torchcell.drug_response.table import response_file
+from torchcell.io.errors import InputError
+from torchcell.screen.table import read_perturbations, read_screen
+from torchcell.screen.yeast_cell import read_network
 
 NAMES = [f"YAL{i:03d}W" for i in range(30)]
 PAIRS = [(NAMES[i], NAMES[i + step]) for i in range(24) for step in (1, 3)]
@@ -157,7 +157,7 @@ def test_07_both_orders_of_a_pair_are_one_condition(tmp_path: Path) -> None:
 def test_08_numbered_labels_and_several_controls(tmp_path: Path, control: str) -> None:
     """``data.record.control=0`` was ``AttributeError: 'int' object has no attribute 'split'``."""
     path = cells(tmp_path, np.arange(4))
-    config = {"_target_": "torchcell.data.cells_file.cells_file", "path": str(path), "scale": "counts"}
+    config = {"_target_": "torchcell.cells.table.cells_file", "path": str(path), "scale": "counts"}
     found = instantiate(
         OmegaConf.from_dotlist([f"{key}={value}" for key, value in config.items()] + [f"control={control}"])
     )

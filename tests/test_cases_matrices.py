@@ -16,22 +16,19 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from torchcell.data.cell_moments import moments
-from torchcell.data.cells import CellExpression
-from torchcell.data.cells_file import cells_file
-from torchcell.data.cells_request import Controls, Trained, read_cells_request
-from torchcell.data.embedding_table import read_embeddings
-from torchcell.data.errors import InputError
-from torchcell.data.gctx import ABOUT_GENES, ABOUT_WELLS, MATRIX
-from torchcell.data.gene_features import read_gene_features
-from torchcell.data.import_gct import import_gct
-from torchcell.data.knowledge_graph import KnowledgeGraph
-from torchcell.data.knowledge_graph_table import read_knowledge_graph
-from torchcell.data.molecule_table import MoleculeTable
-from torchcell.data.normalise import lognormalised
-from torchcell.data.response_file import response_file
-from torchcell.data.response_request import read_response_request
-from torchcell.data.screen_table import read_screen
+from torchcell.cells.backed import lognormalised
+from torchcell.cells.record import CellExpression, moments
+from torchcell.cells.table import Controls, Trained, cells_file, read_cells_request
+from torchcell.drug_response.import_gct import import_gct
+from torchcell.drug_response.molecules import MoleculeTable
+from torchcell.drug_response.table import read_response_request, response_file
+from torchcell.io.embeddings import read_embeddings
+from torchcell.io.errors import InputError
+from torchcell.io.gct import ABOUT_GENES, ABOUT_WELLS, MATRIX
+from torchcell.io.gene_features import read_gene_features
+from torchcell.knowledge_graph.record import KnowledgeGraph
+from torchcell.knowledge_graph.table import read_knowledge_graph
+from torchcell.screen.table import read_screen
 
 DRUGS, GENES = ["propranolol", "aspirin"], [f"G{i}" for i in range(6)]
 FORMATS = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix, "csr_array": sparse.csr_array}

@@ -13,9 +13,9 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from torchcell.run.assemble import NOT_DATA, NOT_TRAINER
-from torchcell.run.baselines import departures
-from torchcell.run.entry import conf_dir
+from torchcell.training.baselines import departures
+from torchcell.training.build import NOT_DATA, NOT_TRAINER
+from torchcell.training.entry import conf_dir
 
 EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
 CHOICES = [

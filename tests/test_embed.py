@@ -14,17 +14,17 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from torchcell.data.errors import InputError
-from torchcell.data.gene_features import GeneFeatures
-from torchcell.datamodules.perturbation import PerturbationDataModule
+from torchcell.core.split import Split
 from torchcell.embed import embed
 from torchcell.graph.cell_graph import CellGraph
+from torchcell.io.errors import InputError
+from torchcell.io.gene_features import GeneFeatures
+from torchcell.knowledge_graph.embed import validate
 from torchcell.nn.ragged import segment_mean
-from torchcell.run import checkpoint
-from torchcell.run.embedding_file import validate
-from torchcell.run.entry import conf_dir
-from torchcell.splits.split import Split
+from torchcell.screen.datamodule import PerturbationDataModule
 from torchcell.train import Trained, train
+from torchcell.training import checkpoint
+from torchcell.training.entry import conf_dir
 
 SMALL = [
     "data.record.n_genes=120",
@@ -38,7 +38,7 @@ SMALL = [
     "baselines=none",
 ]
 SPLIT = {"method": "random", "n_folds": 5, "fold": 0, "seed": 0}
-GNN = {"_target_": "torchcell.models.perturbed_cell_gnn.PerturbedCellGNN", "dim": 8}
+GNN = {"_target_": "torchcell.screen.models.perturbed_cell_gnn.model.PerturbedCellGNN", "dim": 8}
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def untrained(folder: Path, pairs, ring, model: dict, columns: tuple[str, ...] =
     table = np.random.default_rng(0).normal(size=(len(graph), len(columns))).astype(np.float32)
     features = GeneFeatures(graph.genes, columns, table) if columns else None
     spec = PerturbationDataModule(pairs, SPLIT, graph, features=features).spec
-    data = {"_target_": "torchcell.datamodules.perturbation.PerturbationDataModule"}
+    data = {"_target_": "torchcell.screen.datamodule.PerturbationDataModule"}
     config = OmegaConf.create({"model": model, "data": data})
     state = instantiate(config.model, _partial_=True)(spec=spec).state_dict()
     about = {checkpoint.KEY: checkpoint.describe(spec, config)}
@@ -222,7 +222,7 @@ def test_requests_that_make_no_sense_are_refused(run, tmp_path, overrides, said)
 
 
 def test_data_that_changed_since_the_run_are_refused(run, tmp_path, monkeypatch):
-    from torchcell.data import simulate
+    from torchcell.screen import simulate
 
     original = simulate.simulated_screen
     changed = functools.wraps(original)(lambda **known: original(**known).subset(np.arange(350)))
@@ -232,7 +232,7 @@ def test_data_that_changed_since_the_run_are_refused(run, tmp_path, monkeypatch)
 
 
 def test_the_report_maps_the_scored_part_and_leaves_the_model_as_it_was(run, monkeypatch):
-    from torchcell.run import embedding
+    from torchcell.training import embed as embedding
 
     assert (run.folder.path / "figures" / "latent_maps.png").stat().st_size > 0
     assert "What the model makes of the sets" in (run.folder.path / "report.html").read_text()

@@ -16,18 +16,19 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from torchcell import embed as embed_verb
-from torchcell.data.errors import InputError
-from torchcell.datamodules.links import LinkDataModule
-from torchcell.metrics.embedding_health import kind_health
+from torchcell.io.errors import InputError
+from torchcell.knowledge_graph.datamodule import LinkDataModule
+from torchcell.knowledge_graph.embedding_health import kind_health
 from torchcell.predict import predict
-from torchcell.run import assemble, checkpoint
-from torchcell.run.entry import conf_dir
+from torchcell.training import build as assemble
+from torchcell.training import checkpoint
+from torchcell.training.entry import conf_dir
 
 CONFIG = {
     "data": {
-        "_target_": "torchcell.datamodules.links.LinkDataModule",
+        "_target_": "torchcell.knowledge_graph.datamodule.LinkDataModule",
         "record": {
-            "_target_": "torchcell.data.simulate_knowledge_graph.simulated_links",
+            "_target_": "torchcell.knowledge_graph.simulate.simulated_links",
             "metaedges": "CtD",
             "n_genes": 120,
             "n_compounds": 50,
@@ -135,7 +136,7 @@ def test_predict_ranks_the_partners_of_a_node_and_marks_every_known_link(data, t
 
 
 def test_links_that_changed_since_training_mark_and_judge_nothing_unless_that_is_allowed(data, tmp_path, monkeypatch):
-    from torchcell.data import simulate_knowledge_graph as simulate
+    from torchcell.knowledge_graph import simulate
 
     record, ckpt = data.record_whole, saved(tmp_path, data)
     source = record.node_id[record.source_index[record.positive & (data.split.part == "test")][0]]

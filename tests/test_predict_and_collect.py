@@ -12,12 +12,12 @@ import torch
 from omegaconf import OmegaConf
 
 from torchcell.collect import collect, main
-from torchcell.data.errors import InputError
-from torchcell.data.gene_features import GeneFeatures
-from torchcell.datamodules.perturbation import PerturbationDataModule
 from torchcell.graph.cell_graph import CellGraph
+from torchcell.io.errors import InputError
+from torchcell.io.gene_features import GeneFeatures
 from torchcell.predict import predict
-from torchcell.run import checkpoint
+from torchcell.screen.datamodule import PerturbationDataModule
+from torchcell.training import checkpoint
 
 SPLIT = {"method": "random", "n_folds": 5, "fold": 0, "seed": 0}
 
@@ -33,7 +33,7 @@ def saved(pairs, ring, tmp_path) -> Path:
         model.effect.weight[:, 0] = (torch.arange(len(spec.genes)) - spec.center) / spec.scale
     config = {
         "model": {"_target_": "linear_screen.AdditiveScreen"},
-        "data": {"_target_": "torchcell.datamodules.perturbation.PerturbationDataModule"},
+        "data": {"_target_": "torchcell.screen.datamodule.PerturbationDataModule"},
     }
     about = {checkpoint.KEY: checkpoint.describe(spec, OmegaConf.create(config))}
     torch.save({"state_dict": model.state_dict(), "epoch": 0, **about}, tmp_path / "best.ckpt")
@@ -69,7 +69,7 @@ def test_a_phenotype_called_note_keeps_its_column(make_screen, tmp_path):
     spec = PerturbationDataModule(screen, SPLIT).spec
     config = {
         "model": {"_target_": "linear_screen.AdditiveScreen"},
-        "data": {"_target_": "torchcell.datamodules.perturbation.PerturbationDataModule"},
+        "data": {"_target_": "torchcell.screen.datamodule.PerturbationDataModule"},
     }
     about = {checkpoint.KEY: checkpoint.describe(spec, OmegaConf.create(config))}
     torch.save({"state_dict": AdditiveScreen(spec).state_dict(), "epoch": 0, **about}, tmp_path / "best.ckpt")
@@ -109,7 +109,7 @@ def fed(pairs, ring, tmp_path) -> Path:
         model.effect.weight.copy_(torch.tensor([[1.0, 10.0]]) / spec.scale)
     config = {
         "model": {"_target_": "feature_screen.FeatureScreen"},
-        "data": {"_target_": "torchcell.datamodules.perturbation.PerturbationDataModule"},
+        "data": {"_target_": "torchcell.screen.datamodule.PerturbationDataModule"},
     }
     about = {checkpoint.KEY: checkpoint.describe(spec, OmegaConf.create(config))}
     torch.save({"state_dict": model.state_dict(), "epoch": 0, **about}, tmp_path / "fed.ckpt")

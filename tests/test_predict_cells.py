@@ -14,19 +14,18 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from torchcell.data.cells_file import cells_file
-from torchcell.data.cells_request import Controls
-from torchcell.data.errors import InputError
-from torchcell.datamodules.base import RecordDataModule
-from torchcell.datamodules.cell_request import read_perturbations
-from torchcell.datamodules.cell_sets import CellSetDataModule
-from torchcell.datamodules.spec import Spec
-from torchcell.metrics.evaluate import evaluate
-from torchcell.models.base import Model
+from torchcell.cells.datamodule import CellSetDataModule
+from torchcell.cells.table import Controls, cells_file, read_perturbations
+from torchcell.core.datamodule import RecordDataModule
+from torchcell.core.model import Model
+from torchcell.core.spec import Spec
+from torchcell.evaluation.evaluate import evaluate
+from torchcell.io.errors import InputError
 from torchcell.predict import predict
-from torchcell.run import assemble, checkpoint
-from torchcell.run.entry import conf_dir
-from torchcell.run.predicting import predict_record
+from torchcell.training import build as assemble
+from torchcell.training import checkpoint
+from torchcell.training.entry import conf_dir
+from torchcell.training.predict import predict_record
 
 SMALL = [
     "data.record.n_genes=40", "data.record.n_regulators=16", "data.record.n_doubles=6",

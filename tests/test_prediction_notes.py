@@ -16,15 +16,16 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from small_runs import CELLS, MODELS, RESPONSE, SCREEN, SETS, composed
 
-from torchcell.data.screen import KINDS
-from torchcell.datamodules.base import RecordDataModule
-from torchcell.datamodules.perturbation import PerturbationDataModule
-from torchcell.datamodules.prediction_notes import joined, summary
-from torchcell.datamodules.spec import Spec
-from torchcell.graph.typed_graph import TypedGraph
+from torchcell.core.datamodule import RecordDataModule
+from torchcell.core.prediction_notes import joined, summary
+from torchcell.core.spec import Spec
+from torchcell.knowledge_graph.typed_graph import TypedGraph
 from torchcell.predict import predict
-from torchcell.run import assemble, checkpoint
-from torchcell.run.entry import conf_dir
+from torchcell.screen.datamodule import PerturbationDataModule
+from torchcell.screen.record import KINDS
+from torchcell.training import build as assemble
+from torchcell.training import checkpoint
+from torchcell.training.entry import conf_dir
 
 SPLIT = {"method": "random", "n_folds": 5, "fold": 0, "seed": 0}
 

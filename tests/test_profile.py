@@ -14,14 +14,13 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from torchcell.data.errors import InputError
-from torchcell.datamodules.batch import BatchOrder
+from torchcell.core.batch import BatchOrder
+from torchcell.io.errors import InputError
 from torchcell.profile import profile
-from torchcell.report.speed import bars, caption
-from torchcell.run import assemble
-from torchcell.run.entry import conf_dir
-from torchcell.run.profile_rows import representations
-from torchcell.run.profiling import PHASES
+from torchcell.report.profile import bars, caption
+from torchcell.training import build as assemble
+from torchcell.training.entry import conf_dir
+from torchcell.training.profile import PHASES, representations
 
 CELL = (
     "data.record.n_genes=120",
@@ -108,7 +107,7 @@ def test_another_model_is_measured_as_it_stands_and_the_paths_are_told(tmp_path,
 
 
 def test_record_and_graph_are_loaded_once_for_all_representations(tmp_path, monkeypatch):
-    from torchcell.data import simulate
+    from torchcell.screen import simulate
 
     calls, original = [], simulate.simulated_screen
     monkeypatch.setattr(simulate, "simulated_screen", lambda **known: calls.append(known) or original(**known))

@@ -12,15 +12,15 @@ from omegaconf import OmegaConf
 
 from torchcell.evaluate import evaluate
 from torchcell.predict import predict
-from torchcell.run.entry import conf_dir
 from torchcell.train import Trained, train
+from torchcell.training.entry import conf_dir
 
 MODEL = {
     "_target_": "linear_models.Linear",
     "optimizer": {"_target_": "torch.optim.AdamW", "_partial_": True, "lr": 0.03, "weight_decay": 0.0},
 }
 KINDS = {
-    "screen": ("torchcell.data.simulate.simulated_screen", {"genes": "G0001|G0002"}, "gene_interaction"),
+    "screen": ("torchcell.screen.simulate.simulated_screen", {"genes": "G0001|G0002"}, "gene_interaction"),
     "response": ("linear_models.response", {"drug": "drug1", "cell_line": "line1", "dose": "1.0"}, None),
     "cells": ("linear_models.cells", {"perturbation": "G0001", "cell_line": "LINE1"}, "G0001"),
     "links": ("linear_models.links", {"source": "Compound::1", "target": "Gene::1"}, "CbG_matched"),
@@ -32,7 +32,7 @@ def run(kind: str, folder, epochs: int = 30) -> Trained:
     data = {"_target_": "linear_models.LinearDataModule", "record": record, "batch_size": 64}
     model = MODEL
     if kind == "screen":
-        data |= {"_target_": "torchcell.datamodules.perturbation.PerturbationDataModule"}
+        data |= {"_target_": "torchcell.screen.datamodule.PerturbationDataModule"}
         model = MODEL | {"_target_": "linear_screen.AdditiveScreen"}
     overrides = ["~baselines", "~data", "~model", "graph=none", f"paths.runs={folder}", f"trainer.max_epochs={epochs}"]
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):

@@ -14,12 +14,12 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from torchcell.data.errors import InputError
+from torchcell.io.errors import InputError
 from torchcell.reproduce import _code, code_change, compare, main, reproduce
-from torchcell.run import compute
-from torchcell.run.entry import conf_dir
-from torchcell.run.folder import environment_facts
 from torchcell.train import train
+from torchcell.training import environment as compute
+from torchcell.training.entry import conf_dir
+from torchcell.training.run_folder import environment_facts
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = (
@@ -67,10 +67,10 @@ def test_other_code_is_refused_with_both_remedies(finished, tmp_path):
 
 def test_the_same_commit_counts_as_other_code_where_changes_were_not_committed(monkeypatch):
     now = environment_facts() | {"git_commit": "a" * 40, "git_dirty": False}
-    monkeypatch.setattr("torchcell.run.folder.environment_facts", lambda: now)
+    monkeypatch.setattr("torchcell.training.run_folder.environment_facts", lambda: now)
     assert code_change(now) == ""
     assert "which nothing holds" in code_change(now | {"git_dirty": True})
-    monkeypatch.setattr("torchcell.run.folder.environment_facts", lambda: now | {"git_dirty": True})
+    monkeypatch.setattr("torchcell.training.run_folder.environment_facts", lambda: now | {"git_dirty": True})
     assert "uncommitted" in code_change(now)
 
 

@@ -14,13 +14,13 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from torchcell.data.errors import InputError
-from torchcell.data.response import Response
-from torchcell.datamodules.response_request import read_treatments
+from torchcell.drug_response.record import Response
+from torchcell.drug_response.table import read_treatments
 from torchcell.evaluate import evaluate
+from torchcell.io.errors import InputError
 from torchcell.predict import predict
-from torchcell.run.entry import conf_dir
 from torchcell.train import Trained, train
+from torchcell.training.entry import conf_dir
 
 SMALL = [
     "data.record.n_drugs=40", "data.record.doses=[1.0,10.0]", "data.record.n_genes=120", "data.molecules.bits=256",

@@ -11,14 +11,14 @@ import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
 
-from torchcell.data.errors import InputError
-from torchcell.run import assemble
-from torchcell.run.entry import conf_dir
+from torchcell.io.errors import InputError
 from torchcell.select_genes import select_genes
+from torchcell.training import build as assemble
+from torchcell.training.entry import conf_dir
 
 SELECTION = (
-    "data.selection={_target_: torchcell.data.gene_selection.GeneSelection, n_genes: 9, "
-    "sources: [{_target_: torchcell.data.gene_rankings.Perturbed, quota: 3}]}"
+    "data.selection={_target_: torchcell.cells.gene_selection.GeneSelection, n_genes: 9, "
+    "sources: [{_target_: torchcell.cells.gene_selection.Perturbed, quota: 3}]}"
 )
 SMALL = [
     "data=simulated_perturbseq",

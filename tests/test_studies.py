@@ -11,7 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from torchcell.run.entry import conf_dir
+from torchcell.training.entry import conf_dir
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = sorted(path for path in (ROOT / "experiments").glob("*/run.sh") if "study.sh" in path.read_text())

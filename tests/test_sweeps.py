@@ -13,7 +13,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from torchcell.run.entry import conf_dir
+from torchcell.training.entry import conf_dir
 
 ROOT = Path(__file__).resolve().parents[1]
 SWEEPS = sorted((ROOT / "experiments").glob("*/sweep.yaml"))

@@ -14,13 +14,13 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from torchcell.data.errors import InputError
-from torchcell.models.dango import Dango
-from torchcell.run.baselines import departures
-from torchcell.run.entry import conf_dir
-from torchcell.run.folder import config_hash
-from torchcell.splits.split import Split
+from torchcell.core.split import Split
+from torchcell.io.errors import InputError
+from torchcell.screen.models.dango import Dango
 from torchcell.train import Trained, train
+from torchcell.training.baselines import departures
+from torchcell.training.entry import conf_dir
+from torchcell.training.run_folder import config_hash
 
 SMALL = (
     "data.record.n_genes=120",
@@ -172,7 +172,7 @@ class StopAfter(lightning.Callback):
 
 def interrupt(monkeypatch, cfg: DictConfig, epoch: int) -> None:
     """Run ``cfg`` until the machine is taken away at the start of ``epoch``."""
-    from torchcell.run import assemble
+    from torchcell.training import build as assemble
 
     original = assemble.trainer
 
@@ -222,7 +222,7 @@ def test_the_last_checkpoint_is_of_the_last_epoch_also_where_an_earlier_one_was_
 
 
 def test_a_run_does_not_go_on_when_the_data_behind_its_config_has_changed(tmp_path, monkeypatch):
-    from torchcell.data import simulate
+    from torchcell.screen import simulate
 
     cfg = config(tmp_path)
     interrupt(monkeypatch, cfg, epoch=1)
@@ -274,7 +274,7 @@ def test_fine_tuning_goes_on_with_another_cell_where_features_alone_say_what_a_g
     from feature_screen import FeatureScreen
 
     def other_cell(n_genes: int, *more: str) -> DictConfig:
-        feature = "{_target_: torchcell.graph.gene_features.network_features, _partial_: true, spectral: 4}"
+        feature = "{_target_: torchcell.graph.features.network_features, _partial_: true, spectral: 4}"
         cfg = config(tmp_path, f"data.record.n_genes={n_genes}", f"data.features={feature}", *more)
         OmegaConf.set_struct(cfg, False)
         rate = {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.0 if more else 0.01}
@@ -296,7 +296,7 @@ def test_fine_tuning_goes_on_with_another_cell_where_features_alone_say_what_a_g
 def test_baselines_are_answered_from_the_cache_only_for_the_same_data(finished):
     from dataclasses import replace
 
-    from torchcell.run.baselines import _code_hash, _data_hash
+    from torchcell.training.baselines import _code_hash, _data_hash
 
     module = finished.datamodule
     record, split = module.record_whole, {"method": "random", "n_folds": 5, "fold": 0, "seed": 0}
@@ -309,7 +309,7 @@ def test_baselines_are_answered_from_the_cache_only_for_the_same_data(finished):
     assert key(columns={**record.columns, "query": np.roll(record.columns["query"], 1)}) != before
     assert key(phenotype=other) != before
     assert key(name="renamed") == before == _data_hash(module)
-    ours, users = "torchcell.baselines.mean.Mean", "linear_screen.AdditiveScreen"
+    ours, users = "torchcell.screen.baselines.Mean", "linear_screen.AdditiveScreen"
     assert _code_hash({"_target_": ours}) != _code_hash({"_target_": users})
 
 
@@ -321,7 +321,7 @@ def test_the_seed_and_the_config_name_the_folder(tmp_path):
 
 def test_no_test_value_reaches_what_is_fitted(tmp_path, monkeypatch):
     """Change every test value: spec, weights and baselines' predictions stay byte-identical."""
-    from torchcell.data import simulate
+    from torchcell.screen import simulate
 
     first = train(config(tmp_path / "a", "trainer.max_epochs=1"))
     held = first.datamodule.split.index("test")

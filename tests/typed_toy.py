@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchcell.datamodules.spec import Spec
-from torchcell.graph.typed_graph import TypedGraph
-from torchcell.models.base import Model
+from torchcell.core.model import Model
+from torchcell.core.spec import Spec
+from torchcell.knowledge_graph.typed_graph import TypedGraph
 
 KINDS, BOUNDS = ("Compound", "Disease"), (0, 4, 9)
 IDS = np.array([*(f"Compound::{i}" for i in range(4)), *(f"Disease::{i}" for i in range(5))])

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from torchcell.data.errors import InputError, some
-from torchcell.data.outputs import refuse_unwritable
-from torchcell.metrics.pooled import pooled_verdict
-from torchcell.metrics.registry import higher_is_better
-from torchcell.metrics.results import Design, clusters_in
-from torchcell.report.collected import DIFFERENCES, KEYS, LINES, markdown, show
-from torchcell.splits.split import Split
+from torchcell.core.split import Split
+from torchcell.evaluation.pooled import pooled_verdict
+from torchcell.evaluation.registry import higher_is_better
+from torchcell.evaluation.results import Design, clusters_in
+from torchcell.io.errors import InputError, some
+from torchcell.io.paths import refuse_unwritable
+from torchcell.report.table import DIFFERENCES, KEYS, LINES, markdown, show
 
 WHOLE = ("seed", "fold", "n_units", "n_undefined", "epochs", "n_runs", "n_splits", "n_lines")
 """Columns of whole numbers, which a missing value would turn into fractions."""
@@ -100,7 +100,7 @@ def _config_but_fold(config: Any) -> str:
     """Eight digits that runs share when they differ in nothing but seed, fold and cell line."""
     from omegaconf import DictConfig, OmegaConf
 
-    from torchcell.run.folder import config_hash
+    from torchcell.training.run_folder import config_hash
 
     free = {"split": {"fold": None, "seed": None}, "data": {"cell_line": None}}
     merged = OmegaConf.merge(config, free)
@@ -230,7 +230,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _write(table: pd.DataFrame, out: Path) -> None:
-    from torchcell.data.cache import atomic_write
+    from torchcell.io.cache import atomic_write
 
     with atomic_write(out) as temporary:
         if out.suffix == ".csv":

@@ -8,10 +8,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from torchcell.run.embedding_file import COLLAPSED, SETS
-from torchcell.run.embedding_file import main as validate
-from torchcell.run.entry import run_entry
-from torchcell.run.progress import say, stage
+from torchcell.knowledge_graph.embed import COLLAPSED, SETS
+from torchcell.knowledge_graph.embed import main as validate
+from torchcell.training.callbacks import say, stage
+from torchcell.training.entry import run_entry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     import numpy as np
     from omegaconf import DictConfig
 
-    from torchcell.models.base import Model
-    from torchcell.run.checkpoint import Checkpoint
-    from torchcell.run.node_embedding import EmbeddedNodes
+    from torchcell.core.model import Model
+    from torchcell.knowledge_graph.embed import EmbeddedNodes
+    from torchcell.training.checkpoint import Checkpoint
 
 
 def embed(cfg: DictConfig) -> anndata.AnnData | EmbeddedNodes:
@@ -31,7 +31,7 @@ def embed(cfg: DictConfig) -> anndata.AnnData | EmbeddedNodes:
 
     import torch
 
-    from torchcell.run import checkpoint
+    from torchcell.training import checkpoint
 
     out = Path(cfg.out)
     _check(cfg, out)
@@ -52,9 +52,9 @@ def _nodes(cfg: DictConfig, out: Path, saved: Checkpoint, model: Model) -> Embed
     """Write a table of all nodes and the page of their health; print the collapse table."""
     from rich.console import Console
 
-    from torchcell.data.errors import InputError
-    from torchcell.report.embedding_health import print_health
-    from torchcell.run import node_embedding
+    from torchcell.io.errors import InputError
+    from torchcell.knowledge_graph import embed
+    from torchcell.knowledge_graph.report import print_health
 
     if cfg.perturbations is not None:
         raise InputError(
@@ -64,10 +64,10 @@ def _nodes(cfg: DictConfig, out: Path, saved: Checkpoint, model: Model) -> Embed
     skill = []
     if cfg.held_out_links:
         part, how = cfg.part or "test", (cfg.batch_size, cfg.trust, cfg.data_changed)
-        skill = node_embedding.held_out_skill(saved, model, part, *how)
-    found = node_embedding.embed_nodes(model, saved.path, skill)
+        skill = embed.held_out_skill(saved, model, part, *how)
+    found = embed.embed_nodes(model, saved.path, skill)
     about = {"checkpoint": str(saved.path.resolve()), "split_hash": saved.spec.split_hash}
-    written = node_embedding.write_nodes(found, out, about, cfg.seed)
+    written = embed.write_nodes(found, out, about, cfg.seed)
     print_health(found.health)
     for path in written:
         Console().print(f"wrote {path}", soft_wrap=True, highlight=False)
@@ -78,10 +78,10 @@ def _sets(cfg: DictConfig, out: Path, saved: Checkpoint, model: Model) -> anndat
     """Write tables of sets and genes and their maps; return the sets."""
     from rich.console import Console
 
-    from torchcell.data.cache import atomic_write
-    from torchcell.data.errors import InputError
+    from torchcell.io.cache import atomic_write
+    from torchcell.io.errors import InputError
     from torchcell.report.maps import FEWEST
-    from torchcell.run import embedding
+    from torchcell.training import embed
 
     if out.suffix != ".h5ad":
         raise InputError(f"out={out}: the name must end in .h5ad")
@@ -91,18 +91,18 @@ def _sets(cfg: DictConfig, out: Path, saved: Checkpoint, model: Model) -> anndat
         )
     spec, representation = model.spec, saved.datamodule_class(cfg.trust)
     if cfg.perturbations is None:
-        sets = embedding.own_sets(saved, cfg.part, cfg.trust, cfg.data_changed)
+        sets = embed.own_sets(saved, cfg.part, cfg.trust, cfg.data_changed)
     else:
-        sets = embedding.asked_sets(cfg.perturbations, spec, representation, cfg.unknown_genes)
-    found = embedding.embed_sets(model, embedding.loader(sets, cfg.batch_size), model.device)
+        sets = embed.asked_sets(cfg.perturbations, spec, representation, cfg.unknown_genes)
+    found = embed.embed_sets(model, embed.loader(sets, cfg.batch_size), model.device)
     if not found.latents:
         raise InputError(
             f"{type(model).__name__} has no latent of a set to write; use a model that has one, e.g. model=dango, or "
             "give yours the method set_embeddings"
         )
-    table = embedding.set_table(sets, found, spec, representation)
-    genes = embedding.gene_table(model)
-    table.uns["cell"] = embedding.cell_latents(model)
+    table = embed.set_table(sets, found, spec, representation)
+    genes = embed.gene_table(model)
+    table.uns["cell"] = embed.cell_latents(model)
 
     drawn = _map(table, cfg)
     written, tables = [], {out: table} if genes is None else {out: table, _beside(out, "_genes.h5ad"): genes}
@@ -131,9 +131,9 @@ def _sets(cfg: DictConfig, out: Path, saved: Checkpoint, model: Model) -> anndat
 
 def _check(cfg: DictConfig, out: Path) -> None:
     """Refuse what does not go together before anything is loaded."""
-    from torchcell.data.embedding_table import refuse_ending
-    from torchcell.data.errors import InputError
-    from torchcell.data.outputs import refuse_unwritable
+    from torchcell.io.embeddings import refuse_ending
+    from torchcell.io.errors import InputError
+    from torchcell.io.paths import refuse_unwritable
     from torchcell.report.maps import FEWEST
 
     refuse_ending(out)
@@ -167,7 +167,7 @@ def _draw(table: anndata.AnnData, drawn: np.ndarray, outputs: tuple[str, ...], o
     """Write the maps as PNG, a panel a phenotype: measured where that is known, else predicted."""
     import numpy as np
 
-    from torchcell.data.cache import atomic_write
+    from torchcell.io.cache import atomic_write
     from torchcell.report.maps import draw_maps, pca_map, umap_map
     from torchcell.report.page import DPI, literal
     from torchcell.report.sections import MOST_OUTPUTS

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torchcell.run.entry import run_entry
+from torchcell.training.entry import run_entry
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from omegaconf import DictConfig
 
-    from torchcell.datamodules.base import RecordDataModule
-    from torchcell.models.base import Model
-    from torchcell.run.checkpoint import Checkpoint
-    from torchcell.run.scoring import Scored, Scoring
+    from torchcell.core.datamodule import RecordDataModule
+    from torchcell.core.model import Model
+    from torchcell.training.checkpoint import Checkpoint
+    from torchcell.training.score import Scored, Scoring
 
 
 def evaluate(cfg: DictConfig) -> Scored:
@@ -22,10 +22,10 @@ def evaluate(cfg: DictConfig) -> Scored:
     import time
     from dataclasses import replace
 
-    from torchcell.data.outputs import refuse_unwritable
-    from torchcell.run import assemble, checkpoint, writing
-    from torchcell.run.data_changes import other_values
-    from torchcell.run.lock import FolderLock
+    from torchcell.io.paths import refuse_unwritable
+    from torchcell.training import build, checkpoint, write
+    from torchcell.training.data_changes import other_values
+    from torchcell.training.lock import FolderLock
 
     started = time.perf_counter()
     for key in ("out", "cell_eval_out"):
@@ -34,14 +34,14 @@ def evaluate(cfg: DictConfig) -> Scored:
     saved = checkpoint.load(cfg.ckpt)
     checkpoint.check_targets(saved.config.baselines, cfg.trust)
     model = saved.model(cfg.trust)
-    datamodule = assemble.datamodule_of(saved, cfg.trust, cfg.data_changed)
+    datamodule = build.datamodule_of(saved, cfg.trust, cfg.data_changed)
     datamodule.eval_batch_size = cfg.batch_size or datamodule.eval_batch_size
     changed = bool(other_values(saved.spec, datamodule.spec))
     how = replace(scoring.scoring_of(saved.config, cfg), data_changed=changed)
     folder = _folder(cfg, saved.path, how == scoring.scoring_of(saved.config), changed)
     with FolderLock(folder):
         scored = _scored(cfg, saved, model, datamodule, folder, how)
-    writing.say(scored, started)
+    write.say(scored, started)
     return scored
 
 
@@ -56,9 +56,9 @@ def _scored(
     import lightning
     import pandas as pd
 
-    from torchcell.run import assemble, rivals, scoring, writing
-    from torchcell.run.folder import environment_facts
-    from torchcell.run.placement import OneDeviceANode
+    from torchcell.training import build, comparators, score, write
+    from torchcell.training.distributed.placement import OneDeviceANode
+    from torchcell.training.run_folder import environment_facts
 
     config, run = saved.config, saved.path.resolve().parents[1]
     known = run / "metrics.json"
@@ -66,7 +66,7 @@ def _scored(
     # Where nobody knows what the first weights had seen, they may have seen the test samples.
     seen = config.init_from is not None and "starting_weights" in earlier.get("checks", {"starting_weights": "unknown"})
     how = replace(how, started_elsewhere=seen)
-    others = rivals.opened(cfg.rivals, saved)
+    others = comparators.opened(cfg.rivals, saved)
     history = pd.read_csv(run / "history.csv") if (run / "history.csv").is_file() else None
     trainer = lightning.Trainer(
         accelerator="auto",
@@ -77,10 +77,12 @@ def _scored(
         plugins=[OneDeviceANode()],  # also in a job of many tasks
     )
     beside = {
-        name: rivals.predicted(trainer, other, saved, datamodule, how.part, cfg.batch_size, cfg.trust, cfg.data_changed)
-        for name, other in rivals.named(others, saved, config.baselines).items()
+        name: comparators.predicted(
+            trainer, other, saved, datamodule, how.part, cfg.batch_size, cfg.trust, cfg.data_changed
+        )
+        for name, other in comparators.named(others, saved, config.baselines).items()
     }
-    scored = scoring.score(
+    scored = score.score(
         trainer,
         model,
         datamodule,
@@ -94,8 +96,8 @@ def _scored(
     facts = {name: earlier[name] for name in kept if name in earlier}
     if how.data_changed:
         facts["data_changed"] = True
-    info = assemble.report_info(config, environment_facts(), datamodule, facts)
-    scored = writing.write(scored, folder, info, history, model, facts)
+    info = build.report_info(config, environment_facts(), datamodule, facts)
+    scored = write.write(scored, folder, info, history, model, facts)
     if cfg.cell_eval_out:
         results = scored.results
         scored.files.extend(datamodule.export(how.part, results.systems[results.model], Path(cfg.cell_eval_out)))
@@ -111,7 +113,7 @@ def _folder(cfg: DictConfig, ckpt: Path, same: bool, changed: bool) -> Path:
     """
     from pathlib import Path
 
-    from torchcell.data.errors import InputError
+    from torchcell.io.errors import InputError
 
     run = ckpt.resolve().parents[1]
     if cfg.out:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from torchcell.run.entry import run_entry
+from torchcell.training.entry import run_entry
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from torch import Tensor
 
-    from torchcell.models.base import Model
+    from torchcell.core.model import Model
+
 
 WRITERS = {".parquet": "to_parquet", ".csv": "to_csv"}
 
@@ -47,13 +48,13 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
     import torch
     from rich.console import Console
 
-    from torchcell.data.cache import atomic_write
-    from torchcell.data.errors import InputError
-    from torchcell.datamodules.batch import BatchOrder, PackedLoader
-    from torchcell.datamodules.prediction_notes import joined, summary
-    from torchcell.metrics.results import PER_GENE
-    from torchcell.run import checkpoint
-    from torchcell.run.progress import track
+    from torchcell.core.batch import BatchOrder, PackedLoader
+    from torchcell.core.prediction_notes import joined, summary
+    from torchcell.evaluation.results import PER_GENE
+    from torchcell.io.cache import atomic_write
+    from torchcell.io.errors import InputError
+    from torchcell.training import checkpoint
+    from torchcell.training.callbacks import track
 
     out = _named("out", cfg.out, (*WRITERS, PROFILES))
     if cfg.source is not None or cfg.target is not None:
@@ -126,7 +127,7 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
 
 def _say_verdict(console: Console, ckpt: str) -> None:
     """A prediction is worth what its model is: say what the run found, where it is known."""
-    from torchcell.run.judged import judged_as
+    from torchcell.training.score import judged_as
 
     if said := judged_as(ckpt):
         console.print(said, soft_wrap=True, highlight=False)
@@ -134,8 +135,8 @@ def _say_verdict(console: Console, ckpt: str) -> None:
 
 def _read_with(cfg: DictConfig, representation: Any) -> dict[str, Any]:
     """The user's control cells and names of columns where they are set, for a representation that reads them."""
-    from torchcell.data.cells_request import Controls
-    from torchcell.data.errors import InputError
+    from torchcell.cells.table import Controls
+    from torchcell.io.errors import InputError
 
     if cfg.controls is not None and not representation.reads_controls:
         raise InputError(f"controls={cfg.controls}: this model does not predict from control cells; leave the key out")
@@ -153,10 +154,10 @@ def ranked(cfg: DictConfig, out: Path) -> pd.DataFrame:
     import torch
     from rich.console import Console
 
-    from torchcell.data.errors import InputError
-    from torchcell.datamodules.base import RecordDataModule
-    from torchcell.run import assemble, checkpoint
-    from torchcell.run.repurposing import held_links, ranked_links
+    from torchcell.core.datamodule import RecordDataModule
+    from torchcell.io.errors import InputError
+    from torchcell.knowledge_graph.embed import held_links, ranked_links
+    from torchcell.training import build, checkpoint
 
     _named("out", cfg.out)
     if cfg.perturbations is not None:
@@ -165,7 +166,7 @@ def ranked(cfg: DictConfig, out: Path) -> pd.DataFrame:
     model = saved.model(cfg.trust).to("cuda" if torch.cuda.is_available() else "cpu")
     held = None
     if cfg.held_out_links and "knowledge_graph" in saved.spec.extras:
-        data = assemble.datamodule_of(saved, cfg.trust, cfg.data_changed)
+        data = build.datamodule_of(saved, cfg.trust, cfg.data_changed)
         held = held_links(data.record_whole, data.split.part)
     size = cfg.batch_size or RecordDataModule.request_batch
     table = ranked_links(model, cfg.metaedge, cfg.source, cfg.target, cfg.top, held, size)
@@ -195,7 +196,7 @@ def looked_at(model: Model, batch: Any, n: int) -> tuple[Tensor, Tensor]:
     """
     import torch
 
-    from torchcell.data.errors import InputError
+    from torchcell.io.errors import InputError
 
     step, tops = max(1, WEIGHTS // max(len(model.spec.genes), 1)), []
     for start in range(0, len(batch), step):
@@ -230,8 +231,8 @@ def _named(key: str, name: str, endings: Collection[str] = tuple(WRITERS)) -> Pa
     """The path, where its ending is one that can be written, and a file can be made there."""
     from pathlib import Path
 
-    from torchcell.data.errors import InputError
-    from torchcell.data.outputs import refuse_unwritable
+    from torchcell.io.errors import InputError
+    from torchcell.io.paths import refuse_unwritable
 
     if Path(name).suffix not in endings:
         raise InputError(f"{key}={name}: the name must end in {' or '.join(endings)}")
@@ -240,7 +241,7 @@ def _named(key: str, name: str, endings: Collection[str] = tuple(WRITERS)) -> Pa
 
 
 def _write(table: pd.DataFrame, path: Path) -> None:
-    from torchcell.data.cache import atomic_write
+    from torchcell.io.cache import atomic_write
 
     with atomic_write(path) as temporary:
         getattr(table, WRITERS[path.suffix])(temporary, index=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torchcell.run.entry import run_entry
+from torchcell.training.entry import run_entry
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def profile(cfg: DictConfig) -> pd.DataFrame:
-    """Measure, print the table, write it and a page; see ``torchcell.run.profile_rows.rows`` for the columns."""
+    """Measure, print the table, write it and a page; see ``torchcell.training.profile.rows`` for the columns."""
     import os
     from pathlib import Path
 
@@ -20,13 +20,13 @@ def profile(cfg: DictConfig) -> pd.DataFrame:
     import torch
     from rich.console import Console
 
-    from torchcell.data.cache import atomic_write
-    from torchcell.data.outputs import refuse_unwritable
-    from torchcell.report import speed
+    from torchcell.io.cache import atomic_write
+    from torchcell.io.paths import refuse_unwritable
+    from torchcell.report import profile
     from torchcell.report.page import write_page
-    from torchcell.run.placement import placed
-    from torchcell.run.processes import run_in_processes
-    from torchcell.run.profile_rows import representations, rows
+    from torchcell.training.distributed.placement import placed
+    from torchcell.training.distributed.processes import run_in_processes
+    from torchcell.training.profile import representations, rows
 
     representations(cfg)  # a wrong name is told before any process starts
     out = Path(cfg.profile.out or Path(cfg.paths.runs) / "profile" / str(cfg.name))
@@ -38,13 +38,13 @@ def profile(cfg: DictConfig) -> pd.DataFrame:
     on_gpu = cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()
     table["device"] = torch.cuda.get_device_name() if on_gpu else "cpu"
     table["threads"], table["torch"] = torch.get_num_threads(), torch.__version__
-    table = table[[*speed.COLUMNS, "reference", "batch_size", "processes", "device", "threads", "torch"]]
+    table = table[[*profile.COLUMNS, "reference", "batch_size", "processes", "device", "threads", "torch"]]
 
     title = f"{cfg.name}, {cfg.model._target_.rpartition('.')[2]}"
-    speed.show(table, title)
+    profile.show(table, title)
     with atomic_write(out / "profile.csv") as temporary:
         table.to_csv(temporary, index=False)
-    sections, said = speed.sections(table, title), speed.headline(table)
+    sections, said = profile.sections(table, title), profile.headline(table)
     pages = write_page(out / "profile.html", name=title, verdict=said, tone="open", sections=sections, facts={})
     for path in (out / "profile.csv", *pages):
         Console().print(f"wrote {path}", soft_wrap=True, highlight=False)

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchcell.data.errors import InputError, some
-from torchcell.run import compute
+from torchcell.io.errors import InputError, some
+from torchcell.training import environment
 
 if TYPE_CHECKING:
     import pandas as pd
+
 
 NOT_COMPARED = ("seconds", "peak_mb", "samples_per_s", "rivals")
 """Keys of ``metrics.json`` that are of the machine, or of other runs that ``evaluate`` was given."""
@@ -88,7 +89,7 @@ def reproduce(
     """
     from omegaconf import OmegaConf
 
-    from torchcell.data.targets import check_run_targets
+    from torchcell.io.errors import check_run_targets
 
     missing = [name for name in ("config.yaml", "environment.json", "metrics.json") if not (run / name).is_file()]
     if missing:
@@ -107,10 +108,10 @@ def reproduce(
         print("note: the run was made of uncommitted changes too, which are lost", file=sys.stderr)
     runs = out / f"{run.resolve().parent.name}-{run.resolve().name}"
     with _code(then["git_commit"] if at_commit else None) as root:
-        _train(run, runs, root, compute.variables_of(then))
+        _train(run, runs, root, environment.variables_of(then))
     found = sorted(runs.rglob("metrics.json"), key=lambda path: path.stat().st_mtime)
     folder = found[-1].parent
-    unlike = compute.differences(then, json.loads((folder / "environment.json").read_text()))
+    unlike = environment.differences(then, json.loads((folder / "environment.json").read_text()))
     for line in unlike:
         print(f"note: {line}", file=sys.stderr)
     return Reproduced(folder, compare(run, folder, tolerance), tolerance, unlike)
@@ -118,7 +119,7 @@ def reproduce(
 
 def code_change(then: Mapping[str, Any]) -> str:
     """Why the code is, or may be, other than the run's; empty if it is the same."""
-    from torchcell.run.folder import environment_facts
+    from torchcell.training.run_folder import environment_facts
 
     now = environment_facts()
     if then["git_commit"] != now["git_commit"]:

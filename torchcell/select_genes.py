@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from torchcell.run.entry import run_entry
+from torchcell.training.entry import run_entry
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from torchcell.data.gene_selection import SelectedGenes
+    from torchcell.cells.gene_selection import SelectedGenes
 
 
 def select_genes(cfg: DictConfig) -> SelectedGenes:
@@ -19,10 +19,10 @@ def select_genes(cfg: DictConfig) -> SelectedGenes:
     from rich.console import Console
     from rich.table import Table
 
-    from torchcell.data.errors import InputError
-    from torchcell.data.gene_phases import describe_phases, entry_phase, find_phases
-    from torchcell.data.outputs import refuse_unwritable
-    from torchcell.datamodules.cell_choice import chosen
+    from torchcell.cells.curriculum import describe_phases, entry_phase, find_phases
+    from torchcell.cells.gene_selection import chosen
+    from torchcell.io.errors import InputError
+    from torchcell.io.paths import refuse_unwritable
 
     if cfg.data.get("selection") is None and cfg.data.get("n_genes") is None:
         raise InputError("these data choose no genes; set data.selection, as data=kang2018 does, or data.n_genes")

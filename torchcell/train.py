@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torchcell.run.entry import run_entry
+from torchcell.training.entry import run_entry
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from torchcell.datamodules.base import RecordDataModule
-    from torchcell.models.base import Model
-    from torchcell.run.folder import RunFolder
-    from torchcell.run.processes import Process
-    from torchcell.run.scoring import Scored
-    from torchcell.run.signals import Signals
+    from torchcell.core.datamodule import RecordDataModule
+    from torchcell.core.model import Model
+    from torchcell.training.distributed.processes import Process
+    from torchcell.training.distributed.slurm import Signals
+    from torchcell.training.run_folder import RunFolder
+    from torchcell.training.score import Scored
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ def train(cfg: DictConfig) -> Trained:
 
     from omegaconf import OmegaConf, open_dict
 
-    from torchcell.run.processes import run_in_processes
+    from torchcell.training.distributed.processes import run_in_processes
 
     if OmegaConf.select(cfg, "paths.origin") is None:
         with open_dict(cfg):
@@ -56,10 +56,10 @@ def train_process(cfg: DictConfig, process: Process) -> Trained:
     """One process's part of the run."""
     import lightning
 
-    from torchcell.data.places import looking_in
-    from torchcell.run.folder import RunFolder
-    from torchcell.run.memory import memory_explained
-    from torchcell.run.signals import Signals
+    from torchcell.io.paths import looking_in
+    from torchcell.training.distributed.slurm import Signals
+    from torchcell.training.memory import memory_explained
+    from torchcell.training.run_folder import RunFolder
 
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     with process.first_before_others("folder"):
@@ -75,23 +75,23 @@ def _train(cfg: DictConfig, process: Process, folder: RunFolder, signals: Signal
 
     from hydra.utils import instantiate
 
-    from torchcell.run import assemble, checkpoint, loggers, memory_options, scoring, writing
+    from torchcell.training import build, checkpoint, loggers, memory, score, write
 
     started = time.perf_counter()
     resumed = None if folder.resume is None else checkpoint.load(folder.resume)
     if resumed is not None:
         resumed.check_epochs(cfg.trainer.max_epochs, elsewhere=folder.goes_elsewhere)
-    datamodule = assemble.datamodule(cfg)
+    datamodule = build.datamodule(cfg)
     model: Model = instantiate(cfg.model, _partial_=True)(spec=datamodule.spec)
     model.warmup_steps = cfg.trainer.warmup_steps
     model.checkpoint_extra = {checkpoint.KEY: checkpoint.describe(datamodule.spec, cfg)}
     facts: dict[str, Any] = {"data_fingerprint": datamodule.spec.data_fingerprint}
     if resumed is not None and resumed.check_data(datamodule.spec, cfg.data_changed):
         facts["data_changed"] = True
-    how = scoring.scoring_of(cfg)
+    how = score.scoring_of(cfg)
     if cfg.init_from is not None:
         start = checkpoint.load(cfg.init_from)
-        how = replace(how, started_elsewhere=assemble.another_split(start.spec, datamodule.spec))
+        how = replace(how, started_elsewhere=build.another_split(start.spec, datamodule.spec))
         start.check_names(datamodule.spec, genes=model.reads_names)
         checkpoint.load_weights(model, start.state, cfg.init_from, fit_follows=True)
     with process.first_before_others("environment"):  # from here on the run is there
@@ -99,15 +99,15 @@ def _train(cfg: DictConfig, process: Process, folder: RunFolder, signals: Signal
 
     with folder.gone_unless_trained():
         log, logs = loggers.build_loggers(cfg, folder, environment)
-        trainer = assemble.trainer(cfg, folder, logs, process, signals)
-        assemble.announce(cfg, folder, datamodule, model)
+        trainer = build.trainer(cfg, folder, logs, process, signals)
+        build.announce(cfg, folder, datamodule, model)
         if trainer.is_global_zero:
             datamodule.write(folder.path)
         trainer.fit(model, datamodule, ckpt_path=folder.resume, weights_only=True)
         folder.check_trained()
     checkpoint.load_weights(model, checkpoint.read(folder.best)["state_dict"], folder.best)
     history = log.frame() if trainer.is_global_zero else None
-    scored = scoring.score(
+    scored = score.score(
         trainer,
         model,
         datamodule,
@@ -124,20 +124,20 @@ def _train(cfg: DictConfig, process: Process, folder: RunFolder, signals: Signal
         }
         if environment.get("data_changed"):
             facts["data_changed"] = True
-        info = assemble.report_info(cfg, environment, datamodule, facts)
+        info = build.report_info(cfg, environment, datamodule, facts)
         rate = facts["samples_per_s"] / process.world
-        scored.sections["What memory options cost and save"] = lambda: memory_options.memory_sections(
+        scored.sections["What memory options cost and save"] = lambda: memory.memory_sections(
             cfg, datamodule, process.device, rate
         )
-        scored = writing.write(scored, folder.path, info, history, model, facts)
+        scored = write.write(scored, folder.path, info, history, model, facts)
         loggers.log_outcome(logs, scored.evaluation.table, scored.summary, scored.files)
-        writing.say(scored, started)
-    return Trained(folder, model, datamodule, scored, assemble.best_score(trainer))
+        write.say(scored, started)
+    return Trained(folder, model, datamodule, scored, build.best_score(trainer))
 
 
 def main(cfg: DictConfig) -> float:
     """Train, and return the best validation score to a sweeper; ``ckpt_path=auto`` reads it off a finished run."""
-    from torchcell.run.folder import finished_score, refuse_running
+    from torchcell.training.run_folder import finished_score, refuse_running
 
     score = finished_score(cfg)
     if score is not None:

@@ -46,7 +46,7 @@ if wanted ablation; then # on the random split: on held-out drugs of fold 0 vali
         for model in additive_latent latent_shift; do
             echo "ablation $shared model=$model name=l1000_$model"
         done
-        graphs="data.molecules._target_=torchcell.data.molecule_graphs.MoleculeGraphs ~data.molecules.bits ~data.molecules.radius"
+        graphs="data.molecules._target_=torchcell.drug_response.molecules.MoleculeGraphs ~data.molecules.bits ~data.molecules.radius"
         echo "ablation $shared model=chemoe_graph model.expert_hidden=[16,8] model.expert_dropout=0.3 $graphs name=l1000_chemoe_graph"
     } | train
 fi

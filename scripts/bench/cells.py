@@ -29,13 +29,12 @@ from rich.table import Table
 from scipy import sparse
 from target import Target, at_least
 
-from torchcell.data.backed import BackedMatrix
-from torchcell.data.cells import CellExpression
-from torchcell.data.conditions import Conditions
-from torchcell.datamodules.batch import PackedLoader
-from torchcell.datamodules.cell_rows import SparseRows
-from torchcell.datamodules.cell_set_batch import CellSetBatch, SetOrder, TrainingSets
-from torchcell.datamodules.spec import Spec
+from torchcell.cells.backed import BackedMatrix
+from torchcell.cells.batch import CellSetBatch, SetOrder, SparseRows, TrainingSets
+from torchcell.cells.conditions import Conditions
+from torchcell.cells.record import CellExpression
+from torchcell.core.batch import PackedLoader
+from torchcell.core.spec import Spec
 
 CELLS, GENES, DENSITY, CONDITIONS = 20_000, 7_000, 0.1, 50
 SETS, SIZE = 64, 16

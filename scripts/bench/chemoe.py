@@ -15,10 +15,9 @@ from rich.table import Table
 from target import Target, at_least, at_most
 from torch import Tensor
 
-from torchcell.nn.gene_expert import GeneExpert
-from torchcell.nn.moe import MixtureOfExperts
-from torchcell.nn.router import Router
-from torchcell.run.profiling import PeakMemory
+from torchcell.drug_response.models.chemoe.experts import MixtureOfExperts, Router
+from torchcell.drug_response.models.mlp import GeneExpert
+from torchcell.training.profile import PeakMemory
 
 GENES, SAMPLES, PART = 10_716, 64, 16
 FEATURES, WIDTH, EXPERTS, TOP_K = 384, 128, 4, 2

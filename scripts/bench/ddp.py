@@ -13,10 +13,10 @@ from omegaconf import DictConfig
 from rich.console import Console
 from target import Target
 
-from torchcell.run import assemble
-from torchcell.run.entry import conf_dir
-from torchcell.run.processes import Process, run_in_processes
-from torchcell.run.profiling import Subject
+from torchcell.training import build as assemble
+from torchcell.training.distributed.processes import Process, run_in_processes
+from torchcell.training.entry import conf_dir
+from torchcell.training.profile import Subject
 
 BATCH, ROUNDS, STEPS = 4_096, 9, 4
 CELL = ("data.record.n_sets=20000", "data.record.n_queries=96", "data.record.n_arrays=400")

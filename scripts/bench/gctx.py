@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from target import Target, at_most, seconds
 
-from torchcell.data.gctx import ABOUT_GENES, ABOUT_WELLS, CHUNK, MATRIX, Gctx
+from torchcell.io.gct import ABOUT_GENES, ABOUT_WELLS, CHUNK, MATRIX, Gctx
 
 N_SAMPLES, N_GENES, N_READ = 40_000, 978, 10_000
 

@@ -19,11 +19,9 @@ from rich.table import Table
 from target import Target, at_least, at_most
 from torch import Tensor, nn
 
+from torchcell.cells.models.gene_set_transformer.attention import GeneSetEncoder, TokenAttention, seen_tokens
 from torchcell.graph.cell_graph import CSR
-from torchcell.nn.gene_set_encoder import GeneSetEncoder
-from torchcell.nn.neighbour_attention import TokenAttention
-from torchcell.nn.neighbour_lists import seen_tokens
-from torchcell.run.tensor_memory import tensor_megabytes
+from torchcell.training.profile import tensor_megabytes
 
 DIM, LAYERS, HEADS, NEIGHBOURS, GLOBAL, CELLS = 64, 2, 4, 16, 2, 4
 GENES = (200, 500, 1_000, 2_500, 5_000)

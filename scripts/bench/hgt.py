@@ -19,11 +19,10 @@ from target import Target, at_least, at_most, seconds
 from torch import Tensor
 from torch_geometric.nn import HGTConv
 
-from torchcell.data.simulate_large_graph import synthetic_knowledge_graph
-from torchcell.graph.neighbour_sampler import NeighbourSampler
-from torchcell.graph.typed_graph import TypedGraph
-from torchcell.nn.typed_hgt import TypedHGT
-from torchcell.run.profiling import PeakMemory
+from torchcell.knowledge_graph.simulate_large import synthetic_knowledge_graph
+from torchcell.knowledge_graph.typed_graph import NeighbourSampler, TypedGraph
+from torchcell.nn.hgt import TypedHGT
+from torchcell.training.profile import PeakMemory
 
 DIM, HEADS = 64, 4
 SEEDS, NEGATIVES, FAN_OUTS = 1024, 4, (16, 16)

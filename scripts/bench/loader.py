@@ -9,9 +9,9 @@ from target import Target, at_least, seconds
 from torch_geometric.data import HeteroData
 from torch_geometric.loader import DataLoader
 
-from torchcell.data.simulate import simulated_screen
-from torchcell.datamodules.batch import BatchOrder, PackedLoader
-from torchcell.datamodules.perturbation import PerturbationSets
+from torchcell.core.batch import BatchOrder, PackedLoader
+from torchcell.screen.datamodule import PerturbationSets
+from torchcell.screen.simulate import simulated_screen
 
 SAMPLES = {64: 6_400, 1_024: 102_400}
 WANTED = {64: 20.0, 1_024: 200.0}

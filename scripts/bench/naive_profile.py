@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from torchcell.graph.cell_graph import CellGraph
-from torchcell.run.profiling import PHASES, PeakMemory, clock
+from torchcell.training.profile import PHASES, PeakMemory, clock
 
 EDGES = 6_000_000
 """Edges that a batch may copy: 2 samples of the yeast cell. 28 of them, the published batch, would need 19 GB."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torchcell.graph.cell_graph import CSR
-from torchcell.nn.typed_hgt import TypedHGT
+from torchcell.nn.hgt import TypedHGT
 
 Lists = list[tuple[Tensor, Tensor]]
 """Sources and targets of each relation, counted within their kinds, int64 [E] each."""

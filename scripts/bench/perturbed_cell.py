@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.table import Table
 from target import Target, at_least, at_most, seconds
 
-from torchcell.data.simulate_large import synthetic_screen
-from torchcell.datamodules.perturbation import PerturbationSets
-from torchcell.graph.deletion import deleted_nodes
-from torchcell.nn.perturbed_cell import PerturbedCell
-from torchcell.nn.relation_stack import RelationStack
-from torchcell.nn.relational_layer import RelationalLayer
-from torchcell.run.profiling import PeakMemory
+from torchcell.graph.cell_graph import deleted_nodes
+from torchcell.nn.relations import RelationStack
+from torchcell.screen.datamodule import PerturbationSets
+from torchcell.screen.models.perturbed_cell_gnn.layers import RelationalLayer
+from torchcell.screen.models.perturbed_cell_gnn.perturbed_cell import PerturbedCell
+from torchcell.screen.simulate_large import synthetic_screen
+from torchcell.training.profile import PeakMemory
 
 DIM = 32
 WAYS = {"tile": ("tile", False), "hybrid": ("hybrid", False), "delta": ("delta", False), "linear": ("delta", True)}

@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from target import Target, at_least, seconds
 
-from torchcell.data.simulate_large import synthetic_networks, synthetic_screen
-from torchcell.datamodules.batch import BatchOrder, PackedLoader
-from torchcell.datamodules.perturbation import PerturbationSets
+from torchcell.core.batch import BatchOrder, PackedLoader
 from torchcell.graph.cell_graph import CellGraph
-from torchcell.graph.closure import closure
+from torchcell.graph.neighborhood import closure
+from torchcell.screen.datamodule import PerturbationSets
+from torchcell.screen.simulate_large import synthetic_networks, synthetic_screen
 
 BATCH = 28
 """Samples that the published loader collates at a time."""

@@ -9,7 +9,7 @@ import numpy as np
 from pyarrow import csv
 from target import Target, at_most, seconds
 
-from torchcell.data.screen_table import read_screen
+from torchcell.screen.table import read_screen
 
 N_PAIRS, N_GENES, WANTED = 500_000, 5_000, 20.0
 

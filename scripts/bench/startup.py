@@ -8,11 +8,11 @@ import tempfile
 
 from target import Target, at_most, seconds
 
-from torchcell.data.simulate import simulate_cell
+from torchcell.screen.simulate import simulate_cell
 
 FIRST_STEP = """
 import os, runpy
-from torchcell.models.dango import Dango
+from torchcell.screen.models.dango import Dango
 Dango.on_train_batch_end = lambda *_: os._exit(0)
 runpy.run_module("torchcell.train", run_name="__main__")
 os._exit(1)  # no step was taken

@@ -14,8 +14,8 @@ from hydra.utils import instantiate
 from rich.console import Console
 from target import Target, at_most
 
-from torchcell.run import assemble
-from torchcell.run.entry import conf_dir
+from torchcell.training import build as assemble
+from torchcell.training.entry import conf_dir
 
 PAIRS = 133_000
 """Training pairs of an epoch that the target speaks of, four fifths of the screen."""

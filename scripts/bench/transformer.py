@@ -20,21 +20,19 @@ from rich.table import Table
 from target import Target, at_least, at_most, seconds
 from torch import Tensor, nn
 
-from torchcell.data.screen import Screen
-from torchcell.data.simulate_large import synthetic_screen
-from torchcell.datamodules.perturbation import PerturbationBatch, PerturbationSets
-from torchcell.datamodules.spec import Spec, fit_scaler
-from torchcell.graph.cell_graph import CellGraph
-from torchcell.graph.deletion import deleted_nodes
-from torchcell.models.cell_graph_transformer import CellGraphTransformer
-from torchcell.nn.attention import attention
-from torchcell.nn.graph_term import GraphTerm
-from torchcell.nn.perturbation_head import PerturbationHead
-from torchcell.nn.perturbed_cell import PerturbedCell
-from torchcell.nn.relation_stack import RelationStack
-from torchcell.nn.relational_layer import RelationalLayer
-from torchcell.run.profiling import PeakMemory
-from torchcell.run.tensor_memory import tensor_megabytes
+from torchcell.core.spec import Spec, fit_scaler
+from torchcell.graph.cell_graph import CellGraph, deleted_nodes
+from torchcell.nn.relations import RelationStack
+from torchcell.screen.datamodule import PerturbationBatch, PerturbationSets
+from torchcell.screen.models.cell_graph_transformer.attention import attention
+from torchcell.screen.models.cell_graph_transformer.graph_loss import GraphTerm
+from torchcell.screen.models.cell_graph_transformer.heads import PerturbationHead
+from torchcell.screen.models.cell_graph_transformer.model import CellGraphTransformer
+from torchcell.screen.models.perturbed_cell_gnn.layers import RelationalLayer
+from torchcell.screen.models.perturbed_cell_gnn.perturbed_cell import PerturbedCell
+from torchcell.screen.record import Screen
+from torchcell.screen.simulate_large import synthetic_screen
+from torchcell.training.profile import PeakMemory, tensor_megabytes
 
 DIM, LAYERS, HEADS, WEIGHT = 64, 4, 4, 0.01
 WIDTH = DIM // HEADS

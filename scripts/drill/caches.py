@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from outcome import Outcome, judged
 
-from torchcell.data.arrays import kept, read_arrays, write_arrays
-from torchcell.data.errors import InputError
+from torchcell.io.cache import kept, read_arrays, write_arrays
+from torchcell.io.errors import InputError
 
 
 def _content() -> dict[str, np.ndarray]:

@@ -15,8 +15,8 @@ import torch
 from omegaconf import OmegaConf
 from outcome import Outcome, judged
 
-from torchcell.data.errors import InputError
-from torchcell.run import checkpoint
+from torchcell.io.errors import InputError
+from torchcell.training import checkpoint
 
 
 def full_disk(folder: Path, tries: int = 5) -> Outcome:
@@ -115,8 +115,8 @@ def carries_code(good: Path, folder: Path) -> Outcome:
         in_config(optimizer=call),
         in_config(optimizer="${evil}"),
         in_config(optimizer={"_target_": "torch.optim.Adam", "_partial_": True, "lr": "${oc.env:HOME}"}),
-        in_config(_target_="torchcell.data.cache.save_screen"),
-        in_config(_target_="torchcell.data.sources.os.system"),
+        in_config(_target_="torchcell.io.cache.save_screen"),
+        in_config(_target_="torchcell.io.sources.os.system"),
     ]
     for edit in hiding:
         told.append(refusal(lambda edit=edit: checkpoint.load(edited(good, folder, edit)).model()))

@@ -24,7 +24,7 @@ OVERRIDES = (
     "ckpt_path=auto",
 )
 """With all that must be remembered over a kill: draws, warm-up, a plateau's count, early stopping."""
-PRELOADED = ["torchcell.train", "torchcell.run.assemble", "torchcell.run.scoring", "torchcell.models.dango"]
+PRELOADED = ["torchcell.train", "torchcell.training.build", "torchcell.training.score", "torchcell.screen.models.dango"]
 LOG = "log.txt"
 """Its making is the first act of a run."""
 
@@ -88,8 +88,8 @@ def _spawn(server: Any, folder: Path) -> Any:
 
 def _train(folder: str) -> None:
     """One run, its words in a file."""
-    from torchcell.run.folder import finished_score
     from torchcell.train import train
+    from torchcell.training.run_folder import finished_score
 
     Path(folder).mkdir(parents=True, exist_ok=True)
     log = os.open(f"{folder}/{LOG}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)

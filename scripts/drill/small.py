@@ -8,8 +8,9 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from torchcell.run import assemble, checkpoint
-from torchcell.run.entry import conf_dir
+from torchcell.training import build as assemble
+from torchcell.training import checkpoint
+from torchcell.training.entry import conf_dir
 
 SMALL = (
     "data.record.n_genes=120",

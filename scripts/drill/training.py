@@ -15,7 +15,7 @@ from checkpoints import no_file_above, refusal
 from outcome import Outcome, judged
 from small import config
 
-from torchcell.models.dango import Dango
+from torchcell.screen.models.dango import Dango
 from torchcell.train import train
 
 STEP = 7

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from tests.graph.node_sets import lists, ragged, random_graph
-from torchcell.graph.closure import Closure, compute_bits
-from torchcell.graph.subgraph import induced
+from torchcell.graph.neighborhood import Closure, compute_bits, induced
 
 FILE = Path(__file__).resolve().parents[2] / "scripts" / "bench" / "naive_hetero.py"
 SPEC = importlib.util.spec_from_file_location("naive_hetero", FILE)

@@ -9,9 +9,9 @@ import pytest
 import training
 from small import config
 
-from torchcell.run import scoring
-from torchcell.run.checkpoint import AtomicCheckpointIO
 from torchcell.train import train
+from torchcell.training import score as scoring
+from torchcell.training.checkpoint import AtomicCheckpointIO
 
 
 def test_nan_is_told_by_term_step_and_last_good_checkpoint(tmp_path):

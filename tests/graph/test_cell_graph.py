@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from torchcell.data.errors import InputError
-from torchcell.data.gene_rule import GeneRules
-from torchcell.data.network import Network
 from torchcell.graph.cell_graph import CellGraph
-from torchcell.nn.spmm import spmm
+from torchcell.graph.network import GeneRules, Network
+from torchcell.io.errors import InputError
+from torchcell.nn.sparse import spmm
 
 
 def network(edges: list[tuple[str, str, float]], directed: bool = False, name: str = "net") -> Network:

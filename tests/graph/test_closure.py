@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from torch_geometric.utils import k_hop_subgraph
 
 from tests.graph.node_sets import lists, node_sets, ragged, random_graph, unified_edges
-from torchcell.data.errors import InputError
-from torchcell.graph import closure as module
+from torchcell.graph import neighborhood as module
 from torchcell.graph.cell_graph import CellGraph
-from torchcell.graph.closure import Closure, closure, compute_bits, load_closure, unpack
+from torchcell.graph.neighborhood import Closure, closure, compute_bits, load_closure, unpack
+from torchcell.io.errors import InputError
 
 
 def of(graph: CellGraph, k: int) -> Closure:

@@ -8,10 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.data.test_gene_rule import GENES, holds, nested
-from torchcell.data.gene_rule import GeneRules
-from torchcell.graph.cell_graph import CellGraph
-from torchcell.graph.deletion import deleted_nodes
+from tests.graph.test_gene_rule import GENES, holds, nested
+from torchcell.graph.cell_graph import CellGraph, deleted_nodes
+from torchcell.graph.network import GeneRules
 
 
 def cell(rules: dict[str, str] | None, genes: list[str] = GENES) -> CellGraph:

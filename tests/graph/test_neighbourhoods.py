@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
-from torchcell.graph.annotations import annotation_table, has_annotations
-from torchcell.graph.cell_graph import CellGraph
-from torchcell.graph.neighbourhoods import ANNOTATION_WEIGHT, cosine_neighbours, neighbourhoods
+from torchcell.graph.cell_graph import CellGraph, annotation_table, has_annotations
+from torchcell.graph.neighborhood import ANNOTATION_WEIGHT, cosine_neighbours, neighbourhoods
 
 GENES = list("abcdef")
 

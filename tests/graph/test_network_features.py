@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from torchcell.data.errors import InputError
-from torchcell.data.gene_features import GeneFeatures
-from torchcell.graph.cell_graph import CellGraph
-from torchcell.graph.gene_features import annotation_table, joined_features, network_features, table_features
-from torchcell.graph.spectral import spectral_features
+from torchcell.graph.cell_graph import CellGraph, annotation_table
+from torchcell.graph.features import joined_features, network_features, spectral_features, table_features
+from torchcell.io.errors import InputError
+from torchcell.io.gene_features import GeneFeatures
 
 GENES = [f"g{i}" for i in range(12)]
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from node_sets import random_graph
 
-from torchcell.data.errors import InputError
-from torchcell.data.gene_rule import GeneRules
-from torchcell.data.network import Network
+from tests.graph.node_sets import random_graph
 from torchcell.graph.cell_graph import CellGraph
-from torchcell.graph.randomise import randomise
+from torchcell.graph.features import randomise
+from torchcell.graph.network import GeneRules, Network
+from torchcell.io.errors import InputError
 
 
 def sparse_graph(n: int = 300, edges: int = 900, seed: int = 0) -> CellGraph:

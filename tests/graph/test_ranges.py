@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from torchcell.graph.ranges import expand, owner
+from torchcell.graph.cell_graph import expand, owner
 
 
 def test_each_member_has_its_set_and_an_empty_set_has_none():

@@ -6,7 +6,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from torchcell.graph.cell_graph import CellGraph
-from torchcell.graph.spectral import spectral_features
+from torchcell.graph.features import spectral_features
 
 
 def graph() -> CellGraph:

@@ -11,11 +11,10 @@ from torch import Tensor
 from torch_geometric.utils import k_hop_subgraph, subgraph
 
 from tests.graph.node_sets import TYPES, node_sets, ragged, random_graph, unified_edges
-from torchcell.data.errors import InputError
-from torchcell.graph import subgraph as module
+from torchcell.graph import neighborhood as module
 from torchcell.graph.cell_graph import CellGraph
-from torchcell.graph.closure import Closure, compute_bits
-from torchcell.graph.subgraph import Subgraph, induced
+from torchcell.graph.neighborhood import Closure, Subgraph, compute_bits, induced
+from torchcell.io.errors import InputError
 
 
 def pyg(graph: CellGraph, relation: str, nodes: list[int], shift: int) -> dict[tuple[int, int], float]:

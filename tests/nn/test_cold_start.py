@@ -8,8 +8,8 @@ import scipy.sparse as sp
 import torch
 
 from torchcell.graph.cell_graph import CellGraph
-from torchcell.graph.neighbourhoods import neighbourhoods
-from torchcell.nn.cold_start import ColdStart
+from torchcell.graph.neighborhood import neighbourhoods
+from torchcell.nn.gene_embedding import ColdStart
 
 
 def cliques() -> CellGraph:

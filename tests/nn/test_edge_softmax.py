@@ -9,9 +9,8 @@ import torch
 
 from tests.nn.largest_tensor import LargestTensor
 from torchcell.graph.cell_graph import CSR
-from torchcell.nn import edge_softmax as module
-from torchcell.nn.edge_products import WAYS, Block
-from torchcell.nn.edge_softmax import block_softmax, edge_softmax
+from torchcell.nn import sparse as module
+from torchcell.nn.sparse import WAYS, Block, block_softmax, edge_softmax
 
 N, M, HEADS, WIDTH = 7, 9, 2, 3
 

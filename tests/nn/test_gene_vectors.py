@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from torchcell.graph.cell_graph import CellGraph
-from torchcell.nn.cold_start import ColdStart
-from torchcell.nn.gene_vectors import GeneVectors
+from torchcell.nn.gene_embedding import ColdStart, GeneVectors
 
 N, OWN, WIDTH = 10, 8, 6
 FEATURES = torch.eye(N)

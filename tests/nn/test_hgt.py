@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.nn.offset_cells import edges, kinds
-from tests.nn.test_perturbed_cell import random_graph
-from torchcell.data.errors import InputError
+from tests.screen.offset_cells import edges, kinds
+from tests.screen.test_perturbed_cell import random_graph
+from torchcell.io.errors import InputError
 from torchcell.nn.hgt import HGT
-from torchcell.nn.relation_stack import RelationStack
-from torchcell.nn.relational_product import Cell
+from torchcell.nn.relations import Cell, RelationStack
 
 D, HEADS = 6, 2
 

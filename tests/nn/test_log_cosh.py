@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from torchcell.nn.log_cosh import log_cosh
+from torchcell.nn.losses import log_cosh
 
 
 def test_equals_the_naive_form_where_that_is_finite():

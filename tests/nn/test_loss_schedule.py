@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from torchcell.nn.loss_schedule import LinearUntilFlipped, LinearUntilUniform, PreThenPost
+from torchcell.nn.losses import LinearUntilFlipped, LinearUntilUniform, PreThenPost
 
 
 def weights(schedule, epochs=(0, 4, 5, 10, 19)):

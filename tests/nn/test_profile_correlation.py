@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from torchcell.nn.profile_correlation import profile_distance
+from torchcell.nn.losses import profile_distance
 
 
 def test_is_one_minus_the_mean_pearson_over_genes():

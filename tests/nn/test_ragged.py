@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import torch
 
-from torchcell.graph.ranges import owner
+from torchcell.graph.cell_graph import owner
 from torchcell.nn.ragged import pad, segment_mean, segment_sum
 
 PTR = torch.tensor([0, 2, 2, 5, 6])

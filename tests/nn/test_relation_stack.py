@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.nn.offset_cells import edges
-from tests.nn.test_perturbed_cell import random_graph
+from tests.screen.offset_cells import edges
+from tests.screen.test_perturbed_cell import random_graph
 from torchcell.graph.cell_graph import CSR, CellGraph
-from torchcell.nn.relation_stack import RelationStack, reversed_csr
+from torchcell.nn.relations import RelationStack, reversed_csr
 
 
 def dense(csr: CSR, n_columns: int) -> torch.Tensor:

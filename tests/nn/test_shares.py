@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torchcell.nn.shares import MOST, Shares, least_squares
+from torchcell.nn.mixing import MOST, Shares, least_squares
 
 GRID = np.linspace(0, MOST, 301)
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from torchcell.data.network import Network
 from torchcell.graph.cell_graph import CellGraph
-from torchcell.nn.spmm import spmm
+from torchcell.graph.network import Network
+from torchcell.nn.sparse import spmm
 
 
 @pytest.fixture

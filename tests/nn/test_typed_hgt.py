@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch_geometric.nn import HGTConv
 
-from tests.graph.random_typed import ENDS, knowledge_graph
-from torchcell.data.errors import InputError
-from torchcell.graph.typed_graph import TypedGraph
-from torchcell.nn import edge_softmax
-from torchcell.nn.typed_hgt import TypedHGT
+from tests.knowledge_graph.random_typed import ENDS, knowledge_graph
+from torchcell.io.errors import InputError
+from torchcell.knowledge_graph.typed_graph import TypedGraph
+from torchcell.nn import sparse as edge_softmax
+from torchcell.nn.hgt import TypedHGT
 
 D, HEADS = 8, 2
 WIDTH = D // HEADS

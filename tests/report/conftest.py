@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from torchcell.metrics.results import Results
+from torchcell.evaluation.results import Results
 
 
 @pytest.fixture

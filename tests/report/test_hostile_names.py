@@ -7,7 +7,7 @@ import re
 
 from rich.console import Console
 
-from torchcell.metrics.evaluate import evaluate
+from torchcell.evaluation.evaluate import evaluate
 from torchcell.report.page import write_report
 from torchcell.report.table import MOST_BLOCKS, print_table
 

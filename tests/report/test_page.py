@@ -13,12 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from torchcell.metrics.checks import Check
-from torchcell.metrics.evaluate import evaluate
-from torchcell.metrics.guards import loss_share_warnings
-from torchcell.metrics.results import Results
-from torchcell.report.page import Section, write_report
-from torchcell.report.sections import check_rows
+from torchcell.evaluation.checks import Check, loss_share_warnings
+from torchcell.evaluation.evaluate import evaluate
+from torchcell.evaluation.results import Results
+from torchcell.report.page import write_report
+from torchcell.report.sections import Section, check_rows
 
 Make = Callable[..., Results]
 INFO = {

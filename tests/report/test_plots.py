@@ -9,11 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from torchcell.metrics.evaluate import evaluate
-from torchcell.metrics.results import Results
-from torchcell.report.curves import learning_curves, loss_shares
-from torchcell.report.forest import forest
-from torchcell.report.plots import predicted_against_measured, ranking_curves, residuals_by_set_size
+from torchcell.evaluation.evaluate import evaluate
+from torchcell.evaluation.results import Results
+from torchcell.report.plots import (
+    forest,
+    learning_curves,
+    loss_shares,
+    predicted_against_measured,
+    ranking_curves,
+    residuals_by_set_size,
+)
 
 Make = Callable[..., Results]
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from torchcell.metrics.evaluate import evaluate
-from torchcell.metrics.results import Results
+from torchcell.evaluation.evaluate import evaluate
+from torchcell.evaluation.results import Results
 from torchcell.report.layout import best_baseline, blocks, digits, number, span
 from torchcell.report.table import print_table
 

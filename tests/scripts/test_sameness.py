@@ -78,7 +78,10 @@ def sets(tmp_path):
     write_run(a / "simulated_dango", "Dango")
     write_run(a / "simulated_cgt", "Transformer", keep_checkpoint=False)
     (a / "configs").mkdir()
-    config = {"seed": 0, "model": {"_target_": "torchcell.models.dango.Dango", "dim": 64, "channels": ["x", "y"]}}
+    config = {
+        "seed": 0,
+        "model": {"_target_": "torchcell.screen.models.dango.Dango", "dim": 64, "channels": ["x", "y"]},
+    }
     (a / "configs" / "simulated_dango.yaml").write_text(yaml.safe_dump(config))
     (a / "tests").mkdir()
     (a / "tests" / "ids.txt").write_text("tests/test_a.py::test_one\ntests/test_a.py::test_two[x]\n")
@@ -256,7 +259,7 @@ def test_renamed_names_are_mapped_everywhere(sets, capsys, tmp_path):
         file.write_text(text.replace("test_one", "test_first").replace("dim:", "width:"))
     save_weights(b / "simulated_dango", {"encoder.weight": torch.ones(2, 3), "encoder.bias": torch.zeros(3)})
     assert compared(sets, capsys)[0] == 1
-    lines = ["# later names", "", "pearson = pearson_delta", "torchcell.models.dango=torchcell.screen.dango"]
+    lines = ["# later names", "", "pearson = pearson_delta", "torchcell.screen.models.dango=torchcell.screen.dango"]
     lines += ["test_one=test_first", "model.dim=model.width", "net=encoder"]
     (tmp_path / "rename").write_text("\n".join(lines))
     save_weights(b / "simulated_cgt", {"encoder.weight": torch.ones(2, 3), "encoder.bias": torch.zeros(3)})

@@ -15,19 +15,18 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pytest
 
-from torchcell.data.arrays import read_arrays
-from torchcell.data.backed import matrix_at
-from torchcell.data.embedding_table import read_npz
-from torchcell.data.errors import InputError
-from torchcell.data.h5ad import read_h5ad
-from torchcell.data.molecules import Molecules
-from torchcell.data.sources import registry
-from torchcell.data.targets import WRITING, check_targets
-from torchcell.datamodules import response_request
+from torchcell.cells.backed import matrix_at
+from torchcell.drug_response import table as response_request
+from torchcell.drug_response.molecules import Molecules
+from torchcell.io.cache import read_arrays
+from torchcell.io.embeddings import read_npz
+from torchcell.io.errors import WRITING, InputError, check_targets
+from torchcell.io.h5ad import read_h5ad
+from torchcell.io.sources import registry
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted([*(ROOT / "torchcell").rglob("*.py"), *(ROOT / "scripts").rglob("*.py")])
-READS_PICKLES = "torchcell/data/convert_embeddings.py"
+READS_PICKLES = "torchcell/io/embeddings.py"
 """The one that looks into pickles, by an unpickler of its own that makes plain data only."""
 FORBIDDEN = re.compile(
     r"^(eval|exec|compile|__import__|os\.system|os\.popen|.*\.load_from_checkpoint"
@@ -110,7 +109,7 @@ WRITERS = {"to_csv", "to_parquet", "write_text", "write_bytes", "savez", "save",
 
 
 def test_modules_that_write_where_they_are_told_to_are_no_targets():
-    """A checkpoint could else overwrite a user's file by ``_target_: torchcell.data.cache.save_screen``."""
+    """A checkpoint could else overwrite a user's file by ``_target_: torchcell.io.cache.save_screen``."""
     trusted = ("data", "graph", "datamodules", "nn", "models", "baselines")
     writing = set()
     for path in FILES:
@@ -122,7 +121,7 @@ def test_modules_that_write_where_they_are_told_to_are_no_targets():
             if words:
                 writing.add(name)
     # write below TORCHCELL_DATA, by names of theirs
-    own_cache = {"torchcell.graph.closure", "torchcell.data.sources", "torchcell.data.file_facts"}
+    own_cache = {"torchcell.graph.neighborhood", "torchcell.io.sources", "torchcell.io.fingerprint"}
     assert writing - own_cache <= set(WRITING)
 
 
@@ -131,14 +130,14 @@ def test_modules_that_write_where_they_are_told_to_are_no_targets():
     [
         {"_target_": "os.system", "command": "true"},
         {"a": [{"b": {"_target_": "builtins.eval"}}]},
-        {"_target_": "torchcell.models.dango.Dango", "optimizer": "${evil}"},
-        {"_target_": "torchcell.models.dango.Dango", "${evil}": 1},
+        {"_target_": "torchcell.screen.models.dango.Dango", "optimizer": "${evil}"},
+        {"_target_": "torchcell.screen.models.dango.Dango", "${evil}": 1},
         {"_target_": "${oc.decode:os.system}"},
-        {"_target_": "torchcell.data.cache.save_screen"},
-        {"_target_": "torchcell.data.screen_table.write_table"},
-        {"_target_": "torchcell.models.dango.Dango.load_from_checkpoint"},
-        {"_target_": "torchcell.models.dango.Dango.__subclasses__"},
-        {"_target_": "torchcell.data.sources.logging.FileHandler"},
+        {"_target_": "torchcell.io.cache.save_screen"},
+        {"_target_": "torchcell.io.tables.write_table"},
+        {"_target_": "torchcell.screen.models.dango.Dango.load_from_checkpoint"},
+        {"_target_": "torchcell.screen.models.dango.Dango.__subclasses__"},
+        {"_target_": "torchcell.io.sources.logging.FileHandler"},
         {"_target_": "torch.optim.lr_scheduler.warnings.warn"},
         {"_target_": "torchcell.modelsx.Evil"},
     ],
@@ -148,7 +147,7 @@ def test_a_checkpoints_config_calls_models_and_data_only(config):
         check_targets(config)
 
 
-@pytest.mark.parametrize("target", ["torchcell.data.sources.logging.FileHandler", "torchcell.data.cache.save_screen"])
+@pytest.mark.parametrize("target", ["torchcell.io.sources.logging.FileHandler", "torchcell.io.cache.save_screen"])
 def test_molecule_features_of_a_checkpoint_are_ours(tmp_path, target):
     features = {"_target_": target, "filename": str(tmp_path / "trace")}
     table = Molecules(np.array(["a"]), np.array(["C"]), np.zeros((1, 2)), np.array([True]), features)
@@ -216,7 +215,7 @@ def test_sources_come_by_https_with_a_checksum_and_stay_in_their_folder():
 def test_a_runs_name_cannot_leave_the_folder_of_runs(tmp_path):
     from omegaconf import OmegaConf
 
-    from torchcell.run.folder import run_path
+    from torchcell.training.run_folder import run_path
 
     for name in ("../../etc", "/etc/passwd", "a/../../b", "..", "."):
         cfg = OmegaConf.create({"name": name, "seed": 0, "paths": {"runs": str(tmp_path / "runs")}})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hydra import compose, initialize_config_dir
 
-from torchcell.run.entry import conf_dir
+from torchcell.training.entry import conf_dir
 
 plugin = pytest.importorskip("hydra_plugins.hydra_submitit_launcher.config", reason="pip install 'torchcell[cluster]'")
 

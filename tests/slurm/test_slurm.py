@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import torch
 
-from torchcell.run import checkpoint
+from torchcell.training import checkpoint
 
 ROOT = Path(__file__).parents[2]
 SMALL = (

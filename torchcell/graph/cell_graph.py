@@ -1,4 +1,4 @@
-"""``CellGraph``: the wild-type cell as one multigraph over its genes and further nodes, held once."""
+"""``CellGraph``: all networks of the wild-type cell as one multigraph, held once."""
 
 from __future__ import annotations
 
@@ -12,11 +12,154 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
-from torchcell.data.errors import InputError, near, some
-from torchcell.data.gene_rule import GeneRules
-from torchcell.data.network import Network
-from torchcell.graph.conjuncts import Conjuncts
-from torchcell.graph.matrices import network_matrix, node_names
+from torchcell.graph.network import GeneRules, Network
+from torchcell.io.errors import InputError, near, some
+
+
+def owner(ptr: Tensor, n_members: int) -> Tensor:
+    """The set that each member belongs to.
+
+    Args:
+        ptr: Set b holds members ``ptr[b]`` to ``ptr[b + 1]``, int64 [B + 1].
+        n_members: M, which spares the device a synchronisation.
+
+    Returns:
+        int64 [M].
+    """
+    sets = torch.arange(len(ptr) - 1, device=ptr.device)
+    return torch.repeat_interleave(sets, ptr.diff(), output_size=n_members)
+
+
+def expand(start: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+    """All numbers of the ranges ``start[i]`` to ``start[i] + size[i]``, one range after the other.
+
+    Args:
+        start: First numbers, int64 [C].
+        size: Lengths, int64 [C]; may be 0.
+
+    Returns:
+        The numbers, int64 [E], and the range that each comes from, int64 [E].
+    """
+    total = int(size.sum())
+    whose = torch.repeat_interleave(torch.arange(len(size), device=size.device), size, output_size=total)
+    return torch.arange(total, device=size.device) + (start - (size.cumsum(0) - size))[whose], whose
+
+
+class Conjuncts(nn.Module):
+    """Gene -> the sets of genes that need it -> the node that lives while one of its sets is whole.
+
+    Args:
+        rules: By name. A gene that the graph does not know is never deleted.
+        graph: Gives genes and nodes their numbers.
+
+    Raises:
+        InputError: A rule for a node that the graph does not hold.
+    """
+
+    def __init__(self, rules: GeneRules, graph: CellGraph) -> None:
+        super().__init__()
+        if rules.kind not in graph.node_types:
+            raise InputError(
+                f"the gene rules are for {rules.kind}s, but no relation of the graph names any: add such a relation, "
+                "or set the graph's rules to null"
+            )
+        position = {name: i for i, name in enumerate(graph.names(rules.kind).tolist())}
+        unknown = [name for name in rules.target.tolist() if name not in position]
+        if unknown:
+            raise InputError(f"gene rules for {rules.kind}s that no relation of the graph names: {some(unknown)}")
+        node = graph.span(rules.kind).start + np.array(
+            [position[name] for name in rules.target.tolist()], dtype=np.int64
+        )
+        gene = graph.index(rules.gene.tolist())
+        conjunct = np.repeat(np.arange(len(rules.owner)), np.diff(rules.ptr))[gene >= 0]
+        order = np.argsort(gene[gene >= 0], kind="stable")
+        count = np.bincount(gene[gene >= 0], minlength=len(graph))
+        self.node: Tensor
+        self.needed: Tensor
+        self.conjunct: Tensor
+        self.ptr: Tensor
+        tensors = {
+            "ptr": np.concatenate([[0], count.cumsum()]),  # gene -> its conjuncts
+            "conjunct": conjunct[order],
+            "node": node[rules.owner],  # of each conjunct
+            "needed": np.bincount(node[rules.owner], minlength=graph.n_nodes),  # conjuncts of each node
+        }
+        for name, values in tensors.items():
+            self.register_buffer(name, torch.from_numpy(values.astype(np.int64)), persistent=False)
+
+    def lost(self, owner_K: Tensor, gene_K: Tensor) -> tuple[Tensor, Tensor]:
+        """Nodes none of whose conjuncts is whole.
+
+        Args:
+            owner_K: Set of each deleted gene, int64 [K].
+            gene_K: The genes, each once a set [K].
+
+        Returns:
+            Set and node of each loss, int64.
+        """
+        start, size = self.ptr[gene_K], self.ptr[gene_K + 1] - self.ptr[gene_K]
+        place, member = expand(start, size)
+        broken = self.conjunct[place]
+        key = (owner_K[member] * len(self.node) + broken).unique()
+        owner, node = key // max(len(self.node), 1), self.node[key % max(len(self.node), 1)]
+        key, count = (owner * len(self.needed) + node).unique(return_counts=True)
+        key = key[count == self.needed[key % len(self.needed)]]
+        return key // len(self.needed), key % len(self.needed)
+
+
+def node_names(networks: Iterable[Network]) -> dict[str, list[str]]:
+    """Node type -> all names that the networks give of it, sorted; genes first."""
+    found: dict[str, set[str]] = {"gene": set()}
+    for network in networks:
+        found["gene"].update(network.genes.tolist())
+        found.setdefault(network.source_type, set()).update(network.source.tolist())
+        found.setdefault(network.target_type, set()).update(network.target.tolist())
+    return {kind: sorted(names) for kind, names in found.items()}
+
+
+def network_matrix(network: Network, names: Mapping[str, Sequence[str]], lost: dict[str, int]) -> sp.csr_matrix:
+    """Edges among the known names as a matrix [targets, sources].
+
+    Args:
+        network: The edges.
+        names: Node type -> ordered names.
+        lost: Gets a count of what is left out: edges to unknown names, self-loops.
+
+    Raises:
+        InputError: No edge is left.
+    """
+    ends = ((network.source, network.source_type), (network.target, network.target_type))
+    source, target = (_positions(listed, names[kind]) for listed, kind in ends)
+    unknown = (source < 0) | (target < 0)
+    loop = (source == target) & (network.source_type == network.target_type)
+    nothing = (network.weight == 0) & ~unknown & ~loop
+    for what, mask in (
+        ("edges to unknown genes", unknown), ("self-loops", loop & ~unknown), ("edges of weight 0", nothing)
+    ):  # fmt: skip
+        if mask.any():
+            lost[f"{network.name}: {what}"] = int(mask.sum())
+    keep = ~(unknown | loop | nothing)
+    if not keep.any():
+        strangers = np.unique(np.concatenate([network.source[source < 0], network.target[target < 0]]))
+        raise InputError(
+            f"relation {network.name} has no edges among the graph's nodes: {len(strangers):,} of its names are not "
+            f"there, {some(strangers)}; give it the graph's own names, or leave it out of the graph's config"
+        )
+    row, column, weight = target[keep], source[keep], network.weight[keep]
+    if not network.directed:
+        row, column = np.concatenate([row, column]), np.concatenate([column, row])
+        weight = np.concatenate([weight, weight])
+    order = np.lexsort((-weight, column, row))  # of duplicates the one of largest weight comes first
+    row, column, weight = row[order], column[order], weight[order]
+    first = np.ones(len(row), dtype=bool)
+    first[1:] = (row[1:] != row[:-1]) | (column[1:] != column[:-1])
+    shape = (len(names[network.target_type]), len(names[network.source_type]))
+    return sp.csr_matrix((weight[first], (row[first], column[first])), shape=shape)
+
+
+def _positions(listed: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    position = {name: i for i, name in enumerate(names)}
+    return np.array([position.get(name, -1) for name in listed.tolist()])
 
 
 class CSR(NamedTuple):
@@ -335,3 +478,63 @@ class CellGraph(nn.Module):
 
 def _int32(array: np.ndarray) -> Tensor:
     return torch.from_numpy(array.astype(np.int32))
+
+
+ANNOTATED, ABOVE = "annotated", "is_a"
+"""Relations from genes to terms, and from a term to those above it; see ``torchcell.screen.yeast_cell``."""
+
+
+def has_annotations(graph: CellGraph) -> bool:
+    """Whether the graph says which terms its genes have."""
+    return ANNOTATED in graph.relations
+
+
+def annotation_table(graph: CellGraph) -> sp.csr_matrix:
+    r"""TF-IDF of the terms of each gene: x_gt = log(n / n_t) where g has t or a term below it, rows of length 1.
+
+    Args:
+        graph: Its relation ``annotated`` runs from genes to terms; ``is_a``, if it is there, from a term to the
+            terms above it, to which annotations are propagated.
+
+    Returns:
+        [genes, terms], float32; n counts the genes with any annotation. The row of a gene without is empty.
+    """
+    source, term = graph.ends(ANNOTATED)
+    if source != "gene":
+        raise InputError(f"relation {ANNOTATED!r} must run from genes, not from {source}s")
+    has = (graph.scipy(ANNOTATED).T != 0).tocsr()
+    if ABOVE in graph.relations and graph.ends(ABOVE) == (term, term):
+        above = (graph.scipy(ABOVE).T != 0).tocsr()
+        held = -1
+        while has.nnz > held:  # one level a round; a cycle adds nothing the second time
+            held = has.nnz
+            has = (has + has @ above).tocsr()
+    count = np.asarray(has.sum(0)).ravel()
+    n = int((np.diff(has.indptr) > 0).sum())
+    return unit_rows((has.astype(np.float32) @ sp.diags(np.log(n / np.maximum(count, 1)))).tocsr())
+
+
+def unit_rows(table: sp.csr_matrix) -> sp.csr_matrix:
+    """Rows scaled to length 1; empty rows stay empty."""
+    length = np.sqrt(np.asarray(table.multiply(table).sum(1)).ravel())
+    scale = np.divide(1, length, out=np.zeros_like(length), where=length > 0)
+    return (sp.diags(scale) @ table).tocsr().astype(np.float32)
+
+
+def deleted_nodes(graph: CellGraph, gene: Tensor, ptr: Tensor) -> tuple[Tensor, Tensor]:
+    """The nodes that each set of deleted genes takes out of the cell.
+
+    Args:
+        graph: The wild type.
+        gene: Members of all sets, int64 [M]; -1, a gene that the graph does not know, is never deleted.
+        ptr: Set i is ``gene[ptr[i]:ptr[i + 1]]``, int64 [B + 1].
+
+    Returns:
+        Numbers among all nodes, sorted and each once within a set, int64 [K], and pointers [B + 1].
+    """
+    n_sets, n_nodes = len(ptr) - 1, graph.n_nodes
+    key = (owner(ptr, len(gene)) * n_nodes + gene)[gene >= 0].unique()
+    if graph.conjuncts is not None:
+        losing, node = graph.conjuncts.lost(key // n_nodes, key % n_nodes)
+        key = torch.cat([key, losing * n_nodes + node]).sort().values
+    return key % n_nodes, torch.searchsorted(key, torch.arange(n_sets + 1, device=gene.device) * n_nodes)

@@ -1,1 +1,1 @@
-"""Building blocks: plain torch, no Lightning, no config; one operator a file."""
+"""Operators that several tasks share: plain torch, no Lightning, no config."""

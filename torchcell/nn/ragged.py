@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from torchcell.graph.ranges import owner
+from torchcell.graph.cell_graph import owner
 
 
 def pad(ptr_P: Int[Tensor, " P"]) -> tuple[Int[Tensor, "B S"], Bool[Tensor, "B S"]]:

@@ -1,1 +1,1 @@
-"""Tables, verdict, plots, and one self-contained HTML page."""
+"""Tables, plots, and one self-contained HTML page."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from torchcell.metrics.evaluate import Evaluation
-from torchcell.metrics.registry import BESIDE, Metric, metric, profile
-from torchcell.metrics.results import Results, clusters_in
+from torchcell.evaluation.evaluate import Evaluation
+from torchcell.evaluation.registry import BESIDE, Metric, metric, profile
+from torchcell.evaluation.results import Results, clusters_in
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from torchcell.data.threads import threads_kept
+from torchcell.io.threads import threads_kept
 from torchcell.report.layout import number
 from torchcell.report.sections import MOST_OUTPUTS, Section
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
+
 
 TITLE = "What the model makes of the sets"
 MOST_COMPONENTS = 50

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from torchcell.metrics.evaluate import Evaluation
-from torchcell.metrics.results import Results
-from torchcell.metrics.verdict import counted
+from torchcell.evaluation.evaluate import Evaluation
+from torchcell.evaluation.results import Results
+from torchcell.evaluation.verdict import counted
 from torchcell.report.layout import blocks
 from torchcell.report.sections import Section, default_sections, glossary
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import jinja2
     from matplotlib.figure import Figure
 
-__all__ = ["Section", "write_page", "write_report"]
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +110,7 @@ def write_page(
 
 def draw(sections: Sequence[Section], place: Callable[[str], Path]) -> tuple[list[_Shown], list[Path]]:
     """Write the figures of ``sections`` where ``place`` says, and give what the page shows."""
-    from torchcell.data.cache import atomic_write
+    from torchcell.io.cache import atomic_write
 
     shown, files = [], []
     for section in sections:
@@ -178,7 +177,7 @@ def _templates() -> jinja2.Environment:
 
 
 def _write(page: Path, content: str) -> None:
-    from torchcell.data.cache import atomic_write
+    from torchcell.io.cache import atomic_write
 
     with atomic_write(page) as temporary:
         temporary.write_text(content, encoding="utf-8")

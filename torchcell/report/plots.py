@@ -1,20 +1,21 @@
-"""Figures of predictions: against what was measured, by set size, by metric, and as ranking curves.
-
-Every function returns a ``Figure``, or None where its input is missing; nothing touches pyplot's global state.
-Colours are those of Okabe and Ito (2008), which colour-blind readers tell apart.
-"""
+"""Plots of the report: predictions, residuals, learning curves, forest of comparisons."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from torchcell.metrics.results import Results
-from torchcell.report.layout import role
+from torchcell.evaluation.checks import RULES_ABOVE
+from torchcell.evaluation.evaluate import Evaluation
+from torchcell.evaluation.registry import metric
+from torchcell.evaluation.results import Results
+from torchcell.report.layout import compared_names, number, role
 
 BLUE, ORANGE, GREEN, SKY, PINK, YELLOW = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#CC79A7", "#E69F00"
 GREY, INK, RULE = "#8A9099", "#22272E", "#D5DAE0"
@@ -179,3 +180,150 @@ def _range(values: np.ndarray) -> tuple[float, float]:
     low, high = np.percentile(values, [0.1, 99.9])
     margin = 0.05 * (high - low) or 0.5
     return float(low - margin), float(high + margin)
+
+
+PALETTE = (BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, GREY)
+MOST_METRICS = 6
+
+
+def learning_curves(history: pd.DataFrame) -> Figure | None:
+    """Losses on the left, validation metrics on the right; the best epoch is marked.
+
+    Args:
+        history: One row per epoch: ``epoch``, ``train/loss``, ``val/loss``, ``val/score`` and
+            ``val/<output>/<Metric>``, as far as there are any.
+    """
+    losses = [name for name in ("train/loss", "val/loss") if name in history and history[name].notna().any()]
+    scores = _scores(history)
+    if not losses and not scores:
+        return None
+    figure, axes = canvas(8.4, 3.2, 2)
+    for name, colour in zip(losses, (GREY, BLUE), strict=False):
+        rows = history[["epoch", name]].dropna()
+        axes[0, 0].plot(rows.epoch, rows[name], color=colour, lw=1.8, marker=_marker(rows), ms=3, label=name)
+    for name, colour in zip(scores, PALETTE, strict=False):
+        rows = history[["epoch", name]].dropna()
+        axes[0, 1].plot(rows.epoch, rows[name], color=colour, lw=1.8, marker=_marker(rows), ms=3, label=name)
+    if "val/score" in history and history["val/score"].notna().any():
+        rows = history[["epoch", "val/score"]].dropna()
+        epoch, score = rows.to_numpy(dtype=float)[rows["val/score"].argmax()]
+        for one in axes[0]:
+            one.axvline(epoch, color=INK, lw=0.9, ls=(0, (1, 2)), zorder=0)
+        side, shift = ("right", -4) if epoch > history.epoch.median() else ("left", 4)
+        axes[0, 1].annotate(f"best, epoch {epoch:.0f}: {score:.3f}", (epoch, 0.03), (shift, 0), ha=side, fontsize=8,
+                            xycoords=("data", "axes fraction"), textcoords="offset points", color=INK)  # fmt: skip
+    axes[0, 0].set(xlabel="epoch", ylabel="loss")
+    axes[0, 1].set(xlabel="epoch", ylabel="validation metric")
+    for one in axes[0]:
+        if one.get_legend_handles_labels()[0]:
+            one.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+        one.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def loss_shares(history: pd.DataFrame) -> Figure | None:
+    """Each term's share of the loss, stacked; nothing to draw for a single term."""
+    names = [name for name in history.columns if name.startswith("train/share/")]
+    rows = history[["epoch", *names]].dropna() if names else history[:0]
+    if len(names) < 2 or len(rows) < 1:
+        return None
+    figure, axes = canvas(8.4, 2.6)
+    one = axes[0, 0]
+    terms = [name.removeprefix("train/share/") for name in names]
+    if len(rows) == 1:  # an area needs two epochs
+        rows = pd.concat([rows, rows.assign(epoch=rows.epoch + 1)])
+    one.stackplot(rows.epoch, rows[names].to_numpy().T, labels=terms, colors=PALETTE, alpha=0.8, lw=0)
+    for level in (RULES_ABOVE, 1 - RULES_ABOVE):
+        one.axhline(level, color=INK, lw=0.8, ls=(0, (1, 2)))
+    one.set(xlabel="epoch", ylabel="share of the loss", ylim=(0, 1), xlim=(rows.epoch.min(), rows.epoch.max()))
+    one.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=min(len(terms), 5))
+    one.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def _scores(history: pd.DataFrame) -> list[str]:
+    """Validation metrics by output; the score that early stopping watches where there are none."""
+    errors = ("/MSE", "/loss", "/score")
+    names = [n for n in history.columns if n.startswith("val/") and not n.endswith(errors) and "/loss/" not in n]
+    names = [name for name in names if pd.api.types.is_numeric_dtype(history[name]) and history[name].notna().any()]
+    fallback = ["val/score"] if "val/score" in history and history["val/score"].notna().any() else []
+    return names[:MOST_METRICS] or fallback
+
+
+def _marker(rows: pd.DataFrame) -> str | None:
+    return "o" if len(rows) < 40 else None
+
+
+MOST_PANELS = 8
+
+
+def forest(evaluation: Evaluation, results: Results) -> Figure | None:
+    """A panel per metric that is compared; no skill is dotted, the ceiling green, a value off the scale an arrow."""
+    names = compared_names(evaluation)[:MOST_PANELS]
+    systems = list(reversed(results.ordered))
+    columns = min(len(names), 4)
+    rows = -(-len(names) // columns)
+    figure, axes = canvas(1.8 + 1.7 * columns, rows * (0.75 + 0.25 * len(systems)), columns, rows, sharey=True)
+    for one, (name, scored) in zip(axes.flat, names, strict=False):
+        rows_of = evaluation.table[evaluation.table.metric == name].set_index("system").loc[systems]
+        _panel(one, rows_of, scored, name)
+    for one in axes.flat[len(names) :]:
+        one.set_visible(False)
+    for one in axes[:, 0]:
+        one.set_yticks(range(len(systems)), systems)
+        for label, system in zip(one.get_yticklabels(), systems, strict=True):
+            if system == results.model:
+                label.set(fontweight="bold", color=COLOUR["model"])
+    return figure
+
+
+def _panel(one: Axes, rows: pd.DataFrame, results: Results, name: str) -> None:
+    output, _, short = name.rpartition("/")
+    measure = metric(short, results.task)
+    t = results.outputs.index(output) if output and not results.per_gene else 0
+    floor = measure.no_skill_value(np.asarray(results.measured)[:, t], results.context)
+    low, high = _scale(rows, results.model, floor)
+    numbers = rows[["value", "low", "high", "n_undefined"]].to_numpy(dtype=float)
+    for place, (system, (value, start, stop, undefined)) in enumerate(zip(rows.index, numbers, strict=True)):
+        kind = role(results, str(system))
+        # White behind the words: the grid and the no-skill line would run through them.
+        said: dict[str, Any] = {"bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.8}}
+        said |= {
+            "transform": one.get_yaxis_transform(),
+            "fontsize": 7,
+            "color": COLOUR[kind],
+            "va": "center",
+        }
+        if np.isnan(value):
+            one.text(0.02, place, f"undefined ({undefined:,.0f})", style="italic", **said)
+        elif value < low:
+            one.text(0.02, place, f"◂ {number(value)}", **said)
+        elif value > high:
+            one.text(0.98, place, f"{number(value)} ▸", ha="right", **said)
+        else:
+            if not np.isnan(start):
+                one.plot([start, stop], [place, place], color=COLOUR[kind], lw=1.8, solid_capstyle="round")
+            one.plot(value, place, "D" if kind == "model" else "o", color=COLOUR[kind], ms=5)
+    if not np.isnan(floor) and low <= floor <= high:
+        one.axvline(floor, color=INK, lw=0.9, ls=(0, (1, 2)), zorder=0)
+    one.set(xlim=(low, high), ylim=(-0.6, len(rows) - 0.4))
+    title = f"{short} {'↑' if measure.higher_is_better else '↓'}"
+    one.set_title(f"{output}\n{title}" if output else title, fontsize=9, loc="left")
+    one.grid(axis="x", color=RULE, lw=0.5)
+    one.set_axisbelow(True)
+    one.locator_params(axis="x", nbins=3)
+
+
+def _scale(rows: pd.DataFrame, model: str, floor: float) -> tuple[float, float]:
+    """A scale for the middle systems, the model and no skill; a hopeless system doesn't set it."""
+    known = rows[["low", "value", "high"]].to_numpy(dtype=float)
+    values = rows.value.to_numpy(dtype=float)
+    kept = [floor, *rows.loc[model, ["low", "value", "high"]].to_numpy(dtype=float)]
+    kept += list(np.nanpercentile(values, [25, 75])) if not np.isnan(values).all() else []
+    kept = [value for value in kept if not np.isnan(value)] or [0.0, 1.0]
+    low, high = min(kept), max(kept)
+    room = (high - low) or abs(high) or 1.0
+    near = known[(known >= low - room) & (known <= high + room)]
+    low, high = min([low, *near]), max([high, *near])
+    margin = 0.06 * ((high - low) or room)
+    return low - margin, high + margin

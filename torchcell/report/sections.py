@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from torchcell.metrics.comparison import Comparison
-from torchcell.metrics.evaluate import Evaluation
-from torchcell.metrics.registry import profile
-from torchcell.metrics.results import Results
+from torchcell.evaluation.comparison import Comparison
+from torchcell.evaluation.evaluate import Evaluation
+from torchcell.evaluation.registry import profile
+from torchcell.evaluation.results import Results
 from torchcell.report.layout import best_baseline, number, span
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
 
 MOST_OUTPUTS = 4
 """Outputs that get figures of their own; the table has all."""
@@ -68,7 +69,7 @@ def default_sections(
 
 
 def _comparison(evaluation: Evaluation, results: Results) -> Section:
-    from torchcell.report.forest import forest
+    from torchcell.report.plots import forest
 
     verdict = evaluation.verdict
     return Section(
@@ -145,7 +146,7 @@ def _predictions(evaluation: Evaluation, results: Results, info: Mapping[str, An
 
 
 def _training(history: pd.DataFrame | None) -> list[Section]:
-    from torchcell.report.curves import learning_curves, loss_shares
+    from torchcell.report.plots import learning_curves, loss_shares
 
     curves = None if history is None or history.empty else learning_curves(history)
     shares = None if history is None or history.empty else loss_shares(history)

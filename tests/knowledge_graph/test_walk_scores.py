@@ -1,0 +1,103 @@
+"""Walk scores: damped walks against an enumeration, edges taken out, both ends, and what two kinds must have."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from tests.knowledge_graph.random_typed import knowledge_graph
+from torchcell.io.errors import InputError
+from torchcell.knowledge_graph.models.hgt_embedder.decoder import SMOOTHING, WalkScores, walk_types
+from torchcell.knowledge_graph.typed_graph import TypedGraph
+
+GRAPH = TypedGraph.from_knowledge_graph(knowledge_graph(seed=3))
+RELATIONS = [(relation.source, relation.target) for relation in GRAPH.relations]
+NAMES = [relation.name for relation in GRAPH.relations]
+SIZES = np.diff(GRAPH.bounds).tolist()
+
+
+def walks_of(metaedge: str, back: str, **options) -> WalkScores:
+    torch.manual_seed(0)
+    walks = WalkScores(RELATIONS, SIZES, (NAMES.index(metaedge), NAMES.index(back)), GRAPH.csrs(), hidden=5, **options)
+    for linear in walks.straight:
+        torch.nn.init.normal_(linear.weight)
+    return walks
+
+
+def dense(csrs) -> list[np.ndarray]:
+    """Each relation damped, [nodes it starts from, nodes it ends in]."""
+    out = []
+    for csr, (source, target) in zip(csrs, RELATIONS, strict=True):
+        matrix = np.zeros((SIZES[target], SIZES[source]))
+        rows = np.repeat(np.arange(SIZES[target]), np.diff(csr.indptr))
+        np.add.at(matrix, (rows, csr.indices.numpy()), csr.weight.numpy())
+        degrees = np.maximum(matrix.sum(1), 1)[:, None] * np.maximum(matrix.sum(0), 1)[None]
+        out.append((matrix / np.sqrt(degrees)).T)
+    return out
+
+
+@pytest.mark.parametrize(("metaedge", "back"), [("CtD", "CtD<"), ("CrC", "CrC"), ("DaG", "DaG<")])
+def test_walks_equal_products_of_damped_matrices_whatever_end_they_start_from(metaedge, back):
+    walks, matrices = walks_of(metaedge, back), dense(GRAPH.csrs())
+    own = NAMES.index(back if walks.turned else metaedge)
+    start, end = walks.ends[::-1] if walks.turned else walks.ends
+    expected = {}
+    for n_steps in (1, 2, 3):
+        for path in itertools.product(range(len(RELATIONS)), repeat=n_steps):
+            joined = all(RELATIONS[a][1] == RELATIONS[b][0] for a, b in itertools.pairwise(path))
+            if joined and RELATIONS[path[0]][0] == start and RELATIONS[path[-1]][1] == end and path != (own,):
+                product = np.linalg.multi_dot([matrices[r] for r in path]) if n_steps > 1 else matrices[path[0]]
+                expected[path] = product.T if walks.turned else product
+    assert walks.paths == sorted(expected)
+    found = walks.walks(GRAPH.csrs()).numpy()
+    np.testing.assert_allclose(found, np.stack([expected[path] for path in walks.paths], axis=-1), atol=1e-5)
+
+
+def test_an_edge_that_is_taken_out_is_walked_nowhere_and_counts_in_no_degree():
+    walks, code = walks_of("CtD", "CtD<"), GRAPH.metaedges.index("CtD")
+    gone = torch.arange(0, GRAPH.n_edges("CtD"), 2)
+    edges = {name: tuple(end.numpy() for end in GRAPH.edges(name)) for name in GRAPH.metaedges}
+    edges["CtD"] = tuple(end[1::2] for end in edges["CtD"])
+    rest = TypedGraph(
+        GRAPH.node_id, GRAPH.node_name, GRAPH.kinds, GRAPH.bounds, GRAPH.ends, edges, GRAPH.symmetric, GRAPH.from_record
+    )
+    without = GRAPH.csrs(GRAPH.weights_without(torch.full_like(gone, code), gone))
+    torch.testing.assert_close(walks(without), walks(rest.csrs()))
+    assert not torch.allclose(walks(without), walks(GRAPH.csrs()))
+    degree = GRAPH.degree("CtD")[0][GRAPH.bounds[0] : GRAPH.bounds[1]]
+    column = walks.reads[0].index(NAMES.index("CtD<"))
+    torch.testing.assert_close(walks.degrees(GRAPH.csrs())[0][:, column], (degree + SMOOTHING).log())
+
+
+def test_scores_are_the_formula_and_of_a_metaedge_without_direction_the_same_both_ways():
+    walks, csrs = walks_of("CtD", "CtD<"), GRAPH.csrs()
+    inputs = [(walks.walks(csrs) / walks.unit).log1p(), *walks.degrees(csrs)]
+    inputs = [(x - x.flatten(0, -2).mean(0)) / x.flatten(0, -2).std(0, correction=0).clamp(min=1e-6) for x in inputs]
+    pair = torch.cat([inputs[0][2, 1], inputs[1][2], inputs[2][1]])
+    weight, straight = (torch.cat([linear.weight for linear in maps], dim=1) for maps in (walks.maps, walks.straight))
+    hidden = torch.nn.functional.gelu(weight @ pair + walks.maps[0].bias)
+    torch.testing.assert_close(walks(csrs)[2, 1], 8 * (walks.read(hidden) + straight @ pair)[0])
+    both = walks_of("CrC", "CrC")(csrs)
+    torch.testing.assert_close(both, both.T)
+
+
+def test_types_of_walks_stand_with_their_beginnings():
+    assert walk_types([(0, 1), (1, 0), (1, 1)], 0, 1, 3) == [(0,), (0, 1, 0), (0, 2), (0, 2, 2)]
+
+
+def test_kinds_that_no_walk_joins_are_refused():
+    csrs = [GRAPH.csr(NAMES.index("CtD")), GRAPH.csr(NAMES.index("CtD<"))]
+    ends = [RELATIONS[NAMES.index(name)] for name in ("CtD", "CtD<")]
+    with pytest.raises(InputError, match=r"no walk of at most 2 steps.*walk_pairs=0"):
+        WalkScores(ends, SIZES, (0, 1), csrs, longest=2)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_does_not_round_log_odds(dtype):
+    walks, csrs = walks_of("CtD", "CtD<"), GRAPH.csrs()
+    with torch.autocast("cpu", dtype):
+        scores = walks(csrs)
+    assert torch.equal(scores, walks(csrs))

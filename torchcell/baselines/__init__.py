@@ -1,1 +1,0 @@
-"""What any model must beat, scored by the same code."""

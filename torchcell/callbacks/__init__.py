@@ -1,1 +1,0 @@
-"""Guards (collapse, loss share, non-finite), curriculum, progress."""

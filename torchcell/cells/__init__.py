@@ -1,0 +1,1 @@
+"""A perturbation -> expression of single cells."""

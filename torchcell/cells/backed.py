@@ -1,0 +1,258 @@
+"""Single cells that stay on disk, read in blocks when a step needs them; counts to log-normalized expression."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from torchcell.io.errors import InputError, as_positions
+from torchcell.io.fingerprint import chunks_fingerprint, fingerprint, matrix_fingerprint, remembered
+from torchcell.io.matrices import RAW, as_float32, no_layer, summed
+from torchcell.io.paths import located
+
+LIBRARY = 10_000.0
+"""Counts a cell that are usual to scale to."""
+
+
+def lognormalised(X: Any, library: float | int = LIBRARY) -> Any:
+    """ln(1 + counts / total of the cell x library), float32, of the kind that ``X`` is.
+
+    A cell's total is over all columns of ``X``, so normalise before genes are chosen. A cell without counts stays zero.
+
+    Args:
+        X: Counts [n, G], an array or a SciPy matrix, of which CSR is made.
+        library: Counts a cell is scaled to; a given number, not a median, so that no cell depends on another.
+    """
+    if library <= 0:
+        raise InputError(f"library={library}: the counts a cell is scaled to must be positive")
+    total = np.asarray(X.sum(1), dtype=np.float64).ravel()
+    factor = library / np.where(total > 0, total, 1.0)
+    if not sparse.issparse(X):
+        return np.log1p(np.asarray(X) * factor[:, None]).astype(np.float32)
+    scaled = sparse.csr_matrix(summed(X), dtype=np.float32, copy=True)
+    scaled.data = np.log1p(scaled.data * np.repeat(factor, np.diff(scaled.indptr))).astype(np.float32)
+    return scaled
+
+
+CHUNK = 4096
+"""Rows that are read at a time for a fingerprint."""
+
+
+@dataclass(frozen=True, eq=False)
+class BackedMatrix:
+    """Rows and columns of a matrix on disk [n, G]; ``matrix[rows]`` reads these rows.
+
+    Attributes:
+        path: The h5ad file or zarr folder.
+        key: Where the matrix stands in it: ``X``, ``layers/NAME`` or ``raw/X``.
+        rows: Row in the file of each of our rows, int64 [n].
+        columns: Column in the file of each of our columns, int64 [G]; none: all of them.
+        width: Columns in the file.
+        library: Log-normalise what is read to this many counts a cell, over all columns of the file; none: as it is.
+    """
+
+    path: Path
+    key: str
+    rows: np.ndarray
+    width: int
+    columns: np.ndarray | None = None
+    library: float | int | None = None
+
+    @classmethod
+    def open(cls, path: str | Path, key: str = "X") -> BackedMatrix:
+        """All of the matrix ``key`` of a file.
+
+        Raises:
+            InputError: It is no h5ad or zarr, it lacks the matrix or a part of it, or the matrix is stored by columns.
+        """
+        path = located(path)
+        matrix = matrix_at(path, key)
+        if _by_columns(matrix):
+            raise InputError(
+                f"{path}: {key} is stored by columns (csc), from which cells can't be read one by one; read it whole "
+                "(backed=false), or write it by rows: adata.X = adata.X.tocsr()"
+            )
+        _refuse_gaps(path, key)
+        n, width = matrix.shape
+        return cls(Path(path), key, np.arange(n), width)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return len(self.rows), self.width if self.columns is None else len(self.columns)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """What rows are read as."""
+        return np.dtype(np.float32)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        """The rows at ``index`` (integers, a mask or a slice), in that order, float32: CSR, or dense where it is."""
+        at = np.arange(len(self))[index] if isinstance(index, slice) else as_positions(index)
+        return self._shown(self._stored(at))
+
+    def _stored(self, at: np.ndarray) -> Any:
+        """Our rows ``at`` over all columns of the file, as they stand there."""
+        wanted, place = np.unique(self.rows[at], return_inverse=True)  # the file is read in its own order, a row once
+        with _damage(self.path, self.key):
+            read = matrix_at(self.path, self.key)[_as_slice(wanted)]
+        values = as_float32(read)
+        return values if np.array_equal(place, np.arange(len(wanted))) else values[place]
+
+    def _shown(self, stored: Any) -> Any:
+        """What we show of stored rows: normalised, over our columns."""
+        values = stored if self.library is None else lognormalised(stored, self.library)
+        return values if self.columns is None else values[:, self.columns]
+
+    def fingerprints(self) -> tuple[str, str]:
+        """Fingerprint of what we show, as of the same matrix in memory, and of each row's total over all columns.
+
+        The file is read in chunks, once: what was found is remembered until it changes, see ``file_facts``.
+        """
+        seen = fingerprint([self.key, self.rows, self.columns, self.library])
+        values, totals = remembered(self.path, f"summed matrix {seen}", self._read_fingerprints).split()
+        return values, totals
+
+    def _read_fingerprints(self) -> str:
+        totals: list[np.ndarray] = []
+
+        def chunks() -> Iterator[Any]:
+            for start in range(0, len(self), CHUNK):
+                stored = self._stored(np.arange(start, min(start + CHUNK, len(self))))
+                totals.append(np.asarray(stored.sum(1, dtype=np.float64)).ravel())
+                yield self._shown(stored)
+
+        values = chunks_fingerprint(chunks(), self.shape)
+        return f"{values} {fingerprint(np.concatenate([np.empty(0), *totals]))}"
+
+    def on_rows(self, index: np.ndarray) -> BackedMatrix:
+        """The same file seen through these of our rows; nothing is read."""
+        return replace(self, rows=self.rows[as_positions(index)])
+
+    def on_columns(self, columns: np.ndarray) -> BackedMatrix:
+        """The same file seen through these of our columns; nothing is read."""
+        at = np.asarray(columns, dtype=np.int64)
+        return replace(self, columns=at if self.columns is None else self.columns[at])
+
+
+def matrix_fingerprints(X: Any) -> tuple[str, str | None]:
+    """Fingerprint of a matrix and, of one on disk, of the totals of its rows over all columns of the file."""
+    return X.fingerprints() if isinstance(X, BackedMatrix) else (matrix_fingerprint(X), None)
+
+
+def expression(path: str | Path, key: str = "X", backed: bool = False) -> Any:
+    """The matrix ``key`` of a file [n, G], left on disk; one stored by columns is read, as CSR, unless ``backed``.
+
+    Raises:
+        InputError: As of ``BackedMatrix.open``, or a damaged matrix.
+    """
+    matrix = matrix_at(path, key)
+    if backed or not _by_columns(matrix):
+        return BackedMatrix.open(path, key)
+    _refuse_gaps(path, key)
+    with _damage(path, key):
+        return as_float32(matrix.to_memory())
+
+
+def opened(path: str | Path) -> Any:
+    """The root group of an h5ad file or a zarr folder, open for reading.
+
+    Raises:
+        InputError: No such file, or it is neither (truncated, say).
+    """
+    path = located(path)
+    stat = path.stat()
+    return _opened(path, os.getpid(), (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+
+
+@lru_cache(maxsize=8)
+def _opened(path: Path, process: int, state: tuple[int, ...]) -> Any:
+    """One handle a file, its state and process: a handle must not be shared over a fork."""
+    try:
+        if path.is_dir():
+            import zarr
+
+            return zarr.open_group(str(path), mode="r")
+        import h5py
+
+        return h5py.File(path, "r")
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path} can't be read as h5ad or zarr ({error}); is it whole? copy it again") from error
+
+
+def layers_of(path: str | Path) -> list[str]:
+    """Names of the layers of a file, sorted."""
+    root = opened(path)
+    return sorted(root["layers"]) if "layers" in root else []
+
+
+def keys_of(path: str | Path, layer: str | None) -> tuple[str, str]:
+    """Where a layer's matrix and the table of its genes stand in a file; none: ``X``; ``raw``: see ``matrices.RAW``."""
+    if layer is None:
+        return "X", "var"
+    root = opened(path)
+    if layer == RAW and f"layers/{layer}" not in root and "raw/X" in root:
+        return "raw/X", "raw/var"
+    return f"layers/{layer}", "var"
+
+
+def matrix_at(path: str | Path, key: str) -> Any:
+    """The matrix ``key`` of a file on disk: its ``shape``, and its rows by index."""
+    root = opened(path)
+    if key not in root:
+        layer = None if key == "X" else key.removeprefix("layers/")
+        raise InputError(no_layer(path, layer, layers_of(path), "raw/X" in root))
+    found = root[key]
+    if not hasattr(found, "keys"):
+        return found
+    from anndata.io import sparse_dataset
+
+    return sparse_dataset(found)
+
+
+def _by_columns(matrix: Any) -> bool:
+    return getattr(matrix, "format", "csr") == "csc"
+
+
+def _refuse_gaps(path: str | Path, key: str) -> None:
+    """Raise if a zarr folder lacks a chunk of the matrix: it would read as zeros."""
+    found = opened(path)[key]
+    for name, array in found.arrays() if hasattr(found, "arrays") else [("", found)]:
+        if not hasattr(array, "nchunks_initialized"):  # HDF5, which notices
+            continue
+        piece = getattr(array, "shards", None) or array.chunks  # what is one file; a shard holds several chunks
+        n = math.prod(-(-size // step) for size, step in zip(array.shape, piece, strict=True))
+        lacking = n - array.nchunks_initialized * math.prod(array.chunks) // math.prod(piece)
+        if lacking > 0:
+            raise InputError(
+                f"{path} lacks {lacking:,} of the {n:,} chunk(s) of {key}{name and '/'}{name}, which would "
+                "read as zeros; copy it again, or, if zeros is what they hold, write the matrix sparse (CSR)"
+            )
+
+
+@contextmanager
+def _damage(path: Path | str, key: str) -> Iterator[None]:
+    """What HDF5 and zarr raise over a damaged matrix, as one error that says so."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path} is damaged: its {key} can't be read ({error}); copy it again") from error
+
+
+def _as_slice(rows: np.ndarray) -> Any:
+    """A slice where sorted ``rows`` follow one another, which files read many times faster."""
+    if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return rows

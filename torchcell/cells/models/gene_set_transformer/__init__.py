@@ -1,0 +1,1 @@
+"""A transformer over gene tokens of a set of cells."""

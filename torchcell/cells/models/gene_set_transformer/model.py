@@ -1,0 +1,435 @@
+"""``GeneSetTransformer``: a set of control cells and perturbed genes in, the set's mean change out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from torchcell.cells.batch import CellRows, CellSetBatch
+from torchcell.cells.curriculum import curriculum_sections
+from torchcell.cells.models.gene_set_transformer.attention import (
+    GeneIdentity,
+    GeneSetEncoder,
+    GeneTokens,
+    PerturbationVector,
+    seen_tokens,
+)
+from torchcell.core.model import LossWeights, Model
+from torchcell.core.spec import Spec
+from torchcell.evaluation.streaming import ScoreName, StreamingProfile
+from torchcell.graph.cell_graph import owner
+from torchcell.io.errors import InputError
+from torchcell.nn.losses import profile_distance
+from torchcell.nn.mixing import Shares
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from torchcell.report.sections import Section
+
+
+UNITS = ("cells", "change", "none")
+
+
+def check_choices(
+    spec: Spec, attention: str, global_tokens: int, free_drop: float | int, standardise: str, distribution: bool = False
+) -> None:
+    """Refuse what the model or its data can't give.
+
+    Raises:
+        InputError: An unknown choice, no global token, sparse attention without neighbours, or a term on cells where
+            the data train on means.
+    """
+    if distribution and spec.extras.get("pseudobulk"):
+        raise InputError(
+            "model.distribution=true is a term on the cells of a condition, and data.pseudobulk=true trains on means; "
+            "set one of them to false"
+        )
+    if standardise not in UNITS:
+        raise InputError(f"model.standardise={standardise!r}: choose one of {list(UNITS)}")
+    if global_tokens < 1:
+        raise InputError(f"model.global_tokens={global_tokens}: the perturbation needs at least one to enter by")
+    if not 0 <= free_drop <= 1:
+        raise InputError(f"model.free_drop={free_drop} is a share between 0 and 1")
+    if attention == "neighbours" and "neighbours" not in spec.extras:
+        raise InputError(
+            "model.attention=neighbours needs a list of neighbours a gene, which these data don't give; choose "
+            "data with a network, or model.attention=full or induced"
+        )
+
+
+def energy_distance(x_BSG: Float[Tensor, "B S G"], y_BRG: Float[Tensor, "B R G"]) -> Float[Tensor, " B"]:
+    r"""Energy distance of B pairs of samples.
+
+    .. math::
+        E = 2 \, \overline{|x_i - y_j|} - \overline{|x_i - x_j|} - \overline{|y_i - y_j|}
+
+    with means over all pairs, those of a cell with itself too (the V-statistic), so that E is never negative and 0 for
+    equal samples. The gradient of a distance 0 is 0.
+
+    Args:
+        x_BSG: S cells each [B, S, G], any units.
+        y_BRG: R cells each.
+
+    Returns:
+        [B], in the same units.
+
+    Source: Székely and Rizzo, J. Stat. Plan. Inference 143, 2013, eq. 1.1.
+    """
+    between, within_x, within_y = (_mean_distance(*pair) for pair in ((x_BSG, y_BRG), (x_BSG, x_BSG), (y_BRG, y_BRG)))
+    return 2 * between - within_x - within_y
+
+
+def mean_energy_distance(x_BSG: Float[Tensor, "B S G"], y_BRG: Float[Tensor, "B R G"]) -> Float[Tensor, ""]:
+    """Mean over the pairs whose y has no NaN; 0 without any."""
+    held_B = ~y_BRG.isnan().flatten(1).any(1)
+    distance_B = energy_distance(x_BSG, torch.where(held_B[:, None, None], y_BRG, 0.0))
+    return (distance_B * held_B).sum() / held_B.sum().clamp(min=1)
+
+
+def _mean_distance(x_BSG: Tensor, y_BRG: Tensor) -> Tensor:
+    # Differences written out would be S times as large as the cells; torch's matrix form loses digits.
+    return torch.cdist(x_BSG, y_BRG, compute_mode="donot_use_mm_for_euclid_dist").mean((1, 2))
+
+
+class SingleChanges(nn.Module):
+    """The sum over a set's genes of the change that each had alone.
+
+    Of a gene that was perturbed alone in the set's own group that change is taken, else the mean over the groups where
+    it was; a gene that was in none adds the mean of the group's singles, or of all where the group is not known.
+
+    Args:
+        gene_K: Perturbed gene of each single condition of the training part, positions in the vocabulary [K].
+        group_K: Its group [K].
+        n_genes: N, of the vocabulary.
+        n_groups: C.
+        n_outputs: G.
+
+    Shapes:
+        gene_M, pointers [B + 1], group_B -> [B, G]; zeros before ``fit``.
+
+    Source:
+        Ahlmann-Eltze, Huber and Anders, Nat. Methods 2025, the additive model.
+    """
+
+    gene_K: Tensor
+    group_K: Tensor
+    row_CN: Tensor
+    table_RG: Tensor
+
+    def __init__(self, gene_K: Tensor, group_K: Tensor, n_genes: int, n_groups: int, n_outputs: int) -> None:
+        super().__init__()
+        # Rows of the table: the singles, the mean of each of their genes, of each group, and of all.
+        held, first_K = torch.unique(gene_K, return_inverse=True)
+        n, n_held = len(gene_K), len(held)
+        row_CN = (n + n_held + torch.arange(n_groups + 1))[:, None].repeat(1, n_genes)
+        row_CN[:, held] = n + torch.arange(n_held)
+        row_CN[group_K, gene_K] = torch.arange(n)
+        for name, value in (("gene_K", first_K), ("group_K", group_K), ("row_CN", row_CN)):
+            self.register_buffer(name, value, persistent=False)
+        self.register_buffer("table_RG", torch.zeros(n + n_held + n_groups + 1, n_outputs))
+
+    @torch.no_grad()
+    def fit(self, change_KG: Float[Tensor, "K G"]) -> None:
+        """Take over the changes of the singles, in the order of ``gene_K``."""
+        n, n_groups = len(self.gene_K), len(self.row_CN) - 1
+        if not n:
+            return
+        of_gene = _means(change_KG, self.gene_K, len(self.table_RG) - n - n_groups - 1)
+        of_group = _means(change_KG, self.group_K, n_groups)
+        seen = torch.isin(torch.arange(n_groups, device=self.group_K.device), self.group_K)
+        overall = of_group[seen].mean(0, keepdim=True)
+        of_group[~seen] = overall
+        self.table_RG.copy_(torch.cat([change_KG, of_gene, of_group, overall]))
+
+    def forward(
+        self, gene_M: Int[Tensor, " M"], ptr_P: Int[Tensor, " P"], group_B: Int[Tensor, " B"]
+    ) -> Float[Tensor, "B G"]:
+        """Sums over the genes of each set; group -1 is one that was not trained on."""
+        set_M = owner(ptr_P, len(gene_M))
+        row_M = self.row_CN[group_B[set_M], gene_M]  # -1 is the last row, of no group
+        found_BG = self.table_RG.new_zeros(len(group_B), self.table_RG.shape[1])
+        return found_BG.index_add(0, set_M, self.table_RG[row_M])
+
+
+def _means(values_KG: Tensor, name_K: Tensor, n: int) -> Tensor:
+    """Mean of the rows of each of n names; zeros for one without rows."""
+    total = values_KG.new_zeros(n, values_KG.shape[1]).index_add(0, name_K, values_KG)
+    return total / torch.bincount(name_K, minlength=n).clamp(min=1)[:, None]
+
+
+TOKENS = 262_144
+"""Tokens that are encoded at once where no gradient is asked for."""
+
+
+class GeneSetTransformer(Model):
+    r"""Attention within each control cell over its active genes, and a change read from every gene's token.
+
+    .. math::
+        \hat y_g = \bar x_g + m_g + \frac{s_g}{S} \sum_c \Big(w \cdot h_{cg} +
+        \frac{p_S \cdot (A h_{cg} + B e_g)}{\sqrt D}\Big)
+
+    with S control cells, the mean of all control cells that they are drawn from (so that what is drawn moves the
+    prediction little), tokens h of ``GeneTokens`` through ``GeneSetEncoder``, the perturbation p of
+    ``PerturbationVector``, and mean m (``change_center`` of the spec; 0 where the data don't give it) and standard
+    deviation s of the training changes.
+
+    One table holds all genes; the active ones are an index set, see ``activate``. A gene that is not active has no
+    token and is predicted at its mean change, with ``singles`` too: else the scores of an early phase on all genes
+    would be those of the told changes. No parameter knows how many are active.
+
+    With ``singles`` a prediction outside training also has what the perturbed genes did alone in the training part, see
+    ``SingleChanges``; how much of it and how much of the reading is a matter of the validation part, see ``Shares``.
+
+    Terms: ``phenotype``, the squared residual over active genes; ``correlation``, 1 - Pearson over them of the change
+    from the control; with ``distribution`` the term of that name: the energy distance of predicted and measured cells,
+    in standard deviations of a control cell, over the root of the number of genes.
+
+    Args:
+        spec: Of the task ``cells``; with ``neighbours`` [G, K] for sparse attention.
+        dim: Width D of a token.
+        layers: Attention layers.
+        heads: Of each layer, dim / heads at least 16.
+        expansion: Width of a layer's inner network in units of ``dim``.
+        dropout: Share dropped in the layers.
+        attention: ``full``, ``neighbours`` of the spec, itself and the global tokens, or ``induced``.
+        global_tokens: Tokens that see all genes and are seen by all, and carry the perturbation.
+        points: Of induced attention.
+        gradient_checkpointing: Keep only the layers' inputs, and compute them again in the backward pass.
+        free_drop: See ``PerturbationVector``.
+        standardise: The unit of a residual: how far ``cells`` spread, controls and perturbed; standard deviation of the
+            training conditions' ``change``; or ``none``.
+        singles: Whether to tell what the perturbed genes did alone; nothing where training has no single perturbation.
+        distribution: Whether there is a term on the distribution of cells.
+        optimizer: See ``Model``.
+        scheduler: See ``Model``.
+        loss_weights: See ``Model``.
+
+    Raises:
+        InputError: An unknown choice, no global token, sparse attention without neighbours, or ``distribution`` where
+            the data train on means.
+    """
+
+    adds_genes = True
+    refitted = ("singles.",)
+    memory_options: Mapping[str, Any] = {"attention": "full", "gradient_checkpointing": False}
+
+    active_G: Tensor
+    neighbour_GK: Tensor
+    centre_G: Tensor
+    spread_G: Tensor
+    mean_G: Tensor
+    sd_G: Tensor
+    unit_G: Tensor
+
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        dim: int = 64,
+        layers: int = 2,
+        heads: int = 4,
+        expansion: int = 2,
+        dropout: float | int = 0.0,
+        attention: str = "full",
+        global_tokens: int = 2,
+        points: int = 32,
+        gradient_checkpointing: bool = False,
+        free_drop: float | int = 0.0,
+        standardise: str = "cells",
+        singles: bool = False,
+        distribution: bool = False,
+        optimizer: Callable[..., torch.optim.Optimizer] | None = None,
+        scheduler: Callable[..., Any] | None = None,
+        loss_weights: LossWeights | None = None,
+    ) -> None:
+        super().__init__(spec, optimizer, scheduler, loss_weights)
+        check_choices(spec, attention, global_tokens, free_drop, standardise, distribution)
+        self.distribution, self.sparse, self.n_global = distribution, attention == "neighbours", global_tokens
+        n_measured, held, known = len(spec.outputs), spec.extras, spec.gene_features
+        features = None if known is None else torch.from_numpy(known.values)
+        self.identity = GeneIdentity(n_measured, spec.n_trained_with, len(spec.genes), dim, features)
+        self.perturbation = PerturbationVector(dim, free_drop)
+        self.tokens = GeneTokens(dim, global_tokens)
+        self.encoder = GeneSetEncoder(dim, layers, heads, expansion, dropout, attention, points, gradient_checkpointing)
+        self.readout = nn.Linear(dim, 1)
+        self.cell_product, self.gene_product = (nn.Linear(dim, dim, bias=False) for _ in range(2))
+        for layer in (self.readout, self.cell_product, self.gene_product):
+            nn.init.normal_(layer.weight, std=0.02)  # near no change, yet with a gradient for all
+        scale = held["gene_scale"].float()
+        scale = torch.where(scale > 0, scale, 1.0)
+        unit = {"cells": scale, "change": held["change_scale"], "none": torch.ones_like(scale)}[standardise]
+        neighbours = held["neighbours"] if self.sparse else torch.empty(n_measured, 0, dtype=torch.int64)
+        for name, value in {
+            "centre_G": held["gene_center"].float(),
+            "spread_G": scale,
+            "mean_G": held.get("change_center", torch.zeros(n_measured)),
+            "sd_G": held["change_scale"],
+            "unit_G": unit,
+            "neighbour_GK": neighbours,
+        }.items():
+            self.register_buffer(name, value, persistent=False)
+        # Part of the state, so that a checkpoint from the middle of a curriculum knows what it was trained on.
+        self.register_buffer("active_G", torch.ones(n_measured, dtype=torch.bool))
+        self.singles = self._single_changes() if singles and held.get("singles") else None
+        self.shares = Shares()
+        self._change: Tensor | None = None
+        self._watched: Tensor | None = None
+        self.watched_metrics = StreamingProfile(("control",))
+        self._cells: Tensor | None = None
+
+    def _single_changes(self) -> SingleChanges:
+        """The table of what the training part's singles did, and which of its groups the spec's groups are."""
+        spec, pairs = self.spec, self.spec.extras["singles"]
+        gene = torch.tensor([spec.genes.index(name) for name, _ in pairs])
+        groups = sorted({group for _, group in pairs})
+        place = [groups.index(name) if name in groups else -1 for name in spec.extras["groups"]]
+        self.register_buffer("place_C", torch.tensor([*place, -1]), persistent=False)  # the last is no group's
+        own = torch.tensor([groups.index(group) for _, group in pairs])
+        return SingleChanges(gene, own, len(spec.genes), len(groups), len(spec.outputs))
+
+    # Which genes are active ------------------------------------------------------------------------
+
+    def activate(self, genes: Int[Tensor, " A"] | None) -> None:
+        """Let the genes at these positions of ``spec.outputs`` have tokens, and no others; none: all of them."""
+        self.active_G.fill_(genes is None)
+        if genes is not None:
+            self.active_G[genes.to(self.active_G.device)] = True
+
+    def active_outputs(self) -> Tensor:
+        """The active genes, a mask [G]."""
+        return self.active_G
+
+    def watch(self, genes: Int[Tensor, " W"] | None) -> None:
+        """Log ``val/first_genes/Pearson``, the validation score on these genes alone, each epoch."""
+        self._watched = genes
+
+    def on_fit_start(self) -> None:
+        """Without a curriculum all genes are active, also where a run starts from weights out of the middle of one."""
+        if not any(getattr(callback, "activates_genes", False) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
+            self.activate(None)
+        if self.singles is not None:
+            data = self.trainer.datamodule  # type: ignore[attr-defined]
+            self.singles.fit(data.single_changes().to(self.device))
+
+    # What is predicted -----------------------------------------------------------------------------
+
+    def forward(self, batch: CellSetBatch) -> Float[Tensor, "B G"]:
+        """Mean expression of the perturbed cells, log-normalised."""
+        active_A = self.active_G.nonzero()[:, 0]
+        if torch.is_grad_enabled():
+            read_BSA = self._read(batch, batch.control, active_A)
+            # Kept for the term on the distribution: these cells gave this prediction.
+            self._cells = read_BSA if self.distribution and self.training else None
+            read_BA = read_BSA.mean(1)
+        else:
+            step = max(1, TOKENS // (len(batch) * (len(active_A) + self.n_global)))
+            parts = [self._read(batch, some, active_A).sum(1) for some in batch.control.split(step)]
+            read_BA = torch.stack(parts).sum(0) / batch.control.shape[1]
+        return self.express(batch, read_BA, active_A)
+
+    def express(
+        self, batch: CellSetBatch, read_BA: Float[Tensor, "B A"], active_A: Int[Tensor, " A"]
+    ) -> Float[Tensor, "B G"]:
+        """What a reading means in the units of expression."""
+        base_BG = batch.references["control"] + self.mean_G
+        change_BG = torch.zeros_like(base_BG).index_add(1, active_A, self.sd_G[active_A] * read_BA)
+        if self.training or self.singles is None:
+            return base_BG + change_BG
+        self._change = change_BG.detach()
+        return base_BG + self.shares(change_BG, self._told(batch))
+
+    def _told(self, batch: CellSetBatch) -> Float[Tensor, "B G"]:
+        """What the perturbed genes did alone, beyond the mean change, of active genes."""
+        assert self.singles is not None
+        told_BG = self.singles(batch.gene, batch.ptr, self.get_buffer("place_C")[batch.group]) - self.mean_G
+        return torch.where(self.active_G, told_BG, 0.0)
+
+    def _read(self, batch: CellSetBatch, control: CellRows, active_A: Int[Tensor, " A"]) -> Float[Tensor, "B S A"]:
+        """The change of each cell and active gene in standard deviations of the training changes."""
+        free_ND, known_ND = self.identity()
+        p_BD = self.perturbation(free_ND, known_ND, batch.gene, batch.ptr)
+        e_AD = free_ND[active_A] + known_ND[active_A]
+        value_BSA = (control.dense(active_A) - self.centre_G[active_A]) / self.spread_G[active_A]
+        place_N = active_A.new_full((len(self.spec.genes),), -1)
+        place_N[active_A] = torch.arange(len(active_A), device=active_A.device)
+        x_BSTD = self.tokens(value_BSA, e_AD, p_BD, place_N[batch.gene], batch.ptr)
+        seen = seen_tokens(self.neighbour_GK, active_A, self.n_global) if self.sparse else None
+        h_CTD = self.encoder(x_BSTD.flatten(0, 1), seen)
+        h_BSAD = h_CTD[:, self.n_global :].unflatten(0, x_BSTD.shape[:2])
+        width = p_BD.shape[1] ** 0.5
+        # One vector a set reads all its cells, so no product of the size of the tokens is made.
+        reader_BD = self.readout.weight + (p_BD @ self.cell_product.weight) / width
+        read_BSA = torch.einsum("bsad,bd->bsa", h_BSAD, reader_BD.to(h_BSAD.dtype)) + self.readout.bias
+        direct_BA = self.gene_product(p_BD) @ e_AD.T / width
+        return (read_BSA + direct_BA[:, None]).float()
+
+    # What is learned -------------------------------------------------------------------------------
+
+    def phenotype_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Mean squared residual over measured values, each gene in its own unit; in training of active genes only."""
+        measured = ~torch.isnan(target)
+        if self.training:
+            measured = measured & self.active_G
+        residual = torch.where(measured, prediction - target, 0.0) / self.unit_G
+        return residual.square().sum() / measured.sum().clamp(min=1)
+
+    def losses(self, batch: CellSetBatch, prediction: Tensor) -> dict[str, Tensor]:
+        """The residual, where the changes point, and how far cells lie apart as distributions."""
+        active_A, control_BG = self.active_G.nonzero()[:, 0], batch.references["control"]
+        terms = super().losses(batch, prediction)
+        parts = (each[:, active_A] for each in (prediction, batch.target, control_BG))
+        terms["correlation"] = profile_distance(*parts)
+        if self.distribution:
+            read_BSA, self._cells = self._cells, None
+            if read_BSA is None:
+                read_BSA = self._read(batch, batch.control, active_A)
+            change_BSA = self.mean_G[active_A] + self.sd_G[active_A] * read_BSA
+            unit_A = self.spread_G[active_A] * len(active_A) ** 0.5
+            cells_BSA = (batch.control.dense(active_A) + change_BSA) / unit_A
+            terms["distribution"] = mean_energy_distance(cells_BSA, batch.perturbed.dense(active_A) / unit_A)
+        return terms
+
+    def set_embeddings(self, batch: CellSetBatch) -> dict[str, Tensor]:
+        """``perturbation``: p_S, what the perturbed genes are together [B, D]."""
+        return {"perturbation": self.perturbation(*self.identity(), batch.gene, batch.ptr)}
+
+    def gene_embeddings(self) -> dict[str, Tensor]:
+        """``genes``: e, what each gene is [N, D]."""
+        free_ND, known_ND = self.identity()
+        return {"genes": free_ND + known_ND}
+
+    def _observe(self, stage: str, batch: CellSetBatch, prediction: Tensor) -> None:
+        super()._observe(stage, batch, prediction)
+        if stage == "val" and self._change is not None:
+            (read_BG, told_BG), self._change = (self._change / self.unit_G, self._told(batch) / self.unit_G), None
+            left_BG = (batch.target - prediction.detach()) / self.unit_G + self.shares(read_BG, told_BG)
+            self.shares.observe(read_BG, told_BG, left_BG)
+        if stage == "val" and self._watched is not None:
+            at = self._watched.to(prediction.device)
+            both = (batch.references, batch.truth_references)
+            own = ({name: values[:, at] for name, values in references.items()} for references in both)
+            self.watched_metrics.update(prediction[:, at], batch.target[:, at], *own)
+
+    def on_validation_epoch_end(self) -> None:
+        """Also the shares, the scores being by those of the pass before (see ``Shares``), and the watched genes."""
+        if self.singles is not None and not self.trainer.sanity_checking:
+            chosen = self.shares.choose(lambda sums: self.trainer.strategy.reduce(sums, reduce_op="sum"))
+            self.log_dict({f"val/share/{name}": value for name, value in chosen.items()})
+        super().on_validation_epoch_end()
+        if self._watched is not None:
+            self.log(
+                "val/first_genes/Pearson",
+                self.watched_metrics.compute()[ScoreName("control", "Pearson")],
+                sync_dist=True,
+            )
+            self.watched_metrics.reset()
+
+    def report_sections(self, history: pd.DataFrame | None) -> list[Section]:
+        """What each phase of a curriculum did, if there was one."""
+        phases, n_active = self.spec.extras.get("phases", []), int(self.active_G.sum())
+        return curriculum_sections(history, phases, n_active, len(self.spec.outputs))

@@ -1,0 +1,358 @@
+"""``Cells``: counts of single cells with labels and covariates, normalized on reading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from scipy import sparse
+
+from torchcell.cells.backed import LIBRARY, BackedMatrix, lognormalised, matrix_fingerprints
+from torchcell.io.errors import (
+    InputError,
+    as_positions,
+    column,
+    flags,
+    near,
+    refuse,
+    refuse_repeats,
+    refuse_shapes,
+    some,
+    texts,
+)
+from torchcell.io.fingerprint import NOT_VALUES, fingerprint, record_fingerprint
+from torchcell.io.gene_names import MeasuredGenes
+from torchcell.io.labels import (
+    ControlLabels,
+    as_measured,
+    control_words,
+    label_texts,
+    ordered,
+    read_labels,
+    refuse_twice,
+)
+from torchcell.io.matrices import dense, layer_of, summed
+
+if TYPE_CHECKING:
+    import anndata
+    import pandas as pd
+
+    from torchcell.io.gene_names import GeneNames
+
+
+Scale = Literal["counts", "lognorm"]
+"""What the values are: raw UMI counts, or log of normalised counts."""
+HIGHEST_LOG = 30.0
+"""No log of a count is higher."""
+HIGHEST_COUNT = 2.0**31
+"""No count of a gene in a cell is higher."""
+CHUNK = 4096
+"""Cells that are read from disk at a time."""
+
+
+class ScaleError(InputError):
+    """The values are not what ``scale`` says; another matrix of the file may be."""
+
+
+@dataclass(frozen=True, eq=False)
+class CellExpression:
+    """Cells with their perturbations; n cells, G genes.
+
+    Attributes:
+        name: Short name, e.g. ``papalexi2021``.
+        X: Expression [n, G]: a float array, a SciPy matrix, which stays sparse (CSR, a place's entries summed), or a
+            ``BackedMatrix`` on disk.
+        perturbation: Label of each cell's perturbation [n].
+        is_control: Whether a cell is an unperturbed control, bool [n].
+        genes: Gene names [G], each once.
+        sample_id: Unique names of the cells [n].
+        scale: ``counts`` (checked: non-negative integers) or ``lognorm`` (checked: not all integers).
+        covariates: Name -> value per cell [n], as text, e.g. ``cell_line``, ``batch``.
+        lost: What parsing left out and how many of each.
+        counts: Raw counts beside a log-normalised ``X``, where they are known [n, G]; some ways to choose genes
+            need them.
+        library: Counts a cell that ``lognorm`` scaled to; none: it did not.
+        totals: Counts of each cell that ``lognorm`` divided by, float64 [n]; none: it did not, or they stay on disk.
+        control_words: Parts of a label that name no gene but a control, in small letters; empty where not known.
+    """
+
+    name: str
+    X: Any
+    perturbation: np.ndarray
+    is_control: np.ndarray
+    genes: np.ndarray
+    sample_id: np.ndarray
+    scale: Scale
+    covariates: Mapping[str, np.ndarray] = field(default_factory=dict)
+    lost: Mapping[str, int] = field(default_factory=dict)
+    counts: Any = None
+    library: float | int | None = None
+    totals: np.ndarray | None = None
+    control_words: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("X", "counts"):  # every step after this one may take an entry for the value of its place
+            object.__setattr__(self, name, summed(getattr(self, name)))
+
+    def __len__(self) -> int:
+        return len(self.sample_id)
+
+    @property
+    def target(self) -> np.ndarray:
+        """Expression, dense float32 [n, G]: a sparse ``X`` is expanded, so take a subset first."""
+        return dense(self.X[:])
+
+    @property
+    def task(self) -> str:
+        """What the target is: one value per gene."""
+        return "expression"
+
+    @property
+    def phenotype_names(self) -> tuple[str, ...]:
+        """Names of the target's columns: the genes."""
+        return tuple(self.genes.tolist())
+
+    def subset(self, index: np.ndarray) -> CellExpression:
+        """The cells at ``index`` (integers or a mask), in that order; the gene list stays whole."""
+        at = as_positions(index)
+        return replace(
+            self,
+            X=_on_rows(self.X, at),
+            perturbation=self.perturbation[at],
+            is_control=self.is_control[at],
+            sample_id=self.sample_id[at],
+            covariates={name: values[at] for name, values in self.covariates.items()},
+            counts=_on_rows(self.counts, at),
+            totals=None if self.totals is None else self.totals[at],
+        )
+
+    def on_genes(self, genes: Sequence[str] | np.ndarray) -> CellExpression:
+        """The same cells over ``genes`` in that order, found by name; a gene that is not measured is an error."""
+        wanted, place = np.asarray(genes).tolist(), {gene: i for i, gene in enumerate(self.genes.tolist())}
+        lacking = [gene for gene in wanted if gene not in place]
+        if lacking:
+            hint = near(lacking[0], list(place))
+            raise InputError(
+                f"{self.name}: {len(lacking)} of {len(wanted)} genes are not measured: {some(lacking)}; "
+                + (f"the nearest to the first are {hint}" if hint else "name them as the file's genes are named")
+            )
+        at = np.array([place[gene] for gene in wanted], dtype=np.int64)
+        return replace(self, genes=self.genes[at], X=_on_columns(self.X, at), counts=_on_columns(self.counts, at))
+
+    def named_as_measured(self, names: GeneNames | None = None) -> CellExpression:
+        """The same cells, perturbed genes bearing the names of the measured ones that they are, in their order.
+
+        Args:
+            names: Aliases; none: names are compared without case.
+        """
+        labels = as_measured(self.perturbation, MeasuredGenes(self.genes, names))
+        perturbed = np.flatnonzero(~self.is_control)
+        refuse_twice(self.name, self.sample_id[perturbed], self.perturbation[perturbed], labels[perturbed])
+        changed = ~self.is_control & (labels != self.perturbation)
+        told = {"labels that gave way to the name of the measured gene": len(np.unique(self.perturbation[changed]))}
+        labels = ordered(np.where(changed, labels, self.perturbation))
+        return replace(self, perturbation=labels, lost={**self.lost, **(told if changed.any() else {})})
+
+    def lognorm(self, library: float | int = LIBRARY) -> CellExpression:
+        """Counts as ln(1 + counts / total x ``library``), the counts kept beside; log-normalised cells as they are."""
+        if self.scale == "lognorm":
+            return self
+        if isinstance(self.X, BackedMatrix):
+            X, totals = replace(self.X, library=library), None
+        else:
+            X, totals = lognormalised(self.X, library), np.asarray(self.X.sum(1, dtype=np.float64)).ravel()
+        return replace(self, X=X, counts=self.X, scale="lognorm", library=library, totals=totals)
+
+    def fingerprint(self) -> str:
+        """A hash over all values and names, see ``torchcell.io.fingerprint``; not over ``name`` and ``lost``.
+
+        Counts are the same on every machine, and their logarithms differ in the last digit: where counts are known,
+        ``X`` is known by them, by each cell's total and by ``library``.
+        """
+        rest = record_fingerprint(self, (*NOT_VALUES, "X", "counts", "totals"))
+        values, totals = matrix_fingerprints(self.X if self.counts is None else self.counts)
+        if self.totals is not None:
+            totals = fingerprint(self.totals)
+        return fingerprint([rest, values, None if self.counts is None else totals])
+
+    def validate(self) -> CellExpression:
+        """Return self, or raise one ``InputError`` that names the offending cells or genes."""
+        n, ids = len(self.sample_id), self.sample_id
+        shapes = {"X": (n, len(self.genes)), "perturbation": (n,), "is_control": (n,)}
+        shapes["counts"] = shapes["X"]
+        refuse_shapes(self.name, {"X": self.X, **vars(self)}, shapes)
+        refuse_shapes(self.name, self.covariates, dict.fromkeys(self.covariates, (n,)))
+        refuse_repeats(self.name, ids, "sample ids")
+        refuse_repeats(self.name, self.genes, "genes")
+        unnamed = int(np.isin(self.genes, ["", "nan", "None"]).sum())
+        if unnamed or all(gene.isdigit() for gene in self.genes.tolist()):
+            which = f"{unnamed} gene(s) have no name" if unnamed else "the genes are numbered, not named"
+            raise InputError(f"{self.name}: {which}: {some(self.genes)}; put gene symbols in var_names")
+        if self.scale not in ("counts", "lognorm"):
+            raise InputError(f"{self.name}: scale is {self.scale!r}; say counts or lognorm")
+        refuse(self.name, ids[self.perturbation == ""], "no perturbation label", "label or drop them")
+        for name, values in self.covariates.items():
+            refuse(self.name, ids[values == ""], f"no {name}", "fill the covariate or drop the cells")
+        if not self.is_control.any():
+            labels = some(np.unique(self.perturbation))
+            raise InputError(f"{self.name}: no control cells; the labels are {labels}: name the control's")
+        self._validate_values()
+        return self
+
+    def _validate_values(self) -> None:
+        """Look at every stored value once; a sparse zero is never odd."""
+        odd: dict[str, list[str]] = {"infinite": [], "negative": [], "huge": [], "fraction": []}
+        highest, where, whole = 0.0, "", True
+        for start, chunk in self.chunks():
+            entries = chunk.tocoo() if sparse.issparse(chunk) else None
+            values = np.asarray(chunk).ravel() if entries is None else entries.data
+            finite, fraction = np.isfinite(values), values != np.floor(values)
+            for what, found in (
+                ("infinite", ~finite), ("negative", values < 0), ("huge", values > HIGHEST_COUNT),
+                ("fraction", fraction & finite & (self.scale == "counts")),
+            ):  # fmt: skip
+                odd[what] += self._named(start, entries, values, np.flatnonzero(found))
+            if (most := values[finite].max(initial=0.0)) > highest:
+                (where,) = self._named(start, entries, values, np.flatnonzero(values == most)[:1])
+            highest, whole = max(highest, most), whole and not fraction[finite].any()
+        refuse(self.name, odd["infinite"], "values that are not finite in float32", "mend them")
+        refuse(self.name, odd["negative"], "negative values", f"{self.scale} has none")
+        few = len(odd["fraction"]) < len(self) / 2
+        if self.scale == "counts" and whole:
+            refuse(self.name, odd["huge"], f"values above {HIGHEST_COUNT:.2g}, which no count is", "mend them")
+        elif self.scale == "counts" and (few or highest <= HIGHEST_LOG):
+            told = f"{len(odd['fraction'])} sample(s) with values that are no integers: {some(odd['fraction'])}"
+            raise ScaleError(f"{self.name}: {told}; give raw counts, or declare scale=lognorm")
+        elif self.scale == "lognorm" and whole and highest > 1:
+            raise ScaleError(f"{self.name}: declared log-normalised, but all values are integers: declare scale=counts")
+        elif highest > HIGHEST_LOG:
+            raise ScaleError(
+                f"{self.name}: the values are neither counts nor logs (highest {highest:.4g}, {where}); scale each "
+                "cell to one total where that was not done, take the logarithm (np.log1p) and declare scale=lognorm, "
+                "or give raw counts"
+            )
+
+    def _named(self, start: int, entries: Any, values: np.ndarray, at: np.ndarray) -> list[str]:
+        """Cell, gene and value of the values at these places of a chunk from cell ``start`` on; a cell once."""
+        cell, gene = divmod(at, len(self.genes)) if entries is None else (entries.row[at], entries.col[at])
+        once = np.unique(cell, return_index=True)[1]
+        named = zip(self.sample_id[cell[once] + start], self.genes[gene[once]], values[at[once]], strict=True)
+        return [f"{one} ({name}: {value:g})" for one, name, value in named]
+
+    def chunks(self) -> Iterator[tuple[int, Any]]:
+        """Position of the first cell and expression, a few thousand cells at a time."""
+        for start in range(0, len(self), CHUNK):
+            yield start, self.X[start : start + CHUNK]
+
+    def to_anndata(self) -> anndata.AnnData:
+        """``X``, and in ``obs`` ``perturbation``, ``is_control`` and the covariates; ``uns['scale']``."""
+        import anndata
+        import pandas as pd
+
+        columns = {"perturbation": self.perturbation, "is_control": self.is_control, **self.covariates}
+        obs, var = pd.DataFrame(columns, index=self.sample_id), pd.DataFrame(index=self.genes)
+        return anndata.AnnData(self.X[:], obs=obs, var=var, uns={"scale": self.scale})
+
+    @classmethod
+    def from_anndata(
+        cls,
+        adata: anndata.AnnData,
+        scale: Scale,
+        columns: Mapping[str, str] | None = None,
+        control: ControlLabels | None = None,
+        covariates: Sequence[str] = (),
+        name: str = "cells",
+        layer: str | None = None,
+    ) -> CellExpression:
+        """Read a record from AnnData in memory; ``validate`` it afterwards.
+
+        Args:
+            adata: Cells and genes are named by ``obs`` and ``var``.
+            scale: What the values are.
+            columns: Internal name (``perturbation``, ``is_control``, or one of ``covariates``) -> name in
+                ``obs``, for those that differ, e.g. ``{"cell_line": "cell_type"}``.
+            control: Label of the control cells, or several, whatever their case; without it ``obs`` must hold the flag
+                ``is_control``. Beside a gene it is left out: ``KLF1+ctrl`` perturbs ``KLF1`` alone.
+            covariates: Internal names of the covariates to keep.
+            name: Name of the record.
+            layer: Take the values from this layer instead of ``X``; ``raw``: those and the genes of ``adata.raw``.
+
+        Raises:
+            InputError: A missing column or layer, a key of ``columns`` that nothing reads, labels that name no
+                perturbation or a gene twice.
+        """
+        values, genes = layer_of(adata, layer, name)
+        X = values if sparse.issparse(values) else np.asarray(values)
+        return cls.from_obs(X, adata.obs, genes, scale, columns, control, covariates, name)
+
+    @classmethod
+    def from_obs(
+        cls,
+        X: Any,
+        obs: pd.DataFrame,
+        genes: np.ndarray,
+        scale: Scale,
+        columns: Mapping[str, str] | None = None,
+        control: ControlLabels | None = None,
+        covariates: Sequence[str] = (),
+        name: str = "cells",
+    ) -> CellExpression:
+        """The record of expression ``X`` [n, G], one row of ``obs`` a cell; arguments as in ``from_anndata``."""
+        columns = columns or {}
+        known = {"perturbation", "is_control", *covariates}
+        if set(columns) - known:
+            raise InputError(f"{name}: nothing reads columns {some(set(columns) - known)}; known: {sorted(known)}")
+        found = {part: column(name, obs, columns.get(part, part)) for part in ("perturbation", *covariates)}
+        labels, ids, flagged = label_texts(found["perturbation"]), obs.index.to_numpy().astype(str), None
+        if control is None:
+            flagged = flags(name, "is_control", column(name, obs, columns.get("is_control", "is_control")))
+            own = {label.casefold() for label in np.unique(labels[~flagged]).tolist()}
+            idle = control_words(np.unique(labels[flagged]).tolist()) - own  # a gene, whatever control cells are called
+        else:
+            idle = control_words(control)
+        perturbed, is_control, lost = read_labels(name, ids, labels, idle, flagged)
+        return cls(
+            name=name,
+            X=X,
+            perturbation=perturbed,
+            is_control=is_control,
+            genes=texts(genes),
+            sample_id=ids,
+            scale=scale,
+            covariates={part: texts(found[part]) for part in covariates},
+            lost=lost,
+            control_words=tuple(sorted(idle)),
+        )
+
+
+def sums(values: Any) -> np.ndarray:
+    """Sum over cells, float64 [G]; SciPy's own sum adds float32 values up in float32."""
+    return np.asarray(np.ones(values.shape[0]) @ values, dtype=np.float64).ravel()
+
+
+def _on_rows(X: Any, at: np.ndarray) -> Any:
+    """Rows of a matrix, on disk where it is there; none of none."""
+    return None if X is None else X.on_rows(at) if isinstance(X, BackedMatrix) else X[at]
+
+
+def _on_columns(X: Any, at: np.ndarray) -> Any:
+    return None if X is None else X.on_columns(at) if isinstance(X, BackedMatrix) else X[:, at]
+
+
+def moments(X: Any, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance over the cells ``at``, each float64 [G]; some cells at a time, sparse ones kept sparse.
+
+    Args:
+        X: Expression [n, G]: an array, a SciPy CSR matrix or a ``BackedMatrix``.
+        at: Positions of at least one cell.
+    """
+    at, total, squares = np.sort(at), np.zeros(X.shape[1]), np.zeros(X.shape[1])
+    for start in range(0, len(at), CHUNK):
+        # In float64, for the square of the mean is taken from the mean square.
+        values = summed(X[at[start : start + CHUNK]]).astype(np.float64)
+        total += sums(values)
+        squares += sums(values.power(2) if sparse.issparse(values) else values**2)
+    mean = total / len(at)
+    return mean, np.maximum(squares / len(at) - mean**2, 0.0)

@@ -1,0 +1,1 @@
+"""What every task is made of: record, split, spec, batch, datamodule, baseline, model."""

@@ -1,0 +1,207 @@
+"""Batches, the order they are drawn in, and rows that several samples share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol, Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+LARGEST_BATCH = 1024
+"""Samples of a training batch that data choose where nobody says how large, at most."""
+CHUNK = 16_384
+"""Samples that are gathered at once, their batches then being views; more would leave the processor's cache."""
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """B samples; a subclass adds its inputs, and nothing that all samples share.
+
+    Inputs are tensors, or of a class that has ``to`` and ``nbytes`` as they have.
+
+    Attributes:
+        target: Measured values in their own units, float32 [B, T]; NaN is missing.
+        sample: Positions in the datamodule's sample ids, int64 [B].
+    """
+
+    target: Tensor
+    sample: Tensor
+
+    def __len__(self) -> int:
+        return len(self.sample)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """The batch on another device."""
+        return type(self)(**{f.name: getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)})
+
+    def narrow(self, start: int, stop: int) -> Self:
+        """Samples ``start`` to ``stop`` as views; a batch whose tensors are not a row a sample overrides it."""
+        return type(self)(**{f.name: getattr(self, f.name)[start:stop] for f in fields(self)})
+
+    def blind(self) -> Self:
+        """The same inputs without what was measured: all that a model sees where it is tested."""
+        nothing = torch.full((), torch.nan, device=self.target.device).expand(self.target.shape)
+        return replace(self, target=nothing)
+
+    @property
+    def references(self) -> Mapping[str, Tensor]:
+        """What predicted changes are taken against while training, name -> [B, T]; nothing for scalar phenotypes."""
+        return {}
+
+    @property
+    def truth_references(self) -> Mapping[str, Tensor]:
+        """What measured changes are taken against, where that is not what predicted ones are taken against."""
+        return self.references
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the batch carries."""
+        return sum(getattr(self, f.name).nbytes for f in fields(self))
+
+
+class Packed(Protocol):
+    """All samples of a record as tensors: indexing with an int64 tensor gathers a batch.
+
+    Where samples are large, ``gathered_at_once`` says how many may be gathered beyond a batch; else ``CHUNK``.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Tensor) -> Any: ...
+
+
+class BatchOrder:
+    """Which samples come in which order on this process; a pure function of seed and epoch.
+
+    The order is cut into stretches, and each of ``world`` processes gets every ``world``-th of them. With ``pad`` each
+    gets as many as any other; those that fill up the last round come twice, and a test pass drops them by number.
+
+    Args:
+        index: Samples to draw from, int64 [n].
+        shuffle: Whether to permute anew each epoch.
+        seed: Of the permutation.
+        rank: This process.
+        world: Number of processes.
+        pad: Whether all processes must take equally many steps, as they must where gradients or tables are
+            gathered. Streaming metrics are exact only without.
+        stretch: Samples that stay together. A batch's size deals whole batches: those of one process, whose predictions
+            differ by nothing but what other numbers of threads round otherwise. One shares most evenly.
+    """
+
+    def __init__(
+        self,
+        index: Tensor,
+        shuffle: bool,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        pad: bool = True,
+        stretch: int = 1,
+    ) -> None:
+        self.index, self.shuffle, self.seed, self.rank, self.world = index, shuffle, seed, rank, world
+        self.stretch, self.n_stretches = stretch, -(-len(index) // stretch)
+        self.pad = pad or self.n_stretches < world  # a process without any sample would never meet the others
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        mine = self._mine()
+        n_missing = self.n_stretches * self.stretch - len(self.index)  # in the last stretch
+        return len(mine) * self.stretch - n_missing * int((mine == self.n_stretches - 1).sum())
+
+    def _mine(self) -> Tensor:
+        """Numbers of this process's stretches; only the last round can wrap around to the first ones."""
+        n_slots = -(-self.n_stretches // self.world) * self.world if self.pad else self.n_stretches
+        return torch.arange(self.rank, n_slots, self.world) % max(self.n_stretches, 1)
+
+    def draw(self) -> Tensor:
+        """This process's samples of the epoch, int64 [len(self)]."""
+        index = self.index
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+            index = index.index_select(0, torch.randperm(len(index), generator=generator))
+        if self.world > 1:
+            place = (self._mine()[:, None] * self.stretch + torch.arange(self.stretch)).flatten()
+            index = index.index_select(0, place[place < len(index)])
+        return index
+
+
+class PackedLoader:
+    """Batches of packed samples: a stretch of the order is gathered at once, its batches are views of it.
+
+    Args:
+        packed: All samples.
+        order: Which of them, in what order.
+        batch_size: Samples a batch; the last may be smaller.
+    """
+
+    def __init__(self, packed: Packed, order: BatchOrder, batch_size: int) -> None:
+        self.packed, self.batch_size = packed, batch_size
+        # The trainer looks for ``set_epoch`` under the first name and expects to find the second beside it.
+        self.sampler, self.batch_sampler = order, None
+        self._given, self._skipped = 0, 0
+
+    def __len__(self) -> int:
+        return -(-len(self.sampler) // self.batch_size)
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches of this epoch were given; the trainer asks for it when it saves."""
+        return {"batches": self._given}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Begin the next epoch after as many batches, which a run saw before it was stopped."""
+        self._skipped = state["batches"]
+
+    def __iter__(self) -> Iterator[Any]:
+        self._given, self._skipped = self._skipped, 0
+        left = self.sampler.draw()[self._given * self.batch_size :]
+        at_once = getattr(self.packed, "gathered_at_once", CHUNK)
+        for chunk in left.split(self.batch_size * max(1, at_once // self.batch_size)):
+            gathered = self.packed[chunk]
+            for start in range(0, len(chunk), self.batch_size):
+                self._given += 1
+                yield gathered.narrow(start, min(start + self.batch_size, len(chunk)))
+
+
+@dataclass(frozen=True, eq=False)
+class SharedRows:
+    """For each of B samples a row of a table; nothing is copied before it is read, and then each part of it alone.
+
+    Attributes:
+        table: R rows of K parts over G genes [R, K, G].
+        row: Of each sample, int64 [B].
+    """
+
+    table: Float[Tensor, "R K G"]
+    row: Int[Tensor, " B"]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that go to another device: positions, and each row once."""
+        return self.row.nbytes + len(self.row.unique()) * self.table[0].nbytes
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """The rows on another device, each of them once."""
+        asked, here = torch.device(device), self.table.device
+        if asked.type == here.type and asked.index in (None, here.index):
+            return self
+        distinct, row = self.row.unique(return_inverse=True)
+        table = self.table.index_select(0, distinct)
+        return type(self)(table.to(device, non_blocking=non_blocking), row.to(device, non_blocking=non_blocking))
+
+    def narrow(self, start: int, stop: int) -> Self:
+        """Samples ``start`` to ``stop``, a view."""
+        return replace(self, row=self.row[start:stop])
+
+    def part(self, k: int) -> Float[Tensor, "B G"]:
+        """One part of each sample's row."""
+        return self.table[:, k].index_select(0, self.row)

@@ -1,0 +1,363 @@
+"""``RecordDataModule``: a record and a split become loaders and a ``Spec``, whatever the task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import lightning
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from torchcell.core.batch import BatchOrder, Packed, PackedLoader
+from torchcell.core.prediction_notes import Notes
+from torchcell.core.spec import Spec, fit_scaler
+from torchcell.core.split import Split
+from torchcell.core.split_methods import make_split
+from torchcell.evaluation.checks import Halves
+from torchcell.evaluation.results import PER_GENE, Design, Results, clusters_in
+from torchcell.graph.cell_graph import CellGraph
+from torchcell.io.errors import InputError
+from torchcell.io.tables import write_table
+
+if TYPE_CHECKING:
+    import anndata
+
+
+class RecordDataModule(lightning.LightningDataModule):
+    """Base of all datamodules. A subclass says how a record is packed, see the methods that raise.
+
+    Args:
+        record: Any record: ``sample_id`` [n], ``target`` [n, T], ``subset``, ``blind``, ``validate``.
+        split: Keys of the ``split`` config: method, n_folds, fold, seed, file.
+        graph: The wild-type graph, or none.
+        batch_size: Samples a training batch and process.
+        eval_batch_size: Samples a batch elsewhere; nothing is learned there, so it may be large.
+        subset: Use only this many samples, for trials; drawn by the split's seed, so that seeds share a test part.
+        unknown_genes: ``error``, or ``drop`` the samples that name a gene outside the vocabulary.
+        seed: Of the order of batches.
+    """
+
+    def __init__(
+        self,
+        record: Any,
+        split: dict[str, Any],
+        graph: CellGraph | None = None,
+        batch_size: int = 1024,
+        eval_batch_size: int = 8192,
+        subset: int | None = None,
+        unknown_genes: Literal["error", "drop"] = "error",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if unknown_genes not in ("error", "drop"):
+            raise InputError(f"data.unknown_genes={unknown_genes!r}: must be error or drop")
+        self.graph, self.batch_size, self.eval_batch_size = graph, batch_size, eval_batch_size
+        self.seed = seed
+        self.genes = self.vocabulary(record, graph)
+        record, lost = self.admit(record.validate(), self.genes, unknown_genes)
+        self.lost = {**getattr(record, "lost", {}), **lost}
+        self.record_whole = self.draw(record, subset, split)
+        self.split: Split = self.deal(self.record_whole, split)
+        self.spec = self._spec()
+        self.packed = self.packed_whole()
+
+    # What a representation decides -----------------------------------------------------------------
+
+    reads_controls = False
+    """Whether ``read_request`` takes the user's control cells too."""
+    reads_columns = False
+    """Whether it takes a map of the request's column names."""
+    ceiling_is = "ceiling"
+    """What the ceiling's row is: that of a noiseless prediction, or of one replicate."""
+    request_batch = 8192
+    """Samples that ``predict`` takes at once unless it is told otherwise."""
+
+    @staticmethod
+    def pack(record: Any, spec: Spec) -> Packed:
+        """All samples as a dataset that slices out a batch for a tensor of indices."""
+        raise NotImplementedError("a datamodule must say how its record is packed")
+
+    def packed_whole(self) -> Packed:
+        """The run's own samples as ``pack`` gives them, with what only the split can tell of them."""
+        return self.pack(self.record_whole, self.spec)
+
+    @staticmethod
+    def read_request(path: str, spec: Spec) -> Any:
+        """A record without targets from the file a user gives to ``predict``."""
+        raise NotImplementedError("this representation cannot read a request from a file")
+
+    @staticmethod
+    def widened(request: Any, spec: Spec) -> Spec:
+        """The spec with what a request names that no training sample did, such as new molecules."""
+        return spec
+
+    @staticmethod
+    def draw(record: Any, subset: int | None, split: Mapping[str, Any]) -> Any:
+        """The samples of a trial, see ``drawn``; all of them where ``subset`` is none."""
+        return drawn(record, subset, split)
+
+    def deal(self, record: Any, split: Mapping[str, Any]) -> Split:
+        """Who is in which part, from the keys of the ``split`` config."""
+        return make_split(record, **split)
+
+    @staticmethod
+    def admit(record: Any, vocabulary: tuple[str, ...], policy: str) -> tuple[Any, dict[str, int]]:
+        """The samples whose names are all known, and a count of what the ``policy`` left out."""
+        return record, {}
+
+    @staticmethod
+    def response(record: Any, prediction: np.ndarray, spec: Spec) -> pd.DataFrame:
+        """The table that ``predict`` writes: sample ids, then a column an output."""
+        table = pd.DataFrame(prediction, columns=list(spec.outputs))
+        table.insert(0, "sample_id", record.sample_id)
+        return table
+
+    @staticmethod
+    def prediction_notes(record: Any, spec: Spec, model: Any) -> Notes:
+        """What ``predict`` says of samples whose like ``model`` never met, by what is new; ``spec`` is its own."""
+        return {}
+
+    @staticmethod
+    def origin(record: Any) -> np.ndarray | None:
+        """What the predicted change of ``record`` is taken from [n, T], e.g. its controls; none where there is none."""
+        return None
+
+    @classmethod
+    def profiles(cls, record: Any, prediction: np.ndarray, spec: Spec) -> anndata.AnnData:
+        """What ``predict`` writes as h5ad: ``response``'s other columns as ``obs``; layers ``control`` and ``change``.
+
+        Raises:
+            InputError: The outputs are no genes.
+        """
+        import anndata
+
+        if spec.task not in PER_GENE:
+            raise InputError("an h5ad file holds predicted expression; name a .parquet or .csv file for a phenotype")
+        obs = cls.response(record, prediction, spec).drop(columns=list(spec.outputs)).set_index("sample_id")
+        found = anndata.AnnData(prediction.astype(np.float32), obs=obs, var=pd.DataFrame(index=list(spec.outputs)))
+        control = cls.origin(record)
+        if control is not None:
+            found.layers["control"] = np.asarray(control, dtype=np.float32)
+            found.layers["change"] = found.X - found.layers["control"]
+        return found
+
+    @staticmethod
+    def vocabulary(record: Any, graph: CellGraph | None) -> tuple[str, ...]:
+        """Gene names that a batch's indices refer to."""
+        return ()
+
+    def kinds(self, record: Any) -> tuple[str, ...]:
+        """Kinds of perturbation in the training part."""
+        return ()
+
+    def task(self, record: Any) -> str:
+        """One of ``torchcell.core.spec.TASKS``."""
+        return record.task
+
+    def outputs(self, record: Any) -> tuple[str, ...]:
+        """Names of the T predicted values."""
+        return tuple(record.phenotype_names)
+
+    def extras(self, train: Any) -> dict[str, Any]:
+        """What the representation fits on the training part besides the scaler."""
+        return {}
+
+    def training_loader(self, shuffle: bool, rank: int, world: int, batch_size: int) -> PackedLoader:
+        """What is learned from, for process ``rank`` of ``world``; by default the samples of the training part."""
+        index = torch.from_numpy(self.split.index("train"))
+        return PackedLoader(self.packed, BatchOrder(index, shuffle, self.seed, rank, world), batch_size)
+
+    def inputs(self) -> tuple[str, ...]:
+        """Inputs whose use is checked, by name; the first is what the split holds out."""
+        return ()
+
+    def shuffled(self, name: str, index: Tensor, generator: torch.Generator) -> Packed | None:
+        """Packed samples in which those at ``index`` get each other's input ``name``, none its own; None where all of
+        them share it.
+        """
+        raise NotImplementedError("a datamodule that names inputs must say how they are shuffled")
+
+    def constant(self, name: str, index: Tensor) -> Packed | None:
+        """Packed samples that all have one value of the input ``name``; None where they do already, or it has none."""
+        return None
+
+    def halves(self, part: str) -> Halves | None:
+        """Two independent measurements of each sample of ``part``; None without replicates."""
+        return None
+
+    def design(self) -> Design:
+        """How the parts were made, for the words of the verdict."""
+        split = self.split
+        n_clusters = clusters_in(split.group[split.part != "unused"])
+        return Design(split.key, n_clusters, split.method, split.n_folds or None, self.ceiling_is)
+
+    def fingerprinted(self) -> dict[str, Any]:
+        """What a run's data are known by, each with a method ``fingerprint``; None for what there is none of."""
+        return {"samples": self.record_whole, "graph": self.graph}
+
+    def ceiling(self, record: Any) -> np.ndarray | None:
+        """What replicates predict of ``record``'s target [n, T]; none where there are no replicates."""
+        return None
+
+    def reference(self, record: Any) -> np.ndarray | None:
+        """What a change is taken against [n, T], e.g. the controls; none for scalar phenotypes."""
+        return None
+
+    def notes(self) -> list[str]:
+        """Sentences that every report on these data must hold."""
+        return []
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """What the run's folder gets besides the split, by file name, e.g. where selected genes came from."""
+        return {}
+
+    def asked(self, part: str) -> dict[str, Callable[[], Any]]:
+        """What every system predicts to be scored on ``part``: by name what makes the record, the part itself under
+        no name. One is made at a time, since a record may have millions of samples.
+        """
+        return {"": lambda: self.record(part)}
+
+    def condense(self, part: str, name: str, prediction: np.ndarray) -> np.ndarray:
+        """What is kept of a system's prediction [n, T] for the record ``name`` of ``asked``; all of it by default."""
+        return prediction
+
+    def export(self, part: str, prediction: np.ndarray, folder: Path) -> list[Path]:
+        """Write a model's prediction for ``part`` [n, T] beside what was measured, as other programs score it."""
+        raise InputError("cell_eval_out is for single cells: the package cell-eval reads no other data; leave it out")
+
+    def results(
+        self, part: str, predictions: Mapping[str, Mapping[str, np.ndarray]], model: str, ceiling: str | None
+    ) -> list[Results]:
+        """What is evaluated; the first is written as the run's predictions.
+
+        Args:
+            part: One of the split's parts.
+            predictions: By name as in ``asked``, then by system: what ``condense`` kept.
+            model: The system under test.
+            ceiling: The system that is no baseline, if there is one.
+        """
+        record = self.record(part)
+        found = Results(
+            sample_id=record.sample_id,
+            group=self.split.group[self.split.index(part)],
+            outputs=self.spec.outputs,
+            measured=np.asarray(record.target, dtype=np.float32),
+            systems=predictions[""],
+            part=part,
+            task=self.spec.task,
+            set_size=getattr(record, "sizes", None),
+            reference=self.reference(record),
+            model=model,
+            ceiling=ceiling,
+            design=self.design(),
+        )
+        return [found]
+
+    # What is the same for all ----------------------------------------------------------------------
+
+    def _spec(self) -> Spec:
+        train, task = self.record("train"), self.task(self.record_whole)
+        center, scale = fit_scaler(torch.from_numpy(np.asarray(train.target, dtype=np.float32)), task)
+        return Spec(
+            task=task,
+            outputs=self.outputs(self.record_whole),
+            genes=self.genes,
+            kinds=self.kinds(train),
+            center=center,
+            scale=scale,
+            graph=self.graph,
+            split_hash=self.split.hash,
+            extras=self.extras(train),
+            fingerprints={name: data.fingerprint() for name, data in self.fingerprinted().items() if data is not None},
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write ``split.parquet`` and the further tables into a run's folder."""
+        replace(self.split, data_fingerprint=self.spec.data_fingerprint).save(folder / "split.parquet")
+        for name, table in self.tables().items():
+            write_table(table, folder / name)
+
+    @property
+    def sample_id(self) -> np.ndarray:
+        """Names of the samples; ``batch.sample`` holds positions in it."""
+        return self.record_whole.sample_id
+
+    def record(self, part: str) -> Any:
+        """The samples of one part as a record."""
+        return self.record_whole.subset(self.split.index(part))
+
+    def loader(
+        self, part: str, shuffle: bool = False, packed: Packed | None = None, pad: bool = True, whole: bool = False
+    ) -> PackedLoader:
+        """Batches of one part.
+
+        Args:
+            part: Of the split.
+            shuffle: Whether to permute anew each epoch.
+            packed: Replaces the samples' inputs, e.g. by shuffled ones.
+            pad: See ``BatchOrder``.
+            whole: Deal whole batches to processes, not single samples, as a pass that scores the part does.
+        """
+        rank, world = self._share()
+        size = self.batch_size if part == "train" and not whole else self.eval_batch_size
+        index = torch.from_numpy(self.split.index(part))
+        order = BatchOrder(index, shuffle, self.seed, rank, world, pad, size if whole else 1)
+        return PackedLoader(packed or self.packed, order, size)
+
+    def _share(self) -> tuple[int, int]:
+        """Number of this process among the trainer's, and theirs."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def train_dataloader(self) -> PackedLoader:
+        """Training batches, in a new order each epoch unless the trainer overfits a few."""
+        return self.training_loader(not getattr(self.trainer, "overfit_batches", 0), *self._share(), self.batch_size)
+
+    def val_dataloader(self) -> PackedLoader:
+        """Validation batches, each sample once also under DDP."""
+        return self.loader("val", pad=False)
+
+    def test_dataloader(self) -> PackedLoader:
+        """Test batches, the same ones however many processes share them."""
+        return self.loader("test", whole=True)
+
+
+def drawn(record: Any, subset: int | None, split: Mapping[str, Any]) -> Any:
+    """So many samples of a record, drawn by the seed of the ``split`` config, in their order; none takes all.
+
+    Runs of one split config then have one split, whatever their own seed.
+    """
+    if subset is None or subset >= len(record):
+        return record
+    order = np.random.default_rng(int(split.get("seed", 0))).permutation(len(record))
+    return record.subset(np.sort(order[:subset]))
+
+
+def derangement(key: Tensor, generator: torch.Generator) -> Tensor | None:
+    """A random order in which no sample takes the input of one with the same input.
+
+    Args:
+        key: Number of each sample's input, the same for equal inputs, int64 [m].
+        generator: Of the draw.
+
+    Returns:
+        Sample i takes the input of sample ``order[i]``, int64 [m]. Where more than half of the samples share one
+        input some of them keep it. None where all do, so that there is nothing to shuffle.
+    """
+    _, value, count = torch.unique(key, return_inverse=True, return_counts=True)
+    if len(count) < 2:
+        return None
+    n, most = len(key), int(count.max())
+    # Samples of one input side by side, inputs and samples in random order; then all move on by a block at least.
+    rank = torch.randperm(len(count), generator=generator)[value]
+    within = torch.randperm(n, generator=generator)
+    block = within[rank[within].argsort(stable=True)]
+    least, largest = min(most, n - 1), max(n - most, min(most, n - 1))
+    step = least + int(torch.randint(largest - least + 1, (1,), generator=generator))
+    order = torch.empty_like(block)
+    order[block] = block.roll(-step)
+    return order

@@ -1,0 +1,196 @@
+"""``Split``: who is in train, validation and test, as a hashed table; folds that samples are assigned to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from torchcell.io.errors import InputError, some
+from torchcell.io.paths import located
+from torchcell.io.tables import read_table, require_columns
+
+
+def deal(units: np.ndarray, n_folds: int, fold: int, seed: int) -> dict[str, str]:
+    """Deal distinct ``units`` to parts by a seeded shuffle of their sorted names.
+
+    Returns:
+        unit -> ``test`` for fold ``fold``, ``val`` for the next, else ``train``.
+    """
+    names = np.unique(units)
+    order = np.random.default_rng(seed).permutation(len(names))
+    part_of_fold = {fold: "test", (fold + 1) % n_folds: "val"}
+    return {str(names[unit]): part_of_fold.get(i % n_folds, "train") for i, unit in enumerate(order.tolist())}
+
+
+def padded(clusters: Sequence[tuple[str, ...]]) -> np.ndarray:
+    """Names of each sample's clusters [n, K], those with fewer padded by empty texts; [n] where each has one.
+
+    Args:
+        clusters: Sorted here, so that the order in which a set was written plays no part.
+    """
+    widest = max(map(len, clusters), default=1)
+    rows = [(*sorted(names), *[""] * (widest - len(names))) for names in clusters]
+    table = np.array(rows, dtype=str).reshape(len(clusters), widest)
+    return table[:, 0] if widest == 1 else table
+
+
+PARTS = ("train", "val", "test", "unused")
+OPTIONAL = {"name": "file", "dealt": "", "data_fingerprint": ""}
+"""Attributes that the metadata of a file may lack, and what they are then."""
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A table sample id -> part.
+
+    Attributes:
+        sample_id: Unique sample names [n].
+        part: One of ``PARTS`` for each [n].
+        group: The cluster that a bootstrap resamples, e.g. a query gene [n]; a sample of several has them all, padded
+            by empty texts [n, K].
+        method: How the parts were made.
+        seed: Of that method.
+        key: What ``group`` names, e.g. ``query gene``.
+        name: Method, fold, number of folds and seed in one word; or ``file``.
+        dealt: Hash of the deal that these samples were taken from: equal for all choices of cell lines; empty: this
+            is all of it.
+        n_folds: Folds that together test every group; 0: it is not of folds.
+        data_fingerprint: Of the data that it was made for, see ``torchcell.io.fingerprint``; empty: not known.
+    """
+
+    sample_id: np.ndarray
+    part: np.ndarray
+    group: np.ndarray
+    method: str
+    seed: int
+    key: str
+    name: str = ""
+    dealt: str = ""
+    n_folds: int = 0
+    data_fingerprint: str = ""
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 over the sorted ids with their parts; the order of the rows does not matter."""
+        lines = sorted(f"{i}\t{p}" for i, p in zip(self.sample_id.tolist(), self.part.tolist(), strict=True))
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def index(self, part: str) -> np.ndarray:
+        """Positions of the samples in ``part``, int64."""
+        if part not in PARTS:
+            raise InputError(f"no part {part!r}; the parts are {PARTS}")
+        return np.flatnonzero(self.part == part)
+
+    def counts(self) -> dict[str, int]:
+        """Samples per part."""
+        return {part: int((self.part == part).sum()) for part in PARTS}
+
+    def validate(self, sample_id: Sequence[str] | np.ndarray, twins: np.ndarray | None = None) -> Split:
+        """Return self, or raise one error if the split does not fit the samples it is used with.
+
+        Args:
+            sample_id: The record's ids: each must stand in the split, once, and no other.
+            twins: A key per sample of the record; samples that share one are the same measurement
+                and must not be torn apart.
+        """
+        named = set(self.sample_id.tolist())
+        if len(named) < len(self.sample_id):
+            unique, counts = np.unique(self.sample_id, return_counts=True)
+            raise InputError(f"the split names samples more than once: {some(unique[counts > 1])}")
+        odd = sorted(set(self.part.tolist()) - set(PARTS))
+        if odd:
+            raise InputError(f"the split has parts {some(odd)}; they must be among {PARTS}")
+        asked = set(np.asarray(sample_id).tolist())
+        missing, extra = asked - named, named - asked
+        if missing or extra:
+            raise InputError(
+                f"the split does not fit the data: {len(missing)} sample(s) without a part: "
+                f"{some(sorted(missing))}; {len(extra)} unknown sample(s): {some(sorted(extra))}. "
+                "Use the split of the same data, or make a new one"
+            )
+        empty = [part for part in PARTS[:3] if not (self.part == part).any()]
+        if empty:
+            raise InputError(f"the split leaves {some(empty)} empty ({self.counts()}); use other folds or more data")
+        if twins is not None:
+            self._refuse_torn_twins(np.asarray(sample_id), twins)
+        return self
+
+    def _refuse_torn_twins(self, sample_id: np.ndarray, twins: np.ndarray) -> None:
+        part = self.aligned(sample_id).part
+        used = part != "unused"
+        table = pd.DataFrame({"twin": twins[used], "part": part[used], "id": sample_id[used]})
+        spread = table.groupby("twin", sort=False)["part"].transform("nunique") > 1
+        if spread.any():
+            raise InputError(
+                f"leak: {int(spread.sum())} samples have a twin (the same perturbation) in another part: "
+                f"{some(table['id'][spread])}; put twins in one part, or merge them"
+            )
+
+    def aligned(self, sample_id: Sequence[str] | np.ndarray) -> Split:
+        """The same split with its rows in the order of ``sample_id``."""
+        if np.array_equal(self.sample_id, sample_id):
+            return self
+        position = {name: i for i, name in enumerate(self.sample_id.tolist())}
+        order = np.array([position[name] for name in np.asarray(sample_id).tolist()], dtype=np.int64)
+        arrays = (self.sample_id[order], self.part[order], self.group[order])
+        return replace(self, sample_id=arrays[0], part=arrays[1], group=arrays[2])
+
+    def of(self, sample_id: Sequence[str] | np.ndarray) -> Split:
+        """The parts of some of the samples, in their order, as all samples were dealt; ``validate`` it afterwards."""
+        return replace(self.aligned(sample_id), dealt=self.dealt or self.hash)
+
+    def save(self, path: str | Path) -> None:
+        """Write ``sample_id, part, group`` as parquet, hash and method in the file's metadata."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        from torchcell.io.cache import atomic_write
+
+        columns = {"sample_id": pa.array(self.sample_id.astype(str)), "part": pa.array(self.part.astype(str))}
+        if self.group.ndim == 2:
+            clusters = [[name for name in row if name] for row in self.group.tolist()]
+            columns["group"] = pa.array(clusters, pa.list_(pa.string()))
+        else:
+            columns["group"] = pa.array(self.group.astype(str))
+        table = pa.table(columns)
+        about = {"method": self.method, "seed": self.seed, "key": self.key, "hash": self.hash}
+        about |= {"name": self.name, "dealt": self.dealt, "data_fingerprint": self.data_fingerprint}
+        with atomic_write(Path(path)) as temporary:
+            pq.write_table(table.replace_schema_metadata({"torchcell": json.dumps(about)}), temporary)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Split:
+        """Read a split from parquet, or from a text table with at least ``sample_id, part``.
+
+        Raises:
+            InputError: No such file, missing columns, or contents that differ from the stored hash.
+        """
+        path = located(path, "no split file", "the run folder's split.parquet is one")
+        about: dict[str, object] = {}
+        if path.suffix != ".parquet":
+            frame = read_table(path)
+        else:
+            import pyarrow.parquet as pq
+
+            table = pq.read_table(path)
+            about = json.loads((table.schema.metadata or {}).get(b"torchcell", b"{}"))
+            frame = table.to_pandas()
+        require_columns(path, frame, ("sample_id", "part"))
+        group = frame["group"] if "group" in frame else frame["sample_id"]
+        ids, part = (frame[name].to_numpy(dtype=str) for name in ("sample_id", "part"))
+        several = any(isinstance(cell, np.ndarray | list) for cell in group)
+        groups = padded([tuple(cell) for cell in group]) if several else group.to_numpy(dtype=str)
+        split = cls(ids, part, groups, "file", int(str(about.get("seed", 0))), str(about.get("key", "sample")))
+        known: dict[str, Any] = {name: str(about.get(name, default)) for name, default in OPTIONAL.items()}
+        split = replace(split, **known)
+        if about and about["hash"] != split.hash:
+            raise InputError(f"{path} was changed after it was written: its hash is {split.hash}, not {about['hash']}")
+        return split

@@ -1,0 +1,202 @@
+"""``python -m torchcell.data VERB``: list, fetch, check, import-gct, convert-embeddings, select-genes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from torchcell.io.errors import InputError
+from torchcell.io.paths import data_home
+from torchcell.io.sources import Source, fetch, mirror, registry, source, state
+
+SELECT = "select-genes"
+"""The one verb here with Hydra's arguments, key=value."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status is 1 after a line on what was wrong."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == [SELECT]:
+        _select_genes(given[1:])
+        return 0
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    try:
+        return chosen.run(chosen) or 0
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m torchcell.data",
+        description="Public data sources of torchcell: show them, get them.",
+        epilog="TORCHCELL_MIRROR names a folder where files are looked for first; TORCHCELL_DATA the folder for "
+        "downloads and parsed records (by default the platform's cache folder).",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    listing = commands.add_parser("list", help="show all sources with size, licence and where they are")
+    listing.set_defaults(run=_list)
+    getting = commands.add_parser("fetch", help="get a source and print the paths of its files")
+    getting.add_argument("name", nargs="+", metavar="NAME", help="a name that `list` shows")
+    getting.set_defaults(run=_fetch)
+    checking = commands.add_parser(
+        "check",
+        help="what a file of yours would be taken for, what is wrong with it, and the command that uses it",
+        description="Looks into tables, h5ad or zarr, GCT and npz files as training and predictions would. Ends with "
+        "1 if something must be mended. A screen and its network, or nodes and edges, may be given together.",
+    )
+    checking.add_argument("file", nargs="+", metavar="FILE")
+    checking.set_defaults(run=_check)
+    _add_import_gct(commands)
+    converting = commands.add_parser(
+        "convert-embeddings", help="a pickled dictionary of molecule vectors to npz, running nothing that it holds"
+    )
+    converting.add_argument("file", metavar="FILE", help="a pickle (.pkl) or torch file (.pt) of name -> vector")
+    converting.add_argument("out", metavar="OUT", help="the .npz file to write")
+    converting.set_defaults(run=_convert_embeddings)
+    commands.add_parser(SELECT, help="the genes that a run would choose, key=value arguments; see select-genes --help")
+    return parser
+
+
+def _add_import_gct(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    importing = commands.add_parser(
+        "import-gct",
+        help="L1000 plates (GCT 1.3, GCTX) to h5ad, each well beside the control of its plate",
+        description="Reads .gct, .gct.gz or .gctx files and writes one h5ad file that data=response reads.",
+    )
+    importing.add_argument(
+        "file", nargs="+", metavar="FILE", help="a .gct, .gct.gz or .gctx file, or several: genes are matched by name"
+    )
+    importing.add_argument("out", metavar="OUT", help="the .h5ad file to write")
+    importing.add_argument(
+        "--columns",
+        nargs="+",
+        default=[],
+        metavar="INTERNAL=NAME",
+        help="what the file calls perturbation, cell_line, dose_value (µM), time (h), plate, kind, pert_id, smiles, "
+        "inchikey or gene, where it is not called as in the LINCS files; e.g. plate=rna_plate",
+    )
+    importing.add_argument(
+        "--control",
+        default="ctl_vehicle",
+        metavar="LABEL",
+        help="pert_type or perturbation of the control wells, e.g. DMSO",
+    )
+    importing.add_argument(
+        "--match",
+        default="centroid",
+        choices=("centroid", "paired", "signatures"),
+        help="control of a well: mean of its plate's control wells, one of them, or zero (values are changes already)",
+    )
+    importing.add_argument("--seed", type=int, default=0, help="of the pairs (default 0)")
+    importing.add_argument(
+        "--drop-incomplete",
+        action="store_true",
+        help="leave out wells without dose, time, line or value, not refuse them",
+    )
+    importing.add_argument(
+        "--structures", metavar="FILE", help="a table of smiles (and InChIKey) by pert_id, for files that hold none"
+    )
+    importing.set_defaults(run=_import_gct)
+
+
+def _list(_: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    folder = mirror()
+    table = Table(caption=f"mirror: {folder or 'TORCHCELL_MIRROR is not set'}; data folder: {data_home()}")
+    for column, how in (
+        ("name", {"no_wrap": True}), ("files", {"justify": "right"}), ("MB", {"justify": "right"}),
+        ("from", {}), ("here", {"no_wrap": True}), ("content", {}), ("licence", {}),
+    ):  # fmt: skip
+        table.add_column(column, overflow="fold", **how)
+    for entry in registry().values():
+        table.add_row(*_row(entry))
+    # A pipe or a log file has no width of its own, and rich would assume 80.
+    (Console() if sys.stdout.isatty() else Console(width=200)).print(table)
+
+
+def _row(entry: Source) -> tuple[str, ...]:
+    size = sum(file.bytes for file in entry.files) / 1e6
+    origin = sorted({"URL" if file.url else "mirror only" for file in entry.files})
+    here = sorted({state(file) for file in entry.files})
+    return (
+        entry.name, str(len(entry.files)), f"{size:.1f}", ", ".join(origin), "/".join(here), entry.content,
+        entry.licence,
+    )  # fmt: skip
+
+
+def _fetch(chosen: argparse.Namespace) -> None:
+    for name in chosen.name:  # an unknown name is told before anything is downloaded
+        source(name)
+    for name in chosen.name:
+        for path in fetch(name).values():
+            print(path)
+
+
+def _check(chosen: argparse.Namespace) -> int:
+    from torchcell.check_file import check_files
+
+    findings = check_files(chosen.file)
+    for finding in findings:
+        print(f"{finding.path}: {finding.kind or 'not understood'}")
+        for head, lines in (("", finding.facts), ("note", finding.notes), ("error", finding.wrong)):
+            for line in lines:
+                print(f"  {head:6}{line}")
+        if finding.use:
+            print(f"  use   {finding.use}")
+    return int(any(finding.wrong for finding in findings))
+
+
+def _import_gct(chosen: argparse.Namespace) -> None:
+    from torchcell.drug_response.import_gct import import_gct
+    from torchcell.io.cache import atomic_write
+    from torchcell.io.paths import refuse_unwritable
+
+    columns = {}
+    for pair in chosen.columns:
+        internal, equals, name = pair.partition("=")
+        if not equals or not name:
+            raise InputError(f"--columns {pair!r} is not of the form INTERNAL=NAME, e.g. plate=rna_plate")
+        columns[internal] = name
+    if not chosen.out.endswith(".h5ad"):
+        raise InputError(f"{chosen.out}: the file to write must end in .h5ad")
+    refuse_unwritable(chosen.out, "the file to write")
+    adata = import_gct(
+        chosen.file, columns, chosen.control, chosen.match, chosen.seed, chosen.drop_incomplete, chosen.structures
+    )
+    with atomic_write(chosen.out) as temporary:
+        adata.write_h5ad(temporary)
+    plates, controls = adata.obs["plate"].nunique(), int(adata.obs["is_control"].sum())
+    print(f"{adata.n_obs:,} wells x {adata.n_vars:,} genes, {controls:,} of them controls, on {plates:,} plate(s)")
+    known = adata.obs.loc[~adata.obs["is_control"], "smiles"] != ""
+    print(f"SMILES on {int(known.sum()):,} of {len(known):,} treated wells")
+    for what, number in adata.uns["lost"].items():
+        print(f"left out: {number:,} {what}")
+    for note in adata.uns["notes"]:
+        print(f"note: {note}")
+    print(chosen.out)
+
+
+def _convert_embeddings(chosen: argparse.Namespace) -> None:
+    from torchcell.io.embeddings import convert_embeddings
+
+    rows, width = convert_embeddings(chosen.file, chosen.out)
+    print(f"{rows:,} vectors of {width:,} numbers")
+    print(chosen.out)
+
+
+def _select_genes(arguments: Sequence[str]) -> None:
+    """Hand over to the entry point of that name, by its name: data imports nothing that stands above it."""
+    import runpy
+
+    sys.argv = [f"python -m torchcell.data {SELECT}", *arguments]
+    runpy.run_module("torchcell.select_genes", run_name="__main__")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,1 +1,0 @@
-"""Raw public files -> validated, named records. Knows files, no tensors of a model."""

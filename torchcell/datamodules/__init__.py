@@ -1,1 +1,0 @@
-"""Records -> batches; one file per representation."""

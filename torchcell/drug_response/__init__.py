@@ -1,0 +1,1 @@
+"""A drug on a cell line -> a bulk expression profile."""

@@ -1,0 +1,553 @@
+"""Drug response as batches: molecules, cell lines, doses and controls of each sample, at the level that is scored."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from torchcell.core.batch import Batch, BatchOrder, Packed, PackedLoader
+from torchcell.core.datamodule import RecordDataModule, derangement
+from torchcell.core.prediction_notes import Notes
+from torchcell.core.spec import Spec, fit_scaler
+from torchcell.core.split import Split
+from torchcell.core.split_methods import make_split
+from torchcell.drug_response.molecules import Molecules, borrowings, coverage
+from torchcell.drug_response.plates import plate_centre
+from torchcell.drug_response.record import Response
+from torchcell.drug_response.table import read_treatments, response_notes, widened
+from torchcell.evaluation.checks import Halves
+from torchcell.evaluation.results import Results
+from torchcell.graph.cell_graph import CellGraph
+from torchcell.io.errors import InputError, some
+from torchcell.io.quantities import LEAST_DOSE
+
+PLATE_KNOWN = "plate_known"
+"""What is predicted beside a request, and heads the names of its metrics: the same samples, the treated wells of their
+plates being known. It is shown, and no part of the verdict."""
+
+
+def plates_differ(record: Response) -> bool:
+    """Whether a line has several plates, or several controls.
+
+    Elsewhere the treated training wells of a plate tell no more than those of the line, and all rows would stand twice.
+    """
+    plate, control = record.plate, record.control
+    rows = [np.flatnonzero(record.cell_line == line) for line in np.unique(record.cell_line)]
+    return any(len(np.unique(plate[at])) > 1 or bool((control[at] != control[at[:1]]).any()) for at in rows)
+
+
+def replicate_changes(record: Response, whole: Response) -> np.ndarray:
+    """Mean change from control of all samples of the same condition on other plates, float32 [n, G].
+
+    Samples of one plate subtract the same control, whose noise they then share. NaN without any.
+
+    Args:
+        record: n samples.
+        whole: Where their replicates are looked for.
+    """
+    change = (whole.treated - whole.control).astype(np.float64)
+    rows: dict[str, list[int]] = {}
+    for i, name in enumerate(whole.condition.tolist()):
+        rows.setdefault(name, []).append(i)
+    found = np.full(record.treated.shape, np.nan, dtype=np.float32)
+    for i, (name, plate) in enumerate(zip(record.condition.tolist(), record.plate.tolist(), strict=True)):
+        others = [row for row in rows[name] if whole.plate[row] != plate]
+        if others:
+            found[i] = change[others].mean(0)
+    return found
+
+
+def replicate_halves(whole: Response, center: np.ndarray, index: np.ndarray) -> Halves | None:
+    """The samples at ``index`` and, as their second halves, the means of their replicates on other plates.
+
+    Both are taken from the plate's center, and a sample is not compared with what was measured on its own plate: wells
+    of one plate are alike for reasons that are no drug's.
+
+    Args:
+        whole: All samples, among which replicates are looked for.
+        center: Mean of the treated training samples of each sample's plate [n, G]; NaN where there is none: the
+            sample's control stands in.
+        index: Positions of the samples.
+    """
+    change = whole.treated.astype(np.float64) - np.where(np.isnan(center), whole.control, center)
+    rows: dict[str, list[int]] = {}
+    for i, name in enumerate(whole.condition.tolist()):
+        rows.setdefault(name, []).append(i)
+    condition, plate = whole.condition, whole.plate
+    others = [[row for row in rows[condition[i]] if plate[row] != plate[i]] for i in index.tolist()]
+    if not any(others):
+        return None
+    second = np.stack([change[at].mean(0) if at else np.full(change.shape[1], np.nan) for at in others])
+    technical = np.array([[plate[i] in set(plate[at]) for at in others] for i in index.tolist()], dtype=bool)
+    return Halves(change[index], second, whole.cell_line[index], technical)
+
+
+def by_condition(samples: Results, condition: np.ndarray) -> Results:
+    """Means of truth, predictions, controls and centers over the samples of each condition.
+
+    The ceiling has nothing to say: replicates that stand in one mean would predict each other's.
+    """
+    names, row = np.unique(condition, return_inverse=True)
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        held = ~np.isnan(values)
+        total, count = np.zeros((len(names), values.shape[1])), np.zeros((len(names), values.shape[1]))
+        np.add.at(total, row, np.where(held, values, 0.0))
+        np.add.at(count, row, held)
+        return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0).astype(np.float32)
+
+    first = np.unique(row, return_index=True)[1]
+    assert samples.reference is not None
+    assert samples.centre is not None
+    return replace(
+        samples,
+        sample_id=names,
+        group=samples.group[first],
+        measured=mean(samples.measured),
+        systems={
+            name: mean(np.full_like(values, np.nan) if name == samples.ceiling else values)
+            for name, values in samples.systems.items()
+        },
+        reference=mean(samples.reference),
+        centre=mean(samples.centre),
+        replicate=None,
+        decides=False,
+        level="condition",
+    )
+
+
+def with_plates(samples: Results, known: Mapping[str, np.ndarray]) -> Results:
+    """The same samples with what each system predicts of known plates, by system; the ceiling knows no other."""
+    systems = {name: known.get(name, values) for name, values in samples.systems.items()}
+    return replace(samples, systems=systems, decides=False, level=PLATE_KNOWN)
+
+
+def information_notes(record: Response, part: np.ndarray) -> list[str]:
+    """Sentences on what is known of a scored sample, and what that makes of the scores.
+
+    Args:
+        record: n samples.
+        part: Part of each [n].
+    """
+    test, trained = (record.subset(part == name) for name in ("test", "train"))
+    places = [set(zip(each.cell_line.tolist(), each.plate.tolist(), strict=True)) for each in (test, trained)]
+    shared = sum(place in places[1] for place in zip(test.cell_line.tolist(), test.plate.tolist(), strict=True))
+    said = [
+        "Test samples are scored as predict would answer: their own control is known, no treated well of their plate.",
+    ]
+    several = plates_differ(record)
+    if several:
+        said += [
+            f"Metrics headed {PLATE_KNOWN}/ stand beside: the same samples, the mean of the treated training wells of "
+            "their plate being known. They are no part of the verdict.",
+            f"{shared:,} of {len(test):,} test samples lie on plates of the training part, which has met controls like "
+            "theirs; the control of another plate tells a model less.",
+        ]
+    if record.basal is None:
+        said.append(
+            "Changes are taken from each sample's own control, truth and prediction from the same: its noise raises "
+            "pearson_de of all that do not start from it; pearson_delta_plate and metrics on replicates count more."
+        )
+        if several:
+            said.append(
+                f"What that noise is worth is told by the row fake_perturbation of {PLATE_KNOWN}/pearson_de, another "
+                "control of the same plate; it is undefined where a plate has one control."
+            )
+    return said
+
+
+@dataclass(frozen=True, eq=False)
+class ResponseBatch(Batch):
+    """B treated samples over G genes, besides the ``target`` and ``sample`` of every batch.
+
+    Vectors and graphs of the molecules are a table of the model's; a batch says which row.
+
+    Attributes:
+        drug: Row in the table of molecules, int64 [B].
+        line: Position in the spec's lines, int64 [B]; -1 is a line that was not trained on.
+        log_dose: log10 of the dose in µM, float32 [B].
+        log_time: log2 of the hours, float32 [B].
+        control: The sample's control, float32 [B, G].
+        basal: Expression of the untreated line, float32 [B, G].
+        plate_mean: Mean of the other treated training samples of its line on its plate, see ``plate_centre``, float32
+            [B, G]; NaN where nothing treated of the plate is known, as in a request and wherever a model is scored.
+        eval_center: What the plate-centered change is taken from, float32 [B, G]; a score's, never an input.
+    """
+
+    drug: Tensor
+    line: Tensor
+    log_dose: Tensor
+    log_time: Tensor
+    control: Tensor
+    basal: Tensor
+    plate_mean: Tensor
+    eval_center: Tensor
+
+    def blind(self) -> ResponseBatch:
+        """Also without the center that scores are taken from."""
+        nothing = torch.full((), torch.nan, device=self.eval_center.device).expand(self.eval_center.shape)
+        return replace(super().blind(), eval_center=nothing)
+
+    @property
+    def references(self) -> Mapping[str, Tensor]:
+        """Changes are taken against the control, and against the plate's center."""
+        return {"control": self.control, "plate": self.eval_center}
+
+
+INPUTS: dict[str, tuple[str, ...]] = {
+    "drug": ("drug",),
+    "basal": ("basal",),
+    "dose": ("log_dose",),
+    "line": ("line",),
+}
+"""Inputs whose use is checked, and the tensors that hold them; the control stays, which a prediction stands on."""
+JOINED = "_with_"
+"""Between the names of inputs that are shuffled together."""
+HELD_OUT: dict[str, tuple[str, ...]] = {
+    "cold_cell": ("line", "basal"),
+    "cold_drug_cell": ("drug", "dose", "line", "basal"),
+}
+"""Inputs that a split holds out; all others hold out the drug with its dose."""
+
+
+def tensors_of(inputs: str) -> tuple[str, ...]:
+    """The tensors that hold one input, or several whose names are joined."""
+    return tuple(name for one in inputs.split(JOINED) for name in INPUTS[one])
+
+
+class ResponseSamples:
+    """All samples of a response packed into tensors once; indexing with a tensor gathers a batch.
+
+    Args:
+        record: The samples, its molecules being those of ``spec``; with its ``plate_mean`` where that may be known.
+        spec: Names the lines.
+        eval_center: See ``ResponseBatch`` [n, G]; none for a request, which is not scored.
+    """
+
+    def __init__(self, record: Response, spec: Spec, eval_center: np.ndarray | None = None) -> None:
+        self.target = floats(record.treated)
+        named = wells(record, spec.extras["lines"])
+        self.drug, self.line = named["drug"], named["line"]
+        self.log_dose, self.log_time = named["log_dose"], named["log_time"]
+        self.control = floats(record.control)
+        self.basal = self.control if record.basal is None else floats(record.basal)
+        self.plate_mean, self.eval_center = (
+            torch.full((), torch.nan).expand(self.control.shape) if given is None else floats(given)
+            for given in (record.plate_mean, eval_center)
+        )
+
+    def __len__(self) -> int:
+        return len(self.drug)
+
+    def __getitem__(self, index: Tensor) -> ResponseBatch:
+        control = self.control.index_select(0, index)
+        return ResponseBatch(
+            self.target.index_select(0, index),
+            index,
+            self.drug.index_select(0, index),
+            self.line.index_select(0, index),
+            self.log_dose.index_select(0, index),
+            self.log_time.index_select(0, index),
+            control,
+            control if self.basal is self.control else self.basal.index_select(0, index),
+            self.plate_mean.index_select(0, index),
+            self.eval_center.index_select(0, index),
+        )
+
+    def varies(self, names: Sequence[str], index: Tensor) -> bool:
+        """Whether the samples at ``index`` differ in any of the tensors ``names``."""
+        return any(bool((held != held[:1]).any()) for held in (getattr(self, name)[index] for name in names))
+
+    def keys(self, names: Sequence[str], index: Tensor) -> Tensor:
+        """A number for each sample at ``index``, the same for two that share all tensors ``names``, int64 [m]."""
+        each = [torch.unique(getattr(self, name)[index], dim=0, return_inverse=True)[1] for name in names]
+        return torch.unique(torch.stack(each, dim=1), dim=0, return_inverse=True)[1]
+
+    def exchanged(self, names: Sequence[str], index: Tensor, source: Tensor) -> ResponseSamples:
+        """The same samples, but those at ``index`` have the tensors ``names`` of those at ``source``."""
+        twin, order = copy.copy(self), torch.arange(len(self))
+        order[index] = source
+        for name in names:
+            setattr(twin, name, getattr(self, name).index_select(0, order))
+        return twin
+
+    def zeroed(self, names: Sequence[str], values: Mapping[str, Tensor]) -> ResponseSamples:
+        """The same samples with one value of each tensor in ``names`` for all."""
+        twin = copy.copy(self)
+        for name in names:
+            held = getattr(self, name)
+            setattr(twin, name, values[name].to(held.dtype).expand(held.shape).clone())
+        return twin
+
+
+def floats(values: np.ndarray) -> Tensor:
+    """The values as float32."""
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+
+
+def wells(record: Response, lines: Sequence[str]) -> dict[str, Tensor]:
+    """``drug``, ``line``, ``log_dose`` and ``log_time`` of the samples [n] each, as in ``ResponseBatch``.
+
+    Args:
+        record: With its molecules.
+        lines: Names by position.
+    """
+    place = {name: i for i, name in enumerate(lines)}
+    return {
+        "drug": torch.from_numpy(record.drug_index),
+        "line": torch.tensor([place.get(name, -1) for name in record.cell_line.tolist()], dtype=torch.int64),
+        "log_dose": floats(np.log10(np.maximum(record.dose_value, LEAST_DOSE))),
+        "log_time": floats(np.log2(np.maximum(record.time, 1.0))),
+    }
+
+
+class ResponseDataModule(RecordDataModule):
+    """Batches of treated samples; see ``RecordDataModule`` for the arguments that are not named here.
+
+    Args:
+        record: The samples.
+        split: Keys of the ``split`` config.
+        molecules: Makes the vectors of the record's drugs, see ``torchcell.drug_response.molecules`` and its neighbours.
+        missing_molecules: Drugs without a vector: ``error``, ``drop`` their samples, or ``learned``: one vector for all
+            of them that the model learns.
+        cell_line: Use only this line, or these; none: all.
+    """
+
+    def __init__(
+        self,
+        record: Response,
+        split: dict[str, Any],
+        molecules: Callable[[Response], Molecules],
+        missing_molecules: Literal["error", "drop", "learned"] = "error",
+        cell_line: str | Sequence[str] | None = None,
+        graph: CellGraph | None = None,
+        batch_size: int = 128,
+        eval_batch_size: int = 1024,
+        subset: int | None = None,
+        unknown_genes: Literal["error", "drop"] = "error",
+        seed: int = 0,
+    ) -> None:
+        self._every = record.validate()
+        record = record.on_lines(cell_line)
+        record = replace(record, molecules=molecules(record))
+        record, dropped = with_vectors(record, missing_molecules)
+        if dropped:  # a table of the drugs that are left
+            record = replace(record, molecules=molecules(record))
+        super().__init__(record, split, graph, batch_size, eval_batch_size, subset, unknown_genes, seed)
+        self.lost |= dropped
+
+    def packed_whole(self) -> ResponseSamples:
+        """The samples with their plate's centre, which is that of the training part."""
+        self.centre = plate_centre(self.record_whole, self.split.part == "train")
+        self.known = ResponseSamples(replace(self.record_whole, plate_mean=self.centre), self.spec, self.centre)
+        return ResponseSamples(self.record_whole, self.spec, self.centre)
+
+    @staticmethod
+    def pack(record: Response, spec: Spec) -> ResponseSamples:
+        """The samples of a request as tensors, see ``ResponseSamples``."""
+        return ResponseSamples(record, spec)
+
+    @staticmethod
+    def vocabulary(record: Response, graph: CellGraph | None) -> tuple[str, ...]:
+        """The genes that are measured."""
+        return tuple(record.genes.tolist())
+
+    def deal(self, record: Response, split: Mapping[str, Any]) -> Split:
+        """As all samples of the file are dealt, so that a drug's fold is the same whichever lines are loaded.
+
+        A split from a file names these samples and no other, and which line is held out is a matter of the lines
+        that are loaded.
+        """
+        if split["method"] in ("file", "cold_cell"):
+            return super().deal(record, split)
+        whole = make_split(self._every, **split)
+        return whole.of(record.sample_id).validate(record.sample_id)
+
+    def training_loader(self, shuffle: bool, rank: int, world: int, batch_size: int) -> PackedLoader:
+        """The training part, with the other treated wells of each sample's plate."""
+        index = torch.from_numpy(self.split.index("train"))
+        return PackedLoader(self.known, BatchOrder(index, shuffle, self.seed, rank, world), batch_size)
+
+    def asked(self, part: str) -> dict[str, Callable[[], Response]]:
+        """The part as ``predict`` is asked for it; and with the treated wells of its plates, where they differ."""
+
+        def known() -> Response:
+            return replace(self.record(part).blind(), plate_mean=self.centre[self.split.index(part)])
+
+        request = {"": lambda: self.record(part).as_request()}
+        return {**request, PLATE_KNOWN: known} if plates_differ(self.record_whole) else request
+
+    def extras(self, train: Response) -> dict[str, Any]:
+        """Molecules, lines with their mean control and basal profile, the size of a change, and the training wells."""
+        table = self.record_whole.molecules
+        assert table is not None
+        lines = np.unique(train.cell_line)
+        basal = train.control if train.basal is None else train.basal
+        at = [train.cell_line == line for line in lines]
+        center, scale = fit_scaler(floats(train.treated - train.control), self.task(train))
+        trained = np.isin(table.id, train.drug)
+        held: dict[str, Any] = {
+            "id": table.id.tolist(),
+            "smiles": table.smiles.tolist(),
+            "vectors": torch.from_numpy(np.ascontiguousarray(table.vectors, dtype=np.float32)),
+            "known": torch.from_numpy(table.known),
+            "trained": torch.from_numpy(trained),
+            "features": dict(table.features),
+        }
+        if table.graphs is not None:
+            held["graphs"] = {name: torch.from_numpy(values) for name, values in table.graphs.items()}
+        return {
+            "molecules": held,
+            "lines": lines.tolist(),
+            "line_control": torch.stack([floats(train.control[rows].mean(0)) for rows in at]),
+            "line_treated": torch.stack([floats(train.treated[rows].mean(0)) for rows in at]),
+            "basal_scale": torch.from_numpy(np.maximum(basal.std(0), 1e-3).astype(np.float32)),
+            "line_basal": torch.stack([floats(basal[rows].mean(0)) for rows in at]),
+            "change_center": center,
+            "change_scale": scale,
+            "trained": wells(train, lines.tolist()),
+        }
+
+    def inputs(self) -> tuple[str, ...]:
+        """What the split holds out, then each input alone."""
+        held_out = HELD_OUT.get(self.split.method, ("drug", "dose"))
+        return (JOINED.join(held_out), *INPUTS)
+
+    def shuffled(self, name: str, index: Tensor, generator: torch.Generator) -> Packed | None:
+        """The samples with each other's drug, dose, line or basal profile, or several of them together."""
+        packed, names = self.packed, tensors_of(name)
+        assert isinstance(packed, ResponseSamples)
+        order = derangement(packed.keys(names, index), generator)
+        return None if order is None else packed.exchanged(names, index, index[order])
+
+    def constant(self, name: str, index: Tensor) -> Packed | None:
+        """One value of an input for all samples: the commonest drug and line of training, the mean basal profile and
+        log dose. It tells samples apart as little as zeros would, and is one that the model knows how to read.
+        """
+        packed, names = self.packed, tensors_of(name)
+        assert isinstance(packed, ResponseSamples)
+        if JOINED in name or not packed.varies(names, index):
+            return None
+        train = torch.from_numpy(self.split.index("train"))
+        values = {name: getattr(packed, name)[train].float().mean(0) for name in ("basal", "log_dose")}
+        values |= {name: getattr(packed, name)[train].mode().values for name in ("drug", "line")}
+        return packed.zeroed(names, values)
+
+    def halves(self, part: str) -> Halves | None:
+        """What sets each sample apart on its plate, and the same of its replicates on other plates, within its line."""
+        return replicate_halves(self.record_whole, self.centre, self.split.index(part))
+
+    def reference(self, record: Response) -> np.ndarray | None:
+        """Each sample's control."""
+        return record.control
+
+    def ceiling(self, record: Response) -> np.ndarray | None:
+        """The control and the mean change of the sample's replicates [n, G]; NaN without any."""
+        change = self.replicates(record)
+        return None if np.isnan(change).all() else record.control + change
+
+    def replicates(self, record: Response) -> np.ndarray:
+        """See ``replicate_changes``."""
+        return replicate_changes(record, self.record_whole)
+
+    def results(
+        self, part: str, predictions: Mapping[str, Mapping[str, np.ndarray]], model: str, ceiling: str | None
+    ) -> list[Results]:
+        """Samples; conditions, the mean over the replicates that are in the part, if any has two there (else its scores
+        would be the samples'); and samples whose plates are known, if that was predicted.
+        """
+        record = self.record(part)
+        (samples,) = super().results(part, predictions, model, ceiling)
+        centre = self.centre[self.split.index(part)]
+        samples = replace(samples, replicate=self.replicates(record), centre=centre)
+        found = [samples, by_condition(samples, record.condition)] if self._repeats(part) else [samples]
+        if PLATE_KNOWN in predictions:
+            found.append(with_plates(samples, predictions[PLATE_KNOWN]))
+        return found
+
+    def _repeats(self, part: str) -> bool:
+        """Whether a condition has two samples in ``part``."""
+        condition = self.record_whole.condition[self.split.index(part)]
+        return len(np.unique(condition)) < len(condition)
+
+    def notes(self) -> list[str]:
+        """What was assumed of units, which splits leak, how many drugs have vectors, and what is scored."""
+        said = [*self.record_whole.notes, *information_notes(self.record_whole, self.split.part)]
+        if single := [part for part in ("train", "val", "test") if not self._repeats(part)]:
+            said.append(f"No condition has two samples in {', '.join(single)}: there is no level condition/ to score.")
+        if len(single) < 3:
+            said.append("Metrics headed condition/ are of means over replicates.")
+        if self.split.method in ("random", "condition"):
+            leak = "replicates of one condition" if self.split.method == "random" else "other doses and lines of a drug"
+            said.append(
+                f"split={self.split.method} leaks: {leak} stand in training and test; cold_drug is the hard one."
+            )
+        shares = coverage(self.record_whole, self.split.part)
+        told = ", ".join(f"{part} {known:,} of {every:,}" for part, (known, every) in shares.items())
+        said.append(f"Drugs with a vector of their own: {told}.")
+        assert self.record_whole.molecules is not None
+        if borrowed := borrowings(self.record_whole.molecules):
+            said.append(f"Borrowed vectors, each of the most similar molecule: {some(borrowed, 20)}.")
+        return said
+
+    reads_columns = True
+    ceiling_is = "one replicate"
+
+    @staticmethod
+    def read_request(path: str, spec: Spec, columns: Mapping[str, str] | None = None) -> Response:
+        """Treatments to predict, see ``response_request``."""
+        return read_treatments(path, spec, columns)
+
+    @staticmethod
+    def widened(request: Response, spec: Spec) -> Spec:
+        """The spec with the request's new molecules."""
+        return widened(request, spec)
+
+    @staticmethod
+    def prediction_notes(record: Response, spec: Spec, model: Any) -> Notes:
+        """New drugs and lines; doses and times outside the trained range."""
+        return response_notes(record, spec)
+
+    @staticmethod
+    def origin(record: Response) -> np.ndarray:
+        """Each sample's control."""
+        return record.control
+
+    @staticmethod
+    def response(record: Response, prediction: np.ndarray, spec: Spec) -> pd.DataFrame:
+        """Sample id, drug, line, dose and time, then a column a gene."""
+        known = {
+            "sample_id": record.sample_id,
+            "drug": record.drug,
+            "cell_line": record.cell_line,
+            "dose_value": record.dose_value,
+            "time": record.time,
+        }
+        return pd.DataFrame(known | dict(zip(spec.outputs, prediction.T, strict=True)))
+
+
+def with_vectors(record: Response, policy: str) -> tuple[Response, dict[str, int]]:
+    """The record with what ``policy`` makes of drugs without a vector, and a count of what was dropped."""
+    table = record.molecules
+    assert table is not None
+    lacking = ~table.known
+    if lacking.all():
+        raise InputError(f"{record.name}: no drug has a vector; choose other data.molecules, or name the structures")
+    if policy not in ("error", "drop", "learned"):
+        raise InputError(f"data.missing_molecules={policy!r}: must be error, drop or learned")
+    if not lacking.any() or policy == "learned":
+        return record, {}
+    if policy == "error":
+        raise InputError(
+            f"{record.name}: {int(lacking.sum()):,} of {len(table):,} drugs have no vector: {some(table.id[lacking])}; "
+            "set data.missing_molecules=learned (one vector for all of them) or drop"
+        )
+    keep = table.known[record.drug_index]
+    return record.subset(keep), {"samples of drugs without a vector": int((~keep).sum())}

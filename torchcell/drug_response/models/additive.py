@@ -1,0 +1,70 @@
+"""A comparison model: line, basal profile and drug add up in one latent space, as in CPA."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from torchcell.core.model import LossWeights
+from torchcell.core.spec import Spec
+from torchcell.drug_response.datamodule import ResponseBatch
+from torchcell.drug_response.models.base import ResponseInputs, ResponseModel
+from torchcell.io.errors import InputError
+
+
+class AdditiveLatent(ResponseModel):
+    r"""z = z_basal + v_line + a(dose, time) v_molecule, decoded by an MLP; a in (0, 1) by latent dimension.
+
+    After the compositional perturbation autoencoder (Lotfollahi et al., Mol. Syst. Biol. 2023) and its form for
+    molecules, chemCPA (Hetzel et al., NeurIPS 2022), without their adversary: a line's basal profile is an input here,
+    nothing that a classifier would have to take the drug out of.
+
+    Args:
+        spec: Of the task ``response``.
+        inputs: Partial of ``ResponseInputs``; needs ``dose`` and a basal profile.
+        head: See ``ResponseModel``.
+        hidden: Width of the decoder's hidden layer.
+        dropout: Share of its units dropped in training.
+        optimizer: See ``Model``.
+        scheduler: See ``Model``.
+        loss_weights: See ``Model``.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        inputs: Callable[..., ResponseInputs] | None = None,
+        head: str = "change",
+        hidden: int = 256,
+        dropout: float | int = 0.1,
+        optimizer: Callable[..., torch.optim.Optimizer] | None = None,
+        scheduler: Callable[..., Any] | None = None,
+        loss_weights: LossWeights | None = None,
+    ) -> None:
+        super().__init__(spec, inputs, head, optimizer, scheduler, loss_weights)
+        if self.inputs.basal is None or self.inputs.dose is None:
+            raise InputError("AdditiveLatent adds a basal profile and a dosed drug: keep inputs.basal and inputs.dose")
+        width = self.inputs.line_embedding.embedding_dim
+        self.strength = nn.Linear(width, width)
+        self.decoder = nn.Sequential(
+            nn.Linear(width, hidden), nn.LayerNorm(hidden), nn.ReLU(), nn.Dropout(dropout),
+            nn.Linear(hidden, len(spec.genes)),
+        )  # fmt: skip
+
+    def latent(self, batch: ResponseBatch) -> Float[Tensor, "B W"]:
+        """z of each sample [B, W]."""
+        part = self.inputs.parts(batch)
+        return part["basal"] + part["line"] + self.strength(part["dose"]).sigmoid() * part["molecule"]
+
+    def forward(self, batch: ResponseBatch) -> Float[Tensor, "B G"]:
+        """Treated expression in the target's units."""
+        return self.express(self.decoder(self.latent(batch)), batch)
+
+    def set_embeddings(self, batch: ResponseBatch) -> dict[str, Tensor]:
+        """``latent``: z [B, W]."""
+        return {"latent": self.latent(batch)}

@@ -1,0 +1,512 @@
+"""What the models of drug response share: encoders of molecule, line, dose and control, and the base class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from torchcell.core.model import LossWeights, Model
+from torchcell.core.spec import Spec
+from torchcell.drug_response.datamodule import ResponseBatch
+from torchcell.drug_response.models.gaussian_process import ResponseProcess, Wells
+from torchcell.graph.cell_graph import expand
+from torchcell.io.errors import InputError, some
+from torchcell.nn.losses import log_cosh, profile_distance
+from torchcell.nn.mixing import Shares
+from torchcell.nn.ragged import segment_mean
+
+
+class DenseEncoder(nn.Module):
+    r"""Linear, LayerNorm, ReLU, dropout, Linear, LayerNorm; entries of the output have variance 1 over the width.
+
+    Args:
+        features: Width F of the input.
+        hidden: Width of the hidden layer.
+        width: Width W of the output.
+        dropout: Share of hidden units dropped in training.
+        input_dropout: Share of the input's entries dropped in training.
+
+    Shapes:
+        x_BF [B, F] -> [B, W].
+    """
+
+    def __init__(
+        self, features: int, hidden: int, width: int, dropout: float | int = 0.0, input_dropout: float | int = 0.0
+    ) -> None:
+        super().__init__()
+        self.input_dropout = nn.Dropout(input_dropout)
+        self.first = nn.Linear(features, hidden)
+        self.first_norm = nn.LayerNorm(hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.second = nn.Linear(hidden, width)
+        self.second_norm = nn.LayerNorm(width)
+
+    def forward(self, x_BF: Float[Tensor, "B F"]) -> Float[Tensor, "B W"]:
+        """One row an input."""
+        hidden_BK = self.first_norm(self.first(self.input_dropout(x_BF))).relu()
+        return self.second_norm(self.second(self.dropout(hidden_BK)))
+
+
+ATOM_SIZES = (119, 9, 11, 12, 9, 5, 8, 2, 2)
+"""Categories of each of an atom's nine numbers in torch-geometric's ``from_smiles``."""
+BOND_SIZES = (22, 6, 2)
+"""Of a bond's three."""
+
+
+class GINE(nn.Module):
+    r"""One graph isomorphism layer with edge features (Hu et al., ICLR 2020, arXiv:1905.12265).
+
+    .. math::
+        y_i = x_i + \mathrm{MLP}\Big((1 + \epsilon) x_i + \sum_{j \to i} \mathrm{ReLU}(x_j + e_{ji})\Big)
+
+    Args:
+        width: Of atoms and bonds.
+
+    Shapes:
+        x_AW [A, W], e_EW [E, W], index_2E -> [A, W].
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.epsilon = nn.Parameter(torch.zeros(()))
+        self.norm = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width))
+
+    def forward(
+        self, x_AW: Float[Tensor, "A W"], e_EW: Float[Tensor, "E W"], index_2E: Int[Tensor, "2 E"]
+    ) -> Float[Tensor, "A W"]:
+        """One row an atom; the layer's input is normalised."""
+        h_AW = self.norm(x_AW)
+        message_EW = torch.relu(h_AW[index_2E[0]] + e_EW)
+        sum_AW = torch.zeros_like(h_AW).index_add(0, index_2E[1], message_EW.to(h_AW.dtype))
+        return x_AW + self.mlp((1 + self.epsilon) * h_AW + sum_AW)
+
+
+class MoleculeGraphEncoder(nn.Module):
+    """GINE layers on the molecules of a batch, each encoded once, then the mean over atoms and a linear map.
+
+    Args:
+        graphs: All molecules as flat arrays, see ``torchcell.drug_response.molecules``; buffers that no checkpoint
+            repeats and no batch carries.
+        width: Width W of atoms and of the output.
+        n_layers: Bonds that a message travels.
+        drop: Share of the samples whose molecule counts as unknown in a training step.
+
+    Shapes:
+        drug_B int64 [B] -> [B, W]; a molecule without atoms gets one learned vector.
+    """
+
+    atom: Tensor
+    atom_ptr: Tensor
+    bond: Tensor
+    bond_index: Tensor
+    bond_ptr: Tensor
+    atom_start: Tensor
+    bond_start: Tensor
+
+    def __init__(
+        self, graphs: Mapping[str, Tensor], width: int = 128, n_layers: int = 3, drop: float | int = 0.0
+    ) -> None:
+        super().__init__()
+        for name in ("atom", "atom_ptr", "bond", "bond_index", "bond_ptr"):
+            self.register_buffer(name, graphs[name], persistent=False)
+        self.drop = drop
+        # One table for all categories of an atom: each of its numbers has a range of rows.
+        self.atom_embedding = nn.Embedding(sum(ATOM_SIZES), width)
+        self.bond_embedding = nn.Embedding(sum(BOND_SIZES), width)
+        for name, sizes in (("atom_start", ATOM_SIZES), ("bond_start", BOND_SIZES)):
+            self.register_buffer(name, torch.tensor((0, *sizes[:-1])).cumsum(0), persistent=False)
+        self.layers = nn.ModuleList(GINE(width) for _ in range(n_layers))
+        self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
+        self.missing_embedding = nn.Parameter(torch.randn(width))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw embeddings of such a size that an atom's nine, and a bond's three, add up to variance 1."""
+        nn.init.normal_(self.atom_embedding.weight, std=len(ATOM_SIZES) ** -0.5)
+        nn.init.normal_(self.bond_embedding.weight, std=len(BOND_SIZES) ** -0.5)
+
+    def forward(self, drug_B: Int[Tensor, " B"]) -> Float[Tensor, "B W"]:
+        """One row a sample."""
+        drug_U, place_B = torch.unique(drug_B, return_inverse=True)
+        x_BW = self.encode(drug_U)[place_B]
+        known_B = self.atom_ptr[drug_B + 1] > self.atom_ptr[drug_B]
+        if self.training and self.drop:
+            known_B = known_B & (torch.rand(known_B.shape, device=known_B.device) >= self.drop)
+        return torch.where(known_B[:, None], x_BW, self.missing_embedding.to(x_BW.dtype))
+
+    def encode(self, drug_U: Int[Tensor, " U"]) -> Float[Tensor, "U W"]:
+        """One row a molecule."""
+        return self.out(segment_mean(*self.atoms(drug_U)))
+
+    def atoms(self, drug_U: Int[Tensor, " U"]) -> tuple[Float[Tensor, "A W"], Int[Tensor, " P"]]:
+        """Atoms after the last layer [A, W] and where each molecule's begin [U + 1].
+
+        Cut out of the packed arrays, so that cost follows the molecules asked for.
+        """
+        n_atoms_U = self.atom_ptr[drug_U + 1] - self.atom_ptr[drug_U]
+        ptr_P = nn.functional.pad(n_atoms_U.cumsum(0), (1, 0))
+        atom_A, _ = expand(self.atom_ptr[drug_U], n_atoms_U)
+        bond_E, molecule_E = expand(self.bond_ptr[drug_U], self.bond_ptr[drug_U + 1] - self.bond_ptr[drug_U])
+        index_2E = self.bond_index[:, bond_E] + ptr_P[molecule_E]
+        x_AW = self.atom_embedding(self.atom[atom_A] + self.atom_start).sum(1)
+        e_EW = self.bond_embedding(self.bond[bond_E] + self.bond_start).sum(1)
+        for layer in self.layers:
+            x_AW = layer(x_AW, e_EW, index_2E)
+        return x_AW, ptr_P
+
+    def extra_repr(self) -> str:
+        """Molecules, atoms and bonds of the table."""
+        return f"{len(self.atom_ptr) - 1:,} molecules, {len(self.atom):,} atoms, {len(self.bond) // 2:,} bonds"
+
+
+class MoleculeVectors(nn.Module):
+    """An MLP on rows of a table; one learned vector for molecules without a row.
+
+    Args:
+        vector_DF: The table [D, F], a buffer that no checkpoint repeats.
+        known_D: Which molecules have a row [D].
+        width: Width W of the output.
+        hidden: Width of the MLP's hidden layer.
+        dropout: Share of hidden units dropped in training.
+        input_dropout: Share of the vectors' entries dropped in training.
+        drop: Share of the samples whose molecule counts as unknown in a training step, so that the model also learns
+            what a drug does on average.
+        missing: Whether there is a learned vector; without one an unknown molecule is a vector of zeros.
+
+    Shapes:
+        drug_B int64 [B] -> [B, W].
+    """
+
+    vector_DF: Tensor
+    known_D: Tensor
+
+    def __init__(
+        self,
+        vector_DF: Float[Tensor, "D F"],
+        known_D: Bool[Tensor, " D"],
+        width: int = 128,
+        hidden: int = 256,
+        dropout: float | int = 0.0,
+        input_dropout: float | int = 0.0,
+        drop: float | int = 0.0,
+        missing: bool = True,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("vector_DF", vector_DF, persistent=False)
+        self.register_buffer("known_D", known_D, persistent=False)
+        self.drop = drop
+        self.encoder = DenseEncoder(vector_DF.shape[1], hidden, width, dropout, input_dropout)
+        self.missing_embedding = nn.Parameter(torch.randn(width)) if missing else None
+
+    def forward(self, drug_B: Int[Tensor, " B"]) -> Float[Tensor, "B W"]:
+        """One row a sample."""
+        return self.stand_in(self.encoder(self.vector_DF.index_select(0, drug_B)), self.known_D[drug_B])
+
+    def stand_in(self, x_BW: Tensor, known_B: Tensor) -> Tensor:
+        """The learned vector in place of rows that are unknown, or dropped in training."""
+        if self.missing_embedding is None:
+            return x_BW
+        if self.training and self.drop:
+            known_B = known_B & (torch.rand(known_B.shape, device=known_B.device) >= self.drop)
+        return torch.where(known_B[:, None], x_BW, self.missing_embedding.to(x_BW.dtype))
+
+
+BASAL = ("change", "raw", "none")
+MOLECULES = ("vectors", "graph")
+
+
+class ResponseInputs(nn.Module):
+    """One vector of ``width`` numbers each, side by side.
+
+    Args:
+        spec: Of the task ``response``.
+        width: Of each part.
+        hidden: Hidden width of the encoders.
+        dropout: Share of the encoders' hidden units dropped in training.
+        basal: Basal profile as ``change`` from the mean line in standard deviations, ``raw`` as published, or ``none``.
+        molecules: ``vectors``, or ``graph``: a message-passing encoder on atoms and bonds.
+        molecule_dropout: Share of the entries of molecules' vectors dropped in training.
+        molecule_drop: Share of samples whose molecule counts as unknown in a training step.
+        line_drop: Likewise for the cell line.
+        line_sd: Of a fresh line vector's entries.
+        unknown: Learned vectors for unknown molecules and lines; published: none.
+        dose: Whether dose and time are read; published: not.
+
+    Attributes:
+        features: Width of all parts together.
+
+    Raises:
+        InputError: Data of another task, an unknown choice, or molecules without vectors and nothing to stand in.
+    """
+
+    mean_line_G: Tensor
+    scale_G: Tensor
+
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        width: int = 128,
+        hidden: int = 256,
+        dropout: float | int = 0.1,
+        basal: str = "change",
+        molecules: str = "vectors",
+        molecule_dropout: float | int = 0.0,
+        molecule_drop: float | int = 0.0,
+        line_drop: float | int = 0.0,
+        line_sd: float | int = 1.0,
+        unknown: bool = True,
+        dose: bool = True,
+    ) -> None:
+        super().__init__()
+        if spec.task != "response":
+            raise InputError(f"this model reads drug response, and the data's task is {spec.task}; see conf/data")
+        if basal not in BASAL or molecules not in MOLECULES:
+            raise InputError(
+                f"model.inputs.basal={basal!r} is one of {BASAL}, model.inputs.molecules={molecules!r} of {MOLECULES}"
+            )
+        held = spec.extras["molecules"]
+        if not unknown and not held["known"].all():
+            lacking = [name for name, known in zip(held["id"], held["known"].tolist(), strict=True) if not known]
+            raise InputError(
+                f"molecules without a vector: {some(lacking)}; the model has none to learn in their place, so set "
+                "model.inputs.unknown=true or data.missing_molecules=drop"
+            )
+        self.raw, self.line_drop, self.n_lines = basal == "raw", line_drop, len(spec.extras["lines"])
+        self.register_buffer("mean_line_G", spec.extras["line_basal"].mean(0), persistent=False)
+        self.register_buffer("scale_G", spec.extras["basal_scale"], persistent=False)
+        self.basal = None if basal == "none" else DenseEncoder(len(spec.genes), hidden, width, dropout)
+        self.molecule: nn.Module
+        if molecules == "graph":
+            if "graphs" not in held:
+                raise InputError(
+                    "model.inputs.molecules=graph needs the molecules' graphs, and the data have vectors only; set "
+                    "data.molecules to torchcell.drug_response.molecules.MoleculeGraphs"
+                )
+            self.molecule = MoleculeGraphEncoder(held["graphs"], width, drop=molecule_drop)
+        else:
+            self.molecule = MoleculeVectors(
+                held["vectors"], held["known"], width, hidden, dropout, molecule_dropout, molecule_drop, unknown
+            )
+        self.line_embedding = nn.Embedding(self.n_lines + unknown, width)
+        nn.init.normal_(self.line_embedding.weight, std=line_sd)
+        self.dose = DenseEncoder(2, width // 2, width) if dose else None
+        self.features = width * (2 + (self.basal is not None) + dose)
+
+    def forward(self, batch: ResponseBatch) -> Float[Tensor, "B H"]:
+        """All parts side by side [B, features]."""
+        return torch.cat(list(self.parts(batch).values()), 1)
+
+    def parts(self, batch: ResponseBatch) -> dict[str, Tensor]:
+        """``basal``, ``molecule``, ``line`` and ``dose`` (with the time), those that are read [B, width]."""
+        found = {}
+        if self.basal is not None:
+            basal_BG = batch.basal if self.raw else (batch.basal - self.mean_line_G) / self.scale_G
+            found["basal"] = self.basal(basal_BG)
+        found |= {"molecule": self.molecule(batch.drug), "line": self.line_embedding(self._line(batch))}
+        if self.dose is not None:
+            # Times around 16 h become numbers around 0, as doses around 1 µM are.
+            found["dose"] = self.dose(torch.stack([batch.log_dose, (batch.log_time - 4) / 2], 1))
+        return found
+
+    def _line(self, batch: ResponseBatch) -> Tensor:
+        """Rows of the line embedding; the last is the unknown line's."""
+        line_B = batch.line
+        if self.line_embedding.num_embeddings == self.n_lines:
+            if (line_B < 0).any():
+                raise InputError(
+                    "a cell line that was not trained on, and the model has no vector for it; set "
+                    "model.inputs.unknown=true"
+                )
+            return line_B
+        if self.training and self.line_drop:
+            gone_B = torch.rand(line_B.shape, device=line_B.device) < self.line_drop
+            line_B = torch.where(gone_B, -1, line_B)
+        return torch.where(line_B < 0, self.n_lines, line_B)
+
+
+HEADS = ("change", "process", "level")
+MOST_HELD = 4000
+"""Training samples that the Gaussian process holds: a table of their kernel takes 128 MB."""
+PLATE_START = 2.2
+"""Log-odds of q before training, a q of .9: what fits wells of the same plate, and farther than so few steps reach."""
+
+
+class ResponseModel(Model):
+    r"""A subclass gives ``read``, a number for each sample and gene; the head makes expression of it.
+
+    .. math::
+        \hat y = u + b \, d + a \, s_g \, \mathrm{read}, \quad u = x + m_{line} + d_x
+
+    with the control x, the mean change m of its line (of all lines for an unknown one) and the standard deviation s of
+    the training changes. With ``head=process`` a Gaussian process tells two things of the rest of the change, see
+    ``ResponseProcess``: d, from wells of like drug, structure, dose and line, and d_x, from wells of like controls;
+    with ``head=change`` there is neither. So are scored samples predicted, and requests.
+
+    Training samples know the mean c of the other training samples on their plate, as do those that are scored beside
+    as ``plate_known``; for them
+
+    .. math::
+        u = v + q_g (c - v), \quad v = x + m_{line} + p_g (\bar x_{line} - x)
+
+    The learned p says how much of a control's departure from its line is noise, the learned q how much a plate tells
+    that its controls do not. So the network learns what departs from a plate, not what a plate has in common, which it
+    could not know of another one. Trained without c, as requests are, it learned to read the controls' noise, worse
+    than d_x says it.
+
+    What a network reads of training wells is partly their noise, so that it says too much of others. Training knows no
+    d and all of the reading; elsewhere a and b are the ``Shares`` of least squared error, in units of s, on the
+    validation part. With ``head=level`` the reading is the prediction, as published.
+
+    Terms: ``phenotype``, the residual in units of s (``level``: squared, in expression's own units); ``correlation``
+    and ``plate``, 1 - Pearson over genes of the change from the control and from the plate's center.
+
+    Args:
+        spec: Of the task ``response``.
+        inputs: Partial of ``ResponseInputs``; none takes its defaults.
+        head: ``change``, ``process`` or ``level``.
+        optimizer: See ``Model``.
+        scheduler: See ``Model``.
+        loss_weights: See ``Model``.
+    """
+
+    refitted = ("process.",)
+
+    mean_G: Tensor
+    sd_G: Tensor
+    line_control_LG: Tensor
+    line_change_LG: Tensor
+
+    def __init__(
+        self,
+        spec: Spec,
+        inputs: Callable[..., ResponseInputs] | None = None,
+        head: str = "change",
+        optimizer: Callable[..., torch.optim.Optimizer] | None = None,
+        scheduler: Callable[..., Any] | None = None,
+        loss_weights: LossWeights | None = None,
+    ) -> None:
+        super().__init__(spec, optimizer, scheduler, loss_weights)
+        if head not in HEADS:
+            raise InputError(f"model.head={head!r}: choose one of {HEADS}")
+        self.head = head
+        self.inputs = (inputs or ResponseInputs)(spec)
+        for name, value in (("mean_G", "change_center"), ("sd_G", "change_scale"), ("line_control_LG", "line_control")):
+            self.register_buffer(name, spec.extras[value], persistent=False)
+        line_change_LG = spec.extras["line_treated"] - spec.extras["line_control"]
+        self.register_buffer("line_change_LG", line_change_LG, persistent=False)
+        self.shares = Shares()
+        self._reading: tuple[Tensor, Tensor] | None = None
+        start = torch.zeros(len(spec.genes))
+        self.pull = nn.Parameter(start) if head != "level" else None
+        self.plate_pull = nn.Parameter(start + PLATE_START) if head != "level" else None
+        self.process: ResponseProcess | None = None
+        if head == "process":
+            table, known = spec.extras["molecules"], spec.extras["trained"]
+            held = {name: values[_some(len(values))] for name, values in known.items()}
+            controls = torch.zeros(len(held["drug"]), len(spec.genes))  # they come with ``fit_process``
+            self.process = ResponseProcess(table["vectors"], table["known"], _wells(**held, departure=controls))
+
+    def read(self, h_BH: Float[Tensor, "B H"], batch: ResponseBatch) -> Float[Tensor, "B G"]:
+        """A number for each sample and gene, in standard deviations of a change."""
+        raise NotImplementedError("a model of drug response must define read")
+
+    def forward(self, batch: ResponseBatch) -> Float[Tensor, "B G"]:
+        """Treated expression in the target's units."""
+        return self.express(self.read(self.inputs(batch), batch), batch)
+
+    def express(self, read_BG: Tensor, batch: ResponseBatch) -> Float[Tensor, "B G"]:
+        """What a reading means in the units of expression."""
+        if self.pull is None or self.plate_pull is None:
+            return read_BG
+        line_B, on_line_B1 = batch.line.clamp(min=0), (batch.line >= 0)[:, None]
+        alone_BG = batch.control + torch.where(on_line_B1, self.line_change_LG[line_B], self.mean_G)
+        known_BG = ~torch.isnan(batch.plate_mean)
+        off_BG = torch.where(known_BG & on_line_B1, -self._departure(batch), 0.0)
+        beside_BG = alone_BG + self.pull.sigmoid() * off_BG
+        beside_BG = beside_BG + self.plate_pull.sigmoid() * torch.where(known_BG, batch.plate_mean - beside_BG, 0.0)
+        if self.training:
+            return beside_BG + self.sd_G * read_BG
+        by_treatment_BG, by_control_BG = self._told(batch)
+        self._reading = read_BG.detach(), by_treatment_BG / self.sd_G  # the shares are found with them
+        start_BG = torch.where(known_BG, beside_BG, alone_BG + by_control_BG)
+        return start_BG + self.shares(self.sd_G * read_BG, by_treatment_BG)
+
+    def _told(self, batch: ResponseBatch) -> tuple[Float[Tensor, "B G"], Float[Tensor, "B G"]]:
+        """What like treatments tell of a sample, and what like controls tell; nothing without a process."""
+        if self.process is None:
+            return torch.zeros_like(batch.control), torch.zeros_like(batch.control)
+        return self.process(_wells(batch.drug, batch.line, batch.log_dose, batch.log_time, self._departure(batch)))
+
+    def _departure(self, batch: ResponseBatch) -> Float[Tensor, "B G"]:
+        """Of each control from its line's mean; of an unknown line from the first, which nobody reads."""
+        return batch.control - self.line_control_LG[batch.line.clamp(min=0)]
+
+    def on_fit_start(self) -> None:
+        """Fit the process to the training part; of several processes all take what the first one found."""
+        super().on_fit_start()
+        if self.process is not None:
+            data = self.trainer.datamodule  # type: ignore[attr-defined]
+            index = data.split.index("train")
+            index = index[_some(len(index)).numpy()]
+            self.fit_process(data.packed[torch.from_numpy(index)])
+            # Another machine's linear algebra may round in another way, and nothing would bring them together.
+            for tensor in (self.process.weight_P, self.process.dual_NG):
+                tensor.copy_(self.trainer.strategy.broadcast(tensor))
+
+    def fit_process(self, train: ResponseBatch) -> None:
+        """Let the process tell how changes differ from their line's mean; ``train`` holds the spec's, in its order."""
+        assert self.process is not None
+        self.process.control_NG.copy_(self._departure(train))
+        self.process.fit(train.target - train.control - self.line_change_LG[train.line])
+
+    def on_validation_epoch_end(self) -> None:
+        """Choose the shares, by which every checkpoint goes, and the next pass over the validation part: the scores of
+        this one know those of the pass before, see ``Shares``.
+        """
+        if self.head != "level" and not self.trainer.sanity_checking:
+            chosen = self.shares.choose(lambda sums: self.trainer.strategy.reduce(sums, reduce_op="sum"))
+            self.log_dict({f"val/share/{name}": value for name, value in chosen.items()})
+        super().on_validation_epoch_end()
+
+    def _observe(self, stage: str, batch: ResponseBatch, prediction: Tensor) -> None:
+        super()._observe(stage, batch, prediction)
+        if stage == "val" and self.head != "level":
+            assert self._reading is not None
+            # In standard deviations of a change, and without the units' offset.
+            (read_BG, told_BG), self._reading = self._reading, None
+            left_BG = (batch.target - prediction.detach()) / self.sd_G + self.shares(read_BG, told_BG)
+            self.shares.observe(read_BG, told_BG, left_BG)
+
+    def phenotype_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Mean over the measured values: log-cosh of the residual in standard deviations of a change, or its square."""
+        measured = ~torch.isnan(target)
+        residual = torch.where(measured, prediction - target, 0.0)
+        loss = residual.square() if self.head == "level" else log_cosh(residual / self.sd_G)
+        return (loss * measured).sum() / measured.sum().clamp(min=1)
+
+    def losses(self, batch: ResponseBatch, prediction: Tensor) -> dict[str, Tensor]:
+        """The residual, and where the changes point."""
+        return super().losses(batch, prediction) | {
+            "correlation": profile_distance(prediction, batch.target, batch.control),
+            "plate": profile_distance(prediction, batch.target, batch.eval_center),
+        }
+
+    def set_embeddings(self, batch: ResponseBatch) -> dict[str, Tensor]:
+        """``inputs``: the encoded basal profile, molecule, line, dose and time [B, H]."""
+        return {"inputs": self.inputs(batch)}
+
+
+def _wells(drug: Tensor, line: Tensor, log_dose: Tensor, log_time: Tensor, departure: Tensor) -> Wells:
+    """What a ``ResponseProcess`` reads of samples [n] each, their controls as departures from the line [n, G]."""
+    return Wells(drug, line, torch.stack([log_dose, log_time], 1), departure)
+
+
+def _some(n: int) -> Tensor:
+    """Which of n training samples the process holds, sorted: all, or ``MOST_HELD`` drawn at random."""
+    return torch.randperm(n, generator=torch.Generator().manual_seed(0))[:MOST_HELD].sort().values

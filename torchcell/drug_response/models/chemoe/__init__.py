@@ -1,0 +1,1 @@
+"""A mixture of experts over molecule, dose and control."""

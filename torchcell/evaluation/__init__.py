@@ -1,0 +1,1 @@
+"""Results, metrics, bootstrap, checks, verdict: one evaluator for all tasks."""

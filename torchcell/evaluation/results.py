@@ -1,0 +1,203 @@
+"""``Results``: what every system predicted for one part of a split; the only input of every metric."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from torchcell.cells.metrics import CellPairs
+from torchcell.evaluation.metrics import Profiles
+from torchcell.io.errors import InputError, near, some
+
+TASKS: tuple[str, ...] = ("regression", "binary", "expression", "response", "cells", "ranking")
+PER_GENE: tuple[str, ...] = ("expression", "response", "cells")
+"""Tasks whose outputs are genes; each sample is scored over them."""
+_RESERVED = ("sample_id", "target", "measured")
+
+
+@dataclass(frozen=True)
+class Design:
+    """How the part was made, for the words of the verdict.
+
+    Attributes:
+        cluster: What the bootstrap draws, e.g. ``query gene``.
+        n_clusters: Such groups in all parts together, which all folds together test; none: unknown.
+        split: Method of the split.
+        n_folds: Its folds.
+        ceiling: What the ceiling's row is: that of a noiseless prediction, or of ``one replicate``.
+    """
+
+    cluster: str = "cluster"
+    n_clusters: int | None = None
+    split: str = ""
+    n_folds: int | None = None
+    ceiling: str = "ceiling"
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """Measured values and the predictions of every system on the same samples; n samples, T outputs.
+
+    Attributes:
+        sample_id: Unique names of the samples [n].
+        group: The cluster of each sample, e.g. its query gene [n], or its clusters with empty texts as pads [n, K]: the
+            bootstrap draws these.
+        outputs: Names of the outputs (phenotypes, or genes of an expression task) [T].
+        measured: Measured values in their units [n, T]; NaN is a missing value. Of a ranking 1, and NaN where the
+            sample is not ranked for this output.
+        systems: Predictions by system [n, T], in the units of ``measured``; probabilities or scores for a
+            binary task, ranks from 1 for a ranking. NaN where a system has nothing to say.
+        part: The part of the split, e.g. ``test``.
+        task: One of ``TASKS``.
+        model: The system under test, a key of ``systems``.
+        active: Outputs that the model was trained on, bool [T]; none: all. It holds the others constant.
+        ceiling: A replicate ceiling, a key of ``systems``: shown, never a baseline.
+        rivals: Other trained models, keys of ``systems``: compared one by one, never baselines.
+        set_size: Number of perturbed genes per sample [n].
+        reference: What changes of expression are taken against, e.g. the control mean [n, T].
+        replicate: Change from control in an independent replicate [n, T], see ``metrics.over_genes``.
+        centre: Mean of the training samples of the plate [n, T], see ``metrics.over_genes``.
+        other_reference: What a prediction's change is taken against where it is not ``reference`` [n, T], likewise.
+        significant: Genes that truly changed, bool [n, T], likewise.
+        own: Columns of the sample's perturbed genes, -1 pads [n] or [n, K], likewise.
+        context: Name of the samples that a sample is told apart from [n], likewise.
+        cells: Cells of each sample and controls, likewise.
+        decides: Whether the verdict rests on these results, where the same part is scored in several ways.
+        design: How the part was made.
+        level: What a sample stands for where the same data are scored at several levels, e.g. ``condition``; heads
+            the names of the metrics.
+
+    Raises:
+        InputError: Shapes that don't fit, ids used twice, infinite predictions, unknown names.
+    """
+
+    sample_id: np.ndarray
+    group: np.ndarray
+    outputs: tuple[str, ...]
+    measured: np.ndarray
+    systems: Mapping[str, np.ndarray]
+    part: str = "test"
+    task: str = "regression"
+    set_size: np.ndarray | None = None
+    reference: np.ndarray | None = None
+    replicate: np.ndarray | None = None
+    centre: np.ndarray | None = None
+    other_reference: np.ndarray | None = None
+    significant: np.ndarray | None = None
+    own: np.ndarray | None = None
+    context: np.ndarray | None = None
+    cells: CellPairs | None = None
+    level: str = ""
+    model: str = "model"
+    active: np.ndarray | None = None
+    ceiling: str | None = None
+    rivals: tuple[str, ...] = ()
+    decides: bool = True
+    design: Design = Design()
+
+    def __len__(self) -> int:
+        return len(self.sample_id)
+
+    def __post_init__(self) -> None:
+        problems = [*self._wrong_names(), *self._wrong_shapes()] or self._wrong_values()
+        if problems:
+            raise InputError(f"results of part {self.part!r}: " + "; ".join(problems))
+
+    @property
+    def n_clusters(self) -> int:
+        """Distinct clusters of these samples."""
+        return clusters_in(self.group)
+
+    @property
+    def per_gene(self) -> bool:
+        """Whether each sample is scored over the outputs, which are genes."""
+        return self.task in PER_GENE
+
+    def profiles(self, prediction: np.ndarray) -> Profiles:
+        """Truth and ``prediction`` [n, T] with what changes are taken against, for the metrics over genes."""
+        return Profiles(
+            np.asarray(self.measured, dtype=np.float64),
+            np.asarray(prediction, dtype=np.float64),
+            self.reference,
+            self.replicate,
+            self.centre,
+            self.other_reference,
+            self.significant,
+            self.own,
+            self.context,
+            self.cells,
+        )
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """Systems that the model must beat: all but the model, its rivals and the ceiling."""
+        return tuple(name for name in self.systems if name not in (self.model, *self.rivals, self.ceiling))
+
+    @property
+    def ordered(self) -> tuple[str, ...]:
+        """The model, its rivals, the baselines in given order, then the ceiling."""
+        last = () if self.ceiling is None else (self.ceiling,)
+        return (self.model, *self.rivals, *self.baselines, *last)
+
+    def to_frame(self) -> pd.DataFrame:
+        """The table of ``predictions.parquet``: one row per sample and output, one column per system."""
+        t = len(self.outputs)
+        columns: dict[str, np.ndarray] = {
+            "sample_id": np.repeat(np.asarray(self.sample_id, dtype=object), t),
+            "target": np.tile(np.asarray(self.outputs, dtype=object), len(self)),
+            "measured": np.asarray(self.measured).reshape(-1),
+        }
+        columns |= {name: np.asarray(self.systems[name]).reshape(-1) for name in self.ordered}
+        return pd.DataFrame(columns)
+
+    def _wrong_names(self) -> list[str]:
+        found = []
+        if self.task not in TASKS:
+            found.append(f"unknown task {self.task!r}, use one of {TASKS}")
+        rivals = [("rival", name) for name in self.rivals]
+        for role, name in (("model", self.model), *rivals, ("ceiling", self.ceiling)):
+            if name is not None and name not in self.systems:
+                hint = some(near(name, list(self.systems)) or self.systems)
+                found.append(f"the {role} {name!r} is not among the systems; there are {hint}")
+        if clash := [name for name in self.systems if name in _RESERVED]:
+            found.append(f"systems named like a column of the predictions table: {some(clash)}; rename them")
+        return found
+
+    def _wrong_shapes(self) -> list[str]:
+        n, t = len(self.sample_id), len(self.outputs)
+        shapes: dict[str, tuple[tuple[int, ...], np.ndarray | None]]
+        per_sample = (n, *np.shape(self.group)[1:2])
+        shapes = {"group": (per_sample, self.group), "measured": ((n, t), self.measured)}
+        shapes |= {"set_size": ((n,), self.set_size), "reference": ((n, t), self.reference)}
+        shapes |= {"replicate": ((n, t), self.replicate), "centre": ((n, t), self.centre)}
+        shapes |= {"other_reference": ((n, t), self.other_reference), "significant": ((n, t), self.significant)}
+        columns = () if self.own is None else self.own.shape[1:2]
+        shapes |= {"own": ((n, *columns), self.own), "context": ((n,), self.context), "active": ((t,), self.active)}
+        shapes |= {f"system {name!r}": ((n, t), value) for name, value in self.systems.items()}
+        return [
+            f"{name} has shape {np.shape(value)}, expected {shape}"
+            for name, (shape, value) in shapes.items()
+            if value is not None and np.shape(value) != shape
+        ]
+
+    def _wrong_values(self) -> list[str]:
+        found = [] if len(self.sample_id) else ["no samples"]
+        unique, counts = np.unique(np.asarray(self.sample_id).astype(str), return_counts=True)
+        if (counts > 1).any():
+            found.append(f"sample ids used twice: {some(unique[counts > 1])}; drop what a sampler padded")
+        if self.own is not None and (np.max(self.own) >= len(self.outputs) or np.min(self.own) < -1):
+            found.append(f"own holds a column that is none of the {len(self.outputs)} outputs; use -1 for no column")
+        for name, value in [("measured", self.measured), *self.systems.items()]:
+            infinite = np.isinf(value).any(axis=1)
+            if infinite.any():
+                ids = some(np.asarray(self.sample_id)[infinite])
+                found.append(f"{name!r} is infinite on {infinite.sum()} sample(s): {ids}; use NaN for no value")
+        return found
+
+
+def clusters_in(group: np.ndarray) -> int:
+    """Distinct clusters among those of samples [n] or [n, K], empty texts being pads."""
+    return len(set(np.unique(group).tolist()) - ({""} if np.ndim(group) == 2 else set()))

@@ -1,0 +1,236 @@
+"""Metrics that accumulate over the batches of an epoch while a model trains; synchronised under DDP.
+
+They steer training. The model's test goes through ``torchcell.evaluation.evaluate``, never through these.
+Missing targets are masked by arithmetic, so an update never waits for the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import reduce
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.functional.classification import binary_auroc, binary_average_precision
+from torchmetrics.utilities.data import dim_zero_cat
+
+from torchcell.evaluation.metrics import FLAT
+from torchcell.io.errors import InputError
+
+REFERENCES = ("control", "plate")
+"""What the change of a drug's response is taken against while a model trains."""
+FLAT_PROFILE = 1e-6
+"""Change over level below which a float32 profile has not changed."""
+POOLED = "expression"
+"""The name under which all genes of an expression task are scored together."""
+
+
+class ScoreName(str):
+    """``<output>/<metric>``, which knows its parts: the metric, not the letters, says what counts for ``val/score``.
+
+    Attributes:
+        output: What is scored; its name may hold a slash.
+        metric: By which metric.
+    """
+
+    output: str
+    metric: str
+
+    def __new__(cls, output: str, metric: str) -> ScoreName:
+        """The name of one metric of one output."""
+        name = super().__new__(cls, f"{output}/{metric}")
+        name.output, name.metric = output, metric
+        return name
+
+
+class StreamingCorrelation(Metric):
+    """``<output>/Pearson`` and ``<output>/MSE`` per output, or over all outputs pooled under one name.
+
+    Means and centred sums are merged batch by batch and process by process (Chan, Golub and LeVeque 1983),
+    which keeps float32 exact enough whatever the phenotype's mean.
+
+    Args:
+        outputs: Names of the T outputs; one name and ``pooled`` takes all columns together.
+        pooled: Score all columns as one vector.
+    """
+
+    full_state_update = False
+    moments: Tensor
+
+    def __init__(self, outputs: Sequence[str], pooled: bool = False) -> None:
+        super().__init__()
+        self.outputs, self.pooled = tuple(outputs), pooled
+        # Rows: count, mean prediction, mean target, then the three centred sums of products.
+        self.add_state("moments", torch.zeros(6, len(self.outputs)), dist_reduce_fx=_merge_all)
+
+    def update(
+        self,
+        prediction_BT: Float[Tensor, "B T"],
+        target_BT: Float[Tensor, "B T"],
+        references: Mapping[str, Tensor] | None = None,
+        truth_references: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Add a batch, both in the target's units [B, T]; a target of NaN is missing, references are not read."""
+        x, y = prediction_BT.detach().float(), target_BT.float()
+        if self.pooled:
+            x, y = x.reshape(-1, 1), y.reshape(-1, 1)
+        measured = ~torch.isnan(y)
+        x, y = torch.where(measured, x, 0.0), torch.where(measured, y, 0.0)
+        n = measured.sum(0).float()
+        mean_x, mean_y = x.sum(0) / n.clamp(min=1), y.sum(0) / n.clamp(min=1)
+        x, y = (x - mean_x) * measured, (y - mean_y) * measured
+        batch = torch.stack([n, mean_x, mean_y, (x * x).sum(0), (y * y).sum(0), (x * y).sum(0)])
+        self.moments = _merge(self.moments, batch)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Values by name since the last ``reset``; NaN for a constant, or with nothing measured."""
+        n, mean_x, mean_y, xx, yy, xy = self.moments
+        flat = (xx <= n * (FLAT * mean_x) ** 2) | (yy <= n * (FLAT * mean_y) ** 2)
+        pearson = torch.where(flat, torch.nan, xy / (xx.sqrt() * yy.sqrt())).clamp(-1, 1)
+        mse = (xx + yy - 2 * xy).clamp(min=0) / n + (mean_x - mean_y) ** 2
+        return {
+            ScoreName(output, name): value[t]
+            for t, output in enumerate(self.outputs)
+            for name, value in (("Pearson", pearson), ("MSE", mse))
+        }
+
+
+class StreamingRanking(Metric):
+    """``<output>/AUROC`` and ``<output>/AP`` per output; keeps all scores of the epoch.
+
+    Args:
+        outputs: Names of the T outputs.
+    """
+
+    full_state_update = False
+    score: list[Tensor]
+    label: list[Tensor]
+
+    def __init__(self, outputs: Sequence[str]) -> None:
+        super().__init__()
+        self.outputs = tuple(outputs)
+        self.add_state("score", [], dist_reduce_fx="cat")
+        self.add_state("label", [], dist_reduce_fx="cat")
+
+    def update(
+        self,
+        prediction_BT: Float[Tensor, "B T"],
+        target_BT: Float[Tensor, "B T"],
+        references: Mapping[str, Tensor] | None = None,
+        truth_references: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Add a batch of probabilities and labels, 0, 1 or NaN for missing [B, T]; references are not read."""
+        self.score.append(prediction_BT.detach().float())
+        self.label.append(target_BT.float())
+
+    def compute(self) -> dict[str, Tensor]:
+        """Values by name since the last ``reset``; NaN with one class, or with nothing measured."""
+        values: dict[str, Tensor] = {}
+        score, label = (
+            dim_zero_cat(x) if len(x) else torch.zeros(0, len(self.outputs)) for x in (self.score, self.label)
+        )
+        for t, output in enumerate(self.outputs):
+            held = ~torch.isnan(label[:, t])
+            s, y = score[held, t], label[held, t].long()
+            both = 0 < int(y.sum()) < len(y)
+            nan = torch.tensor(torch.nan, device=s.device)
+            values[ScoreName(output, "AUROC")] = binary_auroc(s, y) if both else nan
+            values[ScoreName(output, "AP")] = binary_average_precision(s, y) if both else nan
+        return values
+
+
+class StreamingProfile(Metric):
+    """``<reference>/Pearson`` over genes of true and predicted change from each reference, mean over samples; and
+    ``expression/MSE``.
+
+    Args:
+        references: Names of what changes are taken against, keys of ``Batch.references``.
+    """
+
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, references: Sequence[str]) -> None:
+        super().__init__()
+        self.references = tuple(references)
+        for name in ("total", "count"):
+            self.add_state(name, torch.zeros(1 + len(self.references), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(
+        self,
+        prediction_BT: Float[Tensor, "B T"],
+        target_BT: Float[Tensor, "B T"],
+        references: Mapping[str, Tensor],
+        truth_references: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Add a batch in the target's units [B, T]; samples whose change is constant count for nothing.
+
+        ``truth_references`` are what true changes are taken against, if not the same: where both lose the same control
+        cells, their noise alone correlates.
+        """
+        truth_references = references if truth_references is None else truth_references
+        prediction, target = prediction_BT.detach().float(), target_BT.float()
+        error = (prediction - target).square()
+        held = ~torch.isnan(error)
+        total, count = [torch.where(held, error, 0.0).sum()], [held.sum()]
+        for name in self.references:
+            x, y = target - truth_references[name], prediction - references[name]
+            held = ~(torch.isnan(x) | torch.isnan(y))
+            n = held.sum(1, keepdim=True).clamp(min=1)
+            x, y = torch.where(held, x, 0.0), torch.where(held, y, 0.0)
+            x, y = (x - x.sum(1, keepdim=True) / n) * held, (y - y.sum(1, keepdim=True) / n) * held
+            size = torch.where(held, target.abs(), 0.0).amax(1) * n[:, 0].sqrt()
+            norm_x, norm_y = x.norm(dim=1), y.norm(dim=1)
+            defined = (norm_x > FLAT_PROFILE * size) & (norm_y > FLAT_PROFILE * size)
+            value = (x * y).sum(1) / (norm_x * norm_y).clamp(min=1e-30)
+            total.append(torch.where(defined, value, 0.0).sum())
+            count.append(defined.sum())
+        self.total = self.total + torch.stack(total).double()
+        self.count = self.count + torch.stack(count).double()
+
+    def compute(self) -> dict[str, Tensor]:
+        """Values by name since the last ``reset``; NaN where nothing was defined."""
+        value = torch.where(self.count > 0, self.total / self.count, torch.nan).float()
+        found: dict[str, Tensor] = {ScoreName(name, "Pearson"): value[1 + i] for i, name in enumerate(self.references)}
+        return found | {ScoreName(POOLED, "MSE"): value[0]}
+
+
+def streaming_metrics(task: str, outputs: Sequence[str]) -> StreamingCorrelation | StreamingRanking | StreamingProfile:
+    """What to watch while ``task`` is trained on ``outputs``.
+
+    Args:
+        task: ``regression`` (Pearson, MSE), ``binary`` (AUROC, AP; predictions are probabilities),
+            ``expression`` (Pearson and MSE over all genes pooled, under ``expression``), ``response`` (Pearson
+            over genes of the change from the control and from the plate's mean) or ``cells`` (from the control).
+        outputs: Names of the outputs, in the order of the columns.
+    """
+    if task == "regression":
+        return StreamingCorrelation(outputs)
+    if task == "binary":
+        return StreamingRanking(outputs)
+    if task == "expression":
+        return StreamingCorrelation((POOLED,), pooled=True)
+    if task == "response":
+        return StreamingProfile(REFERENCES)
+    if task == "cells":
+        return StreamingProfile(("control",))
+    known = "regression, binary, expression, response or cells"
+    raise InputError(f"no streaming metrics for the task {task!r}; use {known}")
+
+
+def _merge(a: Tensor, b: Tensor) -> Tensor:
+    """Moments [6, T] of two disjoint sets as those of their union."""
+    n = a[0] + b[0]
+    share = b[0] / n.clamp(min=1)
+    shift_x, shift_y = b[1] - a[1], b[2] - a[2]
+    between = a[0] * share * torch.stack([shift_x * shift_x, shift_y * shift_y, shift_x * shift_y])
+    means = torch.stack([a[1] + shift_x * share, a[2] + shift_y * share])
+    return torch.cat([n[None], means, a[3:] + b[3:] + between])
+
+
+def _merge_all(stacked: Tensor) -> Tensor:
+    """Moments of all processes [P, 6, T] as one [6, T]."""
+    return reduce(_merge, stacked.unbind(0))

@@ -1,0 +1,1 @@
+"""Files: sources with checksums, caches, one reader for all tables, errors."""

@@ -1,0 +1,268 @@
+"""Atomic writes, records as ``.npz`` files without pickles, and the cache of parsed sources."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import struct
+import uuid
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from torchcell.graph.network import GeneRules, Network
+from torchcell.io.errors import InputError
+from torchcell.io.paths import data_home, say_unwritable
+from torchcell.io.sources import registry
+from torchcell.knowledge_graph.record import KnowledgeGraph
+from torchcell.screen.record import Screen
+
+log = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
+
+DAMAGE = (
+    ValueError, TypeError, KeyError, IndexError, EOFError, OSError, MemoryError, OverflowError, RuntimeError,
+    SyntaxError, struct.error, zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
+"""What numpy raises, by experience, when bytes of an ``.npz`` are cut off or changed."""
+
+
+def write_arrays(path: str | Path, **arrays: Any) -> None:
+    """Write arrays without pickles; an ``.npz`` keeps a checksum of each, which ``.npy`` does not.
+
+    Raises:
+        InputError: An array of objects, which could only be stored as a pickle.
+    """
+
+    objects = [name for name, values in arrays.items() if np.asarray(values).dtype.hasobject]
+    if objects:
+        raise InputError(f"{path}: arrays of objects can't be written without pickles: {objects}")
+    with atomic_write(path) as temporary:
+        np.savez(temporary, **arrays)
+
+
+def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """All arrays of an ``.npz`` file, each compared with its checksum; pickles are refused.
+
+    Raises:
+        InputError: No such file, or it is truncated, changed, no ``.npz``, or holds objects.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"no such file: {path}")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except DAMAGE as error:
+        why = str(error).split("\n")[0] or type(error).__name__
+        raise InputError(f"{path} is damaged or no file of plain arrays ({why}); delete it, then run again") from error
+
+
+def kept(
+    path: Path, read: Callable[[Path], Found], make: Callable[[], Found], write: Callable[[Path, Found], None]
+) -> Found:
+    """What ``read`` finds at ``path`` in a cache; made, and written there, where it is missing or damaged.
+
+    However many processes ask at a time, it is made once: the others wait for it. A cache is best effort: where it
+    can't be written, or is full, what was made goes on in memory, and a warning says so once.
+
+    Args:
+        path: The file.
+        read: Raises ``InputError`` for a file that is damaged or of something else.
+        make: What ``read`` would find.
+        write: Writes it to a path, whole or not at all.
+    """
+    from filelock import FileLock
+
+    if path.exists():
+        try:
+            return read(path)
+        except InputError:
+            pass  # another process may be mending it: see below
+    lock = FileLock(f"{path}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        say_unwritable(path.parent, error)
+        return make()
+    try:
+        return _mended(path, read, make, write)
+    finally:
+        lock.release()
+
+
+def _mended(
+    path: Path, read: Callable[[Path], Found], make: Callable[[], Found], write: Callable[[Path, Found], None]
+) -> Found:
+    """The same for one process at a time."""
+    if path.exists():
+        try:
+            return read(path)
+        except InputError as error:
+            log.warning("%s; made again", str(error).removesuffix("; delete it, then run again"))
+    made = make()
+    try:
+        write(path, made)
+    except OSError as error:
+        say_unwritable(path.parent, error)
+        return made
+    return read(path)
+
+
+Record = TypeVar("Record", Screen, Network, GeneRules, KnowledgeGraph)
+
+FORMAT = 1
+"""Version of the ``.npz`` layout; part of every cache key."""
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; it replaces ``path`` only when the block ends well.
+
+    After a crash, an exception or a full disk the old file stands whole and no half file is left.
+
+    Args:
+        path: The file to write; missing parent folders are made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays last: writers such as np.savez and pandas read the format from it.
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
+    try:
+        yield temporary
+        with temporary.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.add_note(f"{path} was not written; what stood there before is unchanged")
+        raise
+
+
+def save_screen(screen: Screen, path: str | Path) -> None:
+    """Write a screen with all its columns to an ``.npz`` file, atomically and without pickles."""
+    _save(screen, path)
+
+
+def load_screen(path: str | Path) -> Screen:
+    """Read a screen that ``save_screen`` wrote.
+
+    Raises:
+        InputError: No such file, or it is truncated or another kind of file.
+    """
+    return _load(Screen, path)
+
+
+def save_network(network: Network, path: str | Path) -> None:
+    """Write a network to an ``.npz`` file, atomically and without pickles."""
+    _save(network, path)
+
+
+def load_network(path: str | Path) -> Network:
+    """Read a network that ``save_network`` wrote.
+
+    Raises:
+        InputError: No such file, or it is truncated or another kind of file.
+    """
+    return _load(Network, path)
+
+
+def cached_screen(name: str, sources: Sequence[str], recipe: Mapping[str, Any], build: Callable[[], Screen]) -> Screen:
+    """The screen that ``build`` parses, from the cache where it was parsed before.
+
+    Args:
+        name: First part of the cache file's name.
+        sources: Registered sources that it is parsed from; their checksums are part of the key.
+        recipe: Version of the parser and its arguments, the other part of the key.
+        build: Parses the sources; called once however many processes ask at a time, and again for a damaged file.
+    """
+    return _cached(Screen, name, sources, recipe, build)
+
+
+def cached_network(
+    name: str, sources: Sequence[str], recipe: Mapping[str, Any], build: Callable[[], Network]
+) -> Network:
+    """The network that ``build`` parses, from the cache where it was parsed before; see ``cached_screen``."""
+    return _cached(Network, name, sources, recipe, build)
+
+
+def cached_rules(
+    name: str, sources: Sequence[str], recipe: Mapping[str, Any], build: Callable[[], GeneRules]
+) -> GeneRules:
+    """The gene rules that ``build`` parses, from the cache where they were parsed before; see ``cached_screen``."""
+    return _cached(GeneRules, name, sources, recipe, build)
+
+
+def cached_graph(
+    name: str, sources: Sequence[str], recipe: Mapping[str, Any], build: Callable[[], KnowledgeGraph]
+) -> KnowledgeGraph:
+    """The knowledge graph that ``build`` parses, from the cache where it was parsed before; see ``cached_screen``."""
+    return _cached(KnowledgeGraph, name, sources, recipe, build)
+
+
+def _cached(
+    kind: type[Record],
+    name: str,
+    sources: Sequence[str],
+    recipe: Mapping[str, Any],
+    build: Callable[[], Record],
+) -> Record:
+    hashes = {source: [file.sha256 for file in registry()[source].files] for source in sources}
+    text = json.dumps({"format": FORMAT, "sources": hashes, "recipe": dict(recipe)}, sort_keys=True)
+    path = data_home() / "parsed" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npz"
+    return kept(
+        path,
+        lambda file: _load(kind, file),
+        lambda: build().validate(),
+        lambda file, record: _save(record, file),
+    )
+
+
+def _save(record: Screen | Network | GeneRules | KnowledgeGraph, path: str | Path) -> None:
+    arrays: dict[str, np.ndarray] = {}
+    plain: dict[str, Any] = {"format": FORMAT, "record": type(record).__name__}
+    for field in fields(record):
+        value = getattr(record, field.name)
+        if isinstance(value, np.ndarray):
+            arrays[field.name] = _storable(field.name, value)
+        elif field.name == "columns":
+            arrays |= {f"columns/{key}": _storable(key, column) for key, column in value.items()}
+        elif value is not None:
+            plain[field.name] = dict(value) if isinstance(value, Mapping) else value
+    write_arrays(path, **{"plain": np.array(json.dumps(plain, default=int)), **arrays})
+
+
+def _storable(name: str, values: np.ndarray) -> np.ndarray:
+    """Strings as a unicode array: an object array could only be stored as a pickle."""
+    if values.dtype != object:
+        return values
+    if not all(isinstance(value, str) for value in values.ravel()):
+        raise InputError(f"column {name!r} mixes types; make it all text or all numbers")
+    return values.astype(str)
+
+
+def _load(kind: type[Record], path: str | Path) -> Record:
+    arrays: dict[str, Any] = dict(read_arrays(path))
+    try:
+        plain = json.loads(str(arrays.pop("plain")))
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{path} is damaged or no record of torchcell ({error}); delete it, then run again") from error
+    if plain.pop("record", None) != kind.__name__ or plain.pop("format", None) != FORMAT:
+        raise InputError(f"{path} holds no {kind.__name__} of format {FORMAT}; delete it, then run again")
+    columns = {name.removeprefix("columns/"): arrays.pop(name) for name in list(arrays) if "/" in name}
+    if columns:
+        plain["columns"] = columns
+    for name in ("phenotype_names", "kinds", "directed"):
+        if isinstance(plain.get(name), list):  # JSON knows no tuples
+            plain[name] = tuple(plain[name])
+    return kind(**arrays, **plain)

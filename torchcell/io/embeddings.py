@@ -1,0 +1,336 @@
+"""Tables of embeddings by id: reading, writing, converting between npz, parquet and h5ad."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from torchcell.io.cache import atomic_write
+from torchcell.io.errors import InputError, near, some
+from torchcell.io.matrices import LARGEST, as_float32, dense, layer_of
+from torchcell.io.paths import located
+from torchcell.io.tables import (
+    number_cells,
+    read_table,
+    refuse_spoiled_names,
+    single_precision,
+    text_cells,
+    write_table,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+TORCH_ENDINGS = (".pt", ".pth")
+"""Of files that ``torch.save`` wrote; all others are plain pickles."""
+
+
+def convert_embeddings(source: str | Path, out: str | Path) -> tuple[int, int]:
+    """Write the vectors of ``source`` as npz with ``ids`` [N] and ``vectors`` float32 [N, F].
+
+    Args:
+        source: A pickle of ``{name: vector}`` or of ``{"ids": names, "vectors": table}``, made of dictionaries, lists,
+            texts, numbers, numpy arrays and torch tensors; whatever else it names is refused before it is touched.
+        out: The ``.npz`` file.
+
+    Returns:
+        N and F.
+
+    Raises:
+        InputError: A pickle that names anything else, told by its name; vectors that differ in width, are no numbers or
+            not finite.
+    """
+    source, out = Path(source), Path(out)
+    if out.suffix != ".npz":
+        raise InputError(f"{out}: the name must end in .npz")
+    if not source.is_file():
+        raise InputError(f"no such file: {source}")
+    ids, vectors = _table(source, _load(source))
+    with atomic_write(out) as temporary:
+        np.savez(temporary, ids=ids, vectors=vectors)
+    return vectors.shape
+
+
+def _load(source: Path) -> Any:
+    try:
+        if source.suffix in TORCH_ENDINGS:
+            return _load_torch(source)
+        with source.open("rb") as file:
+            return _Plain(file).load()
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
+    except Exception as error:  # a damaged pickle may raise anything
+        raise InputError(
+            f"{source} can't be read as a pickle of plain data ({type(error).__name__}: {error}); write it as npz with "
+            "ids and vectors where it was made"
+        ) from error
+
+
+class _Plain(pickle.Unpickler):
+    """Makes what ``_allowed`` lists and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = _allowed().get(f"{module.replace('numpy.core.', 'numpy._core.')}.{name}")
+        if found is None:
+            raise InputError(
+                f"the pickle asks for {module}.{name}, which is not on the list of plain data and was not loaded; "
+                "write the vectors as npz with ids and vectors where they were made"
+            )
+        return found
+
+
+def _allowed() -> dict[str, Callable[..., Any]]:
+    """What a pickle of plain data names: the makers of arrays and of tensors, by their full names."""
+    from numpy._core import multiarray
+
+    def encoded(text: str, encoding: str) -> bytes:  # what pickles of protocol 2 call for every bytes object
+        if encoding != "latin1":
+            raise InputError(f"the pickle asks for the encoding {encoding!r}")
+        return text.encode("latin1")
+
+    def scalar(dtype: np.dtype, value: Any) -> Any:
+        if np.dtype(dtype).hasobject:
+            raise InputError("the pickle holds a number that is an object")
+        return multiarray.scalar(dtype, value)
+
+    def frombuffer(buffer: bytes, dtype: np.dtype, shape: Any, order: str) -> np.ndarray:
+        return np.frombuffer(buffer, dtype).reshape(shape, order="F" if order == "F" else "C")
+
+    def tensor(*arguments: Any) -> Any:
+        from torch._utils import _rebuild_tensor_v2
+
+        return _rebuild_tensor_v2(*arguments)
+
+    return {
+        "numpy.ndarray": np.ndarray,
+        "numpy.dtype": np.dtype,
+        "numpy._core.multiarray._reconstruct": multiarray._reconstruct,
+        "numpy._core.multiarray.scalar": scalar,
+        "numpy._core.numeric._frombuffer": frombuffer,
+        "_codecs.encode": encoded,
+        "collections.OrderedDict": OrderedDict,
+        "torch._utils._rebuild_tensor_v2": tensor,
+        "torch.storage._load_from_bytes": lambda raw: _load_torch(io.BytesIO(raw)),
+    }
+
+
+def _load_torch(source: Path | io.BytesIO) -> Any:
+    import torch
+
+    return torch.load(source, map_location="cpu", weights_only=True)
+
+
+def _table(source: Path, held: Any) -> tuple[np.ndarray, np.ndarray]:
+    if not isinstance(held, Mapping) or not held:
+        raise InputError(f"{source} holds a {type(held).__name__}, not a dictionary of name -> vector")
+    if set(held) == {"ids", "vectors"}:
+        ids, table = np.asarray(held["ids"]).tolist(), _number_columns(source, held["vectors"], "vectors")
+        if len(ids) != len(table):
+            raise InputError(f"{source}: {len(ids)} ids and {len(table)} vectors; a row an id is needed")
+        rows = dict(zip(ids, table, strict=True))
+        if len(rows) < len(ids):
+            raise InputError(f"{source}: ids stand twice; keep one row of each molecule")
+    else:
+        rows = {name: _number_columns(source, value, name).ravel() for name, value in held.items()}
+    odd = [name for name in rows if not isinstance(name, str) or not name]
+    if odd:
+        raise InputError(f"{source}: names that are no text: {some(odd)}; name each vector by SMILES, InChIKey or id")
+    widths = {len(row) for row in rows.values()}
+    if len(widths) > 1:
+        first = len(next(iter(rows.values())))
+        other = [name for name, row in rows.items() if len(row) != first]
+        raise InputError(f"{source}: vectors of {sorted(widths)} numbers; these differ from the first: {some(other)}")
+    vectors = np.stack(list(rows.values())).astype(np.float32)
+    bad = ~np.isfinite(vectors).all(1)
+    if bad.any():
+        raise InputError(f"{source}: vectors that are not finite: {some(np.array(list(rows))[bad])}; leave them out")
+    return np.array(list(rows)), vectors
+
+
+def _number_columns(source: Path, value: Any, name: Any) -> np.ndarray:
+    """An array, a tensor or a list as numbers."""
+    found = np.asarray(value.detach().float() if hasattr(value, "detach") else value)
+    if found.dtype.kind not in "fiub" or not found.size:
+        raise InputError(f"{source}: {name!r} is a {type(value).__name__} of {found.dtype}, not a vector of numbers")
+    return found
+
+
+ENDINGS = (".h5ad", ".parquet", ".csv", ".tsv")
+"""Of the files that are written; ``.npz`` (``ids``, ``vectors``, optional ``kinds``) and ``.csv.gz`` are read too."""
+ONE_KIND = "all"
+"""Kind of every node of a file that tells none."""
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingTable:
+    """Embeddings of N nodes.
+
+    Attributes:
+        node_id: Unique ids [N].
+        node_name: Names for people [N].
+        node_kind: Kind of each node [N].
+        values: float32 [N, D].
+    """
+
+    node_id: np.ndarray
+    node_name: np.ndarray
+    node_kind: np.ndarray
+    values: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.node_id)
+
+    def validate(self, source: str | Path, zeros: bool = False) -> EmbeddingTable:
+        """Return self, or raise one ``InputError`` that names the nodes at fault.
+
+        Args:
+            source: Where the embeddings come from, for the message.
+            zeros: Whether vectors of zeros are let through: of a model they are a finding, in a file a mistake.
+        """
+        if len(self) < 2:
+            one = f"one node, {some(self.node_id)}" if len(self) else "no node"
+            raise InputError(f"{source} holds {one}; embeddings are judged by how nodes differ: give at least 2")
+        names, counts = np.unique(self.node_id, return_counts=True)
+        if (counts > 1).any():
+            raise InputError(f"{source}: ids that stand twice: {some(names[counts > 1])}; keep one row of each")
+        odd = ~(np.abs(self.values) <= LARGEST).all(1)
+        if odd.any():
+            raise InputError(
+                f"{source}: {int(odd.sum())} node(s) with NaN or an infinity, or beyond {LARGEST:g}: "
+                f"{some(self.node_id[odd])}; embed them anew, or leave them out"
+            )
+        zero = ~self.values.any(1)
+        if zero.any() and not zeros:
+            raise InputError(
+                f"{source}: {int(zero.sum())} node(s) with a vector of zeros, which has no direction: "
+                f"{some(self.node_id[zero])}; leave them out"
+            )
+        return self
+
+    def to_frame(self) -> pd.DataFrame:
+        """``id, name, kind``, then a column a dimension."""
+        import pandas as pd
+
+        about = {"id": self.node_id, "name": self.node_name, "kind": self.node_kind}
+        columns = [f"embedding_{i}" for i in range(self.values.shape[1])]
+        return pd.concat([pd.DataFrame(about), pd.DataFrame(self.values, columns=columns)], axis=1)
+
+    def write(self, path: str | Path, uns: dict[str, object] | None = None) -> None:
+        """Write as h5ad (``X``, ``obs``: id, name, kind), parquet, CSV or TSV, by the ending.
+
+        Args:
+            path: The file.
+            uns: What the h5ad says of itself; other files have no room for it.
+        """
+        path = Path(path)
+        refuse_ending(path)
+        if path.suffix != ".h5ad":
+            write_table(self.to_frame(), path)
+            return
+        import anndata
+        import pandas as pd
+
+        obs = pd.DataFrame({"id": self.node_id, "name": self.node_name, "kind": self.node_kind}, index=self.node_id)
+        var = pd.DataFrame(index=pd.Index([f"embedding_{i}" for i in range(self.values.shape[1])]))
+        table = anndata.AnnData(X=self.values, obs=obs.astype(str), var=var, uns=dict(uns or {}))
+        with atomic_write(path) as temporary:
+            table.write_h5ad(temporary)
+
+
+def refuse_ending(path: Path) -> None:
+    """Refuse a file that embeddings can't be written to."""
+    if path.suffix not in ENDINGS:
+        raise InputError(f"out={path}: the name must end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}")
+
+
+def read_embeddings(path: str | Path, ids: str = "id", kind: str | None = None) -> EmbeddingTable:
+    """Read embeddings that any program wrote; ``validate`` them afterwards.
+
+    Args:
+        path: h5ad (``X`` and ``obs``), npz (``ids``, ``vectors``, optional ``kinds``), or a table whose other columns
+            of numbers are the dimensions.
+        ids: Column of the ids; the index of an h5ad where ``obs`` has no such column.
+        kind: Column of the kinds; by default ``kind`` where there is one, else all nodes are of one kind.
+
+    Raises:
+        InputError: No such file or column, text where numbers belong, no dimensions.
+    """
+    path = located(path)
+    if path.suffix == ".npz":
+        return read_npz(path)
+    table, values = _read_h5ad(path, ids) if path.suffix == ".h5ad" else (read_table(path), None)
+    if ids not in table:
+        raise InputError(_no_column(path, ids, list(table.columns), "--ids"))
+    if kind is not None and kind not in table:
+        raise InputError(_no_column(path, kind, list(table.columns), "--kind"))
+    kinds = text_cells(table, kind or "kind") if (kind or "kind") in table else [ONE_KIND] * len(table)
+    node_id = np.array(text_cells(table, ids), dtype=str)
+    unnamed = [f"row {i + 2}" for i in np.flatnonzero(node_id == "")]
+    if unnamed:
+        raise InputError(f"{path}: {len(unnamed)} row(s) without an id: {some(unnamed)}")
+    if values is None:
+        refuse_spoiled_names(path, ids, node_id.tolist())
+    names = text_cells(table, "name") if "name" in table else node_id.tolist()
+    if values is None:
+        values = _numbers(path, table, {ids, kind or "kind", "name", "kind"})
+    return EmbeddingTable(node_id, np.array(names, dtype=str), np.array(kinds, dtype=str), values)
+
+
+def _numbers(path: Path, table: pd.DataFrame, about: set[str]) -> np.ndarray:
+    """The columns that are no names, float32 [N, D]."""
+    rest = [column for column in table.columns if column not in about]
+    numbers = {column: number_cells(table[column], column, path, lenient=False) for column in rest}
+    text = [column for column, values in numbers.items() if values is None]
+    if text:
+        raise InputError(f"{path}: columns that hold no numbers: {some(text)}; leave them out, or call them by --kind")
+    if not rest:
+        raise InputError(f"{path} has no column of numbers beside {some(sorted(about & set(table.columns)))}")
+    values = np.column_stack([column for column in numbers.values() if column is not None])
+    return single_precision(path, values, rest)
+
+
+def _read_h5ad(path: Path, ids: str) -> tuple[pd.DataFrame, np.ndarray]:
+    import anndata
+
+    try:
+        held = anndata.read_h5ad(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path} can't be read as h5ad: {error}") from error
+    values = dense(layer_of(held, None, path, "write the embeddings to X")[0])
+    if 0 in held.shape:
+        raise InputError(f"{path}: X holds no embeddings, its shape is {held.shape}")
+    table = held.obs if ids in held.obs else held.obs.assign(**{ids: held.obs_names.astype(str)})
+    return table.reset_index(drop=True), values
+
+
+def read_npz(path: Path, ids_name: str = "ids", vectors_name: str = "vectors") -> EmbeddingTable:
+    """Read an npz of plain arrays: ids, vectors and optional ``kinds``; see ``read_embeddings``."""
+    path = located(path)
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            arrays = {name: held[name] for name in held.files}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} can't be read as npz of plain arrays: {error}") from error
+    missing = [name for name in (ids_name, vectors_name) if name not in arrays]
+    if missing:
+        raise InputError(f"{path} has no array {some(missing)}; it holds {sorted(arrays)}")
+    ids, vectors = arrays[ids_name].astype(str), arrays[vectors_name]
+    kinds = arrays["kinds"].astype(str) if "kinds" in arrays else np.full(len(ids), ONE_KIND)
+    if vectors.ndim != 2 or vectors.dtype.kind not in "fiu" or not len(ids) == len(vectors) == len(kinds):
+        raise InputError(
+            f"{path}: {len(ids)} ids, {len(kinds)} kinds and vectors of shape {vectors.shape} and type "
+            f"{vectors.dtype} don't fit; a row of numbers an id is needed"
+        )
+    return EmbeddingTable(ids, ids, kinds, as_float32(vectors))
+
+
+def _no_column(path: Path, name: str, present: list[str], flag: str) -> str:
+    return f"{path} has no column {name!r}; the nearest are {near(name, present) or present[:5]}; name it with {flag}"

@@ -1,0 +1,278 @@
+"""``InputError``, the one error that bad input raises, and the checks that raise it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from hydra.errors import HydraException
+from hydra.utils import get_object
+from omegaconf import OmegaConf
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+SHORT = 8
+"""Letters below which a name with a digit or a hyphen is taken for a gene's, where one letter makes another gene."""
+
+
+class InputError(ValueError):
+    """Bad input by the person at the keyboard; the message alone must be enough to mend it."""
+
+
+def some(items: Iterable[object], most: int = 5) -> str:
+    """Name the first few ``items`` and count the rest, e.g. ``'YAL001C', 'YAL002W' and 7 more``."""
+    listed = [repr(str(item)) for item in items]
+    named = ", ".join(listed[:most])
+    return named if len(listed) <= most else f"{named} and {len(listed) - most} more"
+
+
+def near(word: str, valid: Sequence[str], most: int = 3) -> list[str]:
+    """The valid names that ``word`` may have been meant for, best first.
+
+    Those that differ in case, blanks, ``_``, ``-`` or ``.`` alone come first. Then come those that at most one slip in
+    three letters leads to (a letter more, less, changed, or two exchanged); of a dotted name the last part counts too.
+    No slip is assumed where one sign makes another thing: in digits, in words of up to three letters, and in names
+    shorter than eight letters that hold a digit or a hyphen (FOXF1, HLA-A).
+    Last come names of which ``word`` is a part, and those with the same first word (dose_value, dose_um).
+
+    Example:
+        >>> near("learning_rte", ["learning_rate", "model.learning_rate", "layers"])
+        ['learning_rate', 'model.learning_rate']
+        >>> near("FOXF1", ["FOXS1", "foxf1"])
+        ['foxf1']
+    """
+    plain, folded = _plain(word), word.lower()
+    same = [name for name in valid if name != word and _plain(name) == plain]
+    first = folded.partition("_")[0]
+    parts = [
+        name
+        for name in valid
+        if name not in same
+        and (folded in _words(name) or name.lower().startswith(f"{first}_") or first == name.lower())
+    ]
+    digits = re.sub(r"\D", "", word)
+    if len(word) < 4 or ((digits or "-" in word) and len(word) < SHORT):
+        return [*same, *parts][:most]
+    tail = folded.rpartition(".")[2]
+    found: list[tuple[int, int, str]] = []
+    for i, name in enumerate(dict.fromkeys(valid)):
+        if name in same or re.sub(r"\D", "", name) != digits:
+            continue
+        whole = _slips(folded, name.lower())
+        part = _slips(tail, name.lower().rpartition(".")[2])
+        if max(whole, part) >= 0:
+            found.append((min(n for n in (whole, part) if n >= 0), i, name))
+    slips = [name for _, _, name in sorted(found)]
+    return list(dict.fromkeys([*same, *slips, *parts]))[:most]
+
+
+def _words(name: str) -> list[str]:
+    """The words of a name, with the numbers at their ends and without."""
+    whole = re.split(r"[\s_.-]", name.lower())
+    return [*whole, *(word.rstrip("0123456789") for word in whole)]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_.-]", "", name.lower())
+
+
+def _slips(word: str, name: str) -> int:
+    """Slips between two names; -1 where they are more than one in three letters."""
+    most = len(word) // 3
+    if abs(len(word) - len(name)) > most or len(set(word) - set(name)) > most or not name:
+        return -1
+    before: list[int] = []
+    row = list(range(len(name) + 1))
+    for i, letter in enumerate(word, 1):
+        earlier, before, row = before, row, [i]
+        for j, other in enumerate(name, 1):
+            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != other))
+            if i > 1 and j > 1 and letter == name[j - 2] and word[i - 2] == other:
+                cost = min(cost, earlier[j - 2] + 1)
+            row.append(cost)
+        if min(row) > most:
+            return -1
+    return row[-1] if row[-1] <= most else -1
+
+
+def as_positions(index: np.ndarray) -> np.ndarray:
+    """Integer positions, int64, for integers or a mask."""
+    index = np.asarray(index)
+    return np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64)
+
+
+def refuse(record: str, ids: np.ndarray | Sequence[str], what: str, remedy: str) -> None:
+    """Raise if any ``ids`` are given: they name the samples with ``what``."""
+    if len(ids):
+        raise InputError(f"{record}: {len(ids)} sample(s) with {what}: {some(ids)}; {remedy}")
+
+
+def refuse_repeats(record: str, names: np.ndarray, what: str, remedy: str = "make them unique") -> None:
+    """Raise if a name stands twice."""
+    unique, counts = np.unique(names, return_counts=True)
+    if (counts > 1).any():
+        raise InputError(f"{record}: {what} used twice: {some(unique[counts > 1])}; {remedy}")
+
+
+def refuse_shapes(record: str, arrays: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise if an array has another shape than expected; an array that is None is left alone."""
+    for name, shape in expected.items():
+        value = arrays[name]
+        if value is not None and np.shape(value) != shape:
+            raise InputError(f"{record}: {name} has shape {np.shape(value)}, expected {shape}")
+
+
+def column(record: str, table: pd.DataFrame, name: str) -> np.ndarray:
+    """One column of a table as an array; a missing one is an error with the nearest names."""
+    if name not in table.columns:
+        present = [str(c) for c in table.columns]
+        raise InputError(f"{record}: no column {name!r}; the nearest are {near(name, present) or present}")
+    return table[name].to_numpy()
+
+
+def texts(values: np.ndarray) -> np.ndarray:
+    """Values as text; a missing one (None, NaN, pandas' NA) becomes the empty text."""
+    import pandas as pd
+
+    missing = pd.isna(values).tolist()
+    return np.array(["" if none else str(value) for value, none in zip(values, missing, strict=True)], dtype=str)
+
+
+def flags(record: str, name: str, values: np.ndarray) -> np.ndarray:
+    """Values as bool: bool, 0/1, or the texts true and false in any case; anything else is refused."""
+    import pandas as pd
+
+    if missing := int(pd.isna(values).sum()):
+        raise InputError(f"{record}: {name} is missing in {missing} row(s); it must be true or false")
+    read = {value: _FLAGS.get(str(value).strip().lower()) for value in set(values.tolist())}
+    if odd := sorted(str(value) for value, flag in read.items() if flag is None):
+        raise InputError(
+            f"{record}: {name} holds {some(odd)}; it must be true or false: write true and false, or 1 and 0"
+        )
+    return np.array([read[value] for value in values.tolist()], dtype=bool)
+
+
+_FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+
+
+TRUSTED = (
+    "torchcell.models", "torchcell.nn", "torchcell.data", "torchcell.datamodules", "torchcell.graph",
+    "torchcell.baselines", "torch.optim",
+)  # fmt: skip
+"""Packages below which a ``_target_`` that was read from a checkpoint may be called."""
+
+RUNNING = (*TRUSTED, "torchcell.callbacks", "torchcell.run", "torch.nn", "lightning.pytorch", "lightning.Trainer")
+"""Those that the config of a whole run may call."""
+
+WRITING = (
+    "torchcell.io.cache", "torchcell.io.tables", "torchcell.io.embeddings",
+    "torchcell.io.embeddings", "torchcell.io.cache", "torchcell.data", "torchcell.core.datamodule",
+)  # fmt: skip
+"""Modules among them that write files where they are told to, which no model and no data set needs."""
+
+
+def check_targets(config: Any, trust: Sequence[str] = (), trusted: Sequence[str] = TRUSTED) -> None:
+    """Refuse a config that names a ``_target_`` outside the trusted packages.
+
+    The name must lie below a trusted package, and so must the module that defines what it leads to:
+    a module's imports would otherwise open a way to everything that it imports itself.
+
+    Args:
+        config: As it stands in the checkpoint.
+        trust: Packages that the user trusts besides.
+        trusted: Packages of ours that may be called at this place.
+
+    Raises:
+        InputError: Such a target; one that is not there; an interpolation, which could hide one.
+    """
+    allowed = (*trusted, *trust)
+    plain = OmegaConf.to_container(config) if OmegaConf.is_config(config) else config
+    check_plain(plain)
+    for target in _targets(plain):
+        if not _below(target, allowed) or _below(target, WRITING):
+            raise InputError(_refusal(target, allowed))
+        try:
+            found = get_object(target)
+        except (ImportError, ValueError, HydraException) as error:
+            raise InputError(
+                f"the checkpoint asks for {target!r}, which this torchcell does not have; another version of "
+                "torchcell wrote it: install that version, or train again"
+            ) from error
+        module = str(getattr(found, "__module__", None))
+        if not _below(module, allowed) or _below(module, WRITING):
+            raise InputError(_refusal(target, allowed))
+
+
+def check_plain(config: Any, place: str = "") -> None:
+    """Refuse interpolations: a saved config has none, and one could lead to what was not checked.
+
+    Raises:
+        InputError: A text with ``${``, told by its key.
+    """
+    if isinstance(config, dict):
+        for key, value in config.items():
+            check_plain(key, f"{place}.{key}")
+            check_plain(value, f"{place}.{key}")
+    elif isinstance(config, list):
+        for i, value in enumerate(config):
+            check_plain(value, f"{place}[{i}]")
+    elif isinstance(config, str) and "${" in config:
+        raise InputError(
+            f"the checkpoint's config holds an interpolation at {place.lstrip('.')!r}: {config[:80]!r}; torchcell "
+            "writes none, so the file was tampered with or made by another program, and nothing of it was run"
+        )
+
+
+def check_run_targets(config: Any, trust: Sequence[str] = ()) -> None:
+    """Refuse the config of a whole run, interpolations and all, that calls what no run calls.
+
+    Args:
+        config: As it stands in ``config.yaml``.
+        trust: Packages that the user trusts besides.
+
+    Raises:
+        InputError: Such a target; a text that could turn into one.
+    """
+    allowed = (*RUNNING, *trust)
+    plain = OmegaConf.to_container(config, resolve=False)
+    for target in _targets(plain):
+        if not _below(target, allowed):
+            raise InputError(
+                f"the run's config asks to call {target!r}, which lies outside the trusted packages {allowed}; "
+                "if it is yours, add --trust PACKAGE"
+            )
+    for text in _texts(plain):
+        if "_target_" in text:
+            raise InputError(
+                f"the run's config hides a _target_ in a text, which torchcell never writes: {text[:80]!r}"
+            )
+
+
+def _texts(node: Any) -> list[str]:
+    if isinstance(node, dict | list):
+        return [text for value in (node.values() if isinstance(node, dict) else node) for text in _texts(value)]
+    return [node] if isinstance(node, str) else []
+
+
+def _refusal(target: str, allowed: Sequence[str]) -> str:
+    return (
+        f"the checkpoint asks to call {target!r}, which lies outside the trusted packages {allowed}, or writes files; "
+        "if it is yours, add trust=[PACKAGE]"
+    )
+
+
+def _below(name: str, packages: Sequence[str]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def _targets(node: Any) -> list[str]:
+    if isinstance(node, dict):
+        own = [str(node["_target_"])] if "_target_" in node else []
+        return own + [target for value in node.values() for target in _targets(value)]
+    if isinstance(node, list):
+        return [target for value in node for target in _targets(value)]
+    return []

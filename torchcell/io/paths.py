@@ -1,0 +1,110 @@
+"""Where files are: the user's folders, relative paths of a run, and whether a path can be written."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+from torchcell.io.errors import InputError
+
+log = logging.getLogger(__name__)
+
+
+def data_home() -> Path:
+    """Where downloads and parsed records are kept: ``TORCHCELL_DATA``, else the platform's cache folder."""
+    return Path(os.environ.get("TORCHCELL_DATA") or _user_cache()).expanduser().resolve()
+
+
+def own_home() -> Path:
+    """What is remembered for this user alone: ``data_home``, or the platform's folder where that is another user's."""
+    home = data_home()
+    there = next(folder for folder in (home, *home.parents) if folder.is_dir())
+    return home if there.stat().st_uid == os.getuid() else Path(_user_cache())
+
+
+def say_unwritable(folder: Path, error: OSError) -> None:
+    """Warn, once a process and cache, that nothing can be kept in it."""
+    home = data_home()
+    _say(home if folder.is_relative_to(home) else folder, error.strerror or str(error))
+
+
+@functools.cache
+def _say(folder: Path, why: str) -> None:
+    log.warning(
+        "%s can't be written (%s): nothing is kept for the next run; TORCHCELL_DATA names another folder", folder, why
+    )
+
+
+def _user_cache() -> str:
+    from platformdirs import user_cache_dir
+
+    return user_cache_dir("torchcell")
+
+
+def refuse_unwritable(path: str | Path, named: str) -> None:
+    """Raise where no file could be made at ``path`` now; nothing is left there.
+
+    Args:
+        path: Of a file, or of a folder with files; missing folders on the way would be made.
+        named: What the user calls it, e.g. ``out``.
+
+    Raises:
+        InputError: A read-only or full file system, no permission, or a file where a folder would have to be.
+    """
+    place = Path(path).absolute()
+    folder = place if place.is_dir() else next(parent for parent in place.parents if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"{named}={path} can't be written: {folder}: {error.strerror or error}") from error
+
+
+_origin: ContextVar[Path | None] = ContextVar("origin", default=None)
+
+
+def origin() -> Path:
+    """Where relative paths of this run lead, for those who read them again later."""
+    return _origin.get() or Path.cwd()
+
+
+@contextmanager
+def looking_in(origin: str | Path | None) -> Iterator[None]:
+    """Within the block relative paths are looked up below ``origin`` too; none: in the working directory alone."""
+    token = _origin.set(None if origin is None else Path(origin))
+    try:
+        yield
+    finally:
+        _origin.reset(token)
+
+
+def located(path: str | Path, what: str = "no such file:", hint: str = "") -> Path:
+    """The file or folder that ``path`` names; a path that was relative to the run's own folder is made absolute.
+
+    Args:
+        path: As a config or a user has it.
+        what: Begins the error.
+        hint: Ends it.
+
+    Raises:
+        InputError: It is in neither place; both are named.
+    """
+    path, further, ends = Path(path), _origin.get(), f"; {hint}" if hint else ""
+    if path.exists():
+        return path
+    if path.is_absolute():
+        raise InputError(f"{what} {path}{ends}")
+    places = [Path.cwd()]
+    if further is not None and further.resolve() != places[0]:
+        if (further / path).exists():
+            return further / path
+        places.append(further)
+    looked = " nor in ".join(map(str, places))
+    neither = "neither" if len(places) > 1 else "not"
+    raise InputError(f"{what} {path}; it is relative, and {neither} in {looked}{ends}")

@@ -1,0 +1,1 @@
+"""Typed nodes and edges -> embeddings and missing edges."""

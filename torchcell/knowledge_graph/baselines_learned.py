@@ -1,0 +1,447 @@
+"""Learned baselines of link prediction: DistMult and a classifier on path features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
+from torch.nn import functional
+
+from torchcell.core.baseline import one_thread
+from torchcell.io.errors import InputError, some
+from torchcell.knowledge_graph.baselines import CHUNK, SMOOTHING, Choice, LinkBaseline, OwnEdges, Steps, Walks, by_rows
+from torchcell.knowledge_graph.record import KnowledgeGraph, Links
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """B candidates of any metaedges.
+
+    Attributes:
+        metaedge: Number of the metaedge, int64 [B].
+        ends: Positions of both ends among all nodes, int64 [2, B].
+        slots: The ends' places in a table with one row a metaedge, side and node, int64 [2, B].
+        label: 1 an edge, 0 a negative, float32 [B].
+    """
+
+    metaedge: Tensor
+    ends: Tensor
+    slots: Tensor
+    label: Tensor
+
+
+class EdgeDraws:
+    """Draws batches from the edges of a graph.
+
+    Args:
+        graph: Edges that may be seen.
+        steps: The same as steps.
+        generator: Rules what is drawn.
+
+    Attributes:
+        metaedges: Names in the order of their numbers.
+        n_slots: Rows of a table over metaedge, side and node; both sides of a symmetric metaedge share theirs.
+        symmetric: The metaedges whose two directions mean the same, bool [metaedges].
+        degree: Edges at each slot, float32 [n_slots].
+    """
+
+    def __init__(self, graph: KnowledgeGraph, steps: Steps, generator: torch.Generator) -> None:
+        self.generator, self.n_nodes = generator, len(graph.node_id)
+        self.metaedges = [step for step in steps.ends if not step.endswith("<")]
+        self.members = {kind: torch.from_numpy(np.flatnonzero(graph.node_kind == kind)) for kind in graph.kinds}
+        kinds, edges, first, size, degrees = [], [], [], [], []
+        n_slots = 0
+        for metaedge in self.metaedges:
+            held = graph.metaedge == metaedge
+            edges.append(np.stack([graph.source_index[held], graph.target_index[held]]))
+            kinds.append(steps.ends[metaedge])
+            sides = [metaedge] if steps.back(metaedge) == metaedge else [metaedge, steps.back(metaedge)]
+            degrees += [steps.degree(side) for side in sides]
+            lengths = [len(degree) for degree in degrees[-len(sides) :]]
+            first.append([n_slots, n_slots + (lengths[0] if len(sides) == 2 else 0)])
+            size.append([lengths[0], lengths[-1]])
+            n_slots += sum(lengths)
+        self.kinds, self.n_slots = kinds, n_slots
+        self.count = torch.tensor([of_one.shape[1] for of_one in edges])
+        self.start = self.count.cumsum(0) - self.count
+        self.edges = torch.from_numpy(np.concatenate(edges, axis=1))
+        self.first, self.size = torch.tensor(first).T, torch.tensor(size).T
+        self.symmetric = self.first[0] == self.first[1]
+        self.degree = torch.from_numpy(np.concatenate(degrees)).float()
+        self.local = torch.from_numpy(steps.local)
+        # All nodes of a kind in one stretch, so that a uniform draw is an offset.
+        self.stretch = torch.cat([self.members[kind] for kind in graph.kinds])
+        lengths_of = [len(self.members[kind]) for kind in graph.kinds]
+        begin = dict(zip(graph.kinds, np.cumsum([0, *lengths_of[:-1]]).tolist(), strict=True))
+        self.begin = torch.tensor([[begin[kind] for kind in pair] for pair in kinds]).T
+
+    def weights(self, supervised: list[str], share: float) -> Tensor:
+        """Chance of each metaedge in a draw: ``share`` for the supervised ones alike, the rest by number of edges."""
+        weight = (1 - share) * self.count / self.count.sum()
+        at = [i for i, name in enumerate(self.metaedges) if name in supervised and self.count[i] > 0]
+        weight[at] += share / max(len(at), 1)
+        return weight
+
+    def draw(self, n_edges: int, negatives: int, weight: Tensor) -> Draw:
+        """``n_edges`` edges, then ``negatives`` uniform and as many degree-matched pairs for each of them.
+
+        A negative is not checked against the edges: few are.
+        """
+        metaedge = torch.multinomial(weight, n_edges, replacement=True, generator=self.generator)
+        of_negatives = metaedge.repeat(negatives)
+        uniform = self.stretch[self.begin[:, of_negatives] + self._below(self.size[:, of_negatives])]
+        # Both ends of edges, drawn apart: each in proportion to its degree.
+        matched = torch.stack([self._some_edges(of_negatives)[0], self._some_edges(of_negatives)[1]])
+        ends = torch.cat([self._some_edges(metaedge), uniform, matched], dim=1)
+        label = torch.zeros(ends.shape[1])
+        label[:n_edges] = 1
+        return self._of(torch.cat([metaedge, of_negatives, of_negatives]), ends, label)
+
+    def pairs(self, metaedge: str, source: np.ndarray, target: np.ndarray) -> Draw:
+        """Candidates of one metaedge, their ends given as places within their kinds [B]."""
+        number = self.metaedges.index(metaedge)
+        ends = [self.members[kind][end] for kind, end in zip(self.kinds[number], (source, target), strict=True)]
+        return self._of(torch.full((len(source),), number), torch.stack(ends), torch.zeros(len(source)))
+
+    def log_density(self, draw: Draw) -> Tensor:
+        """Log of the negatives' density over that of uniform pairs [B]: half uniform, half in proportion to degree."""
+        lift = self.degree[draw.slots] * self.size[:, draw.metaedge]
+        total = torch.where(self.symmetric, 2, 1) * self.count
+        return (0.5 + 0.5 * (lift / total[draw.metaedge]).prod(0)).log()
+
+    def _of(self, metaedge: Tensor, ends: Tensor, label: Tensor) -> Draw:
+        return Draw(metaedge, ends, self.first[:, metaedge] + self.local[ends], label)
+
+    def _some_edges(self, metaedge: Tensor) -> Tensor:
+        """An edge of each metaedge, its ends [2, B]; of a symmetric one in either direction."""
+        ends = self.edges[:, self.start[metaedge] + self._below(self.count[metaedge])]
+        turned = self.symmetric[metaedge] & (torch.rand(len(metaedge), generator=self.generator) < 0.5)
+        return torch.where(turned, ends.flip(0), ends)
+
+    def _below(self, limit: Tensor) -> Tensor:
+        """Uniform integers below each limit."""
+        return (torch.rand(limit.shape, generator=self.generator, dtype=torch.float64) * limit).long()
+
+
+MOST_PAIRS = 300_000
+"""Pairs scored at once: two embeddings of 64 for so many pairs are 150 MB."""
+
+
+class _Net(nn.Module):
+    """<e_s, w_m, e_t> + b_ms + b_mt + a_m log(d_s + .1) + a'_m log(d_t + .1) + c_m."""
+
+    def __init__(self, draws: EdgeDraws, dim: int, generator: torch.Generator) -> None:
+        super().__init__()
+        n_metaedges = len(draws.metaedges)
+        self.node = nn.Parameter(0.1 * torch.randn(draws.n_nodes, dim, generator=generator))
+        self.relation = nn.Parameter(torch.ones(n_metaedges, dim))
+        self.bias = nn.Parameter(torch.zeros(draws.n_slots, 1))
+        self.slope = nn.Parameter(torch.ones(n_metaedges, 2))
+        self.constant = nn.Parameter(torch.zeros(n_metaedges, 1))
+        self.log_degree = (draws.degree + SMOOTHING).log()
+        self.symmetric = draws.symmetric[:, None]
+
+    def forward(self, draw: Draw) -> tuple[Tensor, Tensor]:
+        """Log-odds of the candidates [B], and the squared length of their embeddings and biases [B]."""
+        ends = functional.embedding(draw.ends, self.node)
+        bias = functional.embedding(draw.slots, self.bias).squeeze(-1)
+        # A product with a few one-hot columns: its backward is a product too, not a loop over candidates.
+        metaedge = functional.one_hot(draw.metaedge, len(self.relation)).float()
+        slope = torch.where(self.symmetric, self.slope[:, :1], self.slope)
+        known = (self.log_degree[draw.slots].T * (metaedge @ slope)).sum(-1)
+        product = (ends[0] * (metaedge @ self.relation) * ends[1]).sum(-1)
+        score = product + bias.sum(0) + known + (metaedge @ self.constant).squeeze(-1)
+        return score, ends.square().sum((0, 2)) + bias.square().sum(0)
+
+
+class DistMult(LinkBaseline):
+    """DistMult (Yang et al., ICLR 2015, arXiv:1412.6575) with node biases, trained on the edges of all metaedges.
+
+    Negatives are matched to the degrees and uniform, half and half. Their known density is taken out of the logits
+    (noise-contrastive estimation), so that the score ranks all pairs. It starts from the degree product. How many
+    steps serve is chosen on val.
+
+    Args:
+        dim: Width of the embedding.
+        lr: Adam, falling to 0 in a straight line.
+        penalty: L2 on the embeddings and biases of the candidates of a step.
+        share: Share of a step's edges that are drawn from the supervised metaedges alike.
+        batch_size: Edges a step.
+        negatives: Of each kind, an edge.
+        steps: Steps of the optimiser.
+        check_every: Steps between two looks at val.
+        seed: Of the start and of what is drawn.
+    """
+
+    name = "distmult"
+
+    def __init__(
+        self,
+        dim: int = 64,
+        lr: float = 0.01,
+        penalty: float = 0.03,
+        share: float = 0.15,
+        batch_size: int = 2048,
+        negatives: int = 2,
+        steps: int = 1000,
+        check_every: int = 100,
+        seed: int = 0,
+    ) -> None:
+        self.dim, self.lr, self.penalty, self.share = dim, lr, penalty, share
+        self.batch_size, self.negatives, self.n_steps = batch_size, negatives, steps
+        self.check_every, self.seed = check_every, seed
+
+    def prepare(self, train: Links, val: Links) -> None:
+        """Train one network for all metaedges."""
+        generator = torch.Generator().manual_seed(self.seed)
+        self.draws = EdgeDraws(train.graph, self.steps, generator)
+        self.net = _Net(self.draws, self.dim, generator)
+        choices = {m: Choice(self.steps, m, val.subset(val.metaedge == m)) for m in train.supervised}
+        with one_thread():
+            self._train(choices)
+
+    def fit_one(self, metaedge: str, train: Links, val: Links) -> None:
+        """Nothing more is fitted."""
+
+    def _train(self, choices: dict[str, Choice]) -> None:
+        optimizer = torch.optim.Adam(self.net.parameters(), lr=self.lr, fused=True)
+        weight = self.draws.weights(list(choices), self.share)
+        best, kept, self.best_step = -np.inf, self._state(), 0
+        for step in range(self.n_steps + 1):
+            if step % self.check_every == 0 or step == self.n_steps:
+                values = [choice(self.score(m, None, choice.source, choice.target)) for m, choice in choices.items()]
+                if (value := float(np.mean([v for v in values if np.isfinite(v)] or [-np.inf]))) > best:
+                    best, kept, self.best_step = value, self._state(), step
+            optimizer.param_groups[0]["lr"] = self.lr * (1 - step / (self.n_steps + 1))
+            loss = self._loss(weight)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        self.net.load_state_dict(kept)
+
+    def _loss(self, weight: Tensor) -> Tensor:
+        """BCE of a batch of edges and their negatives, and the penalty; per edge, edges and negatives alike."""
+        draw = self.draws.draw(self.batch_size, self.negatives, weight)
+        score, length = self.net(draw)
+        logit = score - self.draws.log_density(draw)
+        each = functional.binary_cross_entropy_with_logits(logit, draw.label, reduction="none")
+        share = torch.where(draw.label > 0, 1.0, 0.5 / self.negatives)
+        return ((each + self.penalty * length) * share).sum() / self.batch_size
+
+    def _state(self) -> dict[str, Tensor]:
+        return {name: value.clone() for name, value in self.net.state_dict().items()}
+
+    @torch.no_grad()
+    def score(self, metaedge: str, fitted: None, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """See ``LinkBaseline``."""
+        score = np.zeros(len(source), dtype=np.float32)
+        for low in range(0, len(source), MOST_PAIRS):
+            part = slice(low, low + MOST_PAIRS)
+            score[part] = self.net(self.draws.pairs(metaedge, source[part], target[part]))[0].numpy()
+        return score
+
+
+MOST_OTHERS, MOST_SOURCES = 50_000, 1024
+"""Other pairs drawn for the regression, and of how many sources; with GiG a chunk of sources takes a second."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Fitted:
+    """One metaedge: its metapaths, how its features are scaled, and the regression."""
+
+    paths: list[tuple[str, ...]]
+    unit: np.ndarray
+    center: np.ndarray
+    scale: np.ndarray
+    weight: np.ndarray
+
+
+class PathFeatures(LinkBaseline):
+    """Logistic regression on the log of counted and of degree-weighted walks, and on log degrees.
+
+    The metapaths are all those of at most three steps between the two kinds, ``CtD`` itself left out; the degrees
+    are those of both ends in every metaedge. A training edge is looked at as if it were not in the graph: its own
+    edge takes no part in its features, or they would be unlike those of a held-out edge. Its negatives are drawn
+    from all pairs of the two kinds.
+
+    Args:
+        penalties: Inverse strengths of the L2 penalty, chosen on val.
+        damping: Exponent of the degrees in degree-weighted walks.
+        metapaths: Per metaedge the metapaths to use, each a list of steps (``CbG`` and back again ``CbG<``); a
+            metaedge that is not named has all.
+        most_paths: Metapaths kept, those that tell training edges from other pairs best (by AUROC).
+        most_edges: Training edges looked at, drawn at random where there are more.
+        negatives: Other pairs a training edge, in all at most 50 thousand.
+        seed: Of what is drawn.
+    """
+
+    name = "path_features"
+
+    def __init__(
+        self,
+        penalties: Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0),
+        damping: float = 0.5,
+        metapaths: Mapping[str, Sequence[Sequence[str]]] | None = None,
+        most_paths: int = 24,
+        most_edges: int = 2000,
+        negatives: int = 50,
+        seed: int = 0,
+    ) -> None:
+        self.penalties, self.damping, self.most_paths = penalties, damping, most_paths
+        self.metapaths = metapaths or {}
+        self.most_edges, self.negatives, self.seed = most_edges, negatives, seed
+
+    def prepare(self, train: Links, val: Links) -> None:
+        """Both ways to weigh a walk."""
+        self.walks = (Walks(self.steps, damping=0.0), Walks(self.steps, damping=self.damping))
+
+    def fit_one(self, metaedge: str, train: Links, val: Links) -> _Fitted:
+        """Features of training edges without themselves and of other pairs; the penalty on val."""
+        rng = np.random.default_rng(self.seed)
+        source, target = (self.steps.local[index[train.positive]] for index in (train.source_index, train.target_index))
+        if len(source) > self.most_edges:
+            kept = rng.choice(len(source), self.most_edges, replace=False)
+            source, target = source[kept], target[kept]
+        if self.steps.back(metaedge) == metaedge:  # which end is written first must not matter
+            turned = rng.random(len(source)) < 0.5
+            source, target = np.where(turned, target, source), np.where(turned, source, target)
+        others = self._other_pairs(metaedge, len(source), rng)
+        paths = self._best_paths(metaedge, source, target, others)
+        walked = np.concatenate(
+            [self._walked_without(metaedge, paths, source, target), self._walked(paths, others[0], others[1])]
+        )
+        label = np.arange(len(walked)) < len(source)
+        unit = np.maximum(walked.mean(0), 1e-12)
+        degrees = [self._degrees(metaedge, source, target, own=1), self._degrees(metaedge, others[0], others[1], own=0)]
+        x = np.concatenate([np.log1p(walked / unit), np.concatenate(degrees)], axis=1)
+        center, scale = x.mean(0), np.maximum(x.std(0), 1e-6)
+        choice = Choice(self.steps, metaedge, val)
+        seen = np.log1p(self._walked(paths, choice.source, choice.target) / unit)
+        seen = np.concatenate([seen, self._degrees(metaedge, choice.source, choice.target, own=0)], axis=1)
+        best, chosen = -np.inf, np.zeros(x.shape[1])
+        for penalty in self.penalties:
+            with one_thread():
+                model = LogisticRegression(C=penalty, class_weight="balanced", max_iter=1000)
+                weight = model.fit((x - center) / scale, label).coef_[0]
+            value = choice(((seen - center) / scale) @ weight)
+            if value > best:
+                best, chosen = value, weight
+        return _Fitted(paths, unit, center, scale, chosen)
+
+    def score(self, metaedge: str, fitted: _Fitted, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """See ``LinkBaseline``; log-odds but for a constant, of a symmetric metaedge the mean of both directions."""
+        score = self._score_one_way(metaedge, fitted, source, target)
+        if self.steps.back(metaedge) == metaedge:
+            score = (score + self._score_one_way(metaedge, fitted, target, source)) / 2
+        return score
+
+    def _score_one_way(self, metaedge: str, fitted: _Fitted, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """Feature by feature, so that none is held for all pairs, and each start is walked from once."""
+        weight, n_walks = fitted.weight / fitted.scale, 2 * len(fitted.paths)
+        score = np.full(len(source), -float(fitted.center @ weight))
+        column = n_walks
+        for kind, at, _ in self._ends(metaedge, source, target):
+            steps = self.steps.leaving(kind)
+            logs = np.stack([np.log(self.steps.degree(step) + SMOOTHING) for step in steps], axis=1)
+            score += (logs @ weight[column : column + len(steps)])[at]
+            column += len(steps)
+        for reverse, at, start, number, end in by_rows(source, target):
+            ways = self._turned(fitted.paths) if reverse else fitted.paths
+            for k, walks in enumerate(self.walks):
+                for i, walked in walks.between(ways, start, number, end):
+                    column = k * len(fitted.paths) + i
+                    score[at] += weight[column] * np.log1p(walked / fitted.unit[column])
+        return score
+
+    def _other_pairs(self, metaedge: str, n_edges: int, rng: np.random.Generator) -> np.ndarray:
+        """Pairs of the two kinds that are no training edge, int64 [2, P]; of few sources, since each is walked from."""
+        first, last = (self.steps.size[kind] for kind in self.steps.ends[metaedge])
+        wanted = min(self.negatives * n_edges, MOST_OTHERS)
+        sources = np.sort(rng.choice(first, min(first, MOST_SOURCES), replace=False))
+        source = np.repeat(sources, -(-wanted // len(sources)))
+        pairs = np.unique(np.stack([source, rng.integers(0, last, len(source))]), axis=1)
+        edge = np.asarray(self.steps.into[metaedge][pairs[1], pairs[0]]).ravel() > 0
+        itself = (pairs[0] == pairs[1]) & (self.steps.ends[metaedge][0] == self.steps.ends[metaedge][1])
+        return pairs[:, ~edge & ~itself]
+
+    def _best_paths(
+        self, metaedge: str, source: np.ndarray, target: np.ndarray, others: np.ndarray
+    ) -> list[tuple[str, ...]]:
+        """At most ``most_paths`` metapaths, those whose walks tell some training edges from other pairs best."""
+        from sklearn.metrics import roc_auc_score
+
+        paths = sorted(self.steps.metapaths(metaedge, 3))
+        if metaedge in self.metapaths:
+            asked = sorted(tuple(path) for path in self.metapaths[metaedge])
+            if unknown := [path for path in asked if path not in paths]:
+                raise InputError(f"{metaedge} has no metapath {some(unknown)}; there are {some(paths, most=30)}")
+            return asked
+        if len(paths) <= self.most_paths:
+            return paths
+        few = others[:, np.isin(others[0], np.unique(others[0])[:CHUNK])]
+        counts = self.walks[:1]
+        walked = [
+            self._walked_without(metaedge, paths, source[:CHUNK], target[:CHUNK], counts),
+            self._walked(paths, few[0], few[1], counts),
+        ]
+        label = np.repeat([1, 0], [len(part) for part in walked])
+        distance = np.array([abs(roc_auc_score(label, column) - 0.5) for column in np.concatenate(walked).T])
+        return [paths[i] for i in np.sort(np.argsort(-distance, kind="stable")[: self.most_paths])]
+
+    def _walked(
+        self,
+        paths: list[tuple[str, ...]],
+        source: np.ndarray,
+        target: np.ndarray,
+        weighed: Sequence[Walks] | None = None,
+    ) -> np.ndarray:
+        """Counted, then degree-weighted walks of pairs, float32 [P, 2 x paths]; or only those ``weighed`` so."""
+        turned, weighed = self._turned(paths), weighed or self.walks
+        out = np.zeros((len(source), len(weighed) * len(paths)), dtype=np.float32)
+        for reverse, at, start, number, end in by_rows(source, target):
+            ways = turned if reverse else paths
+            for k, walks in enumerate(weighed):
+                for i, walked in walks.between(ways, start, number, end):
+                    out[at, k * len(paths) + i] = walked
+        return out
+
+    def _walked_without(
+        self,
+        metaedge: str,
+        paths: list[tuple[str, ...]],
+        source: np.ndarray,
+        target: np.ndarray,
+        weighed: Sequence[Walks] | None = None,
+    ) -> np.ndarray:
+        """The same for training edges, each looked at as if it were not in the graph."""
+        weighed = weighed or self.walks
+        out = np.zeros((len(source), len(weighed) * len(paths)), dtype=np.float32)
+        for low in range(0, len(source), CHUNK):
+            part = slice(low, low + CHUNK)
+            own = OwnEdges(metaedge, source[part], target[part])
+            for k, walks in enumerate(weighed):
+                for i, walked in walks.between(paths, own.source, np.arange(len(own.source)), own.target, own):
+                    out[part, k * len(paths) + i] = walked
+        return out
+
+    def _degrees(self, metaedge: str, source: np.ndarray, target: np.ndarray, own: int) -> np.ndarray:
+        """Logarithms of the degrees of both ends in all their steps [P, D]; ``own`` edges are not counted."""
+        columns = [
+            np.log(self.steps.degree(step)[at] - own * (step == asked) + SMOOTHING)
+            for kind, at, asked in self._ends(metaedge, source, target)
+            for step in self.steps.leaving(kind)
+        ]
+        return np.stack(columns, axis=1).astype(np.float32)
+
+    def _ends(self, metaedge: str, source: np.ndarray, target: np.ndarray) -> Iterator[tuple[str, np.ndarray, str]]:
+        """Kind and places of either end, and the step by which the metaedge leaves it."""
+        steps = metaedge, self.steps.back(metaedge)
+        return zip(self.steps.ends[metaedge], (source, target), steps, strict=True)
+
+    def _turned(self, paths: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+        """The same metapaths walked from their other end."""
+        return [tuple(self.steps.back(step) for step in path[::-1]) for path in paths]

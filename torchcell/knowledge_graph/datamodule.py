@@ -1,0 +1,452 @@
+"""A knowledge graph as batches of candidate edges, and the ranking of held-out ones."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from torchcell.core.batch import Batch, Packed
+from torchcell.core.datamodule import RecordDataModule, derangement
+from torchcell.core.prediction_notes import Notes
+from torchcell.core.spec import Spec
+from torchcell.evaluation.results import Results
+from torchcell.graph.cell_graph import CellGraph
+from torchcell.io.errors import InputError, some
+from torchcell.knowledge_graph.record import NEGATIVES, KnowledgeGraph, Links, pair_keys
+from torchcell.knowledge_graph.table import link_notes, read_links
+from torchcell.knowledge_graph.typed_graph import TypedGraph
+
+FULL = 1_000_000
+"""Pairs of two kinds that are scored in one table for all edges; above, only the rows and columns that are needed."""
+AT_ONCE = 4_000_000
+"""Scores that are compared at a time: 32 MB."""
+
+ENDS: tuple[str, ...] = ("tail", "head")
+"""Which end is looked for: the target given the source, or the source given the target."""
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Candidates of one metaedge: every one of ``source`` [a] with every one of ``target`` [b], row by row.
+
+    The first of them is the candidate number ``start`` of its metaedge.
+    """
+
+    source: np.ndarray
+    target: np.ndarray
+    start: int
+
+    def __len__(self) -> int:
+        return len(self.source) * len(self.target)
+
+    def table(self, score: np.ndarray) -> np.ndarray:
+        """The block's part of the scores of all candidates of the metaedge, as a table [a, b]."""
+        return score[self.start : self.start + len(self)].reshape(len(self.source), len(self.target))
+
+
+class LinkRanking:
+    """Candidates for the ranking of a part's edges, and the ranks that scores give them.
+
+    Metaedge by metaedge, so that the candidates of one are in memory at a time: Hetionet's 24 have 26 million.
+
+    Args:
+        links: Candidates of the part; their graph is what may be seen.
+        known: All edges there are: those of the same metaedge leave an edge's list, but for the edge itself.
+        limit: Edges a metaedge that are ranked where its kinds have more than ``FULL`` pairs; None ranks all.
+        seed: Of the choice of edges.
+    """
+
+    def __init__(self, links: Links, known: KnowledgeGraph, limit: int | None, seed: int = 0) -> None:
+        self.links, self.known = links, known
+        self.edge = np.empty(0, dtype=np.int64)
+        self._blocks: dict[str, tuple[Block, Block]] = {}
+        for number, metaedge in enumerate(links.supervised):
+            nodes = [np.flatnonzero(known.node_kind == kind) for kind in known.ends[metaedge]]
+            chosen = np.flatnonzero((links.metaedge == metaedge) & links.positive)
+            whole = len(nodes[0]) * len(nodes[1]) <= FULL
+            if not whole and limit is not None and limit < len(chosen):
+                chosen = np.sort(np.random.default_rng([seed, number]).permutation(chosen)[:limit])
+            self.edge = np.concatenate([self.edge, chosen])
+            given = [np.unique(end[chosen]) for end in (links.source_index, links.target_index)]
+            tail = Block(nodes[0] if whole else given[0], nodes[1], start=0)
+            head = tail if whole else Block(nodes[0], given[1], start=len(tail))
+            self._blocks[metaedge] = (tail, head)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """``<metaedge>_tail`` and ``<metaedge>_head`` of each supervised metaedge, in order."""
+        return tuple(f"{metaedge}_{end}" for metaedge in self.links.supervised for end in ENDS)
+
+    def record(self, metaedge: str) -> Links:
+        """All candidates of a metaedge that are to be scored, without labels."""
+        blocks = list(dict.fromkeys(self._blocks[metaedge]))
+        n = sum(map(len, blocks))
+        return replace(
+            self.links,
+            metaedge=np.full(n, metaedge),
+            source_index=np.concatenate([np.repeat(block.source, len(block.target)) for block in blocks]),
+            target_index=np.concatenate([np.tile(block.target, len(block.source)) for block in blocks]),
+            label=np.broadcast_to(np.float32(np.nan), (n, len(self.links.outputs))),
+            positive=np.broadcast_to(np.False_, n),
+        )
+
+    def ranked(self) -> np.ndarray:
+        """1 where an edge is ranked for an output, else NaN, float32 [m, 2 x metaedges]."""
+        return self.together({name: np.ones((int(self._rows(name).sum()), 2)) for name in self.links.supervised})
+
+    def ranks(self, metaedge: str, score: np.ndarray) -> np.ndarray:
+        """The filtered rank of the target and the source of each edge of a metaedge.
+
+        Args:
+            metaedge: One that is supervised.
+            score: Of its candidates in every output [n, T]; the metaedge's first output is read. A candidate without
+                a score (NaN) stands below all others.
+
+        Returns:
+            Ranks, 1 is best and ties count half, float32 [edges of the metaedge, 2]; NaN where the edge has no score.
+        """
+        edge = self.edge[self._rows(metaedge)]
+        source, target = self.links.source_index[edge], self.links.target_index[edge]
+        true_source, true_target = self._true_pairs(metaedge)
+        column = score[:, len(NEGATIVES) * self.links.supervised.index(metaedge)]
+        tail, head = self._blocks[metaedge]
+        of_target = _ranks(tail.table(column), tail.source, tail.target, source, target, (true_source, true_target))
+        of_source = _ranks(head.table(column).T, head.target, head.source, target, source, (true_target, true_source))
+        return np.stack([of_target, of_source], axis=1).astype(np.float32)
+
+    def together(self, ranks: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The ranks of all edges, from those of each metaedge: float32 [m, 2 x metaedges], NaN in others' columns."""
+        found = np.full((len(self.edge), len(self.outputs)), np.nan, dtype=np.float32)
+        for number, metaedge in enumerate(self.links.supervised):
+            columns = slice(len(ENDS) * number, len(ENDS) * (number + 1))
+            found[self._rows(metaedge), columns] = ranks[metaedge]
+        return found
+
+    def _rows(self, metaedge: str) -> np.ndarray:
+        """Which of the ranked edges are of a metaedge, bool [m]."""
+        return self.links.metaedge[self.edge] == metaedge
+
+    def _true_pairs(self, metaedge: str) -> tuple[np.ndarray, np.ndarray]:
+        """Sources and targets that are no wrong answer: all edges, and within a kind each node with itself."""
+        edges = self.known.subset(self.known.metaedge == metaedge)
+        source, target = edges.source_index, edges.target_index
+        kinds = self.known.ends[metaedge]
+        if metaedge in self.known.symmetric:
+            source, target = np.concatenate([source, target]), np.concatenate([target, source])
+        if kinds[0] == kinds[1]:
+            self_pairs = np.flatnonzero(self.known.node_kind == kinds[0])
+            source, target = np.concatenate([source, self_pairs]), np.concatenate([target, self_pairs])
+        return source, target
+
+
+def _ranks(
+    table: np.ndarray,
+    given: np.ndarray,
+    sought: np.ndarray,
+    one: np.ndarray,
+    other: np.ndarray,
+    true_pairs: tuple[np.ndarray, np.ndarray],
+) -> np.ndarray:
+    """Ranks of the nodes ``other`` among ``sought``, in the rows of the nodes ``one``.
+
+    Args:
+        table: Scores [a, b].
+        given: Nodes of its rows, sorted [a].
+        sought: Nodes of its columns, sorted [b].
+        one: Node of the row of each edge [m].
+        other: Node that is looked for [m].
+        true_pairs: Row and column node of what does not count against an edge [k] each.
+    """
+    row, column = np.searchsorted(given, one), np.searchsorted(sought, other)
+    inside = np.isin(true_pairs[0], given)
+    true_row = np.searchsorted(given, true_pairs[0][inside])
+    true_column = np.searchsorted(sought, true_pairs[1][inside])
+    true_column = true_column[np.argsort(true_row, kind="stable")]
+    sizes = np.bincount(true_row, minlength=len(given))
+    start = np.concatenate([[0], np.cumsum(sizes)])
+    found, step = np.empty(len(one)), max(1, AT_ONCE // max(len(sought), 1))
+    for first in range(0, len(one), step):
+        rows, columns = row[first : first + step], column[first : first + step]
+        scores = table[rows]
+        own = scores[np.arange(len(rows)), columns]
+        scores = np.where(np.isnan(scores), -np.inf, scores)
+        above = (scores > own[:, None]).sum(1)
+        level = (scores == own[:, None]).sum(1) - 1  # but itself
+        # The true ones of each row are taken off again, a ragged list per edge.
+        owner = np.repeat(np.arange(len(rows)), sizes[rows])
+        offset = np.arange(len(owner)) - np.repeat(np.cumsum(sizes[rows]) - sizes[rows], sizes[rows])
+        listed = true_column[start[rows][owner] + offset]
+        others = listed != columns[owner]
+        owner, value = owner[others], scores[owner[others], listed[others]]
+        above -= np.bincount(owner[value > own[owner]], minlength=len(rows))
+        level -= np.bincount(owner[value == own[owner]], minlength=len(rows))
+        found[first : first + step] = np.where(np.isnan(own), np.nan, 1 + above + level / 2)
+    return found
+
+
+RANKING = "ranking "
+"""Before a metaedge, the name of the record of all candidates among which its held-out edges are ranked."""
+
+MOST_TAKEN = 0.75
+"""Share of the training candidates that a batch may hold before a note warns of it."""
+
+
+@dataclass(frozen=True, eq=False)
+class LinkBatch(Batch):
+    """B candidates, besides the ``target`` (labels, float32 [B, T]) and ``sample`` of every batch.
+
+    Attributes:
+        source_node: Positions in the ``TypedGraph``, int64 [B].
+        target_node: Positions in the ``TypedGraph``, int64 [B].
+        metaedge: Positions in ``TypedGraph.metaedges``, int64 [B].
+    """
+
+    source_node: Tensor
+    target_node: Tensor
+    metaedge: Tensor
+
+
+class PackedLinks:
+    """All candidates of a record as tensors; indexing with a tensor gathers a batch.
+
+    Args:
+        record: The candidates.
+        spec: Its ``knowledge_graph`` says where each node stands.
+    """
+
+    def __init__(self, record: Links, spec: Spec) -> None:
+        graph = spec.extras["knowledge_graph"]
+        position = {name: i for i, name in enumerate(graph["node_id"])}
+        place = np.array([position[name] for name in record.node_id.tolist()], dtype=np.int64)
+        code = np.empty(len(record), dtype=np.int64)
+        for metaedge in record.supervised:
+            code[record.metaedge == metaedge] = sorted(graph["ends"]).index(metaedge)
+        self.source_node = torch.from_numpy(place[record.source_index])
+        self.target_node = torch.from_numpy(place[record.target_index])
+        self.metaedge = torch.from_numpy(code)
+        if np.isnan(record.label[:1]).all() and 0 in record.label.strides:  # one NaN seen many times
+            self.target = torch.full((), torch.nan).expand(record.label.shape)
+        else:
+            self.target = torch.from_numpy(np.array(record.label, dtype=np.float32))
+
+    def __len__(self) -> int:
+        return len(self.metaedge)
+
+    def __getitem__(self, index: Tensor) -> LinkBatch:
+        inputs = (tensor.index_select(0, index) for tensor in (self.source_node, self.target_node, self.metaedge))
+        return LinkBatch(self.target.index_select(0, index), index, *inputs)
+
+    def exchanged(self, index: Tensor, source: Tensor) -> PackedLinks:
+        """The same candidates and labels, but those at ``index`` have the source nodes of those at ``source``."""
+        twin = copy.copy(self)
+        twin.source_node = self.source_node.clone()
+        twin.source_node[index] = self.source_node[source]
+        return twin
+
+
+class LinkDataModule(RecordDataModule):
+    """Batches of candidate edges; held-out edges leave the graph that is seen, and are ranked at the end.
+
+    Args:
+        rank_edges: Held-out edges a metaedge that are ranked, where its kinds have too many pairs to score them all
+            (``link_ranking.FULL``); None ranks all edges whatever it costs. The other arguments are those of
+            ``RecordDataModule``.
+    """
+
+    def __init__(
+        self,
+        record: Links,
+        split: dict[str, Any],
+        graph: CellGraph | None = None,
+        batch_size: int = 1024,
+        eval_batch_size: int = 8192,
+        subset: int | None = None,
+        rank_edges: int | None = 100,
+        seed: int = 0,
+    ) -> None:
+        if graph is not None:
+            raise InputError("candidate edges bring their own graph; set graph=none")
+        if rank_edges is not None and rank_edges < 1:
+            raise InputError(f"data.rank_edges={rank_edges}: must be 1 or more, or null for all edges")
+        self.rank_edges = rank_edges
+        self._rankings: dict[str, LinkRanking] = {}
+        super().__init__(record, split, None, batch_size, eval_batch_size, subset, seed=seed)
+
+    @staticmethod
+    def draw(record: Links, subset: int | None, split: Mapping[str, Any]) -> Links:
+        """Edges and sampled non-edges of each metaedge in their shares, but at least one a fold of each.
+
+        Drawn from all alike, a rare metaedge would have no edge left to test, and the run would be refused.
+        """
+        if subset is None or subset >= len(record):
+            return record
+        rng, least = np.random.default_rng(int(split.get("seed", 0))), int(split.get("n_folds", 5))
+        kind = np.where(np.isnan(record.label), -1, record.label).astype(np.int8)
+        _, stratum, size = np.unique(kind, axis=0, return_inverse=True, return_counts=True)
+        taken = [
+            rng.permutation(np.flatnonzero(stratum == number))[: max(least, round(subset * n / len(record)))]
+            for number, n in enumerate(size.tolist())
+        ]
+        return record.subset(np.sort(np.concatenate(taken)))
+
+    @cached_property
+    def message_graph(self) -> KnowledgeGraph:
+        """All edges but the supervised ones of val and test, which are left out in either direction.
+
+        Raises:
+            InputError: A supervised metaedge without an edge in train, val or test.
+        """
+        record = self.record_whole
+        for part in ("train", "val", "test"):
+            there = set(np.unique(record.metaedge[record.positive & (self.split.part == part)]).tolist())
+            bare = [name for name in record.supervised if name not in there]
+            if bare:
+                counts = {name: int(((record.metaedge == name) & record.positive).sum()) for name in bare}
+                raise InputError(
+                    f"{record.name}: no edge in {part} after the split of the metaedges {counts} (edges in all); "
+                    "predict others, use fewer folds, or keep more nodes and samples"
+                )
+        held = record.positive & np.isin(self.split.part, ("val", "test"))
+        graph = record.graph
+        gone = _either_way(graph, record.metaedge[held], record.source_index[held], record.target_index[held])
+        edges = _either_way(graph, graph.metaedge, graph.source_index, graph.target_index)
+        return graph.subset(~np.isin(edges, gone))
+
+    def record(self, part: str) -> Links:
+        """The candidates of one part; of the graph they show what any part may see."""
+        return replace(super().record(part), graph=self.message_graph)
+
+    def extras(self, train: Links) -> dict[str, Any]:
+        """The message graph as plain values, see ``TypedGraph``, and the supervised metaedges."""
+        graph = TypedGraph.from_knowledge_graph(self.message_graph)
+        return {"knowledge_graph": graph.to_plain(), "supervised": list(train.supervised)}
+
+    @staticmethod
+    def pack(record: Links, spec: Spec) -> PackedLinks:
+        """The candidates as tensors."""
+        return PackedLinks(record, spec)
+
+    @staticmethod
+    def read_request(path: str, spec: Spec) -> Links:
+        """A user's list of candidate edges for ``predict``, see ``link_request.read_links``."""
+        return read_links(path, spec)
+
+    @staticmethod
+    def response(record: Links, prediction: np.ndarray, spec: Spec) -> pd.DataFrame:
+        """Sample id, metaedge, ids and names of both ends, and ``score``.
+
+        The score is that of the metaedge's first output, by which candidates are ranked. It is no probability of a
+        link: training drew its non-links, and did not meet all pairs.
+        """
+        table = pd.DataFrame({"sample_id": record.sample_id, "metaedge": record.metaedge})
+        for end, index in (("source", record.source_index), ("target", record.target_index)):
+            table[end], table[f"{end}_name"] = record.node_id[index], record.graph.node_name[index]
+        column = {name: len(NEGATIVES) * i for i, name in enumerate(spec.extras["supervised"])}
+        own = np.array([column[name] for name in record.metaedge.tolist()], dtype=np.int64)
+        return table.assign(score=prediction[np.arange(len(record)), own])
+
+    @staticmethod
+    def prediction_notes(record: Links, spec: Spec, model: Any) -> Notes:
+        """Nodes without an edge in the message graph."""
+        ends = record.node_id[record.source_index], record.node_id[record.target_index]
+        return link_notes(record.metaedge, *ends, spec)
+
+    def inputs(self) -> tuple[str, ...]:
+        """The source node: a model that reads which pair is predicted must lose when candidates get each other's."""
+        return ("source_node",)
+
+    def shuffled(self, name: str, index: Tensor, generator: torch.Generator) -> Packed | None:
+        """The candidates with each other's source nodes, within their metaedge."""
+        packed = self.packed
+        assert isinstance(packed, PackedLinks)
+        source, orders = index.clone(), []
+        for code in packed.metaedge[index].unique():
+            at = torch.nonzero(packed.metaedge[index] == code).flatten()
+            orders.append(derangement(packed.source_node[index[at]], generator))
+            source[at] = index[at] if orders[-1] is None else index[at[orders[-1]]]
+        return None if all(order is None for order in orders) else packed.exchanged(index, source)
+
+    def ranking(self, part: str) -> LinkRanking:
+        """How the edges of a part are ranked; which of them are chosen depends on the split's seed alone."""
+        if part not in self._rankings:
+            seed = self.split.seed
+            self._rankings[part] = LinkRanking(self.record(part), self.record_whole.graph, self.rank_edges, seed)
+        return self._rankings[part]
+
+    def asked(self, part: str) -> dict[str, Callable[[], Links]]:
+        """The part's candidates, and for each metaedge all among which its edges are ranked."""
+        ranking = self.ranking(part)
+        each = {f"{RANKING}{metaedge}": partial(ranking.record, metaedge) for metaedge in ranking.links.supervised}
+        return {**super().asked(part), **each}
+
+    def condense(self, part: str, name: str, prediction: np.ndarray) -> np.ndarray:
+        """Of millions of candidates only the ranks of the metaedge's edges are kept [m, 2]."""
+        if not name.startswith(RANKING):
+            return prediction
+        return self.ranking(part).ranks(name.removeprefix(RANKING), prediction)
+
+    def results(
+        self, part: str, predictions: Mapping[str, Mapping[str, np.ndarray]], model: str, ceiling: str | None
+    ) -> list[Results]:
+        """Scores of the candidates with labels, then the ranks."""
+        ranking = self.ranking(part)
+        ranks = {
+            system: ranking.together(
+                {name: predictions[f"{RANKING}{name}"][system] for name in ranking.links.supervised}
+            )
+            for system in predictions[f"{RANKING}{ranking.links.supervised[0]}"]
+        }
+        at = self.split.index(part)[ranking.edge]
+        of_edges = Results(
+            sample_id=self.sample_id[at],
+            group=self.split.group[at],
+            outputs=ranking.outputs,
+            measured=ranking.ranked(),
+            systems=ranks,
+            part=part,
+            task="ranking",
+            model=model,
+            ceiling=ceiling,
+            design=self.design(),
+        )
+        (candidates,) = super().results(part, predictions, model, ceiling)
+        return [replace(candidates, decides=False), of_edges]
+
+    def notes(self) -> list[str]:
+        """What the graph is, what of it is hidden, and what the negatives are."""
+        record = self.record_whole
+        whole, seen = record.graph, self.message_graph
+        negatives = int((~record.positive).sum())
+        n_train = self.split.counts()["train"]
+        taken = min(1.0, self.batch_size / max(n_train, 1))
+        crowded = [
+            f"WARNING: data.batch_size={self.batch_size:,} holds {taken:.0%} of the {n_train:,} training candidates, "
+            "and a training step takes its batch's edges out of the messages: it learns from hardly any edge of "
+            f"{some(record.supervised)}, while evaluation sees all. Set data.batch_size to {n_train // 4:,} or less."
+        ]
+        return (crowded if taken > MOST_TAKEN else []) + [
+            f"The graph has {len(whole.node_id):,} nodes of {len(whole.kinds)} kinds and {len(whole):,} edges of "
+            f"{len(whole.metaedges)} metaedges; the {len(whole) - len(seen):,} edges of validation and test are left "
+            "out of all that any system sees.",
+            f"{negatives:,} of {len(record):,} samples are sampled non-edges: pairs that nobody has linked, not pairs "
+            "known to be without a link. In outputs _matched both their ends are drawn by degree, in outputs _uniform "
+            "alike from all nodes of their kinds.",
+            "Ranks are among all nodes of the kind that is looked for (_tail: the target given the source), edges "
+            "known elsewhere in the graph being left out; ties count half.",
+        ]
+
+
+def _either_way(graph: KnowledgeGraph, metaedge: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """One number per edge, the same in both directions, int64 [n]."""
+    n_nodes, code = len(graph.node_id), np.empty(len(metaedge), dtype=np.int64)
+    for number, name in enumerate(graph.metaedges):
+        code[metaedge == name] = number
+    return code * n_nodes**2 + pair_keys(source, target, n_nodes, True)

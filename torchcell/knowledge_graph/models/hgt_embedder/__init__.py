@@ -1,0 +1,1 @@
+"""Typed attention that embeds all nodes."""

@@ -1,0 +1,573 @@
+"""``KnowledgeGraph`` and ``Links``: typed nodes and edges, and candidate edges to be told from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from torchcell.io.errors import (
+    InputError,
+    as_positions,
+    column,
+    near,
+    refuse,
+    refuse_repeats,
+    refuse_shapes,
+    some,
+    texts,
+)
+from torchcell.io.fingerprint import record_fingerprint
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+NODE_COLUMNS: tuple[str, ...] = ("id", "name", "kind")
+EDGE_COLUMNS: tuple[str, ...] = ("source", "metaedge", "target")
+LICENCE = "licence"
+"""Column of the edge table that may be left out."""
+DROP = ", or leave out rows that repeat an earlier one: data.record.drop_duplicates=true"
+
+
+@dataclass(frozen=True, eq=False)
+class KnowledgeGraph:
+    """N nodes of several kinds, E edges of several metaedges, each between two kinds.
+
+    Attributes:
+        name: Short name, e.g. ``hetionet_core``.
+        node_id: Unique ids [N].
+        node_name: Names for people [N].
+        node_kind: Kind of each node [N].
+        kinds: The kinds there are, in order.
+        source_id: Node id at the start of each edge [E].
+        metaedge: Type of each edge [E].
+        target_id: Node id at the end of each edge [E].
+        directed: Metaedges within one kind whose two directions mean different things, e.g. ``Gr>G``; of
+            any other metaedge A-B and B-A are one edge.
+        licence: Licence of each edge [E], where the source tells; or none at all.
+        lost: What parsing left out and how many of each.
+    """
+
+    name: str
+    node_id: np.ndarray
+    node_name: np.ndarray
+    node_kind: np.ndarray
+    kinds: tuple[str, ...]
+    source_id: np.ndarray
+    metaedge: np.ndarray
+    target_id: np.ndarray
+    directed: tuple[str, ...] = ()
+    licence: np.ndarray | None = None
+    lost: Mapping[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.metaedge)
+
+    @cached_property
+    def sample_id(self) -> np.ndarray:
+        """``source|metaedge|target`` of each edge [E]."""
+        return link_ids(self.source_id, self.metaedge, self.target_id)
+
+    @property
+    def target(self) -> np.ndarray:
+        """All ones, float32 [E, 1]: every edge of the graph is there; see ``links.link_samples``."""
+        return np.ones((len(self), 1), dtype=np.float32)
+
+    @property
+    def metaedges(self) -> tuple[str, ...]:
+        """The types of edges, sorted."""
+        return tuple(self.ends)
+
+    @cached_property
+    def ends(self) -> dict[str, tuple[str, str]]:
+        """Kinds of source and target of each metaedge, by sorted name."""
+        names, first = np.unique(self.metaedge, return_index=True)
+        kinds = (self.node_kind[at[first]].tolist() for at in (self.source_index, self.target_index))
+        return dict(zip(names.tolist(), zip(*kinds, strict=True), strict=True))
+
+    @cached_property
+    def symmetric(self) -> frozenset[str]:
+        """Metaedges within one kind whose two directions mean the same."""
+        return frozenset(name for name, (a, b) in self.ends.items() if a == b and name not in self.directed)
+
+    @cached_property
+    def source_index(self) -> np.ndarray:
+        """Position of each edge's source among the nodes, int64 [E]; -1 if it is no node."""
+        return self.index(self.source_id)
+
+    @cached_property
+    def target_index(self) -> np.ndarray:
+        """Position of each edge's target among the nodes, int64 [E]; -1 if it is no node."""
+        return self.index(self.target_id)
+
+    def index(self, ids: np.ndarray) -> np.ndarray:
+        """Positions of node ids, int64; -1 for an id that is not in the node table."""
+        position = {name: i for i, name in enumerate(self.node_id.tolist())}
+        return np.array([position.get(name, -1) for name in ids.tolist()], dtype=np.int64)
+
+    def subset(self, index: np.ndarray) -> KnowledgeGraph:
+        """The edges at ``index`` (integers or a mask), in that order; the nodes stay whole."""
+        at = as_positions(index)
+        edges = {name: getattr(self, name)[at] for name in ("source_id", "metaedge", "target_id")}
+        licence = None if self.licence is None else self.licence[at]
+        part = replace(self, **edges, licence=licence)
+        for name in ("source_index", "target_index"):  # the nodes are the same: what is known need not be looked up
+            if name in vars(self):
+                vars(part)[name] = vars(self)[name][at]
+        return part
+
+    def without_duplicates(self) -> KnowledgeGraph:
+        """The graph without rows that repeat an earlier one, counted in ``lost``; ``validate`` it afterwards.
+
+        A node is repeated with the same name and kind, an edge with the same licence; of a metaedge that is not
+        ``directed``, within one kind, A-B and B-A are one edge. What is repeated otherwise stays, and ``validate``
+        refuses it.
+        """
+        import pandas as pd
+
+        nodes = pd.DataFrame({"id": self.node_id, "name": self.node_name, "kind": self.node_kind})
+        kind = dict(zip(self.node_id.tolist(), self.node_kind.tolist(), strict=True))
+        between = [[kind.get(end) for end in ids.tolist()] for ids in (self.source_id, self.target_id)]
+        one_way = np.isin(self.metaedge, self.directed) | (np.array(between[0]) != np.array(between[1]))
+        as_it_is = one_way | (self.source_id < self.target_id)
+        low = np.where(as_it_is, self.source_id, self.target_id)
+        high = np.where(as_it_is, self.target_id, self.source_id)
+        edges = pd.DataFrame({"low": low, "metaedge": self.metaedge, "high": high})
+        if self.licence is not None:
+            edges["licence"] = self.licence
+        node, edge = (~table.duplicated().to_numpy() for table in (nodes, edges))
+        counts = {"repeated nodes": int((~node).sum()), "repeated edges": int((~edge).sum())}
+        of_nodes = {name: getattr(self, name)[node] for name in ("node_id", "node_name", "node_kind")}
+        lost = {**self.lost, **{what: n for what, n in counts.items() if n}}
+        return replace(self.subset(edge), **of_nodes, lost=lost)
+
+    def fingerprint(self) -> str:
+        """A hash over all nodes and edges, see ``torchcell.io.fingerprint``; not over ``name`` and ``lost``."""
+        return record_fingerprint(self)
+
+    def validate(self) -> KnowledgeGraph:
+        """Return self, or raise one ``InputError`` that names the offending nodes or edges."""
+        n, e = (len(self.node_id),), (len(self),)
+        shapes = {"node_name": n, "node_kind": n, "source_id": e, "target_id": e, "licence": e}
+        refuse_shapes(self.name, vars(self), shapes)
+        refuse_repeats(self.name, self.node_id, "node ids", f"make them unique{DROP}")
+        refuse_repeats(self.name, np.array(self.kinds), "kinds")
+        odd = ~np.isin(self.node_kind, self.kinds)
+        refuse(self.name, self.node_id[odd], "a kind that is not listed", f"list it beside {list(self.kinds)}")
+        empty = [kind for kind in self.kinds if kind not in set(self.node_kind.tolist())]
+        if empty:
+            raise InputError(f"{self.name}: kinds without nodes: {some(empty)}; leave them out or add nodes")
+        for end, at in ((self.source_id, self.source_index), (self.target_id, self.target_index)):
+            missing = np.unique(end[at < 0])
+            refuse(self.name, self.sample_id[at < 0], f"an end outside the node table ({some(missing)})", "add it")
+        loops = self.sample_id[self.source_id == self.target_id]
+        refuse(self.name, loops, "an edge from a node to itself", "drop it")
+        self._validate_metaedges()
+        return self
+
+    def _validate_metaedges(self) -> None:
+        ends = np.stack([self.metaedge, *(self.node_kind[i] for i in (self.source_index, self.target_index))])
+        first: dict[str, tuple[str, str]] = {}
+        for metaedge, source, target in np.unique(ends, axis=1).T.tolist():
+            if first.setdefault(metaedge, (source, target)) != (source, target):
+                both = f"{'-'.join(first[metaedge])} and {source}-{target}"
+                raise InputError(f"{self.name}: metaedge {metaedge!r} joins {both}; give each its own name")
+        unknown = [name for name in self.directed if name not in first]
+        if unknown and len(self):
+            raise InputError(f"{self.name}: directed metaedges without edges: {some(unknown)}; mend the list")
+        one_way = np.isin(self.metaedge, self.directed)
+        low = np.where(one_way, self.source_index, np.minimum(self.source_index, self.target_index))
+        high = np.where(one_way, self.target_index, np.maximum(self.source_index, self.target_index))
+        _, code = np.unique(self.metaedge, return_inverse=True)
+        key = (code * len(self.node_id) + low) * len(self.node_id) + high
+        _, kept = np.unique(key, return_index=True)
+        repeated = np.delete(self.sample_id, kept)
+        refuse(self.name, repeated, "an edge that an earlier row has too, in either direction", f"drop it{DROP}")
+
+    def to_tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The node table ``id, name, kind`` and the edge table ``source, metaedge, target``."""
+        import pandas as pd
+
+        nodes = zip(NODE_COLUMNS, (self.node_id, self.node_name, self.node_kind), strict=True)
+        edges = zip(EDGE_COLUMNS, (self.source_id, self.metaedge, self.target_id), strict=True)
+        return pd.DataFrame(dict(nodes)), pd.DataFrame(dict(edges))
+
+    @classmethod
+    def from_tables(
+        cls,
+        nodes: pd.DataFrame,
+        edges: pd.DataFrame,
+        name: str = "knowledge_graph",
+        columns: Mapping[str, str] | None = None,
+        directed: Sequence[str] = (),
+        kinds: Sequence[str] | None = None,
+    ) -> KnowledgeGraph:
+        """Read a record from two tables; ``validate`` it afterwards.
+
+        Args:
+            nodes: One row a node, with the columns ``id, name, kind``.
+            edges: One row an edge, with the columns ``source, metaedge, target`` and, optionally, ``licence``.
+            name: Name of the record.
+            columns: Internal name -> name in the tables, for those that differ.
+            directed: Metaedges within one kind whose directions mean different things.
+            kinds: The kinds that are expected, in order; by default those of the nodes, sorted.
+
+        Raises:
+            InputError: A missing column, a key of ``columns`` that is no internal name.
+        """
+        columns = columns or {}
+        known = [*NODE_COLUMNS, *EDGE_COLUMNS, LICENCE]
+        for key in columns:
+            if key not in known:
+                raise InputError(f"{name}: no internal column {key!r}; the nearest are {near(key, known) or known}")
+        node_id, node_name, kind = (texts(column(name, nodes, columns.get(c, c))) for c in NODE_COLUMNS)
+        source, metaedge, target = (texts(column(name, edges, columns.get(c, c))) for c in EDGE_COLUMNS)
+        ordered = tuple(np.unique(kind).tolist()) if kinds is None else tuple(kinds)
+        told = columns.get(LICENCE, LICENCE)
+        licence = texts(column(name, edges, told)) if told in edges or LICENCE in columns else None
+        return cls(name, node_id, node_name, kind, ordered, source, metaedge, target, tuple(directed), licence)
+
+
+def link_ids(source: np.ndarray, metaedge: np.ndarray | str, target: np.ndarray) -> np.ndarray:
+    """Names of links, ``source|metaedge|target``, [n]."""
+    between = np.char.add("|", np.char.add(metaedge, "|"))
+    return np.char.add(np.char.add(source, between), target)
+
+
+NOT_STATED = "not stated"
+"""Licence of an edge whose cell in the table is empty."""
+
+
+def of_licences(graph: KnowledgeGraph, licences: Sequence[str] | None) -> KnowledgeGraph:
+    """The edges of the named licences; all of them where none is named.
+
+    Args:
+        graph: With a licence an edge.
+        licences: As they are written in the edge table; ``NOT_STATED`` for an empty cell.
+
+    Raises:
+        InputError: A graph without licences, or a licence that no edge has; the message lists those there are.
+    """
+    if licences is None:
+        return graph
+    if graph.licence is None:
+        raise InputError(f"{graph.name}: its edge table has no column of licences; set licences=null")
+    held = np.where(graph.licence == "", NOT_STATED, graph.licence)
+    names, counts = np.unique(held, return_counts=True)
+    unknown = [name for name in licences if name not in names]
+    if unknown or not licences:
+        there = ", ".join(f"{name!r} ({count:,} edges)" for name, count in zip(names.tolist(), counts, strict=True))
+        hint = [hit for name in unknown for hit in near(name, names.tolist())]
+        nearest = f"; the nearest are {hint}" if hint else ""
+        raise InputError(f"{graph.name}: no edge has the licence {unknown}{nearest}; there are {there}")
+    kept = np.isin(held, licences)
+    return _count(graph.subset(kept), {"edges of other licences": int((~kept).sum())})
+
+
+def connected(graph: KnowledgeGraph) -> KnowledgeGraph:
+    """The nodes that have an edge, and the kinds that have such nodes: of any other nothing can be learned."""
+    used = np.zeros(len(graph.node_id), dtype=bool)
+    used[graph.source_index], used[graph.target_index] = True, True
+    return _of_nodes(graph, used, "nodes without an edge")
+
+
+def best_connected(graph: KnowledgeGraph, limit: int | None) -> KnowledgeGraph:
+    """At most ``limit`` nodes, for trials: of each kind the same share, those with most edges, and the edges between.
+
+    Degrees count all edges, also those that are tested later: a score on a limited graph is no result.
+
+    Args:
+        graph: N nodes.
+        limit: Number of nodes; None keeps all. Fewer are left where one loses all its edges.
+
+    Raises:
+        InputError: Fewer nodes than two a kind.
+    """
+    if limit is None or limit >= len(graph.node_id):
+        return graph
+    if limit < 2 * len(graph.kinds):
+        raise InputError(f"limit_nodes={limit}: {len(graph.kinds)} kinds need at least {2 * len(graph.kinds)} nodes")
+    n_nodes = len(graph.node_id)
+    degree = np.bincount(np.concatenate([graph.source_index, graph.target_index]), minlength=n_nodes)
+    kept = np.zeros(n_nodes, dtype=bool)
+    for kind in graph.kinds:
+        of_kind = np.flatnonzero(graph.node_kind == kind)
+        share = max(2, len(of_kind) * limit // n_nodes)
+        kept[of_kind[np.argsort(-degree[of_kind], kind="stable")[:share]]] = True
+    return connected(_of_nodes(graph, kept, f"nodes beyond limit_nodes={limit}"))
+
+
+def _of_nodes(graph: KnowledgeGraph, kept: np.ndarray, why: str) -> KnowledgeGraph:
+    """The nodes in the mask ``kept`` [N] with the edges between them; what goes is counted."""
+    whole = kept[graph.source_index] & kept[graph.target_index]
+    part = graph.subset(whole)
+    kind = graph.node_kind[kept]
+    nodes = replace(
+        part,
+        node_id=graph.node_id[kept],
+        node_name=graph.node_name[kept],
+        node_kind=kind,
+        kinds=tuple(name for name in graph.kinds if (kind == name).any()),
+        directed=tuple(name for name in graph.directed if name in part.metaedges),
+    )
+    gone = sorted(set(graph.metaedges) - set(nodes.metaedges))
+    lost = {why: int((~kept).sum()), "edges of such nodes": int((~whole).sum())}
+    return _count(nodes, lost | {f"metaedges without edges left ({', '.join(gone)})": len(gone)})
+
+
+def _count(graph: KnowledgeGraph, lost: dict[str, int]) -> KnowledgeGraph:
+    """The graph with what was left out of it; nothing is counted where nothing was."""
+    total = dict(graph.lost)
+    for what, n in lost.items():
+        total[what] = total.get(what, 0) + n
+    return replace(graph, lost={what: n for what, n in total.items() if n})
+
+
+def draw_negatives(
+    graph: KnowledgeGraph, edges: KnowledgeGraph, wanted: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Non-edges of one metaedge, each pair drawn once: no uniform one is a matched one too.
+
+    Args:
+        graph: All nodes and edges.
+        edges: All edges of the metaedge.
+        wanted: Pairs of each kind.
+        rng: Draws them.
+
+    Returns:
+        Matched pairs, whose ends are drawn in proportion to their degree in this metaedge, so that the degree alone
+        tells little; and uniform ones, drawn from all nodes of the two kinds. Positions, int64 [wanted, 2] each.
+
+    Raises:
+        InputError: More pairs than a draw with rejection finds quickly.
+    """
+    (metaedge,) = edges.metaedges
+    ends = [edges.source_index, edges.target_index]
+    either_way = metaedge in graph.symmetric
+    # A node's degree counts the edges that name it at either end, where the ends mean the same.
+    matched = [np.concatenate(ends)] * 2 if either_way else ends
+    uniform = [np.flatnonzero(graph.node_kind == kind) for kind in graph.ends[metaedge]]
+    n_nodes = len(graph.node_id)
+    taken = pair_keys(ends[0], ends[1], n_nodes, either_way)
+    found = []
+    for pools in (matched, uniform):
+        sizes = [len(np.unique(pool)) for pool in pools]
+        room = (sizes[0] * (sizes[0] - 1) // 2 if either_way else sizes[0] * sizes[1]) - len(taken)
+        if wanted > room // 2:  # a draw with rejection is quick only while most pairs are free
+            raise InputError(
+                f"{graph.name}: {wanted:,} negatives of {metaedge} are asked for, but only {room:,} pairs of these "
+                "nodes are no edge and at most half of them are drawn; lower negatives_per_positive"
+            )
+        pairs = _draw(pools, wanted, taken, n_nodes, either_way, rng)
+        taken = np.concatenate([taken, pair_keys(pairs[:, 0], pairs[:, 1], n_nodes, either_way)])
+        found.append(pairs)
+    return found[0], found[1]
+
+
+def pair_keys(source: np.ndarray, target: np.ndarray, n_nodes: int, either_way: bool) -> np.ndarray:
+    """One number per pair, int64 [n]; where the ends mean the same, the same number in both directions."""
+    if either_way:
+        source, target = np.minimum(source, target), np.maximum(source, target)
+    return source * n_nodes + target
+
+
+def _draw(
+    pools: list[np.ndarray], wanted: int, taken: np.ndarray, n_nodes: int, either_way: bool, rng: np.random.Generator
+) -> np.ndarray:
+    """Distinct pairs with an end from each pool, none of them a loop or ``taken`` [wanted, 2]."""
+    found = np.empty((0, 2), dtype=np.int64)
+    while len(found) < wanted:
+        drawn = np.stack([rng.choice(pool, 2 * wanted) for pool in pools], axis=1)
+        both = np.concatenate([found, drawn[drawn[:, 0] != drawn[:, 1]]])
+        keys = pair_keys(both[:, 0], both[:, 1], n_nodes, either_way)
+        first = np.sort(np.unique(keys, return_index=True)[1])
+        found = both[first[~np.isin(keys[first], taken)]]
+    return found[:wanted]
+
+
+NEGATIVES: tuple[str, ...] = ("matched", "uniform")
+"""Kinds of sampled non-edges: drawn in proportion to degree, or alike from all nodes of the two kinds. Each has an
+output of its own, since the choice of negatives decides such scores."""
+
+
+@dataclass(frozen=True, eq=False)
+class Links:
+    """Candidate edges of one or more supervised metaedges; n candidates, T outputs.
+
+    A positive of metaedge m has 1 in both outputs of m; a negative has 0 in the one of its kind. A sampled non-edge is
+    an edge that nobody knows of, not one that is ruled out.
+
+    Attributes:
+        name: Short name, e.g. ``hetionet_core``.
+        graph: All nodes, and the edges that may be seen.
+        metaedge: Type of each candidate [n].
+        source_index: Positions in ``graph.node_id``, int64 [n].
+        target_index: Positions in ``graph.node_id``, int64 [n].
+        label: 1 an edge, 0 a sampled non-edge, NaN not of this output, float32 [n, T].
+        outputs: ``<metaedge>_matched`` and ``<metaedge>_uniform`` for each supervised metaedge in order [T].
+        positive: Whether the candidate is an edge, bool [n].
+    """
+
+    name: str
+    graph: KnowledgeGraph
+    metaedge: np.ndarray
+    source_index: np.ndarray
+    target_index: np.ndarray
+    label: np.ndarray
+    outputs: tuple[str, ...]
+    positive: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.source_index)
+
+    @cached_property
+    def sample_id(self) -> np.ndarray:
+        """``source|metaedge|target`` of each candidate [n]."""
+        ids = self.node_id
+        return link_ids(ids[self.source_index], self.metaedge, ids[self.target_index])
+
+    @property
+    def node_id(self) -> np.ndarray:
+        """Ids of all nodes [N]."""
+        return self.graph.node_id
+
+    @property
+    def target(self) -> np.ndarray:
+        """The labels [n, T]; every record kind names its target so."""
+        return self.label
+
+    @property
+    def task(self) -> str:
+        """What the target is: 0 or 1."""
+        return "binary"
+
+    @property
+    def phenotype_names(self) -> tuple[str, ...]:
+        """Names of the target's columns."""
+        return self.outputs
+
+    @property
+    def lost(self) -> dict[str, int]:
+        """What parsing the graph left out."""
+        return dict(self.graph.lost)
+
+    @property
+    def supervised(self) -> tuple[str, ...]:
+        """The metaedges that are predicted, in the order of the outputs."""
+        return tuple(name.removesuffix(f"_{NEGATIVES[0]}") for name in self.outputs[:: len(NEGATIVES)])
+
+    def subset(self, index: np.ndarray) -> Links:
+        """The candidates at ``index`` (integers or a mask), in that order; the graph stays whole."""
+        at = as_positions(index)
+        names = ("metaedge", "source_index", "target_index", "label", "positive")
+        return replace(self, **{name: getattr(self, name)[at] for name in names})
+
+    def blind(self) -> Links:
+        """The same candidates without labels: what a baseline may see of a test part."""
+        nothing = np.broadcast_to(np.float32(np.nan), self.label.shape)
+        return replace(self, label=nothing, positive=np.broadcast_to(np.False_, len(self)))
+
+    def twin_keys(self) -> np.ndarray:
+        """A text per candidate [n]; both directions of an edge within one kind share it, of negatives none do."""
+        kind, ids = self.graph.node_kind, self.node_id
+        first, last = self.source_index, self.target_index
+        swap = self.positive & (kind[first] == kind[last]) & (first > last)
+        first, last = np.where(swap, last, first), np.where(swap, first, last)
+        mark = np.where(self.positive, self.metaedge, np.char.add(self.metaedge, " not"))
+        return link_ids(ids[first], mark, ids[last])
+
+    def fingerprint(self) -> str:
+        """A hash over all candidates, labels and the graph, see ``torchcell.io.fingerprint``; not over ``name``."""
+        return record_fingerprint(self)
+
+    def validate(self) -> Links:
+        """Return self, or raise one ``InputError`` that names the offending candidates."""
+        n, ids = len(self), self.graph.node_id
+        shapes = dict.fromkeys(("metaedge", "source_index", "target_index", "positive"), (n,))
+        refuse_shapes(self.name, vars(self), {**shapes, "label": (n, len(self.outputs))})
+        expected = tuple(f"{metaedge}_{kind}" for metaedge in self.supervised for kind in NEGATIVES)
+        if self.outputs != expected or not expected:
+            raise InputError(f"{self.name}: outputs {some(self.outputs)} must be two a metaedge, as {some(expected)}")
+        outside = [(index < 0) | (index >= len(ids)) for index in (self.source_index, self.target_index)]
+        refuse(self.name, np.flatnonzero(outside[0] | outside[1]), "an end outside the node table", "drop it")
+        refuse_repeats(self.name, self.sample_id, "links")
+        odd = ~np.isin(self.metaedge, self.supervised)
+        refuse(self.name, self.sample_id[odd], f"a metaedge outside {list(self.supervised)}", "list it or drop the row")
+        self._validate_labels()
+        return self
+
+    def _validate_labels(self) -> None:
+        held = ~np.isnan(self.label)
+        odd = (held & ~np.isin(self.label, (0, 1))).any(axis=1)
+        refuse(self.name, self.sample_id[odd], "a label other than 0 or 1", "recode it")
+        of_metaedge = np.repeat(self.metaedge[:, None] == np.array(self.supervised), len(NEGATIVES), axis=1)
+        stray = (held & ~of_metaedge).any(axis=1)
+        refuse(self.name, self.sample_id[stray], "a label of another metaedge's output", "leave it NaN")
+        unlike = held.any(axis=1) & ((self.label == 1).any(axis=1) != self.positive)
+        refuse(self.name, self.sample_id[unlike], "a label that denies what `positive` says", "mend one of the two")
+
+
+def link_samples(
+    graph: KnowledgeGraph, metaedges: str | Sequence[str], negatives_per_positive: int = 1, seed: int = 0
+) -> Links:
+    """All edges of the supervised metaedges, then for each of them sampled pairs of the same kinds that are no edge.
+
+    Args:
+        graph: A validated graph.
+        metaedges: What to predict: a metaedge, several, or ``all``.
+        negatives_per_positive: Sampled non-edges of each kind (see ``NEGATIVES``) per edge.
+        seed: Of the sampling; the negatives of a metaedge do not depend on which others are asked for.
+
+    Returns:
+        By metaedge the edges in the graph's order, matched negatives, uniform ones.
+
+    Raises:
+        InputError: An unknown metaedge or one named twice, fewer than one negative, or more than can be drawn.
+    """
+    wanted = _wanted(graph, metaedges)
+    if negatives_per_positive < 1:
+        raise InputError(f"negatives_per_positive={negatives_per_positive}: must be 1 or more")
+    pairs, labels = [], []
+    for i, metaedge in enumerate(wanted):
+        edges = graph.subset(graph.metaedge == metaedge)
+        edge_pairs = np.stack([edges.source_index, edges.target_index], axis=1)
+        rng = np.random.default_rng([seed, graph.metaedges.index(metaedge)])
+        negatives = draw_negatives(graph, edges, negatives_per_positive * len(edges), rng)
+        label = np.full((len(edges) + 2 * len(negatives[0]), len(NEGATIVES) * len(wanted)), np.nan, dtype=np.float32)
+        own = label[:, len(NEGATIVES) * i :]  # a view
+        own[: len(edges), : len(NEGATIVES)] = 1
+        own[len(edges) : len(edges) + len(negatives[0]), 0] = 0
+        own[len(edges) + len(negatives[0]) :, 1] = 0
+        pairs.append(np.concatenate([edge_pairs, *negatives]))
+        labels.append(label)
+    source, target = np.concatenate(pairs).T
+    label = np.concatenate(labels)
+    return Links(
+        name=graph.name,
+        graph=graph,
+        metaedge=np.repeat(wanted, [len(of_one) for of_one in pairs]),
+        source_index=np.ascontiguousarray(source),
+        target_index=np.ascontiguousarray(target),
+        label=label,
+        outputs=tuple(f"{metaedge}_{kind}" for metaedge in wanted for kind in NEGATIVES),
+        positive=(label == 1).any(axis=1),
+    )
+
+
+def _wanted(graph: KnowledgeGraph, metaedges: str | Sequence[str]) -> list[str]:
+    """The metaedges by name; unknown ones are an error with near matches."""
+    if metaedges == "all":
+        return list(graph.metaedges)
+    wanted = [metaedges] if isinstance(metaedges, str) else list(metaedges)
+    for metaedge in wanted:
+        if metaedge not in graph.metaedges:
+            hint = near(metaedge, graph.metaedges) or list(graph.metaedges)
+            raise InputError(f"{graph.name}: no metaedge {metaedge!r} with edges; the nearest are {hint}")
+    refuse_repeats(graph.name, np.array(wanted, dtype=str), "metaedges")
+    if not wanted:
+        raise InputError(f"{graph.name}: no metaedge to predict; name some of {list(graph.metaedges)}, or all")
+    return wanted

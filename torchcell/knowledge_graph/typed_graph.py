@@ -1,0 +1,383 @@
+"""``TypedGraph``: edges by edge type as sparse matrices, and neighbors sampled from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from torchcell.graph.cell_graph import CSR, expand
+from torchcell.io.errors import InputError, near, some
+from torchcell.knowledge_graph.record import KnowledgeGraph
+
+Edges = tuple[np.ndarray, np.ndarray]
+"""Sources and targets among all nodes, int64 [E] each."""
+
+
+class Relation(NamedTuple):
+    """A metaedge read in one direction, or in both where they mean the same.
+
+    Attributes:
+        name: The metaedge, and ``<`` where it is read backwards.
+        metaedge: The metaedge.
+        reverse: Whether it is read backwards.
+        source: Number of the kind that sends.
+        target: Number of the kind that receives.
+    """
+
+    name: str
+    metaedge: str
+    reverse: bool
+    source: int
+    target: int
+
+
+class TypedGraph(nn.Module):
+    """Nodes kind by kind, and the edges between them both ways; buffers on the device.
+
+    Kind k holds the nodes ``bounds[k]`` to ``bounds[k + 1]``. A metaedge within one kind that is not directed becomes
+    one relation with both directions; any other becomes two, e.g. ``CtD`` from compounds to diseases and ``CtD<``
+    back. The edges of a metaedge have an order: by source, then by target, the smaller end being the source where the
+    metaedge is symmetric; an edge's number is its place there. No ``state_dict`` holds them: ``to_plain`` does.
+
+    Args:
+        node_id: Ids, kind by kind [N].
+        node_name: Names for people [N].
+        kinds: The kinds.
+        bounds: Where each kind begins, and N [K + 1].
+        ends: Metaedge -> numbers of its kinds of source and target; it may have no edges.
+        edges: Metaedge -> its edges, in any order.
+        symmetric: The metaedges whose directions mean the same.
+        from_record: Where each node of the record stands here, int64 [N].
+    """
+
+    def __init__(
+        self,
+        node_id: np.ndarray,
+        node_name: np.ndarray,
+        kinds: Iterable[str],
+        bounds: Iterable[int],
+        ends: Mapping[str, tuple[int, int]],
+        edges: Mapping[str, Edges],
+        symmetric: Iterable[str],
+        from_record: np.ndarray,
+    ) -> None:
+        super().__init__()
+        self.node_id, self.node_name, self.from_record = node_id, node_name, from_record
+        self.kinds, self.bounds, self.symmetric = tuple(kinds), tuple(bounds), frozenset(symmetric)
+        self.metaedges = tuple(sorted(ends))
+        self.ends = {name: tuple(ends[name]) for name in self.metaedges}
+        self.relations = tuple(self._relations())
+        self._sizes = {name: len(edges[name][0]) if name in edges else 0 for name in self.metaedges}
+        for name in self.metaedges:
+            self._register(name, *edges.get(name, (np.empty(0, np.int64), np.empty(0, np.int64))))
+        most = max((len(self._part(r, "indices")) for r in range(len(self.relations))), default=0)
+        self.ones: Tensor
+        self.register_buffer("ones", torch.ones(most), persistent=False)
+        self.hash = self._hash()
+
+    def _relations(self) -> Iterator[Relation]:
+        for name in self.metaedges:
+            source, target = self.ends[name]
+            yield Relation(name, name, False, source, target)
+            if name not in self.symmetric:
+                yield Relation(f"{name}<", name, True, target, source)
+
+    def _register(self, metaedge: str, source: np.ndarray, target: np.ndarray) -> None:
+        """The matrix of each relation of a metaedge, and at which of its entries the edges stand."""
+        both = metaedge in self.symmetric
+        if both:
+            source, target = np.minimum(source, target), np.maximum(source, target)
+        order = np.lexsort((target, source))
+        source, target = source[order], target[order]
+        if both:
+            source, target = np.concatenate([source, target]), np.concatenate([target, source])
+        for number, relation in enumerate(self.relations):
+            if relation.metaedge != metaedge:
+                continue
+            row, column = (source, target) if relation.reverse else (target, source)
+            first, last = self.bounds[relation.target : relation.target + 2]
+            order = np.lexsort((column, row))
+            place = np.empty_like(order)  # of edge e: place[e], and place[E + e] where both directions are here
+            place[order] = np.arange(len(order))
+            indptr = np.searchsorted(row[order], np.arange(first, last + 1))
+            indices = column[order] - self.bounds[relation.source]
+            for part, values in (("indptr", indptr), ("indices", indices), ("place", place)):
+                held = torch.from_numpy(values.astype(np.int32))
+                self.register_buffer(f"relation{number}_{part}", held, persistent=False)
+
+    @classmethod
+    def from_knowledge_graph(
+        cls, graph: KnowledgeGraph, ends: Mapping[str, tuple[str, str]] | None = None
+    ) -> TypedGraph:
+        """All edges of a record, its nodes brought in order of their kind.
+
+        Args:
+            graph: The record, validated.
+            ends: Further metaedges, with the kinds of source and target, that have a relation though no edge is left;
+                such as ``ends`` of the record before edges were taken out.
+
+        Raises:
+            InputError: A further metaedge of a kind that the graph does not have.
+        """
+        code = {kind: number for number, kind in enumerate(graph.kinds)}
+        named = {**(ends or {}), **graph.ends}
+        strange = [name for name, kinds in named.items() if not set(kinds) <= set(code)]
+        if strange:
+            raise InputError(f"{graph.name}: metaedges {some(strange)} join kinds that it lacks; it has {list(code)}")
+        kind = np.array([code[name] for name in graph.node_kind.tolist()], dtype=np.int64)
+        order = np.argsort(kind, kind="stable")
+        from_record = np.empty(len(kind), dtype=np.int64)
+        from_record[order] = np.arange(len(kind))
+        number = {name: i for i, name in enumerate(named)}
+        metaedge = np.array([number[name] for name in graph.metaedge.tolist()], dtype=np.int64)
+        by_type = np.argsort(metaedge, kind="stable")
+        cuts = np.searchsorted(metaedge[by_type], np.arange(len(named) + 1))
+        source, target = (from_record[at[by_type]] for at in (graph.source_index, graph.target_index))
+        return cls(
+            graph.node_id[order],
+            graph.node_name[order],
+            graph.kinds,
+            np.searchsorted(kind[order], np.arange(len(code) + 1)).tolist(),
+            {name: (code[a], code[b]) for name, (a, b) in named.items()},
+            {name: (source[cuts[i] : cuts[i + 1]], target[cuts[i] : cuts[i + 1]]) for name, i in number.items()},
+            [name for name, (a, b) in named.items() if a == b and name not in graph.directed],
+            from_record,
+        )
+
+    def __len__(self) -> int:
+        return len(self.node_id)
+
+    def _part(self, relation: int, part: str) -> Tensor:
+        return getattr(self, f"relation{relation}_{part}")
+
+    def csr(self, relation: int, weight: Tensor | None = None) -> CSR:
+        """The matrix of a relation [nodes of the target kind, nodes of the source kind], on the module's device.
+
+        Args:
+            relation: Position in ``relations``.
+            weight: Weight of each entry [E]; none: 1.
+        """
+        indices = self._part(relation, "indices")
+        return CSR(self._part(relation, "indptr"), indices, self.ones[: len(indices)] if weight is None else weight)
+
+    def csrs(self, weights: Iterable[Tensor] | None = None) -> list[CSR]:
+        """The matrices of all relations [R], with such weights as ``weights_without`` gives."""
+        given = [None] * len(self.relations) if weights is None else weights
+        return [self.csr(number, weight) for number, weight in enumerate(given)]
+
+    def n_edges(self, metaedge: str) -> int:
+        """Edges of a metaedge, each counted once."""
+        self._check(metaedge)
+        return self._sizes[metaedge]
+
+    def edges(self, metaedge: str) -> tuple[Tensor, Tensor]:
+        """Sources and targets of a metaedge's edges among all nodes, int64 [E] each, in the order of their numbers."""
+        self._check(metaedge)
+        r = next(number for number, relation in enumerate(self.relations) if relation.metaedge == metaedge)
+        relation, place = self.relations[r], self._part(r, "place")[: self._sizes[metaedge]].long()
+        indptr, indices = self._part(r, "indptr"), self._part(r, "indices")
+        rows = torch.arange(len(indptr) - 1, device=indptr.device)
+        row = torch.repeat_interleave(rows, indptr.diff(), output_size=len(indices))
+        return indices[place].long() + self.bounds[relation.source], row[place] + self.bounds[relation.target]
+
+    def edge_number(self, metaedge: str, source: Tensor, target: Tensor) -> Tensor:
+        """Numbers of edges by their ends among all nodes, int64 [P]; -1 for what is no edge of the metaedge."""
+        held = torch.stack(self.edges(metaedge))
+        if metaedge in self.symmetric:
+            source, target = torch.minimum(source, target), torch.maximum(source, target)
+        key, asked = held[0] * len(self) + held[1], source * len(self) + target
+        if not len(key):
+            return torch.full_like(asked, -1)
+        at = torch.searchsorted(key, asked).clamp(max=len(key) - 1)
+        return torch.where(key[at] == asked, at, -1)
+
+    def weights_without(self, metaedge: Tensor, edge: Tensor) -> list[Tensor]:
+        """A weight for each entry of each relation: 1, and 0 where one of the given edges stands, in any direction.
+
+        Args:
+            metaedge: Positions in ``metaedges``, int64 [P].
+            edge: Numbers within the metaedge, int64 [P].
+        """
+        weights = [self.ones[: len(self._part(r, "indices"))] for r in range(len(self.relations))]
+        codes = set(metaedge.unique().tolist())
+        for r, relation in enumerate(self.relations):
+            code = self.metaedges.index(relation.metaedge)
+            if code in codes:
+                place, size = self._part(r, "place"), self._sizes[relation.metaedge]
+                # One row of places, or two where both directions are here.
+                gone = place.view(len(place) // size, size)[:, edge[metaedge == code]].flatten().long()
+                weights[r] = weights[r].index_fill(0, gone, 0)
+        return weights
+
+    def degree(self, metaedge: str) -> tuple[Tensor, Tensor]:
+        """Edges that start and that end at each node, int64 [N] each; of a symmetric metaedge both count all."""
+        source, target = (torch.bincount(each, minlength=len(self)) for each in self.edges(metaedge))
+        return (source + target, source + target) if metaedge in self.symmetric else (source, target)
+
+    def position_of(self, ids: Iterable[str]) -> np.ndarray:
+        """Positions of node ids, int64; -1 for an id that the graph does not have."""
+        position = {name: i for i, name in enumerate(self.node_id.tolist())}
+        return np.array([position.get(name, -1) for name in ids], dtype=np.int64)
+
+    def _check(self, metaedge: str) -> None:
+        if metaedge not in self.metaedges:
+            hint = near(metaedge, self.metaedges) or list(self.metaedges)
+            raise InputError(f"the graph has no metaedge {metaedge!r}; the nearest are {hint}")
+
+    def to_plain(self) -> dict[str, Any]:
+        """Strings, numbers and tensors only, so that a checkpoint loads with ``weights_only=True``."""
+        return {
+            "node_id": self.node_id.tolist(),
+            "node_name": self.node_name.tolist(),
+            "kinds": list(self.kinds),
+            "bounds": list(self.bounds),
+            "ends": {name: list(self.ends[name]) for name in self.metaedges},
+            "edges": {name: [end.int().cpu() for end in self.edges(name)] for name in self.metaedges},
+            "symmetric": sorted(self.symmetric),
+            "from_record": torch.from_numpy(self.from_record),
+            "hash": self.hash,
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> TypedGraph:
+        """The inverse of ``to_plain``; a hash that does not fit is an error."""
+        edges = {name: (s.long().numpy(), t.long().numpy()) for name, (s, t) in plain["edges"].items()}
+        names = (np.array(plain["node_id"], dtype=str), np.array(plain["node_name"], dtype=str))
+        ends = {name: (first, second) for name, (first, second) in plain["ends"].items()}
+        from_record = plain["from_record"].numpy()
+        graph = cls(*names, plain["kinds"], plain["bounds"], ends, edges, plain["symmetric"], from_record)
+        if graph.hash != plain["hash"]:
+            raise InputError(f"the graph's hash is {graph.hash}, the file says {plain['hash']}: it was changed")
+        return graph
+
+    def _hash(self) -> str:
+        said = [self.node_id.tolist(), self.kinds, self.bounds, self.ends, sorted(self.symmetric)]
+        digest = hashlib.sha256(json.dumps(said).encode())
+        for name in self.metaedges:
+            for end in self.edges(name):
+                digest.update(end.numpy().astype(np.int64).tobytes())
+        return digest.hexdigest()
+
+    def extra_repr(self) -> str:
+        """Nodes a kind, metaedges and edges."""
+        nodes = ", ".join(f"{b - a:,} {k}s" for k, a, b in zip(self.kinds, self.bounds, self.bounds[1:], strict=False))
+        return f"{nodes}; {len(self.metaedges)} metaedges, {sum(self._sizes.values()):,} edges"
+
+
+class SampledGraph(NamedTuple):
+    """A part of a typed graph, its nodes in the graph's own order and so kind by kind.
+
+    Attributes:
+        node_M: Where its nodes stand in the graph, int64 [M], ascending.
+        bounds: Kind k holds the nodes ``bounds[k]`` to ``bounds[k + 1]`` of ``node_M`` [K + 1].
+        csrs: A matrix a relation [R], over these nodes.
+        seed_position_S: Where the seeds stand in ``node_M``, int64 [S].
+    """
+
+    node_M: Tensor
+    bounds: list[int]
+    csrs: list[CSR]
+    seed_position_S: Tensor
+
+
+class NeighbourSampler(nn.Module):
+    """Draw the edges into nodes, hop by hop, without a loop over nodes.
+
+    All relations' entries stand in one list, relation by relation; of each node it is known where the entries that
+    enter it are, so a draw is ``start + floor(rand x degree)``. As many draws a node as the fan-out, with replacement;
+    what is drawn twice counts once, so a node of few edges more than the fan-out keeps fewer. A node with no more edges
+    than the fan-out keeps all: a fan-out above every degree is the whole neighbourhood.
+
+    Args:
+        graph: The graph; 16 bytes an entry are held beside it.
+    """
+
+    def __init__(self, graph: TypedGraph) -> None:
+        super().__init__()
+        self.bounds, self.relations = graph.bounds, graph.relations
+        sources, targets, self.offsets = [], [], [0]
+        for csr, relation in zip(graph.csrs(), graph.relations, strict=True):
+            rows = torch.arange(len(csr.indptr) - 1, device=csr.indptr.device)
+            row = torch.repeat_interleave(rows, csr.indptr.diff(), output_size=len(csr.indices))
+            sources.append(csr.indices + graph.bounds[relation.source])
+            targets.append(row.int() + graph.bounds[relation.target])
+            self.offsets.append(self.offsets[-1] + len(row))
+        target_E = torch.cat(targets)
+        count_N = torch.bincount(target_E, minlength=len(graph))
+        buffers = {
+            "source_E": torch.cat(sources),  # of each entry, among all nodes
+            "target_E": target_E,
+            "into_E": target_E.argsort(stable=True).int(),  # the entries, node after node
+            "start_P": torch.cat([count_N.new_zeros(1), count_N.cumsum(0)]),  # into_E[start[i]:start[i + 1]] enter i
+        }
+        self.source_E: Tensor
+        self.target_E: Tensor
+        self.into_E: Tensor
+        self.start_P: Tensor
+        for name, values in buffers.items():
+            self.register_buffer(name, values, persistent=False)
+
+    def sample(
+        self,
+        seed_S: Int[Tensor, " S"],
+        fan_outs: Sequence[int],
+        generator: torch.Generator | None = None,
+        weights: Sequence[Tensor] | None = None,
+    ) -> SampledGraph:
+        """The part around the seeds.
+
+        Args:
+            seed_S: Positions in the graph [S]; may repeat.
+            fan_outs: Most edges into a node that is first met so many hops from the seeds.
+            generator: By default torch's global one.
+            weights: Of the entries of each relation, as ``TypedGraph.weights_without`` gives; by default 1.
+        """
+        n_nodes = len(self.start_P) - 1
+        known_N = torch.zeros(n_nodes, dtype=torch.bool, device=seed_S.device)
+        taken_E = torch.zeros(len(self.source_E), dtype=torch.bool, device=seed_S.device)
+        known_N[seed_S] = True
+        fresh = known_N.nonzero()[:, 0]
+        for fan_out in fan_outs:
+            entry = self._draw(fresh, fan_out, generator)
+            taken_E[entry] = True
+            met_N = torch.zeros_like(known_N)
+            met_N[self.source_E[entry]] = True
+            fresh = (met_N & ~known_N).nonzero()[:, 0]
+            known_N |= met_N
+        return self._part(known_N, taken_E.nonzero()[:, 0], seed_S, weights)
+
+    def _draw(self, node_C: Tensor, fan_out: int, generator: torch.Generator | None) -> Tensor:
+        """Entries into each node: all of them, or ``fan_out`` draws."""
+        start_C = self.start_P[node_C]
+        degree_C = self.start_P[node_C + 1] - start_C
+        few = degree_C <= fan_out
+        whole, _ = expand(start_C[few], degree_C[few])
+        start, degree = start_C[~few, None], degree_C[~few, None]
+        # Float64, as a float32 below 1 times a degree may round up to the degree.
+        chance = torch.rand(len(start), fan_out, dtype=torch.float64, device=start.device, generator=generator)
+        drawn = (start + (chance * degree).long()).flatten()
+        return self.into_E.index_select(0, torch.cat([whole, drawn])).long()
+
+    def _part(self, known_N: Tensor, entry: Tensor, seed_S: Tensor, weights: Sequence[Tensor] | None) -> SampledGraph:
+        """Relabel the nodes met and the entries taken, which are in order of relation and row."""
+        place_P = torch.cat([known_N.new_zeros(1, dtype=torch.long), known_N.cumsum(0)])
+        bounds = place_P[list(self.bounds)].tolist()
+        cuts = torch.searchsorted(entry, torch.tensor(self.offsets, device=entry.device)).tolist()
+        source, target = (place_P.index_select(0, end.index_select(0, entry)) for end in (self.source_E, self.target_E))
+        csrs = []
+        for number, relation in enumerate(self.relations):
+            part, first, last = slice(*cuts[number : number + 2]), *bounds[relation.target : relation.target + 2]
+            size = torch.bincount(target[part] - first, minlength=last - first)
+            indptr = torch.cat([size.new_zeros(1), size.cumsum(0)]).int()
+            weight = torch.ones(part.stop - part.start, device=entry.device)
+            if weights is not None:
+                weight = weights[number].index_select(0, entry[part] - self.offsets[number])
+            csrs.append(CSR(indptr, (source[part] - bounds[relation.source]).int(), weight))
+        return SampledGraph(known_N.nonzero()[:, 0], bounds, csrs, place_P[seed_S])

@@ -1,1 +1,0 @@
-"""One Lightning module a file, each on the small base class in ``base.py``."""

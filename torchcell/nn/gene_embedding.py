@@ -1,0 +1,188 @@
+"""Vectors of genes: learned by name, from features, and lent to genes without training samples."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from torchcell.graph.cell_graph import CSR, CellGraph, unit_rows
+from torchcell.graph.neighborhood import CHUNK, neighbourhoods
+from torchcell.nn.relations import relational_product
+
+
+class ColdStart(nn.Module):
+    r"""A gene without training samples takes what its neighbours learned.
+
+    .. math::
+        e_i \leftarrow \sum_j w_{ij} e_j, \quad w_{ij} \propto \cos(n_i, n_j)^p
+
+    over the k trained genes j whose neighbourhoods n_j in all networks, and annotations if there are any, are most
+    like its own. A trained gene keeps its vector, and so does one without neighbours.
+
+    Args:
+        graph: The networks.
+        trained: Positions of the genes that training samples name, int64.
+        k: Neighbours a gene.
+        power: Exponent p of the cosine.
+        features: Of the genes [N, F]; a gene that no network knows, as one that was added to a trained model, takes
+            its neighbours by the cosine of these, each column less its mean.
+        everyone: Find neighbours of the trained genes too, among the others, so that training can treat them as if
+            they had no samples.
+        n_own: Genes that the model was trained with, which come first; by default all. The features are centred on
+            these.
+
+    Shapes:
+        x_OD [O, D] -> [nodes, D], or [genes, D] where O is not the number of nodes. Rows that x lacks, of genes
+        added after it was made, start as zeros.
+    """
+
+    own_N: Tensor
+    cold_N: Tensor
+
+    def __init__(
+        self,
+        graph: CellGraph,
+        trained: Int[Tensor, " T"],
+        k: int = 50,
+        power: float = 2.0,
+        features: Float[Tensor, "N F"] | None = None,
+        everyone: bool = False,
+        n_own: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.k, self.power, self.everyone = k, power, everyone
+        self.n_genes, self.n_nodes = len(graph), graph.n_nodes
+        held = np.zeros(len(graph), dtype=bool)
+        held[trained.cpu().numpy()] = True
+        asked = np.arange(len(graph)) if everyone else np.flatnonzero(~held)
+        cosine = _nearest(unit_rows(neighbourhoods(graph, graph.genes)), held, asked, k)
+        if features is not None:
+            lonely = asked[np.diff(cosine.indptr)[asked] == 0]
+            known = features.detach().cpu().numpy()
+            centred = known - known[:n_own].mean(0)  # added genes must not shift each other's
+            cosine = cosine + _nearest(unit_rows(sp.csr_matrix(centred)), held, lonely, k)
+        cosine.data **= power
+        total = np.asarray(cosine.sum(1)).ravel()
+        weight = (sp.diags(np.divide(1, total, out=np.zeros_like(total), where=total > 0)) @ cosine).tocsr()
+        for name, matrix in (("forward", weight), ("backward", weight.T.tocsr())):
+            for part, values in zip(CSR._fields, (matrix.indptr, matrix.indices, matrix.data), strict=True):
+                kind = np.float32 if part == "weight" else np.int32
+                self.register_buffer(f"{name}_{part}", torch.from_numpy(values.astype(kind)), persistent=False)
+        self.register_buffer("own_N", torch.from_numpy(total == 0), persistent=False)
+        self.register_buffer("cold_N", torch.from_numpy(~held), persistent=False)
+
+    def forward(self, x_OD: Float[Tensor, "O D"], as_cold_N: Bool[Tensor, " N"] | None = None) -> Float[Tensor, "M D"]:
+        """Rows of untrained genes replaced, and of those that ``as_cold_N`` [genes] marks."""
+        if as_cold_N is not None and not self.everyone:
+            raise ValueError("as_cold_N marks genes whose neighbours were not looked for; build with everyone=True")
+        if self.n_genes < len(x_OD) != self.n_nodes:
+            raise ValueError(f"{len(x_OD)} rows are neither of {self.n_genes} genes nor of {self.n_nodes} nodes")
+        others = x_OD[self.n_genes :] if len(x_OD) == self.n_nodes else x_OD[:0]
+        x_ND = x_OD[: self.n_genes]
+        x_ND = nn.functional.pad(x_ND, (0, 0, 0, self.n_genes - len(x_ND)))
+        cold_N = self.cold_N if as_cold_N is None else self.cold_N | as_cold_N
+        mean_ND = relational_product([(self._csr("forward"), self._csr("backward"))], x_ND, None, True)
+        return torch.cat([torch.where((cold_N & ~self.own_N)[:, None], mean_ND, x_ND), others])
+
+    def _csr(self, name: str) -> CSR:
+        return CSR(*(getattr(self, f"{name}_{part}") for part in CSR._fields))
+
+    def extra_repr(self) -> str:
+        """Neighbours, exponent, and how many genes take theirs from others."""
+        n_cold = int((self.cold_N & ~self.own_N).sum())
+        return f"k={self.k}, power={self.power}, everyone={self.everyone}, {n_cold:,} cold genes"
+
+
+def _nearest(unit: sp.csr_matrix, held: np.ndarray, asked: np.ndarray, k: int) -> sp.csr_matrix:
+    """Cosine of each gene ``asked`` for to the k nearest of those ``held``, itself left out, [genes, genes]."""
+    columns = (sp.diags(held.astype(np.float32)) @ unit).T.tocsr()
+    rows, found, values = [np.empty(0, dtype=int)], [np.empty(0, dtype=int)], [np.empty(0, dtype=np.float32)]
+    for start in range(0, len(asked), CHUNK):
+        part = asked[start : start + CHUNK]
+        cosine = (unit[part] @ columns).toarray()
+        cosine[np.arange(len(part)), part] = 0
+        best = (
+            np.argpartition(-cosine, k, axis=1)[:, :k]
+            if k < len(held)
+            else np.tile(np.arange(len(held)), (len(part), 1))
+        )
+        value = np.take_along_axis(cosine, best, 1)
+        near = value > 0
+        rows.append(np.repeat(part, best.shape[1])[near.ravel()])
+        found.append(best[near])
+        values.append(value[near])
+    parts = np.concatenate(values), (np.concatenate(rows), np.concatenate(found))
+    return sp.csr_matrix(parts, shape=(len(held), len(held)), dtype=np.float32)
+
+
+class FeatureProjection(nn.Module):
+    r"""A linear map of standardised features.
+
+    .. math::
+        x_i = W \, \mathrm{asinh}\Big(\frac{f_i - \mu}{\sigma}\Big) + b
+
+    with mean and standard deviation of each column over the genes the model was built with; asinh bends the heavy
+    tails that spectra of networks have. The features are no part of the state, so the weights fit any cell.
+
+    Args:
+        values_NF: Features of all genes [N, F].
+        n_own: Genes that the model was built with; those after them were added later.
+        width: Width D of a token.
+
+    Shapes:
+        -> [N, D].
+    """
+
+    features: Tensor
+
+    def __init__(self, values_NF: Float[Tensor, "N F"], n_own: int, width: int) -> None:
+        super().__init__()
+        own_OF = values_NF[:n_own]
+        spread_F = own_OF.std(0, correction=0)
+        # A column that is the same for all says nothing; divided by its rounding errors it would be loud.
+        spread_F = torch.where(spread_F > 1e-6 * own_OF.abs().amax(0), spread_F, torch.inf)
+        self.register_buffer("features", ((values_NF - own_OF.mean(0)) / spread_F).asinh(), persistent=False)
+        self.linear = nn.Linear(values_NF.shape[1], width)
+
+    def forward(self) -> Float[Tensor, "N D"]:
+        """One token a gene."""
+        return self.linear(self.features)
+
+
+class GeneVectors(nn.Module):
+    """Free vectors of length 1 on average for each gene.
+
+    Args:
+        n_genes: Genes N of the cell.
+        n_own: Genes that have a row of their own; those after them were added to a trained model.
+        width: Width W.
+        cold: What a gene without training samples takes from its neighbours. Without it such a gene keeps its fresh
+            row, and an added gene has zeros.
+
+    Shapes:
+        -> [N, W].
+    """
+
+    def __init__(self, n_genes: int, n_own: int, width: int, cold: ColdStart | None = None) -> None:
+        super().__init__()
+        self.n_genes, self.cold = n_genes, cold
+        self.table = nn.Embedding(n_own, width)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new rows."""
+        nn.init.normal_(self.table.weight, std=self.table.embedding_dim**-0.5)
+
+    def forward(self, as_cold_N: Tensor | None = None) -> Float[Tensor, "N W"]:
+        """One row a gene; ``as_cold_N`` [N] marks genes to treat as if they had no training samples."""
+        x_OW = self.table.weight
+        if self.cold is None:
+            return nn.functional.pad(x_OW, (0, 0, 0, self.n_genes - len(x_OW)))
+        return self.cold(x_OW, as_cold_N)
+
+    def length(self, gene_M: Tensor) -> Float[Tensor, ""]:
+        """Mean squared length of the members' own rows."""
+        return self.table(gene_M).square().sum(-1).mean()

@@ -1,0 +1,103 @@
+"""Losses that several models use, and the schedule of their weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def log_cosh(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """log(cosh(x)) = |x| + softplus(-2 |x|) - log 2; cosh itself overflows float32 at |x| = 89.
+
+    Args:
+        x: Residuals, any shape.
+
+    Returns:
+        The same shape.
+    """
+    size = x.abs()
+    return size + torch.nn.functional.softplus(-2 * size) - math.log(2)
+
+
+@dataclass(frozen=True)
+class _TwoTerms:
+    """Moves weight from one term to another over the first ``transition`` of the epochs.
+
+    Args:
+        transition: Share of all epochs after which the weights stand still, in (0, 1].
+        first: The term that comes first.
+        then: The term that follows.
+        others: Weights of further terms, the same in every epoch.
+
+    Source: schedules of DANGO's training, Zhang et al., bioRxiv 2020.11.26.400739.
+    """
+
+    transition: float = 0.5
+    first: str = "reconstruction"
+    then: str = "phenotype"
+    others: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.transition <= 1:
+            raise ValueError(f"transition is a share of the epochs in (0, 1], not {self.transition}")
+
+    def __call__(self, epoch: int, max_epochs: int) -> dict[str, float]:
+        """The weights of epoch 0, 1, ..., max_epochs - 1."""
+        if max_epochs < 1:
+            raise ValueError(f"a schedule over epochs needs max_epochs of at least 1, not {max_epochs}")
+        then = self._then(min(epoch / (self.transition * max_epochs), 1.0))
+        return {self.first: 1.0 - then, self.then: then, **self.others}
+
+    def _then(self, progress: float) -> float:
+        """Weight of the later term, given how much of the transition has passed, in [0, 1]."""
+        raise NotImplementedError
+
+
+class PreThenPost(_TwoTerms):
+    """The first term alone, then the other alone: (1, 0) before the transition and (0, 1) from it on."""
+
+    def _then(self, progress: float) -> float:
+        return float(progress >= 1)
+
+
+class LinearUntilUniform(_TwoTerms):
+    """From the first term alone, linearly to equal weights: (1, 0) to (1/2, 1/2)."""
+
+    def _then(self, progress: float) -> float:
+        return progress / 2
+
+
+class LinearUntilFlipped(_TwoTerms):
+    """From the first term alone, linearly to the other alone: (1, 0) to (0, 1)."""
+
+    def _then(self, progress: float) -> float:
+        return progress
+
+
+def profile_distance(
+    prediction_BG: Float[Tensor, "B G"],
+    target_BG: Float[Tensor, "B G"],
+    reference_BG: Float[Tensor, "B G"],
+) -> Float[Tensor, ""]:
+    """Mean over samples of 1 - Pearson over genes of (y - x, yhat - x); 1 is no skill.
+
+    Args:
+        prediction_BG: yhat, any units [B, G].
+        target_BG: y; NaN is left out.
+        reference_BG: x, what changes are taken against; NaN is left out.
+    """
+    held_BG = ~(torch.isnan(target_BG) | torch.isnan(reference_BG))
+    count_B1 = held_BG.sum(1, keepdim=True).clamp(min=1)
+
+    def centred(value_BG: Tensor) -> Tensor:
+        change_BG = torch.where(held_BG, value_BG - reference_BG, 0.0)
+        return (change_BG - change_BG.sum(1, keepdim=True) / count_B1) * held_BG
+
+    similarity_B = torch.nn.functional.cosine_similarity(centred(prediction_BG), centred(target_BG), dim=1, eps=1e-6)
+    some_B = held_BG.any(1)
+    return ((1 - similarity_B) * some_B).sum() / some_B.sum().clamp(min=1)

@@ -1,0 +1,1 @@
+"""Perturbed genes -> scalar phenotypes."""

@@ -1,0 +1,1 @@
+"""Attention over CLS and all genes, drawn towards the networks."""

@@ -1,1 +1,0 @@
-"""Who is in train, validation and test: a hashed table, never a bare seed."""

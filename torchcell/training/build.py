@@ -1,0 +1,197 @@
+"""Parts of a run from its config: datamodule, trainer, and what is told about them."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import lightning
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from omegaconf import DictConfig, OmegaConf, open_dict
+from rich.console import Console
+
+from torchcell.core.datamodule import RecordDataModule
+from torchcell.core.model import Model
+from torchcell.core.spec import Spec
+from torchcell.io.errors import InputError, check_targets
+from torchcell.io.fingerprint import verifying
+from torchcell.io.paths import looking_in
+from torchcell.training.callbacks import stage
+from torchcell.training.checkpoint import AtomicCheckpointIO, Checkpoint
+from torchcell.training.distributed.placement import OneDeviceANode
+from torchcell.training.distributed.processes import Process
+from torchcell.training.distributed.slurm import Requeue, Signals
+from torchcell.training.loggers import CheckpointAfterHistory, History, StepLog
+from torchcell.training.run_folder import RunFolder
+
+# What Lightning says of GPUs, of its own products and of its logging interval tells the user nothing.
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+for said in (
+    "srun. command is available",
+    "treespec",
+    "number of training batches",
+    "Checkpoint directory",
+    "broadcast_buffers",
+    "sync_dist",
+):
+    warnings.filterwarnings("ignore", message=f".*{said}.*")
+
+PRECISIONS = {
+    **dict.fromkeys(("32-true", "32"), None),
+    **dict.fromkeys(("bf16-mixed", "bf16"), torch.bfloat16),
+    **dict.fromkeys(("16-mixed", "16"), torch.float16),
+}
+"""Of the trainer, with the type that autocast computes in."""
+
+NOT_TRAINER = ("warmup_steps", "early_stopping", "lost_after_s", "wait_s")
+"""Keys of the trainer's config that belong to the model, the callbacks and the start of the processes."""
+
+NOT_DATA = ("verify",)
+"""Keys of the data's config that say how they are read, not what they are."""
+
+
+@stage("loading the data")
+def datamodule(cfg: DictConfig) -> RecordDataModule:
+    """Graph, record and split of ``cfg``, loaded, checked and packed."""
+    data = cfg.data.copy()
+    with open_dict(data):
+        verify = data.pop("verify", "cached")
+    with verifying(verify), looking_in(OmegaConf.select(cfg, "paths.origin")):
+        graph = instantiate(cfg.graph) or None
+        split = OmegaConf.to_container(cfg.split, resolve=True)
+        return instantiate(data, _partial_=True)(graph=graph, split=split, seed=cfg.seed)
+
+
+def datamodule_of(saved: Checkpoint, trust: Sequence[str] = (), data_changed: str = "error") -> RecordDataModule:
+    """The data that a checkpoint was trained on, rebuilt from the config in it.
+
+    Args:
+        saved: The checkpoint.
+        trust: Further packages whose classes the config may name.
+        data_changed: ``allow`` data whose values changed since; else ``error``.
+
+    Raises:
+        InputError: A class outside the trusted packages; data that are other than those it was trained on.
+    """
+    for room in ("data", "graph"):
+        check_targets(saved.config[room], trust)
+    data = datamodule(saved.config)
+    saved.check_data(data.spec, data_changed)
+    return data
+
+
+def trainer(
+    cfg: DictConfig, folder: RunFolder, logs: list[Logger], process: Process, signals: Signals | None = None
+) -> lightning.Trainer:
+    """One process's trainer, with the run's checkpoints, loggers and callbacks; with ``signals`` it saves when told.
+
+    Raises:
+        InputError: A precision that no model is tested in; no epoch at all.
+    """
+    if str(cfg.trainer.precision) not in PRECISIONS:
+        raise InputError(f"trainer.precision={cfg.trainer.precision}: choose one of {list(PRECISIONS)}")
+    if cfg.trainer.max_epochs == 0:
+        raise InputError("trainer.max_epochs=0 trains nothing; set it to 1 or more")
+    best = CheckpointAfterHistory(
+        next(log for log in logs if isinstance(log, History)),
+        dirpath=folder.path / "checkpoints",
+        filename="best",
+        monitor="val/score",
+        mode="max",
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    # Of its own: `save_last` writes only when the best improves, and a requeued run would lose all epochs since.
+    last = ModelCheckpoint(
+        dirpath=folder.path / "checkpoints",
+        filename="last",
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    config = DictConfig({key: value for key, value in cfg.trainer.items() if key not in NOT_TRAINER})
+    config.accelerator = "gpu" if process.device.type == "cuda" else process.device.type
+    config.devices = 1 if process.device.index is None else [process.device.index]
+    if process.world == 1:
+        config.strategy = "auto"  # one process has nobody to agree with, whatever trainer=ddp finds
+    config.num_nodes = process.world
+    callbacks = [instantiate(callback) for callback in cfg.callbacks.values() if callback is not None]
+    if cfg.logger.get("every_n_steps") is not None:  # a config of an earlier version does not have the key
+        callbacks.append(StepLog(cfg.logger.every_n_steps))
+    if signals is not None:
+        callbacks.append(Requeue(signals, folder.last))  # the last, for it ends the step that others log
+    return instantiate(config, _partial_=True)(
+        logger=logs,
+        callbacks=[*callbacks, best, last],
+        plugins=[AtomicCheckpointIO(), OneDeviceANode(process.rank, process.world)],
+        use_distributed_sampler=False,  # the datamodule deals the batches to the processes
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        default_root_dir=folder.path,
+    )
+
+
+def another_split(start: Spec, at_hand: Spec) -> bool:
+    """Whether weights were trained on another split of the same data; data without a fingerprint are taken to be."""
+    if start.split_hash == at_hand.split_hash:
+        return False
+    prints = start.data_fingerprint, at_hand.data_fingerprint
+    return (not all(prints) or prints[0] == prints[1]) and start.outputs == at_hand.outputs
+
+
+def best_score(trainer: lightning.Trainer) -> float:
+    """The best validation score of the run so far."""
+    (best,) = (
+        callback
+        for callback in trainer.checkpoint_callbacks
+        if isinstance(callback, ModelCheckpoint) and callback.monitor is not None
+    )
+    return float("nan") if best.best_model_score is None else float(best.best_model_score)
+
+
+@rank_zero_only
+def announce(cfg: DictConfig, folder: RunFolder, data: RecordDataModule, model: Model) -> None:
+    """Print what is about to run: data, split, graph, model, folder."""
+    counts = data.split.counts()
+    parts = ", ".join(f"{part} {n:,}" for part, n in counts.items() if n)
+    lines = [
+        f"{cfg.name}  seed {cfg.seed}  ->  {folder.path}",
+        f"data    {len(data.sample_id):,} samples, outputs {', '.join(data.spec.outputs[:4])}"
+        f"  ({data.spec.data_fingerprint[:8]})",
+        f"split   {data.split.method}, fold {cfg.split.fold} of {cfg.split.n_folds}: {parts}  ({data.split.hash[:8]})",
+    ]
+    if data.graph is not None:
+        lines.append(f"graph   {data.graph.extra_repr()}")
+    if data.lost:
+        lines.append("lost    " + "; ".join(f"{what}: {n:,}" for what, n in data.lost.items()))
+    lines += [f"note    {note}" for note in data.notes()]
+    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    lines.append(f"model   {type(model).__name__}, {n_parameters:,} parameters")
+    lines.append(f"score   val/score, which chooses the best epoch, is {' and '.join(model.watched)} on validation")
+    # names are the user's own, and may look like markup
+    Console().print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)
+
+
+def report_info(
+    cfg: DictConfig, environment: dict[str, Any], data: RecordDataModule, facts: dict[str, Any]
+) -> dict[str, Any]:
+    """What the report's head tells of the run."""
+    return {
+        "name": cfg.name,
+        "seed": cfg.seed,
+        "split": f"{data.split.method}, fold {cfg.split.fold} of {cfg.split.n_folds}",
+        "split_hash": data.split.hash,
+        "split_counts": data.split.counts(),
+        "group": data.split.key,
+        "lost": data.lost,
+        "notes": data.notes(),
+        "git_commit": environment["git_commit"],
+        "git_dirty": environment["git_dirty"],
+        "versions": environment["versions"],
+        **facts,
+    }

@@ -1,0 +1,472 @@
+"""Callbacks of a run: non-finite values, shares of the loss, stopping, progress, throughput."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lightning
+import psutil
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
+
+from torchcell.io.errors import InputError, some
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """One batch: its loss and terms on the device, its samples' numbers, and the steps that were made before it."""
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+    sample: Tensor
+    step: int
+
+
+class FiniteLoss(lightning.Callback):
+    """Looks at the loss every few steps, so that a GPU need not wait for it at each, and at the weights each epoch.
+
+    Args:
+        every_n_steps: Steps between two looks; the batches in between are remembered by sample number.
+    """
+
+    def __init__(self, every_n_steps: int = 50) -> None:
+        self.every_n_steps = every_n_steps
+        self._recent: deque[_Seen] = deque(maxlen=every_n_steps)
+        self._step = 0
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Remember how many steps were made."""
+        self._step = trainer.global_step
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: Any,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Remember the batch; look when it is time."""
+        self._recent.append(_Seen(outputs["loss"].detach(), dict(pl_module.step_terms), batch.sample, self._step))
+        if len(self._recent) == self.every_n_steps:
+            self._look(trainer)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Look at what is left of the epoch, and at the weights, before they are saved.
+
+        Raises:
+            InputError: The last step of all has spoilt the weights, which no loss has met yet.
+        """
+        self._look(trainer)
+        weights = dict(pl_module.named_parameters())
+        whole = torch.stack([torch.isfinite(weight).all() for weight in weights.values()])
+        if not whole.all():
+            bad = [name for name, fine in zip(weights, whole.tolist(), strict=True) if not fine]
+            raise InputError(
+                f"weights became NaN or infinite in epoch {trainer.current_epoch}, by step {trainer.global_step}, "
+                f"though every loss was a number: {some(bad)}; lower model.optimizer.lr or trainer.gradient_clip_val"
+                f"{_last_good(trainer)}"
+            )
+
+    def _look(self, trainer: lightning.Trainer) -> None:
+        losses = torch.stack([seen.loss for seen in self._recent]) if self._recent else torch.zeros(1)
+        bad = (~torch.isfinite(losses)).nonzero()
+        if len(bad):
+            seen = self._recent[int(bad[0])]
+            names = trainer.datamodule.sample_id[seen.sample.cpu().numpy()]  # type: ignore[attr-defined]
+            terms = [f"{name} {float(value):.4g}" for name, value in seen.terms.items() if not torch.isfinite(value)]
+            raise InputError(
+                f"the loss became {float(seen.loss)} in epoch {trainer.current_epoch} at step {seen.step + 1} "
+                f"(terms: {', '.join(terms) or 'all finite, their sum is not'}), in the batch with the {len(names)} "
+                f"samples {some(names)}; look at their values, or lower model.optimizer.lr{_last_good(trainer)}"
+            )
+        self._recent.clear()
+
+
+def _last_good(trainer: lightning.Trainer) -> str:
+    """Where the weights of the last epoch without fault are."""
+    folders = [each.dirpath for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
+    for folder in folders:
+        last = Path(str(folder)) / "last.ckpt"
+        if last.is_file():
+            return f". The last good weights are {last}: start from them with init_from={last}"
+    return ". No epoch was finished before, so no weights are saved"
+
+
+class LossShare(lightning.Callback):
+    """Warns once a term that has company makes up nearly all of the objective for an epoch.
+
+    Args:
+        limit: Share of the total above which it warns.
+    """
+
+    def __init__(self, limit: float = 0.9) -> None:
+        self.limit = limit
+        self._warned: set[str] = set()
+
+    def on_validation_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Compare the shares of the last finished epoch."""
+        metrics = trainer.callback_metrics
+        shares = {name: float(value) for name, value in metrics.items() if name.startswith("train/share/")}
+        for name, share in shares.items():
+            if len(shares) > 1 and share > self.limit and name not in self._warned:
+                self._warned.add(name)
+                term = name.removeprefix("train/share/")
+                rank_zero_warn(
+                    f"the term {term!r} was {share:.1%} of the objective for an epoch; "
+                    f"the others hardly count: look at model.loss_weights.{term}"
+                )
+
+
+class Pace:
+    """Gives a line of progress when one is due: after each tenth of the work or each ``every_s``, whichever is rarer.
+
+    The first line comes after ``first_s`` and says how long the whole will take, if that is longer than ``every_s``.
+
+    Args:
+        what: Name of the work, the beginning of each line.
+        total: Number of its pieces; none: not known, then lines come by time alone.
+        every_s: Least seconds between two lines.
+        first_s: Seconds until the first estimate.
+        clock: Seconds, rising.
+
+    Example:
+        >>> times = iter([0.0, 10.0, 40.0, 50.0])
+        >>> pace = Pace("epoch 1 of 3", total=10, clock=lambda: next(times))
+        >>> [pace.line(done) for done in (2, 8, 10)]
+        ['epoch 1 of 3: takes about 50 s', 'epoch 1 of 3: 80 %, about 10 s left', None]
+    """
+
+    def __init__(
+        self,
+        what: str,
+        total: float | None,
+        every_s: float = 30.0,
+        first_s: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.what, self.total, self.every_s, self.first_s = what, total, every_s, first_s
+        self._clock = clock
+        self._start = self._said_at = clock()
+        self._said_share = 0.0
+        self._is_first = True
+
+    def line(self, done: int) -> str | None:
+        """The line that is due when ``done`` pieces are done, or none."""
+        now = self._clock()
+        spent = now - self._start
+        share = done / self.total if self.total else None
+        if share is not None and share >= 1:
+            return None
+        if self._is_first and spent >= self.first_s and share:
+            self._is_first = False
+            if spent / share > self.every_s:
+                return self._told(now, share, f"takes about {duration(spent / share)}")
+        if now - self._said_at < self.every_s:
+            return None
+        if share is None:
+            return self._told(now, 0.0, f"{done:,} done in {duration(spent)}")
+        if share - self._said_share < 0.1:
+            return None
+        return self._told(now, share, f"{share:.0%}, about {duration(spent / share - spent)} left".replace("%", " %"))
+
+    def _told(self, now: float, share: float, text: str) -> str:
+        self._said_at, self._said_share = now, share
+        return f"{self.what}: {text}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: ``12 s``, ``4 min``, ``2 h 5 min``."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+SCORE = "val/score"
+RECENT = 5
+"""Epochs from whose length the time left is told."""
+
+
+class Progress(TQDMProgressBar):
+    """Epoch i of N and the time left, speed, memory, validation score with a mark at the best, mean of each loss term.
+
+    Epochs are counted from 1 here, from 0 in ``history.csv``. The time left is the most it can be, since early stopping
+    may end the run before. In a log file each epoch is a line; a long one, a long validation or test pass says besides
+    how far it is, and the first epoch how long it will take, see ``Pace``.
+
+    Args:
+        refresh_rate: Steps between two updates of the bar; only then are the terms read from the device.
+    """
+
+    def __init__(self, refresh_rate: int = 20) -> None:
+        self.terminal = sys.stderr.isatty()
+        super().__init__(refresh_rate=refresh_rate if self.terminal else 0)
+        self._epoch_pace = self._pass_pace = Pace("", None)
+        self._best, self._best_epoch = -math.inf, 0
+        self._ends: deque[float] = deque(maxlen=RECENT + 1)
+
+    def get_metrics(self, trainer: lightning.Trainer, model: Any) -> dict[str, Any]:
+        """Short numbers by short names."""
+        logged = {name: value for name, value in super().get_metrics(trainer, model).items() if name != "v_num"}
+        values = {name: f"{float(value):.3g}" for name, value in (logged | model.running_terms()).items()}
+        if self._best_epoch:
+            values["best"] = f"{self._best:.3g} in epoch {self._best_epoch}"
+        return values
+
+    # Training ----------------------------------------------------------------------------------------
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Know the best score of a run that goes on."""
+        super().on_train_start(trainer, pl_module)
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.monitor == SCORE and callback.best_model_score:
+                self._best = float(callback.best_model_score)
+        self._ends.append(time.monotonic())
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Name the epoch, and how long the rest takes."""
+        super().on_train_epoch_start(trainer, pl_module)
+        name = self._epoch(trainer)
+        self._epoch_pace = Pace(name, float(trainer.num_training_batches))
+        if self.terminal:
+            self.train_progress_bar.set_description(", ".join([name, *self._left(trainer, trainer.current_epoch)]))
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Update the bar, or say how far a long epoch is."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        line = None if self.terminal else self._epoch_pace.line(batch_idx + 1)
+        if line is not None:
+            terms = [f"{name} {value:.3g}" for name, value in pl_module.running_terms().items()]
+            self._say(trainer, "  ".join([line, *terms]))
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Mark the best epoch; outside a terminal, where a bar would fill the log, print one line."""
+        self._ends.append(time.monotonic())
+        score = float(trainer.callback_metrics.get(SCORE, math.nan))
+        is_best = score > self._best
+        if is_best:
+            self._best, self._best_epoch = score, trainer.current_epoch + 1
+        super().on_train_epoch_end(trainer, pl_module)
+        if not self.terminal:
+            values = self.get_metrics(trainer, pl_module)
+            values.pop("best", None)
+            told = [f"{name} {value}{' (best)' * (is_best and name == SCORE)}" for name, value in values.items()]
+            left = self._left(trainer, trainer.current_epoch + 1)
+            self._say(
+                trainer, "  ".join([self._epoch(trainer), duration(self._ends[-1] - self._ends[-2]), *told, *left])
+            )
+
+    # Other passes ------------------------------------------------------------------------------------
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """A validation pass may be long, too."""
+        super().on_validation_start(trainer, pl_module)
+        self._pass_pace = Pace(f"{self._epoch(trainer)}, validation", _total(trainer.num_val_batches))
+
+    def on_validation_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Update the bar, or say how far it is."""
+        super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+        self._say_pass(trainer, batch_idx)
+
+    def on_test_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """So may the pass that is scored."""
+        super().on_test_start(trainer, pl_module)
+        self._pass_pace = Pace("predictions of the model", _total(trainer.num_test_batches))
+
+    def on_test_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Update the bar, or say how far it is."""
+        super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+        self._say_pass(trainer, batch_idx)
+
+    # -------------------------------------------------------------------------------------------------
+
+    def _epoch(self, trainer: lightning.Trainer) -> str:
+        last = trainer.max_epochs or -1
+        number = f"{trainer.current_epoch + 1:>{len(str(last))}}" if last > 0 else str(trainer.current_epoch + 1)
+        return f"epoch {number} of {last}" if last > 0 else f"epoch {number}"
+
+    def _left(self, trainer: lightning.Trainer, done: int) -> list[str]:
+        """The longest that the epochs after the first ``done`` take, once one was measured and if any are left."""
+        left = (trainer.max_epochs or 0) - done
+        if left <= 0 or len(self._ends) < 2:
+            return []
+        return [f"at most {duration(left * (self._ends[-1] - self._ends[0]) / (len(self._ends) - 1))} left"]
+
+    def _say_pass(self, trainer: lightning.Trainer, batch_idx: int) -> None:
+        """Say how far a pass without training is, if a line is due."""
+        line = None if self.terminal else self._pass_pace.line(batch_idx + 1)
+        if line is not None:
+            self._say(trainer, line)
+
+    @staticmethod
+    def _say(trainer: lightning.Trainer, line: str) -> None:
+        if trainer.is_global_zero:
+            print(line, file=sys.stderr, flush=True)
+
+
+def _total(batches: int | float | Sequence[int | float]) -> float:
+    return float(sum(batches) if isinstance(batches, Sequence) else batches)
+
+
+class Stopping(EarlyStopping):
+    """``EarlyStopping`` whose decision is part of the checkpoint: a run killed while it is scored trains no more."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with what was counted, and with the patience of this config: raised, it lets a run go on."""
+        super().load_state_dict({**state_dict, "patience": self.patience})
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Stop again where the checkpoint is of the epoch in which training was stopped, unless patience was raised."""
+        stopped = self.stopping_reason != EarlyStoppingReason.NOT_STOPPED and self.wait_count >= self.patience
+        if stopped and trainer.current_epoch == self.stopped_epoch + 1:
+            trainer.should_stop = True
+
+
+def on_gpu() -> bool:
+    """Whether this process has put anything on a GPU."""
+    return torch.cuda.is_available() and torch.cuda.is_initialized()
+
+
+def memory_mb() -> float:
+    """Memory in MB: the peak on the GPU since the last reset, else what the process holds now."""
+    return torch.cuda.max_memory_allocated() / 1e6 if on_gpu() else psutil.Process().memory_info().rss / 1e6
+
+
+class Throughput(lightning.Callback):
+    """Logs an epoch's ``samples_per_s`` (all processes, training steps only), ``memory_mb`` and ``epoch_s``."""
+
+    def __init__(self) -> None:
+        self._start, self._samples = 0.0, 0
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Start the epoch's clock and peak."""
+        if on_gpu():
+            torch.cuda.reset_peak_memory_stats()
+        self._start, self._samples = time.perf_counter(), 0
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Count the samples of the step."""
+        self._samples += len(batch) * trainer.world_size
+        if trainer.is_last_batch:  # before validation, which is not training
+            seconds = time.perf_counter() - self._start
+            values = {"samples_per_s": self._samples / seconds, "memory_mb": memory_mb()}
+            pl_module.log_dict(values, on_step=False, on_epoch=True, prog_bar=True, batch_size=1)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Seconds of the whole epoch, validation too."""
+        pl_module.log("epoch_s", time.perf_counter() - self._start)
+
+
+T = TypeVar("T")
+
+QUIET_S = 30.0
+"""Seconds that a stage may take without a word."""
+AGAIN_S = 60.0
+"""Seconds between its later words."""
+
+_stages: list[str] = []
+"""Of this process, the innermost last; it alone speaks."""
+
+
+def say(text: str) -> None:
+    """Print a line on the error stream, in the first process only."""
+    if is_first():
+        print(text, file=sys.stderr, flush=True)
+
+
+def is_first() -> bool:
+    """Whether this is the first of the processes that a launcher has started, as far as the environment tells."""
+    if "RANK" in os.environ:
+        return os.environ["RANK"] == "0"
+    return "SLURM_STEP_NUM_TASKS" not in os.environ or os.environ.get("SLURM_PROCID", "0") == "0"
+
+
+def track(items: Iterable[T], what: str) -> Iterator[T]:
+    """Yield ``items`` and say how many of them are done: a bar on a terminal, a line now and then in a log file.
+
+    Args:
+        items: Work to be done; silent where there is a single item.
+        what: Name of the work.
+    """
+    total = len(items) if isinstance(items, Sized) else None
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(items, desc=what, total=total, leave=False, disable=total is not None and total < 2)
+        return
+
+    pace = Pace(what, total)
+    for done, item in enumerate(items, 1):
+        yield item
+        line = pace.line(done)
+        if line is not None:
+            say(line)
+
+
+@contextmanager
+def stage(what: str) -> Iterator[None]:
+    """Name work of unknown length: after half a minute, and each minute from then, a line says that it is going on.
+
+    Stages may hold others; only the innermost speaks.
+    """
+    over = threading.Event()
+    place = len(_stages)
+    _stages.append(what)
+    thread = threading.Thread(target=_speak, args=(what, place, over), name="torchcell-stage", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        del _stages[place:]
+        thread.join()
+
+
+def _speak(what: str, place: int, over: threading.Event) -> None:
+
+    start, wait = time.monotonic(), QUIET_S
+    while not over.wait(wait):
+        wait = AGAIN_S
+        if len(_stages) == place + 1:
+            say(f"{what}: at work for {duration(time.monotonic() - start)}")

@@ -1,0 +1,277 @@
+"""Checkpoints that describe themselves, and load without running anything they contain."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import get_class, get_object, instantiate
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
+
+from torchcell.core.model import Model
+from torchcell.core.spec import Spec
+from torchcell.io.cache import atomic_write
+from torchcell.io.errors import InputError, check_plain, check_targets, some
+from torchcell.io.gene_features import read_gene_features
+from torchcell.io.paths import located
+from torchcell.training.data_changes import other_indices, other_names, other_values
+
+KEY = "torchcell"
+FORMAT = 1
+
+DATA_CHANGED = ("error", "allow")
+"""What to do with data that changed since a checkpoint was trained: the values of ``data_changed``."""
+
+TORCH_WRITER = ("inline_container", "PytorchStreamWriter")
+"""What torch's own errors speak of when a file can't be written: "unexpected pos 768 vs 662" is a full disk."""
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint whole or not at all, and reads it with ``weights_only=True``."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write beside ``path`` and rename, so that a full disk leaves the old file whole.
+
+        Raises:
+            InputError: The disk or the quota is full, or the folder is gone; what to do then.
+        """
+        path = Path(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(path) as temporary:
+                torch.save(checkpoint, temporary)
+        except (OSError, RuntimeError) as error:  # torch's own writer raises the latter for a full disk
+            if isinstance(error, RuntimeError) and not any(word in str(error) for word in TORCH_WRITER):
+                raise
+            why = str(error).split("\n")[0]
+            kept = f"the one before it, {path}, is whole" if path.is_file() else "there is none before it"
+            free = shutil.disk_usage(path.parent).free if path.parent.is_dir() else 0
+            raise InputError(
+                f"the checkpoint {path} could not be written ({why}); {free / 2**20:,.0f} MB are free in "
+                f"{path.parent}; {kept}. Make room (or raise the quota), then go on with ckpt_path=last"
+            ) from error
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict:
+        """Read tensors and plain values only."""
+        return read(path, map_location)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file says of itself.
+
+    Attributes:
+        path: The file.
+        spec: Inputs and outputs of the model.
+        config: The run's composed config.
+        state: The model's weights.
+        epoch: Of the saved weights.
+        done: Epochs that were trained to their end.
+        version: Of the torchcell that wrote it.
+    """
+
+    path: Path
+    spec: Spec
+    config: DictConfig
+    state: dict[str, Any]
+    epoch: int
+    version: str = "?"
+    done: int = 0
+
+    def model(self, trust: Sequence[str] = (), spec: Spec | None = None) -> Model:
+        """The model with its weights, in evaluation mode.
+
+        Args:
+            trust: Packages besides torchcell's whose classes the config may name, e.g. your own.
+            spec: Inputs and outputs other than its own, see ``spec_with``; the weights keep their shapes.
+        """
+        check_targets(self.config.model, trust)
+        name = str(OmegaConf.select(self.config, "model._target_"))
+        found = get_object(name)
+        if not (isinstance(found, type) and issubclass(found, Model)):
+            raise InputError(f"{self.path}: its model {name!r} is no model of torchcell; nothing of it was run")
+        try:
+            model: Model = instantiate(self.config.model, _partial_=True)(spec=spec or self.spec)
+        except (TypeError, InstantiationException) as error:
+            raise InputError(
+                f"{self.path} was written by torchcell {self.version}, and this version can't build its model "
+                f"{name.rpartition('.')[2]}: {str(error).splitlines()[0]}; install that version, or train again"
+            ) from error
+        load_weights(model, self.state, self.path)
+        return model.eval()
+
+    def spec_with(self, added_genes: str | Path, trust: Sequence[str] = ()) -> Spec:
+        """The spec with the genes of a user's file added, see ``Spec.with_added``.
+
+        Args:
+            added_genes: Table of ``gene`` and the feature columns that the model was trained with.
+            trust: As for ``model``.
+
+        Raises:
+            InputError: The model's class takes no added genes, or the file does not fit.
+        """
+        check_targets(self.config.model, trust)
+        name = str(self.config.model._target_)
+        if not getattr(get_object(name), "adds_genes", False):
+            raise InputError(
+                f"added_genes={added_genes}: {name.rpartition('.')[2]} knows genes by name only and takes no added "
+                "ones; train a model that reads gene features"
+            )
+        features = read_gene_features(added_genes)
+        try:
+            return self.spec.with_added(features)
+        except InputError as error:
+            raise InputError(f"added_genes={added_genes}: {error}") from error
+
+    def check_names(self, spec: Spec, genes: bool = True) -> None:
+        """Refuse data whose names mean something else than those it was trained on, as for fine-tuning.
+
+        Args:
+            spec: Of the data at hand.
+            genes: Whether the genes must be the same, see ``data_changes.other_names``.
+        """
+        self._refuse_names(other_names(self.spec, spec, genes))
+
+    def check_data(self, spec: Spec, data_changed: str = "error") -> bool:
+        """Refuse data other than those it was trained on: of other names, split, values, graph or features.
+
+        Args:
+            spec: Of the data at hand.
+            data_changed: ``allow`` other values under the same names; else ``error``.
+
+        Returns:
+            Whether values differ, which is then allowed.
+
+        Raises:
+            InputError: What differs, in one line.
+        """
+        if data_changed not in DATA_CHANGED:
+            raise InputError(f"data_changed={data_changed!r}: must be {' or '.join(DATA_CHANGED)}")
+        self._refuse_names([*other_names(self.spec, spec), *other_indices(self.spec, spec)])
+        values = other_values(self.spec, spec)
+        if not values and not self.spec.fingerprints:
+            said = "holds no fingerprint of its data, as older ones do not: whether values changed can't be told"
+            print(f"note: {self.path} {said}", file=sys.stderr)
+        if values and data_changed != "allow":
+            raise InputError(
+                f"{self.path} was trained on other data: {', '.join(values)} differ. Bring back the data that it was "
+                "trained on, or train anew; with data_changed=allow it goes on with these data, in another folder than "
+                "the run's, and the verdict says so"
+            )
+        return bool(values)
+
+    def check_epochs(self, max_epochs: int | None, elsewhere: bool) -> None:
+        """Refuse to go on where no epoch is left to be trained.
+
+        Args:
+            max_epochs: Of the run that goes on; none or -1 for no limit.
+            elsewhere: Whether that run has another folder than this checkpoint's, which then holds no best epoch yet.
+
+        Raises:
+            InputError: How many epochs were done, and what to set.
+        """
+        if max_epochs is None or max_epochs < 0 or self.done < max_epochs + (0 if elsewhere else 1):
+            return
+        why = "is fewer" if max_epochs < self.done else "leaves none to do"
+        raise InputError(
+            f"the checkpoint has done {self.done} epochs, trainer.max_epochs={max_epochs} {why} ({self.path}); set it "
+            f"above {self.done} to go on, or score what there is: python -m torchcell.evaluate ckpt={self.path}"
+        )
+
+    def _refuse_names(self, differing: list[str]) -> None:
+        if differing:
+            raise InputError(
+                f"{self.path} was trained on other data: {', '.join(differing)} differ; its weights would stand for "
+                "other names. Use the same data and graph, or start anew (overwrite=true)"
+            )
+
+    def datamodule_class(self, trust: Sequence[str] = ()) -> Any:
+        """The datamodule's class, which knows how to read and pack a request."""
+        check_targets(self.config.data, trust)
+        return get_class(self.config.data._target_)
+
+
+def describe(spec: Spec, config: DictConfig) -> dict[str, Any]:
+    """What a checkpoint carries beside the weights: plain values and tensors only."""
+    import torchcell
+    from torchcell.training.run_folder import environment_facts
+
+    return {
+        "format": FORMAT,
+        "versions": environment_facts()["versions"],
+        "version": torchcell.__version__,
+        "spec": spec.to_plain(),
+        "data_fingerprint": spec.data_fingerprint,
+        "config": OmegaConf.to_yaml(config, resolve=True),
+    }
+
+
+def load(path: str | Path) -> Checkpoint:
+    """Read a torchcell checkpoint.
+
+    Raises:
+        InputError: No such file; truncated; not torchcell's; of a version whose files can't be read; or holding
+            anything but plain values.
+    """
+    content = read(path)
+    if not isinstance(content, dict) or KEY not in content:
+        raise InputError(f"{path} is a torch file but no torchcell checkpoint; pass RUN/checkpoints/best.ckpt")
+    about = content[KEY]
+    version = str(about.get("version", "?")) if isinstance(about, dict) else "?"
+    found = about.get("format") if isinstance(about, dict) else None
+    if isinstance(found, int) and found > FORMAT:
+        raise InputError(f"{path} was written by torchcell {version}, which is newer; upgrade torchcell")
+    try:
+        config = OmegaConf.create(about["config"])
+        assert isinstance(config, DictConfig)
+        check_plain(OmegaConf.to_container(config))
+        spec = Spec.from_plain(about["spec"])
+        done = content.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {})
+        epoch = int(content["epoch"])
+        return Checkpoint(
+            located(path), spec, config, content["state_dict"], epoch, version, int(done.get("processed", epoch + 1))
+        )
+    except (KeyError, TypeError, AttributeError, AssertionError, YAMLError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise InputError(
+            f"{path} was written by torchcell {version} in format {found}, which this version can't read ({why}); "
+            "install that version, or train again"
+        ) from error
+
+
+def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """``torch.load`` with ``weights_only=True`` and errors that say what is wrong with the file."""
+    path = located(path, "no checkpoint", "a run keeps its best in RUN/checkpoints/best.ckpt")
+    try:
+        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        why = str(error).split("\n")[0]
+        raise InputError(
+            f"{path} holds more than weights and plain values, or is no torch file, and was not loaded: {why}"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path} cannot be read; it is truncated or no torch file: {error}") from error
+
+
+def load_weights(model: Model, state: dict[str, Any], path: Path, fit_follows: bool = False) -> None:
+    """Fill ``model`` with ``state``, all but what a fit that follows makes anew; what does not fit is one error."""
+    own = model.state_dict()
+    if fit_follows:
+        state = {**state, **{name: own[name] for name in own if name.startswith(model.refitted)}}
+    missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
+    shapes = [k for k in own if k in state and own[k].shape != state[k].shape]
+    if missing or extra or shapes:
+        raise InputError(
+            f"the weights of {path} do not fit the model: missing {some(missing)}, unknown {some(extra)}, "
+            f"of another shape {some(shapes)}; use the config that it was trained with"
+        )
+    model.load_state_dict(state)

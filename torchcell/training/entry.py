@@ -1,0 +1,274 @@
+"""Start of every Hydra entry point: where the config is, and errors that help."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import re
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from torchcell.io.errors import InputError, near
+from torchcell.training.callbacks import say
+
+UNWRITABLE = (errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT)
+"""Read-only, no permission, full, over quota: the message alone says what to do."""
+
+
+def conf_dir() -> Path:
+    """The config tree: inside an installed package, or at the root of a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def run_entry(task: Callable[..., Any], config_name: str) -> None:
+    """Compose the config from the command line and call ``task`` with it; leave with 1 on failure.
+
+    A folder ``conf`` in the working directory is searched too. Bad input is answered in one line;
+    any other failure in one line before its traceback.
+    """
+    import hydra
+
+    for variable in ("TORCHCELL_MIRROR", "TORCHCELL_DATA"):
+        if os.environ.get(variable):
+            os.environ[variable] = str(Path(os.environ[variable]).resolve())
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back to us rather than ending in Hydra's own words
+    own = Path.cwd() / "conf"
+    if own.is_dir() and own.resolve() != conf_dir() and "--config-dir" not in sys.argv:
+        sys.argv += ["--config-dir", str(own)]
+    failed: list[Exception] = []
+
+    @functools.wraps(task)
+    def keeping_failures(cfg: Any) -> Any:
+        """What fails is kept from Hydra, which would print a line of its own before ours."""
+        say(loading(cfg, config_name))  # before the imports, which take seconds, on a busy machine half a minute
+        try:
+            refuse_missing(cfg)
+            from torchcell.training.memory import memory_explained
+
+            with memory_explained(cfg, command=config_name):
+                return task(cfg)
+        except Exception as error:
+            if _one_of_many():  # Hydra's line says which, and a search must see that the trial failed
+                raise
+            failed.append(error)
+            return None
+
+    prefer_own_choices()
+    warnings.showwarning = _in_one_line(warnings.showwarning)
+    sys.argv[1:] = [as_text(argument) for argument in sys.argv[1:]]
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(keeping_failures)()
+        if failed:
+            raise failed[0]
+    except Exception as failure:
+        error = failed[0] if failed else failure
+        if not is_plain(error) and (odd := odd_values(config_name, sys.argv[1:])):
+            error = InputError("; ".join(odd))
+        print(f"error: {explain(error, config_name, sys.argv[1:])}", file=sys.stderr)
+        if wants_traceback or not is_plain(error):
+            traceback.print_exception(error)
+        sys.exit(1)
+
+
+def _in_one_line(show: Callable[..., None]) -> Callable[..., None]:
+    """What torchcell itself warns of is a note for the user; who warned is none of it."""
+
+    def shown(message: Warning | str, category: type[Warning], filename: str, *more: Any, **rest: Any) -> None:
+        if category is UserWarning and Path(filename).is_relative_to(Path(__file__).resolve().parents[1]):
+            print(f"note: {message}", file=sys.stderr)
+        else:
+            show(message, category, filename, *more, **rest)
+
+    return shown
+
+
+def odd_values(config_name: str, arguments: list[str]) -> list[str]:
+    """Overrides that give a text where the default is a number or a truth value: the likely cause of a failure."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
+
+    given = [argument for argument in arguments if "=" in argument and not argument.startswith(("-", "+", "~"))]
+    found = []
+    for argument in given:
+        (override,) = OverridesParser.create().parse_overrides([argument])
+        key, value = override.key_or_group, override.value()
+        if not isinstance(value, str):
+            continue
+        plain = _composed(
+            config_name, [other for other in arguments if other != argument and not other.startswith("-")]
+        )
+        default = OmegaConf.select(plain, key, throw_on_missing=False)
+        kinds = {bool: "true or false", int: "a whole number", float: "a number"}
+        if type(default) in kinds:
+            found.append(f"{key}={value}: it must be {kinds[type(default)]}, as its default {default} is")
+    return found
+
+
+def as_text(argument: str) -> str:
+    """An override whose value is meant as text though Hydra would take it for a number, in quotes: any ``name``, and
+    digits in groups that are no thousands, such as ``2024_11_29``.
+    """
+    key, equals, value = argument.partition("=")
+    number = re.fullmatch(r"[+-]?[0-9][0-9._eE+-]*", value)
+    grouped = re.fullmatch(r"\d+(_\d+)+", value) and not re.fullmatch(r"\d{1,3}(_\d{3})+", value)
+    return f"{key}={value!r}" if equals and (grouped or (key == "name" and number)) else argument
+
+
+def refuse_missing(cfg: Any) -> None:
+    """Name all keys that the command line must give.
+
+    Raises:
+        InputError: Keys without a value.
+    """
+    from omegaconf import OmegaConf
+
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise InputError(f"these keys have no value yet: give {' '.join(f'{key}=...' for key in missing)}; see --help")
+
+
+def loading(cfg: Any, config_name: str) -> str:
+    """The first line of a command: that it has begun, and with what."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    program = spec.name if spec is not None else f"torchcell ({config_name})"
+    what = f"{cfg.name}, seed {cfg.seed}: " if "name" in cfg and "seed" in cfg else ""
+    return f"{program}: {what}loading ..."
+
+
+def prefer_own_choices() -> None:
+    """Let ``conf/hydra/sweeper/optuna.yaml`` be the choice of that name.
+
+    The plugin registers a schema of the same name, which Hydra would hold against ours and refuse.
+    """
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()  # loads the plugins, which register their choices
+    ConfigStore.instance().repo["hydra"]["sweeper"].pop("optuna.yaml", None)
+    # Hydra copies the store for each group that --help lists, 1.4 s in all; it is a registry that nobody writes to now.
+    ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
+
+
+def _one_of_many() -> bool:
+    """Whether the run at hand is one of a multirun."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def explain(error: BaseException, config_name: str, arguments: list[str]) -> str:
+    """Say in one line what went wrong, with the nearest valid names where a name was wrong."""
+    import hydra.errors
+
+    if isinstance(error, hydra.errors.MissingConfigException) and error.missing_cfg_file:
+        asked = str(error.missing_cfg_file)
+        group, _, name = asked.rpartition("/")
+        if group.startswith("hydra/"):
+            return (
+                f"no {group} {name!r}: install the plugins of clusters and searches by pip install 'torchcell[cluster]'"
+            )
+        valid = list(error.options or [])
+        return f"no {group or 'config'} {name!r}; the nearest are {near(name, valid) or sorted(valid)}"
+    for cause in _chain(error):
+        if isinstance(cause, hydra.errors.OverrideParseException):
+            return _explain_syntax(cause.override)
+    if isinstance(error, hydra.errors.ConfigCompositionException):
+        return _explain_override(error, config_name, arguments)
+    for cause in _chain(error):
+        if isinstance(cause, InputError):
+            return str(cause)
+        if isinstance(cause, OSError) and cause.errno in UNWRITABLE:
+            where = cause.filename2 or cause.filename or "a file"
+            return "; ".join([f"{where} can't be written: {cause.strerror}", *getattr(cause, "__notes__", ())])
+    speaking = [cause for cause in _chain(error) if str(cause)] or [error]
+    return f"{type(speaking[-1]).__name__}: {' '.join(str(speaking[-1]).split())}"
+
+
+def _explain_syntax(override: str) -> str:
+    """How to write an override that Hydra can't read."""
+    key, equals, value = override.partition("=")
+    if not equals:
+        return f"{override!r} is not of the form key=value; see --help"
+    return f"{override!r} can't be read: quote its value, '{key}=\"{value}\"'"
+
+
+def _explain_override(error: BaseException, config_name: str, arguments: list[str]) -> str:
+    """Name the override that fits nothing and the keys and groups most like it."""
+    text = " ".join(str(error).split())
+    if comma := re.search(r"Ambiguous value for argument '(.*?)' 1\.", text):
+        key, _, value = comma[1].partition("=")
+        return (
+            f"{comma[1]!r} holds a comma: as one text write '{key}=\"{value}\"', as a list '{key}=[{value}]'; -m runs "
+            "one value after the other"
+        )
+    if there := re.search(r"An item is already at '(.*?)'", text):
+        return f"{there[1]!r} is in the config already: leave out the + before it"
+    unknown = re.search(r"Could not (?:override|delete from config\.|append to config\.) '~?(.*?)'", text)
+    if unknown is None:
+        return text
+    name = unknown[1].partition("@")[0]
+    others = [a for a in arguments if a.lstrip("+~").partition("=")[0] != name and not a.startswith("-")]
+    valid = _valid_names(config_name, others)
+    group, _, key = name.partition(".")
+    if key and not any(other.startswith(f"{group}.") for other in valid) and (conf_dir() / group).is_dir():
+        choices = sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+        return f"{name} has no effect without a {group}: choose one, {group}=NAME of {choices}"
+    hint = near(name, valid) or near(name.rpartition(".")[2], valid)
+    return f"no config key or group {name!r}; the nearest are {hint or sorted({v.split('.')[0] for v in valid})}"
+
+
+def _valid_names(config_name: str, overrides: list[str]) -> list[str]:
+    """All dotted keys of the config that the other overrides compose, and all groups."""
+    trees = [conf_dir(), Path.cwd() / "conf"]
+    groups = [path.name for tree in trees if tree.is_dir() for path in tree.iterdir() if path.is_dir()]
+    return [*groups, *_keys(_composed(config_name, overrides))]
+
+
+def _composed(config_name: str, overrides: list[str]) -> Any:
+    """The config with these overrides, or without any where they don't compose."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        try:
+            return compose(config_name, overrides)
+        except HydraException:
+            return compose(config_name)
+
+
+def _keys(cfg: Any, prefix: str = "") -> Iterator[str]:
+    from omegaconf import DictConfig, OmegaConf
+
+    for key in cfg:
+        yield f"{prefix}{key}"
+        node = None if OmegaConf.is_missing(cfg, key) else cfg._get_node(key)
+        if isinstance(node, DictConfig) and not node._is_none():
+            yield from _keys(node, f"{prefix}{key}.")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def is_plain(error: BaseException) -> bool:
+    """Whether the message alone is enough to mend it."""
+    from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
+
+    plain = (InputError, ConfigCompositionException, MissingConfigException, OverrideParseException)
+    return any(
+        isinstance(cause, plain) or (isinstance(cause, OSError) and cause.errno in UNWRITABLE)
+        for cause in _chain(error)
+    )

@@ -1,0 +1,228 @@
+"""One writer per folder: a file that names its holder, with a heartbeat, taken over only from one that is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from torchcell.io.errors import InputError
+from torchcell.training.distributed import slurm
+
+NAME = ".lock"
+BEAT_S = 30.0
+"""Seconds between two signs of life."""
+MISSED = 10
+"""Signs that may be missing before a holder on another host counts as gone."""
+CLOCK_S = 2.0
+"""By how much two readings of the time at which a process started may differ."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who writes: a process on a host, as part of a SLURM job or not.
+
+    Attributes:
+        host: Its name.
+        pid: Of the process.
+        started: When the process started, seconds since 1970; a later process of the same number is another one.
+        space: Numbers of processes count within it (Linux: its namespace), e.g. a container.
+        job: SLURM's, or none.
+        restarts: How often SLURM had started the job before.
+        since: When the folder was taken, for people.
+        token: Unlike any other.
+    """
+
+    host: str
+    pid: int
+    started: float
+    space: str
+    job: str | None
+    restarts: int
+    since: str
+    token: str
+
+    @classmethod
+    def here(cls) -> Holder:
+        """This process."""
+        try:
+            space = os.readlink("/proc/self/ns/pid")
+        except OSError:
+            space = ""
+        started, since = psutil.Process().create_time(), time.strftime("%Y-%m-%d %H:%M:%S")
+        job = slurm.job_id()
+        return cls(platform.node(), os.getpid(), started, space, job, slurm.restarts(), since, uuid.uuid4().hex)
+
+    def __str__(self) -> str:
+        job = f", SLURM job {self.job}, restart {self.restarts}" if self.job else ""
+        return f"process {self.pid} on {self.host}{job}, since {self.since}"
+
+    def is_gone(self, me: Holder, silent_s: float) -> bool:
+        """Whether ``me`` may take over: the process has ended, or its job was requeued, or it is silent for too long.
+
+        A process of the same host can be looked at; only of others the beats must tell.
+        """
+        if self.job is not None and self.job == me.job and self.restarts < me.restarts:
+            return True
+        if (self.host, self.space) == (me.host, me.space):
+            return not self._is_alive()
+        return silent_s > MISSED * BEAT_S
+
+    def _is_alive(self) -> bool:
+        try:
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.started) < CLOCK_S
+            return same and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+        except psutil.AccessDenied:
+            return True
+
+
+class FolderLock:
+    """Makes a folder and holds it until ``release``; several that ask at a time get it one after the other, or not.
+
+    Args:
+        folder: What only one may write into.
+        leave: Ends this process where another one took it for gone; another one in tests.
+
+    Raises:
+        InputError: It is held, and by whom; or it can't be written.
+    """
+
+    def __init__(self, folder: Path, leave: Callable[[int], None] = os._exit) -> None:
+        self.path, self.holder, self._leave = folder / NAME, Holder.here(), leave
+        self._ended = threading.Event()
+        self._made = [path for path in (folder, *folder.parents) if not path.exists()]
+        try:
+            self._take()
+        except OSError as error:
+            in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
+            why = "a file is in its way" if in_the_way else error.strerror or error
+            raise InputError(f"{folder} can't be written: {why}") from error
+        threading.Thread(target=self._beat, name="torchcell-lock", daemon=True).start()
+
+    def release(self) -> None:
+        """Let go; a folder that was made here goes away if nothing was written into it."""
+        self._ended.set()
+        folder = self.path.parent
+        with contextlib.suppress(OSError), _alone(folder.parent):
+            if _read(self.path) == self.holder:
+                self.path.unlink()
+            inside = [path for path in folder.iterdir() if path.is_dir()] if self._made else []
+            for empty in (*inside, *self._made):
+                empty.rmdir()  # fails, and ends this, where something is in it
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def _take(self) -> None:
+        folder = self.path.parent
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(folder.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+            if self._write():
+                return
+            silent_s, holder = self._silent_s(), _read(self.path)
+            if holder is None and silent_s <= MISSED * BEAT_S:
+                raise InputError(f"{folder} is being taken by another process; try again in a moment")
+            _refuse_living(folder, holder, self.holder, silent_s)
+            self._replace(holder)
+        print(f"note: took {folder} over from {holder or 'a process'}, which is gone", file=sys.stderr)
+
+    def _write(self) -> bool:
+        """Make the file, which only one can."""
+        try:
+            with self.path.open("x") as file:
+                json.dump(asdict(self.holder), file)
+        except FileExistsError:
+            return False
+        return True
+
+    def _replace(self, gone: Holder | None) -> None:
+        """Put ours in the place of the file of one that is gone, unless somebody else just did."""
+        aside = self.path.with_name(f"{NAME}-{self.holder.token}")
+        self.path.rename(aside)
+        found = _read(aside)
+        if found != gone:
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, self.path)
+        aside.unlink()
+        if found != gone or not self._write():
+            raise InputError(f"{self.path.parent} was taken by another process at this moment")
+
+    def _silent_s(self) -> float:
+        """Seconds since the last beat, by the clock of the file system."""
+        probe = self.path.with_name(f"{NAME}-{self.holder.token}")
+        probe.touch()
+        now = probe.stat().st_mtime
+        probe.unlink()
+        return now - self.path.stat().st_mtime
+
+    def _beat(self) -> None:
+        while not self._ended.wait(BEAT_S):
+            found = _read(self.path)
+            if found is not None and found != self.holder and not self._ended.is_set():
+                print(f"error: {self.path.parent} was taken over by {found}; this run ends", file=sys.stderr)
+                self._leave(1)  # at once: whatever it saved on its way out would be in the other's folder
+                return
+            with contextlib.suppress(OSError):  # a file system that fails for a while is no reason to end
+                os.utime(self.path)
+
+
+def refuse_held(folder: Path) -> None:
+    """Refuse a folder that is held, before anything is loaded; ``FolderLock`` alone takes it.
+
+    Raises:
+        InputError: By whom it is held.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        silent_s = time.time() - (folder / NAME).stat().st_mtime
+        _refuse_living(folder, _read(folder / NAME), Holder.here(), silent_s)
+
+
+def _refuse_living(folder: Path, holder: Holder | None, me: Holder, silent_s: float) -> None:
+    if holder is not None and not holder.is_gone(me, silent_s):
+        raise InputError(
+            f"{folder} is held by {holder} (last sign of life {silent_s:.0f} s ago): one at a time writes there. Wait "
+            "for it or end it, or write elsewhere (another seed; out=FOLDER of evaluate)"
+        )
+
+
+def _read(path: Path) -> Holder | None:
+    """Who holds the file; None where it is gone, or does not tell (yet)."""
+    try:
+        return Holder(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Run the block after all others of this folder; where the file system can't order them, ``O_EXCL`` must do."""
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(place, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(place)

@@ -1,0 +1,343 @@
+"""Where numbers go while a model trains: history, steps, wandb, any Lightning logger."""
+
+from __future__ import annotations
+
+import math
+import netrc
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pandas as pd
+import requests
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
+from omegaconf import DictConfig, OmegaConf
+
+from torchcell.io.cache import atomic_write
+from torchcell.training.checkpoint import read
+from torchcell.training.run_folder import RunFolder
+
+PREFIX = "step/"
+"""Of the names; the loggers tell these values from those of an epoch by it."""
+
+
+class StepLog(lightning.Callback):
+    """Logs every ``every_n_steps``-th optimiser step to all loggers, the loss of the step's last batch.
+
+    Args:
+        every_n_steps: Steps between two rows; each waits for the device.
+    """
+
+    def __init__(self, every_n_steps: int) -> None:
+        self.every_n_steps = every_n_steps
+        self._last = 0
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Steps that were made before are logged already."""
+        self._last = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log, if a step was made and it is its turn."""
+        step = trainer.global_step
+        if step == self._last or step % self.every_n_steps:
+            return
+        self._last = step
+        terms = {f"loss/{name}": value for name, value in pl_module.step_terms.items()}
+        values = {"loss": sum(terms.values()), **terms, **pl_module.step_facts}
+        row = {f"{PREFIX}{name}": float(value) for name, value in {"epoch": trainer.current_epoch, **values}.items()}
+        for logger in trainer.loggers:
+            logger.log_metrics(row, step)
+
+
+class History(Logger):
+    """Collects what is logged by epoch. When a run goes on, the rows of the epochs it repeats are replaced.
+
+    Args:
+        path: The CSV file; rows that stand there are kept.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__()
+        self.path = Path(path)
+        self.steps_path = self.path.with_name("steps.csv")
+        self._rows = _known(self.path, "epoch")
+        self._steps = _known(self.steps_path, "step")
+
+    @property
+    def name(self) -> str:
+        """Of the logger."""
+        return "history"
+
+    @property
+    def version(self) -> str:
+        """There is one file a run."""
+        return ""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> History:
+        """The logger itself."""
+        return self
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """The run's ``config.yaml`` holds them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Add values to the epoch's row; or the row of a step."""
+        values = dict(metrics)
+        if step is not None and all(name.startswith(PREFIX) for name in values):
+            self._steps[step] = {"step": step} | {name.removeprefix(PREFIX): value for name, value in values.items()}
+        if "epoch" not in values:
+            return
+        epoch = int(values.pop("epoch"))
+        self._rows.setdefault(epoch, {"epoch": epoch}).update(values)
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write the tables."""
+        if self._rows:
+            with atomic_write(self.path) as temporary:
+                self.frame().to_csv(temporary, index=False)
+        if self._steps:
+            with atomic_write(self.steps_path) as temporary:
+                rows = [self._steps[step] for step in sorted(self._steps)]
+                pd.DataFrame(rows).astype({"epoch": int}).to_csv(temporary, index=False)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write the table a last time."""
+        self.save()
+
+    def forget_from(self, epoch: int) -> None:
+        """Drop the rows of ``epoch`` and later, which a resumed run computes again."""
+        self._rows = {number: row for number, row in self._rows.items() if number < epoch}
+        self._steps = {step: row for step, row in self._steps.items() if row["epoch"] < epoch}
+
+    def best(self, name: str) -> float:
+        """The largest value of one column; minus infinity where there is none."""
+        return max((row[name] for row in self._rows.values() if row.get(name, math.nan) > -math.inf), default=-math.inf)
+
+    def frame(self) -> pd.DataFrame:
+        """One row an epoch, in order."""
+        frame = pd.DataFrame([self._rows[epoch] for epoch in sorted(self._rows)])
+        return frame.reindex(columns=["epoch", *sorted(set(frame.columns) - {"epoch"})])
+
+
+def _known(path: Path, key: str) -> dict[int, dict[str, float]]:
+    """The rows of a table that an earlier part of the run has written, by their number."""
+    rows = pd.read_csv(path, float_precision="round_trip").to_dict("records") if path.is_file() else []
+    return {int(row[key]): {str(name): value for name, value in row.items()} for row in rows}
+
+
+class CheckpointAfterHistory(ModelCheckpoint):
+    """Writes the epoch's row before the epoch's checkpoint.
+
+    The trainer logs after it has saved. Killed in between, a run would go on behind an epoch that has no row; killed
+    between row and checkpoint, it makes both again.
+
+    Args:
+        history: Where the row goes.
+        known: As for ``ModelCheckpoint``.
+    """
+
+    def __init__(self, history: History, **known: Any) -> None:
+        super().__init__(**known)
+        self.history = history
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Row, then checkpoint."""
+        row = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        self.history.log_metrics({"epoch": trainer.current_epoch, **row})
+        self.history.save()
+        super().on_train_epoch_end(trainer, pl_module)
+
+
+FINISH_S = 60.0
+"""Longest that a finished run waits for wandb to upload what is left; it stays in the run's folder."""
+ANSWER_S = 5.0
+"""Longest that the start of a run waits for wandb's server."""
+
+
+SCORE = "val/score"
+"""What the best epoch is chosen by; wandb's summary holds its largest value, not the last."""
+
+
+class Tracker(WandbLogger):
+    """A ``WandbLogger`` that is given up at its first error; history, metrics and report are in the run's folder.
+
+    Args:
+        best: Largest ``val/score`` of the run's earlier part, where it goes on.
+        known: As for ``WandbLogger``.
+    """
+
+    given_up: bool = False
+
+    def __init__(self, best: float = -math.inf, **known: Any) -> None:
+        super().__init__(**known)
+        self._wandb_init.pop("anonymous", None)  # wandb warns of it, and Lightning always passes it
+        self.best = best
+        self.attempt(lambda: self.experiment.define_metric(SCORE, step_metric="trainer/global_step", summary="max"))
+
+    def attempt(self, call: Callable[[], Any]) -> None:
+        """Do ``call``, or nothing once wandb was given up."""
+        if self.given_up:
+            return
+        try:
+            call()
+        except Exception as error:  # whatever a tracker raises, the run is worth more
+            self.given_up = True
+            why = " ".join(str(error).split())[:200] or type(error).__name__
+            rank_zero_warn(
+                f"wandb failed ({why}); the run goes on without it. All is in the run's folder; what wandb had until "
+                f"now: wandb sync {self.save_dir}/wandb/*{self.version}"
+            )
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        """Log, or give up."""
+        self.attempt(lambda: self._log(metrics, step))
+
+    def _log(self, metrics: Any, step: int | None) -> None:
+        super().log_metrics(metrics, step)
+        if SCORE in metrics:
+            # wandb would write {max: ...}, forgets it when a run goes on, and a sweep reads a number.
+            self.best = max(self.best, float(metrics[SCORE]))
+            self.experiment.summary[SCORE] = self.best
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
+        """Log, or give up."""
+        self.attempt(lambda: super(Tracker, self).log_hyperparams(params))
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Close, or give up."""
+        self.attempt(lambda: super(Tracker, self).finalize(status))
+
+
+def reachable() -> bool:
+    """Whether wandb's server answers at all; proxies of the environment are used."""
+    import wandb
+
+    try:
+        requests.get(str(wandb.Settings().base_url), timeout=ANSWER_S)
+    except requests.RequestException:
+        return False
+    return True
+
+
+def warn_unreachable(folder: Path) -> None:
+    """Say that the run is logged offline, and how to send it later."""
+    rank_zero_warn(
+        f"wandb's server does not answer from here; the run is logged offline: wandb sync {folder}/wandb/offline-run-*"
+    )
+
+
+def logged_in() -> bool:
+    """Whether wandb can go online without asking: a key in the environment or in the netrc file."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc.netrc().authenticators("api.wandb.ai") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def wandb_logger(cfg: DictConfig, folder: Path, environment: dict[str, Any], best: float = -math.inf) -> Tracker:
+    """The run's wandb logger; the id stays when the run goes on. WANDB_MODE overrules the choice of mode.
+
+    Where the server can't be reached, as on a compute node without internet, the run is logged offline. One line says
+    where it is logged; wandb itself says nothing.
+
+    Args:
+        cfg: The composed config.
+        folder: Of the run.
+        environment: Content of ``environment.json``.
+        best: Largest ``val/score`` so far, of a run that goes on.
+    """
+    offline = os.environ.get("WANDB_MODE", "online" if logged_in() else "offline") != "online"
+    is_said = not offline and not reachable()
+    if is_said:
+        warn_unreachable(folder)
+        offline = True
+    job = os.environ.get("SLURM_JOB_ID") or pd.Timestamp.now().strftime("%Y%m%d")
+    group = f"{environment['host']}-{job}-{environment['config_hash'][:8]}"
+    import wandb
+
+    if wandb.run is not None:  # left open by a run of this process that failed; it must not receive this one's values
+        wandb.finish()
+    logger = Tracker(
+        best,
+        project=cfg.logger.wandb.project,
+        name=f"{cfg.name}-{folder.name}",
+        group=group,
+        tags=list(cfg.logger.wandb.tags),
+        save_dir=str(folder),
+        id=environment["wandb_id"],
+        resume="allow",
+        offline=offline,
+        settings=wandb.Settings(finish_timeout=FINISH_S, silent=True),
+    )
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(plain, dict)
+    logger.log_hyperparams({str(name): value for name, value in plain.items()})
+    if not is_said:
+        logger.attempt(lambda: say_where(logger, folder, offline))
+    return logger
+
+
+@rank_zero_only
+def say_where(logger: Tracker, folder: Path, offline: bool) -> None:
+    """Where wandb has the run: its page, or how to send it there later."""
+    later = f"offline; to send it: wandb sync {folder}/wandb/offline-run-*{logger.version}"
+    print(f"wandb   {later if offline else logger.experiment.url}", file=sys.stderr, flush=True)
+
+
+def build_loggers(cfg: DictConfig, folder: RunFolder, environment: dict[str, Any]) -> tuple[History, list[Logger]]:
+    """The history, and all loggers of the run: wandb where the config asks for it."""
+    history = History(folder.path / "history.csv")
+    if folder.resume is not None:
+        history.forget_from(int(read(folder.resume)["epoch"]) + 1)
+    best = history.best("val/score")
+    tracker = None if cfg.logger.wandb is None else wandb_logger(cfg, folder.path, environment, best)
+    return history, [history] if tracker is None or tracker.given_up else [history, tracker]
+
+
+def _name(row: Any, summary: dict[str, Any]) -> str:
+    """``<stage>/<phenotype>/<metric>``; the stage of a baseline is ``test_<system>``."""
+    stage = row.part if row.system == summary["model"] else f"{row.part}_{row.system}"
+    output, _, metric = row.metric.rpartition("/")
+    alone = "mean" if len(summary["outputs"]) > 1 else summary["outputs"][0]  # over the outputs
+    return f"{stage}/{output or alone}/{metric}"
+
+
+def log_outcome(loggers: list[Logger], table: pd.DataFrame, summary: dict[str, Any], files: list[Path]) -> None:
+    """Give wandb the metrics table, the figures and the summary."""
+    for logger in loggers:
+        if not isinstance(logger, Tracker):
+            continue
+        logger.attempt(partial(_tell_outcome, logger, table, summary, files))
+
+
+def _tell_outcome(logger: WandbLogger, table: pd.DataFrame, summary: dict[str, Any], files: list[Path]) -> None:
+    import wandb
+
+    run = logger.experiment
+    figures = {f"figures/{path.stem}": wandb.Image(str(path)) for path in files if path.suffix == ".png"}
+    run.log(figures | {"metrics": wandb.Table(dataframe=table.astype({"system": str, "metric": str}))})
+    scalars = {_name(row, summary): row.value for row in table.itertuples()}
+    verdict = {"verdict": summary["verdict"]["text"], "verdict_class": summary["verdict"]["class"]}
+    run.summary.update(scalars | verdict | {"collapsed": summary["collapsed"]})
+    run.finish()

@@ -1,0 +1,100 @@
+"""A trained model's predictions for a part of its split, and for the same samples with their inputs shuffled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+
+from torchcell.core.batch import BatchOrder, PackedLoader
+from torchcell.core.datamodule import RecordDataModule
+from torchcell.core.model import Model
+from torchcell.io.errors import InputError, some
+from torchcell.training.callbacks import track
+
+SHUFFLES, ENOUGH = 5, 20_000
+"""Times that the input which the split holds out is shuffled, and predictions from which on fewer do: its use is the
+mean over them, and a pass over many samples tells as much as several over few."""
+
+
+def predict_part(
+    trainer: lightning.Trainer, model: Model, datamodule: RecordDataModule, part: str, packed: Any = None
+) -> np.ndarray:
+    """Predictions for exactly the samples of ``part`` [n, T], in the split's order, from all processes."""
+    trainer.test(model, dataloaders=datamodule.loader(part, packed=packed, whole=True), verbose=False)
+    sample, prediction = model.take_tested()
+    expected = torch.from_numpy(datamodule.split.index(part))
+    if not torch.equal(sample, expected):
+        lacking = set(expected.tolist()) - set(sample.tolist())
+        names = datamodule.sample_id[sorted(lacking)]
+        raise InputError(f"the pass over {part!r} missed {len(lacking)} of {len(expected)} samples: {some(names)}")
+    return prediction.numpy()
+
+
+def predict_asked(
+    model: Model, datamodule: RecordDataModule, part: str, prediction: np.ndarray, device: torch.device | str
+) -> dict[str, np.ndarray]:
+    """What is kept of the model's answers to all that is asked of ``part``, by record; to the part itself it has given
+    ``prediction`` [n, T].
+    """
+    kept = {}
+    with answering(model, device):  # once for all records: the wild type is encoded once
+        for what, make in track(datamodule.asked(part).items(), f"{type(model).__name__}, predict"):
+            raw = predict_record(model, datamodule, make(), device) if what else prediction
+            kept[what] = datamodule.condense(part, what, raw)
+    return kept
+
+
+@contextmanager
+def answering(model: Model, device: torch.device | str) -> Iterator[None]:
+    """Within the block the model evaluates on ``device``, without gradients; it is as before when this returns."""
+    trained, place = model.training, model.device
+    model.eval().to(device)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(trained).to(place)
+
+
+def predict_record(model: Model, datamodule: RecordDataModule, record: Any, device: torch.device | str) -> np.ndarray:
+    """What the model says of ``record``'s samples [n, T], as ``forward`` gives it: log-odds, not probabilities, which
+    would tie the surest ones. One process computes it; the model is as before when this returns.
+    """
+    packed = datamodule.pack(record, datamodule.spec)
+    loader = PackedLoader(packed, BatchOrder(torch.arange(len(record)), shuffle=False), datamodule.eval_batch_size)
+    found = np.empty((len(record), len(datamodule.spec.outputs)), dtype=np.float32)
+    with answering(model, device):
+        start = 0
+        for batch in loader:
+            found[start : start + len(batch)] = model(batch.blind().to(device)).float().cpu().numpy()
+            start += len(batch)
+    return found
+
+
+def predict_without_inputs(
+    trainer: lightning.Trainer, model: Model, datamodule: RecordDataModule, part: str, seed: int
+) -> dict[str, list[np.ndarray]]:
+    """Predictions [n, T] with each input shuffled among the part's samples, and with each at one value, by what was
+    done. What the split holds out is shuffled several times. An empty list: all samples share the input.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    index = torch.from_numpy(datamodule.split.index(part))
+    found: dict[str, list[np.ndarray]] = {}
+    for number, name in enumerate(datamodule.inputs()):
+        n_draws = 1 if number else max(1, min(SHUFFLES, ENOUGH // len(index)))
+        draws = [datamodule.shuffled(name, index, generator) for _ in range(n_draws)]
+        every = {f"{name}_shuffled": draws, f"{name}_constant": [datamodule.constant(name, index)]}
+        for key, packed in every.items():
+            given = [one for one in packed if one is not None]
+            predicted = [predict_part(trainer, model, datamodule, part, one) for one in given]
+            moved = [getattr(one, "moved", None) for one in given]
+            found[key] = [
+                value if away is None else value - away[index].numpy()
+                for value, away in zip(predicted, moved, strict=True)
+            ]
+    return found

@@ -1,0 +1,173 @@
+"""Writes what a run found: metrics and predictions first, then the report."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from torchcell.core.model import Model
+from torchcell.evaluation.comparison import to_frame
+from torchcell.evaluation.evaluate import Evaluation
+from torchcell.evaluation.results import Results
+from torchcell.report.page import write_report
+from torchcell.report.table import print_table
+from torchcell.training.callbacks import stage
+from torchcell.training.run_folder import write_json
+from torchcell.training.score import Scored
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The primary metric of the same model under several seeds, this run's included.
+
+    Attributes:
+        metric: Its name.
+        values: By seed.
+    """
+
+    metric: str
+    values: dict[int, float]
+
+    @property
+    def text(self) -> str:
+        """For the reader: a difference within this spread is not one."""
+        values = np.array(list(self.values.values()))
+        return (
+            f"{len(values)} seeds of this config: {self.metric} {values.mean():.3f} ± {values.std(ddof=1):.3f} "
+            f"({values.min():.3f} to {values.max():.3f})"
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """What ``metrics.json`` holds of it."""
+        values = np.array(list(self.values.values()))
+        by_seed = {str(seed): value for seed, value in self.values.items()}
+        return {"metric": self.metric, "mean": values.mean(), "sd": values.std(ddof=1), "values": by_seed}
+
+
+def other_seeds(folder: Path, evaluation: Evaluation, results: Results, summary: Mapping[str, Any]) -> Seeds | None:
+    """The scores of finished runs of the same config and split with other seeds, and of this one; None without any.
+
+    Args:
+        folder: Of the run, ``<config hash>-s<seed>``.
+        evaluation: Of the run.
+        results: Those of the model.
+        summary: What ``metrics.json`` will hold.
+    """
+    named = re.fullmatch(r"(.+)-s(\d+)", folder.name)
+    if named is None:
+        return None
+    values = {int(named[2]): _score(evaluation.table, results.model, evaluation.primary)}
+    for other in folder.parent.glob(f"{named[1]}-s*"):
+        seed = re.fullmatch(r".+-s(\d+)", other.name)
+        files = (other / "metrics.csv", other / "metrics.json")
+        if seed is None or other == folder or not all(file.is_file() for file in files):
+            continue
+        theirs = json.loads(files[1].read_text())
+        if all(theirs.get(key) == summary[key] for key in ("split_hash", "part", "model")):
+            values[int(seed[1])] = _score(pd.read_csv(files[0]), results.model, evaluation.primary)
+    known = {seed: value for seed, value in sorted(values.items()) if np.isfinite(value)}
+    return Seeds(evaluation.primary, known) if len(known) > 1 else None
+
+
+def _score(table: pd.DataFrame, model: str, metric: str) -> float:
+    found = table.loc[(table["system"] == model) & (table["metric"] == metric), "value"]
+    return float(found.iloc[0]) if len(found) else float("nan")
+
+
+@stage("writing the report")
+def write(
+    scored: Scored,
+    folder: Path,
+    info: Mapping[str, Any],
+    history: pd.DataFrame | None,
+    model: Model,
+    extra: Mapping[str, Any],
+) -> Scored:
+    """Write metrics, comparisons and predictions into ``folder``, then the report, and print the table.
+
+    What was measured is on disk before any section of the report is made: one that fails becomes a line of it.
+
+    Args:
+        scored: The outcome.
+        folder: The run's folder.
+        info: What the report's head tells of the run.
+        history: One row an epoch.
+        model: Asked for its own sections.
+        extra: Further keys of ``metrics.json``, e.g. epochs and seconds.
+    """
+    from torchcell.io.cache import atomic_write
+
+    folder.mkdir(parents=True, exist_ok=True)
+    evaluation = scored.evaluation
+    seeds = other_seeds(folder, evaluation, scored.results, scored.summary)
+    summary = scored.summary | dict(extra) | ({"seeds": seeds.summary()} if seeds is not None else {})
+    paths = {name: folder / name for name in ("metrics.csv", "comparisons.csv", "metrics.json")}
+    predictions = _write_predictions(evaluation.results, folder)
+    for name, table in (("metrics", evaluation.table), ("comparisons", to_frame(evaluation.verdict.every))):
+        with atomic_write(paths[f"{name}.csv"]) as temporary:
+            table.to_csv(temporary, index=False)
+    write_json(paths["metrics.json"], summary)
+    further = {**scored.sections, f"What {type(model).__name__} adds": lambda: model.report_sections(history)}
+    info = dict(info) if seeds is None else {**info, "notes": [*info.get("notes", ()), seeds.text]}
+    pages = write_report(
+        folder,
+        evaluation=evaluation,
+        results=scored.results,
+        history=history,
+        info=info,
+        checks=summary["checks"],
+        sections=further,
+    )
+    print_table(evaluation, scored.results, beside=[] if seeds is None else [seeds.text])
+    files = [*paths.values(), *predictions, *pages]
+    return Scored(scored.results, evaluation, summary, files, scored.sections)
+
+
+def _write_predictions(every: Sequence[Results], folder: Path) -> list[Path]:
+    """One long table; predictions per gene as h5ad with a layer a system; ranks in a table of their own."""
+    from torchcell.io.cache import atomic_write
+
+    paths = []
+    for results in every:
+        if results.per_gene:
+            name = f"predictions_{results.level}.h5ad" if results.level else "predictions.h5ad"
+            paths.append(_write_expression(results, folder / name))
+            continue
+        path = folder / ("ranks.parquet" if results.task == "ranking" else "predictions.parquet")
+        with atomic_write(path) as temporary:
+            results.to_frame().to_parquet(temporary, index=False)
+        paths.append(path)
+    return paths
+
+
+def _write_expression(results: Results, path: Path) -> Path:
+    import anndata
+
+    from torchcell.io.cache import atomic_write
+
+    obs = pd.DataFrame({"sample_id": results.sample_id.astype(str)}, index=results.sample_id.astype(str))
+    table = anndata.AnnData(X=results.measured, obs=obs, var=pd.DataFrame(index=list(results.outputs)))
+    for name, values in results.systems.items():
+        table.layers[name] = np.asarray(values, dtype=np.float32)
+    with atomic_write(path) as temporary:
+        table.write_h5ad(temporary)
+    return path
+
+
+def say(scored: Scored, started: float) -> None:
+    """Print the paths that were written and the time it took."""
+    from rich.console import Console
+
+    console = Console(markup=False)
+    for path in scored.files:
+        if path.suffix in (".html", ".csv", ".json", ".parquet", ".h5ad"):
+            console.print(f"wrote {path}", soft_wrap=True, highlight=False)
+    console.print(f"{time.perf_counter() - started:.0f} s in all", highlight=False)
