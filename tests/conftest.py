@@ -20,10 +20,7 @@ install_import_hook(["torchcell.nn", *(f"torchcell.{task}.models" for task in TA
 import numpy as np  # noqa: E402
 
 from torchcell.graph.network import Network  # noqa: E402
-from torchcell.screen.record import (
-    KINDS,
-    Screen,
-)
+from torchcell.screen.record import KINDS, Screen  # noqa: E402
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -5,25 +5,37 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "torchcell"
 FILES = sorted(PACKAGE.rglob("*.py"))
-MAY_IMPORT = {
-    "data": set(),
-    "graph": {"data"},
-    "splits": {"data"},
-    "metrics": {"data"},
-    "nn": {"data", "graph"},
-    "baselines": {"data", "graph", "nn"},
-    "datamodules": {"data", "graph", "splits", "metrics", "baselines", "nn"},
-    "models": {"data", "graph", "nn", "metrics", "datamodules", "report"},
-    "callbacks": {"data", "metrics"},
-    "report": {"data", "metrics"},
+BELOW = {
+    "io": set(),
+    "graph": {"io"},
+    "nn": {"graph", "io"},
+    "evaluation": {"io"},
+    "report": {"evaluation", "io"},
+    "core": {"evaluation", "report", "nn", "graph", "io"},
+    "training": {"core", "evaluation", "report", "nn", "graph", "io"},
 }
-"""Which rooms a room may import; entry points and ``run`` may import all."""
+"""Which packages a package may import."""
+TASKS = ("screen", "drug_response", "cells", "knowledge_graph")
+"""A task imports core and what is below it: no other task, and nothing of a run."""
+MAY_IMPORT = {**BELOW, **dict.fromkeys(TASKS, BELOW["training"])}
+NOT_YET = {
+    "core/split_methods.py": set(TASKS),
+    "core/baseline.py": {"screen"},
+    "evaluation/metrics.py": {"cells"},
+    "evaluation/registry.py": {"cells", "knowledge_graph"},
+    "evaluation/results.py": {"cells"},
+    "io/cache.py": {"graph", "knowledge_graph", "screen"},
+    "knowledge_graph/embed.py": {"training"},
+    "training/score.py": {"drug_response", "knowledge_graph"},
+}
+"""Files that still know a task; this list only gets shorter."""
 
 
 def imported_rooms(path: Path) -> set[str]:
@@ -33,15 +45,30 @@ def imported_rooms(path: Path) -> set[str]:
             names.add(node.module)
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-    return {name.split(".")[1] for name in names if name.startswith("torchcell.")}
+    return {name.split(".")[1] for name in names if name.count(".") > 1 and name.startswith("torchcell.")}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_one_way(path):
     room = path.relative_to(PACKAGE).parts[0]
     if room in MAY_IMPORT:
-        allowed = MAY_IMPORT[room] | {room}
+        allowed = MAY_IMPORT[room] | {room} | NOT_YET.get(str(path.relative_to(PACKAGE)), set())
         assert imported_rooms(path) <= allowed, f"{room} imports {sorted(imported_rooms(path) - allowed)}"
+
+
+def test_no_module_waits_for_itself():
+    """A cycle of imports at the heads of modules makes an import work or fail by what was imported before."""
+    names = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in FILES}
+    needs = {name: imports_at_the_head(path) & set(names) for name, path in names.items()}
+    TopologicalSorter(needs).prepare()  # raises CycleError, which names the cycle
+
+
+def imports_at_the_head(path: Path) -> set[str]:
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))

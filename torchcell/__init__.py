@@ -1,6 +1,6 @@
 """torchcell predicts what a perturbation does to a cell.
 
-Importing the package loads nothing heavy; import the room you need, e.g. ``torchcell.data.screen``.
+Importing the package loads nothing heavy; import the module you need, e.g. ``torchcell.screen.record``.
 """
 
 __version__ = "0.1.0"

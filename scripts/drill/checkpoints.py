@@ -71,7 +71,7 @@ def other_version(good: Path, folder: Path) -> Outcome:
         refusal(lambda: checkpoint.load(edited(good, folder, lambda about: about.pop("format")))),
         refusal(
             checkpoint.load(
-                edited(good, folder, lambda about: config(about, "model._target_", "torchcell.models.gone.Gone"))
+                edited(good, folder, lambda about: config(about, "model._target_", "torchcell.screen.models.gone.Gone"))
             ).model
         ),
         refusal(checkpoint.load(edited(good, folder, lambda about: config(about, "model.knob_of_later", 3))).model),

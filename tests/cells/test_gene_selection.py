@@ -131,9 +131,9 @@ def test_nothing_of_the_test_conditions_is_read(record: Conditions) -> None:
 
 
 def test_a_selection_comes_from_a_config(record: Conditions) -> None:
-    room = "torchcell.data"
-    sources = [{"_target_": f"{room}.gene_rankings.Perturbed", "quota": 4}]
-    config = {"_target_": f"{room}.gene_selection.GeneSelection", "sources": sources, "n_genes": 6}
+    room = "torchcell.cells.gene_selection"
+    sources = [{"_target_": f"{room}.Perturbed", "quota": 4}]
+    config = {"_target_": f"{room}.GeneSelection", "sources": sources, "n_genes": 6}
     assert instantiate(config)(record).counts() == {"perturbed": 4, "highly_variable": 2}
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import torchcell.datamodules.link_ranking as link_ranking
 from omegaconf import OmegaConf
 
+import torchcell.knowledge_graph.datamodule as link_ranking
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.graph.network import Network
 from torchcell.io.errors import InputError

@@ -152,7 +152,7 @@ def test_a_missing_checkpoint_is_one_line(tmp_path, verb):
 
 def test_a_line_comes_at_once_and_not_after_the_imports(tmp_path):
     """torch and lightning take 5 s to load, on a busy machine half a minute, in which nothing was said."""
-    script = "import sys, runpy; from torchcell.run import entry\n"
+    script = "import sys, runpy; from torchcell.training import entry\n"
     script += "entry.say = lambda text: print(text, 'torch' in sys.modules)\n"
     script += "sys.argv = ['train', 'data=screen', 'graph=none', 'data.record.path=no.csv', 'name=mine', 'seed=3']\n"
     script += "runpy.run_module('torchcell.train', run_name='__main__', alter_sys=True)"

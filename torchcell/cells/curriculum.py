@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from matplotlib.figure import Figure
 
 from torchcell.io.errors import InputError, near, some
-from torchcell.report.layout import number
+from torchcell.report import layout
 from torchcell.report.plots import BLUE, GREY, INK, RULE, canvas
 from torchcell.report.sections import Section
 
@@ -318,7 +318,7 @@ def curriculum_sections(
     found = [Section("Curriculum", text, _curve(held), pd.DataFrame(rows), "curriculum", caption)]
     for (phase, part), row in zip(parts, rows, strict=True):
         was = float("nan") if phase == parts[0][0] else found_before(held, part)
-        gain = "" if np.isnan(was) else f"; before it began it stood at {number(was)}"
+        gain = "" if np.isnan(was) else f"; before it began it stood at {layout.number(was)}"
         sources = ", ".join(f"{name} {n:,}" for name, n in about[phase]["sources"].items())
         title = f"Curriculum, phase {phase}: {row['genes']} genes"
         found.append(
@@ -349,11 +349,11 @@ def _row(phase: int, part: pd.DataFrame, name: str) -> dict[str, str]:
         "genes": f"{int(last['curriculum/genes']):,}",
         "epochs": f"{int(part['epoch'].min())} to {int(part['epoch'].max())}",
         "batches a step": str(int(last["curriculum/accumulated"])),
-        "tokens a step": number(float(last["curriculum/step_tokens"])),
+        "tokens a step": layout.number(float(last["curriculum/step_tokens"])),
         "steps": f"{int(last['curriculum/steps']):,}",
-        "full epochs": number(float(last[SPENT])),
+        "full epochs": layout.number(float(last[SPENT])),
     }
-    row |= {what: number(float(part[column].max())) if column in part else "" for what, column in shown.items()}
+    row |= {what: layout.number(float(part[column].max())) if column in part else "" for what, column in shown.items()}
     costs = {"s an epoch": ("epoch_s", "median"), "memory MB": ("memory_mb", "max")}
     return row | {
         what: f"{part[column].agg(how):,.1f}" if column in part else "" for what, (column, how) in costs.items()

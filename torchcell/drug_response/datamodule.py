@@ -314,7 +314,7 @@ class ResponseDataModule(RecordDataModule):
     Args:
         record: The samples.
         split: Keys of the ``split`` config.
-        molecules: Makes the vectors of the record's drugs, see ``torchcell.drug_response.molecules`` and its neighbours.
+        molecules: Makes the vectors of the record's drugs, see ``molecules``.
         missing_molecules: Drugs without a vector: ``error``, ``drop`` their samples, or ``learned``: one vector for all
             of them that the model learns.
         cell_line: Use only this line, or these; none: all.

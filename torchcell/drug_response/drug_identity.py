@@ -108,7 +108,7 @@ CONFLICTS = ("error", "first", "majority")
 def drug_keys(record: Response) -> np.ndarray:
     """A key for each sample's drug [n], the same for all salts, solvates, stereoisomers and names of one skeleton.
 
-    It is the first block of the InChIKey of the parent molecule (see ``torchcell.drug_response.drug_identity``); where there
+    It is the first block of the InChIKey of the parent molecule (see ``parent``); where there
     is no SMILES the first block of the record's own InChIKey, which can only be taken as it is, that of a salt too;
     else the drug's name. Samples that share a name or an InChIKey are joined, so that no spelling tears a drug apart.
 

@@ -390,7 +390,7 @@ class MoleculeTable:
         return row_of, table.values
 
     def _of_parents(self, row_of: Mapping[str, int], smiles: np.ndarray) -> np.ndarray:
-        """Row of each drug's parent molecule (see ``torchcell.drug_response.drug_identity``), or of a salt of it; else -1."""
+        """Row of each drug's parent molecule (see ``drug_identity``), or of a salt of it; else -1."""
         if self.key == "smiles":
             held = {parent(text): row for text, row in reversed([*row_of.items()])} | dict(row_of)
             wanted = [parent(text) if text else "" for text in smiles.tolist()]

@@ -69,7 +69,7 @@ class Response:
         plate_mean: Mean treated expression of other wells of the sample's plate, see ``plate_centre``, where a model
             may know them, float32 [n, G]; none: it may not, as in a request.
         columns: Further texts a sample, such as mechanism of action, name -> [n].
-        molecules: What is known of each drug, see ``torchcell.drug_response.molecules``; none before features were chosen.
+        molecules: What is known of each drug, see ``molecules``; none before features were chosen.
         lost: What parsing left out and how many of each.
         notes: What was assumed while reading.
     """

@@ -241,7 +241,7 @@ def response_notes(record: Response, spec: Spec) -> Notes:
     return notes
 
 
-FEATURES_FROM = "torchcell.data"
+FEATURES_FROM = "torchcell.drug_response"
 """Where a class that a checkpoint names may come from."""
 
 
@@ -416,7 +416,7 @@ def _made(fresh: Response, table: Molecules, path: str) -> Molecules:
 def _featurised(fresh: Response, table: Molecules) -> Molecules:
     """Rows of new drugs by the features of a checkpoint, whose class must be one of ours."""
     target = str(table.features.get("_target_", ""))
-    if not target.startswith(f"{FEATURES_FROM}."):
+    if not target.startswith("torchcell."):
         raise InputError("the molecule features come from a table that has no row for them")
     check_targets(table.features, trusted=(FEATURES_FROM,))
     arguments = {name: value for name, value in table.features.items() if name != "_target_"}

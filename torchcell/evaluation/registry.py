@@ -105,7 +105,7 @@ REGISTRY: tuple[Metric, ...] = (
     Metric("e_distance", cells_metrics.e_distance, 0, "undefined", False, _SETS, "energy distance of the measured cells to control cells that are moved by the predicted change, at most 64 of each; no skill is the row no_change", "genes"),  # noqa: E501
     Metric("mrr", knowledge_graph_metrics.mrr, 1, "undefined", True, _RANKS, "mean of 1 / rank among all candidates that are not known to be true"),  # noqa: E501
     Metric("hits@1", knowledge_graph_metrics.hits_at_1, 1, "undefined", True, _RANKS, "share that ranks first"),
-    Metric("hits@10", knowledge_graph_metrics.hits_at_10, 1, "undefined", True, _RANKS, "share that ranks among the first ten"),
+    Metric("hits@10", knowledge_graph_metrics.hits_at_10, 1, "undefined", True, _RANKS, "share that ranks among the first ten"),  # noqa: E501
 )
 # fmt: on
 

@@ -160,17 +160,18 @@ _FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0
 
 
 TRUSTED = (
-    "torchcell.models", "torchcell.nn", "torchcell.data", "torchcell.datamodules", "torchcell.graph",
-    "torchcell.baselines", "torch.optim",
+    "torchcell.core", "torchcell.screen", "torchcell.drug_response", "torchcell.cells", "torchcell.knowledge_graph",
+    "torchcell.nn", "torchcell.graph", "torchcell.io", "torch.optim",
 )  # fmt: skip
 """Packages below which a ``_target_`` that was read from a checkpoint may be called."""
 
-RUNNING = (*TRUSTED, "torchcell.callbacks", "torchcell.run", "torch.nn", "lightning.pytorch", "lightning.Trainer")
+RUNNING = (*TRUSTED, "torchcell.training", "torch.nn", "lightning.pytorch", "lightning.Trainer")
 """Those that the config of a whole run may call."""
 
 WRITING = (
-    "torchcell.io.cache", "torchcell.io.tables", "torchcell.io.embeddings",
-    "torchcell.io.embeddings", "torchcell.io.cache", "torchcell.data", "torchcell.core.datamodule",
+    "torchcell.io.cache", "torchcell.io.tables", "torchcell.io.embeddings", "torchcell.core.datamodule",
+    "torchcell.core.split",
+    "torchcell.cells.metrics", "torchcell.knowledge_graph.embed", "torchcell.knowledge_graph.report",
 )  # fmt: skip
 """Modules among them that write files where they are told to, which no model and no data set needs."""
 

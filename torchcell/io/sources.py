@@ -48,7 +48,7 @@ class Source:
 @cache
 def registry() -> dict[str, Source]:
     """All registered sources by name, in the order of ``registry.toml``."""
-    text = package_files("torchcell.data").joinpath("registry.toml").read_text(encoding="utf-8")
+    text = package_files("torchcell.io").joinpath("registry.toml").read_text(encoding="utf-8")
     return {
         name: Source(name, **{**entry, "files": tuple(SourceFile(**file) for file in entry["files"])})
         for name, entry in tomllib.loads(text).items()

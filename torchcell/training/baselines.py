@@ -16,8 +16,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 from rich.console import Console
 
-import torchcell.baselines
-import torchcell.datamodules
+import torchcell.core
 from torchcell.core.datamodule import RecordDataModule
 from torchcell.io.cache import kept, read_arrays, write_arrays
 from torchcell.io.fingerprint import fingerprint
@@ -46,7 +45,7 @@ def baseline_predictions(
     if not wanted:
         return predictions
     data_hash = _data_hash(datamodule)
-    keys = {what: "\n".join([data_hash, part, what, _asked_hash(make)]) for what, make in asked.items()}
+    keys = {what: "\n".join([data_hash, part, what, _asked_hash(datamodule, make)]) for what, make in asked.items()}
     for number, (name, config) in enumerate(wanted.items(), 1):
         text = json.dumps(OmegaConf.to_container(config, resolve=True), sort_keys=True) + _code_hash(config)
         digest = hashlib.sha256("\n".join([*keys.values(), text]).encode()).hexdigest()
@@ -110,16 +109,25 @@ def _data_hash(datamodule: RecordDataModule) -> str:
     return fingerprint([datamodule.split.hash, datamodule.spec.data_fingerprint])
 
 
-def _asked_hash(make: Callable[[], Any]) -> str:
-    """sha256 of a record that is predicted, and of the datamodules' source, which says what is kept of an answer."""
-    source = sorted(Path(str(torchcell.datamodules.__file__)).parent.glob("*.py"))
-    return fingerprint([make(), *(file.read_text() for file in source)])
+def _asked_hash(datamodule: RecordDataModule, make: Callable[[], Any]) -> str:
+    """sha256 of a record that is predicted, and of the datamodule's source, which says what is kept of an answer."""
+    return fingerprint([make(), *_source(type(datamodule))])
 
 
 def _code_hash(config: Any) -> str:
-    """sha256 of our baselines' source and of the file that defines this one: changed code is never answered from
-    the cache. (What a baseline imports from elsewhere is not followed.)
+    """sha256 of the source of a baseline: changed code is never answered from the cache. (What a baseline imports from
+    elsewhere is not followed.)
     """
-    own = inspect.getsourcefile(get_object(config["_target_"]))
-    files = [*sorted(Path(str(torchcell.baselines.__file__)).parent.rglob("*.py")), *([Path(own)] if own else [])]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    return hashlib.sha256("".join(_source(get_object(config["_target_"]))).encode()).hexdigest()
+
+
+def _source(used: type) -> list[str]:
+    """Source of the package that a class stands in, and of ``torchcell.core``; of its file alone if it is a user's."""
+    core, own = Path(str(torchcell.core.__file__)).parent, inspect.getsourcefile(used)
+    ours = own is not None and core.parent in Path(own).parents
+    files = [
+        *core.glob("*.py"),
+        *(Path(own).parent.glob("*.py") if ours and own else []),
+        *([Path(own)] if own else []),
+    ]
+    return [file.read_text() for file in sorted(set(files))]

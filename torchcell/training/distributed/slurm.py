@@ -219,7 +219,7 @@ class Stopped(SystemExit):
 class Signals:
     """Keeps signals from ending the process in the midst of a step.
 
-    While the model trains a signal is only noted in ``told``, and ``torchcell.training.distributed.slurm`` saves at the next
+    While the model trains a signal is only noted in ``told``, and ``Requeue`` saves at the next
     step's end; at any other time nothing can be saved, and the process ends at once.
 
     Args:
