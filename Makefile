@@ -4,7 +4,7 @@ BIN := .venv/bin
 JOBS ?= 2
 export WANDB_SILENT ?= true
 
-.PHONY: help train test lint smoke bench drill clean
+.PHONY: help train test lint smoke bench drill house clean
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -34,6 +34,9 @@ bench: .venv/.ready ## measure speed and size against the targets
 
 drill: .venv/.ready ## bad days on purpose: kills, full disks, lost processes; what is lost by each
 	$(BIN)/python scripts/drill/run.py
+
+house: .venv/.ready ## sizes and imports of the package, and files that one run of each task executes
+	$(BIN)/python scripts/house.py
 
 clean: ## remove the environment and caches; runs stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
