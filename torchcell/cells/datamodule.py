@@ -26,6 +26,7 @@ from torchcell.cells.table import (
     widened,
     with_known_genes,
 )
+from torchcell.cells.task import TASK
 from torchcell.core.batch import Packed, PackedLoader
 from torchcell.core.datamodule import RecordDataModule, derangement
 from torchcell.core.prediction_notes import Notes
@@ -64,6 +65,8 @@ class CellSetDataModule(RecordDataModule):
         phases: Of the curriculum, so that ``genes.csv`` and the report can tell what each adds; none: no curriculum.
         batch_size: Sets a training batch.
     """
+
+    TASK = TASK
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from torchcell.core.batch import BatchOrder, Packed, PackedLoader
 from torchcell.core.prediction_notes import Notes
 from torchcell.core.spec import Spec, fit_scaler
 from torchcell.core.split import Split
-from torchcell.core.split_methods import make_split
+from torchcell.core.task import Task
 from torchcell.evaluation.checks import Halves
 from torchcell.evaluation.results import PER_GENE, Design, Results, clusters_in
 from torchcell.graph.cell_graph import CellGraph
@@ -68,6 +68,8 @@ class RecordDataModule(lightning.LightningDataModule):
 
     # What a representation decides -----------------------------------------------------------------
 
+    TASK = Task("samples")
+    """What kind of data this is."""
     reads_controls = False
     """Whether ``read_request`` takes the user's control cells too."""
     reads_columns = False
@@ -103,7 +105,7 @@ class RecordDataModule(lightning.LightningDataModule):
 
     def deal(self, record: Any, split: Mapping[str, Any]) -> Split:
         """Who is in which part, from the keys of the ``split`` config."""
-        return make_split(record, **split)
+        return self.TASK.splits.make(record, **split)
 
     @staticmethod
     def admit(record: Any, vocabulary: tuple[str, ...], policy: str) -> tuple[Any, dict[str, int]]:

@@ -17,11 +17,12 @@ from torchcell.core.datamodule import RecordDataModule, derangement
 from torchcell.core.prediction_notes import Notes
 from torchcell.core.spec import Spec, fit_scaler
 from torchcell.core.split import Split
-from torchcell.core.split_methods import make_split
 from torchcell.drug_response.molecules import Molecules, borrowings, coverage
 from torchcell.drug_response.plates import plate_centre
 from torchcell.drug_response.record import Response
+from torchcell.drug_response.splits import SPLITS
 from torchcell.drug_response.table import read_treatments, response_notes, widened
+from torchcell.drug_response.task import TASK
 from torchcell.evaluation.checks import Halves
 from torchcell.evaluation.results import Results
 from torchcell.graph.cell_graph import CellGraph
@@ -320,6 +321,8 @@ class ResponseDataModule(RecordDataModule):
         cell_line: Use only this line, or these; none: all.
     """
 
+    TASK = TASK
+
     def __init__(
         self,
         record: Response,
@@ -367,7 +370,7 @@ class ResponseDataModule(RecordDataModule):
         """
         if split["method"] in ("file", "cold_cell"):
             return super().deal(record, split)
-        whole = make_split(self._every, **split)
+        whole = SPLITS.make(self._every, **split)
         return whole.of(record.sample_id).validate(record.sample_id)
 
     def training_loader(self, shuffle: bool, rank: int, world: int, batch_size: int) -> PackedLoader:

@@ -1,0 +1,6 @@
+"""Single cells: a perturbation and expression, as the shared packages see them."""
+
+from torchcell.cells.splits import SPLITS
+from torchcell.core.task import Task
+
+TASK = Task("cells", splits=SPLITS)
