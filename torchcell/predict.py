@@ -53,8 +53,8 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
     from torchcell.evaluation.results import PER_GENE
     from torchcell.io.cache import atomic_write
     from torchcell.io.errors import InputError
+    from torchcell.io.progress import track
     from torchcell.training import checkpoint
-    from torchcell.training.callbacks import track
 
     out = _named("out", cfg.out, (*WRITERS, PROFILES))
     if cfg.source is not None or cfg.target is not None:

@@ -167,6 +167,10 @@ class Model(lightning.LightningModule):
         """Outputs that the weights were trained on, a mask [T], the others being held constant; none: all of them."""
         return None
 
+    def collapses(self) -> list[str]:
+        """What within the model has collapsed, in words, e.g. a mixture whose one expert does all."""
+        return []
+
     def report_sections(self, history: pd.DataFrame | None) -> list[Any]:
         """What the model adds to the report, ``torchcell.report.sections.Section``s; the history has a row an epoch."""
         return []

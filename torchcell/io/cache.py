@@ -156,6 +156,12 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         raise
 
 
+def write_json(path: Path, content: Any) -> None:
+    """Write ``content`` as indented JSON, whole or not at all."""
+    with atomic_write(path) as temporary:
+        Path(temporary).write_text(json.dumps(content, indent=2, default=str) + "\n")
+
+
 def cached_record(
     kind: type[Record],
     name: str,
