@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torchcell.core.split import SplitMethods, own_clusters
+from torchcell.evaluation.registry import BINARY, EXPRESSION, REGRESSION, MetricSet
 from torchcell.report.sections import Section
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Task:
 
     Attributes:
         name: Of the task package, e.g. ``screen``.
+        metrics: How each kind of target that it has is scored.
         splits: How samples are assigned to train, validation and test.
         inspect: (model with the weights that were scored, its metrics and its baselines' as in ``metrics.csv``, seed of
             what figures draw) -> what there is to see in it.
@@ -54,5 +56,6 @@ class Task:
     """
 
     name: str
+    metrics: tuple[MetricSet, ...] = (REGRESSION, BINARY, EXPRESSION)
     splits: SplitMethods = field(default_factory=lambda: SplitMethods("samples", own_clusters, {}))
     inspect: Callable[[Model, pd.DataFrame, int], Inspection] = _nothing

@@ -17,6 +17,7 @@ from torchcell.core.datamodule import RecordDataModule, derangement
 from torchcell.core.prediction_notes import Notes
 from torchcell.core.spec import Spec, fit_scaler
 from torchcell.core.split import Split
+from torchcell.drug_response.metrics import ResponseContext
 from torchcell.drug_response.molecules import Molecules, borrowings, coverage
 from torchcell.drug_response.plates import plate_centre
 from torchcell.drug_response.record import Response
@@ -105,8 +106,9 @@ def by_condition(samples: Results, condition: np.ndarray) -> Results:
         return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0).astype(np.float32)
 
     first = np.unique(row, return_index=True)[1]
-    assert samples.reference is not None
-    assert samples.centre is not None
+    control, center = samples.context.eval_control, samples.context.center
+    assert control is not None
+    assert center is not None
     return replace(
         samples,
         sample_id=names,
@@ -116,9 +118,7 @@ def by_condition(samples: Results, condition: np.ndarray) -> Results:
             name: mean(np.full_like(values, np.nan) if name == samples.ceiling else values)
             for name, values in samples.systems.items()
         },
-        reference=mean(samples.reference),
-        centre=mean(samples.centre),
-        replicate=None,
+        context=ResponseContext(mean(control), center=mean(center)),
         decides=False,
         level="condition",
     )
@@ -468,12 +468,15 @@ class ResponseDataModule(RecordDataModule):
         """
         record = self.record(part)
         (samples,) = super().results(part, predictions, model, ceiling)
-        centre = self.centre[self.split.index(part)]
-        samples = replace(samples, replicate=self.replicates(record), centre=centre)
         found = [samples, by_condition(samples, record.condition)] if self._repeats(part) else [samples]
         if PLATE_KNOWN in predictions:
             found.append(with_plates(samples, predictions[PLATE_KNOWN]))
         return found
+
+    def context(self, part: str, record: Response) -> ResponseContext:
+        """Changes are taken from each sample's control, or from its plate's center."""
+        center = self.centre[self.split.index(part)]
+        return ResponseContext(self.reference(record), center=center, replicate=self.replicates(record))
 
     def _repeats(self, part: str) -> bool:
         """Whether a condition has two samples in ``part``."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torchcell.core.task import Inspection, Task
+from torchcell.evaluation.registry import BINARY
+from torchcell.knowledge_graph.metrics import RANKING
 from torchcell.knowledge_graph.splits import SPLITS
 
 if TYPE_CHECKING:
@@ -19,4 +21,12 @@ def _inspect(model: Model, table: pd.DataFrame, seed: int) -> Inspection:
     return inspect(model, table, seed)
 
 
-TASK = Task("knowledge_graph", splits=SPLITS, inspect=_inspect)
+TASK = Task(
+    "knowledge_graph",
+    metrics=(
+        RANKING,
+        BINARY,
+    ),
+    splits=SPLITS,
+    inspect=_inspect,
+)

@@ -10,7 +10,7 @@ from sklearn.linear_model import Ridge
 
 from torchcell.core.baseline import Baseline, one_thread, require_same_genes, validation_score
 from torchcell.graph.cell_graph import CellGraph
-from torchcell.screen.record import Screen
+from torchcell.screen.record import KINDS, Screen
 
 
 def incidence(record: Screen) -> sp.csr_matrix:

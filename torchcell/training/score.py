@@ -27,7 +27,7 @@ from torchcell.evaluation.checks import (
     measurable_signal,
 )
 from torchcell.evaluation.evaluate import Evaluation, evaluate
-from torchcell.evaluation.registry import REGISTRY
+from torchcell.evaluation.registry import every_metric
 from torchcell.evaluation.results import Results
 from torchcell.io.errors import InputError, near
 from torchcell.io.progress import stage
@@ -113,7 +113,7 @@ def scoring_of(cfg: DictConfig, asked: DictConfig | None = None) -> Scoring:
         InputError: A primary metric that is none.
     """
     primary = cfg.evaluation.primary if "primary" in cfg.evaluation else None  # an earlier version had no such key
-    known = [one.name for one in REGISTRY]
+    known = list(dict.fromkeys(one.name for one in every_metric()))
     if primary is not None and primary not in known:
         raise InputError(
             f"evaluation.primary={primary}: no metric is called so; there are {near(primary, known) or known}"
