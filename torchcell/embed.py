@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from torchcell.io.progress import say, stage
 from torchcell.knowledge_graph.embed import COLLAPSED, SETS
 from torchcell.knowledge_graph.embed import main as validate
-from torchcell.training.callbacks import say, stage
 from torchcell.training.entry import run_entry
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def _nodes(cfg: DictConfig, out: Path, saved: Checkpoint, model: Model) -> Embed
     from torchcell.io.errors import InputError
     from torchcell.knowledge_graph import embed
     from torchcell.knowledge_graph.report import print_health
+    from torchcell.training import build
 
     if cfg.perturbations is not None:
         raise InputError(
@@ -63,8 +64,8 @@ def _nodes(cfg: DictConfig, out: Path, saved: Checkpoint, model: Model) -> Embed
         )
     skill = []
     if cfg.held_out_links:
-        part, how = cfg.part or "test", (cfg.batch_size, cfg.trust, cfg.data_changed)
-        skill = embed.held_out_skill(saved, model, part, *how)
+        data = build.datamodule_of(saved, cfg.trust, cfg.data_changed)
+        skill = embed.held_out_skill(model, data, cfg.part or "test", cfg.batch_size)
     found = embed.embed_nodes(model, saved.path, skill)
     about = {"checkpoint": str(saved.path.resolve()), "split_hash": saved.spec.split_hash}
     written = embed.write_nodes(found, out, about, cfg.seed)

@@ -50,11 +50,11 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
 
     from torchcell.core.batch import BatchOrder, PackedLoader
     from torchcell.core.prediction_notes import joined, summary
-    from torchcell.evaluation.results import PER_GENE
+    from torchcell.evaluation.registry import metric_set
     from torchcell.io.cache import atomic_write
     from torchcell.io.errors import InputError
+    from torchcell.io.progress import track
     from torchcell.training import checkpoint
-    from torchcell.training.callbacks import track
 
     out = _named("out", cfg.out, (*WRITERS, PROFILES))
     if cfg.source is not None or cfg.target is not None:
@@ -71,7 +71,7 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
     saved = checkpoint.load(cfg.ckpt)
     spec = saved.spec if cfg.added_genes is None else saved.spec_with(cfg.added_genes, cfg.trust)
     representation = saved.datamodule_class(cfg.trust)
-    if out.suffix == PROFILES and spec.task not in PER_GENE:
+    if out.suffix == PROFILES and not metric_set(spec.task).per_gene:
         raise InputError(
             f"out={out}: this model predicts a phenotype, and h5ad is for expression; name a .parquet file"
         )

@@ -115,7 +115,7 @@ def carries_code(good: Path, folder: Path) -> Outcome:
         in_config(optimizer=call),
         in_config(optimizer="${evil}"),
         in_config(optimizer={"_target_": "torch.optim.Adam", "_partial_": True, "lr": "${oc.env:HOME}"}),
-        in_config(_target_="torchcell.io.cache.save_screen"),
+        in_config(_target_="torchcell.io.cache.save_record"),
         in_config(_target_="torchcell.io.sources.os.system"),
     ]
     for edit in hiding:

@@ -9,14 +9,14 @@ import pytest
 
 from torchcell.cells.baselines import split_half_ceiling
 from torchcell.cells.conditions import Conditions
-from torchcell.cells.metrics import pds
+from torchcell.cells.metrics import pds, pearson_delta_perturbed
 from torchcell.cells.record import CellExpression
 from torchcell.evaluation.metrics import (
+    ProfileContext,
     Profiles,
     mae_over_genes,
     mse_over_genes,
     pearson_delta,
-    pearson_delta_perturbed,
 )
 
 GENES = 400
@@ -44,7 +44,7 @@ def measured(effect: float, shared: float, noise: float, cells: int = 20, contro
 def profiles(record: Conditions, prediction: np.ndarray, centre: np.ndarray) -> Profiles:
     truth = record.target.astype(float)
     tiled = np.broadcast_to(centre, truth.shape)
-    return Profiles(truth, prediction.astype(float), record.control, None, tiled, record.other_control)
+    return Profiles(truth, prediction.astype(float), ProfileContext(record.control, record.other_control, tiled))
 
 
 @pytest.mark.parametrize(("effect", "shared"), [(0.5, 0.5), (0.5, 0.0), (0.1, 1.0), (0.2, 0.0)])

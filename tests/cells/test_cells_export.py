@@ -13,6 +13,7 @@ from torchcell.cells.conditions import Conditions
 from torchcell.cells.metrics import (
     CONTROL,
     PERTURBATION,
+    CellsContext,
     cell_eval_pair,
     des,
     own_columns,
@@ -42,14 +43,13 @@ def prediction(record: Conditions) -> np.ndarray:
 
 def profiles(record: Conditions, prediction: np.ndarray, **changes: object) -> Profiles:
     given = {
-        "truth": record.target.astype(np.float64),
-        "prediction": prediction.astype(np.float64),
-        "reference": record.control.astype(np.float64),
-        "other_reference": record.other_control.astype(np.float64),
+        "eval_control": record.control.astype(np.float64),
+        "input_control": record.other_control.astype(np.float64),
         "significant": significant_genes(record),
         "own": own_columns(record),
     }
-    return Profiles(**(given | changes))
+    truth = record.target.astype(np.float64)
+    return Profiles(truth, prediction.astype(np.float64), CellsContext(**(given | changes)))
 
 
 def test_measured_and_predicted_tables_have_the_same_labels_and_genes(record, prediction) -> None:

@@ -7,10 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from torchcell.cells.metrics import centroid_accuracy, des, mse_top20, pds, pds_cosine
+from torchcell.cells.metrics import (
+    CellsContext,
+    centroid_accuracy,
+    des,
+    mse_top20,
+    pds,
+    pds_cosine,
+    pearson_delta_perturbed,
+)
 from torchcell.evaluation.checks import spread
 from torchcell.evaluation.evaluate import evaluate
-from torchcell.evaluation.metrics import Profiles, pearson_delta, pearson_delta_perturbed
+from torchcell.evaluation.metrics import Profiles, pearson_delta
 from torchcell.evaluation.registry import metric, profile
 from torchcell.evaluation.results import Results
 from torchcell.io.errors import InputError
@@ -28,17 +36,27 @@ def noisy(n: int = N, noise: float = 0.5, seed: int = 0, **changes: np.ndarray) 
     given = {
         "truth": control + effect,
         "prediction": control + effect + rng.normal(0.0, noise, (n, GENES)),
-        "reference": halves[0],
-        "centre": (control + effect).mean(0) + rng.normal(0.0, 0.1, (n, GENES)),
-        "other_reference": halves[1],
+        "eval_control": halves[0],
+        "center": (control + effect).mean(0) + rng.normal(0.0, 0.1, (n, GENES)),
+        "input_control": halves[1],
         "significant": np.abs(effect) > 1.5,
         "own": np.arange(n),
     }
-    return Profiles(**(given | changes))
+    return Profiles(
+        given["truth"],
+        changes.pop("prediction", given["prediction"]),
+        CellsContext(**{key: value for key, value in (given | changes).items() if key not in ("truth", "prediction")}),
+    )
+
+
+def changed(profiles: Profiles, **changes: np.ndarray | None) -> Profiles:
+    """The same with other arrays, of the profiles or of what they are taken against."""
+    own = {key: changes.pop(key) for key in ("truth", "prediction") if key in changes}
+    return replace(profiles, **own, context=replace(profiles.context, **changes))
 
 
 def with_prediction(profiles: Profiles, prediction: np.ndarray) -> Profiles:
-    return Profiles(**(vars(profiles) | {"prediction": np.broadcast_to(prediction, profiles.truth.shape).copy()}))
+    return changed(profiles, **{"prediction": np.broadcast_to(prediction, profiles.truth.shape).copy()})
 
 
 OF_PROFILES = [one for one in profile("cells") if one.name != "e_distance"]
@@ -46,9 +64,9 @@ OF_PROFILES = [one for one in profile("cells") if one.name != "e_distance"]
 
 
 def test_a_perfect_prediction_has_the_best_value_of_every_metric() -> None:
-    profiles = noisy(other_reference=None)
+    profiles = noisy(input_control=None)
     perfect = with_prediction(profiles, profiles.truth)
-    perfect = Profiles(**(vars(perfect) | {"significant": np.argsort(np.argsort(-np.abs(perfect.changes()[0]))) < 15}))
+    perfect = changed(perfect, **{"significant": np.argsort(np.argsort(-np.abs(perfect.changes()[0]))) < 15})
     for one in OF_PROFILES:
         np.testing.assert_allclose(one.function(perfect), one.best, atol=1e-12, err_msg=one.name)
 
@@ -65,8 +83,8 @@ def test_a_fixed_prediction_has_the_no_skill_value_of_ranks() -> None:
 
 def test_a_constant_over_genes_scores_the_share_of_significant_genes() -> None:
     profiles = noisy()
-    no_change = with_prediction(profiles, profiles.other_reference)
-    np.testing.assert_allclose(des(no_change), profiles.significant.mean(1))
+    no_change = with_prediction(profiles, profiles.context.input_control)
+    np.testing.assert_allclose(des(no_change), profiles.context.significant.mean(1))
     assert np.isnan(pearson_delta(no_change)).all()
     assert np.isnan(pds_cosine(no_change)).all()
     assert np.isfinite(pds(no_change)).all()
@@ -74,7 +92,7 @@ def test_a_constant_over_genes_scores_the_share_of_significant_genes() -> None:
 
 def test_the_training_mean_is_undefined_against_itself() -> None:
     profiles = noisy()
-    assert (pearson_delta_perturbed(with_prediction(profiles, profiles.centre)) == 0).all()
+    assert (pearson_delta_perturbed(with_prediction(profiles, profiles.context.center)) == 0).all()
     assert pearson_delta_perturbed(profiles).min() > 0.7
 
 
@@ -82,7 +100,7 @@ def test_relabelling_and_reordering_change_nothing() -> None:
     rng = np.random.default_rng(1)
     context = np.array(["LINE1", "LINE2"])[rng.integers(0, 2, N)]
     own = np.column_stack([np.arange(N), rng.integers(-1, GENES, N)])
-    profiles = noisy(own=own, context=context, noise=3.0)
+    profiles = noisy(own=own, rank_within=context, noise=3.0)
     rows, genes = rng.permutation(N), rng.permutation(GENES)
     place = np.append(np.argsort(genes), -1)
     moved = {
@@ -91,7 +109,7 @@ def test_relabelling_and_reordering_change_nothing() -> None:
         if value is not None and np.shape(value) == (N, GENES)
     }
     renamed = np.array(["x", "y"])[(context == "LINE1").astype(int)]
-    twin = Profiles(**(vars(profiles) | moved | {"own": place[own[rows]], "context": renamed[rows]}))
+    twin = changed(profiles, **moved, **{"own": place[own[rows]], "rank_within": renamed[rows]})
     for one in OF_PROFILES:
         np.testing.assert_allclose(one.function(twin), one.function(profiles)[rows], atol=1e-9, err_msg=one.name)
 
@@ -99,7 +117,7 @@ def test_relabelling_and_reordering_change_nothing() -> None:
 def test_ties_share_their_rank() -> None:
     profiles = noisy(n=4, own=None)
     truth = np.repeat(profiles.truth[:1], 4, axis=0)
-    same = Profiles(**(vars(profiles) | {"truth": truth}))
+    same = changed(profiles, **{"truth": truth})
     for one in (pds, pds_cosine):
         np.testing.assert_allclose(one(same), (4 + 1) / (2 * 4))
     np.testing.assert_allclose(centroid_accuracy(same), 0.5)
@@ -108,15 +126,15 @@ def test_ties_share_their_rank() -> None:
 def test_the_perturbed_genes_are_left_out_where_they_would_give_the_answer_away() -> None:
     profiles = noisy()
     # Knows nothing but which gene is knocked down.
-    guess = profiles.other_reference.copy()
+    guess = profiles.context.input_control.copy()
     guess[np.arange(N), np.arange(N)] -= 6.0
     blind = with_prediction(profiles, guess)
-    leaky = Profiles(**(vars(blind) | {"own": None}))
+    leaky = changed(blind, **{"own": None})
     assert pds(leaky).mean() > 0.7
-    np.testing.assert_array_equal(pds(blind), pds(with_prediction(blind, profiles.other_reference)))
+    np.testing.assert_array_equal(pds(blind), pds(with_prediction(blind, profiles.context.input_control)))
     assert np.isnan(pds_cosine(blind)).all()
-    assert mse_top20(leaky).mean() < mse_top20(with_prediction(leaky, profiles.other_reference)).mean()
-    np.testing.assert_allclose(mse_top20(blind), mse_top20(with_prediction(blind, profiles.other_reference)))
+    assert mse_top20(leaky).mean() < mse_top20(with_prediction(leaky, profiles.context.input_control)).mean()
+    np.testing.assert_allclose(mse_top20(blind), mse_top20(with_prediction(blind, profiles.context.input_control)))
 
 
 def test_leaving_out_only_ones_own_gene_lifts_even_no_change_above_a_fixed_vector() -> None:
@@ -132,7 +150,7 @@ def test_leaving_a_gene_out_equals_a_record_without_it() -> None:
         for name, value in vars(profiles).items()
         if value is not None and np.shape(value) == (N, GENES)
     }
-    without = Profiles(**(vars(profiles) | shorter | {"own": None}))
+    without = changed(profiles, **shorter, **{"own": None})
     for one in (pds, pds_cosine, mse_top20):
         np.testing.assert_allclose(one(profiles), one(without), atol=1e-12)
 
@@ -140,29 +158,25 @@ def test_leaving_a_gene_out_equals_a_record_without_it() -> None:
 def test_conditions_are_told_apart_within_their_context() -> None:
     profiles = noisy(noise=4.0)
     context = np.repeat(["A", "B"], N // 2)
-    half = [
-        Profiles(
-            **{
-                name: value[context == key] if name != "context" and value is not None else None
-                for name, value in vars(profiles).items()
-            }
-        )
-        for key in "AB"
-    ]
-    joined = Profiles(**(vars(profiles) | {"context": context}))
+    half = []
+    for key in "AB":
+        at = context == key
+        parts = {name: value[at] for name, value in vars(profiles.context).items() if value is not None}
+        half.append(changed(profiles, truth=profiles.truth[at], prediction=profiles.prediction[at], **parts))
+    joined = changed(profiles, **{"rank_within": context})
     for one in (pds, pds_cosine, centroid_accuracy):
         np.testing.assert_allclose(one(joined), np.concatenate([one(each) for each in half]))
         assert not np.allclose(one(joined), one(profiles))
     fixed = metric("pds", "cells").no_skill_value(profiles.truth[:, 0], context)
     assert fixed == pytest.approx((N / 2 + 1) / N)
-    alone = Profiles(**(vars(profiles) | {"context": np.arange(N).astype(str)}))
+    alone = changed(profiles, **{"rank_within": np.arange(N).astype(str)})
     for one in (pds, pds_cosine, centroid_accuracy):
         assert np.isnan(one(alone)).all()
 
 
 def test_an_empty_set_of_significant_genes_is_undefined() -> None:
     profiles = noisy()
-    profiles.significant[4] = False
+    profiles.context.significant[4] = False
     found = des(profiles)
     assert np.isnan(found[4])
     assert np.isfinite(np.delete(found, 4)).all()
@@ -176,7 +190,7 @@ def test_shared_controls_make_noise_look_like_skill_and_halves_do_not() -> None:
     fake = rng.normal(0.0, 0.1, (n, genes))
     one, two = (rng.normal(0.0, 0.3, genes) + np.zeros((n, 1)) for _ in range(2))
     assert pearson_delta(Profiles(truth, fake, one)).mean() > 0.8
-    assert abs(pearson_delta(Profiles(truth, fake, one, other_reference=two)).mean()) < 0.15
+    assert abs(pearson_delta(Profiles(truth, fake, one, input_control=two)).mean()) < 0.15
 
 
 def test_a_condition_without_a_prediction_is_undefined_and_no_rival() -> None:
@@ -197,14 +211,16 @@ def results(**changes: object) -> Results:
         "group": np.array([f"g{i}" for i in range(N)]),
         "outputs": tuple(f"G{i}" for i in range(GENES)),
         "measured": p.truth,
-        "systems": {"model": p.prediction, "no_change": p.other_reference, "fake": p.other_reference + noise},
+        "systems": {
+            "model": p.prediction,
+            "no_change": p.context.input_control,
+            "fake": p.context.input_control + noise,
+        },
         "task": "cells",
-        "reference": p.reference,
-        "other_reference": p.other_reference,
-        "centre": p.centre,
-        "significant": p.significant,
-        "own": p.own,
+        "context": p.context,
     }
+    own = {key: changes.pop(key) for key in list(changes) if hasattr(p.context, key) and key != "context"}
+    given["context"] = replace(p.context, **own)
     return Results(**(given | changes))
 
 
@@ -247,11 +263,11 @@ def test_the_spread_of_no_change_is_none_whichever_controls_truth_has() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"other_reference": np.zeros((N, 3))}, "other_reference has shape"),
+        ({"input_control": np.zeros((N, 3))}, "input_control has shape"),
         ({"significant": np.zeros((3, GENES), bool)}, "significant has shape"),
         ({"own": np.zeros(3, int)}, "own has shape"),
         ({"own": np.full(N, GENES)}, "own holds a column"),
-        ({"context": np.array(["a"])}, "context has shape"),
+        ({"rank_within": np.array(["a"])}, "rank_within has shape"),
     ],
 )
 def test_what_does_not_fit_the_results_is_refused(change: dict, message: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import pairwise_distances
 
 from torchcell.cells.conditions import Conditions
-from torchcell.cells.metrics import CellPairs, e_distance, energy_distance, predicted_cells
+from torchcell.cells.metrics import CellPairs, CellsContext, e_distance, energy_distance, predicted_cells
 from torchcell.cells.simulate import simulate_cells
 from torchcell.evaluation.metrics import Profiles
 
@@ -49,7 +49,7 @@ def record() -> Conditions:
 
 def profiles(record: Conditions, prediction: np.ndarray, cells: CellPairs | None) -> Profiles:
     truth, other = record.target.astype(np.float64), record.other_control.astype(np.float64)
-    return Profiles(truth, prediction, other_reference=other, cells=cells)
+    return Profiles(truth, prediction, CellsContext(input_control=other, cells=cells))
 
 
 def test_a_mean_is_scored_by_control_cells_that_are_moved_by_its_change(record: Conditions) -> None:

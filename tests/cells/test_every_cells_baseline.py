@@ -12,9 +12,10 @@ from omegaconf import OmegaConf
 
 from torchcell.cells.baselines import change, training_centre
 from torchcell.cells.conditions import Conditions
+from torchcell.cells.metrics import pearson_delta_perturbed
 from torchcell.cells.record import CellExpression
 from torchcell.core.baseline import Baseline
-from torchcell.evaluation.metrics import Profiles, pearson_delta, pearson_delta_perturbed
+from torchcell.evaluation.metrics import ProfileContext, Profiles, pearson_delta
 from torchcell.io.errors import InputError
 
 CONFIGS = OmegaConf.load(Path(__file__).parents[2] / "conf/baselines/cells.yaml")
@@ -68,7 +69,9 @@ def fitted(name: str, train: Conditions, val: Conditions | None = None) -> Basel
 
 def scored(record: Conditions, prediction: np.ndarray, centre: np.ndarray | None = None) -> Profiles:
     return Profiles(
-        record.target.astype(float), prediction.astype(float), record.control, None, centre, record.other_control
+        record.target.astype(float),
+        prediction.astype(float),
+        ProfileContext(record.control, record.other_control, centre),
     )
 
 

@@ -18,7 +18,7 @@ from torchcell.cells.curriculum import describe_phases, entry_phase, find_phases
 from torchcell.cells.gene_selection import GeneList, GeneSelection, HighlyVariable, Perturbed, Responsive
 from torchcell.cells.simulate import simulated_perturbseq
 from torchcell.cells.sources import kang2018
-from torchcell.core.split_methods import make_split
+from torchcell.cells.splits import SPLITS
 from torchcell.io.errors import InputError
 from torchcell.training.entry import conf_dir
 
@@ -119,7 +119,7 @@ def test_perturbed_and_responsive_genes_lead(record: Conditions) -> None:
 
 
 def test_nothing_of_the_test_conditions_is_read(record: Conditions) -> None:
-    split = make_split(record, "unseen_perturbation")
+    split = SPLITS.make(record, "unseen_perturbation")
     X = record.cells.X.tolil()
     for i in np.flatnonzero(split.part != "train").tolist():
         X[record.members(i)] = 3.5
@@ -186,7 +186,7 @@ def test_the_500_gene_panel_of_the_real_data(mirror: Path) -> None:
     record = kang2018()
     quotas = {"transcription_factor": 46, "metabolic": 32, "cell_cycle": 40, "pluripotency": 22}
     sources = [*(GeneList(name, quota) for name, quota in quotas.items()), HighlyVariable(360)]
-    train = record.subset(make_split(record, "cold_cell").index("train"))
+    train = record.subset(SPLITS.make(record, "cold_cell").index("train"))
     panel = GeneSelection(sources)(train)
     assert panel.counts() == {**quotas, "highly_variable": 360}
     assert not panel.notes
@@ -197,7 +197,7 @@ def test_the_phases_of_the_real_curriculum_are_about_regulators_then_response(mi
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("config", ["+experiment=kang2018_curriculum"])
     record = kang2018()
-    whole = instantiate(cfg.data.selection)(record.subset(make_split(record, "cold_cell").index("train")))
+    whole = instantiate(cfg.data.selection)(record.subset(SPLITS.make(record, "cold_cell").index("train")))
     phases = find_phases(cfg.data.phases, whole.genes.tolist())
     assert [len(phase.genes) for phase in phases] == [100, 1200, 2500, 5000]
     assert not whole.notes

@@ -11,9 +11,9 @@ import pytest
 from torchcell.cells.conditions import Conditions
 from torchcell.cells.record import CellExpression
 from torchcell.cells.simulate import simulate_cells
+from torchcell.cells.splits import SPLITS
 from torchcell.cells.table import Controls, Trained, cells_file, read_cells_request
 from torchcell.core.split import Split
-from torchcell.core.split_methods import METHODS, make_split
 from torchcell.io.errors import InputError
 from torchcell.io.gene_names import alias_table
 from torchcell.io.labels import ordered
@@ -64,9 +64,9 @@ def test_no_split_tears_the_two_orders_apart_even_where_a_record_holds_both(cell
     label = np.concatenate([record.perturbation, turned[pairs]])
     ids = np.char.add(np.char.add(label, "|"), both.group)
     both = replace(both, perturbation=label, sample_id=ids)
-    for method in sorted(set(METHODS) & {"random", "unseen_perturbation", "combination"}):
+    for method in sorted({"random", *SPLITS.methods} & {"random", "unseen_perturbation", "combination"}):
         for fold in range(5):
-            part = make_split(both, method, fold=fold).part
+            part = SPLITS.make(both, method, fold=fold).part
             assert np.array_equal(part[pairs], part[len(record) :]), method
     torn = np.where(np.arange(len(both)) < len(record), "train", "test")
     torn[0] = "val"
@@ -74,8 +74,8 @@ def test_no_split_tears_the_two_orders_apart_even_where_a_record_holds_both(cell
     with pytest.raises(InputError, match="have a twin .the same perturbation. in another part"):
         split.validate(both.sample_id, both.twin_keys())
     assert (
-        make_split(record, "random").part.tolist()
-        == make_split(both.subset(np.arange(len(record))), "random").part.tolist()
+        SPLITS.make(record, "random").part.tolist()
+        == SPLITS.make(both.subset(np.arange(len(record))), "random").part.tolist()
     )
 
 

@@ -8,8 +8,7 @@ import pytest
 from torchcell.cells.conditions import Conditions
 from torchcell.cells.simulate import simulate_cells, simulated_perturbseq
 from torchcell.cells.sources import kang2018
-from torchcell.cells.splits import genes_seen
-from torchcell.core.split_methods import make_split
+from torchcell.cells.splits import SPLITS, genes_seen
 from torchcell.io.errors import InputError
 
 
@@ -25,7 +24,7 @@ def genes(record: Conditions) -> set[str]:
 def test_no_gene_of_an_unseen_perturbation_is_perturbed_in_training(record: Conditions) -> None:
     tested = np.zeros(len(record), dtype=int)
     for fold in range(5):
-        split = make_split(record, "unseen_perturbation", fold=fold)
+        split = SPLITS.make(record, "unseen_perturbation", fold=fold)
         part = {name: record.subset(split.index(name)) for name in ("train", "val", "test")}
         assert not genes(part["test"]) & genes(part["train"])
         assert not genes(part["test"]) & genes(part["val"])
@@ -33,7 +32,7 @@ def test_no_gene_of_an_unseen_perturbation_is_perturbed_in_training(record: Cond
         tested += split.part == "test"
         mixed = record.subset(split.index("unused"))
         assert all(len(targets) == 2 for targets in mixed.targets)
-        following = make_split(record, "unseen_perturbation", fold=(fold + 1) % 5)
+        following = SPLITS.make(record, "unseen_perturbation", fold=(fold + 1) % 5)
         np.testing.assert_array_equal(split.part == "val", following.part == "test")
     single = np.array([len(targets) == 1 for targets in record.targets])
     assert (tested[single] == 1).all()
@@ -45,7 +44,7 @@ def test_no_gene_of_an_unseen_perturbation_is_perturbed_in_training(record: Cond
 def test_combinations_are_tested_with_none_some_and_all_genes_seen(record: Conditions) -> None:
     seen = []
     for fold in range(5):
-        split = make_split(record, "combination", fold=fold)
+        split = SPLITS.make(record, "combination", fold=fold)
         train, test = (record.subset(split.index(name)) for name in ("train", "test"))
         assert all(len(targets) == 2 for targets in test.targets)
         held = {frozenset(targets) for targets in test.targets}
@@ -65,22 +64,22 @@ def test_the_order_in_a_label_does_not_tear_a_combination(record: Conditions) ->
 
     other = replace(record, perturbation=turned)
     for method in ("combination", "unseen_perturbation"):
-        first, again = make_split(record, method), make_split(other, method)
+        first, again = SPLITS.make(record, method), SPLITS.make(other, method)
         np.testing.assert_array_equal(first.part, again.part)
         np.testing.assert_array_equal(first.group, again.group)
 
 
 def test_a_line_is_held_out_whole(record: Conditions) -> None:
     three = simulated_perturbseq(n_genes=30, n_regulators=16, n_doubles=0, n_lines=3, cells_per_condition=3)
-    split = make_split(three, "cold_cell", n_folds=3)
+    split = SPLITS.make(three, "cold_cell", n_folds=3)
     assert {name: set(three.group[split.index(name)].tolist()) for name in ("train", "val", "test")} == {
         name: {line} for name, line in zip(("train", "val", "test"), _lines(three, split), strict=True)
     }
     assert split.key == "perturbed gene"
     with pytest.raises(InputError, match="has 2 of the cell lines to hold out"):
-        make_split(record, "cold_cell")
+        SPLITS.make(record, "cold_cell")
     with pytest.raises(InputError, match="controls are paired by nothing, so there are no lines"):
-        make_split(Conditions.from_cells(simulate_cells().cells.lognorm()), "cold_cell")
+        SPLITS.make(Conditions.from_cells(simulate_cells().cells.lognorm()), "cold_cell")
 
 
 def _lines(record: Conditions, split) -> list[str]:
@@ -88,26 +87,24 @@ def _lines(record: Conditions, split) -> list[str]:
 
 
 def test_a_random_split_resamples_perturbations(record: Conditions) -> None:
-    assert make_split(record, "random").key == "perturbed gene"
+    assert SPLITS.make(record, "random").key == "perturbed gene"
 
 
-def test_other_records_and_too_few_units_are_answered(pairs) -> None:
-    with pytest.raises(InputError, match="split=unseen_perturbation deals conditions of cells, and toy is none"):
-        make_split(pairs, "unseen_perturbation")
-    with pytest.raises(InputError, match="split=combination deals conditions of cells, and toy is none"):
-        make_split(pairs, "combination")
+def test_methods_of_other_tasks_and_too_few_units_are_answered() -> None:
     small = Conditions.from_cells(simulate_cells(n_singles=4, n_doubles=0).cells.lognorm())
     with pytest.raises(InputError, match="no condition that perturbs several genes"):
-        make_split(small, "combination")
+        SPLITS.make(small, "combination")
     with pytest.raises(InputError, match="4 genes can't fill 5 folds; set split.n_folds=4 or fewer"):
-        make_split(small, "unseen_perturbation")
+        SPLITS.make(small, "unseen_perturbation")
+    with pytest.raises(InputError, match="no split method 'cold_drug' for single cells; .*combination"):
+        SPLITS.make(small, "cold_drug")
 
 
 @pytest.mark.mirror
 def test_the_real_set_with_one_perturbation_splits_by_cell_type(mirror) -> None:
     record = kang2018()
-    split = make_split(record, "cold_cell")
+    split = SPLITS.make(record, "cold_cell")
     assert split.key == "condition"
     assert split.counts()["test"] == 2
     with pytest.raises(InputError, match="has 1 of the genes to hold out"):
-        make_split(record, "unseen_perturbation")
+        SPLITS.make(record, "unseen_perturbation")

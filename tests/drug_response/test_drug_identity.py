@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from torchcell.core.split_methods import make_split
 from torchcell.drug_response.datamodule import ResponseDataModule
 from torchcell.drug_response.drug_identity import ACIDS, drug_forms, drug_keys, one_structure, parent
 from torchcell.drug_response.molecules import MoleculeTable, Morgan, drug_structures
 from torchcell.drug_response.record import Response
 from torchcell.drug_response.simulate import simulate_response
+from torchcell.drug_response.splits import SPLITS
 from torchcell.drug_response.structures import canonical
 from torchcell.drug_response.table import response_file
 from torchcell.io.errors import InputError
@@ -95,7 +95,7 @@ def test_no_split_tears_a_salt_from_its_base(method):
     drug = np.where(odd, np.char.add(made.drug.astype(str), " tosylate"), made.drug)
     smiles = np.where(odd, np.char.add(made.smiles.astype(str), ".Cc1ccc(S(=O)(=O)O)cc1"), made.smiles)
     salts = replace(made, drug=drug, smiles=smiles)
-    assert np.array_equal(make_split(salts, method).part, make_split(made, method).part)
+    assert np.array_equal(SPLITS.make(salts, method).part, SPLITS.make(made, method).part)
     assert np.array_equal(salts.condition, made.condition)
 
 

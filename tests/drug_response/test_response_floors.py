@@ -16,11 +16,12 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from torchcell.core.split_methods import make_split
+from torchcell.drug_response.metrics import pearson2_top
 from torchcell.drug_response.molecules import Morgan
 from torchcell.drug_response.record import Response
 from torchcell.drug_response.sources import l1000_level3
-from torchcell.evaluation.metrics import Profiles, pearson2_top, pearson_delta
+from torchcell.drug_response.splits import SPLITS
+from torchcell.evaluation.metrics import ProfileContext, Profiles, pearson_delta
 
 pytestmark = pytest.mark.mirror
 CONFIGS = OmegaConf.load(Path(__file__).parents[2] / "conf/baselines/response.yaml")
@@ -36,10 +37,10 @@ def profiles(name: str, record: Response, method: str) -> Profiles:
     """Out-of-fold predictions of the baseline as configured, all five folds together."""
     predicted = np.full(record.treated.shape, np.nan, dtype=np.float32)
     for fold in range(5):
-        split = make_split(record, method, 5, fold)
+        split = SPLITS.make(record, method, 5, fold)
         train, val, test = (record.subset(split.index(part)) for part in ("train", "val", "test"))
         predicted[split.index("test")] = instantiate(CONFIGS[name]).fit(train, val, None).predict(test.blind())
-    return Profiles(record.treated, predicted, record.control)
+    return Profiles(record.treated, predicted, ProfileContext(record.control))
 
 
 def interval(values: np.ndarray, drug: np.ndarray) -> tuple[float, float]:

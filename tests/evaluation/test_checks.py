@@ -12,6 +12,7 @@ import torch
 from torchcell.core.datamodule import derangement
 from torchcell.evaluation.bootstrap import interval, resample
 from torchcell.evaluation.checks import Halves, input_use, measurable_signal, retrieval
+from torchcell.evaluation.metrics import ProfileContext
 from torchcell.evaluation.registry import metric
 from torchcell.evaluation.results import Results
 
@@ -64,7 +65,7 @@ def test_four_perturbations_with_one_answer_show_no_use_of_the_input() -> None:
     names = np.arange(4).astype(str)
     results = Results(
         names, names, tuple(f"g{i}" for i in range(50)), truth, {"net": shared + 1e-3 * rng.normal(size=(4, 50))},
-        task="cells", reference=control, other_reference=control, centre=control + 0.1 * rng.normal(size=(1, 50)),
+        task="cells", context=ProfileContext(control, control, control + 0.1 * rng.normal(size=(1, 50))),
         model="net",
     )  # fmt: skip
     check = input_use(results, shuffles(results.systems["net"]), KEY, decides=True, n_boot=200)
@@ -84,11 +85,11 @@ def test_of_a_response_the_change_from_the_plate_is_looked_at_and_without_a_plat
     results = Results(
         names, names, tuple(f"g{i}" for i in range(12)), control + change,
         {"net": control + change + 0.3 * rng.normal(size=(30, 12))},
-        task="response", reference=control, centre=control, model="net",
+        task="response", context=ProfileContext(control, center=control), model="net",
     )  # fmt: skip
     spoilt = [control + change[::-1]]
     assert input_use(results, spoilt, KEY, decides=True, n_boot=50).facts["metric"] == "pearson_delta_plate"
-    cold = replace(results, centre=np.full((30, 12), np.nan))
+    cold = replace(results, context=replace(results.context, center=np.full((30, 12), np.nan)))
     found = input_use(cold, spoilt, KEY, decides=True, n_boot=50)
     assert (found.facts["metric"], found.status) == ("pearson_de", "ok")
 

@@ -10,6 +10,7 @@ import pytest
 
 from torchcell.evaluation.bootstrap import Weights, interval, paired, resample
 from torchcell.evaluation.evaluate import COLUMNS, evaluate
+from torchcell.evaluation.metrics import ProfileContext
 from torchcell.evaluation.registry import metric
 from torchcell.evaluation.results import Results
 from torchcell.evaluation.scored import scores
@@ -185,7 +186,7 @@ def test_expression_scores_each_sample_over_genes_and_counts_the_undefined() -> 
         measured,
         {"model": predicted},
         task="expression",
-        reference=reference,
+        context=ProfileContext(reference),
     )
     delta = _row(results, "model", "pearson_delta", n_boot=50)
     assert (delta.value, delta.n_undefined, delta.n_units) == (pytest.approx(1), 1, 5)

@@ -11,6 +11,7 @@ import pytest
 
 from torchcell.evaluation.checks import converged, loss_share_warnings, spread
 from torchcell.evaluation.evaluate import evaluate
+from torchcell.evaluation.metrics import ProfileContext
 from torchcell.evaluation.results import Results
 
 Make = Callable[..., Results]
@@ -46,7 +47,7 @@ def test_expression_that_never_leaves_the_reference_or_is_flat_over_genes_is_col
     measured = reference + rng.normal(size=(30, 20))
     results = Results(
         np.arange(30).astype(str), np.arange(30).astype(str), tuple(map(str, range(20))), measured,
-        {"model": reference}, task="expression", reference=reference,
+        {"model": reference}, task="expression", context=ProfileContext(reference),
     )  # fmt: skip
     assert spread(results)["collapsed"]
     flat = np.repeat(rng.normal(size=(30, 1)), 20, axis=1) + reference
@@ -64,7 +65,7 @@ def test_genes_that_training_has_not_reached_are_no_collapse_of_those_it_has() -
     active = np.arange(20) % 2 == 0
     results = Results(
         np.arange(30).astype(str), np.arange(30).astype(str), tuple(map(str, range(20))), measured,
-        {"model": np.where(active, measured, reference), "none": reference}, task="expression", reference=reference,
+        {"model": np.where(active, measured, reference), "none": reference}, task="expression", context=ProfileContext(reference),
     )  # fmt: skip
     assert spread(results)["collapsed"]
     found = spread(replace(results, active=active))

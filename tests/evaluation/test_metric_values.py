@@ -7,15 +7,16 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
-from torchcell.evaluation import registry
+from torchcell.cells.task import TASK as CELLS
+from torchcell.drug_response.task import TASK as DRUG_RESPONSE
 from torchcell.evaluation.bootstrap import Weights
-from torchcell.evaluation.metrics import Profiles, pearson_delta
-from torchcell.evaluation.registry import BESIDE, CALIBRATION, PRIMARY, PROFILES, REGISTRY, metric, profile
+from torchcell.evaluation.metrics import ProfileContext, Profiles, pearson_delta
+from torchcell.evaluation.registry import BINARY, REGRESSION, metric, metric_set
 from torchcell.io.errors import InputError
+from torchcell.knowledge_graph.task import TASK as KNOWLEDGE_GRAPH
+from torchcell.screen.task import TASK as SCREEN
 
-OVER_SAMPLES = [
-    (one.name, task) for one in REGISTRY if one.over == "samples" for task in one.tasks if task != "ranking"
-]
+OVER_SAMPLES = [(one.name, each.name) for each in (REGRESSION, BINARY) for one in each.metrics]
 
 
 def _value(name: str, task: str, truth: np.ndarray, prediction: np.ndarray) -> float:
@@ -127,22 +128,27 @@ def test_pearson_delta_in_closed_form() -> None:
     reference = np.array([[1.0, 2, 3, 4]] * 4)
     change = np.array([[1.0, -1, 2, 0]] * 4)
     prediction = reference + np.array([3 * change[0], -change[0], 0 * change[0], [1, -1, np.nan, 0]])
-    value = pearson_delta(Profiles(reference + change, prediction, reference))
+    value = pearson_delta(Profiles(reference + change, prediction, ProfileContext(reference)))
     np.testing.assert_allclose(value, [1, -1, np.nan, 1], atol=1e-12)
-    assert np.isnan(pearson_delta(Profiles(reference, prediction, reference))).all()
-    assert np.isnan(pearson_delta(Profiles(reference, prediction, None))).all()
+    assert np.isnan(pearson_delta(Profiles(reference, prediction, ProfileContext(reference)))).all()
+    assert np.isnan(pearson_delta(Profiles(reference, prediction))).all()
 
 
-def test_every_profile_and_headline_metric_exists_and_an_unknown_one_names_its_neighbours() -> None:
-    assert {task: [one.name for one in profile(task)] for task in PROFILES} == {
-        task: list(names) for task, names in PROFILES.items()
-    }
-    for chosen in (PRIMARY, CALIBRATION, BESIDE):
-        assert all(set(chosen[task]) <= set(PROFILES[task]) for task in PROFILES)
+@pytest.mark.parametrize("task", [SCREEN, DRUG_RESPONSE, CELLS, KNOWLEDGE_GRAPH], ids=lambda task: task.name)
+def test_every_chosen_metric_is_in_its_set(task) -> None:
+    for one in task.metrics:
+        assert metric_set(one.name) is one
+        names = [each.name for each in one.metrics]
+        assert len(set(names)) == len(names)
+        assert {*one.primary, *one.calibration, *one.beside} <= set(names)
+        assert one.primary
+
+
+def test_an_unknown_metric_names_its_neighbors() -> None:
     with pytest.raises(InputError, match="pearson"):
         metric("perason", "regression")
-    with pytest.raises(TypeError):
-        registry.PROFILES["regression"] = ()  # type: ignore[index]
+    with pytest.raises(InputError, match="no metrics for the task 'regresion'"):
+        metric("pearson", "regresion")
 
 
 def test_scores_that_are_no_probabilities_have_no_brier() -> None:

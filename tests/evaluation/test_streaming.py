@@ -10,7 +10,10 @@ import torch
 from scipy import stats
 from sklearn import metrics as sk
 
-from torchcell.evaluation.streaming import streaming_metrics
+import torchcell.cells.metrics
+import torchcell.drug_response.metrics
+import torchcell.knowledge_graph.metrics  # noqa: F401
+from torchcell.evaluation.registry import streaming_metrics
 from torchcell.io.errors import InputError
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from torchcell.graph.network import Network
 from torchcell.io import cache
-from torchcell.io.cache import atomic_write, cached_screen, load_network, load_screen, save_network, save_screen
+from torchcell.io.cache import atomic_write, cached_record, load_record, save_record
 from torchcell.io.errors import InputError
 from torchcell.screen.record import Screen
 
@@ -34,8 +34,8 @@ def screen() -> Screen:
 
 
 def test_a_screen_comes_back_field_by_field(screen, tmp_path):
-    save_screen(screen, tmp_path / "screen.npz")
-    again = load_screen(tmp_path / "screen.npz").validate()
+    save_record(screen, tmp_path / "screen.npz")
+    again = load_record(Screen, tmp_path / "screen.npz").validate()
     for field in fields(Screen):
         before, after = getattr(screen, field.name), getattr(again, field.name)
         if isinstance(before, np.ndarray):
@@ -49,46 +49,46 @@ def test_a_screen_comes_back_field_by_field(screen, tmp_path):
 
 def test_a_network_comes_back(tmp_path):
     network = Network("x", np.array(["A"]), np.array(["B"]), np.ones(1, np.float32), True, lost={"loops": 2})
-    save_network(network, tmp_path / "network.npz")
-    again = load_network(tmp_path / "network.npz")
+    save_record(network, tmp_path / "network.npz")
+    again = load_record(Network, tmp_path / "network.npz")
     assert (again.name, again.directed, again.lost) == ("x", True, {"loops": 2})
     assert again.source.tolist() == ["A"]
 
 
 def test_files_hold_no_pickle_and_refuse_one(screen, tmp_path):
-    save_screen(screen, tmp_path / "screen.npz")
+    save_record(screen, tmp_path / "screen.npz")
     with np.load(tmp_path / "screen.npz", allow_pickle=False) as archive:
         assert all(archive[name].dtype != object for name in archive.files)
     np.savez(tmp_path / "evil.npz", plain=np.array([{"record": "Screen"}], dtype=object))
     with pytest.raises(InputError, match=r"evil\.npz is damaged"):
-        load_screen(tmp_path / "evil.npz")
+        load_record(Screen, tmp_path / "evil.npz")
 
 
 def test_a_column_of_mixed_types_is_refused_by_name(screen, tmp_path):
     mixed = replace(screen, columns={"note": np.array(["a", 1], dtype=object)})
     with pytest.raises(InputError, match="column 'note' mixes types"):
-        save_screen(mixed, tmp_path / "screen.npz")
+        save_record(mixed, tmp_path / "screen.npz")
 
 
 @pytest.mark.parametrize("damage", ["truncated", "other record", "text", "missing"])
 def test_a_damaged_file_is_named_with_the_remedy(screen, tmp_path, damage):
     path = tmp_path / "screen.npz"
-    save_screen(screen, path)
+    save_record(screen, path)
     if damage == "truncated":
         path.write_bytes(path.read_bytes()[:-200])
     elif damage == "other record":
-        save_network(Network("x", np.array(["A"]), np.array(["B"]), np.ones(1, np.float32), False), path)
+        save_record(Network("x", np.array(["A"]), np.array(["B"]), np.ones(1, np.float32), False), path)
     elif damage == "text":
         path.write_text("not an archive")
     else:
         path.unlink()
     with pytest.raises(InputError, match=rf"no such file: {path}" if damage == "missing" else rf"{path}.*delete it"):
-        load_screen(path)
+        load_record(Screen, path)
 
 
 def test_a_full_disk_leaves_the_old_file_whole_and_no_half_file(screen, tmp_path, monkeypatch):
     path = tmp_path / "screen.npz"
-    save_screen(screen, path)
+    save_record(screen, path)
     before = path.read_bytes()
 
     def full_disk(target, **_):
@@ -97,7 +97,7 @@ def test_a_full_disk_leaves_the_old_file_whole_and_no_half_file(screen, tmp_path
 
     monkeypatch.setattr(cache.np, "savez", full_disk)
     with pytest.raises(OSError, match="No space left") as caught:
-        save_screen(replace(screen, name="other"), path)
+        save_record(replace(screen, name="other"), path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
     assert "unchanged" in caught.value.__notes__[0]
@@ -127,7 +127,7 @@ def test_the_cache_is_keyed_by_sources_and_recipe(screen, data_folder):
         return replace(screen, lost={"marker": marker})
 
     def ask(marker: int, source: str = "kuzmin2018", recipe: int = 1) -> int:
-        return cached_screen("small", [source], {"recipe": recipe}, lambda: build(marker)).lost["marker"]
+        return cached_record(Screen, "small", [source], {"recipe": recipe}, lambda: build(marker)).lost["marker"]
 
     assert ask(1) == 1
     assert ask(2) == 1  # parsed before
@@ -137,7 +137,7 @@ def test_the_cache_is_keyed_by_sources_and_recipe(screen, data_folder):
 
 
 def test_a_changed_checksum_of_a_source_is_another_key(screen, data_folder, monkeypatch):
-    ask = lambda marker: cached_screen("small", ["kuzmin2018"], {}, lambda: replace(screen, name=marker)).name  # noqa: E731
+    ask = lambda marker: cached_record(Screen, "small", ["kuzmin2018"], {}, lambda: replace(screen, name=marker)).name  # noqa: E731
     assert ask("one") == "one"
     entry = cache.registry()["kuzmin2018"]
     changed = replace(entry, files=tuple(replace(file, sha256="0" * 64) for file in entry.files))
@@ -154,7 +154,7 @@ def test_processes_that_ask_at_a_time_parse_once(screen, data_folder):
         return screen
 
     def ask() -> None:  # each thread opens the lock file for itself, as a process does
-        got.append(cached_screen("small", ["kuzmin2018"], {}, build))
+        got.append(cached_record(Screen, "small", ["kuzmin2018"], {}, build))
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
@@ -168,5 +168,5 @@ def test_processes_that_ask_at_a_time_parse_once(screen, data_folder):
 def test_an_invalid_record_is_not_cached(screen, data_folder):
     invalid = replace(screen, sample_id=np.array(["s1", "s1"]))
     with pytest.raises(InputError, match="used twice"):
-        cached_screen("small", ["kuzmin2018"], {}, lambda: invalid)
+        cached_record(Screen, "small", ["kuzmin2018"], {}, lambda: invalid)
     assert not list(data_folder.rglob("*.npz"))

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from torchcell.core.split_methods import make_split
 from torchcell.io.errors import InputError
 from torchcell.knowledge_graph.simulate import simulated_links
+from torchcell.knowledge_graph.splits import SPLITS
 
 
 @pytest.mark.parametrize("per_positive", [1, 2])
 def test_every_part_has_equal_shares_of_the_edges_and_of_each_kind_of_negatives(per_positive: int) -> None:
     links = simulated_links(["CtD", "GiG"], negatives_per_positive=per_positive)
-    split = make_split(links, "edges", n_folds=10)
+    split = SPLITS.make(links, "edges", n_folds=10)
     assert split.key == "source node"
     assert split.group.tolist() == links.node_id[links.source_index].tolist()
     for metaedge in links.supervised:
@@ -30,12 +30,12 @@ def test_negatives_of_a_part_are_no_special_ones_and_each_edge_is_tested_once() 
     links = simulated_links("CtD")
     tested = np.zeros(len(links), dtype=int)
     for fold in range(5):
-        tested += make_split(links, "edges", n_folds=5, fold=fold).part == "test"
+        tested += SPLITS.make(links, "edges", n_folds=5, fold=fold).part == "test"
     assert (tested == 1).all()
-    other = make_split(links, "edges", n_folds=5, seed=1)
-    assert other.hash != make_split(links, "edges", n_folds=5).hash
+    other = SPLITS.make(links, "edges", n_folds=5, seed=1)
+    assert other.hash != SPLITS.make(links, "edges", n_folds=5).hash
 
 
-def test_a_record_without_candidate_edges_is_refused(pairs) -> None:
-    with pytest.raises(InputError, match="deals candidate edges"):
-        make_split(pairs, "edges")
+def test_a_method_of_another_task_is_refused() -> None:
+    with pytest.raises(InputError, match="no split method 'cold_cell' for a knowledge graph; .*edges"):
+        SPLITS.make(simulated_links(["CtD"]), "cold_cell")

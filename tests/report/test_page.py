@@ -15,6 +15,7 @@ import pytest
 
 from torchcell.evaluation.checks import Check, loss_share_warnings
 from torchcell.evaluation.evaluate import evaluate
+from torchcell.evaluation.metrics import ProfileContext
 from torchcell.evaluation.results import Results
 from torchcell.report.page import write_report
 from torchcell.report.sections import Section, check_rows
@@ -132,7 +133,7 @@ def test_several_outputs_get_a_table_and_figures_each(tmp_path: Path, make_resul
 
 def test_expression_is_drawn_over_all_genes(tmp_path: Path, make_results: Make) -> None:
     results = make_results("expression", n=20, outputs=tuple(f"g{i}" for i in range(40)), set_size=None)
-    page, files = _write(tmp_path, replace(results, reference=np.zeros((20, 40))))
+    page, files = _write(tmp_path, replace(results, context=ProfileContext(np.zeros((20, 40)))))
     assert "predicted_against_measured.png" in {path.name for path in files}
     assert "pearson_delta" in page
 

@@ -13,10 +13,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from torchcell.core.split_methods import make_split
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.screen.record import Screen
 from torchcell.screen.sources import costanzo2010
+from torchcell.screen.splits import SPLITS
 from torchcell.screen.yeast_cell import yeast_genes, yeast_networks
 from torchcell.training.entry import conf_dir
 
@@ -37,7 +37,7 @@ def score(name: str, pairs: Screen, graph: CellGraph, method: str, n_folds: int 
     """Test Pearson of the baseline as configured."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         baseline = instantiate(compose("config").baselines[name])
-    split = make_split(pairs, method, n_folds)
+    split = SPLITS.make(pairs, method, n_folds)
     train, val, test = (pairs.subset(split.index(part)) for part in ("train", "val", "test"))
     predicted = baseline.fit(train, val, graph).predict(test.blind())[:, 0]
     assert not np.isnan(predicted).any() or np.isnan(predicted).mean() < 0.02

@@ -109,7 +109,7 @@ WRITERS = {"to_csv", "to_parquet", "write_text", "write_bytes", "savez", "save",
 
 
 def test_modules_that_write_where_they_are_told_to_are_no_targets():
-    """A checkpoint could else overwrite a user's file by ``_target_: torchcell.io.cache.save_screen``."""
+    """A checkpoint could else overwrite a user's file by ``_target_: torchcell.io.cache.save_record``."""
     trusted = [name.removeprefix("torchcell.") for name in TRUSTED if name.startswith("torchcell.")]
     writing = set()
     for path in FILES:
@@ -133,7 +133,7 @@ def test_modules_that_write_where_they_are_told_to_are_no_targets():
         {"_target_": "torchcell.screen.models.dango.Dango", "optimizer": "${evil}"},
         {"_target_": "torchcell.screen.models.dango.Dango", "${evil}": 1},
         {"_target_": "${oc.decode:os.system}"},
-        {"_target_": "torchcell.io.cache.save_screen"},
+        {"_target_": "torchcell.io.cache.save_record"},
         {"_target_": "torchcell.io.tables.write_table"},
         {"_target_": "torchcell.screen.models.dango.Dango.load_from_checkpoint"},
         {"_target_": "torchcell.screen.models.dango.Dango.__subclasses__"},
@@ -147,7 +147,7 @@ def test_a_checkpoints_config_calls_models_and_data_only(config):
         check_targets(config)
 
 
-@pytest.mark.parametrize("target", ["torchcell.io.sources.logging.FileHandler", "torchcell.io.cache.save_screen"])
+@pytest.mark.parametrize("target", ["torchcell.io.sources.logging.FileHandler", "torchcell.io.cache.save_record"])
 def test_molecule_features_of_a_checkpoint_are_ours(tmp_path, target):
     features = {"_target_": target, "filename": str(tmp_path / "trace")}
     table = Molecules(np.array(["a"]), np.array(["C"]), np.zeros((1, 2)), np.array([True]), features)

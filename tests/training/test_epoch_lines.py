@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from torchcell.io.progress import Pace, duration
 from torchcell.training import callbacks as progress
-from torchcell.training.callbacks import Pace, Progress, duration
+from torchcell.training.callbacks import Progress
 
 
 class Clock:

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from torchcell.training import callbacks as progress
-from torchcell.training.callbacks import Pace, is_first, stage, track
+from torchcell.io import progress
+from torchcell.io.progress import Pace, is_first, stage, track
 
 
 @pytest.fixture

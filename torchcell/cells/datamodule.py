@@ -16,6 +16,7 @@ from torchcell.cells.batch import ConditionSets, SetOrder, TrainingSets
 from torchcell.cells.conditions import Conditions
 from torchcell.cells.curriculum import describe_phases, entry_phase, find_phases
 from torchcell.cells.gene_selection import GeneSelection, Responsive, chosen
+from torchcell.cells.metrics import CellPairs, CellsContext, own_columns, significant_genes
 from torchcell.cells.record import moments
 from torchcell.cells.table import (
     NETWORK_GENES,
@@ -26,6 +27,7 @@ from torchcell.cells.table import (
     widened,
     with_known_genes,
 )
+from torchcell.cells.task import TASK
 from torchcell.core.batch import Packed, PackedLoader
 from torchcell.core.datamodule import RecordDataModule, derangement
 from torchcell.core.prediction_notes import Notes
@@ -64,6 +66,8 @@ class CellSetDataModule(RecordDataModule):
         phases: Of the curriculum, so that ``genes.csv`` and the report can tell what each adds; none: no curriculum.
         batch_size: Sets a training batch.
     """
+
+    TASK = TASK
 
     def __init__(
         self,
@@ -228,24 +232,24 @@ class CellSetDataModule(RecordDataModule):
     def results(
         self, part: str, predictions: Mapping[str, Mapping[str, np.ndarray]], model: str, ceiling: str | None
     ) -> list[Results]:
-        """Conditions, the prediction's change being taken from the other half of the controls."""
-        from torchcell.cells.baselines import training_centre
-        from torchcell.cells.metrics import CellPairs, own_columns, significant_genes
-
-        record, train = self.record(part), self.record("train")
+        """Conditions, with how many genes each perturbs."""
+        record = self.record(part)
         (found,) = super().results(part, predictions, model, ceiling)
-        return [
-            replace(
-                found,
-                other_reference=record.other_control,
-                centre=training_centre(train, record),
-                significant=significant_genes(record),
-                own=own_columns(record),
-                context=record.group,
-                cells=None if self.pseudobulk else CellPairs.drawn(record),
-                set_size=np.array([len(targets) for targets in record.targets]),
-            )
-        ]
+        return [replace(found, set_size=np.array([len(targets) for targets in record.targets]))]
+
+    def context(self, part: str, record: Conditions) -> CellsContext:
+        """The prediction's change is taken from the other half of the controls."""
+        from torchcell.cells.baselines import training_centre
+
+        return CellsContext(
+            eval_control=self.reference(record),
+            input_control=record.other_control,
+            center=training_centre(self.record("train"), record),
+            significant=significant_genes(record),
+            own=own_columns(record),
+            rank_within=record.group,
+            cells=None if self.pseudobulk else CellPairs.drawn(record),
+        )
 
     def notes(self) -> list[str]:
         """Perturbed genes that are not measured, what the selection of genes could not fill, genes without features."""

@@ -14,8 +14,8 @@ import numpy as np
 from torchcell.cells.conditions import Conditions
 from torchcell.cells.curriculum import Phase, entry_phase
 from torchcell.cells.record import moments
+from torchcell.cells.splits import SPLITS
 from torchcell.core.datamodule import drawn
-from torchcell.core.split_methods import make_split
 from torchcell.io.errors import InputError, near, some
 from torchcell.io.gene_names import MeasuredGenes, alias_table
 from torchcell.io.paths import located
@@ -464,5 +464,5 @@ def chosen(
     record = drawn(record, subset, split)
     if selection is None and n_genes is None:
         return record, None
-    train = record.subset(make_split(record, **split).index("train"))
+    train = record.subset(SPLITS.make(record, **split).index("train"))
     return record, (selection or GeneSelection()).within(n_genes)(train)

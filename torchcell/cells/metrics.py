@@ -14,7 +14,17 @@ from scipy import sparse, stats
 from scipy.spatial.distance import cdist
 
 from torchcell.cells.conditions import Conditions
-from torchcell.evaluation.metrics import Profiles
+from torchcell.evaluation.metrics import ProfileContext, Profiles, change_from_center
+from torchcell.evaluation.registry import (
+    MAE_OVER_GENES,
+    MSE_OVER_GENES,
+    PEARSON_DELTA,
+    SKILL,
+    Metric,
+    MetricSet,
+    profile_correlation,
+    register,
+)
 from torchcell.io.cache import atomic_write
 from torchcell.io.errors import InputError, some
 from torchcell.io.matrices import dense
@@ -92,6 +102,46 @@ def _table(record: Conditions, parts: list[tuple[object, np.ndarray, bool]]) -> 
     return anndata.AnnData(X, obs=obs, var=pd.DataFrame(index=record.genes.astype(str)))
 
 
+@dataclass(frozen=True, eq=False)
+class CellsContext(ProfileContext):
+    """What changes of perturbed cells are taken against, and what else is known of a condition.
+
+    Attributes:
+        significant: Genes that truly changed, bool [n, G]; or none.
+        own: Columns of the condition's perturbed genes, -1 pads [n] or [n, K]; or none.
+        rank_within: Conditions are told apart from those of the same name only, e.g. of their cell line [n]; none:
+            from all.
+        cells: Cells of each condition, and the control cells that a prediction moves; or none.
+    """
+
+    significant: np.ndarray | None = None
+    own: np.ndarray | None = None
+    rank_within: np.ndarray | None = None
+    cells: CellPairs | None = None
+
+    def shapes(self, n: int, n_genes: int) -> dict[str, tuple[int, ...]]:
+        """See ``ProfileContext``."""
+        columns = () if self.own is None else self.own.shape[1:2]
+        own = {"significant": (n, n_genes), "own": (n, *columns), "rank_within": (n,)}
+        return super().shapes(n, n_genes) | own
+
+    def problems(self, n: int, n_genes: int) -> list[str]:
+        """See ``ProfileContext``."""
+        found = super().problems(n, n_genes)
+        if self.own is not None and (np.max(self.own) >= n_genes or np.min(self.own) < -1):
+            found.append(f"own holds a column that is none of the {n_genes} outputs; use -1 for no column")
+        return found
+
+
+def pearson_delta_perturbed(profiles: Profiles) -> np.ndarray:
+    """The same from the center of the training perturbations: what all perturbations share earns nothing.
+
+    A prediction that is the center itself, as that of the mean over training perturbations, scores 0: it is the
+    strongest of the simple predictions, and would drop out of every comparison if it had no value.
+    """
+    return change_from_center(profiles)
+
+
 LARGEST = 20
 """Genes of largest true effect that ``mse_top20`` looks at."""
 
@@ -112,8 +162,8 @@ def mse_top20(profiles: Profiles) -> np.ndarray:
     """
     true, _ = profiles.changes()
     size = np.where(np.isnan(true), -1.0, np.abs(true))
-    row, k = np.nonzero(profiles.own_columns() >= 0)
-    size[row, profiles.own_columns()[row, k]] = -1.0
+    row, k = np.nonzero(own_columns_of(profiles) >= 0)
+    size[row, own_columns_of(profiles)[row, k]] = -1.0
     top = np.argsort(-size, axis=1, kind="stable")[:, :LARGEST]
     held = np.take_along_axis(size, top, 1) >= 0
     error = np.take_along_axis((profiles.prediction - profiles.truth) ** 2, top, 1)
@@ -130,9 +180,10 @@ def des(profiles: Profiles) -> np.ndarray:
     """
     _, predicted = profiles.changes()
     found = np.full(len(predicted), np.nan)
-    if profiles.significant is None:
+    significant = _context(profiles).significant
+    if significant is None:
         return found
-    for i, (guess, true) in enumerate(zip(np.abs(predicted), profiles.significant, strict=True)):
+    for i, (guess, true) in enumerate(zip(np.abs(predicted), significant, strict=True)):
         held = ~np.isnan(guess)
         guess, true = guess[held], true[held]
         k = int(true.sum())
@@ -187,7 +238,7 @@ def _one_minus_rank(
     for at, genes in _comparable(profiles, true, predicted):
         place = np.full(true.shape[1] + 1, -1)
         place[np.flatnonzero(genes)] = np.arange(genes.sum())
-        own = place[profiles.own_columns()[at]]
+        own = place[own_columns_of(profiles)[at]]
         far = distance(predicted[at][:, genes], true[at][:, genes], own)
         mine = np.diagonal(far)[:, None]
         tied = np.abs(far - mine) <= TIE * np.abs(far).max(axis=1, keepdims=True)
@@ -200,9 +251,10 @@ def _one_minus_rank(
 def _comparable(profiles: Profiles, true: np.ndarray, predicted: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Conditions that are held against each other, and the genes that all of them have, a mask [G]."""
     held = ~np.isnan(true).all(1) & ~np.isnan(predicted).all(1)
-    context = np.zeros(len(true)) if profiles.context is None else profiles.context
-    for name in np.unique(context):
-        at = np.flatnonzero((context == name) & held)
+    group = _context(profiles).rank_within
+    group = np.zeros(len(true)) if group is None else group
+    for name in np.unique(group):
+        at = np.flatnonzero((group == name) & held)
         genes = ~np.isnan(true[at]).any(0) & ~np.isnan(predicted[at]).any(0)
         if len(at) > 1 and genes.any():
             yield at, genes
@@ -342,10 +394,10 @@ def e_distance(profiles: Profiles) -> np.ndarray:
     Over all genes. Undefined where there are no cells to hold it against, as in pseudobulk, and where the prediction
     lacks a gene. Both sets are small, so that cells of one kind still stand apart, by the same for every system.
     """
-    found, pairs = np.full(len(profiles.truth), np.nan), profiles.cells
-    if pairs is None or profiles.predicted_reference is None:
+    found, pairs = np.full(len(profiles.truth), np.nan), _context(profiles).cells
+    if pairs is None or profiles.context.predicted_from is None:
         return found
-    change = profiles.prediction - profiles.predicted_reference
+    change = profiles.prediction - profiles.context.predicted_from
     for i in np.flatnonzero(np.isfinite(change).all(1)).tolist():
         found[i] = pairs.distance(i, change[i])
     return found
@@ -423,3 +475,100 @@ def p_values(own: list[np.ndarray], control_mG: np.ndarray) -> np.ndarray:
 def _ties(count: np.ndarray) -> np.ndarray:
     """What values that occur so often add to the correction for ties."""
     return count.astype(np.float64) ** 3 - count
+
+
+def _context(profiles: Profiles) -> CellsContext:
+    return profiles.context if isinstance(profiles.context, CellsContext) else CellsContext()
+
+
+def own_columns_of(profiles: Profiles) -> np.ndarray:
+    """Columns of each sample's perturbed genes, -1 pads, int64 [n, K]."""
+    own = _context(profiles).own
+    columns = np.full(len(profiles.truth), -1) if own is None else np.asarray(own)
+    return columns.reshape(len(profiles.truth), -1).astype(np.int64)
+
+
+CELLS = register(
+    MetricSet(
+        "cells",
+        (
+            PEARSON_DELTA,
+            Metric(
+                "pearson_delta_perturbed",
+                pearson_delta_perturbed,
+                1,
+                0.0,
+                True,
+                "the same from the mean of the training perturbations, so that what all perturbations share "
+                "earns nothing, and that mean itself scores 0",
+                "genes",
+            ),
+            SKILL,
+            MSE_OVER_GENES,
+            MAE_OVER_GENES,
+            Metric(
+                "mse_top20",
+                mse_top20,
+                0,
+                "undefined",
+                False,
+                "squared error over the 20 genes of largest true effect without the perturbed ones; no skill "
+                "is the row no_change",
+                "genes",
+            ),
+            Metric(
+                "pds",
+                pds,
+                1,
+                "fixed",
+                True,
+                "1 - r / N, r other conditions' true changes nearer (L1) to the prediction than its own",
+                "genes",
+            ),
+            Metric(
+                "pds_cosine",
+                pds_cosine,
+                1,
+                "fixed",
+                True,
+                "the same by the cosine, which sees only the direction of a change",
+                "genes",
+            ),
+            Metric(
+                "des",
+                des,
+                1,
+                "undefined",
+                True,
+                "share of the significantly changed genes among as many of largest predicted change; a "
+                "constant scores their share of all genes",
+                "genes",
+            ),
+            Metric(
+                "centroid_accuracy",
+                centroid_accuracy,
+                1,
+                0.5,
+                True,
+                "share of the other conditions that are farther from the prediction than its own",
+                "genes",
+            ),
+            Metric(
+                "e_distance",
+                e_distance,
+                0,
+                "undefined",
+                False,
+                "energy distance of the measured cells to control cells that are moved by the predicted "
+                "change, at most 64 of each; no skill is the row no_change",
+                "genes",
+            ),
+        ),
+        primary=("pearson_delta_perturbed", "pearson_delta"),
+        calibration=("skill",),
+        beside=("pearson_delta_perturbed", "pearson_delta", "skill", "pds", "des"),
+        streaming=profile_correlation("control"),
+        per_gene=True,
+    )
+)
+"""How conditions of single cells are scored."""

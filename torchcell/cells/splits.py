@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from torchcell.cells.conditions import EVERYWHERE, Conditions
-from torchcell.core.split import deal, padded
+from torchcell.core.split import SplitMethods, deal, padded
 from torchcell.io.errors import InputError
 
 LINE = "cell_line"
@@ -21,7 +19,7 @@ def unseen_perturbation(record: Conditions, n_folds: int, fold: int, seed: int) 
 
     Conditions that perturb genes of several parts are ``unused``.
     """
-    targets = _conditions(record, "unseen_perturbation").targets
+    targets = record.targets
     part_of = _dealt(record, np.array([gene for genes in targets for gene in genes]), "genes", n_folds, fold, seed)
     parts = [{part_of[gene] for gene in genes} for genes in targets]
     part = np.array([of.pop() if len(of) == 1 else "unused" for of in parts])
@@ -35,7 +33,7 @@ def combination(record: Conditions, n_folds: int, fold: int, seed: int) -> tuple
     (validation). Combinations of training genes alone are dealt too, so that some are tested with all genes seen.
     Single perturbations of held-out genes are ``unused``; all others train. See ``genes_seen``.
     """
-    targets = [tuple(sorted(set(genes))) for genes in _conditions(record, "combination").targets]
+    targets = [tuple(sorted(set(genes))) for genes in record.targets]
     combined = [genes for genes in targets if len(genes) > 1]
     if not combined:
         raise InputError(
@@ -102,7 +100,8 @@ def _dealt(record: Conditions, units: np.ndarray, what: str, n_folds: int, fold:
     return deal(units, n_folds, fold, seed)
 
 
-def _conditions(record: Any, method: str) -> Conditions:
-    if not isinstance(record, Conditions):
-        raise InputError(f"split={method} deals conditions of cells, and {record.name} is none; use split=random")
-    return record
+SPLITS = SplitMethods(
+    "single cells",
+    lambda record: (perturbed_genes(record), "perturbed gene"),  # a perturbation in several lines is one cluster
+    {"unseen_perturbation": unseen_perturbation, "combination": combination, "cold_cell": cold_line},
+)

@@ -14,13 +14,12 @@ from threadpoolctl import threadpool_limits
 
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.io.errors import InputError
-from torchcell.screen.record import KINDS, Screen
 
 
 class Baseline(ABC):
     """What a model must beat. Fitted on train only; val only chooses hyper-parameters.
 
-    A baseline serves one kind of record: ``Screen``, or ``Links`` below ``LinkBaseline``.
+    A baseline serves the records of one task.
     """
 
     name: ClassVar[str]
@@ -58,19 +57,7 @@ def one_thread() -> Iterator[None]:
         yield
 
 
-def incidence(record: Screen) -> sp.csr_matrix:
-    """One-hot table of what was perturbed and how, [n, n_genes * n_kinds]; levels are not used."""
-    column = record.gene * len(KINDS) + record.kind
-    shape = (len(record), len(record.genes) * len(KINDS))
-    return sp.csr_matrix((np.ones(len(column)), column, record.ptr), shape=shape)
-
-
-def measured(record: Screen, output: int) -> np.ndarray:
-    """The samples that have a value of phenotype ``output``, as a mask [n]."""
-    return ~np.isnan(record.phenotype[:, output])
-
-
-def require_same_genes(record: Screen, genes: np.ndarray) -> None:
+def require_same_genes(record: Any, genes: np.ndarray) -> None:
     """Refuse a record over another gene list than the one fitted on: positions would mean other genes."""
     if not np.array_equal(record.genes, genes):
         raise InputError(

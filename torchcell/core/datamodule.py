@@ -17,9 +17,11 @@ from torchcell.core.batch import BatchOrder, Packed, PackedLoader
 from torchcell.core.prediction_notes import Notes
 from torchcell.core.spec import Spec, fit_scaler
 from torchcell.core.split import Split
-from torchcell.core.split_methods import make_split
+from torchcell.core.task import Task
 from torchcell.evaluation.checks import Halves
-from torchcell.evaluation.results import PER_GENE, Design, Results, clusters_in
+from torchcell.evaluation.metrics import ProfileContext
+from torchcell.evaluation.registry import metric_set
+from torchcell.evaluation.results import Design, Results, clusters_in
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.io.errors import InputError
 from torchcell.io.tables import write_table
@@ -68,6 +70,8 @@ class RecordDataModule(lightning.LightningDataModule):
 
     # What a representation decides -----------------------------------------------------------------
 
+    TASK = Task("samples")
+    """What kind of data this is."""
     reads_controls = False
     """Whether ``read_request`` takes the user's control cells too."""
     reads_columns = False
@@ -103,7 +107,7 @@ class RecordDataModule(lightning.LightningDataModule):
 
     def deal(self, record: Any, split: Mapping[str, Any]) -> Split:
         """Who is in which part, from the keys of the ``split`` config."""
-        return make_split(record, **split)
+        return self.TASK.splits.make(record, **split)
 
     @staticmethod
     def admit(record: Any, vocabulary: tuple[str, ...], policy: str) -> tuple[Any, dict[str, int]]:
@@ -136,7 +140,7 @@ class RecordDataModule(lightning.LightningDataModule):
         """
         import anndata
 
-        if spec.task not in PER_GENE:
+        if not metric_set(spec.task).per_gene:
             raise InputError("an h5ad file holds predicted expression; name a .parquet or .csv file for a phenotype")
         obs = cls.response(record, prediction, spec).drop(columns=list(spec.outputs)).set_index("sample_id")
         found = anndata.AnnData(prediction.astype(np.float32), obs=obs, var=pd.DataFrame(index=list(spec.outputs)))
@@ -156,7 +160,7 @@ class RecordDataModule(lightning.LightningDataModule):
         return ()
 
     def task(self, record: Any) -> str:
-        """One of ``torchcell.core.spec.TASKS``."""
+        """Name of the metric set that scores it, see ``evaluation.registry``."""
         return record.task
 
     def outputs(self, record: Any) -> tuple[str, ...]:
@@ -208,6 +212,10 @@ class RecordDataModule(lightning.LightningDataModule):
         """What a change is taken against [n, T], e.g. the controls; none for scalar phenotypes."""
         return None
 
+    def context(self, part: str, record: Any) -> ProfileContext:
+        """What changes of the samples of ``part`` are taken against when they are scored."""
+        return ProfileContext(self.reference(record))
+
     def notes(self) -> list[str]:
         """Sentences that every report on these data must hold."""
         return []
@@ -251,7 +259,7 @@ class RecordDataModule(lightning.LightningDataModule):
             part=part,
             task=self.spec.task,
             set_size=getattr(record, "sizes", None),
-            reference=self.reference(record),
+            context=self.context(part, record),
             model=model,
             ceiling=ceiling,
             design=self.design(),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from torchcell.core.spec import Spec
-from torchcell.evaluation.streaming import streaming_metrics
+from torchcell.evaluation.registry import metric_set, streaming_metrics
 from torchcell.io.errors import InputError
 from torchcell.nn.losses import log_cosh
 
@@ -167,6 +167,10 @@ class Model(lightning.LightningModule):
         """Outputs that the weights were trained on, a mask [T], the others being held constant; none: all of them."""
         return None
 
+    def collapses(self) -> list[str]:
+        """What within the model has collapsed, in words, e.g. a mixture whose one expert does all."""
+        return []
+
     def report_sections(self, history: pd.DataFrame | None) -> list[Any]:
         """What the model adds to the report, ``torchcell.report.sections.Section``s; the history has a row an epoch."""
         return []
@@ -182,7 +186,7 @@ class Model(lightning.LightningModule):
         """
         measured = ~torch.isnan(target)
         safe = torch.where(measured, target, torch.zeros_like(target))
-        if self.spec.task == "binary":
+        if metric_set(self.spec.task).labels:
             loss = nn.functional.binary_cross_entropy_with_logits(prediction, safe, reduction="none")
         else:
             loss = log_cosh((prediction - safe) / self.scale)
@@ -190,7 +194,7 @@ class Model(lightning.LightningModule):
 
     def tabulate(self, prediction: Tensor) -> Tensor:
         """The prediction as tables show it: probabilities for a binary target."""
-        return prediction.sigmoid() if self.spec.task == "binary" else prediction
+        return prediction.sigmoid() if metric_set(self.spec.task).labels else prediction
 
     def term_weights(self) -> Mapping[str, float]:
         """The weights of this epoch."""
@@ -268,7 +272,7 @@ class Model(lightning.LightningModule):
     @property
     def watched(self) -> tuple[str, ...]:
         """Metrics whose mean over outputs is ``val/score``."""
-        return self.headline or (("AUROC",) if self.spec.task == "binary" else ("Pearson",))
+        return self.headline or (("AUROC",) if metric_set(self.spec.task).labels else ("Pearson",))
 
     def on_validation_epoch_end(self) -> None:
         """Log loss, metrics and their headline ``val/score``, which early stopping watches."""

@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchcell.evaluation.registry import metric_set
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.io.errors import InputError, some
 from torchcell.io.fingerprint import fingerprint
 from torchcell.io.gene_features import GeneFeatures
-
-TASKS = ("regression", "binary", "expression", "response", "cells")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +49,7 @@ class Spec:
     fingerprints: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise InputError(f"task {self.task!r} is none of {TASKS}")
+        metric_set(self.task)  # an unknown one is an error
         if self.graph is not None and tuple(self.graph.genes.tolist()) != self.genes:
             raise InputError("the spec's genes are not the graph's genes, in the graph's order")
         held = self.gene_features

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -194,3 +194,74 @@ class Split:
         if about and about["hash"] != split.hash:
             raise InputError(f"{path} was changed after it was written: its hash is {split.hash}, not {about['hash']}")
         return split
+
+
+Method = Callable[[Any, int, int, int], tuple[np.ndarray, np.ndarray, str]]
+"""(record, n_folds, fold, seed) -> (part [n], cluster [n] or [n, K], what the clusters are)."""
+
+
+@dataclass(frozen=True)
+class SplitMethods:
+    """How the samples of one task are assigned to train, validation and test; test is fold f, validation f + 1 mod n.
+
+    Attributes:
+        samples: What the samples are, for messages, e.g. ``drug response``.
+        clusters: Record -> clusters of each sample where nothing is held out [n] or [n, K], and what they are.
+        methods: Name as in ``split=NAME`` -> what assigns the samples. ``random`` and ``file`` are there for all.
+    """
+
+    samples: str
+    clusters: Callable[[Any], tuple[np.ndarray, str]]
+    methods: Mapping[str, Method]
+
+    def make(
+        self, record: Any, method: str, n_folds: int = 5, fold: int = 0, seed: int = 0, file: str | Path | None = None
+    ) -> Split:
+        """Assign the samples of ``record`` to parts, and check the result.
+
+        Args:
+            record: The samples.
+            method: ``random``, ``file`` or one of ``methods``.
+            n_folds: Number of folds, at least 3.
+            fold: The test fold; the next one validates.
+            seed: Of the assignment.
+            file: For ``method=file``: a split that was saved or written by hand.
+
+        Raises:
+            InputError: An unknown method or fold, or a split that does not fit the record.
+        """
+        twins = record.twin_keys() if hasattr(record, "twin_keys") else None
+        if method == "file":
+            return self._from_file(record, file, twins)
+        if method not in ("random", *self.methods):
+            known = ["random", *self.methods, "file"]
+            raise InputError(f"no split method {method!r} for {self.samples}; split= takes {', '.join(known)}")
+        if n_folds < 3 or not 0 <= fold < n_folds:
+            raise InputError(f"split.fold={fold} of split.n_folds={n_folds}: needs at least 3 folds, numbered from 0")
+        part, group, key = self.methods.get(method, self._random)(record, n_folds, fold, seed)
+        name = f"{method}-{fold}of{n_folds}-s{seed}"
+        split = Split(record.sample_id, part, group, method, seed, key, name, n_folds=n_folds)
+        return split.validate(record.sample_id, twins)
+
+    def _random(self, record: Any, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
+        """Samples at random, duplicates together."""
+        twins = record.twin_keys() if hasattr(record, "twin_keys") else record.sample_id
+        part_of = deal(twins.astype(str), n_folds, fold, seed)
+        part = np.array([part_of[key] for key in twins.astype(str).tolist()])
+        return part, *self.clusters(record)
+
+    def _from_file(self, record: Any, file: str | Path | None, twins: np.ndarray | None) -> Split:
+        if file is None:
+            raise InputError("split=file needs split.file=PATH, e.g. a run's split.parquet")
+        split = Split.load(file).validate(record.sample_id, twins).aligned(record.sample_id)
+        if not np.array_equal(split.group, split.sample_id):
+            return split
+        # The file names no clusters, and samples that share a gene are not independent.
+        group, key = self.clusters(record)
+        return replace(split, group=group, key=key)
+
+
+def own_clusters(record: Any) -> tuple[np.ndarray, str]:
+    """Each sample is a cluster of its own, with its duplicates."""
+    twins = record.twin_keys() if hasattr(record, "twin_keys") else record.sample_id
+    return twins.astype(str), "sample"

@@ -17,11 +17,13 @@ from torchcell.core.datamodule import RecordDataModule, derangement
 from torchcell.core.prediction_notes import Notes
 from torchcell.core.spec import Spec, fit_scaler
 from torchcell.core.split import Split
-from torchcell.core.split_methods import make_split
+from torchcell.drug_response.metrics import ResponseContext
 from torchcell.drug_response.molecules import Molecules, borrowings, coverage
 from torchcell.drug_response.plates import plate_centre
 from torchcell.drug_response.record import Response
+from torchcell.drug_response.splits import SPLITS
 from torchcell.drug_response.table import read_treatments, response_notes, widened
+from torchcell.drug_response.task import TASK
 from torchcell.evaluation.checks import Halves
 from torchcell.evaluation.results import Results
 from torchcell.graph.cell_graph import CellGraph
@@ -104,8 +106,9 @@ def by_condition(samples: Results, condition: np.ndarray) -> Results:
         return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0).astype(np.float32)
 
     first = np.unique(row, return_index=True)[1]
-    assert samples.reference is not None
-    assert samples.centre is not None
+    control, center = samples.context.eval_control, samples.context.center
+    assert control is not None
+    assert center is not None
     return replace(
         samples,
         sample_id=names,
@@ -115,9 +118,7 @@ def by_condition(samples: Results, condition: np.ndarray) -> Results:
             name: mean(np.full_like(values, np.nan) if name == samples.ceiling else values)
             for name, values in samples.systems.items()
         },
-        reference=mean(samples.reference),
-        centre=mean(samples.centre),
-        replicate=None,
+        context=ResponseContext(mean(control), center=mean(center)),
         decides=False,
         level="condition",
     )
@@ -320,6 +321,8 @@ class ResponseDataModule(RecordDataModule):
         cell_line: Use only this line, or these; none: all.
     """
 
+    TASK = TASK
+
     def __init__(
         self,
         record: Response,
@@ -367,7 +370,7 @@ class ResponseDataModule(RecordDataModule):
         """
         if split["method"] in ("file", "cold_cell"):
             return super().deal(record, split)
-        whole = make_split(self._every, **split)
+        whole = SPLITS.make(self._every, **split)
         return whole.of(record.sample_id).validate(record.sample_id)
 
     def training_loader(self, shuffle: bool, rank: int, world: int, batch_size: int) -> PackedLoader:
@@ -465,12 +468,15 @@ class ResponseDataModule(RecordDataModule):
         """
         record = self.record(part)
         (samples,) = super().results(part, predictions, model, ceiling)
-        centre = self.centre[self.split.index(part)]
-        samples = replace(samples, replicate=self.replicates(record), centre=centre)
         found = [samples, by_condition(samples, record.condition)] if self._repeats(part) else [samples]
         if PLATE_KNOWN in predictions:
             found.append(with_plates(samples, predictions[PLATE_KNOWN]))
         return found
+
+    def context(self, part: str, record: Response) -> ResponseContext:
+        """Changes are taken from each sample's control, or from its plate's center."""
+        center = self.centre[self.split.index(part)]
+        return ResponseContext(self.reference(record), center=center, replicate=self.replicates(record))
 
     def _repeats(self, part: str) -> bool:
         """Whether a condition has two samples in ``part``."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from torchcell.core.split import deal
+from torchcell.core.split import SplitMethods, deal
 from torchcell.drug_response.drug_identity import drug_keys, joined, parent
 from torchcell.drug_response.record import Response
 from torchcell.drug_response.structures import refuse_rejected, scaffold
@@ -18,26 +16,26 @@ ENOUGH_LINES = 5
 
 def by_condition(record: Response, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
     """Line, drug, dose and time together: replicates stay in one part. Other doses of a drug are seen in training."""
-    condition = _response(record, "condition").condition
+    condition = record.condition
     return _dealt(record, condition, "conditions", n_folds, fold, seed), condition, "condition"
 
 
 def cold_drug(record: Response, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
     """A drug is held out in all lines, doses and forms: drugs are told apart by their skeleton, see ``drug_keys``."""
-    keys = drug_keys(_response(record, "cold_drug"))
+    keys = drug_keys(record)
     return _dealt(record, keys, "drugs", n_folds, fold, seed), keys, "drug"
 
 
 def cold_scaffold(record: Response, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
     """All drugs of a Murcko scaffold are held out; a drug without a ring, or of unknown structure, stands alone."""
-    keys = drug_keys(_response(record, "scaffold"))
+    keys = drug_keys(record)
     units = joined(keys, scaffold_keys(record, keys))
     return _dealt(record, units, "scaffolds", n_folds, fold, seed), units, "scaffold"
 
 
 def cold_cell(record: Response, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
     """A cell line is held out with all its samples."""
-    lines = _response(record, "cold_cell").cell_line.astype(str)
+    lines = record.cell_line.astype(str)
     part = _dealt(record, lines, "cell lines", n_folds, fold, seed)
     if len(np.unique(lines[part == "test"])) >= ENOUGH_LINES:
         return part, lines, "cell line"
@@ -46,7 +44,7 @@ def cold_cell(record: Response, n_folds: int, fold: int, seed: int) -> tuple[np.
 
 def cold_drug_cell(record: Response, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
     """Test samples are of a held-out drug on a held-out line; samples of which only one is held out are ``unused``."""
-    keys = drug_keys(_response(record, "cold_drug_cell"))
+    keys = drug_keys(record)
     of_drug = _dealt(record, keys, "drugs", n_folds, fold, seed)
     of_line = _dealt(record, record.cell_line.astype(str), "cell lines", n_folds, fold, seed)
     return np.where(of_drug == of_line, of_drug, "unused"), keys, "drug"
@@ -82,7 +80,14 @@ def _dealt(record: Response, units: np.ndarray, what: str, n_folds: int, fold: i
     return np.array([part_of[unit] for unit in units.tolist()])
 
 
-def _response(record: Any, method: str) -> Response:
-    if not isinstance(record, Response):
-        raise InputError(f"split={method} deals drug response, and {record.name} is none; use split=random")
-    return record
+SPLITS = SplitMethods(
+    "drug response",
+    lambda record: (record.condition, "condition"),  # replicates are torn apart, yet they are no independent clusters
+    {
+        "condition": by_condition,
+        "cold_drug": cold_drug,
+        "scaffold": cold_scaffold,
+        "cold_cell": cold_cell,
+        "cold_drug_cell": cold_drug_cell,
+    },
+)

@@ -227,7 +227,7 @@ def _drop(
 
 def _correlation_of_changes(results: Results, shuffled: np.ndarray) -> float:
     """Correlation over samples and outputs of predicted changes with those from the shuffled input."""
-    start = results.reference if results.other_reference is None else results.other_reference
+    start = results.context.predicted_from
     own, other = (
         np.asarray(one, dtype=np.float64) - (0.0 if start is None else start)
         for one in (results.systems[results.model], shuffled)
@@ -289,11 +289,11 @@ def spread(results: Results, system: str | None = None) -> dict[str, Any]:
     uncovered = int((np.isnan(predicted) & ~np.isnan(measured)).sum())
     measured, predicted = measured[:, at], predicted[:, at]
     level_is_flat = False
-    if results.per_gene and results.reference is not None:
+    context = results.context
+    if results.per_gene and context.eval_control is not None and context.predicted_from is not None:
         level = _relative_sd(predicted, measured, np.isnan(measured) | np.isnan(predicted))
         level_is_flat = bool((level < COLLAPSED_BELOW).sum() >= max((~np.isnan(level)).sum(), 1) / 2)
-        other = results.reference if results.other_reference is None else results.other_reference
-        measured, predicted = measured - results.reference[:, at], predicted - other[:, at]
+        measured, predicted = measured - context.eval_control[:, at], predicted - context.predicted_from[:, at]
     missing = np.isnan(measured) | np.isnan(predicted)
     per_output = _relative_sd(predicted, measured, missing)
     low = per_output < COLLAPSED_BELOW

@@ -18,8 +18,8 @@ import pandas as pd
 from torchcell.evaluation.bootstrap import Interval, interval, resample
 from torchcell.evaluation.checks import Check, spread
 from torchcell.evaluation.comparison import Comparison, Measure, Role
-from torchcell.evaluation.registry import BESIDE, CALIBRATION, PRIMARY
 from torchcell.evaluation.registry import metric as named_metric
+from torchcell.evaluation.registry import metric_set
 from torchcell.evaluation.results import Results
 from torchcell.evaluation.scored import Scored, first_defined, measure, scores
 from torchcell.evaluation.verdict import Against, Evidence, Verdict, against, judge
@@ -124,9 +124,10 @@ def _measures(scored: Sequence[Scored], chosen: str | None) -> dict[Role, list[M
     if chosen is not None and not any(one.metric.name == chosen for one in scored):
         named_metric(chosen, task)  # an unknown one names those that are near
         raise InputError(f"evaluation.primary={chosen}: these data are not scored by it")
-    first = first_defined(scored, PRIMARY[task] if chosen is None else (chosen,))
-    calibration = [measure(scored, name) for name in CALIBRATION[task]]
-    beside = [measure(scored, name) for name in BESIDE[task] if name not in CALIBRATION[task]]
+    used = metric_set(task)
+    first = first_defined(scored, used.primary if chosen is None else (chosen,))
+    calibration = [measure(scored, name) for name in used.calibration]
+    beside = [measure(scored, name) for name in used.beside if name not in used.calibration]
     return {
         "primary": [first],
         "calibration": calibration,

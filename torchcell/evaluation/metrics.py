@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.stats import rankdata
 
 from torchcell.evaluation.bootstrap import Weights
-
-if TYPE_CHECKING:
-    from torchcell.cells.metrics import CellPairs
-
 
 FLAT = 1e-6
 """A vector whose sd is below this share of its largest magnitude is constant but for float32 rounding."""
@@ -133,8 +128,37 @@ def _undefined(weights: Weights) -> np.ndarray:
     return np.full(len(weights.count), np.nan)
 
 
-MOST_CHANGED = 100
-"""Genes that count as most up (or down) for the precision of a prediction's top."""
+@dataclass(frozen=True, eq=False)
+class ProfileContext:
+    """What changes of n samples over G genes are taken against. A task adds what its own metrics need.
+
+    Attributes:
+        eval_control: What a true change is taken from [n, G]; none: nothing that needs one is defined.
+        input_control: What a predicted change is taken from [n, G], made of other cells, so that truth and prediction
+            share no noise; none: ``eval_control``.
+        center: Mean of what was treated in training, e.g. on the sample's plate [n, G]; or none.
+    """
+
+    eval_control: np.ndarray | None = None
+    input_control: np.ndarray | None = None
+    center: np.ndarray | None = None
+
+    @property
+    def predicted_from(self) -> np.ndarray | None:
+        """What a predicted change is taken from [n, G]."""
+        return self.eval_control if self.input_control is None else self.input_control
+
+    def shapes(self, n: int, n_genes: int) -> dict[str, tuple[int, ...]]:
+        """The shape that each array must have, by name."""
+        return dict.fromkeys(("eval_control", "input_control", "center"), (n, n_genes))
+
+    def problems(self, n: int, n_genes: int) -> list[str]:
+        """What is wrong with it for n samples of G genes."""
+        return [
+            f"{name} has shape {np.shape(value)}, expected {shape}"
+            for name, shape in self.shapes(n, n_genes).items()
+            if (value := getattr(self, name)) is not None and np.shape(value) != shape
+        ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,140 +168,58 @@ class Profiles:
     Attributes:
         truth: Measured expression [n, G].
         prediction: [n, G].
-        reference: The sample's control [n, G]; none: nothing that needs one is defined.
-        replicate: Change from control in an independent replicate [n, G], rows of NaN where there is none; or none.
-        centre: Mean of the treated training samples of the sample's plate, or source, or line [n, G]; or none. Of
-            single cells the mean of the training perturbations.
-        other_reference: A control made of other cells than ``reference``, which the predicted change is taken against
-            [n, G], so that truth and prediction share no noise; none: the same control.
-        significant: Genes that truly changed, bool [n, G]; or none.
-        own: Columns of the sample's perturbed genes, -1 pads [n] or [n, K]; or none.
-        context: Samples are told apart from those of the same name only, e.g. of their cell line [n]; none: from all.
-        cells: Cells of each sample, and the control cells that a prediction moves; or none.
+        context: What changes are taken against.
     """
 
     truth: np.ndarray
     prediction: np.ndarray
-    reference: np.ndarray | None = None
-    replicate: np.ndarray | None = None
-    centre: np.ndarray | None = None
-    other_reference: np.ndarray | None = None
-    significant: np.ndarray | None = None
-    own: np.ndarray | None = None
-    context: np.ndarray | None = None
-    cells: CellPairs | None = None
-
-    @property
-    def predicted_reference(self) -> np.ndarray | None:
-        """What the predicted change is taken against [n, G]."""
-        return self.reference if self.other_reference is None else self.other_reference
+    context: ProfileContext = field(default_factory=ProfileContext)
 
     def changes(self) -> tuple[np.ndarray, np.ndarray]:
-        """True and predicted change from the reference [n, G] each; NaN where one of them is missing."""
+        """True and predicted change from the controls [n, G] each; NaN where one of them is missing."""
         nothing = np.full(self.truth.shape, np.nan)
-        mine, other = (nothing if x is None else x for x in (self.reference, self.predicted_reference))
-        missing = np.isnan(self.truth) | np.isnan(self.prediction) | np.isnan(mine) | np.isnan(other)
-        return np.where(missing, np.nan, self.truth - mine), np.where(missing, np.nan, self.prediction - other)
-
-    def own_columns(self) -> np.ndarray:
-        """Columns of each sample's perturbed genes, -1 pads, int64 [n, K]."""
-        own = np.full(len(self.truth), -1) if self.own is None else np.asarray(self.own)
-        return own.reshape(len(self.truth), -1).astype(np.int64)
+        of_truth, of_prediction = (
+            nothing if x is None else x for x in (self.context.eval_control, self.context.predicted_from)
+        )
+        missing = np.isnan(self.truth) | np.isnan(self.prediction) | np.isnan(of_truth) | np.isnan(of_prediction)
+        return (
+            np.where(missing, np.nan, self.truth - of_truth),
+            np.where(missing, np.nan, self.prediction - of_prediction),
+        )
 
 
 def pearson_delta(profiles: Profiles) -> np.ndarray:
-    """Correlation over genes of true and predicted change from the reference; undefined for no change."""
-    return _correlation(profiles, profiles.reference, profiles.predicted_reference)
-
-
-def pearson_delta_perturbed(profiles: Profiles) -> np.ndarray:
-    """The same from the centre of the training perturbations: what all perturbations share earns nothing.
-
-    A prediction that is the centre itself, as that of the mean over training perturbations, scores 0: it is the
-    strongest of the simple predictions, and would drop out of every comparison if it had no value.
-    """
-    return _from_centre(profiles)
-
-
-def pearson_delta_plate(profiles: Profiles) -> np.ndarray:
-    """The same from the plate's centre: what is shared by all that was treated on a plate earns nothing; 0 likewise."""
-    return _from_centre(profiles)
+    """Correlation over genes of true and predicted change from the control; undefined for no change."""
+    return _correlation(profiles, profiles.context.eval_control, profiles.context.predicted_from)
 
 
 def skill(profiles: Profiles) -> np.ndarray:
-    """1 - MSE / MSE of the centre, the latter over all samples; the mean over samples is the skill of all.
+    """1 - MSE / MSE of the center, the latter over all samples; the mean over samples is the skill of all.
 
     0 is as good as the mean of the training perturbations (or the plate's), below 0 is worse.
     """
-    if profiles.centre is None:
+    if profiles.context.center is None:
         return np.full(len(profiles.truth), np.nan)
-    error = _mean((profiles.prediction - profiles.truth) ** 2)
-    of_centre = _mean((profiles.centre - profiles.truth) ** 2)
-    held = ~np.isnan(of_centre)
-    whole = of_centre[held].mean() if held.any() else np.nan
+    error = mean_over_genes((profiles.prediction - profiles.truth) ** 2)
+    of_center = mean_over_genes((profiles.context.center - profiles.truth) ** 2)
+    held = ~np.isnan(of_center)
+    whole = of_center[held].mean() if held.any() else np.nan
     return np.where(held, 1 - error / whole, np.nan) if whole > 0 else np.full(len(error), np.nan)
 
 
 def mse_over_genes(profiles: Profiles) -> np.ndarray:
     """Mean squared error over genes, in squared units of expression."""
-    return _mean((profiles.prediction - profiles.truth) ** 2)
+    return mean_over_genes((profiles.prediction - profiles.truth) ** 2)
 
 
 def mae_over_genes(profiles: Profiles) -> np.ndarray:
     """Mean absolute error over genes, in units of expression."""
-    return _mean(np.abs(profiles.prediction - profiles.truth))
+    return mean_over_genes(np.abs(profiles.prediction - profiles.truth))
 
 
-def pearson2_top(profiles: Profiles, k: int, published: bool = False) -> np.ndarray:
-    """Squared correlation of true and predicted change over the ``k`` genes of largest change in a replicate.
-
-    Args:
-        profiles: n samples.
-        k: Genes.
-        published: Choose the genes on the sample itself, as published tables do.
-    """
-    true, predicted = _top(profiles, k, published)
-    x, y = true - _mean(true)[:, None], predicted - _mean(predicted)[:, None]
-    norm = np.sqrt(np.nansum(x * x, 1) * np.nansum(y * y, 1))
-    flat = (np.nansum(x * x, 1) <= FLAT**2 * np.nansum(true**2, 1)) | (
-        np.nansum(y * y, 1) <= FLAT**2 * np.nansum(predicted**2, 1)
-    )
-    return np.divide(np.nansum(x * y, 1), norm, out=np.full(len(x), np.nan), where=~flat & (norm > 0)) ** 2
-
-
-def r2_top(profiles: Profiles, k: int, published: bool = False) -> np.ndarray:
-    """Share of the variance of the true change explained over the same ``k`` genes; may be negative."""
-    true, predicted = _top(profiles, k, published)
-    error, total = np.nansum((true - predicted) ** 2, 1), np.nansum((true - _mean(true)[:, None]) ** 2, 1)
-    held = (~np.isnan(true)).any(1)
-    return 1 - np.divide(error, total, out=np.full(len(true), np.nan), where=held & (total > 0))
-
-
-def precision_top(profiles: Profiles, k: int, up: bool) -> np.ndarray:
-    """Share of the ``k`` genes predicted most up (or down) that are among the 100 most up (down) in a replicate.
-
-    Ties in the prediction share their places, so that a constant scores chance.
-    """
-    sign = 1 if up else -1
-    _, predicted = profiles.changes()
-    found = np.full(len(predicted), np.nan)
-    if profiles.replicate is None:
-        return found
-    for i, (guess, seen) in enumerate(zip(sign * predicted, sign * profiles.replicate, strict=True)):
-        held = np.flatnonzero(~np.isnan(guess) & ~np.isnan(seen))
-        if len(held) <= MOST_CHANGED:
-            continue
-        among = np.zeros(len(held), dtype=bool)
-        among[np.argpartition(-seen[held], MOST_CHANGED - 1)[:MOST_CHANGED]] = True
-        least = np.partition(guess[held], len(held) - k)[len(held) - k]
-        above, tied = guess[held] > least, guess[held] == least
-        found[i] = (among[above].sum() + (k - above.sum()) * among[tied].mean()) / k
-    return found
-
-
-def _from_centre(profiles: Profiles) -> np.ndarray:
-    """Correlation of true and predicted change from the centre; 0 where only the prediction does not change."""
-    return _correlation(profiles, profiles.centre, profiles.centre, no_change=0.0)
+def change_from_center(profiles: Profiles) -> np.ndarray:
+    """Correlation of true and predicted change from the center; 0 where only the prediction does not change."""
+    return _correlation(profiles, profiles.context.center, profiles.context.center, no_change=0.0)
 
 
 def _correlation(
@@ -308,20 +250,7 @@ def _correlation(
     return np.divide(np.nansum(x * y, 1), norm_x * norm_y, out=found, where=changes & predicted)
 
 
-def _top(profiles: Profiles, k: int, published: bool) -> tuple[np.ndarray, np.ndarray]:
-    """True and predicted change on the ``k`` chosen genes [n, k] each; NaN rows where none can be chosen."""
-    true, predicted = profiles.changes()
-    chosen_by = true if published else profiles.replicate
-    k = min(k, true.shape[1])
-    if chosen_by is None:
-        return np.full((len(true), k), np.nan), np.full((len(true), k), np.nan)
-    size = np.where(np.isnan(chosen_by) | np.isnan(true), -1.0, np.abs(chosen_by))
-    top = np.argpartition(-size, k - 1, axis=1)[:, :k]
-    defined = np.take_along_axis(size, top, 1) >= 0
-    true, predicted = (np.where(defined, np.take_along_axis(each, top, 1), np.nan) for each in (true, predicted))
-    return true, predicted
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
+def mean_over_genes(values: np.ndarray) -> np.ndarray:
+    """Mean of each row over the values that are there [n]; NaN without any."""
     held = (~np.isnan(values)).sum(1)
     return np.divide(np.nansum(values, 1), held, out=np.full(len(values), np.nan), where=held > 0)

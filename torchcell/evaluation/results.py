@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from torchcell.cells.metrics import CellPairs
-from torchcell.evaluation.metrics import Profiles
+from torchcell.evaluation.metrics import ProfileContext, Profiles
+from torchcell.evaluation.registry import is_registered, metric_set
 from torchcell.io.errors import InputError, near, some
 
-TASKS: tuple[str, ...] = ("regression", "binary", "expression", "response", "cells", "ranking")
-PER_GENE: tuple[str, ...] = ("expression", "response", "cells")
-"""Tasks whose outputs are genes; each sample is scored over them."""
 _RESERVED = ("sample_id", "target", "measured")
 
 
@@ -51,20 +48,13 @@ class Results:
         systems: Predictions by system [n, T], in the units of ``measured``; probabilities or scores for a
             binary task, ranks from 1 for a ranking. NaN where a system has nothing to say.
         part: The part of the split, e.g. ``test``.
-        task: One of ``TASKS``.
+        task: Name of the metric set that scores it.
         model: The system under test, a key of ``systems``.
         active: Outputs that the model was trained on, bool [T]; none: all. It holds the others constant.
         ceiling: A replicate ceiling, a key of ``systems``: shown, never a baseline.
         rivals: Other trained models, keys of ``systems``: compared one by one, never baselines.
         set_size: Number of perturbed genes per sample [n].
-        reference: What changes of expression are taken against, e.g. the control mean [n, T].
-        replicate: Change from control in an independent replicate [n, T], see ``metrics.over_genes``.
-        centre: Mean of the training samples of the plate [n, T], see ``metrics.over_genes``.
-        other_reference: What a prediction's change is taken against where it is not ``reference`` [n, T], likewise.
-        significant: Genes that truly changed, bool [n, T], likewise.
-        own: Columns of the sample's perturbed genes, -1 pads [n] or [n, K], likewise.
-        context: Name of the samples that a sample is told apart from [n], likewise.
-        cells: Cells of each sample and controls, likewise.
+        context: What changes of expression are taken against, where outputs are genes.
         decides: Whether the verdict rests on these results, where the same part is scored in several ways.
         design: How the part was made.
         level: What a sample stands for where the same data are scored at several levels, e.g. ``condition``; heads
@@ -82,14 +72,7 @@ class Results:
     part: str = "test"
     task: str = "regression"
     set_size: np.ndarray | None = None
-    reference: np.ndarray | None = None
-    replicate: np.ndarray | None = None
-    centre: np.ndarray | None = None
-    other_reference: np.ndarray | None = None
-    significant: np.ndarray | None = None
-    own: np.ndarray | None = None
-    context: np.ndarray | None = None
-    cells: CellPairs | None = None
+    context: ProfileContext = field(default_factory=ProfileContext)
     level: str = ""
     model: str = "model"
     active: np.ndarray | None = None
@@ -114,22 +97,17 @@ class Results:
     @property
     def per_gene(self) -> bool:
         """Whether each sample is scored over the outputs, which are genes."""
-        return self.task in PER_GENE
+        return metric_set(self.task).per_gene
 
     def profiles(self, prediction: np.ndarray) -> Profiles:
         """Truth and ``prediction`` [n, T] with what changes are taken against, for the metrics over genes."""
-        return Profiles(
-            np.asarray(self.measured, dtype=np.float64),
-            np.asarray(prediction, dtype=np.float64),
-            self.reference,
-            self.replicate,
-            self.centre,
-            self.other_reference,
-            self.significant,
-            self.own,
-            self.context,
-            self.cells,
-        )
+        truth = np.asarray(self.measured, dtype=np.float64)
+        return Profiles(truth, np.asarray(prediction, dtype=np.float64), self.context)
+
+    @property
+    def rank_within(self) -> np.ndarray | None:
+        """Names of the samples that each is told apart from [n]; none: from all."""
+        return getattr(self.context, "rank_within", None)
 
     @property
     def baselines(self) -> tuple[str, ...]:
@@ -155,8 +133,8 @@ class Results:
 
     def _wrong_names(self) -> list[str]:
         found = []
-        if self.task not in TASKS:
-            found.append(f"unknown task {self.task!r}, use one of {TASKS}")
+        if not is_registered(self.task):
+            found.append(f"unknown task {self.task!r}")
         rivals = [("rival", name) for name in self.rivals]
         for role, name in (("model", self.model), *rivals, ("ceiling", self.ceiling)):
             if name is not None and name not in self.systems:
@@ -171,25 +149,20 @@ class Results:
         shapes: dict[str, tuple[tuple[int, ...], np.ndarray | None]]
         per_sample = (n, *np.shape(self.group)[1:2])
         shapes = {"group": (per_sample, self.group), "measured": ((n, t), self.measured)}
-        shapes |= {"set_size": ((n,), self.set_size), "reference": ((n, t), self.reference)}
-        shapes |= {"replicate": ((n, t), self.replicate), "centre": ((n, t), self.centre)}
-        shapes |= {"other_reference": ((n, t), self.other_reference), "significant": ((n, t), self.significant)}
-        columns = () if self.own is None else self.own.shape[1:2]
-        shapes |= {"own": ((n, *columns), self.own), "context": ((n,), self.context), "active": ((t,), self.active)}
+        shapes |= {"set_size": ((n,), self.set_size), "active": ((t,), self.active)}
         shapes |= {f"system {name!r}": ((n, t), value) for name, value in self.systems.items()}
-        return [
+        wrong = [
             f"{name} has shape {np.shape(value)}, expected {shape}"
             for name, (shape, value) in shapes.items()
             if value is not None and np.shape(value) != shape
         ]
+        return wrong + self.context.problems(n, t)
 
     def _wrong_values(self) -> list[str]:
         found = [] if len(self.sample_id) else ["no samples"]
         unique, counts = np.unique(np.asarray(self.sample_id).astype(str), return_counts=True)
         if (counts > 1).any():
             found.append(f"sample ids used twice: {some(unique[counts > 1])}; drop what a sampler padded")
-        if self.own is not None and (np.max(self.own) >= len(self.outputs) or np.min(self.own) < -1):
-            found.append(f"own holds a column that is none of the {len(self.outputs)} outputs; use -1 for no column")
         for name, value in [("measured", self.measured), *self.systems.items()]:
             infinite = np.isinf(value).any(axis=1)
             if infinite.any():

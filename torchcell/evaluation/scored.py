@@ -10,7 +10,7 @@ import numpy as np
 from torchcell.evaluation.bootstrap import Weights, resample
 from torchcell.evaluation.comparison import Measure
 from torchcell.evaluation.metrics import is_flat
-from torchcell.evaluation.registry import PRIMARY, Metric, profile
+from torchcell.evaluation.registry import Metric, metric_set, profile
 from torchcell.evaluation.results import Results
 
 
@@ -108,4 +108,4 @@ def first_defined(scored: Sequence[Scored], names: Sequence[str]) -> Measure:
 def primary_measure(results: Results, n_boot: int, seed: int) -> Measure:
     """The primary metric of the results' task on their own."""
     scored = scores(results, resample(results.group, n_boot, seed), len(results.outputs) > 1)
-    return first_defined(scored, PRIMARY[results.task])
+    return first_defined(scored, metric_set(results.task).primary)

@@ -17,10 +17,7 @@ from torchmetrics.functional.classification import binary_auroc, binary_average_
 from torchmetrics.utilities.data import dim_zero_cat
 
 from torchcell.evaluation.metrics import FLAT
-from torchcell.io.errors import InputError
 
-REFERENCES = ("control", "plate")
-"""What the change of a drug's response is taken against while a model trains."""
 FLAT_PROFILE = 1e-6
 """Change over level below which a float32 profile has not changed."""
 POOLED = "expression"
@@ -196,29 +193,6 @@ class StreamingProfile(Metric):
         value = torch.where(self.count > 0, self.total / self.count, torch.nan).float()
         found: dict[str, Tensor] = {ScoreName(name, "Pearson"): value[1 + i] for i, name in enumerate(self.references)}
         return found | {ScoreName(POOLED, "MSE"): value[0]}
-
-
-def streaming_metrics(task: str, outputs: Sequence[str]) -> StreamingCorrelation | StreamingRanking | StreamingProfile:
-    """What to watch while ``task`` is trained on ``outputs``.
-
-    Args:
-        task: ``regression`` (Pearson, MSE), ``binary`` (AUROC, AP; predictions are probabilities),
-            ``expression`` (Pearson and MSE over all genes pooled, under ``expression``), ``response`` (Pearson
-            over genes of the change from the control and from the plate's mean) or ``cells`` (from the control).
-        outputs: Names of the outputs, in the order of the columns.
-    """
-    if task == "regression":
-        return StreamingCorrelation(outputs)
-    if task == "binary":
-        return StreamingRanking(outputs)
-    if task == "expression":
-        return StreamingCorrelation((POOLED,), pooled=True)
-    if task == "response":
-        return StreamingProfile(REFERENCES)
-    if task == "cells":
-        return StreamingProfile(("control",))
-    known = "regression, binary, expression, response or cells"
-    raise InputError(f"no streaming metrics for the task {task!r}; use {known}")
 
 
 def _merge(a: Tensor, b: Tensor) -> Tensor:

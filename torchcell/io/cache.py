@@ -14,16 +14,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 
-from torchcell.graph.network import GeneRules, Network
 from torchcell.io.errors import InputError
 from torchcell.io.paths import data_home, say_unwritable
 from torchcell.io.sources import registry
-from torchcell.knowledge_graph.record import KnowledgeGraph
-from torchcell.screen.record import Screen
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +115,17 @@ def _mended(
     return read(path)
 
 
-Record = TypeVar("Record", Screen, Network, GeneRules, KnowledgeGraph)
+class ParsedRecord(Protocol):
+    """What the cache keeps: a dataclass of arrays, texts and numbers."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def validate(self) -> Self:
+        """The record itself, once nothing is wrong with it."""
+        ...
+
+
+Record = TypeVar("Record", bound=ParsedRecord)
 
 FORMAT = 1
 """Version of the ``.npz`` layout; part of every cache key."""
@@ -149,86 +156,41 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         raise
 
 
-def save_screen(screen: Screen, path: str | Path) -> None:
-    """Write a screen with all its columns to an ``.npz`` file, atomically and without pickles."""
-    _save(screen, path)
+def write_json(path: Path, content: Any) -> None:
+    """Write ``content`` as indented JSON, whole or not at all."""
+    with atomic_write(path) as temporary:
+        Path(temporary).write_text(json.dumps(content, indent=2, default=str) + "\n")
 
 
-def load_screen(path: str | Path) -> Screen:
-    """Read a screen that ``save_screen`` wrote.
-
-    Raises:
-        InputError: No such file, or it is truncated or another kind of file.
-    """
-    return _load(Screen, path)
-
-
-def save_network(network: Network, path: str | Path) -> None:
-    """Write a network to an ``.npz`` file, atomically and without pickles."""
-    _save(network, path)
-
-
-def load_network(path: str | Path) -> Network:
-    """Read a network that ``save_network`` wrote.
-
-    Raises:
-        InputError: No such file, or it is truncated or another kind of file.
-    """
-    return _load(Network, path)
-
-
-def cached_screen(name: str, sources: Sequence[str], recipe: Mapping[str, Any], build: Callable[[], Screen]) -> Screen:
-    """The screen that ``build`` parses, from the cache where it was parsed before.
-
-    Args:
-        name: First part of the cache file's name.
-        sources: Registered sources that it is parsed from; their checksums are part of the key.
-        recipe: Version of the parser and its arguments, the other part of the key.
-        build: Parses the sources; called once however many processes ask at a time, and again for a damaged file.
-    """
-    return _cached(Screen, name, sources, recipe, build)
-
-
-def cached_network(
-    name: str, sources: Sequence[str], recipe: Mapping[str, Any], build: Callable[[], Network]
-) -> Network:
-    """The network that ``build`` parses, from the cache where it was parsed before; see ``cached_screen``."""
-    return _cached(Network, name, sources, recipe, build)
-
-
-def cached_rules(
-    name: str, sources: Sequence[str], recipe: Mapping[str, Any], build: Callable[[], GeneRules]
-) -> GeneRules:
-    """The gene rules that ``build`` parses, from the cache where they were parsed before; see ``cached_screen``."""
-    return _cached(GeneRules, name, sources, recipe, build)
-
-
-def cached_graph(
-    name: str, sources: Sequence[str], recipe: Mapping[str, Any], build: Callable[[], KnowledgeGraph]
-) -> KnowledgeGraph:
-    """The knowledge graph that ``build`` parses, from the cache where it was parsed before; see ``cached_screen``."""
-    return _cached(KnowledgeGraph, name, sources, recipe, build)
-
-
-def _cached(
+def cached_record(
     kind: type[Record],
     name: str,
     sources: Sequence[str],
     recipe: Mapping[str, Any],
     build: Callable[[], Record],
 ) -> Record:
+    """The record that ``build`` parses, from the cache where it was parsed before.
+
+    Args:
+        kind: Class of the record, a dataclass of arrays, texts and numbers with a method ``validate``.
+        name: First part of the cache file's name.
+        sources: Registered sources that it is parsed from; their checksums are part of the key.
+        recipe: Version of the parser and its arguments, the other part of the key.
+        build: Parses the sources; called once however many processes ask at a time, and again for a damaged file.
+    """
     hashes = {source: [file.sha256 for file in registry()[source].files] for source in sources}
     text = json.dumps({"format": FORMAT, "sources": hashes, "recipe": dict(recipe)}, sort_keys=True)
     path = data_home() / "parsed" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npz"
     return kept(
         path,
-        lambda file: _load(kind, file),
+        lambda file: load_record(kind, file),
         lambda: build().validate(),
-        lambda file, record: _save(record, file),
+        lambda file, record: save_record(record, file),
     )
 
 
-def _save(record: Screen | Network | GeneRules | KnowledgeGraph, path: str | Path) -> None:
+def save_record(record: ParsedRecord, path: str | Path) -> None:
+    """Write a record with all its columns to an ``.npz`` file, atomically and without pickles."""
     arrays: dict[str, np.ndarray] = {}
     plain: dict[str, Any] = {"format": FORMAT, "record": type(record).__name__}
     for field in fields(record):
@@ -251,7 +213,12 @@ def _storable(name: str, values: np.ndarray) -> np.ndarray:
     return values.astype(str)
 
 
-def _load(kind: type[Record], path: str | Path) -> Record:
+def load_record(kind: type[Record], path: str | Path) -> Record:
+    """Read a record that ``save_record`` wrote.
+
+    Raises:
+        InputError: No such file, or it is truncated or another kind of file.
+    """
     arrays: dict[str, Any] = dict(read_arrays(path))
     try:
         plain = json.loads(str(arrays.pop("plain")))
@@ -262,7 +229,6 @@ def _load(kind: type[Record], path: str | Path) -> Record:
     columns = {name.removeprefix("columns/"): arrays.pop(name) for name in list(arrays) if "/" in name}
     if columns:
         plain["columns"] = columns
-    for name in ("phenotype_names", "kinds", "directed"):
-        if isinstance(plain.get(name), list):  # JSON knows no tuples
-            plain[name] = tuple(plain[name])
+    # JSON knows no tuples
+    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
     return kind(**arrays, **plain)

@@ -22,6 +22,7 @@ from torchcell.graph.cell_graph import CellGraph
 from torchcell.io.errors import InputError, some
 from torchcell.knowledge_graph.record import NEGATIVES, KnowledgeGraph, Links, pair_keys
 from torchcell.knowledge_graph.table import link_notes, read_links
+from torchcell.knowledge_graph.task import TASK
 from torchcell.knowledge_graph.typed_graph import TypedGraph
 
 FULL = 1_000_000
@@ -260,6 +261,8 @@ class LinkDataModule(RecordDataModule):
             (``link_ranking.FULL``); None ranks all edges whatever it costs. The other arguments are those of
             ``RecordDataModule``.
     """
+
+    TASK = TASK
 
     def __init__(
         self,

@@ -14,21 +14,22 @@ import pandas as pd
 import torch
 
 from torchcell.core.batch import BatchOrder, PackedLoader
+from torchcell.core.datamodule import RecordDataModule
 from torchcell.core.model import Model
 from torchcell.core.prediction_notes import joined
+from torchcell.core.task import Inspection
 from torchcell.evaluation.bootstrap import Weights
 from torchcell.evaluation.metrics import auroc
 from torchcell.io.embeddings import EmbeddingTable
 from torchcell.io.errors import InputError, near, some
+from torchcell.io.progress import stage, track
 from torchcell.knowledge_graph.datamodule import LinkBatch
 from torchcell.knowledge_graph.embedding_health import TRAINING, KindHealth, LinkSkill, embedding_health, health_guard
 from torchcell.knowledge_graph.metrics import dirichlet_energies
-from torchcell.knowledge_graph.report import health_sections, health_table, write_health_page
+from torchcell.knowledge_graph.report import health_sections, health_table, relation_sections, write_health_page
 from torchcell.knowledge_graph.table import link_notes
 from torchcell.knowledge_graph.typed_graph import TypedGraph
 from torchcell.report.sections import Section
-from torchcell.training import build, checkpoint
-from torchcell.training.callbacks import stage, track
 
 if TYPE_CHECKING:
     from torchcell.knowledge_graph.embedding_health import FileBounds
@@ -82,10 +83,10 @@ def validate(
     """
     from rich.console import Console
 
+    from torchcell.io.cache import write_json
     from torchcell.io.embeddings import read_embeddings
     from torchcell.knowledge_graph.embedding_health import FileBounds, embedding_health, health_guard
     from torchcell.knowledge_graph.report import health_line, health_sections, print_health, write_health_page
-    from torchcell.training.run_folder import write_json
 
     for flag, path, ending in (("--out", out, ".html"), ("--json", json, ".json")):
         if path is not None and path.suffix != ending:
@@ -203,16 +204,17 @@ class EmbeddedNodes:
         return health_guard(self.health)
 
 
-def scored_nodes(model: Model, table: pd.DataFrame) -> EmbeddedNodes | None:
-    """The nodes of a model that was just scored; none from a model that embeds no nodes.
+def inspect(model: Model, table: pd.DataFrame, seed: int) -> Inspection:
+    """What the nodes and the edge types of a model that was just scored show; see ``Task.inspect``."""
 
-    Args:
-        model: With the weights that were scored.
-        table: Its metrics and its baselines', see ``tabulated_skill``.
-    """
+    def relations() -> list[Section]:
+        return relation_sections(table, type(model).__name__, model.spec.extras.get("supervised", ()))
+
     if type(model).node_embeddings is Model.node_embeddings:
-        return None
-    return embed_nodes(model, type(model).__name__, tabulated_skill(table, model))
+        return Inspection(sections={"Each relation": relations})
+    nodes = embed_nodes(model, type(model).__name__, tabulated_skill(table, model))
+    sections = {"Each relation": relations, "Embeddings": lambda: nodes.sections(seed)}
+    return Inspection((nodes.finding,) if nodes.collapsed else (), {"embeddings": nodes.guard()}, sections)
 
 
 @stage("embedding the nodes")
@@ -247,36 +249,25 @@ def node_kinds(graph: TypedGraph) -> np.ndarray:
     return np.repeat(np.array(graph.kinds), np.diff(np.asarray(graph.bounds)))
 
 
-def held_out_skill(
-    saved: checkpoint.Checkpoint,
-    model: Model,
-    part: str,
-    batch_size: int,
-    trust: Sequence[str] = (),
-    data_changed: str = "error",
-) -> list[LinkSkill]:
+def held_out_skill(model: Model, data: RecordDataModule, part: str, batch_size: int) -> list[LinkSkill]:
     """AUROC of held-out links against degree-matched non-links, of the model and of the degree product.
 
     The degrees are those of the model's own graph, which holds no link of the part.
 
     Args:
-        saved: The checkpoint, whose config rebuilds the data.
         model: On the device where it computes.
+        data: The links that it was trained on, with their split.
         part: One of the split's.
         batch_size: Candidates at once.
-        trust: Further packages whose classes the config may name.
-        data_changed: ``allow`` links that changed since training, else ``error``.
     """
-    data = build.datamodule_of(saved, trust, data_changed)
-    graph = TypedGraph.from_plain(saved.spec.extras["knowledge_graph"])
+    graph = TypedGraph.from_plain(model.spec.extras["knowledge_graph"])
     order = BatchOrder(torch.from_numpy(data.split.index(part)), shuffle=False)
-    degree = {name: graph.degree(name) for name in saved.spec.extras["supervised"]}
+    degree = {name: graph.degree(name) for name in model.spec.extras["supervised"]}
     scores, products, labels = [], [], []
     with torch.inference_mode():
         for batch in track(PackedLoader(data.packed, order, batch_size), "links"):
-            scores.append(
-                model(batch.to(model.device)).float().cpu()
-            )  # log-odds: probabilities would tie the surest ones
+            # log-odds: probabilities would tie the surest ones
+            scores.append(model(batch.to(model.device)).float().cpu())
             labels.append(batch.target)
             ends = [
                 (of_source[batch.source_node] + SMOOTHING) * (of_target[batch.target_node] + SMOOTHING)
@@ -286,7 +277,7 @@ def held_out_skill(
     label, score, product = (torch.cat(parts).double().numpy() for parts in (labels, scores, products))
     found = []
     for k, name in enumerate(degree):
-        t = saved.spec.outputs.index(f"{name}_matched")
+        t = model.spec.outputs.index(f"{name}_matched")
         held = ~np.isnan(label[:, t])
         values = [_auroc(label[held, t], each[held]) for each in (score[:, t], product[:, k])]
         found.append(LinkSkill(name, _ends(graph, name), *values))

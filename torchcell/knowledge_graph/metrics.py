@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import torch
-from jaxtyping import Int
-from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities.data import dim_zero_cat
 
 from torchcell.evaluation.bootstrap import Weights
+from torchcell.evaluation.registry import Metric as ScoredMetric
+from torchcell.evaluation.registry import MetricSet, register
 
 CHUNK = 65_536
 """Edges at once: E x D would not fit."""
@@ -64,21 +61,19 @@ def _mean(values: np.ndarray, weights: Weights) -> np.ndarray:
     return np.divide(total, n, out=np.full(len(n), np.nan), where=n > 0)
 
 
-class StreamingLinks(Metric):
-    """Code of the metaedge, source and target of each link [n, 3]; ranks need all of them at once."""
-
-    full_state_update = False
-    links: list[Tensor]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("links", [], dist_reduce_fx="cat")
-
-    def update(self, metaedge_P: Int[Tensor, " P"], source_P: Int[Tensor, " P"], target_P: Int[Tensor, " P"]) -> None:
-        """Add the links of a batch."""
-        self.links.append(torch.stack([metaedge_P, source_P, target_P], dim=1))
-
-    def compute(self) -> Int[Tensor, "n 3"]:
-        """The links since the last ``reset``, sorted: the same whatever the batches and processes."""
-        links_n3 = dim_zero_cat(self.links) if len(self.links) else torch.zeros(0, 3, dtype=torch.int64)
-        return links_n3.unique(dim=0)
+RANKING = register(
+    MetricSet(
+        "ranking",
+        (
+            ScoredMetric(
+                "mrr", mrr, 1, "undefined", True, "mean of 1 / rank among all candidates that are not known to be true"
+            ),
+            ScoredMetric("hits@1", hits_at_1, 1, "undefined", True, "share that ranks first"),
+            ScoredMetric("hits@10", hits_at_10, 1, "undefined", True, "share that ranks among the first ten"),
+        ),
+        primary=("mrr",),
+        calibration=(),
+        beside=("mrr", "hits@10"),
+    )
+)
+"""How held-out edges are scored by their rank among all candidates."""

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from torchcell.graph.network import Network
-from torchcell.io.cache import cached_graph, cached_network
+from torchcell.io.cache import cached_record
 from torchcell.io.sources import fetch
 from torchcell.knowledge_graph.record import KnowledgeGraph, Links, best_connected, connected, link_samples, of_licences
 from torchcell.knowledge_graph.table import read_knowledge_graph
@@ -60,12 +60,12 @@ def hetionet_5k(
 
 def hetionet_core_graph() -> KnowledgeGraph:
     """All nodes and edges of the core, with a licence an edge."""
-    return cached_graph("hetionet_core", ["hetionet_core"], {"recipe": RECIPE}, _parse_core)
+    return cached_record(KnowledgeGraph, "hetionet_core", ["hetionet_core"], {"recipe": RECIPE}, _parse_core)
 
 
 def hetionet_5k_graph() -> KnowledgeGraph:
     """All nodes of Hetionet, most of them without an edge in the sample."""
-    return cached_graph("hetionet_5k", ["hetionet_5k"], {"recipe": RECIPE}, _parse_5k)
+    return cached_record(KnowledgeGraph, "hetionet_5k", ["hetionet_5k"], {"recipe": RECIPE}, _parse_5k)
 
 
 def hetionet_networks() -> list[Network]:
@@ -75,7 +75,7 @@ def hetionet_networks() -> list[Network]:
     Two genes share a symbol, and are one here.
     """
     return [
-        cached_network(f"hetionet_{name}", ["hetionet_core"], {"recipe": RECIPE}, partial(_network, name))
+        cached_record(Network, f"hetionet_{name}", ["hetionet_core"], {"recipe": RECIPE}, partial(_network, name))
         for name in GENE_NETWORKS
     ]
 

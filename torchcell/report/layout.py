@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from torchcell.evaluation.evaluate import Evaluation
-from torchcell.evaluation.registry import BESIDE, Metric, metric, profile
+from torchcell.evaluation.registry import Metric, metric, metric_set, profile
 from torchcell.evaluation.results import Results, clusters_in
 
 
@@ -123,7 +123,7 @@ def compared_names(evaluation: Evaluation) -> list[tuple[str, Results]]:
         (f"{output}/{name}" if output else name, results)
         for results in sorted(evaluation.results, key=lambda one: not one.decides)
         for _, output in _tables(evaluation, results)
-        for name in BESIDE[results.task]
+        for name in metric_set(results.task).beside
     ]
 
 
@@ -161,11 +161,11 @@ def _block(table: pd.DataFrame, results: Results, output: str, t: int, primary: 
     empty = [row.system for row in rows if row.role != "model" and all(cell.undefined for cell in row.cells)]
     rows = [row for row in rows if row.system not in empty]
     truth = np.asarray(results.measured, dtype=np.float64)[:, t]
-    floor = [one.no_skill_value(truth, results.context) for one in metrics]
+    floor = [one.no_skill_value(truth, results.rank_within) for one in metrics]
     places = [digits(table.value.xs(name, level="metric")) for name in names]
     cells = ("" if np.isnan(v) else number(v, d) for v, d in zip(floor, places, strict=True))
     rows.append(Row("no skill", "no skill", tuple(map(Cell, cells))))
-    prevalence = float(np.nanmean(truth)) if results.task == "binary" else None
+    prevalence = float(np.nanmean(truth)) if metric_set(results.task).labels else None
     held = ~np.isnan(results.measured).all(axis=1) if results.per_gene else ~np.isnan(truth)
     return Block(
         output,

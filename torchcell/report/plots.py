@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from torchcell.evaluation.checks import RULES_ABOVE
 from torchcell.evaluation.evaluate import Evaluation
-from torchcell.evaluation.registry import metric
+from torchcell.evaluation.registry import metric, metric_set
 from torchcell.evaluation.results import Results
 from torchcell.report.layout import compared_names, number, role
 
@@ -64,7 +64,7 @@ def predicted_against_measured(
         output: Position of the output.
         units: Unit by output name.
     """
-    if results.task == "binary":
+    if metric_set(results.task).labels:
         return None
     pooled = results.per_gene
     truth = np.asarray(results.measured, dtype=np.float64)
@@ -149,7 +149,7 @@ def ranking_curves(results: Results, systems: list[str], output: int = 0) -> Fig
     from sklearn.metrics import precision_recall_curve, roc_curve
 
     truth = np.asarray(results.measured, dtype=np.float64)[:, output]
-    if results.task != "binary" or len(np.unique(truth[~np.isnan(truth)])) < 2:
+    if not metric_set(results.task).labels or len(np.unique(truth[~np.isnan(truth)])) < 2:
         return None
     figure, axes = canvas(8.4, 4.0, 2)
     prevalence = np.nanmean(truth)
@@ -281,7 +281,7 @@ def _panel(one: Axes, rows: pd.DataFrame, results: Results, name: str) -> None:
     output, _, short = name.rpartition("/")
     measure = metric(short, results.task)
     t = results.outputs.index(output) if output and not results.per_gene else 0
-    floor = measure.no_skill_value(np.asarray(results.measured)[:, t], results.context)
+    floor = measure.no_skill_value(np.asarray(results.measured)[:, t], results.rank_within)
     low, high = _scale(rows, results.model, floor)
     numbers = rows[["value", "low", "high", "n_undefined"]].to_numpy(dtype=float)
     for place, (system, (value, start, stop, undefined)) in enumerate(zip(rows.index, numbers, strict=True)):

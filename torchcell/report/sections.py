@@ -11,7 +11,7 @@ import pandas as pd
 
 from torchcell.evaluation.comparison import Comparison
 from torchcell.evaluation.evaluate import Evaluation
-from torchcell.evaluation.registry import profile
+from torchcell.evaluation.registry import metric_set, profile
 from torchcell.evaluation.results import Results
 from torchcell.report.layout import best_baseline, number, span
 
@@ -119,7 +119,7 @@ def _predictions(evaluation: Evaluation, results: Results, info: Mapping[str, An
     for t in range(shown):
         tail = f": {results.outputs[t]}" if shown > 1 else ""
         mark = f"_{results.outputs[t]}" if shown > 1 else ""
-        if results.task == "binary":
+        if metric_set(results.task).labels:
             figure = ranking_curves(results, systems, t)
             text = "" if figure is not None else "Not drawn: the measured labels hold one class only."
             caption = "ROC and precision-recall curves; other systems in grey, no skill dashed."

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from torchcell.evaluation.evaluate import Evaluation
-from torchcell.evaluation.registry import BESIDE, CALIBRATION, PRIMARY
+from torchcell.evaluation.registry import compared_metrics, metric_set
 from torchcell.evaluation.results import Results
 from torchcell.report.layout import Block, Cell, Row, blocks
 
@@ -27,8 +27,6 @@ DIFFERENCES = "difference"
 LINES = "mean_over_lines"
 """Level of the rows that average the means of single lines, so that each line counts once whatever its folds."""
 
-HEADLINE = frozenset(name for group in (PRIMARY, CALIBRATION, BESIDE) for names in group.values() for name in names)
-"""Metrics that any task compares."""
 COLLECTED_WIDTH = 200
 """Characters a line in a log file, which has no width of its own."""
 SYSTEM_WIDTH, CELL_WIDTH = 30, 20
@@ -73,7 +71,7 @@ def _blocks(table: pd.DataFrame) -> Iterator[_Block]:
         title = ", ".join(str(text) for text in (f"{experiment} {config}", split, of, part) if text)
         runs = table.iloc[:0] if level == LINES else single.get_group(tuple(key))
         found = differences.get(tuple(key), table.iloc[:0])
-        compared = [metric for metric in metrics if metric in (set(found["metric"]) or HEADLINE)] or metrics
+        compared = [metric for metric in metrics if metric in (set(found["metric"]) or compared_metrics())] or metrics
         verdict = ""
         if level != LINES and not found.empty:
             verdict = f"All runs together: {found['verdict'].iloc[0]}"
@@ -185,7 +183,7 @@ def _table(block: Block, part: str, width: int) -> Table:
     table = Table(title=escape(title), caption=escape(caption), title_justify="left")
     table.add_column("system", no_wrap=True)
     narrow = width < 40 + 18 * len(block.metrics)
-    shown = [k for k, one in enumerate(block.metrics) if not narrow or one.name in BESIDE[block.task]]
+    shown = [k for k, one in enumerate(block.metrics) if not narrow or one.name in metric_set(block.task).beside]
     for k in shown:
         table.add_column(block.heads[k], justify="right")
     for row in block.rows:

@@ -8,9 +8,21 @@ from typing import Self
 import numpy as np
 from sklearn.linear_model import Ridge
 
-from torchcell.core.baseline import Baseline, incidence, measured, one_thread, require_same_genes, validation_score
+from torchcell.core.baseline import Baseline, one_thread, require_same_genes, validation_score
 from torchcell.graph.cell_graph import CellGraph
-from torchcell.screen.record import Screen
+from torchcell.screen.record import KINDS, Screen
+
+
+def incidence(record: Screen) -> sp.csr_matrix:
+    """One-hot table of what was perturbed and how, [n, n_genes * n_kinds]; levels are not used."""
+    column = record.gene * len(KINDS) + record.kind
+    shape = (len(record), len(record.genes) * len(KINDS))
+    return sp.csr_matrix((np.ones(len(column)), column, record.ptr), shape=shape)
+
+
+def measured(record: Screen, output: int) -> np.ndarray:
+    """The samples that have a value of phenotype ``output``, as a mask [n]."""
+    return ~np.isnan(record.phenotype[:, output])
 
 
 class AdditiveRidge(Baseline):

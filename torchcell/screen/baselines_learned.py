@@ -12,10 +12,10 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.utils.extmath import randomized_svd
 from torch import Tensor, nn
 
-from torchcell.core.baseline import Baseline, measured, one_thread, require_same_genes, validation_score
+from torchcell.core.baseline import Baseline, one_thread, require_same_genes, validation_score
 from torchcell.graph.cell_graph import CellGraph, unit_rows
 from torchcell.graph.neighborhood import adjacencies, neighbourhoods, rows_of
-from torchcell.screen.baselines import AdditiveRidge
+from torchcell.screen.baselines import AdditiveRidge, measured
 from torchcell.screen.baselines_fitted import Items, SetPairs
 from torchcell.screen.record import KINDS, Screen
 

@@ -26,6 +26,7 @@ from torchcell.io.gene_features import GeneFeatures
 from torchcell.screen.record import KINDS, Screen
 from torchcell.screen.screen_graph import cost_note, joined
 from torchcell.screen.table import screen_notes
+from torchcell.screen.task import TASK
 
 STEPS, SMALLEST_BATCH = 32, 16
 """Steps of an epoch, and bounds of a batch, where nobody says how large a batch is."""
@@ -152,6 +153,8 @@ class PerturbationDataModule(RecordDataModule):
         aliases: Table of ``alias`` and ``gene``, by which the graph's names are found for the screen's. The other
             arguments are those of ``RecordDataModule``.
     """
+
+    TASK = TASK
 
     why_random: str | None = None
     """Why ``held_out_genes`` came to be ``random``; none where it did not."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from torchcell.io.cache import cached_screen
+from torchcell.io.cache import cached_record
 from torchcell.io.errors import InputError
 from torchcell.io.gene_names import yeast_gene_names
 from torchcell.io.sources import fetch
@@ -45,7 +45,7 @@ def costanzo2010() -> Screen:
 
     Source: Costanzo et al., Science 2010, doi:10.1126/science.1180823.
     """
-    return cached_screen(COSTANZO, [COSTANZO], {"recipe": RECIPE}, _parse)
+    return cached_record(Screen, COSTANZO, [COSTANZO], {"recipe": RECIPE}, _parse)
 
 
 def read_rows() -> pd.DataFrame:
@@ -196,7 +196,7 @@ def kuzmin2018(negatives: Negatives = "uniform", negatives_per_positive: int = 1
         sampled = sample_negatives(positives, negatives, negatives_per_positive * len(positives), seed)
         return replace(_screen(positives, sampled), lost=triples.lost)
 
-    return cached_screen(KUZMIN, sources, recipe, build)
+    return cached_record(Screen, KUZMIN, sources, recipe, build)
 
 
 def read_triples() -> Triples:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from torchcell.graph.network import GeneRules, Network, rule_genes
-from torchcell.io.cache import cached_network, cached_rules
+from torchcell.io.cache import cached_record
 from torchcell.io.errors import InputError, near, some
 from torchcell.io.gene_names import ORF, yeast_gene_names, yeast_symbols
 from torchcell.io.sources import fetch
@@ -32,8 +32,12 @@ def yeast_gene_ontology(reverse: bool = True) -> list[Network]:
     if reverse:
         parsers["annotates"] = _annotates
     return [
-        cached_network(
-            f"ontology-{name}", ["yeast_go", "yeast_gene_names"], {"recipe": ONTOLOGY_RECIPE, "network": name}, parse
+        cached_record(
+            Network,
+            f"ontology-{name}",
+            ["yeast_go", "yeast_gene_names"],
+            {"recipe": ONTOLOGY_RECIPE, "network": name},
+            parse,
         )
         for name, parse in parsers.items()
     ]
@@ -96,14 +100,17 @@ def yeast_metabolism(reverse: bool = True) -> list[Network]:
         parsers["catalysed_by"] = lambda: _turned(_catalyses(), "catalysed_by")
         parsers["produced_by"] = lambda: _turned(_stoichiometry("produces"), "produced_by")
     return [
-        cached_network(f"metabolism-{name}", ["yeast_gem"], {"recipe": METABOLISM_RECIPE, "network": name}, parse)
+        cached_record(
+            Network, f"metabolism-{name}", ["yeast_gem"], {"recipe": METABOLISM_RECIPE, "network": name}, parse
+        )
         for name, parse in parsers.items()
     ]
 
 
 def yeast_gene_rules() -> GeneRules:
     """Which reactions of yeast-GEM are lost with which genes: its rules of ``and`` and ``or``."""
-    return cached_rules(
+    return cached_record(
+        GeneRules,
         "metabolism-rules",
         ["yeast_gem"],
         {"recipe": METABOLISM_RECIPE},
@@ -190,7 +197,7 @@ def yeast_networks(names: Sequence[str] | None = None) -> list[Network]:
             hint = near(name, list(parsers)) or list(parsers)
             raise InputError(f"no yeast network named {name!r}; the nearest are: {', '.join(hint)}")
         sources, parse = parsers[name]
-        networks.append(cached_network(f"network-{name}", sources, {"recipe": RECIPE, "network": name}, parse))
+        networks.append(cached_record(Network, f"network-{name}", sources, {"recipe": RECIPE, "network": name}, parse))
     return networks
 
 

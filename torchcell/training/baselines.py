@@ -21,7 +21,7 @@ from torchcell.core.datamodule import RecordDataModule
 from torchcell.io.cache import kept, read_arrays, write_arrays
 from torchcell.io.fingerprint import fingerprint
 from torchcell.io.paths import data_home
-from torchcell.training.callbacks import stage, track
+from torchcell.io.progress import stage, track
 from torchcell.training.entry import conf_dir
 
 

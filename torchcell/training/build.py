@@ -22,7 +22,7 @@ from torchcell.core.spec import Spec
 from torchcell.io.errors import InputError, check_targets
 from torchcell.io.fingerprint import verifying
 from torchcell.io.paths import looking_in
-from torchcell.training.callbacks import stage
+from torchcell.io.progress import stage
 from torchcell.training.checkpoint import AtomicCheckpointIO, Checkpoint
 from torchcell.training.distributed.placement import OneDeviceANode
 from torchcell.training.distributed.processes import Process

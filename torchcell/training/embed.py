@@ -16,10 +16,10 @@ from torchcell.core.model import Model
 from torchcell.core.spec import Spec
 from torchcell.evaluation.results import Results
 from torchcell.io.errors import InputError, some
+from torchcell.io.progress import track
 from torchcell.report.maps import latent_section
 from torchcell.report.sections import Section
 from torchcell.training import build, checkpoint
-from torchcell.training.callbacks import track
 
 if TYPE_CHECKING:
     import anndata

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from torchcell.io.errors import InputError, near
-from torchcell.training.callbacks import say
+from torchcell.io.progress import say
 
 UNWRITABLE = (errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT)
 """Read-only, no permission, full, over quota: the message alone says what to do."""

@@ -14,7 +14,7 @@ from torchcell.core.batch import BatchOrder, PackedLoader
 from torchcell.core.datamodule import RecordDataModule
 from torchcell.core.model import Model
 from torchcell.io.errors import InputError, some
-from torchcell.training.callbacks import track
+from torchcell.io.progress import track
 
 SHUFFLES, ENOUGH = 5, 20_000
 """Times that the input which the split holds out is shuffled, and predictions from which on fewer do: its use is the

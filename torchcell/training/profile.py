@@ -31,9 +31,9 @@ from torch.autograd.profiler import profile
 from torchcell.core.datamodule import RecordDataModule
 from torchcell.core.model import Model
 from torchcell.io.errors import InputError, near, some
+from torchcell.io.progress import track
 from torchcell.training import build
 from torchcell.training.build import PRECISIONS
-from torchcell.training.callbacks import track
 from torchcell.training.distributed.processes import Process
 from torchcell.training.entry import conf_dir
 

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from omegaconf import DictConfig, OmegaConf
 
-from torchcell.io.cache import atomic_write
+from torchcell.io.cache import atomic_write, write_json
 from torchcell.io.errors import InputError, some
 from torchcell.training.lock import NAME as LOCK
 from torchcell.training.lock import FolderLock, refuse_held
@@ -254,12 +254,6 @@ def _clear(folder: Path) -> None:
             shutil.rmtree(path)
         elif path.name != LOCK:
             path.unlink()
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write ``content`` as indented JSON, whole or not at all."""
-    with atomic_write(path) as temporary:
-        Path(temporary).write_text(json.dumps(content, indent=2, default=str) + "\n")
 
 
 def environment_facts() -> dict[str, Any]:

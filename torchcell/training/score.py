@@ -17,7 +17,6 @@ from omegaconf import DictConfig
 
 from torchcell.core.datamodule import RecordDataModule
 from torchcell.core.model import Model
-from torchcell.drug_response.models.chemoe.experts import ExpertUsage
 from torchcell.evaluation.checks import (
     UNCHECKED,
     Check,
@@ -28,14 +27,12 @@ from torchcell.evaluation.checks import (
     measurable_signal,
 )
 from torchcell.evaluation.evaluate import Evaluation, evaluate
-from torchcell.evaluation.registry import REGISTRY
+from torchcell.evaluation.registry import every_metric
 from torchcell.evaluation.results import Results
 from torchcell.io.errors import InputError, near
-from torchcell.knowledge_graph.embed import EmbeddedNodes, scored_nodes
-from torchcell.knowledge_graph.report import relation_sections
+from torchcell.io.progress import stage
 from torchcell.report.sections import Section
 from torchcell.training.baselines import baseline_predictions, departures
-from torchcell.training.callbacks import stage
 from torchcell.training.embed import report_latents
 from torchcell.training.predict import predict_asked, predict_part, predict_without_inputs
 
@@ -116,7 +113,7 @@ def scoring_of(cfg: DictConfig, asked: DictConfig | None = None) -> Scoring:
         InputError: A primary metric that is none.
     """
     primary = cfg.evaluation.primary if "primary" in cfg.evaluation else None  # an earlier version had no such key
-    known = [one.name for one in REGISTRY]
+    known = list(dict.fromkeys(one.name for one in every_metric()))
     if primary is not None and primary not in known:
         raise InputError(
             f"evaluation.primary={primary}: no metric is called so; there are {near(primary, known) or known}"
@@ -168,47 +165,29 @@ def score(
     flat = None if history is None else converged(history["val/score"].tolist(), how.min_delta)
     evaluation = evaluate(every, how.n_boot, how.seed, flat, how.primary)
     evaluation = replace(evaluation, rivals=tuple(rivals[one.rival].noted(one) for one in evaluation.rivals))
-    nodes, weakened = scored_nodes(model, evaluation.table), departures(baselines)
+    weakened = departures(baselines)
+    models = evaluation.table[~evaluation.table["system"].isin(every[0].rivals)]
+    inspected = datamodule.TASK.inspect(model, models, how.seed)
     evaluation = evaluation.with_checks(
         *input_checks(every[0], spoilt, datamodule.inputs(), how),
         measurable_signal(datamodule.halves(how.part), every[0].group, how.n_boot, how.seed),
-        *collapses(model, nodes),
+        *map(collapse, (*model.collapses(), *inspected.collapsed)),
         *starting_weights(how),
     ).with_evidence(
         data_changed=how.data_changed,
         max_epochs=None if history is None else 2 * len(history),
         notes=(*weakened, *(() if history is None else first_epoch_note(history))),
     )
-    checks = checks_summary(evaluation, history, None if nodes is None else nodes.guard())
+    checks = checks_summary(evaluation, history, inspected.checks)
     summary = _summary(model, datamodule, evaluation, checks, how, flat) | {"baseline_departures": list(weakened)}
     if rivals:
         summary["rivals"] = {one.rival: rivals[one.rival].facts | one.summary() for one in evaluation.rivals}
-    sections = _sections(model, datamodule, evaluation, nodes, device, how)
-    return Scored(every[0], evaluation, summary, [], sections)
-
-
-def _sections(
-    model: Model,
-    datamodule: RecordDataModule,
-    evaluation: Evaluation,
-    nodes: EmbeddedNodes | None,
-    device: torch.device,
-    how: Scoring,
-) -> dict[str, Callable[[], list[Section]]]:
-    """What only the pass over the part can tell, by heading."""
-    results = evaluation.results[0]
 
     def latents() -> list[Section]:
-        return report_latents(model, datamodule, results, device, how.umap, how.seed)
+        return report_latents(model, datamodule, every[0], device, how.umap, how.seed)
 
-    def relations() -> list[Section]:
-        table = evaluation.table[~evaluation.table["system"].isin(results.rivals)]
-        return relation_sections(table, type(model).__name__, model.spec.extras.get("supervised", ()))
-
-    def embeddings() -> list[Section]:
-        return [] if nodes is None else nodes.sections(how.seed)
-
-    return {"Maps of latents": latents, "Each relation": relations, "Embeddings": embeddings}
+    sections = {"Maps of latents": latents, **inspected.sections}
+    return Scored(every[0], evaluation, summary, [], sections)
 
 
 def starting_weights(how: Scoring) -> list[Check]:
@@ -217,13 +196,6 @@ def starting_weights(how: Scoring) -> list[Check]:
         return []
     said = "its first weights come from another split of these data, and may have learned from what is tested here"
     return [Check("starting_weights", "failed", said, said)]
-
-
-def collapses(model: Model, nodes: EmbeddedNodes | None) -> list[Check]:
-    """What has collapsed inside of the model: a mixture of experts, embeddings of a type of node."""
-    inside = [module.collapse() for module in model.modules() if isinstance(module, ExpertUsage)]
-    found = [*filter(None, inside), *([nodes.finding] if nodes is not None and nodes.collapsed else [])]
-    return [collapse(what) for what in found]
 
 
 def _all_results(
@@ -276,11 +248,11 @@ def first_epoch_note(history: pd.DataFrame) -> tuple[str, ...]:
     return (f"its best epoch is the first of {len(score)}: training on made it no better",)
 
 
-def checks_summary(evaluation: Evaluation, history: pd.DataFrame | None, embeddings: Any) -> dict[str, Any]:
+def checks_summary(
+    evaluation: Evaluation, history: pd.DataFrame | None, inspected: Mapping[str, Any]
+) -> dict[str, Any]:
     """``checks`` of ``metrics.json``."""
-    checks: dict[str, Any] = {"spread": evaluation.spread}
-    if embeddings is not None:
-        checks["embeddings"] = embeddings
+    checks: dict[str, Any] = {"spread": evaluation.spread, **inspected}
     checks |= {check.name: check.summary() for check in evaluation.evidence.checks}
     if history is not None:
         checks["loss_share_warnings"] = loss_share_warnings(history)

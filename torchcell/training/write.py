@@ -17,10 +17,10 @@ from torchcell.core.model import Model
 from torchcell.evaluation.comparison import to_frame
 from torchcell.evaluation.evaluate import Evaluation
 from torchcell.evaluation.results import Results
+from torchcell.io.cache import write_json
+from torchcell.io.progress import stage
 from torchcell.report.page import write_report
 from torchcell.report.table import print_table
-from torchcell.training.callbacks import stage
-from torchcell.training.run_folder import write_json
 from torchcell.training.score import Scored
 
 

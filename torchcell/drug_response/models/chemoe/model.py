@@ -211,6 +211,10 @@ class CheMoE(ResponseModel):
         """As for all models, or one group whose every parameter decays."""
         return [{"params": list(self.parameters())}] if self.decay == "all" else super().parameter_groups()
 
+    def collapses(self) -> list[str]:
+        """A mixture of which one expert does all."""
+        return list(filter(None, [self.usage.collapse()]))
+
     def epoch_state(self) -> dict[str, Any]:
         """And how much each expert was used so far."""
         return super().epoch_state() | {"usage": self.usage.running}

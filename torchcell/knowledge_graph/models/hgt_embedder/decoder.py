@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.utilities.data import dim_zero_cat
 
 from torchcell.graph.cell_graph import CSR
 from torchcell.io.errors import InputError
@@ -478,3 +480,23 @@ def _damped(csr: CSR, n_columns: int) -> CSR:
     column_m = csr.weight.new_zeros(n_columns).index_add(0, csr.indices, csr.weight).clamp(min=1) ** -0.5
     row_E = row_n.repeat_interleave(size, output_size=len(csr.indices))
     return CSR(csr.indptr, csr.indices, csr.weight * row_E * column_m[csr.indices])
+
+
+class StreamingLinks(Metric):
+    """Code of the metaedge, source and target of each link [n, 3]; ranks need all of them at once."""
+
+    full_state_update = False
+    links: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("links", [], dist_reduce_fx="cat")
+
+    def update(self, metaedge_P: Int[Tensor, " P"], source_P: Int[Tensor, " P"], target_P: Int[Tensor, " P"]) -> None:
+        """Add the links of a batch."""
+        self.links.append(torch.stack([metaedge_P, source_P, target_P], dim=1))
+
+    def compute(self) -> Int[Tensor, "n 3"]:
+        """The links since the last ``reset``, sorted: the same whatever the batches and processes."""
+        links_n3 = dim_zero_cat(self.links) if len(self.links) else torch.zeros(0, 3, dtype=torch.int64)
+        return links_n3.unique(dim=0)

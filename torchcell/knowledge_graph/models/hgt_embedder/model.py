@@ -21,11 +21,11 @@ from torchcell.graph.cell_graph import CSR
 from torchcell.io.errors import InputError, near, some
 from torchcell.knowledge_graph.datamodule import LinkBatch
 from torchcell.knowledge_graph.embedding_health import TrainingBounds
-from torchcell.knowledge_graph.metrics import StreamingLinks
 from torchcell.knowledge_graph.models.hgt_embedder.decoder import (
     DistMult,
     LinkNegatives,
     LinkScores,
+    StreamingLinks,
     WalkScores,
     WalkTable,
     link_ranks,

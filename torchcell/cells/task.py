@@ -1,0 +1,7 @@
+"""Single cells: a perturbation and expression, as the shared packages see them."""
+
+from torchcell.cells.metrics import CELLS
+from torchcell.cells.splits import SPLITS
+from torchcell.core.task import Task
+
+TASK = Task("cells", metrics=(CELLS,), splits=SPLITS)

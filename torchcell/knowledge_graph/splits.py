@@ -1,0 +1,32 @@
+"""Splits of a knowledge graph: edges of each edge type, with drawn negatives in the same proportions."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from torchcell.core.split import SplitMethods, deal, own_clusters
+from torchcell.io.errors import InputError
+from torchcell.knowledge_graph.record import NEGATIVES, Links
+
+
+def edges(record: Links, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
+    """The edges of each metaedge at random, both directions of one together; negatives in the same shares.
+
+    A negative goes where the edge of its rank goes: negatives are drawn at random, so that is a random deal too.
+    """
+    part, twins = np.empty(len(record), dtype="<U6"), record.twin_keys()
+    for metaedge in record.supervised:
+        of_metaedge = record.metaedge == metaedge
+        positive = np.flatnonzero(of_metaedge & record.positive)
+        if not len(positive):
+            raise InputError(f"{record.name}: no edge of {metaedge} to deal to train, val and test")
+        part_of = deal(twins[positive], n_folds, fold, seed)
+        part[positive] = [part_of[key] for key in twins[positive].tolist()]
+        column = record.outputs.index(f"{metaedge}_{NEGATIVES[0]}")
+        for t in range(column, column + len(NEGATIVES)):
+            negative = np.flatnonzero(record.label[:, t] == 0)
+            part[negative] = part[positive][np.arange(len(negative)) % len(positive)]
+    return part, record.node_id[record.source_index], "source node"
+
+
+SPLITS = SplitMethods("a knowledge graph", own_clusters, {"edges": edges})

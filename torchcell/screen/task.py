@@ -1,0 +1,14 @@
+"""Screens: perturbed genes and scalar phenotypes, as the shared packages see them."""
+
+from torchcell.core.task import Task
+from torchcell.evaluation.registry import BINARY, REGRESSION
+from torchcell.screen.splits import SPLITS
+
+TASK = Task(
+    "screen",
+    metrics=(
+        REGRESSION,
+        BINARY,
+    ),
+    splits=SPLITS,
+)
