@@ -23,7 +23,7 @@ BATCH = 28
 
 @functools.cache
 def cell() -> CellGraph:
-    """The synthetic cell of REPRESENTATIONS."""
+    """The synthetic cell of docs/concepts/representations.md."""
     return CellGraph.from_networks(synthetic_networks(seed=0))
 
 

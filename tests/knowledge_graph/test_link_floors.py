@@ -1,4 +1,4 @@
-"""The link baselines on the real Hetionet reach the floors that the design names (EVALUATION, links).
+"""The link baselines on the real Hetionet reach their floors (docs/concepts/evaluation.md).
 
 Shared protocol: the 755 CtD edges of the core graph are split 604/75/76 at random, all 1,394 x 136 pairs are ranked,
 diseases given a compound, filtered; AUROC is that of the test edges among all pairs that are no edge. Means over
@@ -96,7 +96,7 @@ def test_path_features(deals):
     assert (mean_of(deals, "path_features") > [0.945, 0.455, 0.70]).all()
 
 
-def test_the_four_metapaths_that_the_design_names_reproduce_its_floor(deals):
+def test_four_named_metapaths_alone_reach_the_floor(deals):
     assert (mean_of(deals, "path_features", metapaths={"CtD": NAMED_PATHS}) > [0.945, 0.455, 0.70]).all()
 
 

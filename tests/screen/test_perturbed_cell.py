@@ -263,7 +263,7 @@ def test_an_unknown_way_is_named():
 
 
 def test_no_tensor_of_edges_times_width_or_samples_times_edges_is_made(monkeypatch):
-    """The largest tensor of a step, watched by a dispatch mode: REPRESENTATIONS, rule 2."""
+    """The largest tensor of a step, watched by a dispatch mode: docs/concepts/representations.md, rule 2."""
     monkeypatch.setattr(edge_softmax, "CHUNK", 800)
     rng = np.random.default_rng(4)
     n, width, n_sets = 120, 16, 8

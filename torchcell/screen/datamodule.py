@@ -319,7 +319,7 @@ class PerturbationDataModule(RecordDataModule):
 
     @staticmethod
     def read_request(path: str, spec: Spec) -> Screen:
-        """A user's list of perturbation sets for ``predict``; see CONTRACTS, a user's screen."""
+        """A user's list of perturbation sets for ``predict``; see docs/concepts/contracts.md."""
         from torchcell.screen.table import read_perturbations
 
         return read_perturbations(path)

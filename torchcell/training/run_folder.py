@@ -78,7 +78,7 @@ def refuse_running(cfg: DictConfig) -> None:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths of one run; see CONTRACTS, a run.
+    """Paths of one run; see docs/concepts/contracts.md, A run.
 
     Attributes:
         path: ``runs/<experiment>/<first 8 of the config's sha256>-s<seed>``.
