@@ -169,7 +169,7 @@ RUNNING = (*TRUSTED, "torchcell.callbacks", "torchcell.run", "torch.nn", "lightn
 """Those that the config of a whole run may call."""
 
 WRITING = (
-    "torchcell.io.cache", "torchcell.io.tables", "torchcell.io.embeddings",
+    "torchcell.io.cache", "torchcell.io.tables", "torchcell.io.embeddings", "torchcell.io.hetero_data",
     "torchcell.io.embeddings", "torchcell.io.cache", "torchcell.data", "torchcell.core.datamodule",
 )  # fmt: skip
 """Modules among them that write files where they are told to, which no model and no data set needs."""
@@ -271,7 +271,7 @@ def _below(name: str, packages: Sequence[str]) -> bool:
 
 def _targets(node: Any) -> list[str]:
     if isinstance(node, dict):
-        own = [str(node["_target_"])] if "_target_" in node else []
+        own = [str(node["_target_"])] if node.get("_target_") is not None else []  # null calls nothing
         return own + [target for value in node.values() for target in _targets(value)]
     if isinstance(node, list):
         return [target for value in node for target in _targets(value)]
