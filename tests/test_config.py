@@ -35,7 +35,7 @@ def targets(node: Any, path: str = "") -> list[tuple[str, dict[str, Any]]]:
         return [found for i, value in enumerate(node) for found in targets(value, f"{path}[{i}]")]
     if not isinstance(node, dict):
         return []
-    own = [(path, node)] if "_target_" in node else []
+    own = [(path, node)] if node.get("_target_") is not None else []
     return own + [found for key, value in node.items() for found in targets(value, f"{path}.{key}")]
 
 

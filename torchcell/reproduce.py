@@ -216,7 +216,8 @@ def _train(run: Path, runs: Path, root: Path, variables: Mapping[str, str]) -> N
 
     config = OmegaConf.load(run / "config.yaml")
     assert isinstance(config, DictConfig)
-    overrides = [f"paths.runs={json.dumps(str(runs))}", "overwrite=true", "logger.wandb=null"]
+    overrides = [f"paths.runs={json.dumps(str(runs))}", "overwrite=true"]
+    overrides += ["++logger._target_=null", "++logger.wandb=null"]  # a logger of the user's own has no key wandb
     if config.get("ckpt_path") in ("last", "auto"):
         overrides.append("ckpt_path=null")  # it went on with itself
     elif config.get("ckpt_path") is not None:

@@ -28,6 +28,7 @@ class Trained:
         datamodule: Data and split.
         scored: Metrics, verdict and files; None on all processes but the first.
         score: Best validation score, what a search maximises.
+        pruned: The epoch after which a search stopped its trial; such a run is not scored.
     """
 
     folder: RunFolder
@@ -35,6 +36,7 @@ class Trained:
     datamodule: RecordDataModule
     scored: Scored | None
     score: float
+    pruned: int | None = None
 
 
 def train(cfg: DictConfig) -> Trained:
@@ -106,6 +108,12 @@ def _train(cfg: DictConfig, process: Process, folder: RunFolder, signals: Signal
         trainer.fit(model, datamodule, ckpt_path=folder.resume, weights_only=True)
         folder.check_trained()
     checkpoint.load_weights(model, checkpoint.read(folder.best)["state_dict"], folder.best)
+    pruned = build.pruned_after(trainer)
+    if pruned is not None:
+        if trainer.is_global_zero:
+            folder.write_pruned(pruned, build.best_score(trainer))
+            loggers.log_pruned(logs, pruned)
+        return Trained(folder, model, datamodule, None, build.best_score(trainer), pruned)
     history = log.frame() if trainer.is_global_zero else None
     scored = score.score(
         trainer,
@@ -136,14 +144,23 @@ def _train(cfg: DictConfig, process: Process, folder: RunFolder, signals: Signal
 
 
 def main(cfg: DictConfig) -> float:
-    """Train, and return the best validation score to a sweeper; ``ckpt_path=auto`` reads it off a finished run."""
+    """Train, and return the best validation score to a sweeper; ``ckpt_path=auto`` reads it off a finished run.
+
+    Raises:
+        TrialPruned: A search stopped this trial.
+    """
     from torchcell.training.run_folder import finished_score, refuse_running
 
     score = finished_score(cfg)
     if score is not None:
         return score
     refuse_running(cfg)
-    return train(cfg).score
+    trained = train(cfg)
+    if trained.pruned is not None:
+        from optuna import TrialPruned
+
+        raise TrialPruned(f"pruned after epoch {trained.pruned}, val/score {trained.score:.4g}: {trained.folder.path}")
+    return trained.score
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from omegaconf import OmegaConf
 from torchcell.io.errors import InputError
 from torchcell.training.entry import conf_dir, prefer_own_choices
 from torchcell.training.run_folder import RunFolder, finished_score
-from torchcell.training.search import AGAIN, Search, counted, revive
+from torchcell.training.search import Search
+from torchcell.training.study import AGAIN, counted, open_storage, revive
 
 SPACES = sorted(path.stem for path in (conf_dir() / "hydra" / "search").glob("*.yaml"))
 TINY = (
@@ -39,6 +40,13 @@ def composed(*overrides: str):
 def study():
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna.create_study(direction="maximize")
+
+
+def trials_of(path):
+    """Of the one study that a journal holds."""
+    storage = open_storage(str(path))
+    (about,) = optuna.get_all_study_summaries(storage)
+    return optuna.load_study(study_name=about.study_name, storage=storage).trials
 
 
 def drawn(study) -> optuna.Trial:
@@ -91,10 +99,10 @@ def test_every_model_has_a_search_space_but_those_that_are_controls():
     assert models - set(SPACES) == {"chemoe_published"}
 
 
-def started(*overrides: str, **changes: str):
+def started(*overrides: str):
     cfg = composed("hydra/sweeper=optuna", *overrides)
-    search = Search()
-    search._start(cfg)
+    search = Search(cfg)
+    search.start()
     return search, cfg.hydra.sweeper
 
 
@@ -153,9 +161,7 @@ def test_a_killed_search_goes_on_and_ends_with_the_trials_that_were_asked_for(tm
     assert after.returncode == 0, after.stdout + after.stderr
     assert "0 trials done, 3 to go, 1 of them killed before" in after.stdout
     assert "planted failure" in after.stderr
-    storage = f"sqlite:///{tmp_path}/runs/simulated_dango/search.sqlite"
-    (about,) = optuna.get_all_study_summaries(storage)
-    trials = optuna.load_study(study_name=about.study_name, storage=storage).trials
+    trials = trials_of(tmp_path / "runs/simulated_dango/search.journal")
     assert [trial.state.name for trial in trials] == ["FAIL", "COMPLETE", "FAIL", "COMPLETE"]
     assert [AGAIN in trial.user_attrs for trial in trials] == [True, False, False, False]
     assert trials[1].params == trials[0].params

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,6 +15,11 @@ from torch import Tensor, nn
 
 from torchcell.graph.network import GeneRules, Network
 from torchcell.io.errors import InputError, near, some
+from torchcell.io.hetero_data import EdgeType, edge_types, hetero_node_names, read_hetero_data
+from torchcell.io.paths import located
+
+if TYPE_CHECKING:
+    from torch_geometric.data import HeteroData
 
 
 def owner(ptr: Tensor, n_members: int) -> Tensor:
@@ -457,6 +463,82 @@ class CellGraph(nn.Module):
             raise InputError(f"the graph's hash is {graph.hash}, the file says {plain['hash']}: it was changed")
         return graph
 
+    def to_hetero_data(self) -> HeteroData:
+        """The graph for torch-geometric: ``data[type].node_id``, and ``data[source type, relation, target type]``.
+
+        An edge type has ``edge_index``, int64 [2, E] of sources and targets, ``edge_weight``, float32 [E], and
+        ``directed``; an undirected relation has its edges both ways. ``data.rules`` are the gene rules, if there are.
+
+        Example:
+            >>> write_hetero_data(graph.to_hetero_data(), "graph.pt")
+        """
+        from torch_geometric.data import HeteroData
+
+        data = HeteroData()
+        for kind, listed in self._names.items():
+            data[kind].node_id, data[kind].num_nodes = listed.tolist(), len(listed)
+        for name in self.relations:
+            source, target = self._ends[name]
+            indptr, indices, weight = (part.cpu() for part in self.csr(name))
+            row = torch.repeat_interleave(torch.arange(len(indptr) - 1), indptr.diff().long())
+            edges = data[source, name, target]
+            edges.edge_index, edges.edge_weight = torch.stack([indices.long(), row]), weight.clone()
+            edges.directed = name in self.directed
+        if self.rules is not None:
+            data.rules = self.rules.to_plain()
+        return data
+
+    @classmethod
+    def from_hetero_data(
+        cls, data: HeteroData, genes: str = "gene", directed: Sequence[str] = (), weight: str = "edge_weight"
+    ) -> CellGraph:
+        """The inverse of ``to_hetero_data``, also of a graph made elsewhere.
+
+        A relation within one type is undirected where its edges stand in both directions, unless it says otherwise
+        by ``directed``. One that several pairs of types share is called ``source-relation-target``. Features of nodes
+        and further ones of edges are left out.
+
+        Args:
+            data: Genes have their names as ``node_id``.
+            genes: The node type that is the genes.
+            directed: Further relations whose edges go one way.
+            weight: The attribute of edges that is their weight, [E]; without it all are 1.
+
+        Raises:
+            InputError: No genes or no names of them; what ``edge_types`` and ``CellGraph`` refuse.
+        """
+        if genes not in data.node_types:
+            raise InputError(f"the graph has no node type {genes!r} for its genes; it has {data.node_types}")
+        if not all(isinstance(name, str) for name in data[genes].get("node_id") or [None]):
+            raise InputError(f"genes have no names: give data[{genes!r}].node_id, a list of texts")
+        called = {kind: "gene" if kind == genes else kind for kind in (genes, *data.node_types)}
+        names = {called[kind]: hetero_node_names(data, kind).tolist() for kind in called}
+        networks = [_network(one, called, names, one.name in directed, weight) for one in edge_types(data)]
+        lost: dict[str, int] = {}
+        matrices = {network.name: network_matrix(network, names, lost) for network in networks}
+        return cls(
+            names.pop("gene"),
+            matrices,
+            [network.name for network in networks if network.directed],
+            lost,
+            names,
+            {network.name: (network.source_type, network.target_type) for network in networks},
+            GeneRules.from_plain(data["rules"]) if "rules" in data._global_store else None,
+        )
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | Path,
+        genes: str = "gene",
+        directed: Sequence[str] = (),
+        restrict: Literal["screen"] | None = None,
+    ) -> CellGraph:
+        """Read a graph of torch-geometric, see ``hetero_data.read_hetero_data`` and ``from_hetero_data``."""
+        graph = cls.from_hetero_data(read_hetero_data(located(path)), genes, directed)
+        graph.restrict = restrict
+        return graph
+
     def _hash(self) -> str:
         digest = hashlib.sha256("\n".join(self.genes.tolist()).encode())
         for name in self.relations:
@@ -474,6 +556,27 @@ class CellGraph(nn.Module):
         nodes = ", ".join(f"{len(listed):,} {kind}s" for kind, listed in self._names.items())
         edges = ", ".join(f"{name}: {self.n_edges(name):,}" for name in self.relations)
         return f"{nodes}; {edges}"
+
+
+def _network(
+    one: EdgeType, called: Mapping[str, str], names: Mapping[str, Sequence[str]], one_way: bool, weight: str
+) -> Network:
+    """One relation of a ``HeteroData`` as an edge list by name."""
+    source, target = (called[kind] for kind in one.ends)
+    ends = zip(one.source.tolist(), one.target.tolist(), strict=True)
+    pairs = set(ends) if source == target else set()
+    both_ways = source == target and all((b, a) in pairs for a, b in pairs)
+    given = one.rest.get(weight)
+    values = np.ones(len(one.source)) if given is None else np.asarray(given)
+    return Network(
+        one.name,
+        np.asarray(names[source], dtype=str)[one.source],
+        np.asarray(names[target], dtype=str)[one.target],
+        values.reshape(-1).astype(np.float32),
+        one_way or bool(one.rest.get("directed", not both_ways)),
+        source_type=source,
+        target_type=target,
+    ).validate()
 
 
 def _int32(array: np.ndarray) -> Tensor:

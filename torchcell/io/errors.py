@@ -169,8 +169,8 @@ RUNNING = (*TRUSTED, "torchcell.training", "torch.nn", "lightning.pytorch", "lig
 """Those that the config of a whole run may call."""
 
 WRITING = (
-    "torchcell.io.cache", "torchcell.io.tables", "torchcell.io.embeddings", "torchcell.core.datamodule",
-    "torchcell.core.split",
+    "torchcell.io.cache", "torchcell.io.tables", "torchcell.io.embeddings", "torchcell.io.hetero_data",
+    "torchcell.core.datamodule", "torchcell.core.split",
     "torchcell.cells.metrics", "torchcell.knowledge_graph.embed", "torchcell.knowledge_graph.report",
 )  # fmt: skip
 """Modules among them that write files where they are told to, which no model and no data set needs."""
@@ -272,7 +272,7 @@ def _below(name: str, packages: Sequence[str]) -> bool:
 
 def _targets(node: Any) -> list[str]:
     if isinstance(node, dict):
-        own = [str(node["_target_"])] if "_target_" in node else []
+        own = [str(node["_target_"])] if node.get("_target_") is not None else []  # null calls nothing
         return own + [target for value in node.values() for target in _targets(value)]
     if isinstance(node, list):
         return [target for value in node for target in _targets(value)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,9 +21,11 @@ from torchcell.io.errors import (
     texts,
 )
 from torchcell.io.fingerprint import record_fingerprint
+from torchcell.io.hetero_data import edge_types, hetero_node_names, without_reverse
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch_geometric.data import HeteroData
 
 
 NODE_COLUMNS: tuple[str, ...] = ("id", "name", "kind")
@@ -119,6 +121,12 @@ class KnowledgeGraph:
             if name in vars(self):
                 vars(part)[name] = vars(self)[name][at]
         return part
+
+    def by_kind(self) -> KnowledgeGraph:
+        """The graph with its nodes sorted by kind; those of one kind keep their order."""
+        order = self.node_kind.argsort(kind="stable")
+        nodes = {name: getattr(self, name)[order] for name in ("node_id", "node_name", "node_kind")}
+        return replace(self, **nodes)
 
     def without_duplicates(self) -> KnowledgeGraph:
         """The graph without rows that repeat an earlier one, counted in ``lost``; ``validate`` it afterwards.
@@ -230,6 +238,98 @@ class KnowledgeGraph:
         told = columns.get(LICENCE, LICENCE)
         licence = texts(column(name, edges, told)) if told in edges or LICENCE in columns else None
         return cls(name, node_id, node_name, kind, ordered, source, metaedge, target, tuple(directed), licence)
+
+    def to_hetero_data(self) -> HeteroData:
+        """The graph for torch-geometric: ``data[kind]`` and ``data[source kind, metaedge, target kind]``.
+
+        A node type has ``node_id`` and ``name``, lists of texts. An edge type has ``edge_index``, int64 [2, E], with
+        each edge once (``ToUndirected`` adds the way back), ``directed`` and, where known, ``licence``. ``position``
+        of both is the place in this record, by which ``from_hetero_data`` brings all back in order.
+
+        Example:
+            >>> data = graph.to_hetero_data()
+            >>> data["drug", "binds", "protein"].edge_index
+        """
+        import torch
+        from torch_geometric.data import HeteroData
+
+        data = HeteroData()
+        place = np.empty(len(self.node_id), dtype=np.int64)
+        for kind in self.kinds:
+            at = np.flatnonzero(self.node_kind == kind)
+            place[at] = np.arange(len(at))
+            nodes = data[kind]
+            nodes.num_nodes, nodes.position = len(at), torch.from_numpy(at)
+            nodes.node_id, nodes.name = self.node_id[at].tolist(), self.node_name[at].tolist()
+        for metaedge, (source, target) in self.ends.items():
+            at = np.flatnonzero(self.metaedge == metaedge)
+            edges = data[source, metaedge, target]
+            ends = place[self.source_index[at]], place[self.target_index[at]]
+            edges.edge_index, edges.position = torch.from_numpy(np.stack(ends)), torch.from_numpy(at)
+            edges.directed = metaedge in self.directed
+            if self.licence is not None:
+                edges.licence = self.licence[at].tolist()
+        return data
+
+    @classmethod
+    def from_hetero_data(
+        cls,
+        data: HeteroData,
+        name: str = "knowledge_graph",
+        directed: Sequence[str] = (),
+        kinds: Sequence[str] | None = None,
+    ) -> KnowledgeGraph:
+        """The inverse of ``to_hetero_data``, also of a graph made elsewhere; ``validate`` it afterwards.
+
+        Features of nodes and edges are left out. A relation that several pairs of node types share is called
+        ``source-relation-target``; one that holds another's edges backwards (``rev_...``) is left out and counted.
+
+        Args:
+            data: Nodes without ``node_id``, or with numbers, are called ``<kind>:<number>``; those without ``name`` by
+                their id.
+            name: Name of the record.
+            directed: Further metaedges within one kind whose directions mean different things.
+            kinds: The kinds in order; by default those of ``data``.
+
+        Raises:
+            InputError: No ``edge_index``, an edge to a node that is not there, not as many names as nodes.
+        """
+        listed = tuple(data.node_types if kinds is None else kinds)
+        ids = {kind: hetero_node_names(data, kind) for kind in data.node_types}
+        types, lost = without_reverse(edge_types(data))
+        node_id = np.concatenate([np.empty(0, dtype=str), *ids.values()])
+        names = [hetero_node_names(data, kind, "name") if "name" in data[kind] else own for kind, own in ids.items()]
+        node_kind = np.repeat(np.array(list(ids), dtype=str), [len(own) for own in ids.values()])
+        nodes = _order([data[kind] for kind in ids], [len(own) for own in ids.values()])
+        edges = _order([one.rest for one in types], [len(one.source) for one in types])
+        source = np.concatenate([np.empty(0, dtype=str), *(ids[one.ends[0]][one.source] for one in types)])
+        target = np.concatenate([np.empty(0, dtype=str), *(ids[one.ends[1]][one.target] for one in types)])
+        metaedge = np.repeat(np.array([one.name for one in types], dtype=str), [len(one.source) for one in types])
+        one_way = [one.name for one in types if one.rest.get("directed") and one.ends[0] == one.ends[1]]
+        licence = None
+        if types and all("licence" in one.rest for one in types):
+            licence = np.concatenate([np.asarray(one.rest["licence"], dtype=str) for one in types])[edges]
+        return cls(
+            name,
+            node_id[nodes],
+            np.concatenate([np.empty(0, dtype=str), *names])[nodes],
+            node_kind[nodes],
+            listed,
+            source[edges],
+            metaedge[edges],
+            target[edges],
+            tuple(dict.fromkeys([*one_way, *directed])),
+            licence,
+            lost,
+        )
+
+
+def _order(stores: Sequence[Any], sizes: Sequence[int]) -> np.ndarray:
+    """The order in which a record had what comes type by type; as it comes where that is not known of all."""
+    if not all("position" in store and len(store["position"]) == n for store, n in zip(stores, sizes, strict=True)):
+        return np.arange(sum(sizes))
+    places = [np.asarray(store["position"], dtype=np.int64) for store in stores]
+    return np.argsort(np.concatenate([np.empty(0, dtype=np.int64), *places]), kind="stable")
 
 
 def link_ids(source: np.ndarray, metaedge: np.ndarray | str, target: np.ndarray) -> np.ndarray:

@@ -11,6 +11,8 @@ import numpy as np
 from torchcell.core.prediction_notes import Notes, by_owner, unless_known
 from torchcell.core.spec import Spec
 from torchcell.io.errors import InputError, near, some
+from torchcell.io.hetero_data import ENDING, read_hetero_data
+from torchcell.io.paths import located
 from torchcell.io.tables import read_table, refuse_spoiled_names, require_columns, text_cells
 from torchcell.knowledge_graph.record import (
     EDGE_COLUMNS,
@@ -44,8 +46,8 @@ def knowledge_graph_file(
     """Read a graph from two files and sample the candidates of the supervised metaedges.
 
     Args:
-        nodes: Table of ``id, name, kind``.
-        edges: Table of ``source, metaedge, target`` and, optionally, ``licence``.
+        nodes: Table of ``id, name, kind``; or a ``.pt`` file, see ``hetero_data``, that holds the edges too.
+        edges: Table of ``source, metaedge, target`` and, optionally, ``licence``; or the same ``.pt`` file.
         supervised: The metaedges to predict; ``all`` for each of them.
         columns: Internal name -> name in the file, for those that differ, e.g. ``{"licence": "license"}``.
         directed: Metaedges within one kind whose two directions mean different things.
@@ -77,8 +79,16 @@ def read_knowledge_graph(
 ) -> KnowledgeGraph:
     """Read and check a graph whose nodes come sorted by kind, see ``knowledge_graph_file``.
 
-    Files end in ``.csv``, ``.tsv``, ``.parquet`` or, for edges, ``.sif``; ``.gz`` may follow the texts.
+    Files end in ``.csv``, ``.tsv``, ``.parquet`` or, for edges, ``.sif``; ``.gz`` may follow the texts. A ``.pt`` file
+    is both.
     """
+    own = name or Path(nodes).name.split(".")[0]
+    if ENDING in (Path(nodes).suffix, Path(edges).suffix):
+        if Path(nodes) != Path(edges) or columns:
+            raise InputError(f"a {ENDING} file is a whole graph without columns: give {nodes} as nodes and as edges")
+        data = read_hetero_data(located(nodes))
+        graph = KnowledgeGraph.from_hetero_data(data, own, directed, kinds or sorted(data.node_types)).by_kind()
+        return (graph.without_duplicates() if drop_duplicates else graph).validate()
     columns = dict(columns or {})
     node_table, edge_table = read_table(nodes), _read_edges(Path(edges), columns)
     named = {part: columns.get(part, part) for part in (*NODE_COLUMNS, *EDGE_COLUMNS)}
@@ -88,7 +98,6 @@ def read_knowledge_graph(
             refuse_spoiled_names(path, named[part], text_cells(table, named[part]))
     order = np.array(text_cells(node_table, named["kind"]), dtype=str).argsort(kind="stable")
     node_table = node_table.iloc[order]
-    own = name or Path(nodes).name.split(".")[0]
     graph = KnowledgeGraph.from_tables(node_table, edge_table, own, columns, directed, kinds)
     return (graph.without_duplicates() if drop_duplicates else graph).validate()
 

@@ -28,7 +28,9 @@ from torchcell.training.distributed.placement import OneDeviceANode
 from torchcell.training.distributed.processes import Process
 from torchcell.training.distributed.slurm import Requeue, Signals
 from torchcell.training.loggers import CheckpointAfterHistory, History, StepLog
+from torchcell.training.pruning import Pruning
 from torchcell.training.run_folder import RunFolder
+from torchcell.training.study import TrialAddress
 
 # What Lightning says of GPUs, of its own products and of its logging interval tells the user nothing.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -98,8 +100,9 @@ def trainer(
         raise InputError(f"trainer.precision={cfg.trainer.precision}: choose one of {list(PRECISIONS)}")
     if cfg.trainer.max_epochs == 0:
         raise InputError("trainer.max_epochs=0 trains nothing; set it to 1 or more")
+    history = next(log for log in logs if isinstance(log, History))
     best = CheckpointAfterHistory(
-        next(log for log in logs if isinstance(log, History)),
+        history,
         dirpath=folder.path / "checkpoints",
         filename="best",
         monitor="val/score",
@@ -123,6 +126,8 @@ def trainer(
     callbacks = [instantiate(callback) for callback in cfg.callbacks.values() if callback is not None]
     if cfg.logger.get("every_n_steps") is not None:  # a config of an earlier version does not have the key
         callbacks.append(StepLog(cfg.logger.every_n_steps))
+    if (address := TrialAddress.of_environment()) is not None:
+        callbacks.append(Pruning(address.open, history))
     if signals is not None:
         callbacks.append(Requeue(signals, folder.last))  # the last, for it ends the step that others log
     return instantiate(config, _partial_=True)(
@@ -152,6 +157,12 @@ def best_score(trainer: lightning.Trainer) -> float:
         if isinstance(callback, ModelCheckpoint) and callback.monitor is not None
     )
     return float("nan") if best.best_model_score is None else float(best.best_model_score)
+
+
+def pruned_after(trainer: lightning.Trainer) -> int | None:
+    """The epoch after which a search stopped its trial; None where the run ended by itself."""
+    epochs = [callback.pruned for callback in trainer.callbacks if isinstance(callback, Pruning)]  # type: ignore[attr-defined]
+    return epochs[0] if epochs else None
 
 
 @rank_zero_only

@@ -146,12 +146,13 @@ def loading(cfg: Any, config_name: str) -> str:
 def prefer_own_choices() -> None:
     """Let ``conf/hydra/sweeper/optuna.yaml`` be the choice of that name.
 
-    The plugin registers a schema of the same name, which Hydra would hold against ours and refuse.
+    An earlier version installed hydra-optuna-sweeper, which registers choices of the same names; Hydra would hold its
+    schema against our file and refuse it.
     """
     from hydra.core.config_store import ConfigStore
     from hydra.core.plugins import Plugins
 
-    Plugins.instance()  # loads the plugins, which register their choices
+    Plugins.instance()  # loads the plugins, which register their choices; ours come after that one
     ConfigStore.instance().repo["hydra"]["sweeper"].pop("optuna.yaml", None)
     # Hydra copies the store for each group that --help lists, 1.4 s in all; it is a registry that nobody writes to now.
     ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import netrc
 import os
@@ -22,6 +23,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from omegaconf import DictConfig, OmegaConf
 
 from torchcell.io.cache import atomic_write
+from torchcell.io.errors import InputError
 from torchcell.training.checkpoint import read
 from torchcell.training.run_folder import RunFolder
 
@@ -174,24 +176,13 @@ SCORE = "val/score"
 """What the best epoch is chosen by; wandb's summary holds its largest value, not the last."""
 
 
-class Tracker(WandbLogger):
-    """A ``WandbLogger`` that is given up at its first error; history, metrics and report are in the run's folder.
-
-    Args:
-        best: Largest ``val/score`` of the run's earlier part, where it goes on.
-        known: As for ``WandbLogger``.
-    """
+class GivenUp:
+    """A logger that is given up at its first error; history, metrics and report are in the run's folder."""
 
     given_up: bool = False
 
-    def __init__(self, best: float = -math.inf, **known: Any) -> None:
-        super().__init__(**known)
-        self._wandb_init.pop("anonymous", None)  # wandb warns of it, and Lightning always passes it
-        self.best = best
-        self.attempt(lambda: self.experiment.define_metric(SCORE, step_metric="trainer/global_step", summary="max"))
-
     def attempt(self, call: Callable[[], Any]) -> None:
-        """Do ``call``, or nothing once wandb was given up."""
+        """Do ``call``, or nothing once the logger was given up."""
         if self.given_up:
             return
         try:
@@ -199,10 +190,38 @@ class Tracker(WandbLogger):
         except Exception as error:  # whatever a tracker raises, the run is worth more
             self.given_up = True
             why = " ".join(str(error).split())[:200] or type(error).__name__
-            rank_zero_warn(
-                f"wandb failed ({why}); the run goes on without it. All is in the run's folder; what wandb had until "
-                f"now: wandb sync {self.save_dir}/wandb/*{self.version}"
-            )
+            rank_zero_warn(f"{self.failed(why)} All is in the run's folder{self.rest()}")
+
+    def failed(self, why: str) -> str:
+        """What is said of the failure."""
+        return f"{type(self).__name__} failed ({why}); the run goes on without it."
+
+    def rest(self) -> str:
+        """What becomes of what was logged until then."""
+        return ""
+
+
+class Tracker(GivenUp, WandbLogger):
+    """A ``WandbLogger`` that is given up at its first error.
+
+    Args:
+        best: Largest ``val/score`` of the run's earlier part, where it goes on.
+        known: As for ``WandbLogger``.
+    """
+
+    def __init__(self, best: float = -math.inf, **known: Any) -> None:
+        super().__init__(**known)
+        self._wandb_init.pop("anonymous", None)  # wandb warns of it, and Lightning always passes it
+        self.best = best
+        self.attempt(lambda: self.experiment.define_metric(SCORE, step_metric="trainer/global_step", summary="max"))
+
+    def failed(self, why: str) -> str:
+        """What is said of the failure."""
+        return f"wandb failed ({why}); the run goes on without it."
+
+    def rest(self) -> str:
+        """How to send what wandb had."""
+        return f"; what wandb had until now: wandb sync {self.save_dir}/wandb/*{self.version}"
 
     @rank_zero_only
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
@@ -227,6 +246,77 @@ class Tracker(WandbLogger):
         self.attempt(lambda: super(Tracker, self).finalize(status))
 
 
+class AnyLogger(GivenUp, Logger):
+    """A Lightning logger of the user's choice that is given up at its first error.
+
+    Args:
+        inner: The logger.
+    """
+
+    def __init__(self, inner: Logger) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def failed(self, why: str) -> str:
+        """What is said of the failure."""
+        return f"{type(self.inner).__name__} failed ({why}); the run goes on without it."
+
+    @property
+    def name(self) -> str | None:
+        """Of the logger."""
+        return self.inner.name
+
+    @property
+    def version(self) -> int | str | None:
+        """Of the logger."""
+        return self.inner.version
+
+    @property
+    def save_dir(self) -> str | None:
+        """Where the logger writes."""
+        return self.inner.save_dir
+
+    @property
+    def experiment(self) -> Any:
+        """What the logger logs to, where it has such a thing."""
+        return getattr(self.inner, "experiment", None)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        """Log, or give up."""
+        self.attempt(lambda: self.inner.log_metrics(metrics, step))
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Log, or give up."""
+        self.attempt(lambda: self.inner.log_hyperparams(params, *args, **kwargs))
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write, or give up."""
+        self.attempt(self.inner.save)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Close, or give up."""
+        self.attempt(lambda: self.inner.finalize(status))
+
+    @rank_zero_only
+    def log_figure(self, name: str, path: Path) -> None:
+        """Log a PNG file by what there is: ``log_image``, ``add_image`` (TensorBoard) or ``log_artifact`` (MLflow)."""
+        self.attempt(lambda: self._log_figure(name, path))
+
+    def _log_figure(self, name: str, path: Path) -> None:
+        if hasattr(self.inner, "log_image"):
+            self.inner.log_image(name, [str(path)])
+        elif hasattr(self.experiment, "add_image"):
+            from matplotlib.image import imread
+
+            self.experiment.add_image(name, imread(path), dataformats="HWC")
+        elif hasattr(self.experiment, "log_artifact") and hasattr(self.inner, "run_id"):
+            self.experiment.log_artifact(self.inner.run_id, str(path))
+
+
 def reachable() -> bool:
     """Whether wandb's server answers at all; proxies of the environment are used."""
     import wandb
@@ -243,6 +333,10 @@ def warn_unreachable(folder: Path) -> None:
     rank_zero_warn(
         f"wandb's server does not answer from here; the run is logged offline: wandb sync {folder}/wandb/offline-run-*"
     )
+
+
+OWN_KEYS = ("_target_", "wandb", "every_n_steps")
+"""Keys of ``logger`` that are no arguments of a logger of the user's choice."""
 
 
 def logged_in() -> bool:
@@ -290,9 +384,7 @@ def wandb_logger(cfg: DictConfig, folder: Path, environment: dict[str, Any], bes
         offline=offline,
         settings=wandb.Settings(finish_timeout=FINISH_S, silent=True),
     )
-    plain = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(plain, dict)
-    logger.log_hyperparams({str(name): value for name, value in plain.items()})
+    logger.log_hyperparams(_plain(cfg))
     if not is_said:
         logger.attempt(lambda: say_where(logger, folder, offline))
     return logger
@@ -305,14 +397,59 @@ def say_where(logger: Tracker, folder: Path, offline: bool) -> None:
     print(f"wandb   {later if offline else logger.experiment.url}", file=sys.stderr, flush=True)
 
 
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(name): value for name, value in plain.items()}
+
+
+def chosen_logger(cfg: DictConfig, folder: Path, environment: dict[str, Any]) -> AnyLogger:
+    """The logger that ``logger._target_`` names, with the other keys of ``logger`` as its arguments.
+
+    ``save_dir``, ``name`` and ``version`` are the run's folder, name and id where the logger takes them and the config
+    does not give them; so a run that goes on logs to the same place.
+
+    Args:
+        cfg: The composed config.
+        folder: Of the run.
+        environment: Content of ``environment.json``.
+
+    Raises:
+        InputError: No such class, one that is no Lightning logger, wrong arguments, a package that is missing.
+    """
+    from hydra.errors import InstantiationException
+    from hydra.utils import get_class, instantiate
+
+    target = str(cfg.logger["_target_"])
+    given = {str(name): value for name, value in cfg.logger.items() if name not in OWN_KEYS}
+    of_run = {"save_dir": str(folder), "name": f"{cfg.name}-{folder.name}", "version": environment["wandb_id"]}
+    try:
+        takes = inspect.signature(get_class(target)).parameters
+        arguments = {name: value for name, value in of_run.items() if name in takes} | given
+        logger = instantiate({"_target_": target, **arguments})
+    except (InstantiationException, ImportError, TypeError, ValueError) as error:
+        why = " ".join(str(error.__cause__ or error).split())
+        raise InputError(f"logger._target_={target} can't be made: {why}") from error
+    if not isinstance(logger, Logger):
+        raise InputError(f"logger._target_={target} is no Lightning logger (lightning.pytorch.loggers.Logger)")
+    wrapped = AnyLogger(logger)
+    wrapped.log_hyperparams(_plain(cfg))
+    return wrapped
+
+
 def build_loggers(cfg: DictConfig, folder: RunFolder, environment: dict[str, Any]) -> tuple[History, list[Logger]]:
-    """The history, and all loggers of the run: wandb where the config asks for it."""
+    """The history, and all loggers of the run: wandb, or another, where the config asks for it."""
     history = History(folder.path / "history.csv")
     if folder.resume is not None:
         history.forget_from(int(read(folder.resume)["epoch"]) + 1)
     best = history.best("val/score")
-    tracker = None if cfg.logger.wandb is None else wandb_logger(cfg, folder.path, environment, best)
-    return history, [history] if tracker is None or tracker.given_up else [history, tracker]
+    logs: list[Logger] = [history]
+    if cfg.logger.get("wandb") is not None:
+        tracker = wandb_logger(cfg, folder.path, environment, best)
+        logs += [] if tracker.given_up else [tracker]
+    if cfg.logger.get("_target_") is not None:
+        logs.append(chosen_logger(cfg, folder.path, environment))
+    return history, logs
 
 
 def _name(row: Any, summary: dict[str, Any]) -> str:
@@ -323,21 +460,50 @@ def _name(row: Any, summary: dict[str, Any]) -> str:
     return f"{stage}/{output or alone}/{metric}"
 
 
+@rank_zero_only
 def log_outcome(loggers: list[Logger], table: pd.DataFrame, summary: dict[str, Any], files: list[Path]) -> None:
-    """Give wandb the metrics table, the figures and the summary."""
+    """Give wandb the metrics table, the figures and the summary; other loggers the metrics, and figures if they can."""
+    figures = {f"figures/{path.stem}": path for path in files if path.suffix == ".png"}
+    metrics: dict[str, float] = {_name(row, summary): row.value for row in table.itertuples()}  # type: ignore[misc]
     for logger in loggers:
-        if not isinstance(logger, Tracker):
-            continue
-        logger.attempt(partial(_tell_outcome, logger, table, summary, files))
+        if isinstance(logger, Tracker):
+            logger.attempt(partial(_log_to_wandb, logger, table, metrics, figures, summary))
+        elif isinstance(logger, AnyLogger):
+            logger.log_metrics({name: value for name, value in metrics.items() if not math.isnan(value)})
+            for name, path in figures.items():
+                logger.log_figure(name, path)
+            logger.save()
+            logger.finalize("success")
 
 
-def _tell_outcome(logger: WandbLogger, table: pd.DataFrame, summary: dict[str, Any], files: list[Path]) -> None:
+def _log_to_wandb(
+    logger: WandbLogger,
+    table: pd.DataFrame,
+    metrics: dict[str, float],
+    figures: dict[str, Path],
+    summary: dict[str, Any],
+) -> None:
     import wandb
 
     run = logger.experiment
-    figures = {f"figures/{path.stem}": wandb.Image(str(path)) for path in files if path.suffix == ".png"}
-    run.log(figures | {"metrics": wandb.Table(dataframe=table.astype({"system": str, "metric": str}))})
-    scalars = {_name(row, summary): row.value for row in table.itertuples()}
+    images = {name: wandb.Image(str(path)) for name, path in figures.items()}
+    run.log(images | {"metrics": wandb.Table(dataframe=table.astype({"system": str, "metric": str}))})
     verdict = {"verdict": summary["verdict"]["text"], "verdict_class": summary["verdict"]["class"]}
-    run.summary.update(scalars | verdict | {"collapsed": summary["collapsed"]})
+    run.summary.update(metrics | verdict | {"collapsed": summary["collapsed"]})
     run.finish()
+
+
+@rank_zero_only
+def log_pruned(loggers: list[Logger], epoch: int) -> None:
+    """Say that a search stopped the run after ``epoch``, and close what would wait for its scores."""
+    for logger in loggers:
+        if isinstance(logger, Tracker):
+            logger.attempt(partial(_close_wandb, logger, epoch))
+        elif isinstance(logger, AnyLogger):
+            logger.log_metrics({"pruned_after_epoch": float(epoch)})
+            logger.finalize("success")
+
+
+def _close_wandb(logger: WandbLogger, epoch: int) -> None:
+    logger.experiment.summary["pruned_after_epoch"] = epoch
+    logger.experiment.finish()

@@ -26,6 +26,8 @@ from torchcell.training.lock import FolderLock, refuse_held
 
 NOT_HASHED = ("paths", "logger", "ckpt_path", "overwrite", "seed", "data.verify")
 """Keys that change where or how often a run happens, not what it computes (the seed is in the name)."""
+PRUNED = "pruned.json"
+"""In the folder of a run that a search stopped before its end."""
 NEAR = 3
 """Keys in which two configs may differ to be called near."""
 
@@ -191,6 +193,15 @@ class RunFolder:
                 _clear(self.path)
             raise
 
+    def write_pruned(self, epoch: int, score: float) -> None:
+        """Say in ``pruned.json`` that a search stopped this run; ``ckpt_path=last`` outside the search goes on with it.
+
+        Args:
+            epoch: The last that was trained.
+            score: Best ``val/score`` until then.
+        """
+        write_json(self.path / PRUNED, {"pruned_after_epoch": epoch, "val/score": score})
+
     def write_start(self, cfg: DictConfig, facts: Mapping[str, Any], first: bool = True) -> dict[str, Any]:
         """Write ``config.yaml`` and ``environment.json``, once it is known that the run can start.
 
@@ -211,6 +222,7 @@ class RunFolder:
         named = {"wandb_id": uuid.uuid4().hex[:12], "config_hash": config_hash(cfg)}
         environment = environment_facts() | named | dict(facts) | kept
         if first:
+            (self.path / PRUNED).unlink(missing_ok=True)  # it goes on
             write_json(known, environment)
             with atomic_write(self.path / "config.yaml") as temporary:
                 OmegaConf.save(cfg, temporary)
