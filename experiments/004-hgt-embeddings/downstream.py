@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-
 from torchcell.data.embedding_table import EmbeddingTable, read_embeddings
 from torchcell.data.errors import InputError, some
 from torchcell.data.links import Links

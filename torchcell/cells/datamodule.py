@@ -65,6 +65,8 @@ class CellSetDataModule(RecordDataModule):
         batch_size: Sets a training batch.
     """
 
+    task_name = "single cells"
+
     def __init__(
         self,
         record: Conditions,

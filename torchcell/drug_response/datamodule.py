@@ -320,6 +320,8 @@ class ResponseDataModule(RecordDataModule):
         cell_line: Use only this line, or these; none: all.
     """
 
+    task_name = "drug response"
+
     def __init__(
         self,
         record: Response,

@@ -261,6 +261,8 @@ class LinkDataModule(RecordDataModule):
             ``RecordDataModule``.
     """
 
+    task_name = "knowledge graphs"
+
     def __init__(
         self,
         record: Links,

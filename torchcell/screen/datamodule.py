@@ -153,6 +153,8 @@ class PerturbationDataModule(RecordDataModule):
             arguments are those of ``RecordDataModule``.
     """
 
+    task_name = "screens"
+
     why_random: str | None = None
     """Why ``held_out_genes`` came to be ``random``; none where it did not."""
 
