@@ -25,7 +25,7 @@ lint: .venv/.ready ## ruff check and format, mypy on the package
 	$(BIN)/mypy
 
 smoke: .venv/.ready ## does every experiment that needs no file start and end?
-	for experiment in $(basename $(notdir $(wildcard conf/experiment/simulated_*.yaml))); do \
+	for experiment in $$(grep -o '^simulated_[a-z0-9_]*' conf/experiment.yaml); do \
 		$(BIN)/python -m torchcell.train +experiment=$$experiment +debug=fast paths.runs=build/smoke overwrite=true || exit 1; \
 	done
 

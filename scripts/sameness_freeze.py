@@ -201,12 +201,15 @@ def tensor_hashes(checkpoint: Path) -> dict[str, str]:
 
 def _configs(job: Job) -> dict[str, Any]:
     """``--cfg job`` of every experiment."""
-    names = sorted(file.stem for file in (job.root / "conf" / "experiment").glob("*.yaml"))
-    for name in names:
+    import yaml
+
+    page, folder = job.root / "conf" / "experiment.yaml", job.root / "conf" / "experiment"
+    names = yaml.safe_load(page.read_text()) if page.is_file() else [file.stem for file in folder.glob("*.yaml")]
+    if not names:
+        raise ValueError(f"{job.root} has no experiments in its conf")
+    for name in sorted(names):
         text = job.call("-m", "torchcell.train", f"+experiment={name}", "--cfg", "job")
         (job.out / f"{name}.yaml").write_text(text)
-    if not names:
-        raise ValueError(f"{job.root} has no conf/experiment")
     return {}
 
 

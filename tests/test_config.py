@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +17,34 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from torchcell.core.split_methods import METHODS
+from torchcell.io.errors import InputError
+from torchcell.profile import profile
 from torchcell.training.baselines import departures
 from torchcell.training.build import NOT_DATA, NOT_TRAINER
+from torchcell.training.choices import SPLITS, beside, lineage, model_folders
 from torchcell.training.entry import conf_dir
+from torchcell.training.model_task import models_of, refuse_other_task
 
-EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
+PAGE: dict[str, dict[str, Any]] = OmegaConf.to_container(OmegaConf.load(conf_dir() / "experiment.yaml"))
+EXPERIMENTS = sorted(PAGE)
+
+
+def names(group: str) -> list[str]:
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
 CHOICES = [
-    f"{group}={path.stem}"
-    for group in ("data", "graph", "split", "model", "baselines", "trainer", "callbacks", "logger", "+debug")
-    for path in sorted((conf_dir() / group.lstrip("+")).glob("*.yaml"))
+    *(
+        f"{group}={name}"
+        for group in ("benchmark", "data", "graph", "model", "baselines", "trainer", "callbacks", "logger", "+debug")
+        for name in names(group.lstrip("+"))
+    ),
+    *(f"split={name}" for name in SPLITS),
 ]
 
 
+@functools.cache
 def composed(*overrides: str) -> DictConfig:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return compose("config", list(overrides))
@@ -65,7 +85,7 @@ def test_each_key_outside_the_targets_is_read_somewhere():
         assert re.search(rf"\b{re.escape(name)}\b", source), f"nothing reads {name.removeprefix('cfg.')}"
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (conf_dir() / "trainer").glob("*.yaml")))
+@pytest.mark.parametrize("name", names("trainer"))
 def test_every_trainer_has_what_the_contract_names(name):
     trainer = composed(f"trainer={name}").trainer
     for key in (
@@ -144,3 +164,155 @@ def test_what_the_command_line_or_an_experiment_chooses_goes_before_it(data):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_is_held_against_the_standard_baselines_of_its_task(name):
     assert departures(composed(f"+experiment={name}").baselines) == ()
+
+
+# Benchmarks and models ---------------------------------------------------------------------------------
+
+
+def task_of(node: Any) -> str:
+    return get_object(node._target_).task_name
+
+
+PAIRS = [
+    (name, model) for name in names("benchmark") for model in models_of(task_of(composed(f"benchmark={name}").data))
+]
+"""Each benchmark with each model of its task."""
+
+
+TUNED = {
+    (model, benchmark)
+    for benchmark, model in PAIRS
+    if (conf_dir() / "model" / f"{beside(conf_dir(), model, benchmark)}.yaml").is_file()
+}
+
+
+def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict):
+        return {prefix: node}
+    return {key: value for name, part in node.items() for key, value in flat(part, f"{prefix}.{name}").items()}
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    found = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_every_model_and_every_data_say_their_task():
+    models = {model for name in names("benchmark") for model in models_of(task_of(composed(f"benchmark={name}").data))}
+    assert models == set(names("model"))
+    assert all(task_of(composed(f"data={name}").data) for name in names("data"))
+
+
+@pytest.mark.parametrize(("benchmark", "model"), PAIRS, ids=[" ".join(pair) for pair in PAIRS])
+def test_every_model_of_a_benchmarks_task_composes_with_its_own_knobs_alone(benchmark, model):
+    """``+experiment=X model=Y`` died for 30 of 44 pairs of one task, on the knobs of X's own model:
+    ``Dango.__init__() got an unexpected keyword argument 'graph_weight'``. The others took them in silence.
+    """
+    cfg = composed(f"benchmark={benchmark}", f"model={model}")
+    for path, node in targets(plain(cfg)["model"]):
+        signature = inspect.signature(get_object(node["_target_"]))
+        signature.bind_partial(**{key: None for key in node if key not in ("_target_", "_partial_", "_convert_")})
+        assert None not in signature.parameters, path
+    own = {key for key in flat(plain(composed(f"model={model}"))["model"]) if not key.startswith(".scheduler")}
+    assert {key for key in flat(plain(cfg)["model"]) if not key.startswith(".scheduler")} == own
+    if (model, benchmark) not in TUNED:
+        assert cfg.model == composed(f"model={model}").model
+        assert cfg.trainer == composed().trainer
+    assert cfg.name == f"{benchmark}_{model}"
+    refuse_other_task(cfg)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_is_a_benchmark_and_a_model(name):
+    entry = [f"{key}={str(value).replace(' ', '')}" for key, value in PAGE[name].items()]
+    assert {"benchmark", "model"} <= set(PAGE[name])
+    assert composed(f"+experiment={name}") == composed(*entry, f"name={name}")
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_another_model_under_an_experiment_runs_with_its_own_knobs(name):
+    own, benchmark = PAGE[name]["model"], PAGE[name]["benchmark"]
+    model = next(other for one, other in PAIRS if one == benchmark and other != own)
+    cfg = composed(f"+experiment={name}", f"model={model}")
+    alone = composed(f"benchmark={benchmark}", f"model={model}")
+    assert (cfg.name, cfg.trainer) == (name, alone.trainer)
+    assert cfg.model == alone.model
+
+
+@pytest.mark.parametrize("benchmark", names("benchmark"))
+def test_a_benchmark_alone_takes_a_model_of_its_task(benchmark):
+    cfg = composed(f"benchmark={benchmark}")
+    refuse_other_task(cfg)
+    assert departures(cfg.baselines) == ()
+
+
+def test_every_file_of_a_model_is_of_a_benchmark_of_its_task_or_a_space_or_a_profile():
+    taken = {f"{beside(conf_dir(), model, what)}.yaml" for what, model in PAIRS}
+    taken |= {f"{beside(conf_dir(), model, what)}.yaml" for model in names("model") for what in ("search", "profile")}
+    taken |= {f"base/{path.name}" for path in (conf_dir() / "model" / "base").glob("*.yaml")}
+    tree = conf_dir() / "model"
+    assert {str(path.relative_to(tree)) for path in tree.glob("*/**/*.yaml")} <= taken
+
+
+@pytest.mark.parametrize(("model", "benchmark"), sorted(TUNED), ids=[" ".join(pair) for pair in sorted(TUNED)])
+def test_a_variant_has_what_was_tuned_for_its_base_but_for_its_own_lines(model, benchmark):
+    """``+experiment=costanzo2010_gnn_lazy model=perturbed_cell_gnn_large`` was the small one."""
+    folders = model_folders(conf_dir())
+    if not (folders[0] / model / f"{benchmark}.yaml").is_file():
+        own = {key: value for key, value in lineage(folders, model)[model].items() if key != "defaults"}
+        found = flat(plain(composed(f"benchmark={benchmark}", f"model={model}"))["model"])
+        assert flat(own).items() <= found.items()
+
+
+def test_the_command_line_goes_before_what_was_tuned_and_a_benchmark_before_the_datas_own_choices():
+    cfg = composed(
+        "benchmark=costanzo2010", "model=dango", "trainer.max_epochs=7", "split=query_disjoint", "graph=none"
+    )
+    assert (cfg.trainer.max_epochs, cfg.split.method, dict(cfg.graph)) == (7, "query_disjoint", {})
+    own = composed("benchmark=papalexi2021", "data=cells")
+    assert (own.split.method, own.name) == ("unseen_perturbation", "papalexi2021_gene_set_transformer")
+    assert own.graph == composed("benchmark=papalexi2021").graph
+
+
+def test_a_model_of_another_task_is_refused_by_the_names_of_those_that_fit():
+    with pytest.raises(
+        InputError, match=r"predicts screens, .* holds single cells; models for it: gene_set_transformer, "
+    ):
+        refuse_other_task(composed("benchmark=papalexi2021", "model=dango"))
+
+
+def test_it_is_refused_before_data_are_read_and_leaves_no_folder(tmp_path):
+    """The line named no model that fits, and came after half a minute of reading."""
+    command = [sys.executable, "-m", "torchcell.train", "benchmark=papalexi2021", "model=dango"]
+    nowhere = {**os.environ, "TORCHCELL_MIRROR": str(tmp_path / "none"), "TORCHCELL_DATA": str(tmp_path / "none")}
+    answer = subprocess.run(
+        command, cwd=tmp_path, env=nowhere, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert answer.returncode == 1
+    assert answer.stderr.splitlines()[-1] == (
+        "error: model=dango predicts screens, benchmark=papalexi2021 holds single cells; models for it: "
+        "gene_set_transformer, gene_set_transformer_sparse"
+    )
+    assert not list(tmp_path.iterdir())
+    with (
+        initialize_config_dir(str(conf_dir()), version_base="1.3"),
+        pytest.raises(InputError, match="predicts screens"),
+    ):
+        profile(compose("profile", ["benchmark=papalexi2021", "model=dango", f"profile.out={tmp_path}"]))
+
+
+def test_every_split_method_is_a_choice():
+    assert set(SPLITS) == {*METHODS, "file", "held_out_genes"}  # the last is one of two, as the screen is
+    for name in SPLITS:
+        assert composed(f"split={name}", "split.fold=1").split.fold == 1
+
+
+def test_no_two_files_say_the_same():
+    """138 files once, of which 19 held nothing, or what another held."""
+    content: dict[str, list[str]] = {}
+    tuned = set((conf_dir() / "model").glob("*/**/*.yaml"))  # which two benchmarks may have in common
+    for path in sorted(set(conf_dir().rglob("*.yaml")) - tuned):
+        text = "\n".join(line.partition("#")[0].rstrip() for line in path.read_text().splitlines())
+        content.setdefault(text.strip(), []).append(str(path.relative_to(conf_dir())))
+    assert [paths for paths in content.values() if len(paths) > 1] == [["baselines/none.yaml", "graph/none.yaml"]]

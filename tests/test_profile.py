@@ -131,7 +131,7 @@ def test_a_representation_changes_a_copy_of_the_config():
         ([*GNN, "+profile.representations.far={data.hosp: 4}"], "far sets 'data.hosp'.*the nearest are .*'data.hops'"),
         ([*GNN, "+profile.representations.far={modle.dim: 4}"], "far sets 'modle.dim', which this config does not"),
         (
-            ["model=dango", "profile=perturbed_cell_gnn"],
+            ["model=dango", "model@profile=perturbed_cell_gnn/profile"],
             r"index sets model.heads=\['local'\], but here it is 4.*another model than Dango.*as_is",
         ),
         ([*GNN, "profile.reference=lazzy"], "profile.reference names 'lazzy'; the nearest are .*'lazy'"),
@@ -231,7 +231,7 @@ def test_the_command_helps_and_fails_with_status_1_in_one_line(tmp_path):
     command = [sys.executable, "-m", "torchcell.profile"]
     told, failed = (
         subprocess.run([*command, *more], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-        for more in (["--help"], ["+experiment=simulated_dango", "profile=perturbed_cell_gnn"])
+        for more in (["--help"], ["+experiment=simulated_dango", "model@profile=perturbed_cell_gnn/profile"])
     )
     assert told.returncode == 0
     assert "torchcell.profile +experiment=" in told.stdout

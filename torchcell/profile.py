@@ -26,8 +26,10 @@ def profile(cfg: DictConfig) -> pd.DataFrame:
     from torchcell.report.page import write_page
     from torchcell.training.distributed.placement import placed
     from torchcell.training.distributed.processes import run_in_processes
+    from torchcell.training.model_task import refuse_other_task
     from torchcell.training.profile import representations, rows
 
+    refuse_other_task(cfg)
     representations(cfg)  # a wrong name is told before any process starts
     out = Path(cfg.profile.out or Path(cfg.paths.runs) / "profile" / str(cfg.name))
     refuse_unwritable(out, "profile.out")

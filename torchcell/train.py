@@ -46,7 +46,9 @@ def train(cfg: DictConfig) -> Trained:
     from omegaconf import OmegaConf, open_dict
 
     from torchcell.training.distributed.processes import run_in_processes
+    from torchcell.training.model_task import refuse_other_task
 
+    refuse_other_task(cfg)
     if OmegaConf.select(cfg, "paths.origin") is None:
         with open_dict(cfg):
             cfg.paths.origin = os.getcwd()

@@ -59,6 +59,7 @@ FILES: dict[str, tuple[str, ...]] = {
     "latent_shift": MODELS["latent_shift"],
     "pairwise_factors": ("model=pairwise_factors", "graph=none", *SCREEN, *SETS, "model.pair_width=8"),
     "perturbed_cell_gnn": (*GNN, *FEW),
+    "perturbed_cell_gnn_index": (*GNN, *FEW, "model=perturbed_cell_gnn_index"),
     "perturbed_cell_gnn_large": (*GNN, *FEW, "model=perturbed_cell_gnn_large"),
     "response_mlp": MODELS["response_mlp"],
     "response_product": MODELS["response_product"],
@@ -72,7 +73,6 @@ OPTIONS: dict[str, list[str]] = {
         "+model.loss_weights.transition=0.25 ~model.loss_weights.phenotype ~model.loss_weights.reconstruction",
     ],
     "perturbed_cell_gnn": [
-        "model.heads=[local]",
         "model.heads=[global] model.dropout=0.1",
         "model.score=difference model.spectral=4 model.cold_start=5 model.cold_share=0.3 model.embedding_decay=1.0",
         "data.hops=1",

@@ -1,4 +1,4 @@
-"""Every model of drug response under every experiment of drug response, as the config builds it."""
+"""Every model of drug response under every benchmark of drug response, as the config builds it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,10 @@ from torchcell.core.spec import Spec
 from torchcell.drug_response.models.base import ResponseModel
 from torchcell.drug_response.molecules import pack_graphs
 from torchcell.training.entry import conf_dir
+from torchcell.training.model_task import models_of
 
-
-def of_response(group: str, mark: str) -> list[str]:
-    """Choices of a group whose file, or the one it starts from, has ``mark`` in it."""
-    texts = {path.stem: path.read_text() for path in sorted((conf_dir() / group).glob("*.yaml"))}
-    bases = [name for name, text in texts.items() if mark in text]
-    return [name for name, text in texts.items() if name in bases or any(f"defaults: [{b}]" in text for b in bases)]
-
-
-EXPERIMENTS = of_response("experiment", "override /baselines: response")
-MODELS = of_response("model", "torchcell.drug_response.models.base.ResponseInputs")
+MODELS = models_of("drug response")
+BENCHMARKS = ("simulated_response", "l1000_level3", "l1000_level5")
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +27,12 @@ def spec() -> Spec:
     return spec
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_model_of_drug_response_is_a_choice_under_every_experiment(experiment: str, spec: Spec) -> None:
+@pytest.mark.parametrize("benchmark", BENCHMARKS)
+def test_every_model_of_drug_response_is_a_choice_under_every_benchmark(benchmark: str, spec: Spec) -> None:
     """l1000_chemoe wrote the widths of experts into whatever model was chosen beside it: TypeError."""
     assert {"chemoe", "response_mlp", "latent_shift", "additive_latent", "response_product"} <= set(MODELS)
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         for name in MODELS:
-            cfg = compose("config", [f"+experiment={experiment}", f"model={name}"])
+            cfg = compose("config", [f"benchmark={benchmark}", f"model={name}"])
             model = instantiate(cfg.model, _partial_=True)(spec=spec)
             assert isinstance(model, ResponseModel), name

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from torchcell.training.entry import as_text
 
@@ -23,6 +24,8 @@ def call(*arguments: str, cwd: Path, **environment: str) -> subprocess.Completed
     ("arguments", "words"),
     [
         (["+experiment=simulated_dnago"], ["simulated_dnago", "simulated_dango"]),
+        (["+experiment=simulated_dango", "splt.fold=1"], ["splt.fold", "split.fold"]),
+        (["splitt=random"], ["splitt", "split"]),
         (["split=query_disjont"], ["query_disjont", "query_disjoint"]),
         (["model.dimm=3"], ["model.dimm", "model.dim"]),
         (["trainer.max_epoch=3"], ["trainer.max_epoch", "trainer.max_epochs"]),
@@ -181,3 +184,18 @@ def test_a_users_own_conf_folder_is_searched(tmp_path):
     answer = call("torchcell.train", "+experiment=mine", "--cfg", "job", cwd=tmp_path)
     assert "name: mine" in answer.stdout
     assert "seed: 17" in answer.stdout
+
+
+def test_a_users_own_model_and_benchmark_find_each_other_as_ours_do(tmp_path):
+    """A variant of DANGO, tuned on the user's benchmark for its base: its own line stays."""
+    for path, text in {
+        "model/mine.yaml": "defaults: [dango]\nlayers: 1\n",
+        "model/dango/screens.yaml": "# @package _global_\nmodel: {layers: 3, dim: 96}\ntrainer: {max_epochs: 7}\n",
+        "benchmark/screens.yaml": "# @package _global_\ndefaults: [override /data: synthetic, override /graph: synthetic]\n",
+    }.items():
+        (tmp_path / "conf" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "conf" / path).write_text(text)
+    answer = call("torchcell.train", "benchmark=screens", "model=mine", "--cfg", "job", cwd=tmp_path)
+    found = yaml.safe_load(answer.stdout)
+    assert (found["name"], found["trainer"]["max_epochs"]) == ("screens_mine", 7)
+    assert (found["model"]["layers"], found["model"]["dim"]) == (1, 96)

@@ -21,7 +21,7 @@ from torchcell.training.run_folder import RunFolder, finished_score
 from torchcell.training.search import Search
 from torchcell.training.study import AGAIN, counted, open_storage, revive
 
-SPACES = sorted(path.stem for path in (conf_dir() / "hydra" / "search").glob("*.yaml"))
+MODELS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
 TINY = (
     "data.record.n_genes=120", "data.record.n_sets=300", "data.record.n_queries=16", "data.record.n_arrays=60",
     "model.dim=16", "model.heads=1", "trainer.max_epochs=3", "trainer.warmup_steps=2", "evaluation.n_boot=10",
@@ -80,7 +80,7 @@ def test_a_trial_killed_before_anything_was_drawn_leaves_nothing_to_repeat(study
     assert counted(study) == 0
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", MODELS)
 def test_every_search_space_is_of_its_model_and_of_a_hard_split(name):
     config = composed("hydra/sweeper=optuna", f"model={name}")
     params = config.hydra.sweeper.params
@@ -94,9 +94,14 @@ def test_every_search_space_is_of_its_model_and_of_a_hard_split(name):
     assert params.split not in (None, "random")
 
 
-def test_every_model_has_a_search_space_but_those_that_are_controls():
-    models = {path.stem for path in (conf_dir() / "model").glob("*.yaml")}
-    assert models - set(SPACES) == {"chemoe_published"}
+def test_a_variant_is_searched_as_its_base_unless_it_has_a_space_of_its_own():
+    def space(model: str) -> dict[str, str]:
+        return dict(composed("hydra/sweeper=optuna", f"model={model}").hydra.sweeper.params)
+
+    assert space("chemoe_small") == space("chemoe") != space("response_mlp")
+    assert space("latent_shift") == space("response_product") == space("response_mlp")
+    large, small = space("perturbed_cell_gnn_large"), space("perturbed_cell_gnn")
+    assert {key for key in large if large[key] != small[key]} == {"model.dim"}
 
 
 def started(*overrides: str):

@@ -44,6 +44,9 @@ class RecordDataModule(lightning.LightningDataModule):
         seed: Of the order of batches.
     """
 
+    task_name: str = ""
+    """What its samples are, in a word for the user: a model of another task is refused."""
+
     def __init__(
         self,
         record: Any,

@@ -75,6 +75,9 @@ class Model(lightning.LightningModule):
         loss_weights: Weight of each term that ``losses`` names; a term not named weighs 1.
     """
 
+    task_name: str = ""
+    """What it predicts, in the words of its task's datamodule; a model that says nothing may be tried on any data."""
+
     reads_hops: bool = False
     """Whether the model sees a part of the graph where the data asks for it; see ``PerturbationDataModule``."""
 

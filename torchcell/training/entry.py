@@ -15,16 +15,19 @@ from typing import Any
 
 from torchcell.io.errors import InputError, near
 from torchcell.io.progress import say
+from torchcell.training.choices import REGISTERED, register
 
 UNWRITABLE = (errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT)
 """Read-only, no permission, full, over quota: the message alone says what to do."""
 
 
 def conf_dir() -> Path:
-    """The config tree: inside an installed package, or at the root of a checkout."""
+    """The config tree, inside an installed package or at the root of a checkout; Hydra knows its further choices."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
+    tree = inside if inside.is_dir() else package.parent / "conf"
+    register(tree)
+    return tree
 
 
 def run_entry(task: Callable[..., Any], config_name: str) -> None:
@@ -154,8 +157,6 @@ def prefer_own_choices() -> None:
 
     Plugins.instance()  # loads the plugins, which register their choices; ours come after that one
     ConfigStore.instance().repo["hydra"]["sweeper"].pop("optuna.yaml", None)
-    # Hydra copies the store for each group that --help lists, 1.4 s in all; it is a registry that nobody writes to now.
-    ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
 
 
 def _one_of_many() -> bool:
@@ -231,7 +232,7 @@ def _valid_names(config_name: str, overrides: list[str]) -> list[str]:
     """All dotted keys of the config that the other overrides compose, and all groups."""
     trees = [conf_dir(), Path.cwd() / "conf"]
     groups = [path.name for tree in trees if tree.is_dir() for path in tree.iterdir() if path.is_dir()]
-    return [*groups, *_keys(_composed(config_name, overrides))]
+    return [*groups, *REGISTERED, *_keys(_composed(config_name, overrides))]
 
 
 def _composed(config_name: str, overrides: list[str]) -> Any:

@@ -375,6 +375,8 @@ class ResponseModel(Model):
         loss_weights: See ``Model``.
     """
 
+    task_name = "drug response"
+
     refitted = ("process.",)
 
     mean_G: Tensor

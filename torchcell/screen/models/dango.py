@@ -233,6 +233,8 @@ class Dango(WildTypeModel):
             zero_weight that does not fit the channels.
     """
 
+    task_name = "screens"
+
     graph: CellGraph
 
     def __init__(

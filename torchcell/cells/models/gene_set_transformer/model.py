@@ -214,6 +214,8 @@ class GeneSetTransformer(Model):
             the data train on means.
     """
 
+    task_name = "single cells"
+
     adds_genes = True
     refitted = ("singles.",)
     memory_options: Mapping[str, Any] = {"attention": "full", "gradient_checkpointing": False}

@@ -200,6 +200,8 @@ class HGTEmbedder(WildTypeModel):
             a layer.
     """
 
+    task_name = "knowledge graphs"
+
     headline = ("AUROC", "MRR")
     memory_options: Mapping[str, Any] = {"recompute": False}
 

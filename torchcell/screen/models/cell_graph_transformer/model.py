@@ -140,6 +140,8 @@ class CellGraphTransformer(WildTypeModel):
         InputError: Ties, weights or choices that do not fit; nothing to make a token of.
     """
 
+    task_name = "screens"
+
     graph: CellGraph
     adds_genes = True
     memory_options: Mapping[str, Any] = {"gradient_checkpointing": False}

@@ -138,6 +138,8 @@ class PerturbedCellGNN(WildTypeModel):
         InputError: No graph, an unknown relation or choice, kinds other than absent, ways that are not exact.
     """
 
+    task_name = "screens"
+
     graph: CellGraph
     reads_hops = True
 

@@ -1,0 +1,48 @@
+"""A model of one task on the data of another is refused before any data are read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torchcell.io.errors import InputError
+from torchcell.training.choices import lineage, model_folders
+from torchcell.training.entry import conf_dir
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def refuse_other_task(cfg: DictConfig) -> None:
+    """Compare ``task_name`` of the classes of model and data; one that has none is let through.
+
+    Raises:
+        InputError: They differ; names the models of the data's task.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.utils import get_object
+
+    model, data = get_object(cfg.model._target_), get_object(cfg.data._target_)
+    predicts, holds = getattr(model, "task_name", ""), getattr(data, "task_name", "")
+    if not predicts or not holds or predicts == holds:
+        return
+    chosen = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    group = "benchmark" if chosen.get("benchmark") else "data"
+    raise InputError(
+        f"model={chosen.get('model', model.__name__)} predicts {predicts}, "
+        f"{group}={chosen.get(group, data.__name__)} holds {holds}; models for it: {', '.join(models_of(holds))}"
+    )
+
+
+def models_of(task_name: str) -> list[str]:
+    """The choices of ``model``, the user's own too, whose class predicts ``task_name``."""
+    from hydra.utils import get_object
+
+    folders = model_folders(conf_dir())
+    names = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
+    targets = {
+        name: next((file["_target_"] for file in lineage(folders, name).values() if "_target_" in file), None)
+        for name in names
+    }
+    return [
+        name for name, target in targets.items() if target and getattr(get_object(target), "task_name", "") == task_name
+    ]
