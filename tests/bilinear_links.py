@@ -19,7 +19,7 @@ class Bilinear(Model):
 
     def __init__(self, spec: Spec, optimizer: Any = None, width: int = 16) -> None:
         super().__init__(spec, optimizer)
-        self.node = nn.Embedding(len(spec.extras["knowledge_graph"]["node_id"]), width)
+        self.node = nn.Embedding(len(spec.knowledge_graph.node_id), width)
         nn.init.normal_(self.node.weight, std=0.3)
 
     def forward(self, batch: LinkBatch) -> Tensor:

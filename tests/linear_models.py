@@ -78,12 +78,12 @@ class LinearDataModule(RecordDataModule):
     @staticmethod
     def pack(record: Any, spec: Spec) -> Features:
         blank = np.full((len(record), len(spec.outputs)), np.nan)
-        return Features(columns_of(record), spec.extras["levels"], getattr(record, "target", blank))
+        return Features(columns_of(record), spec.levels, getattr(record, "target", blank))
 
     @staticmethod
     def read_request(path: str, spec: Spec) -> Request:
         table = pd.read_csv(path, dtype=str)
-        names = list(spec.extras["levels"])
+        names = list(spec.levels)
         return Request(table["sample_id"].to_numpy(str), {name: table[name].to_numpy(str) for name in names})
 
     def extras(self, train: Any) -> dict[str, Any]:
@@ -116,7 +116,7 @@ class Linear(Model):
 
     def __init__(self, spec: Spec, optimizer: Any = None) -> None:
         super().__init__(spec, optimizer)
-        width = sum(map(len, spec.extras["levels"].values()))
+        width = sum(map(len, spec.levels.values()))
         self.head = nn.Linear(width, len(spec.outputs))
 
     def forward(self, batch: FeatureBatch) -> Tensor:

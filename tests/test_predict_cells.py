@@ -150,7 +150,7 @@ def test_missing_genes_are_refused_or_stand_at_their_training_mean(trained, aske
         asked(trained, row, few)
     with pytest.warns(UserWarning, match="3 genes that the file lacks"):
         found = asked(trained, row, few, "controls_as.missing_genes=mean")
-    mean = trained.datamodule.spec.extras["gene_center"][:3]
+    mean = trained.datamodule.spec.gene_center[:3]
     np.testing.assert_allclose(found.layers["control"][:, :3], np.tile(mean, (2, 1)), atol=1e-5)
 
 
@@ -207,7 +207,7 @@ def test_a_gene_that_only_the_networks_know_can_be_asked(asked, tmp_path):
     run = saved(tmp_path, "data.n_genes=8", "model.singles=true")
     spec = run.datamodule.spec
     further = sorted(set(run.datamodule.networks.genes.tolist()) - set(spec.genes))
-    assert spec.extras["network_genes"]["genes"] == further
+    assert spec.network_genes.genes == further
     gene, own = further[3], run.datamodule.record("train").perturbation[0].split("+")[0]
     controls = counts(run)
     plain = asked(run, f"perturbation\n{own}\n", controls)
@@ -267,7 +267,7 @@ def test_the_control_words_of_training_travel_in_the_checkpoint(tmp_path):
     record = cells_file(path, "counts", control=["NT1", "safe"])
     spec = CellSetDataModule(record, {"method": "random", "n_folds": 5, "fold": 0, "seed": 0}).spec
     spec = Spec.from_plain(spec.to_plain())
-    assert spec.extras["control_words"] == ["nt1", "safe"]
+    assert spec.control_words == ["nt1", "safe"]
     anndata.AnnData(X[:24], obs=obs[:24], var=pd.DataFrame(index=[*"ABCDEFGH"])).write_h5ad(tmp_path / "controls.h5ad")
     (tmp_path / "list.csv").write_text("perturbation\nsafe+C\n")
     controls = Controls(tmp_path / "controls.h5ad")

@@ -65,7 +65,7 @@ def old(ckpt: Path, *names: str) -> Path:
 
 def test_a_screen_tells_of_new_sizes_genes_and_types(tmp_path, capsys):
     ckpt, data = saved(tmp_path, *MODELS["dango"], "data.record.triple_share=0")
-    trained = [data.spec.genes[i] for i in data.spec.extras["trained_genes"].tolist()]
+    trained = [data.spec.genes[i] for i in data.spec.trained_genes.tolist()]
     new = next(gene for gene in data.spec.genes if gene not in trained)
     a, b, c = trained[:3]
     table = pd.DataFrame({"genes": [f"{a}|{b}", f"{a}|{b}|{c}", f"{a}|{new}", new]})
@@ -89,9 +89,9 @@ def test_a_screen_tells_of_new_sizes_genes_and_types(tmp_path, capsys):
 def test_levels_that_are_not_read_or_out_of_range_are_told(make_screen, reads):
     level = np.array([np.nan, 2.0, 0.5] * 20, dtype=np.float32)
     data = PerturbationDataModule(make_screen([f"A|B|C{i}" for i in range(20)], level=level), SPLIT)
-    assert data.spec.extras["trained_levels"] == [0.5, 2.0]
+    assert data.spec.trained_levels == [0.5, 2.0]
     asked = np.array([1, 2, 0.5, np.nan, np.nan, np.nan, 7, 0.1, 1], dtype=np.float32)
-    trained = data.spec.extras["trained_genes"].tolist()
+    trained = data.spec.trained_genes.tolist()
     record = make_screen([f"A|B|{data.spec.genes[i]}" for i in trained[2:5]], level=asked)
     told = joined(data.prediction_notes(record, data.spec, SimpleNamespace(reads_levels=reads)), 3).tolist()
     unread = "levels are not read by this model"
@@ -101,7 +101,7 @@ def test_levels_that_are_not_read_or_out_of_range_are_told(make_screen, reads):
 def test_a_perturbation_type_that_training_did_not_have_is_told(make_screen):
     """By a model that takes any type; ours refuse what they have no weights for."""
     data = PerturbationDataModule(make_screen([f"A|B{i}" for i in range(20)]), SPLIT)
-    two = [data.spec.genes[i] for i in data.spec.extras["trained_genes"].tolist()[1:3]]
+    two = [data.spec.genes[i] for i in data.spec.trained_genes.tolist()[1:3]]
     kind = np.array([KINDS.index(name) for name in ("absent", "absent", "added", "overexpressed")], dtype=np.int8)
     notes = data.prediction_notes(
         make_screen([f"A|{gene}" for gene in two], kind=kind), data.spec, SimpleNamespace(reads_levels=False)
@@ -119,7 +119,7 @@ def test_the_transformer_says_whether_it_reads_levels():
 @pytest.mark.parametrize("out", ["out.csv", "out.h5ad"])
 def test_drug_response_tells_of_new_drugs_lines_doses_and_times(tmp_path, capsys, out):
     ckpt, data = saved(tmp_path, *RESPONSE, "model=response_mlp", "model.gene_width=8", "model.hidden=[8,8]")
-    held = data.spec.extras["molecules"]
+    held = data.spec.molecules
     known = next(name for name, trained in zip(held["id"], held["trained"].tolist(), strict=True) if trained)
     other = next(name for name, trained in zip(held["id"], held["trained"].tolist(), strict=True) if not trained)
     time = float(data.record_whole.time[0])
@@ -150,7 +150,7 @@ def test_a_cell_line_with_a_control_of_its_own_is_told_to_be_unseen(tmp_path):
 
 def test_cells_tell_of_genes_that_were_never_perturbed_new_combinations_and_groups(tmp_path, capsys):
     ckpt, data = saved(tmp_path, *CELLS, *SETS, "data.record.n_doubles=0")
-    trained = data.spec.extras["trained_perturbations"]
+    trained = data.spec.trained_perturbations
     assert trained["sizes"] == [1]
     a, b = trained["genes"][:2]
     new = next(gene for gene in data.spec.outputs if gene not in trained["genes"])
@@ -160,7 +160,7 @@ def test_cells_tell_of_genes_that_were_never_perturbed_new_combinations_and_grou
     line[:5] = "K562"
     obs = pd.DataFrame({"cell_line": line.astype(str)}, index=controls.sample_id)
     anndata.AnnData(controls.counts, obs=obs, var=pd.DataFrame(index=controls.genes)).write_h5ad(tmp_path / "c.h5ad")
-    seen = data.spec.extras["groups"][0]
+    seen = data.spec.groups[0]
     table = pd.DataFrame({"perturbation": [a, new, f"{a}+{b}", a], "cell_line": [seen, seen, seen, "K562"]})
     found = ask(ckpt, table, f"controls='{tmp_path / 'c.h5ad'}'", out="out.h5ad")
     assert found["note"].tolist() == [
@@ -179,21 +179,21 @@ def test_cells_tell_of_genes_that_were_never_perturbed_new_combinations_and_grou
 
 def lonely(spec: Spec, node: str) -> None:
     """Take a node's edges out of the spec's graph."""
-    graph = TypedGraph.from_plain(spec.extras["knowledge_graph"])
+    graph = TypedGraph.from_plain(spec.knowledge_graph)
     at, edges = graph.node_id.tolist().index(node), {}
     for name in graph.metaedges:
         source, target = (end.numpy() for end in graph.edges(name))
         kept = (source != at) & (target != at)
         edges[name] = source[kept], target[kept]
     about = (graph.node_id, graph.node_name, graph.kinds, graph.bounds, graph.ends, edges, graph.symmetric)
-    spec.extras["knowledge_graph"] = TypedGraph(*about, graph.from_record).to_plain()
+    spec.knowledge_graph = TypedGraph(*about, graph.from_record).to_plain()
 
 
 def test_links_tell_of_nodes_without_edges_and_of_edge_types_that_were_not_trained(tmp_path, capsys):
     ckpt, _ = saved(tmp_path, *MODELS["hgt_embedder"])
     content = torch.load(ckpt, weights_only=True)
     spec = Spec.from_plain(content[checkpoint.KEY]["spec"])
-    ids = spec.extras["knowledge_graph"]["node_id"]
+    ids = spec.knowledge_graph.node_id
     compounds, disease = [name for name in ids if name.startswith("Compound")], next(n for n in ids if "Disease" in n)
     lonely(spec, compounds[3])
     content[checkpoint.KEY]["spec"] = spec.to_plain()

@@ -37,7 +37,7 @@ class Dots(Model):
 
     def __init__(self, spec: Spec, vectors: Tensor | None = None) -> None:
         super().__init__(spec)
-        shape = (len(spec.extras["knowledge_graph"]["node_id"]), 3)
+        shape = (len(spec.knowledge_graph.node_id), 3)
         given = torch.randn(shape, generator=torch.Generator().manual_seed(0)) if vectors is None else vectors
         self.register_buffer("vectors", given)
 

@@ -94,7 +94,7 @@ def test_a_set_holds_its_own_cells_targets_and_number(record):
         assert data.sample_id[batch.sample[row]] == train.sample_id[i]
         names = [data.genes[g] for g in batch.gene[batch.ptr[row] : batch.ptr[row + 1]].tolist()]
         assert tuple(names) == train.targets[i]
-        assert data.spec.extras["groups"][batch.group[row]] == train.group[i]
+        assert data.spec.groups[batch.group[row]] == train.group[i]
         np.testing.assert_array_equal(batch.perturbed.dense()[row].numpy(), dense(record.cells.X[sets.cells[at]]))
         np.testing.assert_array_equal(batch.control.dense()[row].numpy(), dense(record.cells.X[sets.controls[at]]))
         np.testing.assert_allclose(batch.target[row].numpy(), batch.perturbed.dense()[row].mean(0).numpy(), rtol=1e-5)
@@ -186,7 +186,7 @@ def test_a_gene_that_only_perturbed_cells_express_has_the_scale_of_its_changes(r
     X[:, 25], X[:, 26] = 0.0, 0.0
     X[record.member, 25] = 2.0
     data = module(replace(record, cells=replace(record.cells, X=X, counts=None)))
-    scale = data.spec.extras["gene_scale"]
+    scale = data.spec.gene_scale
     assert float(scale[25]) == pytest.approx(2.0)
     rms = float(scale.square().mean().sqrt())
     assert 0.05 * rms < float(scale[26]) < 0.15 * rms  # neither cells nor changes: the floor
@@ -205,7 +205,7 @@ def test_scales_of_sparse_cells_are_those_of_dense_ones_which_are_never_made(rec
         torch.testing.assert_close(found[name], flat.spec.extras[name], rtol=1e-5, atol=1e-6)
     controls = X[flat.record("train").control_cells()].astype(np.float64)
     np.testing.assert_allclose(found["gene_center"], controls.mean(0), rtol=1e-5, atol=1e-6)
-    assert found["gene_order"].tolist() == flat.spec.extras["gene_order"].tolist()
+    assert found["gene_order"].tolist() == flat.spec.gene_order.tolist()
 
 
 def _changes(data: CellSetDataModule) -> np.ndarray:
@@ -264,7 +264,7 @@ def test_selected_genes_are_written_with_their_source_beside_the_split(record, t
     assert table["gene"].tolist() == list(data.spec.outputs)
     assert table["source"].tolist() == ["perturbed"] * 6 + ["highly_variable"] * 9
     assert (tmp_path / "split.parquet").is_file()
-    assert data.spec.extras["neighbours"].shape == (15, 3)
+    assert data.spec.neighbors.shape == (15, 3)
     assert "gene_order" not in data.spec.extras  # they stand in it
     trained = {gene for targets in data.record("train").targets for gene in targets}
     assert set(table["gene"][:6]) <= trained
@@ -302,10 +302,10 @@ def test_a_curriculums_phases_are_told_with_where_their_genes_come_from(record):
     phases = [{"epoch": 0, "genes": 5}, {"epoch": 1, "genes": None}]
     data = module(record, selection=GeneSelection([Perturbed(quota=6)], n_genes=15), phases=phases)
     assert data.tables()["genes.csv"]["phase"].tolist() == [0] * 5 + [1] * 10
-    first, second = data.spec.extras["phases"]
+    first, second = data.spec.phases
     assert first == {"name": "perturbed", "sources": {"perturbed": 5}}
     assert second == {"name": "highly_variable", "sources": {"highly_variable": 9, "perturbed": 1}}
-    assert module(record, phases=phases).spec.extras["phases"][0]["name"] == ""
+    assert module(record, phases=phases).spec.phases[0]["name"] == ""
     assert "phases" not in module(record).spec.extras
 
 
@@ -313,7 +313,7 @@ def test_without_a_selection_the_most_responsive_genes_come_first_and_no_table_i
     data = module(record)
     data.write(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["split.parquet"]
-    order = data.spec.extras["gene_order"].numpy()
+    order = data.spec.gene_order.numpy()
     assert sorted(order) == list(range(40))
     train = data.record("train")
     moved = np.square(train.target - train.other_control).mean(0)

@@ -63,7 +63,7 @@ def test_genes_outside_the_active_set_are_at_their_mean_and_change_nothing():
     model.activate(active)
     rest = ~model.active_G
     found = model(batch)
-    torch.testing.assert_close(found[:, rest], batch.control.mean()[:, rest] + spec.extras["change_center"][rest])
+    torch.testing.assert_close(found[:, rest], batch.control.mean()[:, rest] + spec.change_center[rest])
     other = dataclasses.replace(batch, control=DenseRows(batch.control.dense() + rest.float()))
     torch.testing.assert_close(model(other)[:, active], found[:, active])
 

@@ -41,7 +41,7 @@ def test_features_follow_the_vocabulary_and_survive_a_checkpoint_file(pairs, rin
     spec = PerturbationDataModule(pairs, RANDOM, graph, features=numbered([*shuffled, "unused"])).spec
     torch.save(spec.to_plain(), tmp_path / "spec.pt")
     loaded = Spec.from_plain(torch.load(tmp_path / "spec.pt", weights_only=True))
-    held = loaded.extras["gene_features"]
+    held = loaded.gene_features
     assert held["columns"] == ["plus", "minus"]
     assert held["values"].dtype == torch.float32
     assert held["values"][:, 0].tolist() == [shuffled.index(name) for name in spec.genes]
@@ -60,7 +60,7 @@ def test_features_are_made_of_the_graph_or_refused_without_one(pairs, ring):
 def test_without_a_graph_features_follow_the_screens_genes(pairs):
     names = sorted(pairs.genes.tolist())
     module = PerturbationDataModule(pairs, RANDOM, features=numbered(names))
-    assert module.spec.extras["gene_features"]["values"][:, 0].tolist() == [names.index(g) for g in module.spec.genes]
+    assert module.spec.gene_features["values"][:, 0].tolist() == [names.index(g) for g in module.spec.genes]
     with pytest.raises(InputError, match=f"1 of 80 genes have no features: '{names[-1]}'"):
         PerturbationDataModule(pairs, RANDOM, features=numbered(names[:-1]))
 
@@ -79,10 +79,10 @@ def test_added_genes_stand_after_the_known_ones_with_their_features(spec):
     assert more.genes == (*spec.genes, "N1", "N2")
     assert more.graph is not None
     assert more.graph.genes.tolist() == list(more.genes)
-    values = more.extras["gene_features"]["values"]
-    assert torch.equal(values[:-2], spec.extras["gene_features"]["values"])
+    values = more.gene_features["values"]
+    assert torch.equal(values[:-2], spec.gene_features["values"])
     assert values[-2:].tolist() == [[3, 4], [3, 4]], "columns go by name, not by place"
-    assert torch.equal(more.extras["trained_genes"], spec.extras["trained_genes"])
+    assert torch.equal(more.trained_genes, spec.trained_genes)
     assert more.n_trained_with == len(spec.genes)
     assert "n_trained_with" not in spec.extras, "the spec itself stays as it was"
     again = more.with_added(added(["N3"]))
@@ -117,6 +117,6 @@ def test_a_spec_without_features_takes_no_genes(spec):
 
 
 def test_features_of_another_number_of_genes_are_refused(spec):
-    held = spec.extras["gene_features"] | {"values": torch.zeros(3, 2)}
+    held = spec.gene_features | {"values": torch.zeros(3, 2)}
     with pytest.raises(InputError, match=r"gene features \(3, 2\) for 80 genes"):
         replace(spec, extras={"gene_features": held})

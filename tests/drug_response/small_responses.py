@@ -46,10 +46,10 @@ def response_spec(genes=20, drugs=12, features=16, lines=3, known=None, seed=0) 
 def response_batch(spec: Spec, n=32, seed=1, line=None, drug=None) -> ResponseBatch:
     """n samples; controls scatter around their line's."""
     draw = torch.Generator().manual_seed(seed)
-    lines, drugs = len(spec.extras["lines"]), len(spec.extras["molecules"]["id"])
+    lines, drugs = len(spec.lines), len(spec.molecules.id)
     line_B = torch.randint(lines, (n,), generator=draw) if line is None else torch.full((n,), line)
     drug_B = torch.randint(drugs, (n,), generator=draw) if drug is None else torch.full((n,), drug)
-    control = spec.extras["line_control"][line_B] + 0.3 * torch.randn(n, len(spec.genes), generator=draw)
+    control = spec.line_control[line_B] + 0.3 * torch.randn(n, len(spec.genes), generator=draw)
     target = control + torch.randn(n, len(spec.genes), generator=draw)
     log_dose = torch.randint(-1, 3, (n,), generator=draw).float() / 2
     log_time = torch.full((n,), 4.6)
@@ -69,10 +69,10 @@ def planted(spec: Spec, batch: ResponseBatch, seed=5) -> ResponseBatch:
     import dataclasses
 
     draw = torch.Generator().manual_seed(seed)
-    vectors = spec.extras["molecules"]["vectors"]
+    vectors = spec.molecules.vectors
     effect = torch.randn(vectors.shape[1], len(spec.genes), generator=draw) / vectors.shape[1] ** 0.5
     force = torch.tensor([1.0, 1.5, -1.0])[batch.line]
-    change = spec.extras["change_center"] + force[:, None] * ((vectors - vectors.mean(0))[batch.drug] @ effect)
+    change = spec.change_center + force[:, None] * ((vectors - vectors.mean(0))[batch.drug] @ effect)
     return dataclasses.replace(batch, target=batch.control + 2 * change)
 
 

@@ -43,7 +43,7 @@ SMILES = ["CCO", "c1ccccc1", "CC(=O)N", "", "CCN", "C", "CCCl", "CO", "N", "CC",
 
 def with_graphs(spec):
     graphs = {name: torch.from_numpy(values) for name, values in pack_graphs(SMILES).items()}
-    held = spec.extras["molecules"] | {"graphs": graphs, "smiles": SMILES}
+    held = spec.molecules | {"graphs": graphs, "smiles": SMILES}
     return dataclasses.replace(spec, extras=spec.extras | {"molecules": held})
 
 
@@ -113,7 +113,7 @@ def test_a_reading_of_zero_is_the_control_and_the_mean_change_or_the_mean_of_a_k
     beside = 0.5 * (batch.control + control) + treated - control
     torch.testing.assert_close(model.express(nothing, batch), (1 - q) * beside + q * batch.plate_mean)
     elsewhere = dataclasses.replace(as_request(batch), line=torch.full((4,), -1))
-    torch.testing.assert_close(model.express(nothing, elsewhere), batch.control + spec.extras["change_center"])
+    torch.testing.assert_close(model.express(nothing, elsewhere), batch.control + spec.change_center)
 
 
 def test_what_a_score_is_centered_on_is_no_input():
@@ -127,7 +127,7 @@ def test_what_a_score_is_centered_on_is_no_input():
 def test_a_process_tells_what_like_wells_say_but_not_in_training():
     spec = response_spec()
     model, plain = CheMoE(spec, **SMALL, head="process").eval(), CheMoE(spec, **SMALL).eval()
-    batch, nothing = dataclasses.replace(response_batch(spec, 40), **spec.extras["trained"]), torch.zeros(40, 20)
+    batch, nothing = dataclasses.replace(response_batch(spec, 40), **spec.trained), torch.zeros(40, 20)
     batch = as_request(planted(spec, batch))
     torch.testing.assert_close(model.express(nothing, batch), plain.express(nothing, batch))  # not fitted yet
     model.fit_process(batch)
@@ -141,7 +141,7 @@ def test_a_process_tells_what_like_wells_say_but_not_in_training():
 
 def test_fine_tuning_on_other_samples_keeps_all_weights_but_the_process(tmp_path):
     spec = response_spec()
-    fewer = {name: values[:30] for name, values in spec.extras["trained"].items()}
+    fewer = {name: values[:30] for name, values in spec.trained.items()}
     other = dataclasses.replace(spec, extras=spec.extras | {"trained": fewer})
     first, second = (CheMoE(each, **SMALL, head="process") for each in (spec, other))
     with pytest.raises(InputError, match="of another shape 'process.control_NG', 'process.dual_NG'"):
@@ -166,7 +166,7 @@ def test_validation_weighs_the_reading_and_what_the_process_tells_by_least_squar
     """Without it an overfitted reading made the squared error of unseen drugs worse than that of the plate's mean."""
     spec = response_spec()
     model, batch = CheMoE(spec, **SMALL, head="process").eval(), response_batch(spec, 8)
-    model.fit_process(planted(spec, dataclasses.replace(response_batch(spec, 40), **spec.extras["trained"])))
+    model.fit_process(planted(spec, dataclasses.replace(response_batch(spec, 40), **spec.trained)))
     told, _ = model._told(batch)
     start = model.express(torch.zeros(8, 20), batch).detach() - told
     read = (model(batch) - told - start).detach()
@@ -269,7 +269,7 @@ def test_usage_of_a_half_epoch_goes_on_where_it_stopped():
 
 def test_hashing_depends_on_the_drugs_name_alone():
     spec = response_spec()
-    molecules = spec.extras["molecules"]
+    molecules = spec.molecules
     order = torch.arange(11, -1, -1)
     turned = molecules | {"id": molecules["id"][::-1], "vectors": molecules["vectors"][order]}
     other = dataclasses.replace(spec, extras=spec.extras | {"molecules": turned})

@@ -30,7 +30,7 @@ def spec() -> Spec:
     """Of molecules with vectors and graphs."""
     spec = response_spec()
     graphs = {name: torch.from_numpy(values) for name, values in pack_graphs(["CCO"] * 12).items()}
-    spec.extras["molecules"] |= {"graphs": graphs}
+    spec.molecules |= {"graphs": graphs}
     return spec
 
 

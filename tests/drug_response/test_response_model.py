@@ -32,8 +32,8 @@ def test_the_own_control_of_a_request_is_no_part_of_the_predicted_change(module,
     if head == "process":
         model.fit_process(module.packed[torch.from_numpy(module.split.index("train"))])
     record = module.record_whole.subset(np.arange(6)).blind()
-    row = [module.spec.extras["lines"].index(line) for line in record.cell_line]
-    mean = module.spec.extras["line_control"].numpy()[row]
+    row = [module.spec.lines.index(line) for line in record.cell_line]
+    mean = module.spec.line_control.numpy()[row]
     offset = np.random.default_rng(0).normal(scale=3, size=mean.shape).astype(np.float32)
 
     def change(control: np.ndarray) -> torch.Tensor:
@@ -46,7 +46,7 @@ def test_the_own_control_of_a_request_is_no_part_of_the_predicted_change(module,
 
 def test_a_request_without_a_control_of_its_own_stands_on_its_lines_treated_mean(module) -> None:
     record = module.record_whole.subset(np.arange(6)).blind()
-    row = [module.spec.extras["lines"].index(line) for line in record.cell_line]
+    row = [module.spec.lines.index(line) for line in record.cell_line]
     extras, nothing = module.spec.extras, torch.zeros(6, len(module.spec.genes))
     on_mean = replace(record, control=extras["line_control"].numpy()[row])
     model = ResponseMLP(module.spec, hidden=(8, 4), gene_width=8).eval()

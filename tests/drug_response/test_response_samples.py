@@ -180,8 +180,8 @@ def test_it_is_said_as_what_test_samples_are_scored() -> None:
 def test_the_spec_survives_a_round_trip() -> None:
     spec = module().spec
     again = Spec.from_plain(spec.to_plain())
-    assert again.extras["lines"] == spec.extras["lines"]
-    assert torch.equal(again.extras["molecules"]["vectors"], spec.extras["molecules"]["vectors"])
+    assert again.lines == spec.lines
+    assert torch.equal(again.molecules.vectors, spec.molecules.vectors)
 
 
 def test_conditions_of_one_sample_each_are_no_level_of_their_own() -> None:
@@ -257,11 +257,11 @@ def test_drugs_without_a_vector_are_refused_dropped_or_learned() -> None:
     with pytest.raises(InputError, match=f"2 of {len(names)} drugs have no vector: '{first}', '{second}'"):
         module(record, lacking=(first, second))
     dropped = module(record, lacking=(first,), missing_molecules="drop")
-    assert all(dropped.spec.extras["molecules"]["known"])
+    assert all(dropped.spec.molecules.known)
     assert first not in dropped.record_whole.drug
     assert dropped.lost["samples of drugs without a vector"] == counts[0]
     learned = module(record, lacking=(first,), missing_molecules="learned")
-    assert not learned.spec.extras["molecules"]["known"][0]
+    assert not learned.spec.molecules.known[0]
     assert "Drugs with a vector of their own: " in " ".join(learned.notes())
     with pytest.raises(InputError, match="must be error, drop or learned"):
         module(record, missing_molecules="guess")

@@ -112,6 +112,6 @@ def test_one_of_several_supervised_metaedges_must_be_named():
 
 
 def test_a_model_of_cells_ranks_no_links(model):
-    del model.spec.extras["knowledge_graph"]
+    del model.spec.knowledge_graph
     with pytest.raises(InputError, match="Dots ranks no links"):
         ranked_links(model, source="aspirin")

@@ -16,8 +16,8 @@ from scipy import sparse
 from torch import Tensor
 
 from torchcell.cells.conditions import Conditions
+from torchcell.cells.spec import CellsSpec
 from torchcell.core.batch import Batch, BatchOrder, SharedRows
-from torchcell.core.spec import Spec
 from torchcell.graph.cell_graph import expand, owner
 from torchcell.io.errors import InputError, some
 
@@ -263,7 +263,7 @@ class ConditionSets:
     gathered_at_once = 1
     """A batch and no more: its cells are many."""
 
-    def __init__(self, record: Conditions, spec: Spec) -> None:
+    def __init__(self, record: Conditions, spec: CellsSpec) -> None:
         self.record, self.spec = record, spec
         place = {name: i for i, name in enumerate(spec.genes)}
         unknown = sorted({gene for targets in record.targets for gene in targets if gene not in place})
@@ -273,7 +273,7 @@ class ConditionSets:
                 "trained with and those that have features"
             )
         self.gene = [torch.tensor([place[gene] for gene in targets], dtype=torch.int64) for targets in record.targets]
-        groups = {name: i for i, name in enumerate(spec.extras["groups"])}
+        groups = {name: i for i, name in enumerate(spec.groups)}
         self.group = torch.tensor([groups.get(name, -1) for name in record.group.tolist()], dtype=torch.int64)
         self.target = torch.from_numpy(np.asarray(record.target, dtype=np.float32))
         self.reference = torch.from_numpy(np.stack([record.other_control, record.control], axis=1))
@@ -284,7 +284,7 @@ class ConditionSets:
         return len(self.record)
 
     def __getitem__(self, index: Tensor) -> CellSetBatch:
-        size = self.spec.extras["input_cells"] * self.spec.extras["eval_sets"]
+        size = self.spec.input_cells * self.spec.eval_sets
         rows = np.stack([self._controls(i, size) for i in index.tolist()])
         control = CellRows.of(self.record.cells.X, rows)
         gene, ptr = ragged([self.gene[i] for i in index.tolist()])
@@ -329,11 +329,11 @@ class TrainingSets:
     gathered_at_once = 1
 
     def __init__(
-        self, record: Conditions, spec: Spec, sample: np.ndarray, seed: int = 0, pseudobulk: bool = False
+        self, record: Conditions, spec: CellsSpec, sample: np.ndarray, seed: int = 0, pseudobulk: bool = False
     ) -> None:
         self.sets, self.record, self.seed, self.pseudobulk = ConditionSets(record, spec), record, seed, pseudobulk
         self.sample = torch.from_numpy(np.asarray(sample, dtype=np.int64))
-        self.size, self.n_inputs = int(spec.extras["set_size"]), int(spec.extras["input_cells"])
+        self.size, self.n_inputs = spec.set_size, spec.input_cells
         counts = -(-np.diff(record.ptr) // self.size)
         self.condition = torch.from_numpy(np.repeat(np.arange(len(record)), counts))
         self.deal(0)

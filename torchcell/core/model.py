@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import lightning
 import torch
@@ -75,8 +75,11 @@ class Model(lightning.LightningModule):
         loss_weights: Weight of each term that ``losses`` names; a term not named weighs 1.
     """
 
+    reads: ClassVar[type[Spec]] = Spec
+    """The spec that the model takes: its task's, e.g. ``ScreenSpec``. It says which data a class of models is for."""
+
     reads_hops: bool = False
-    """Whether the model sees a part of the graph where the data asks for it; see ``PerturbationDataModule``."""
+    """Whether the model sees a part of the graph where the data asks for it; see ``ScreenSpec.hops``."""
 
     adds_genes: bool = False
     """Whether genes can be added to a trained model by their features; see ``Spec.with_added``."""
@@ -106,10 +109,7 @@ class Model(lightning.LightningModule):
         loss_weights: LossWeights | None = None,
     ) -> None:
         super().__init__()
-        if spec.extras.get("hops") is not None and not self.reads_hops:
-            raise InputError(
-                f"data.hops={spec.extras['hops']}: {type(self).__name__} does not look at parts; set data.hops=null"
-            )
+        spec.check_model(type(self))
         self.spec, self.graph = spec, spec.graph
         self.center: Tensor
         self.scale: Tensor

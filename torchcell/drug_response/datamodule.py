@@ -20,8 +20,9 @@ from torchcell.core.split import Split
 from torchcell.drug_response.molecules import Molecules, borrowings, coverage
 from torchcell.drug_response.plates import plate_centre
 from torchcell.drug_response.record import Response
+from torchcell.drug_response.spec import DrugResponseSpec, Treatments
 from torchcell.drug_response.splits import SPLITS
-from torchcell.drug_response.table import read_treatments, response_notes, widened
+from torchcell.drug_response.table import molecule_list, read_treatments, response_notes, widened
 from torchcell.drug_response.task import TASK
 from torchcell.evaluation.checks import Halves
 from torchcell.evaluation.results import Results
@@ -232,11 +233,10 @@ class ResponseSamples:
         eval_center: See ``ResponseBatch`` [n, G]; none for a request, which is not scored.
     """
 
-    def __init__(self, record: Response, spec: Spec, eval_center: np.ndarray | None = None) -> None:
+    def __init__(self, record: Response, spec: DrugResponseSpec, eval_center: np.ndarray | None = None) -> None:
         self.target = floats(record.treated)
-        named = wells(record, spec.extras["lines"])
-        self.drug, self.line = named["drug"], named["line"]
-        self.log_dose, self.log_time = named["log_dose"], named["log_time"]
+        done = treatments(record, spec.lines)
+        self.drug, self.line, self.log_dose, self.log_time = done.drug, done.line, done.log_dose, done.log_time
         self.control = floats(record.control)
         self.basal = self.control if record.basal is None else floats(record.basal)
         self.plate_mean, self.eval_center = (
@@ -293,20 +293,20 @@ def floats(values: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
 
 
-def wells(record: Response, lines: Sequence[str]) -> dict[str, Tensor]:
-    """``drug``, ``line``, ``log_dose`` and ``log_time`` of the samples [n] each, as in ``ResponseBatch``.
+def treatments(record: Response, lines: Sequence[str]) -> Treatments:
+    """What was done to the samples.
 
     Args:
         record: With its molecules.
         lines: Names by position.
     """
     place = {name: i for i, name in enumerate(lines)}
-    return {
-        "drug": torch.from_numpy(record.drug_index),
-        "line": torch.tensor([place.get(name, -1) for name in record.cell_line.tolist()], dtype=torch.int64),
-        "log_dose": floats(np.log10(np.maximum(record.dose_value, LEAST_DOSE))),
-        "log_time": floats(np.log2(np.maximum(record.time, 1.0))),
-    }
+    return Treatments(
+        drug=torch.from_numpy(record.drug_index),
+        line=torch.tensor([place.get(name, -1) for name in record.cell_line.tolist()], dtype=torch.int64),
+        log_dose=floats(np.log10(np.maximum(record.dose_value, LEAST_DOSE))),
+        log_time=floats(np.log2(np.maximum(record.time, 1.0))),
+    )
 
 
 class ResponseDataModule(RecordDataModule):
@@ -322,6 +322,7 @@ class ResponseDataModule(RecordDataModule):
     """
 
     TASK = TASK
+    spec: DrugResponseSpec
 
     def __init__(
         self,
@@ -353,7 +354,7 @@ class ResponseDataModule(RecordDataModule):
         return ResponseSamples(self.record_whole, self.spec, self.centre)
 
     @staticmethod
-    def pack(record: Response, spec: Spec) -> ResponseSamples:
+    def pack(record: Response, spec: DrugResponseSpec) -> ResponseSamples:
         """The samples of a request as tensors, see ``ResponseSamples``."""
         return ResponseSamples(record, spec)
 
@@ -387,7 +388,7 @@ class ResponseDataModule(RecordDataModule):
         request = {"": lambda: self.record(part).as_request()}
         return {**request, PLATE_KNOWN: known} if plates_differ(self.record_whole) else request
 
-    def extras(self, train: Response) -> dict[str, Any]:
+    def make_spec(self, base: Spec, train: Response) -> DrugResponseSpec:
         """Molecules, lines with their mean control and basal profile, the size of a change, and the training wells."""
         table = self.record_whole.molecules
         assert table is not None
@@ -396,27 +397,18 @@ class ResponseDataModule(RecordDataModule):
         at = [train.cell_line == line for line in lines]
         center, scale = fit_scaler(floats(train.treated - train.control), self.task(train))
         trained = np.isin(table.id, train.drug)
-        held: dict[str, Any] = {
-            "id": table.id.tolist(),
-            "smiles": table.smiles.tolist(),
-            "vectors": torch.from_numpy(np.ascontiguousarray(table.vectors, dtype=np.float32)),
-            "known": torch.from_numpy(table.known),
-            "trained": torch.from_numpy(trained),
-            "features": dict(table.features),
-        }
-        if table.graphs is not None:
-            held["graphs"] = {name: torch.from_numpy(values) for name, values in table.graphs.items()}
-        return {
-            "molecules": held,
-            "lines": lines.tolist(),
-            "line_control": torch.stack([floats(train.control[rows].mean(0)) for rows in at]),
-            "line_treated": torch.stack([floats(train.treated[rows].mean(0)) for rows in at]),
-            "basal_scale": torch.from_numpy(np.maximum(basal.std(0), 1e-3).astype(np.float32)),
-            "line_basal": torch.stack([floats(basal[rows].mean(0)) for rows in at]),
-            "change_center": center,
-            "change_scale": scale,
-            "trained": wells(train, lines.tolist()),
-        }
+        return DrugResponseSpec(
+            **vars(base),
+            molecules=molecule_list(table, torch.from_numpy(trained)),
+            lines=tuple(lines.tolist()),
+            line_control=torch.stack([floats(train.control[rows].mean(0)) for rows in at]),
+            line_treated=torch.stack([floats(train.treated[rows].mean(0)) for rows in at]),
+            line_basal=torch.stack([floats(basal[rows].mean(0)) for rows in at]),
+            basal_scale=torch.from_numpy(np.maximum(basal.std(0), 1e-3).astype(np.float32)),
+            change_center=center,
+            change_scale=scale,
+            trained=treatments(train, lines.tolist()),
+        )
 
     def inputs(self) -> tuple[str, ...]:
         """What the split holds out, then each input alone."""
@@ -504,17 +496,17 @@ class ResponseDataModule(RecordDataModule):
     ceiling_is = "one replicate"
 
     @staticmethod
-    def read_request(path: str, spec: Spec, columns: Mapping[str, str] | None = None) -> Response:
+    def read_request(path: str, spec: DrugResponseSpec, columns: Mapping[str, str] | None = None) -> Response:
         """Treatments to predict, see ``response_request``."""
         return read_treatments(path, spec, columns)
 
     @staticmethod
-    def widened(request: Response, spec: Spec) -> Spec:
+    def widened(request: Response, spec: DrugResponseSpec) -> DrugResponseSpec:
         """The spec with the request's new molecules."""
         return widened(request, spec)
 
     @staticmethod
-    def prediction_notes(record: Response, spec: Spec, model: Any) -> Notes:
+    def prediction_notes(record: Response, spec: DrugResponseSpec, model: Any) -> Notes:
         """New drugs and lines; doses and times outside the trained range."""
         return response_notes(record, spec)
 
@@ -524,7 +516,7 @@ class ResponseDataModule(RecordDataModule):
         return record.control
 
     @staticmethod
-    def response(record: Response, prediction: np.ndarray, spec: Spec) -> pd.DataFrame:
+    def response(record: Response, prediction: np.ndarray, spec: DrugResponseSpec) -> pd.DataFrame:
         """Sample id, drug, line, dose and time, then a column a gene."""
         known = {
             "sample_id": record.sample_id,

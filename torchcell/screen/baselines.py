@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
+import scipy.sparse as sp
 from sklearn.linear_model import Ridge
 
 from torchcell.core.baseline import Baseline, one_thread, require_same_genes, validation_score
 from torchcell.graph.cell_graph import CellGraph
-from torchcell.screen.record import Screen
+from torchcell.screen.record import KINDS, Screen
 
 
 def incidence(record: Screen) -> sp.csr_matrix:

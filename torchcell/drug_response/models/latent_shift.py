@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchcell.core.model import LossWeights
-from torchcell.core.spec import Spec
 from torchcell.drug_response.datamodule import ResponseBatch
 from torchcell.drug_response.models.base import DenseEncoder, ResponseInputs, ResponseModel
+from torchcell.drug_response.spec import DrugResponseSpec
 from torchcell.io.errors import InputError
 
 
@@ -53,7 +53,7 @@ class LatentShift(ResponseModel):
 
     def __init__(
         self,
-        spec: Spec,
+        spec: DrugResponseSpec,
         *,
         inputs: Callable[..., ResponseInputs] | None = None,
         latent: int = 64,
