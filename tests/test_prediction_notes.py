@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import anndata
 import numpy as np
@@ -18,7 +17,7 @@ from small_runs import CELLS, MODELS, RESPONSE, SCREEN, SETS, composed
 
 from torchcell.core.datamodule import RecordDataModule
 from torchcell.core.prediction_notes import joined, summary
-from torchcell.core.spec import Spec
+from torchcell.knowledge_graph.spec import KnowledgeGraphSpec
 from torchcell.knowledge_graph.typed_graph import TypedGraph
 from torchcell.predict import predict
 from torchcell.screen.datamodule import PerturbationDataModule
@@ -53,16 +52,6 @@ def ask(ckpt: Path, table: pd.DataFrame | None, *overrides: str, out: str = "out
     return anndata.read_h5ad(folder / out).obs
 
 
-def old(ckpt: Path, *names: str) -> Path:
-    """The same checkpoint as it was before extras of these names were written."""
-    content: dict[str, Any] = torch.load(ckpt, weights_only=True)
-    extras = content[checkpoint.KEY]["spec"]["extras"]
-    for name in names:
-        del extras[name]
-    torch.save(content, ckpt)
-    return ckpt
-
-
 def test_a_screen_tells_of_new_sizes_genes_and_types(tmp_path, capsys):
     ckpt, data = saved(tmp_path, *MODELS["dango"], "data.record.triple_share=0")
     trained = [data.spec.genes[i] for i in data.spec.trained_genes.tolist()]
@@ -82,14 +71,13 @@ def test_a_screen_tells_of_new_sizes_genes_and_types(tmp_path, capsys):
     ) in capsys.readouterr().out
     assert ask(ckpt, table[:1])["note"].tolist() == [""]
     assert "carry a note" not in capsys.readouterr().out
-    assert ask(old(ckpt, "trained_sizes", "trained_genes"), table)["note"].tolist()[:3] == ["", "", ""]
 
 
 @pytest.mark.parametrize("reads", [True, False])
 def test_levels_that_are_not_read_or_out_of_range_are_told(make_screen, reads):
     level = np.array([np.nan, 2.0, 0.5] * 20, dtype=np.float32)
     data = PerturbationDataModule(make_screen([f"A|B|C{i}" for i in range(20)], level=level), SPLIT)
-    assert data.spec.trained_levels == [0.5, 2.0]
+    assert data.spec.trained_levels == (0.5, 2.0)
     asked = np.array([1, 2, 0.5, np.nan, np.nan, np.nan, 7, 0.1, 1], dtype=np.float32)
     trained = data.spec.trained_genes.tolist()
     record = make_screen([f"A|B|{data.spec.genes[i]}" for i in trained[2:5]], level=asked)
@@ -120,8 +108,8 @@ def test_the_transformer_says_whether_it_reads_levels():
 def test_drug_response_tells_of_new_drugs_lines_doses_and_times(tmp_path, capsys, out):
     ckpt, data = saved(tmp_path, *RESPONSE, "model=response_mlp", "model.gene_width=8", "model.hidden=[8,8]")
     held = data.spec.molecules
-    known = next(name for name, trained in zip(held["id"], held["trained"].tolist(), strict=True) if trained)
-    other = next(name for name, trained in zip(held["id"], held["trained"].tolist(), strict=True) if not trained)
+    known = next(name for name, trained in zip(held.id, held.trained.tolist(), strict=True) if trained)
+    other = next(name for name, trained in zip(held.id, held.trained.tolist(), strict=True) if not trained)
     time = float(data.record_whole.time[0])
     rows = [
         (known, "", "A375", 1.0, time), (other, "", "PC3", 1.0, time), ("mine", "CCO", "A375", 10.0, time),
@@ -151,9 +139,9 @@ def test_a_cell_line_with_a_control_of_its_own_is_told_to_be_unseen(tmp_path):
 def test_cells_tell_of_genes_that_were_never_perturbed_new_combinations_and_groups(tmp_path, capsys):
     ckpt, data = saved(tmp_path, *CELLS, *SETS, "data.record.n_doubles=0")
     trained = data.spec.trained_perturbations
-    assert trained["sizes"] == [1]
-    a, b = trained["genes"][:2]
-    new = next(gene for gene in data.spec.outputs if gene not in trained["genes"])
+    assert trained.sizes == (1,)
+    a, b = trained.genes[:2]
+    new = next(gene for gene in data.spec.outputs if gene not in trained.genes)
     cells = data.record_whole.cells
     controls = cells.subset(np.flatnonzero(cells.is_control))
     line = controls.covariates["cell_line"].astype(object)
@@ -173,12 +161,10 @@ def test_cells_tell_of_genes_that_were_never_perturbed_new_combinations_and_grou
         "3 of 4 predictions carry a note: gene never perturbed in training (1), combination of another size (1), "
         "unseen group (1)"
     ) in capsys.readouterr().out
-    again = ask(old(ckpt, "trained_perturbations"), table, f"controls='{tmp_path / 'c.h5ad'}'")
-    assert again["note"].tolist() == ["", "", "", "no training cells of K562"]
 
 
-def lonely(spec: Spec, node: str) -> None:
-    """Take a node's edges out of the spec's graph."""
+def lonely(spec: KnowledgeGraphSpec, node: str) -> KnowledgeGraphSpec:
+    """The spec without a node's edges in its graph."""
     graph = TypedGraph.from_plain(spec.knowledge_graph)
     at, edges = graph.node_id.tolist().index(node), {}
     for name in graph.metaedges:
@@ -186,16 +172,16 @@ def lonely(spec: Spec, node: str) -> None:
         kept = (source != at) & (target != at)
         edges[name] = source[kept], target[kept]
     about = (graph.node_id, graph.node_name, graph.kinds, graph.bounds, graph.ends, edges, graph.symmetric)
-    spec.knowledge_graph = TypedGraph(*about, graph.from_record).to_plain()
+    return dataclasses.replace(spec, knowledge_graph=TypedGraph(*about, graph.from_record).to_plain())
 
 
 def test_links_tell_of_nodes_without_edges_and_of_edge_types_that_were_not_trained(tmp_path, capsys):
     ckpt, _ = saved(tmp_path, *MODELS["hgt_embedder"])
     content = torch.load(ckpt, weights_only=True)
-    spec = Spec.from_plain(content[checkpoint.KEY]["spec"])
+    spec = KnowledgeGraphSpec.from_plain(content[checkpoint.KEY]["spec"])
     ids = spec.knowledge_graph.node_id
     compounds, disease = [name for name in ids if name.startswith("Compound")], next(n for n in ids if "Disease" in n)
-    lonely(spec, compounds[3])
+    spec = lonely(spec, compounds[3])
     content[checkpoint.KEY]["spec"] = spec.to_plain()
     content["state_dict"] = instantiate(composed(*MODELS["hgt_embedder"]).model, _partial_=True)(spec=spec).state_dict()
     torch.save(content, ckpt)

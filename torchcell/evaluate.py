@@ -24,6 +24,7 @@ def evaluate(cfg: DictConfig) -> Scored:
 
     from torchcell.io.paths import refuse_unwritable
     from torchcell.training import build, checkpoint, write
+    from torchcell.training import score as scoring
     from torchcell.training.data_changes import other_values
     from torchcell.training.lock import FolderLock
 

@@ -33,8 +33,8 @@ from torchcell.cells.backed import BackedMatrix
 from torchcell.cells.batch import CellSetBatch, SetOrder, SparseRows, TrainingSets
 from torchcell.cells.conditions import Conditions
 from torchcell.cells.record import CellExpression
+from torchcell.cells.spec import CellsSpec, TrainedPerturbations
 from torchcell.core.batch import PackedLoader
-from torchcell.core.spec import Spec
 
 CELLS, GENES, DENSITY, CONDITIONS = 20_000, 7_000, 0.1, 50
 SETS, SIZE = 64, 16
@@ -94,8 +94,22 @@ def loader(X: Any) -> PackedLoader:
     cells = CellExpression("bench", X, labels, labels == "control", names(), ids, "lognorm")
     record = Conditions.from_cells(cells)
     genes, blank = tuple(names().tolist()), torch.zeros(GENES)
-    extras = {"groups": ["all"], "set_size": SIZE, "input_cells": SIZE, "eval_sets": 1}
-    spec = Spec("cells", genes, genes, (), blank, blank + 1, None, "bench", extras)
+    scales = dict.fromkeys(("change_center", "change_scale", "gene_center", "gene_scale"), blank)
+    spec = CellsSpec(
+        *("cells", genes, genes, (), blank, blank + 1, None, "bench"),
+        **scales,
+        groups=("all",),
+        covariates=(),
+        control_words=(),
+        trained_perturbations=TrainedPerturbations((), ()),
+        singles=(),
+        input_scale="lognorm",
+        library=None,
+        pseudobulk=False,
+        set_size=SIZE,
+        input_cells=SIZE,
+        eval_sets=1,
+    )
     sets = TrainingSets(record, spec, np.arange(len(record)))
     return PackedLoader(sets, SetOrder(sets, shuffle=True), SETS)
 

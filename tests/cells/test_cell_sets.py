@@ -17,6 +17,7 @@ from torchcell.cells.datamodule import UNKNOWN, CellSetDataModule
 from torchcell.cells.gene_neighbors import GeneNeighbours
 from torchcell.cells.gene_selection import GeneSelection, Perturbed
 from torchcell.cells.simulate import simulate_perturbseq
+from torchcell.cells.spec import PhaseSources
 from torchcell.core.batch import PackedLoader
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.graph.features import network_features
@@ -200,12 +201,12 @@ def test_scales_of_sparse_cells_are_those_of_dense_ones_which_are_never_made(rec
     flat = module(replace(record, cells=replace(record.cells, X=X, counts=None)))
     monkeypatch.setattr(sparse.csr_matrix, "toarray", lambda self: pytest.fail("dense"))
     monkeypatch.setattr("torchcell.cells.record.CHUNK", 30)
-    found = module(record).spec.extras
+    found = module(record).spec
     for name in ("gene_center", "gene_scale", "change_scale"):
-        torch.testing.assert_close(found[name], flat.spec.extras[name], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(getattr(found, name), getattr(flat.spec, name), rtol=1e-5, atol=1e-6)
     controls = X[flat.record("train").control_cells()].astype(np.float64)
-    np.testing.assert_allclose(found["gene_center"], controls.mean(0), rtol=1e-5, atol=1e-6)
-    assert found["gene_order"].tolist() == flat.spec.gene_order.tolist()
+    np.testing.assert_allclose(found.gene_center, controls.mean(0), rtol=1e-5, atol=1e-6)
+    assert found.gene_order.tolist() == flat.spec.gene_order.tolist()
 
 
 def _changes(data: CellSetDataModule) -> np.ndarray:
@@ -265,7 +266,7 @@ def test_selected_genes_are_written_with_their_source_beside_the_split(record, t
     assert table["source"].tolist() == ["perturbed"] * 6 + ["highly_variable"] * 9
     assert (tmp_path / "split.parquet").is_file()
     assert data.spec.neighbors.shape == (15, 3)
-    assert "gene_order" not in data.spec.extras  # they stand in it
+    assert data.spec.gene_order is None  # they stand in it
     trained = {gene for targets in data.record("train").targets for gene in targets}
     assert set(table["gene"][:6]) <= trained
 
@@ -303,10 +304,10 @@ def test_a_curriculums_phases_are_told_with_where_their_genes_come_from(record):
     data = module(record, selection=GeneSelection([Perturbed(quota=6)], n_genes=15), phases=phases)
     assert data.tables()["genes.csv"]["phase"].tolist() == [0] * 5 + [1] * 10
     first, second = data.spec.phases
-    assert first == {"name": "perturbed", "sources": {"perturbed": 5}}
-    assert second == {"name": "highly_variable", "sources": {"highly_variable": 9, "perturbed": 1}}
-    assert module(record, phases=phases).spec.phases[0]["name"] == ""
-    assert "phases" not in module(record).spec.extras
+    assert first == PhaseSources("perturbed", {"perturbed": 5})
+    assert second == PhaseSources("highly_variable", {"highly_variable": 9, "perturbed": 1})
+    assert module(record, phases=phases).spec.phases[0].name == ""
+    assert module(record).spec.phases == ()
 
 
 def test_without_a_selection_the_most_responsive_genes_come_first_and_no_table_is_written(record, tmp_path: Path):

@@ -14,6 +14,7 @@ from torchcell.cells.batch import DenseRows
 from torchcell.cells.models.gene_set_transformer import model as gene_set_transformer
 from torchcell.cells.models.gene_set_transformer.attention import ATTENTIONS
 from torchcell.cells.models.gene_set_transformer.model import GeneSetTransformer
+from torchcell.cells.spec import Single
 from torchcell.io.errors import InputError
 from torchcell.io.gene_features import GeneFeatures
 
@@ -211,10 +212,10 @@ def test_embeddings_are_of_sets_and_of_all_genes():
 
 
 def test_what_singles_did_is_told_outside_training_and_weighed_on_validation():
-    singles = [["g1", "A"], ["g5", "A"], ["g5", "B"]]
+    singles = (Single("g1", "A"), Single("g5", "A"), Single("g5", "B"))
     spec = cell_spec(singles=singles, change_center=torch.full((24,), 0.1))
     model, plain = built(spec, singles=True), built(spec)
-    assert built(dataclasses.replace(spec, extras=spec.extras | {"singles": []}), singles=True).singles is None
+    assert built(dataclasses.replace(spec, singles=()), singles=True).singles is None
     changes = torch.randn(3, 24, generator=torch.Generator().manual_seed(3))
     model.singles.fit(changes)
     batch = dataclasses.replace(cell_batch(spec, targets=[[1, 5], [5], [5]]), group=torch.tensor([0, 1, -1]))
@@ -230,7 +231,7 @@ def test_what_singles_did_is_told_outside_training_and_weighed_on_validation():
     torch.testing.assert_close(model(batch)[:, 10:], batch.references["control"][:, 10:] + 0.1)
     for each in (model, plain):
         each.activate(None)
-    elsewhere = dataclasses.replace(spec, extras=spec.extras | {"groups": ["B"]})  # the groups of a request
+    elsewhere = dataclasses.replace(spec, groups=("B",))  # the groups of a request
     other = built(elsewhere, singles=True).eval()
     other.load_state_dict(model.state_dict())
     asked = dataclasses.replace(batch, group=torch.tensor([-1, 0, -1]))

@@ -31,7 +31,7 @@ def write(folder: Path, rows: list[str]) -> str:
 
 def test_known_drugs_stand_on_their_lines_mean_control(module, tmp_path):
     table = module.spec.molecules
-    name, line = table["id"][3], module.spec.lines[1]
+    name, line = table.id[3], module.spec.lines[1]
     asked = module.read_request(write(tmp_path, [f"{name},,{line},3.0,24"]), module.spec)
     samples = module.pack(asked, module.spec)
     batch = samples[torch.tensor([0])]
@@ -46,15 +46,15 @@ def test_known_drugs_stand_on_their_lines_mean_control(module, tmp_path):
 def test_a_structure_finds_its_drug_under_any_name_and_a_new_one_gets_a_row(module, tmp_path):
     table = module.spec.molecules
     line = module.spec.lines[0]
-    path = write(tmp_path, [f"alias,{table['smiles'][2]},{line},1.0,24", f"fresh,CCCCCCO,{line},1.0,24"])
+    path = write(tmp_path, [f"alias,{table.smiles[2]},{line},1.0,24", f"fresh,CCCCCCO,{line},1.0,24"])
     asked = module.read_request(path, module.spec)
     wider = module.widened(asked, module.spec)
     held = wider.molecules
-    assert asked.drug.tolist() == [table["id"][2], "fresh"]
-    assert len(held["id"]) == len(table["id"]) + 1
-    assert torch.equal(held["vectors"][:-1], table["vectors"])
-    np.testing.assert_array_equal(held["vectors"][-1].numpy(), Morgan(bits=64).vectors(["CCCCCCO"])[0])
-    assert not held["trained"][-1]
+    assert asked.drug.tolist() == [table.id[2], "fresh"]
+    assert len(held.id) == len(table.id) + 1
+    assert torch.equal(held.vectors[:-1], table.vectors)
+    np.testing.assert_array_equal(held.vectors[-1].numpy(), Morgan(bits=64).vectors(["CCCCCCO"])[0])
+    assert not held.trained[-1]
 
 
 def test_what_the_model_cannot_know_is_named(module, tmp_path):
@@ -128,7 +128,7 @@ def test_where_basal_profiles_are_no_controls_each_is_filled_from_its_own_mean(t
 
 def test_a_known_drug_with_another_structure_is_refused_and_another_spelling_is_not(module, tmp_path):
     table, line = module.spec.molecules, module.spec.lines[0]
-    name, smiles = table["id"][3], table["smiles"][3]
+    name, smiles = table.id[3], table.smiles[3]
     with pytest.raises(InputError, match=f"drug '{name}' has the SMILES 'CCCCCCO', and the model was trained with"):
         module.read_request(write(tmp_path, [f"{name},CCCCCCO,{line},1.0,24"]), module.spec)
     from rdkit import Chem
@@ -162,11 +162,10 @@ def test_a_drug_that_the_table_of_vectors_lacks_is_refused_by_name(tmp_path):
     line, drug = module.spec.lines[0], module.spec.molecules.id[0]
     with pytest.raises(InputError, match="no vector for: 'fresh'; MoleculeTable can't make any: .*none of 1 drugs"):
         module.read_request(write(tmp_path, [f"{drug},,{line},1,24", f"fresh,CCCCCCO,{line},1,24"]), module.spec)
-    spec = replace(module.spec, extras=dict(module.spec.extras))
-    held = dict(spec.molecules)
-    keep = torch.arange(11)
-    held |= {"id": held["id"][:11], "smiles": held["smiles"][:11], "vectors": held["vectors"][keep]}
-    spec.molecules = held | {"known": held["known"][keep], "trained": held["trained"][keep]}
+    held, keep = module.spec.molecules, torch.arange(11)
+    names = {"id": held.id[:11], "smiles": held.smiles[:11]}
+    tensors = {name: getattr(held, name)[keep] for name in ("vectors", "known", "trained")}
+    spec = replace(module.spec, molecules=replace(held, **names, **tensors))
     last = module.spec.molecules.smiles[11]
     rows = [f"listed,{last},{line},1,24", f"fresh,CCCCCCO,{line},1,24"]
     with pytest.raises(InputError, match="no vector for: 'fresh'; MoleculeTable has no vector of them"):
@@ -189,7 +188,7 @@ def test_a_new_drug_borrows_alone_as_it_does_in_company_and_the_request_says_fro
     owner = asked.molecules.borrowed["fresh"]
     assert f"fresh from {owner}" in str(told[0].message)
     held = module.widened(asked, module.spec).molecules
-    np.testing.assert_array_equal(held["vectors"][-1], made.vectors[made.smiles == owner][0])
+    np.testing.assert_array_equal(held.vectors[-1], made.vectors[made.smiles == owner][0])
 
 
 @pytest.mark.parametrize("gone", [False, True], ids=["no row", "no file"])
@@ -201,8 +200,8 @@ def test_a_model_that_learned_a_vector_for_unknown_molecules_takes_it_and_says_s
     with pytest.warns(UserWarning, match="drugs without a vector: 'fresh'; MoleculeTable .*the model learned"):
         asked = module.read_request(write(tmp_path, [f"fresh,CCCCCCO,{line},1,24"]), module.spec)
     held = module.widened(asked, module.spec).molecules
-    assert held["id"][-1] == "fresh"
-    assert not held["known"][-1]
+    assert held.id[-1] == "fresh"
+    assert not held.known[-1]
 
 
 def test_annotations_that_a_request_does_not_tell_leave_a_drug_without_a_vector(tmp_path):

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from hydra.utils import get_object
+from jaxtyping import Float
 from torch import Tensor
 
 from torchcell.core.plain import fields_from_plain, fields_to_plain
@@ -61,8 +62,8 @@ class Spec:
     outputs: tuple[str, ...] = field(metadata=WEIGHTS)
     genes: tuple[str, ...] = field(metadata=WEIGHTS)
     kinds: tuple[str, ...] = field(metadata=WEIGHTS | {"label": "kinds of perturbation"})
-    center: Tensor
-    scale: Tensor
+    center: Float[Tensor, " T"]
+    scale: Float[Tensor, " T"]
     graph: CellGraph | None
     split_hash: str
     fingerprints: Mapping[str, str] = field(default_factory=dict)

@@ -237,7 +237,10 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> Checkpoint:
         config = OmegaConf.create(about["config"])
         assert isinstance(config, DictConfig)
         check_plain(OmegaConf.to_container(config))
-        spec = Spec.from_plain(about["spec"], tuple(trust))
+        try:
+            spec = Spec.from_plain(about["spec"], tuple(trust))
+        except InputError as error:
+            raise InputError(f"{path} was written by torchcell {version}, and can't be read: {error}") from error
         done = content.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {})
         epoch = int(content["epoch"])
         return Checkpoint(
