@@ -146,7 +146,7 @@ def test_what_is_nested_is_named_by_its_path():
     [
         ("os.system", "outside the trusted packages"),
         ("torchcell.io.sources.os.system", "outside the trusted packages"),
-        ("torchcell.core.split.Split", "is no spec; nothing of it was run"),
+        ("torchcell.graph.cell_graph.CellGraph", "is no spec; nothing of it was run"),
         ("torchcell.screen.models.dango.Dango", "is no spec; nothing of it was run"),
         ("torchcell.gone.spec.GoneSpec", "which this torchcell does not have"),
         (["torchcell"], "must be a name, not list"),
