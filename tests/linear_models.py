@@ -114,7 +114,7 @@ class LinearDataModule(RecordDataModule):
         # A response is scored as any expression is: what its own task adds needs its own datamodule.
         return "expression" if isinstance(record, Response) else record.task
 
-    def reference(self, record: Any) -> np.ndarray | None:
+    def eval_control(self, record: Any) -> np.ndarray | None:
         if isinstance(record, Response):
             return record.control
         if isinstance(record, CellExpression):

@@ -58,9 +58,9 @@ def cell_batch(spec: CellsSpec, n=6, cells=3, seed=1, targets: list[list[int]] |
     control = (spec.center + 0.5 * torch.randn(shape, generator=draw)).clamp(min=0)
     perturbed = (control.flip(1) + effect(spec, gene, ptr)[:, None]).clamp(min=0)
     group = torch.randint(2, (n,), generator=draw)
-    reference = SharedRows(control.mean(1, keepdim=True).expand(-1, 2, -1), torch.arange(n))
+    halves = [SharedRows(control.mean(1), torch.arange(n))] * 2
     cells_of = (DenseRows(control), DenseRows(perturbed))
-    return CellSetBatch(perturbed.mean(1), torch.arange(n), *cells_of, gene, ptr, group, reference)
+    return CellSetBatch(perturbed.mean(1), torch.arange(n), *cells_of, gene, ptr, group, *halves)
 
 
 def effect(spec: CellsSpec, gene: Tensor, ptr: Tensor) -> Tensor:

@@ -102,7 +102,7 @@ def test_the_runs_own_controls_give_the_runs_own_predictions(trained, asked):
     assert found.obs.perturbation.tolist() == record.perturbation.tolist()
     assert found.obs.group.tolist() == found.obs.cell_line.tolist() == record.group.tolist()
     assert found.var_names.tolist() == list(trained.datamodule.spec.outputs)
-    np.testing.assert_allclose(found.layers["control"], record.other_control, atol=1e-5)
+    np.testing.assert_allclose(found.layers["control"], record.input_control, atol=1e-5)
     np.testing.assert_allclose(found.X, found.layers["control"] + found.layers["change"], atol=1e-5)
     # The cells are drawn by the condition's name from the same cells in the same order.
     np.testing.assert_allclose(found.X, expected, atol=1e-4)
@@ -233,7 +233,7 @@ def test_a_gene_that_only_the_networks_know_can_be_asked(asked, tmp_path):
 
 def test_energy_distance_is_scored_for_every_system_and_undefined_in_pseudobulk(trained):
     data, part = trained.datamodule, trained.datamodule.record("test")
-    systems = {"Model": part.target, "no_change": part.other_control, "away": part.other_control + 2.0}
+    systems = {"Model": part.target, "no_change": part.input_control, "away": part.input_control + 2.0}
     (results,) = data.results("test", {"": systems}, "Model", None)
     table = evaluate(results, n_boot=5).table.set_index(["metric", "system"]).value["e_distance"]
     assert table["Model"] < table["no_change"] < table["away"]
@@ -246,7 +246,7 @@ def test_energy_distance_is_scored_for_every_system_and_undefined_in_pseudobulk(
 
 def test_predictions_are_exported_as_the_cells_that_cell_eval_reads(trained, tmp_path):
     data, part = trained.datamodule, trained.datamodule.record("test")
-    paths = data.export("test", part.other_control + 1.0, tmp_path / "pair")
+    paths = data.export("test", part.input_control + 1.0, tmp_path / "pair")
     real, predicted = (anndata.read_h5ad(path) for path in paths)
     assert (real.obs.target_gene.value_counts()[part.perturbation] >= 2 * 24).all()
     control = predicted.obs.target_gene == "non-targeting"

@@ -89,7 +89,7 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
     parts, looked = [], []
     with torch.inference_mode():
         for batch in track(loader, "predict"):
-            batch = batch.to(device)
+            batch = batch.blind().to(device)
             parts.append(model.predict_step(batch)[1].cpu())
             if attention_out is not None:
                 looked.append(looked_at(model, batch, cfg.top_genes))

@@ -143,10 +143,10 @@ def left_sparse(batch: Any) -> int:
 
 def received(batch: CellSetBatch) -> int:
     """Cells of a batch of ours, as the model receives it."""
-    assert all(isinstance(each, SparseRows) for each in (batch.control, batch.perturbed))
-    return sum(each.shape[0] * each.shape[1] for each in (batch.control, batch.perturbed))
+    assert all(isinstance(each, SparseRows) for each in (batch.input_cells, batch.perturbed))
+    return sum(each.shape[0] * each.shape[1] for each in (batch.input_cells, batch.perturbed))
 
 
 def made_dense(batch: CellSetBatch) -> int:
     """The same, after all cells were made dense."""
-    return sum(each.dense().shape[:2].numel() for each in (batch.control, batch.perturbed))
+    return sum(each.dense().shape[:2].numel() for each in (batch.input_cells, batch.perturbed))

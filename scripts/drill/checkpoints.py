@@ -93,7 +93,7 @@ class Bomb:
 
 
 def carries_code(good: Path, folder: Path) -> Outcome:
-    """Code in the weights, as a plain pickle, as a target of the config or behind an interpolation, as the spec's class."""
+    """Code in the weights, as a plain pickle, as target of the config or behind an interpolation, as a spec's class."""
     trace, path = folder / "trace", folder / "evil.ckpt"
     call = {"_target_": "os.mkdir", "path": str(trace)}
 

@@ -135,10 +135,9 @@ class Sets:
     def __getitem__(self, index: torch.Tensor) -> CellSetBatch:
         b = self.batch
         gene, ptr = ragged([b.gene[i : i + 1] for i in index.tolist()])
-        cells = [DenseRows(each.dense()[index]) for each in (b.control, b.perturbed)]
-        return CellSetBatch(
-            b.target[index], index, *cells, gene, ptr, b.group[index], SharedRows(b.reference.table, index)
-        )
+        cells = [DenseRows(each.dense()[index]) for each in (b.input_cells, b.perturbed)]
+        halves = (SharedRows(each.table, index) for each in (b.input_control, b.eval_control))
+        return CellSetBatch(b.target[index], index, *cells, gene, ptr, b.group[index], *halves)
 
 
 class Data(lightning.LightningDataModule):

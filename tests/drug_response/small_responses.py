@@ -74,7 +74,7 @@ def planted(spec: DrugResponseSpec, batch: ResponseBatch, seed=5) -> ResponseBat
     effect = torch.randn(vectors.shape[1], len(spec.genes), generator=draw) / vectors.shape[1] ** 0.5
     force = torch.tensor([1.0, 1.5, -1.0])[batch.line]
     change = spec.change_center + force[:, None] * ((vectors - vectors.mean(0))[batch.drug] @ effect)
-    return dataclasses.replace(batch, target=batch.control + 2 * change)
+    return dataclasses.replace(batch, target=batch.input_control + 2 * change)
 
 
 def total(model, batch: ResponseBatch) -> torch.Tensor:
@@ -91,8 +91,8 @@ def dead_parameters(model, batch: ResponseBatch) -> list[str]:
 def correlation(model, batch: ResponseBatch) -> tuple[float, float]:
     """Mean Pearson over genes of the measured change with the predicted one, and with the mean change."""
     with torch.no_grad():
-        predicted = model(batch) - batch.control
-    change = batch.target - batch.control
+        predicted = model(batch) - batch.input_control
+    change = batch.target - batch.input_control
 
     def score(other: torch.Tensor) -> float:
         found = [torch.corrcoef(torch.stack(pair))[0, 1] for pair in zip(change, other, strict=True)]

@@ -108,13 +108,13 @@ def test_a_reading_of_zero_is_the_control_and_the_mean_change_or_the_mean_of_a_k
     spec = response_spec()
     model, batch, nothing = getattr(CheMoE(spec, **SMALL), mode)(), response_batch(spec, 4), torch.zeros(4, 20)
     control, treated = (getattr(spec, name)[batch.line] for name in ("line_control", "line_treated"))
-    alone = batch.control + treated - control
+    alone = batch.input_control + treated - control
     torch.testing.assert_close(model.express(nothing, as_request(batch)), alone)
     q = torch.tensor(2.2).sigmoid()  # nine tenths
-    beside = 0.5 * (batch.control + control) + treated - control
+    beside = 0.5 * (batch.input_control + control) + treated - control
     torch.testing.assert_close(model.express(nothing, batch), (1 - q) * beside + q * batch.plate_mean)
     elsewhere = dataclasses.replace(as_request(batch), line=torch.full((4,), -1))
-    torch.testing.assert_close(model.express(nothing, elsewhere), batch.control + spec.change_center)
+    torch.testing.assert_close(model.express(nothing, elsewhere), batch.input_control + spec.change_center)
 
 
 def test_what_a_score_is_centered_on_is_no_input():
@@ -122,7 +122,7 @@ def test_what_a_score_is_centered_on_is_no_input():
     model, batch = CheMoE(spec, **SMALL, head="process").eval(), response_batch(spec, 6)
     other = dataclasses.replace(batch, eval_center=batch.eval_center + 1)
     torch.testing.assert_close(model(other), model(batch))
-    assert batch.references["plate"] is batch.eval_center
+    assert batch.input_controls["plate"] is batch.eval_center
 
 
 def test_a_process_tells_what_like_wells_say_but_not_in_training():

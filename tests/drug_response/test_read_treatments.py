@@ -37,7 +37,7 @@ def test_known_drugs_stand_on_their_lines_mean_control(module, tmp_path):
     batch = samples[torch.tensor([0])]
     assert batch.drug.tolist() == [3]
     assert batch.line.tolist() == [1]
-    assert torch.equal(batch.control[0], module.spec.line_control[1])
+    assert torch.equal(batch.input_control[0], module.spec.line_control[1])
     assert torch.isnan(batch.target).all()
     assert batch.log_dose.item() == pytest.approx(np.log10(3.0), abs=1e-6)
     assert module.widened(asked, module.spec) is module.spec
@@ -89,7 +89,7 @@ def test_own_controls_are_kept_and_only_rows_without_one_get_the_lines_mean(modu
     np.testing.assert_array_equal(asked.control[[0, 2]], own[[0, 2]])
     np.testing.assert_array_equal(asked.control[1], mean)
     batch = module.pack(asked, module.spec)[torch.arange(3)]
-    assert torch.equal(batch.basal, batch.control), "without a layer basal the control is the basal profile"
+    assert torch.equal(batch.basal, batch.input_control), "without a layer basal the control is the basal profile"
     basal = own + 1
     asked = module.read_request(h5ad(tmp_path, record, own, basal), module.spec)
     np.testing.assert_array_equal(asked.basal[[0, 2]], basal[[0, 2]])
@@ -106,7 +106,7 @@ def test_a_further_line_needs_a_control_of_its_own(module, tmp_path):
     asked = module.read_request(h5ad(tmp_path, record, own), module.spec)
     batch = module.pack(asked, module.spec)[torch.arange(3)]
     assert batch.line[1] == -1
-    assert (batch.control[1] == 7).all()
+    assert (batch.input_control[1] == 7).all()
     own[0], own[1] = 7, np.nan
     with pytest.raises(InputError, match="not trained on: 'A376'.*A375.*needs a layer 'control'"):
         module.read_request(h5ad(tmp_path, record, own), module.spec)

@@ -39,7 +39,7 @@ def test_the_own_control_of_a_request_is_no_part_of_the_predicted_change(module,
     def change(control: np.ndarray) -> torch.Tensor:
         batch = module.pack(replace(record, control=control), module.spec)[torch.arange(6)]
         with torch.no_grad():
-            return model(batch) - batch.control
+            return model(batch) - batch.input_control
 
     torch.testing.assert_close(change(mean + offset), change(mean), atol=1e-4, rtol=0)
 
@@ -53,5 +53,5 @@ def test_a_request_without_a_control_of_its_own_stands_on_its_lines_treated_mean
     batch = module.pack(on_mean, module.spec)[torch.arange(6)]
     torch.testing.assert_close(model.express(nothing, batch), spec.line_treated[row], atol=1e-5, rtol=0)
     away = module.pack(replace(on_mean, cell_line=np.array(["A376"] * 6)), module.spec)[torch.arange(6)]
-    expected = away.control + spec.change_center
+    expected = away.input_control + spec.change_center
     torch.testing.assert_close(model.express(nothing, away), expected, atol=1e-5, rtol=0)

@@ -44,11 +44,11 @@ def test_a_batch_carries_numbers_and_profiles_and_no_molecule() -> None:
     batch = data.packed[torch.tensor([5, 3])]
     record = data.record_whole
     np.testing.assert_array_equal(batch.target.numpy(), record.treated[[5, 3]])
-    np.testing.assert_array_equal(batch.control.numpy(), record.control[[5, 3]])
-    assert batch.basal is batch.control
+    np.testing.assert_array_equal(batch.input_control.numpy(), record.control[[5, 3]])
+    assert batch.basal is batch.input_control
     assert [record.molecules.id[i] for i in batch.drug.tolist()] == record.drug[[5, 3]].tolist()
     np.testing.assert_allclose(batch.log_dose.numpy(), np.log10(record.dose_value[[5, 3]]), rtol=1e-6)
-    wide = max(tensor.shape[-1] for tensor in (batch.target, batch.control, batch.plate_mean))
+    wide = max(tensor.shape[-1] for tensor in (batch.target, batch.input_control, batch.plate_mean))
     assert wide == len(record.genes)
 
 

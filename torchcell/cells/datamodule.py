@@ -121,7 +121,7 @@ class CellSetDataModule(RecordDataModule):
     def make_spec(self, base: Spec, train: Conditions) -> CellsSpec:
         """Groups, the control's and the change's scale per gene, features and neighbours of genes, and their order."""
         centre, variance = moments(train.cells.X, train.control_cells())
-        change = train.target - train.other_control
+        change = train.target - train.input_control
         # A gene that control cells don't express and a perturbation induces varies by its changes alone; in units of
         # the control cells' spread it would be all that a loss sees.
         trained = TrainedPerturbations(
@@ -195,7 +195,7 @@ class CellSetDataModule(RecordDataModule):
         """Mean change of each training condition of one gene, in the order of the spec's ``singles`` [K, G]."""
         train = self.record("train")
         alone = np.array([len(targets) == 1 for targets in train.targets], dtype=bool)
-        return torch.from_numpy(np.asarray((train.target - train.other_control)[alone], dtype=np.float32))
+        return torch.from_numpy(np.asarray((train.target - train.input_control)[alone], dtype=np.float32))
 
     def inputs(self) -> tuple[str, ...]:
         """The perturbation; before it the cell line, its control cells, where that is what is held out."""
@@ -220,9 +220,9 @@ class CellSetDataModule(RecordDataModule):
         """The conditions, the networks that features and neighbours are made of, and a user's features of genes."""
         return {**super().fingerprinted(), "graph": self.networks, "gene features": self.features}
 
-    def reference(self, record: Conditions) -> np.ndarray | None:
+    def eval_control(self, record: Conditions) -> np.ndarray | None:
         """The truth's half of the controls."""
-        return record.control
+        return record.eval_control
 
     def ceiling(self, record: Conditions) -> np.ndarray | None:
         """What one half of a condition's cells tells of the other."""
@@ -242,7 +242,7 @@ class CellSetDataModule(RecordDataModule):
         return [
             replace(
                 found,
-                other_reference=record.other_control,
+                other_reference=record.input_control,
                 centre=training_centre(train, record),
                 significant=significant_genes(record),
                 own=own_columns(record),
@@ -296,9 +296,9 @@ class CellSetDataModule(RecordDataModule):
         return cell_notes(record, spec)
 
     @staticmethod
-    def origin(record: Conditions) -> np.ndarray:
+    def input_control(record: Conditions) -> np.ndarray:
         """The half of the controls that a prediction starts from; of a request all of them."""
-        return record.other_control
+        return record.input_control
 
     @staticmethod
     def response(record: Conditions, prediction: np.ndarray, spec: CellsSpec) -> pd.DataFrame:

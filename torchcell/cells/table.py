@@ -419,7 +419,7 @@ def read_perturbations(path: str, spec: CellsSpec, controls: Controls | None) ->
     units = (spec.input_scale, spec.library)
     trained = Trained(spec.outputs, known, mean, *units, spec.covariates, spec.control_words)
     record = read_cells_request(path, controls, trained)
-    level, expected = float(np.unique(record.other_control, axis=0).mean()), float(mean.mean())
+    level, expected = float(np.unique(record.input_control, axis=0).mean()), float(mean.mean())
     if not 1 / LEVEL_OFF <= level / max(expected, 1e-6) <= LEVEL_OFF:
         warnings.warn(
             f"{controls.path}: the mean expression of the controls is {level:.3g}, in training it was {expected:.3g}; "

@@ -127,8 +127,8 @@ class RecordDataModule(lightning.LightningDataModule):
         return {}
 
     @staticmethod
-    def origin(record: Any) -> np.ndarray | None:
-        """What the predicted change of ``record`` is taken from [n, T], e.g. its controls; none where there is none."""
+    def input_control(record: Any) -> np.ndarray | None:
+        """What a prediction starts from, and its change is taken from [n, T]; none for scalar phenotypes."""
         return None
 
     @classmethod
@@ -144,7 +144,7 @@ class RecordDataModule(lightning.LightningDataModule):
             raise InputError("an h5ad file holds predicted expression; name a .parquet or .csv file for a phenotype")
         obs = cls.response(record, prediction, spec).drop(columns=list(spec.outputs)).set_index("sample_id")
         found = anndata.AnnData(prediction.astype(np.float32), obs=obs, var=pd.DataFrame(index=list(spec.outputs)))
-        control = cls.origin(record)
+        control = cls.input_control(record)
         if control is not None:
             found.layers["control"] = np.asarray(control, dtype=np.float32)
             found.layers["change"] = found.X - found.layers["control"]
@@ -208,8 +208,8 @@ class RecordDataModule(lightning.LightningDataModule):
         """What replicates predict of ``record``'s target [n, T]; none where there are no replicates."""
         return None
 
-    def reference(self, record: Any) -> np.ndarray | None:
-        """What a change is taken against [n, T], e.g. the controls; none for scalar phenotypes."""
+    def eval_control(self, record: Any) -> np.ndarray | None:
+        """What the truth's change is taken from [n, T]; none for scalar phenotypes."""
         return None
 
     def notes(self) -> list[str]:
@@ -255,7 +255,7 @@ class RecordDataModule(lightning.LightningDataModule):
             part=part,
             task=self.spec.task,
             set_size=getattr(record, "sizes", None),
-            reference=self.reference(record),
+            reference=self.eval_control(record),
             model=model,
             ceiling=ceiling,
             design=self.design(),

@@ -128,7 +128,10 @@ class Model(lightning.LightningModule):
     # What a model decides --------------------------------------------------------------------------
 
     def forward(self, batch: Any) -> Tensor:
-        """The prediction [B, T] in the target's units; log-odds for a binary target."""
+        """The prediction [B, T] in the target's units; log-odds for a binary target.
+
+        The batch is always blind, see ``Batch.blind``: what is for losses and scores alone is not in it.
+        """
         raise NotImplementedError("a model must define forward")
 
     def losses(self, batch: Any, prediction: Tensor) -> dict[str, Tensor]:
@@ -204,7 +207,7 @@ class Model(lightning.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Weighted sum of the terms; sums for the epoch's log stay on the device."""
-        prediction = self(batch)
+        prediction = self(batch.blind())
         weighted = self._weigh(self.losses(batch, prediction))
         total = torch.stack(list(weighted.values())).sum()
         self.step_terms = {name: term.detach() for name, term in weighted.items()}
@@ -216,7 +219,7 @@ class Model(lightning.LightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """The phenotype's loss and the streaming metrics."""
-        prediction = self(batch)
+        prediction = self(batch.blind())
         self._add("val/loss", self.phenotype_loss(prediction, batch.target), int((~torch.isnan(batch.target)).sum()))
         self._observe("val", batch, prediction)
         if batch_idx == 0:
@@ -347,7 +350,7 @@ class Model(lightning.LightningModule):
 
     def _observe(self, stage: str, batch: Any, prediction: Tensor) -> None:
         metrics = self.train_metrics if stage == "train" else self.val_metrics
-        metrics.update(self.tabulate(prediction.detach()), batch.target, batch.references, batch.truth_references)
+        metrics.update(self.tabulate(prediction.detach()), batch.target, batch.input_controls, batch.eval_controls)
 
     def _scores(self, stage: str) -> dict[str, Tensor]:
         metrics = self.train_metrics if stage == "train" else self.val_metrics

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from torchcell.core.batch import Batch, BatchOrder, Packed, PackedLoader
+from torchcell.core.batch import EVALUATION_ONLY, Batch, BatchOrder, Packed, PackedLoader
 from torchcell.core.datamodule import RecordDataModule, derangement
 from torchcell.core.prediction_notes import Notes
 from torchcell.core.spec import Spec, fit_scaler
@@ -176,7 +176,7 @@ class ResponseBatch(Batch):
         line: Position in the spec's lines, int64 [B]; -1 is a line that was not trained on.
         log_dose: log10 of the dose in µM, float32 [B].
         log_time: log2 of the hours, float32 [B].
-        control: The sample's control, float32 [B, G].
+        input_control: The sample's control, float32 [B, G]. It is the eval control too: a sample has one.
         basal: Expression of the untreated line, float32 [B, G].
         plate_mean: Mean of the other treated training samples of its line on its plate, see ``plate_centre``, float32
             [B, G]; NaN where nothing treated of the plate is known, as in a request and wherever a model is scored.
@@ -187,20 +187,15 @@ class ResponseBatch(Batch):
     line: Tensor
     log_dose: Tensor
     log_time: Tensor
-    control: Tensor
+    input_control: Tensor
     basal: Tensor
     plate_mean: Tensor
-    eval_center: Tensor
-
-    def blind(self) -> ResponseBatch:
-        """Also without the center that scores are taken from."""
-        nothing = torch.full((), torch.nan, device=self.eval_center.device).expand(self.eval_center.shape)
-        return replace(super().blind(), eval_center=nothing)
+    eval_center: Tensor = field(metadata=EVALUATION_ONLY)
 
     @property
-    def references(self) -> Mapping[str, Tensor]:
-        """Changes are taken against the control, and against the plate's center."""
-        return {"control": self.control, "plate": self.eval_center}
+    def input_controls(self) -> Mapping[str, Tensor]:
+        """Changes are taken from the control, and from the plate's center."""
+        return {"control": self.input_control, "plate": self.eval_center}
 
 
 INPUTS: dict[str, tuple[str, ...]] = {
@@ -237,10 +232,10 @@ class ResponseSamples:
         self.target = floats(record.treated)
         done = treatments(record, spec.lines)
         self.drug, self.line, self.log_dose, self.log_time = done.drug, done.line, done.log_dose, done.log_time
-        self.control = floats(record.control)
-        self.basal = self.control if record.basal is None else floats(record.basal)
+        self.input_control = floats(record.control)
+        self.basal = self.input_control if record.basal is None else floats(record.basal)
         self.plate_mean, self.eval_center = (
-            torch.full((), torch.nan).expand(self.control.shape) if given is None else floats(given)
+            torch.full((), torch.nan).expand(self.input_control.shape) if given is None else floats(given)
             for given in (record.plate_mean, eval_center)
         )
 
@@ -248,7 +243,7 @@ class ResponseSamples:
         return len(self.drug)
 
     def __getitem__(self, index: Tensor) -> ResponseBatch:
-        control = self.control.index_select(0, index)
+        control = self.input_control.index_select(0, index)
         return ResponseBatch(
             self.target.index_select(0, index),
             index,
@@ -257,7 +252,7 @@ class ResponseSamples:
             self.log_dose.index_select(0, index),
             self.log_time.index_select(0, index),
             control,
-            control if self.basal is self.control else self.basal.index_select(0, index),
+            control if self.basal is self.input_control else self.basal.index_select(0, index),
             self.plate_mean.index_select(0, index),
             self.eval_center.index_select(0, index),
         )
@@ -439,8 +434,8 @@ class ResponseDataModule(RecordDataModule):
         """What sets each sample apart on its plate, and the same of its replicates on other plates, within its line."""
         return replicate_halves(self.record_whole, self.centre, self.split.index(part))
 
-    def reference(self, record: Response) -> np.ndarray | None:
-        """Each sample's control."""
+    def eval_control(self, record: Response) -> np.ndarray | None:
+        """Each sample's control: there is one, from which both the truth's change and the prediction's are taken."""
         return record.control
 
     def ceiling(self, record: Response) -> np.ndarray | None:
@@ -511,8 +506,8 @@ class ResponseDataModule(RecordDataModule):
         return response_notes(record, spec)
 
     @staticmethod
-    def origin(record: Response) -> np.ndarray:
-        """Each sample's control."""
+    def input_control(record: Response) -> np.ndarray:
+        """Each sample's control, see ``eval_control``."""
         return record.control
 
     @staticmethod

@@ -269,7 +269,7 @@ def held_out_skill(model: Model, data: RecordDataModule, part: str, batch_size: 
     with torch.inference_mode():
         for batch in track(PackedLoader(data.packed, order, batch_size), "links"):
             # log-odds: probabilities would tie the surest ones
-            scores.append(model(batch.to(model.device)).float().cpu())
+            scores.append(model(batch.blind().to(model.device)).float().cpu())
             labels.append(batch.target)
             ends = [
                 (of_source[batch.source_node] + SMOOTHING) * (of_target[batch.target_node] + SMOOTHING)

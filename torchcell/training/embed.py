@@ -122,7 +122,7 @@ def embed_sets(model: Model, batches: Iterable[Any], device: torch.device | str,
     predictions: list[Tensor] = []
     with torch.no_grad():
         for batch in batches:
-            batch = batch.to(device)
+            batch = batch.blind().to(device)
             if predict:  # first: it refuses what the model was not trained for
                 predictions.append(model.tabulate(model(batch)).float().cpu())
             found = model.set_embeddings(batch)

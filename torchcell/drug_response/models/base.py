@@ -422,7 +422,7 @@ class ResponseModel(Model):
         if self.pull is None or self.plate_pull is None:
             return read_BG
         line_B, on_line_B1 = batch.line.clamp(min=0), (batch.line >= 0)[:, None]
-        alone_BG = batch.control + torch.where(on_line_B1, self.line_change_LG[line_B], self.mean_G)
+        alone_BG = batch.input_control + torch.where(on_line_B1, self.line_change_LG[line_B], self.mean_G)
         known_BG = ~torch.isnan(batch.plate_mean)
         off_BG = torch.where(known_BG & on_line_B1, -self._departure(batch), 0.0)
         beside_BG = alone_BG + self.pull.sigmoid() * off_BG
@@ -437,12 +437,12 @@ class ResponseModel(Model):
     def _told(self, batch: ResponseBatch) -> tuple[Float[Tensor, "B G"], Float[Tensor, "B G"]]:
         """What like treatments tell of a sample, and what like controls tell; nothing without a process."""
         if self.process is None:
-            return torch.zeros_like(batch.control), torch.zeros_like(batch.control)
+            return torch.zeros_like(batch.input_control), torch.zeros_like(batch.input_control)
         return self.process(_wells(batch.drug, batch.line, batch.log_dose, batch.log_time, self._departure(batch)))
 
     def _departure(self, batch: ResponseBatch) -> Float[Tensor, "B G"]:
         """Of each control from its line's mean; of an unknown line from the first, which nobody reads."""
-        return batch.control - self.line_control_LG[batch.line.clamp(min=0)]
+        return batch.input_control - self.line_control_LG[batch.line.clamp(min=0)]
 
     def on_fit_start(self) -> None:
         """Fit the process to the training part; of several processes all take what the first one found."""
@@ -460,7 +460,7 @@ class ResponseModel(Model):
         """Let the process tell how changes differ from their line's mean; ``train`` holds the spec's, in its order."""
         assert self.process is not None
         self.process.control_NG.copy_(self._departure(train))
-        self.process.fit(train.target - train.control - self.line_change_LG[train.line])
+        self.process.fit(train.target - train.input_control - self.line_change_LG[train.line])
 
     def on_validation_epoch_end(self) -> None:
         """Choose the shares, by which every checkpoint goes, and the next pass over the validation part: the scores of
@@ -490,7 +490,7 @@ class ResponseModel(Model):
     def losses(self, batch: ResponseBatch, prediction: Tensor) -> dict[str, Tensor]:
         """The residual, and where the changes point."""
         return super().losses(batch, prediction) | {
-            "correlation": profile_distance(prediction, batch.target, batch.control),
+            "correlation": profile_distance(prediction, batch.target, batch.input_control),
             "plate": profile_distance(prediction, batch.target, batch.eval_center),
         }
 

@@ -329,21 +329,21 @@ class GeneSetTransformer(Model):
         """Mean expression of the perturbed cells, log-normalised."""
         active_A = self.active_G.nonzero()[:, 0]
         if torch.is_grad_enabled():
-            read_BSA = self._read(batch, batch.control, active_A)
+            read_BSA = self._read(batch, batch.input_cells, active_A)
             # Kept for the term on the distribution: these cells gave this prediction.
             self._cells = read_BSA if self.distribution and self.training else None
             read_BA = read_BSA.mean(1)
         else:
             step = max(1, TOKENS // (len(batch) * (len(active_A) + self.n_global)))
-            parts = [self._read(batch, some, active_A).sum(1) for some in batch.control.split(step)]
-            read_BA = torch.stack(parts).sum(0) / batch.control.shape[1]
+            parts = [self._read(batch, some, active_A).sum(1) for some in batch.input_cells.split(step)]
+            read_BA = torch.stack(parts).sum(0) / batch.input_cells.shape[1]
         return self.express(batch, read_BA, active_A)
 
     def express(
         self, batch: CellSetBatch, read_BA: Float[Tensor, "B A"], active_A: Int[Tensor, " A"]
     ) -> Float[Tensor, "B G"]:
         """What a reading means in the units of expression."""
-        base_BG = batch.references["control"] + self.mean_G
+        base_BG = batch.input_control.rows() + self.mean_G
         change_BG = torch.zeros_like(base_BG).index_add(1, active_A, self.sd_G[active_A] * read_BA)
         if self.training or self.singles is None:
             return base_BG + change_BG
@@ -387,17 +387,17 @@ class GeneSetTransformer(Model):
 
     def losses(self, batch: CellSetBatch, prediction: Tensor) -> dict[str, Tensor]:
         """The residual, where the changes point, and how far cells lie apart as distributions."""
-        active_A, control_BG = self.active_G.nonzero()[:, 0], batch.references["control"]
+        active_A, control_BG = self.active_G.nonzero()[:, 0], batch.input_control.rows()
         terms = super().losses(batch, prediction)
         parts = (each[:, active_A] for each in (prediction, batch.target, control_BG))
         terms["correlation"] = profile_distance(*parts)
         if self.distribution:
             read_BSA, self._cells = self._cells, None
             if read_BSA is None:
-                read_BSA = self._read(batch, batch.control, active_A)
+                read_BSA = self._read(batch, batch.input_cells, active_A)
             change_BSA = self.mean_G[active_A] + self.sd_G[active_A] * read_BSA
             unit_A = self.spread_G[active_A] * len(active_A) ** 0.5
-            cells_BSA = (batch.control.dense(active_A) + change_BSA) / unit_A
+            cells_BSA = (batch.input_cells.dense(active_A) + change_BSA) / unit_A
             terms["distribution"] = mean_energy_distance(cells_BSA, batch.perturbed.dense(active_A) / unit_A)
         return terms
 
@@ -418,8 +418,8 @@ class GeneSetTransformer(Model):
             self.shares.observe(read_BG, told_BG, left_BG)
         if stage == "val" and self._watched is not None:
             at = self._watched.to(prediction.device)
-            both = (batch.references, batch.truth_references)
-            own = ({name: values[:, at] for name, values in references.items()} for references in both)
+            both = (batch.input_controls, batch.eval_controls)
+            own = ({name: values[:, at] for name, values in controls.items()} for controls in both)
             self.watched_metrics.update(prediction[:, at], batch.target[:, at], *own)
 
     def on_validation_epoch_end(self) -> None:

@@ -321,7 +321,7 @@ class HGTEmbedder(WildTypeModel):
 
     def diagnostics(self, batch: LinkBatch) -> dict[str, Tensor]:
         """``link_bce``: mean BCE of positives + mean BCE of negatives; 2 ln 2 where all log-odds are 0."""
-        score_B = self(batch)[:, 0]
+        score_B = self(batch.blind())[:, 0]
         positive, negative = (batch.target == 1).any(1), (batch.target == 0).any(1)
         if not (positive.any() and negative.any()):
             return {}
@@ -388,11 +388,11 @@ class HGTEmbedder(WildTypeModel):
         codes, numbers, targets, links = [], [], [], []
         known = self.link_term.negatives
         for code in batch.metaedge.unique().tolist():
-            at = ((batch.metaedge == code) & (batch.target == 1).any(1)).nonzero()[:, 0]
-            source, target = batch.source_node[at], batch.target_node[at]
-            targets.append(self.link_term.draw(code, source, target))
-            number = known.edge_number(code, source, target)
-            numbers.append(number[number >= 0])
+            at = (batch.metaedge == code).nonzero()[:, 0]
+            number = known.edge_number(code, batch.source_node[at], batch.target_node[at])
+            at, number = at[number >= 0], number[number >= 0]  # edges of the graph: no label is read
+            targets.append(self.link_term.draw(code, batch.source_node[at], batch.target_node[at]))
+            numbers.append(number)
             codes.append(torch.full_like(numbers[-1], code))
         sampled = draw_edges(known.n_edges, self.edge_sample_size, self.edge_balance, self.mask_share, self.device)
         for code, number in enumerate(sampled if self.edge_sample_size else []):
