@@ -78,7 +78,7 @@ def test_what_the_truths_half_of_the_controls_shows_never_enters_a_batch(record,
     assert not np.allclose(one.eval_control(one.record(part)), other.eval_control(other.record(part)))
     loaders = [each.train_dataloader() if part == "train" else each.val_dataloader() for each in (one, other)]
     for batch, again in zip(*loaders, strict=True):
-        for name in ("control", "perturbed"):
+        for name in ("input_cells", "perturbed"):
             assert torch.equal(getattr(batch, name).dense(), getattr(again, name).dense()), name
         torch.testing.assert_close(batch.target, again.target)
         for name in ("gene", "group"):
