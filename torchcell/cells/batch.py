@@ -27,9 +27,11 @@ class CellRows(ABC):
 
     Attributes:
         shape: B, S and G.
+        values: Numbers of the cells, however they are stored.
     """
 
     shape: tuple[int, int, int]
+    values: Tensor
 
     @staticmethod
     def of(matrix: Any, rows: np.ndarray) -> CellRows:
@@ -61,8 +63,9 @@ class CellRows(ABC):
         """Sets ``start`` to ``stop``; values are views."""
 
     def blank(self) -> CellRows:
-        """As many sets over as many genes, without cells."""
-        return CellRows.none(self.shape[0], self.shape[2])
+        """As many sets over as many genes, without cells, on the same device."""
+        n_sets, _, n_genes = self.shape
+        return DenseRows(self.values.new_empty(n_sets, 0, n_genes))
 
     @abstractmethod
     def split(self, size: int) -> Iterator[Self]:
