@@ -50,7 +50,8 @@ except SystemExit as end:
         raise
 finally:
     sys.setprofile(None)
-    imported = [str(m.__file__) for n, m in sys.modules.items() if n.startswith("torchcell") and getattr(m, "__file__", "")]
+    ours = [module for name, module in sys.modules.items() if name.startswith("torchcell")]
+    imported = [str(module.__file__) for module in ours if getattr(module, "__file__", "")]
     Path(out).write_text(json.dumps({"executed": sorted(called), "imported": sorted(set(imported))}))
 """
 

@@ -9,17 +9,17 @@ from torch import Tensor, nn
 
 from torchcell.core.baseline import Baseline
 from torchcell.core.model import Model
-from torchcell.core.spec import Spec
 from torchcell.knowledge_graph.datamodule import LinkBatch
 from torchcell.knowledge_graph.record import Links
+from torchcell.knowledge_graph.spec import KnowledgeGraphSpec
 
 
 class Bilinear(Model):
     """Product of free node vectors, the same number in each output."""
 
-    def __init__(self, spec: Spec, optimizer: Any = None, width: int = 16) -> None:
+    def __init__(self, spec: KnowledgeGraphSpec, optimizer: Any = None, width: int = 16) -> None:
         super().__init__(spec, optimizer)
-        self.node = nn.Embedding(len(spec.extras["knowledge_graph"]["node_id"]), width)
+        self.node = nn.Embedding(len(spec.knowledge_graph.node_id), width)
         nn.init.normal_(self.node.weight, std=0.3)
 
     def forward(self, batch: LinkBatch) -> Tensor:

@@ -19,7 +19,8 @@ class FeatureScreen(Model):
 
     def __init__(self, spec: Spec, free: bool = True, optimizer: Any = None) -> None:
         super().__init__(spec, optimizer)
-        values = spec.extras["gene_features"]["values"]
+        assert spec.gene_features is not None
+        values = torch.from_numpy(spec.gene_features.values)
         self.register_buffer("values", values, persistent=False)
         self.effect = nn.Linear(values.shape[1], len(spec.outputs), bias=False)
         self.free = nn.Embedding(spec.n_trained_with, len(spec.outputs)) if free else None

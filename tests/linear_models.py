@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,10 +30,19 @@ class FeatureBatch(Batch):
     x: Tensor
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LevelsSpec(Spec):
+    """The levels of each column, by its name."""
+
+    levels: Mapping[str, tuple[str, ...]]
+
+
 class Features:
     """All samples as one-hot columns of their levels."""
 
-    def __init__(self, columns: dict[str, np.ndarray], levels: dict[str, list[str]], target: np.ndarray) -> None:
+    def __init__(
+        self, columns: dict[str, np.ndarray], levels: Mapping[str, tuple[str, ...]], target: np.ndarray
+    ) -> None:
         hot = [columns[name][:, None] == np.array(known)[None, :] for name, known in levels.items()]
         self.x = torch.from_numpy(np.concatenate(hot, axis=1).astype(np.float32))
         self.target = torch.from_numpy(np.asarray(target, dtype=np.float32))
@@ -76,18 +86,20 @@ class LinearDataModule(RecordDataModule):
     """One-hot columns of any record."""
 
     @staticmethod
-    def pack(record: Any, spec: Spec) -> Features:
+    def pack(record: Any, spec: LevelsSpec) -> Features:
         blank = np.full((len(record), len(spec.outputs)), np.nan)
-        return Features(columns_of(record), spec.extras["levels"], getattr(record, "target", blank))
+        return Features(columns_of(record), spec.levels, getattr(record, "target", blank))
 
     @staticmethod
-    def read_request(path: str, spec: Spec) -> Request:
+    def read_request(path: str, spec: LevelsSpec) -> Request:
         table = pd.read_csv(path, dtype=str)
-        names = list(spec.extras["levels"])
+        names = list(spec.levels)
         return Request(table["sample_id"].to_numpy(str), {name: table[name].to_numpy(str) for name in names})
 
-    def extras(self, train: Any) -> dict[str, Any]:
-        return {"levels": {name: np.unique(values).tolist() for name, values in columns_of(train).items()}}
+    def make_spec(self, base: Spec, train: Any) -> LevelsSpec:
+        return LevelsSpec(
+            **vars(base), levels={name: tuple(np.unique(values).tolist()) for name, values in columns_of(train).items()}
+        )
 
     def inputs(self) -> tuple[str, ...]:
         return ("everything",)
@@ -102,7 +114,7 @@ class LinearDataModule(RecordDataModule):
         # A response is scored as any expression is: what its own task adds needs its own datamodule.
         return "expression" if isinstance(record, Response) else record.task
 
-    def reference(self, record: Any) -> np.ndarray | None:
+    def eval_control(self, record: Any) -> np.ndarray | None:
         if isinstance(record, Response):
             return record.control
         if isinstance(record, CellExpression):
@@ -114,9 +126,11 @@ class LinearDataModule(RecordDataModule):
 class Linear(Model):
     """y = W x + b."""
 
-    def __init__(self, spec: Spec, optimizer: Any = None) -> None:
+    reads = LevelsSpec
+
+    def __init__(self, spec: LevelsSpec, optimizer: Any = None) -> None:
         super().__init__(spec, optimizer)
-        width = sum(map(len, spec.extras["levels"].values()))
+        width = sum(map(len, spec.levels.values()))
         self.head = nn.Linear(width, len(spec.outputs))
 
     def forward(self, batch: FeatureBatch) -> Tensor:

@@ -2,36 +2,51 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from torchcell.cells.batch import CellSetBatch, DenseRows
+from torchcell.cells.spec import CellsSpec, TrainedPerturbations
 from torchcell.core.batch import SharedRows
-from torchcell.core.spec import Spec
+from torchcell.io.gene_features import GeneFeatures
 
 
-def cell_spec(genes=24, unmeasured=2, features=5, neighbours=None, seed=0, **extras) -> Spec:
+def cell_spec(genes=24, unmeasured=2, features=5, neighbours=None, seed=0, **more) -> CellsSpec:
     """Random features of all genes; ``neighbours``: how many each measured gene has, the last of them a pad."""
     draw = torch.Generator().manual_seed(seed)
     names = tuple(f"g{i}" for i in range(genes + unmeasured))
     held = {
-        "groups": ["A", "B"],
+        "groups": ("A", "B"),
+        "change_center": torch.zeros(genes),
+        "covariates": (),
+        "control_words": (),
+        "trained_perturbations": TrainedPerturbations((), ()),
+        "singles": (),
+        "input_scale": "lognorm",
+        "library": None,
+        "pseudobulk": False,
+        "set_size": 3,
+        "input_cells": 3,
+        "eval_sets": 1,
         "gene_center": torch.rand(genes, generator=draw) + 0.5,
         "gene_scale": torch.full((genes,), 0.5),
         "change_scale": torch.full((genes,), 0.3),
     }
     if features:
         values = torch.randn(len(names), features, generator=draw)
-        held["gene_features"] = {"columns": [f"f{i}" for i in range(features)], "values": values}
+        columns = tuple(f"f{i}" for i in range(features))
+        held["gene_features"] = GeneFeatures(np.array(names), columns, values.numpy())
     if neighbours:
         lists = torch.stack([torch.randperm(genes, generator=draw)[:neighbours] for _ in range(genes)])
         lists[:, -1] = -1
-        held["neighbours"] = lists
+        held["neighbors"] = lists
     center = held["gene_center"]
-    return Spec("cells", names[:genes], names, (), center, torch.ones(genes), None, "hash", held | extras)
+    base = ("cells", names[:genes], names, (), center, torch.ones(genes), None, "hash")
+    return CellsSpec(*base, **(held | more))
 
 
-def cell_batch(spec: Spec, n=6, cells=3, seed=1, targets: list[list[int]] | None = None) -> CellSetBatch:
+def cell_batch(spec: CellsSpec, n=6, cells=3, seed=1, targets: list[list[int]] | None = None) -> CellSetBatch:
     """n sets; without ``targets`` each perturbs one or two genes of the vocabulary."""
     draw = torch.Generator().manual_seed(seed)
     if targets is None:
@@ -43,16 +58,16 @@ def cell_batch(spec: Spec, n=6, cells=3, seed=1, targets: list[list[int]] | None
     control = (spec.center + 0.5 * torch.randn(shape, generator=draw)).clamp(min=0)
     perturbed = (control.flip(1) + effect(spec, gene, ptr)[:, None]).clamp(min=0)
     group = torch.randint(2, (n,), generator=draw)
-    reference = SharedRows(control.mean(1, keepdim=True).expand(-1, 2, -1), torch.arange(n))
+    halves = [SharedRows(control.mean(1), torch.arange(n))] * 2
     cells_of = (DenseRows(control), DenseRows(perturbed))
-    return CellSetBatch(perturbed.mean(1), torch.arange(n), *cells_of, gene, ptr, group, reference)
+    return CellSetBatch(perturbed.mean(1), torch.arange(n), *cells_of, gene, ptr, group, *halves)
 
 
-def effect(spec: Spec, gene: Tensor, ptr: Tensor) -> Tensor:
+def effect(spec: CellsSpec, gene: Tensor, ptr: Tensor) -> Tensor:
     """A planted change that is linear in the features of the perturbed genes and adds up over them [B, G]."""
     draw = torch.Generator().manual_seed(7)
-    held = spec.extras.get("gene_features")
-    rows = torch.eye(len(spec.genes)) if held is None else held["values"]
+    held = spec.gene_features
+    rows = torch.eye(len(spec.genes)) if held is None else torch.from_numpy(held.values)
     table = rows @ torch.randn(rows.shape[1], len(spec.outputs), generator=draw) / rows.shape[1] ** 0.5
     members = [table[gene[a:b]].sum(0) for a, b in zip(ptr[:-1].tolist(), ptr[1:].tolist(), strict=True)]
     return 0.3 * torch.stack(members)

@@ -11,6 +11,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from small_specs import screen_spec
 
 from tests.screen.small_transformers import make_batch
 from torchcell.core.spec import Spec
@@ -229,9 +230,9 @@ def organism(n: int, seed: int) -> tuple[CellGraphTransformer, object]:
     genes = tuple(f"{'YZ'[seed % 2]}{i}" for i in range(n))
     network = np.maximum(joined, joined.T) & ~np.eye(n, dtype=bool)
     graph = CellGraph(genes, {"physical": network.astype(np.float32)})
-    extras = {"gene_features": {"columns": [f"group {i}" for i in range(GROUPS)], "values": values}}
+    features = GeneFeatures(np.array(genes), tuple(f"group {i}" for i in range(GROUPS)), values.numpy())
     scaler = torch.tensor([float(y.mean())]), torch.tensor([float(y.std())])
-    spec = Spec("regression", ("y",), genes, ("absent",), *scaler, graph, "hash", extras)
+    spec = screen_spec("regression", ("y",), genes, ("absent",), *scaler, graph, gene_features=features)
     torch.manual_seed(0)
     model = CellGraphTransformer(spec, dim=32, heads=2, layers=1, dropout=0.0, free_embedding=False)
     return model, make_batch(pairs.tolist(), target=torch.from_numpy(y).float()[:, None])

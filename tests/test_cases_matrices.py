@@ -262,7 +262,7 @@ def test_entries_of_one_place_are_summed_in_requests_of_cells(tmp_path: Path, sc
     expected = read_cells_request(asked, Controls(written(adata, tmp_path, "plain.h5ad")), trained)
     path = with_matrix(written(adata, tmp_path), "X", doubled(values, "csr"))
     found = read_cells_request(asked, Controls(path), trained)
-    np.testing.assert_allclose(found.other_control, expected.other_control, rtol=1e-6)
+    np.testing.assert_allclose(found.input_control, expected.input_control, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["csr", "csc"])

@@ -16,8 +16,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
-
 from torchcell.core.split_methods import METHODS
+
 from torchcell.io.errors import InputError
 from torchcell.profile import profile
 from torchcell.training.baselines import departures

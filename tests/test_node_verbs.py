@@ -63,7 +63,7 @@ def composed(verb: str, ckpt: Path, out: Path, *overrides: str):
 
 def one_by_one(data: LinkDataModule, part: str, vectors: np.ndarray) -> tuple[float, float]:
     """AUROC of dot products and of degree products against matched negatives, each pair compared with each."""
-    record, ids = data.record(part), data.spec.extras["knowledge_graph"]["node_id"]
+    record, ids = data.record(part), data.spec.knowledge_graph.node_id
     row = {name: i for i, name in enumerate(ids)}
     known = data.record("train")
     known = known.subset(known.positive)
@@ -81,7 +81,7 @@ def one_by_one(data: LinkDataModule, part: str, vectors: np.ndarray) -> tuple[fl
 @pytest.mark.parametrize("part", ["test", "val"])
 def test_embed_writes_every_node_and_judges_it_by_held_out_links(data, tmp_path, part):
     found = embed_verb.embed(composed("embed", saved(tmp_path, data), tmp_path / "e.h5ad", f"part={part}"))
-    table, graph = anndata.read_h5ad(tmp_path / "e.h5ad"), data.spec.extras["knowledge_graph"]
+    table, graph = anndata.read_h5ad(tmp_path / "e.h5ad"), data.spec.knowledge_graph
     assert table.obs["id"].tolist() == table.obs_names.tolist() == graph["node_id"]
     assert table.obs["name"].tolist() == graph["node_name"]
     kind_of = dict(zip(data.record_whole.node_id, data.record_whole.graph.node_kind, strict=True))
@@ -97,7 +97,7 @@ def test_embed_writes_every_node_and_judges_it_by_held_out_links(data, tmp_path,
 
 
 def test_embed_leaves_with_3_on_a_collapse_only_where_that_is_asked_for(data, tmp_path, capsys):
-    n_nodes = len(data.spec.extras["knowledge_graph"]["node_id"])
+    n_nodes = len(data.spec.knowledge_graph.node_id)
     ckpt = saved(tmp_path, data, torch.ones(n_nodes, 3))
     given = composed("embed", ckpt, tmp_path / "e.csv", "held_out_links=false")
     embed_verb.main(given)

@@ -102,7 +102,7 @@ def test_the_runs_own_controls_give_the_runs_own_predictions(trained, asked):
     assert found.obs.perturbation.tolist() == record.perturbation.tolist()
     assert found.obs.group.tolist() == found.obs.cell_line.tolist() == record.group.tolist()
     assert found.var_names.tolist() == list(trained.datamodule.spec.outputs)
-    np.testing.assert_allclose(found.layers["control"], record.other_control, atol=1e-5)
+    np.testing.assert_allclose(found.layers["control"], record.input_control, atol=1e-5)
     np.testing.assert_allclose(found.X, found.layers["control"] + found.layers["change"], atol=1e-5)
     # The cells are drawn by the condition's name from the same cells in the same order.
     np.testing.assert_allclose(found.X, expected, atol=1e-4)
@@ -150,7 +150,7 @@ def test_missing_genes_are_refused_or_stand_at_their_training_mean(trained, aske
         asked(trained, row, few)
     with pytest.warns(UserWarning, match="3 genes that the file lacks"):
         found = asked(trained, row, few, "controls_as.missing_genes=mean")
-    mean = trained.datamodule.spec.extras["gene_center"][:3]
+    mean = trained.datamodule.spec.gene_center[:3]
     np.testing.assert_allclose(found.layers["control"][:, :3], np.tile(mean, (2, 1)), atol=1e-5)
 
 
@@ -207,7 +207,7 @@ def test_a_gene_that_only_the_networks_know_can_be_asked(asked, tmp_path):
     run = saved(tmp_path, "data.n_genes=8", "model.singles=true")
     spec = run.datamodule.spec
     further = sorted(set(run.datamodule.networks.genes.tolist()) - set(spec.genes))
-    assert spec.extras["network_genes"]["genes"] == further
+    assert list(spec.network_genes.genes) == further
     gene, own = further[3], run.datamodule.record("train").perturbation[0].split("+")[0]
     controls = counts(run)
     plain = asked(run, f"perturbation\n{own}\n", controls)
@@ -233,7 +233,7 @@ def test_a_gene_that_only_the_networks_know_can_be_asked(asked, tmp_path):
 
 def test_energy_distance_is_scored_for_every_system_and_undefined_in_pseudobulk(trained):
     data, part = trained.datamodule, trained.datamodule.record("test")
-    systems = {"Model": part.target, "no_change": part.other_control, "away": part.other_control + 2.0}
+    systems = {"Model": part.target, "no_change": part.input_control, "away": part.input_control + 2.0}
     (results,) = data.results("test", {"": systems}, "Model", None)
     table = evaluate(results, n_boot=5).table.set_index(["metric", "system"]).value["e_distance"]
     assert table["Model"] < table["no_change"] < table["away"]
@@ -246,7 +246,7 @@ def test_energy_distance_is_scored_for_every_system_and_undefined_in_pseudobulk(
 
 def test_predictions_are_exported_as_the_cells_that_cell_eval_reads(trained, tmp_path):
     data, part = trained.datamodule, trained.datamodule.record("test")
-    paths = data.export("test", part.other_control + 1.0, tmp_path / "pair")
+    paths = data.export("test", part.input_control + 1.0, tmp_path / "pair")
     real, predicted = (anndata.read_h5ad(path) for path in paths)
     assert (real.obs.target_gene.value_counts()[part.perturbation] >= 2 * 24).all()
     control = predicted.obs.target_gene == "non-targeting"
@@ -267,12 +267,11 @@ def test_the_control_words_of_training_travel_in_the_checkpoint(tmp_path):
     record = cells_file(path, "counts", control=["NT1", "safe"])
     spec = CellSetDataModule(record, {"method": "random", "n_folds": 5, "fold": 0, "seed": 0}).spec
     spec = Spec.from_plain(spec.to_plain())
-    assert spec.extras["control_words"] == ["nt1", "safe"]
+    assert spec.control_words == ("nt1", "safe")
     anndata.AnnData(X[:24], obs=obs[:24], var=pd.DataFrame(index=[*"ABCDEFGH"])).write_h5ad(tmp_path / "controls.h5ad")
     (tmp_path / "list.csv").write_text("perturbation\nsafe+C\n")
     controls = Controls(tmp_path / "controls.h5ad")
     assert read_perturbations(str(tmp_path / "list.csv"), spec, controls).perturbation.tolist() == ["C"]
-    old = {what: value for what, value in spec.extras.items() if what != "control_words"}
     (tmp_path / "list.csv").write_text("perturbation\nctrl+C\n")
-    plain = read_perturbations(str(tmp_path / "list.csv"), replace(spec, extras=old), controls)
-    assert plain.perturbation.tolist() == ["C"], "a checkpoint of before knows the usual words"
+    plain = read_perturbations(str(tmp_path / "list.csv"), replace(spec, control_words=()), controls)
+    assert plain.perturbation.tolist() == ["C"], "of data without words of their own the usual ones"

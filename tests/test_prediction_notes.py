@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import anndata
 import numpy as np
@@ -18,7 +17,7 @@ from small_runs import CELLS, MODELS, RESPONSE, SCREEN, SETS, composed
 
 from torchcell.core.datamodule import RecordDataModule
 from torchcell.core.prediction_notes import joined, summary
-from torchcell.core.spec import Spec
+from torchcell.knowledge_graph.spec import KnowledgeGraphSpec
 from torchcell.knowledge_graph.typed_graph import TypedGraph
 from torchcell.predict import predict
 from torchcell.screen.datamodule import PerturbationDataModule
@@ -53,19 +52,9 @@ def ask(ckpt: Path, table: pd.DataFrame | None, *overrides: str, out: str = "out
     return anndata.read_h5ad(folder / out).obs
 
 
-def old(ckpt: Path, *names: str) -> Path:
-    """The same checkpoint as it was before extras of these names were written."""
-    content: dict[str, Any] = torch.load(ckpt, weights_only=True)
-    extras = content[checkpoint.KEY]["spec"]["extras"]
-    for name in names:
-        del extras[name]
-    torch.save(content, ckpt)
-    return ckpt
-
-
 def test_a_screen_tells_of_new_sizes_genes_and_types(tmp_path, capsys):
     ckpt, data = saved(tmp_path, *MODELS["dango"], "data.record.triple_share=0")
-    trained = [data.spec.genes[i] for i in data.spec.extras["trained_genes"].tolist()]
+    trained = [data.spec.genes[i] for i in data.spec.trained_genes.tolist()]
     new = next(gene for gene in data.spec.genes if gene not in trained)
     a, b, c = trained[:3]
     table = pd.DataFrame({"genes": [f"{a}|{b}", f"{a}|{b}|{c}", f"{a}|{new}", new]})
@@ -82,16 +71,15 @@ def test_a_screen_tells_of_new_sizes_genes_and_types(tmp_path, capsys):
     ) in capsys.readouterr().out
     assert ask(ckpt, table[:1])["note"].tolist() == [""]
     assert "carry a note" not in capsys.readouterr().out
-    assert ask(old(ckpt, "trained_sizes", "trained_genes"), table)["note"].tolist()[:3] == ["", "", ""]
 
 
 @pytest.mark.parametrize("reads", [True, False])
 def test_levels_that_are_not_read_or_out_of_range_are_told(make_screen, reads):
     level = np.array([np.nan, 2.0, 0.5] * 20, dtype=np.float32)
     data = PerturbationDataModule(make_screen([f"A|B|C{i}" for i in range(20)], level=level), SPLIT)
-    assert data.spec.extras["trained_levels"] == [0.5, 2.0]
+    assert data.spec.trained_levels == (0.5, 2.0)
     asked = np.array([1, 2, 0.5, np.nan, np.nan, np.nan, 7, 0.1, 1], dtype=np.float32)
-    trained = data.spec.extras["trained_genes"].tolist()
+    trained = data.spec.trained_genes.tolist()
     record = make_screen([f"A|B|{data.spec.genes[i]}" for i in trained[2:5]], level=asked)
     told = joined(data.prediction_notes(record, data.spec, SimpleNamespace(reads_levels=reads)), 3).tolist()
     unread = "levels are not read by this model"
@@ -101,7 +89,7 @@ def test_levels_that_are_not_read_or_out_of_range_are_told(make_screen, reads):
 def test_a_perturbation_type_that_training_did_not_have_is_told(make_screen):
     """By a model that takes any type; ours refuse what they have no weights for."""
     data = PerturbationDataModule(make_screen([f"A|B{i}" for i in range(20)]), SPLIT)
-    two = [data.spec.genes[i] for i in data.spec.extras["trained_genes"].tolist()[1:3]]
+    two = [data.spec.genes[i] for i in data.spec.trained_genes.tolist()[1:3]]
     kind = np.array([KINDS.index(name) for name in ("absent", "absent", "added", "overexpressed")], dtype=np.int8)
     notes = data.prediction_notes(
         make_screen([f"A|{gene}" for gene in two], kind=kind), data.spec, SimpleNamespace(reads_levels=False)
@@ -119,9 +107,9 @@ def test_the_transformer_says_whether_it_reads_levels():
 @pytest.mark.parametrize("out", ["out.csv", "out.h5ad"])
 def test_drug_response_tells_of_new_drugs_lines_doses_and_times(tmp_path, capsys, out):
     ckpt, data = saved(tmp_path, *RESPONSE, "model=response_mlp", "model.gene_width=8", "model.hidden=[8,8]")
-    held = data.spec.extras["molecules"]
-    known = next(name for name, trained in zip(held["id"], held["trained"].tolist(), strict=True) if trained)
-    other = next(name for name, trained in zip(held["id"], held["trained"].tolist(), strict=True) if not trained)
+    held = data.spec.molecules
+    known = next(name for name, trained in zip(held.id, held.trained.tolist(), strict=True) if trained)
+    other = next(name for name, trained in zip(held.id, held.trained.tolist(), strict=True) if not trained)
     time = float(data.record_whole.time[0])
     rows = [
         (known, "", "A375", 1.0, time), (other, "", "PC3", 1.0, time), ("mine", "CCO", "A375", 10.0, time),
@@ -150,17 +138,17 @@ def test_a_cell_line_with_a_control_of_its_own_is_told_to_be_unseen(tmp_path):
 
 def test_cells_tell_of_genes_that_were_never_perturbed_new_combinations_and_groups(tmp_path, capsys):
     ckpt, data = saved(tmp_path, *CELLS, *SETS, "data.record.n_doubles=0")
-    trained = data.spec.extras["trained_perturbations"]
-    assert trained["sizes"] == [1]
-    a, b = trained["genes"][:2]
-    new = next(gene for gene in data.spec.outputs if gene not in trained["genes"])
+    trained = data.spec.trained_perturbations
+    assert trained.sizes == (1,)
+    a, b = trained.genes[:2]
+    new = next(gene for gene in data.spec.outputs if gene not in trained.genes)
     cells = data.record_whole.cells
     controls = cells.subset(np.flatnonzero(cells.is_control))
     line = controls.covariates["cell_line"].astype(object)
     line[:5] = "K562"
     obs = pd.DataFrame({"cell_line": line.astype(str)}, index=controls.sample_id)
     anndata.AnnData(controls.counts, obs=obs, var=pd.DataFrame(index=controls.genes)).write_h5ad(tmp_path / "c.h5ad")
-    seen = data.spec.extras["groups"][0]
+    seen = data.spec.groups[0]
     table = pd.DataFrame({"perturbation": [a, new, f"{a}+{b}", a], "cell_line": [seen, seen, seen, "K562"]})
     found = ask(ckpt, table, f"controls='{tmp_path / 'c.h5ad'}'", out="out.h5ad")
     assert found["note"].tolist() == [
@@ -173,29 +161,27 @@ def test_cells_tell_of_genes_that_were_never_perturbed_new_combinations_and_grou
         "3 of 4 predictions carry a note: gene never perturbed in training (1), combination of another size (1), "
         "unseen group (1)"
     ) in capsys.readouterr().out
-    again = ask(old(ckpt, "trained_perturbations"), table, f"controls='{tmp_path / 'c.h5ad'}'")
-    assert again["note"].tolist() == ["", "", "", "no training cells of K562"]
 
 
-def lonely(spec: Spec, node: str) -> None:
-    """Take a node's edges out of the spec's graph."""
-    graph = TypedGraph.from_plain(spec.extras["knowledge_graph"])
+def lonely(spec: KnowledgeGraphSpec, node: str) -> KnowledgeGraphSpec:
+    """The spec without a node's edges in its graph."""
+    graph = TypedGraph.from_plain(spec.knowledge_graph)
     at, edges = graph.node_id.tolist().index(node), {}
     for name in graph.metaedges:
         source, target = (end.numpy() for end in graph.edges(name))
         kept = (source != at) & (target != at)
         edges[name] = source[kept], target[kept]
     about = (graph.node_id, graph.node_name, graph.kinds, graph.bounds, graph.ends, edges, graph.symmetric)
-    spec.extras["knowledge_graph"] = TypedGraph(*about, graph.from_record).to_plain()
+    return dataclasses.replace(spec, knowledge_graph=TypedGraph(*about, graph.from_record).to_plain())
 
 
 def test_links_tell_of_nodes_without_edges_and_of_edge_types_that_were_not_trained(tmp_path, capsys):
     ckpt, _ = saved(tmp_path, *MODELS["hgt_embedder"])
     content = torch.load(ckpt, weights_only=True)
-    spec = Spec.from_plain(content[checkpoint.KEY]["spec"])
-    ids = spec.extras["knowledge_graph"]["node_id"]
+    spec = KnowledgeGraphSpec.from_plain(content[checkpoint.KEY]["spec"])
+    ids = spec.knowledge_graph.node_id
     compounds, disease = [name for name in ids if name.startswith("Compound")], next(n for n in ids if "Disease" in n)
-    lonely(spec, compounds[3])
+    spec = lonely(spec, compounds[3])
     content[checkpoint.KEY]["spec"] = spec.to_plain()
     content["state_dict"] = instantiate(composed(*MODELS["hgt_embedder"]).model, _partial_=True)(spec=spec).state_dict()
     torch.save(content, ckpt)

@@ -194,8 +194,8 @@ def test_a_checkpoint_predicts_known_and_new_drugs(trained, tmp_path):
     assert np.isfinite(table[genes].to_numpy()).all()
     # On the mean control of the line instead of the sample's own, the change is nearly the same.
     model = trained.scored.results.systems["CheMoE"][0] - record.control[0]
-    lines = trained.datamodule.spec.extras
-    mean_control = lines["line_control"][lines["lines"].index(record.cell_line[0])].numpy()
+    spec = trained.datamodule.spec
+    mean_control = spec.line_control[spec.lines.index(record.cell_line[0])].numpy()
     assert np.corrcoef(model, table.loc[0, genes].to_numpy(float) - mean_control)[0, 1] > 0.5
 
 

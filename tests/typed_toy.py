@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from torchcell.core.model import Model
-from torchcell.core.spec import Spec
+from torchcell.knowledge_graph.spec import KnowledgeGraphSpec
 from torchcell.knowledge_graph.typed_graph import TypedGraph
 
 KINDS, BOUNDS = ("Compound", "Disease"), (0, 4, 9)
@@ -24,20 +24,22 @@ def toy_graph() -> TypedGraph:
     return TypedGraph(IDS, NAMES, KINDS, BOUNDS, {"CtD": (0, 1), "DrD": (1, 1)}, edges, ["DrD"], np.arange(9))
 
 
-def toy_spec(supervised: tuple[str, ...] = ("CtD",)) -> Spec:
+def toy_spec(supervised: tuple[str, ...] = ("CtD",)) -> KnowledgeGraphSpec:
     """What a model of the graph is given."""
     outputs = tuple(f"{name}_{kind}" for name in supervised for kind in ("matched", "uniform"))
-    extras = {"knowledge_graph": toy_graph().to_plain(), "supervised": list(supervised)}
+    own = {"knowledge_graph": toy_graph().to_plain(), "supervised": tuple(supervised)}
     zeros, ones = torch.zeros(len(outputs)), torch.ones(len(outputs))
-    return Spec("binary", outputs, (), (), zeros, ones, None, "0" * 64, extras)
+    return KnowledgeGraphSpec("binary", outputs, (), (), zeros, ones, None, "0" * 64, **own)
 
 
 class Dots(Model):
     """Scores a link by the dot product of two given vectors."""
 
-    def __init__(self, spec: Spec, vectors: Tensor | None = None) -> None:
+    reads = KnowledgeGraphSpec
+
+    def __init__(self, spec: KnowledgeGraphSpec, vectors: Tensor | None = None) -> None:
         super().__init__(spec)
-        shape = (len(spec.extras["knowledge_graph"]["node_id"]), 3)
+        shape = (len(spec.knowledge_graph.node_id), 3)
         given = torch.randn(shape, generator=torch.Generator().manual_seed(0)) if vectors is None else vectors
         self.register_buffer("vectors", given)
 

@@ -31,14 +31,15 @@ def embed(cfg: DictConfig) -> anndata.AnnData | EmbeddedNodes:
 
     import torch
 
+    from torchcell.knowledge_graph.spec import KnowledgeGraphSpec
     from torchcell.training import checkpoint
 
     out = Path(cfg.out)
     _check(cfg, out)
-    saved = checkpoint.load(cfg.ckpt)
+    saved = checkpoint.load(cfg.ckpt, cfg.trust)
     spec = saved.spec if cfg.added_genes is None else saved.spec_with(cfg.added_genes, cfg.trust)
     model = saved.model(cfg.trust, spec).to("cuda" if torch.cuda.is_available() else "cpu")
-    return _nodes(cfg, out, saved, model) if "knowledge_graph" in spec.extras else _sets(cfg, out, saved, model)
+    return _nodes(cfg, out, saved, model) if isinstance(spec, KnowledgeGraphSpec) else _sets(cfg, out, saved, model)
 
 
 def main(cfg: DictConfig) -> None:

@@ -31,7 +31,7 @@ def evaluate(cfg: DictConfig) -> Scored:
     for key in ("out", "cell_eval_out"):
         if cfg[key]:
             refuse_unwritable(cfg[key], key)
-    saved = checkpoint.load(cfg.ckpt)
+    saved = checkpoint.load(cfg.ckpt, cfg.trust)
     checkpoint.check_targets(saved.config.baselines, cfg.trust)
     model = saved.model(cfg.trust)
     datamodule = build.datamodule_of(saved, cfg.trust, cfg.data_changed)

@@ -68,7 +68,7 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
         raise InputError(f"attention_out={attention_out} would overwrite the predictions; name another file than out")
     if attention_out is not None and cfg.top_genes < 1:
         raise InputError(f"top_genes={cfg.top_genes}: must be 1 or more; set attention_out=null to write no such table")
-    saved = checkpoint.load(cfg.ckpt)
+    saved = checkpoint.load(cfg.ckpt, cfg.trust)
     spec = saved.spec if cfg.added_genes is None else saved.spec_with(cfg.added_genes, cfg.trust)
     representation = saved.datamodule_class(cfg.trust)
     if out.suffix == PROFILES and not metric_set(spec.task).per_gene:
@@ -89,7 +89,7 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
     parts, looked = [], []
     with torch.inference_mode():
         for batch in track(loader, "predict"):
-            batch = batch.to(device)
+            batch = batch.blind().to(device)
             parts.append(model.predict_step(batch)[1].cpu())
             if attention_out is not None:
                 looked.append(looked_at(model, batch, cfg.top_genes))
@@ -157,15 +157,16 @@ def ranked(cfg: DictConfig, out: Path) -> pd.DataFrame:
     from torchcell.core.datamodule import RecordDataModule
     from torchcell.io.errors import InputError
     from torchcell.knowledge_graph.embed import held_links, ranked_links
+    from torchcell.knowledge_graph.spec import KnowledgeGraphSpec
     from torchcell.training import build, checkpoint
 
     _named("out", cfg.out)
     if cfg.perturbations is not None:
         raise InputError("perturbations names rows to predict, source and target a node to rank links of; give one")
-    saved = checkpoint.load(cfg.ckpt)
+    saved = checkpoint.load(cfg.ckpt, cfg.trust)
     model = saved.model(cfg.trust).to("cuda" if torch.cuda.is_available() else "cpu")
     held = None
-    if cfg.held_out_links and "knowledge_graph" in saved.spec.extras:
+    if cfg.held_out_links and isinstance(saved.spec, KnowledgeGraphSpec):
         data = build.datamodule_of(saved, cfg.trust, cfg.data_changed)
         held = held_links(data.record_whole, data.split.part)
     size = cfg.batch_size or RecordDataModule.request_batch

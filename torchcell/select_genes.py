@@ -52,7 +52,7 @@ def select_genes(cfg: DictConfig) -> SelectedGenes:
     phases = [] if given is None else find_phases(given, selected.genes.tolist())
     about = describe_phases(entry_phase(phases, len(selected)), selected.source)
     for number, (phase, added) in enumerate(zip(phases, about, strict=False)):
-        told = f"phase {number}  {len(phase.genes):,} genes: {added['name']}"
+        told = f"phase {number}  {len(phase.genes):,} genes: {added.name}"
         console.print(told, soft_wrap=True, highlight=False)
     selected.save(cfg.out, phases)
     console.print(f"wrote {cfg.out}", soft_wrap=True, highlight=False)

@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--n-boot", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    graph = TypedGraph.from_plain(checkpoint.load(given.ckpt).spec.extras["knowledge_graph"])
+    graph = TypedGraph.from_plain(checkpoint.load(given.ckpt).spec.knowledge_graph)
     if given.kind not in graph.kinds:
         raise InputError(f"--kind {given.kind}: the nearest kinds are {near(given.kind, graph.kinds) or graph.kinds}")
     code = graph.kinds.index(given.kind)

@@ -50,14 +50,14 @@ def main() -> None:
     saved = checkpoint.load(given.ckpt)
     data = assemble.datamodule_of(saved)
     table = read_embeddings(given.embeddings).validate(given.embeddings)
-    metaedge = given.metaedge or saved.spec.extras["supervised"][0]
+    metaedge = given.metaedge or saved.spec.supervised[0]
     pairs = {part: of_metaedge(data.record(part), metaedge) for part in ("train", "val", "test")}
     features = {part: vectors(table, record) for part, record in pairs.items()}
     scores, chosen = boosted(pairs, features, given.seed)
     print(f"gradient boosting: chosen on validation {chosen}")
 
     model = saved.model().eval()
-    graph = TypedGraph.from_plain(saved.spec.extras["knowledge_graph"])
+    graph = TypedGraph.from_plain(saved.spec.knowledge_graph)
     ends = [graph.position_of(pairs["test"].node_id[at].tolist()) for at in ends_of(pairs["test"])]
     with torch.inference_mode():
         systems = {"gradient boosting": scores, type(model).__name__: link_scores(model, metaedge, *ends)}

@@ -33,8 +33,8 @@ from torchcell.cells.backed import BackedMatrix
 from torchcell.cells.batch import CellSetBatch, SetOrder, SparseRows, TrainingSets
 from torchcell.cells.conditions import Conditions
 from torchcell.cells.record import CellExpression
+from torchcell.cells.spec import CellsSpec, TrainedPerturbations
 from torchcell.core.batch import PackedLoader
-from torchcell.core.spec import Spec
 
 CELLS, GENES, DENSITY, CONDITIONS = 20_000, 7_000, 0.1, 50
 SETS, SIZE = 64, 16
@@ -94,8 +94,22 @@ def loader(X: Any) -> PackedLoader:
     cells = CellExpression("bench", X, labels, labels == "control", names(), ids, "lognorm")
     record = Conditions.from_cells(cells)
     genes, blank = tuple(names().tolist()), torch.zeros(GENES)
-    extras = {"groups": ["all"], "set_size": SIZE, "input_cells": SIZE, "eval_sets": 1}
-    spec = Spec("cells", genes, genes, (), blank, blank + 1, None, "bench", extras)
+    scales = dict.fromkeys(("change_center", "change_scale", "gene_center", "gene_scale"), blank)
+    spec = CellsSpec(
+        *("cells", genes, genes, (), blank, blank + 1, None, "bench"),
+        **scales,
+        groups=("all",),
+        covariates=(),
+        control_words=(),
+        trained_perturbations=TrainedPerturbations((), ()),
+        singles=(),
+        input_scale="lognorm",
+        library=None,
+        pseudobulk=False,
+        set_size=SIZE,
+        input_cells=SIZE,
+        eval_sets=1,
+    )
     sets = TrainingSets(record, spec, np.arange(len(record)))
     return PackedLoader(sets, SetOrder(sets, shuffle=True), SETS)
 
@@ -129,10 +143,10 @@ def left_sparse(batch: Any) -> int:
 
 def received(batch: CellSetBatch) -> int:
     """Cells of a batch of ours, as the model receives it."""
-    assert all(isinstance(each, SparseRows) for each in (batch.control, batch.perturbed))
-    return sum(each.shape[0] * each.shape[1] for each in (batch.control, batch.perturbed))
+    assert all(isinstance(each, SparseRows) for each in (batch.input_cells, batch.perturbed))
+    return sum(each.shape[0] * each.shape[1] for each in (batch.input_cells, batch.perturbed))
 
 
 def made_dense(batch: CellSetBatch) -> int:
     """The same, after all cells were made dense."""
-    return sum(each.dense().shape[:2].numel() for each in (batch.control, batch.perturbed))
+    return sum(each.dense().shape[:2].numel() for each in (batch.input_cells, batch.perturbed))

@@ -20,7 +20,7 @@ from rich.table import Table
 from target import Target, at_least, at_most, seconds
 from torch import Tensor, nn
 
-from torchcell.core.spec import Spec, fit_scaler
+from torchcell.core.spec import fit_scaler
 from torchcell.graph.cell_graph import CellGraph, deleted_nodes
 from torchcell.nn.relations import RelationStack
 from torchcell.screen.datamodule import PerturbationBatch, PerturbationSets
@@ -32,6 +32,7 @@ from torchcell.screen.models.perturbed_cell_gnn.layers import RelationalLayer
 from torchcell.screen.models.perturbed_cell_gnn.perturbed_cell import PerturbedCell
 from torchcell.screen.record import Screen
 from torchcell.screen.simulate_large import synthetic_screen
+from torchcell.screen.spec import ScreenSpec
 from torchcell.training.profile import PeakMemory, tensor_megabytes
 
 DIM, LAYERS, HEADS, WEIGHT = 64, 4, 4, 0.01
@@ -159,7 +160,8 @@ def transformer(graph: CellGraph, screen: Screen, weight: float) -> CellGraphTra
     torch.manual_seed(0)
     scaler = fit_scaler(torch.from_numpy(screen.phenotype), "regression")
     names, genes = tuple(screen.phenotype_names), tuple(graph.genes.tolist())
-    spec = Spec("regression", names, genes, ("absent",), *scaler, graph, "")
+    trained = {"trained_genes": torch.arange(len(genes)), "trained_sizes": (2,)}
+    spec = ScreenSpec("regression", names, genes, ("absent",), *scaler, graph, "", **trained)
     return CellGraphTransformer(spec, dim=DIM, layers=LAYERS, heads=HEADS, graph_weight=weight)
 
 

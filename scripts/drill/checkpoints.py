@@ -62,7 +62,7 @@ def other_version(good: Path, folder: Path) -> Outcome:
         about["config"] = OmegaConf.to_yaml(cfg)
 
     def older(about: dict[str, Any]) -> None:
-        about["format"] = 0
+        about["format"] = 1
         del about["spec"]
 
     told = [
@@ -76,8 +76,7 @@ def other_version(good: Path, folder: Path) -> Outcome:
         ),
         refusal(checkpoint.load(edited(good, folder, lambda about: config(about, "model.knob_of_later", 3))).model),
     ]
-    # without a number of its format the rest is whole, and it loads
-    fine = ["upgrade torchcell" in told[0], "install that version" in told[1], not told[2] or "version" in told[2]]
+    fine = ["upgrade torchcell" in told[0], *("install that version" in text for text in told[1:3])]
     fine += ["another version" in told[3], "can't build its model" in told[4]]
     checks = {f"file {i}: {text or 'loaded'}": good for i, (text, good) in enumerate(zip(told, fine, strict=True))}
     return judged("a checkpoint of a newer or an older version", len(told), "nothing: it loads or says why not", checks)
@@ -94,7 +93,7 @@ class Bomb:
 
 
 def carries_code(good: Path, folder: Path) -> Outcome:
-    """Code in the weights, as a plain pickle, as a target of the config, and behind an interpolation of it."""
+    """Code in the weights, as a plain pickle, as target of the config or behind an interpolation, as a spec's class."""
     trace, path = folder / "trace", folder / "evil.ckpt"
     call = {"_target_": "os.mkdir", "path": str(trace)}
 
@@ -117,6 +116,10 @@ def carries_code(good: Path, folder: Path) -> Outcome:
         in_config(optimizer={"_target_": "torch.optim.Adam", "_partial_": True, "lr": "${oc.env:HOME}"}),
         in_config(_target_="torchcell.io.cache.save_record"),
         in_config(_target_="torchcell.io.sources.os.system"),
+    ]
+    hiding += [
+        lambda about, name=name: about["spec"].update({"class": name})
+        for name in ("os.system", "torchcell.io.cache.save_record", "torchcell.io.sources.os.system")
     ]
     for edit in hiding:
         told.append(refusal(lambda edit=edit: checkpoint.load(edited(good, folder, edit)).model()))

@@ -17,6 +17,7 @@ from torchcell.cells.datamodule import UNKNOWN, CellSetDataModule
 from torchcell.cells.gene_neighbors import GeneNeighbours
 from torchcell.cells.gene_selection import GeneSelection, Perturbed
 from torchcell.cells.simulate import simulate_perturbseq
+from torchcell.cells.spec import PhaseSources
 from torchcell.core.batch import PackedLoader
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.graph.features import network_features
@@ -74,15 +75,15 @@ def test_what_the_truths_half_of_the_controls_shows_never_enters_a_batch(record,
     X[record.control_half] += 3.0
     twin = replace(record, cells=replace(record.cells, X=X, counts=None))
     one, other = module(record), module(twin)
-    assert not np.allclose(one.reference(one.record(part)), other.reference(other.record(part)))
+    assert not np.allclose(one.eval_control(one.record(part)), other.eval_control(other.record(part)))
     loaders = [each.train_dataloader() if part == "train" else each.val_dataloader() for each in (one, other)]
     for batch, again in zip(*loaders, strict=True):
-        for name in ("control", "perturbed"):
+        for name in ("input_cells", "perturbed"):
             assert torch.equal(getattr(batch, name).dense(), getattr(again, name).dense()), name
         torch.testing.assert_close(batch.target, again.target)
         for name in ("gene", "group"):
             assert torch.equal(getattr(batch, name), getattr(again, name)), name
-        assert torch.equal(batch.references["control"], again.references["control"])
+        assert torch.equal(batch.input_controls["control"], again.input_controls["control"])
 
 
 def test_a_set_holds_its_own_cells_targets_and_number(record):
@@ -94,9 +95,9 @@ def test_a_set_holds_its_own_cells_targets_and_number(record):
         assert data.sample_id[batch.sample[row]] == train.sample_id[i]
         names = [data.genes[g] for g in batch.gene[batch.ptr[row] : batch.ptr[row + 1]].tolist()]
         assert tuple(names) == train.targets[i]
-        assert data.spec.extras["groups"][batch.group[row]] == train.group[i]
+        assert data.spec.groups[batch.group[row]] == train.group[i]
         np.testing.assert_array_equal(batch.perturbed.dense()[row].numpy(), dense(record.cells.X[sets.cells[at]]))
-        np.testing.assert_array_equal(batch.control.dense()[row].numpy(), dense(record.cells.X[sets.controls[at]]))
+        np.testing.assert_array_equal(batch.input_cells.dense()[row].numpy(), dense(record.cells.X[sets.controls[at]]))
         np.testing.assert_allclose(batch.target[row].numpy(), batch.perturbed.dense()[row].mean(0).numpy(), rtol=1e-5)
 
 
@@ -140,7 +141,7 @@ def test_a_set_carries_its_cells_and_nothing_that_sets_share(record):
     batch = training_sets(full)[torch.arange(8)]
     assert batch.nbytes == plain.nbytes
     part = batch.narrow(2, 5)
-    for get in (lambda b: b.control.values, lambda b: b.perturbed.indices, lambda b: b.gene):
+    for get in (lambda b: b.input_cells.values, lambda b: b.perturbed.indices, lambda b: b.gene):
         assert get(part).untyped_storage().data_ptr() == get(batch).untyped_storage().data_ptr()
 
 
@@ -155,8 +156,8 @@ def test_a_pseudobulk_target_is_the_mean_of_the_whole_condition(record):
 def test_a_condition_is_predicted_from_the_same_controls_whoever_asks(record):
     data = module(record, eval_sets=3)
     alone, whole = data.packed[torch.tensor([5])], data.packed[torch.arange(len(record))]
-    assert alone.control.shape[1] == 12
-    assert torch.equal(alone.control.dense()[0], whole.control.dense()[5])
+    assert alone.input_cells.shape[1] == 12
+    assert torch.equal(alone.input_cells.dense()[0], whole.input_cells.dense()[5])
     assert whole.perturbed.shape == (len(record), 0, 40)
 
 
@@ -164,20 +165,20 @@ def test_predicted_and_measured_changes_are_taken_from_different_halves_of_the_c
     data = module(record)
     for batch in (data.packed[torch.arange(len(record))], training_sets(data)[torch.arange(30)]):
         at = batch.sample.numpy()
-        np.testing.assert_array_equal(batch.references["control"].numpy(), record.other_control[at])
-        np.testing.assert_array_equal(batch.truth_references["control"].numpy(), record.control[at])
+        np.testing.assert_array_equal(batch.input_controls["control"].numpy(), record.input_control[at])
+        np.testing.assert_array_equal(batch.eval_controls["control"].numpy(), record.eval_control[at])
     part = batch.narrow(4, 9)
-    assert torch.equal(part.references["control"], batch.references["control"][4:9])
+    assert torch.equal(part.input_controls["control"], batch.input_controls["control"][4:9])
 
 
 def test_references_of_a_batch_are_positions_until_they_are_read(record):
     sets = training_sets(module(record))
     batch = sets[torch.arange(30)]
-    assert batch.reference.table is sets.sets.reference, "a copy"
-    assert batch.reference.to("cpu") is batch.reference
-    moved = batch.reference.to("meta")
+    assert batch.input_control.table is sets.sets.input_control, "a copy"
+    assert batch.input_control.to("cpu") is batch.input_control
+    moved = batch.input_control.to("meta")
     assert len(moved.table) == len(batch.sample.unique()) < len(batch) == len(moved), "each row goes once"
-    assert batch.reference.nbytes == moved.table.nbytes + moved.row.nbytes
+    assert batch.input_control.nbytes == moved.table.nbytes + moved.row.nbytes
 
 
 def test_a_gene_that_only_perturbed_cells_express_has_the_scale_of_its_changes(record):
@@ -186,7 +187,7 @@ def test_a_gene_that_only_perturbed_cells_express_has_the_scale_of_its_changes(r
     X[:, 25], X[:, 26] = 0.0, 0.0
     X[record.member, 25] = 2.0
     data = module(replace(record, cells=replace(record.cells, X=X, counts=None)))
-    scale = data.spec.extras["gene_scale"]
+    scale = data.spec.gene_scale
     assert float(scale[25]) == pytest.approx(2.0)
     rms = float(scale.square().mean().sqrt())
     assert 0.05 * rms < float(scale[26]) < 0.15 * rms  # neither cells nor changes: the floor
@@ -200,17 +201,17 @@ def test_scales_of_sparse_cells_are_those_of_dense_ones_which_are_never_made(rec
     flat = module(replace(record, cells=replace(record.cells, X=X, counts=None)))
     monkeypatch.setattr(sparse.csr_matrix, "toarray", lambda self: pytest.fail("dense"))
     monkeypatch.setattr("torchcell.cells.record.CHUNK", 30)
-    found = module(record).spec.extras
+    found = module(record).spec
     for name in ("gene_center", "gene_scale", "change_scale"):
-        torch.testing.assert_close(found[name], flat.spec.extras[name], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(getattr(found, name), getattr(flat.spec, name), rtol=1e-5, atol=1e-6)
     controls = X[flat.record("train").control_cells()].astype(np.float64)
-    np.testing.assert_allclose(found["gene_center"], controls.mean(0), rtol=1e-5, atol=1e-6)
-    assert found["gene_order"].tolist() == flat.spec.extras["gene_order"].tolist()
+    np.testing.assert_allclose(found.gene_center, controls.mean(0), rtol=1e-5, atol=1e-6)
+    assert found.gene_order.tolist() == flat.spec.gene_order.tolist()
 
 
 def _changes(data: CellSetDataModule) -> np.ndarray:
     train = data.record("train")
-    return train.target - train.other_control
+    return train.target - train.input_control
 
 
 def test_shuffled_perturbations_stay_among_the_chosen_conditions(record):
@@ -264,8 +265,8 @@ def test_selected_genes_are_written_with_their_source_beside_the_split(record, t
     assert table["gene"].tolist() == list(data.spec.outputs)
     assert table["source"].tolist() == ["perturbed"] * 6 + ["highly_variable"] * 9
     assert (tmp_path / "split.parquet").is_file()
-    assert data.spec.extras["neighbours"].shape == (15, 3)
-    assert "gene_order" not in data.spec.extras  # they stand in it
+    assert data.spec.neighbors.shape == (15, 3)
+    assert data.spec.gene_order is None  # they stand in it
     trained = {gene for targets in data.record("train").targets for gene in targets}
     assert set(table["gene"][:6]) <= trained
 
@@ -302,21 +303,21 @@ def test_a_curriculums_phases_are_told_with_where_their_genes_come_from(record):
     phases = [{"epoch": 0, "genes": 5}, {"epoch": 1, "genes": None}]
     data = module(record, selection=GeneSelection([Perturbed(quota=6)], n_genes=15), phases=phases)
     assert data.tables()["genes.csv"]["phase"].tolist() == [0] * 5 + [1] * 10
-    first, second = data.spec.extras["phases"]
-    assert first == {"name": "perturbed", "sources": {"perturbed": 5}}
-    assert second == {"name": "highly_variable", "sources": {"highly_variable": 9, "perturbed": 1}}
-    assert module(record, phases=phases).spec.extras["phases"][0]["name"] == ""
-    assert "phases" not in module(record).spec.extras
+    first, second = data.spec.phases
+    assert first == PhaseSources("perturbed", {"perturbed": 5})
+    assert second == PhaseSources("highly_variable", {"highly_variable": 9, "perturbed": 1})
+    assert module(record, phases=phases).spec.phases[0].name == ""
+    assert module(record).spec.phases == ()
 
 
 def test_without_a_selection_the_most_responsive_genes_come_first_and_no_table_is_written(record, tmp_path: Path):
     data = module(record)
     data.write(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["split.parquet"]
-    order = data.spec.extras["gene_order"].numpy()
+    order = data.spec.gene_order.numpy()
     assert sorted(order) == list(range(40))
     train = data.record("train")
-    moved = np.square(train.target - train.other_control).mean(0)
+    moved = np.square(train.target - train.input_control).mean(0)
     assert moved[order[:10]].mean() > 2 * moved[order[-10:]].mean()
 
 
@@ -324,8 +325,8 @@ def test_fewer_controls_than_perturbed_cells_make_a_cheaper_input(record):
     data = module(record, set_size=8, input_cells=2, eval_sets=5)
     sets = training_sets(data)
     batch = sets[torch.arange(4)]
-    assert (batch.control.shape[1], batch.perturbed.shape[1]) == (2, 8)
-    assert data.packed[torch.tensor([0])].control.shape[1] == 10
+    assert (batch.input_cells.shape[1], batch.perturbed.shape[1]) == (2, 8)
+    assert data.packed[torch.tensor([0])].input_cells.shape[1] == 10
     assert len(sets) == 3 * len(data.record("train"))  # the perturbed cells are dealt as before
 
 

@@ -44,7 +44,7 @@ def measured(effect: float, shared: float, noise: float, cells: int = 20, contro
 def profiles(record: Conditions, prediction: np.ndarray, centre: np.ndarray) -> Profiles:
     truth = record.target.astype(float)
     tiled = np.broadcast_to(centre, truth.shape)
-    return Profiles(truth, prediction.astype(float), ProfileContext(record.control, record.other_control, tiled))
+    return Profiles(truth, prediction.astype(float), ProfileContext(record.eval_control, record.input_control, tiled))
 
 
 @pytest.mark.parametrize(("effect", "shared"), [(0.5, 0.5), (0.5, 0.0), (0.1, 1.0), (0.2, 0.0)])

@@ -43,8 +43,8 @@ def prediction(record: Conditions) -> np.ndarray:
 
 def profiles(record: Conditions, prediction: np.ndarray, **changes: object) -> Profiles:
     given = {
-        "eval_control": record.control.astype(np.float64),
-        "input_control": record.other_control.astype(np.float64),
+        "eval_control": record.eval_control.astype(np.float64),
+        "input_control": record.input_control.astype(np.float64),
         "significant": significant_genes(record),
         "own": own_columns(record),
     }
@@ -57,7 +57,10 @@ def test_measured_and_predicted_tables_have_the_same_labels_and_genes(record, pr
     assert list(real.var_names) == list(predicted.var_names) == record.genes.tolist()
     assert set(real.obs[PERTURBATION]) == set(predicted.obs[PERTURBATION]) == {*record.perturbation, CONTROL}
     assert predicted.n_obs == len(record) + (record.controls(False)[0][1])
-    for table, control, level in ((real, record.control, record.target), (predicted, record.other_control, prediction)):
+    for table, control, level in (
+        (real, record.eval_control, record.target),
+        (predicted, record.input_control, prediction),
+    ):
         means = pd.DataFrame(table.X.toarray()).groupby(table.obs[PERTURBATION].to_numpy()).mean()
         np.testing.assert_allclose(means.loc[CONTROL], control[0], atol=1e-5)
         np.testing.assert_allclose(means.loc[record.perturbation], level, atol=1e-5)
@@ -123,7 +126,7 @@ def double_pair(cell_eval: ModuleType, one: Profiles, genes: np.ndarray, labels:
         X = np.concatenate([level, np.repeat(control[:1], CONTROL_CELLS, axis=0)])
         return anndata.AnnData(X, obs=obs, var=pd.DataFrame(index=genes))
 
-    real, predicted = table(one.truth, one.reference), table(one.prediction, one.other_reference)
+    real, predicted = table(one.truth, one.context.eval_control), table(one.prediction, one.context.input_control)
     return cell_eval.PerturbationAnndataPair(real, predicted, PERTURBATION, CONTROL)
 
 

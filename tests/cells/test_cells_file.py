@@ -48,12 +48,12 @@ def test_every_way_to_read_gives_the_same_conditions(
     assert sparse.issparse(found.cells.X[:2]) is (layer is None)
     np.testing.assert_array_equal(found.sample_id, expected.sample_id)
     np.testing.assert_allclose(found.target, expected.target, atol=1e-5)
-    np.testing.assert_allclose(found.control, expected.control, atol=1e-5)
+    np.testing.assert_allclose(found.eval_control, expected.eval_control, atol=1e-5)
     genes = cells.genes[[7, 3]]
     np.testing.assert_allclose(found.on_genes(genes).target, expected.on_genes(genes).target, atol=1e-5)
     rows = np.array([40, 3, 3, 700])
     np.testing.assert_allclose(found.cells.subset(rows).target, cells.lognorm().target[rows], atol=1e-5)
-    np.testing.assert_allclose(found.blind().control, expected.control, atol=1e-5)
+    np.testing.assert_allclose(found.blind().eval_control, expected.eval_control, atol=1e-5)
 
 
 def test_some_cells_are_read_by_seed_and_share(path: Path, cells: CellExpression) -> None:

@@ -140,7 +140,7 @@ def test_the_perturbed_genes_are_left_out_where_they_would_give_the_answer_away(
 def test_leaving_out_only_ones_own_gene_lifts_even_no_change_above_a_fixed_vector() -> None:
     """Other conditions keep their strong knock-downs, one's own is gone: so the row no_change, not 0.5, is no skill."""
     strong = noisy()
-    assert pds(with_prediction(strong, strong.other_reference)).mean() > (N + 1) / (2 * N) + 0.08
+    assert pds(with_prediction(strong, strong.context.input_control)).mean() > (N + 1) / (2 * N) + 0.08
 
 
 def test_leaving_a_gene_out_equals_a_record_without_it() -> None:

@@ -48,7 +48,7 @@ def record() -> Conditions:
 
 
 def profiles(record: Conditions, prediction: np.ndarray, cells: CellPairs | None) -> Profiles:
-    truth, other = record.target.astype(np.float64), record.other_control.astype(np.float64)
+    truth, other = record.target.astype(np.float64), record.input_control.astype(np.float64)
     return Profiles(truth, prediction, CellsContext(input_control=other, cells=cells))
 
 
@@ -56,11 +56,11 @@ def test_a_mean_is_scored_by_control_cells_that_are_moved_by_its_change(record: 
     pairs = CellPairs.drawn(record, most=12)
     prediction = record.target + np.random.default_rng(4).normal(0, 0.3, record.target.shape)
     found = e_distance(profiles(record, prediction, pairs))
-    for i, change in enumerate(prediction - record.other_control):
+    for i, change in enumerate(prediction - record.input_control):
         assert len(pairs.control[i]) == len(pairs.measured[i]) == 12
         assert found[i] == pytest.approx(energy_distance(pairs.control[i] + change, pairs.measured[i]), abs=1e-9)
     right, nothing = (
-        e_distance(profiles(record, each, pairs)).mean() for each in (record.target, record.other_control)
+        e_distance(profiles(record, each, pairs)).mean() for each in (record.target, record.input_control)
     )
     assert right < nothing
 
@@ -68,7 +68,7 @@ def test_a_mean_is_scored_by_control_cells_that_are_moved_by_its_change(record: 
 def test_the_controls_are_of_the_half_that_predictions_start_from_and_do_not_hang_on_the_order(record) -> None:
     pairs, turned = CellPairs.drawn(record, most=500), CellPairs.drawn(record.subset(np.arange(len(record))[::-1]), 500)
     for i in range(len(record)):
-        np.testing.assert_allclose(pairs.control[i].mean(0), record.other_control[i], atol=1e-5)
+        np.testing.assert_allclose(pairs.control[i].mean(0), record.input_control[i], atol=1e-5)
         np.testing.assert_allclose(pairs.measured[i].mean(0), record.target[i], atol=1e-5)
         np.testing.assert_array_equal(pairs.measured[i], turned.measured[-1 - i])
 
@@ -82,8 +82,8 @@ def test_without_cells_or_with_a_gene_missing_it_is_undefined(record: Conditions
 
 
 def test_predicted_cells_are_controls_moved_by_the_change_and_never_below_zero(record: Conditions) -> None:
-    far = predicted_cells(record, record.other_control + 7.0, n_cells=9)
-    near = predicted_cells(record, record.other_control, n_cells=9)
+    far = predicted_cells(record, record.input_control + 7.0, n_cells=9)
+    near = predicted_cells(record, record.input_control, n_cells=9)
     assert far.shape == (len(record), 9, 30)
     np.testing.assert_allclose(far - near, 7.0, atol=1e-5)
-    assert predicted_cells(record, record.other_control - 50.0, n_cells=2).max() == 0.0
+    assert predicted_cells(record, record.input_control - 50.0, n_cells=2).max() == 0.0

@@ -35,10 +35,10 @@ def test_means_are_those_of_a_loop_over_labels_and_lines(cells: CellExpression, 
         np.testing.assert_allclose(conditions.target[i], dense[own].mean(0), atol=1e-5)
         assert set(conditions.members(i)) == set(np.flatnonzero(own))
         truth = cells.is_control & (line == group) & conditions.control_half
-        np.testing.assert_allclose(conditions.control[i], dense[truth].mean(0), atol=1e-5)
+        np.testing.assert_allclose(conditions.eval_control[i], dense[truth].mean(0), atol=1e-5)
         other = cells.is_control & (line == group) & ~conditions.control_half
-        np.testing.assert_allclose(conditions.other_control[i], dense[other].mean(0), atol=1e-5)
-        assert set(conditions.input_controls(i)) == set(np.flatnonzero(other))
+        np.testing.assert_allclose(conditions.input_control[i], dense[other].mean(0), atol=1e-5)
+        assert set(conditions.input_cells(i)) == set(np.flatnonzero(other))
         assert abs(int(truth.sum()) - int(other.sum())) <= 1
     assert conditions.targets[conditions.perturbation.tolist().index("G0001+G0002")] == ("G0001", "G0002")
     assert len(conditions.control_cells()) == cells.is_control.sum()
@@ -54,7 +54,7 @@ def test_the_order_of_cells_and_other_groups_do_not_move_the_means(
     np.testing.assert_allclose(turned.target, conditions.target, atol=1e-5)
     first = cells.covariates["cell_line"] == "LINE1"
     alone = Conditions.from_cells(cells.subset(first), ["cell_line"])
-    np.testing.assert_array_equal(alone.control, conditions.control[conditions.group == "LINE1"])
+    np.testing.assert_array_equal(alone.eval_control, conditions.eval_control[conditions.group == "LINE1"])
 
 
 def test_halves_are_seeded(cells: CellExpression, conditions: Conditions) -> None:
@@ -68,8 +68,8 @@ def test_a_blind_record_has_no_perturbed_cell_left(cells: CellExpression, condit
     assert np.isnan(blind.target).all()
     assert blind.cells.is_control.all()
     assert len(blind.member) == 0
-    np.testing.assert_array_equal(blind.control, conditions.control[[3, 9]])
-    np.testing.assert_array_equal(blind.other_control, conditions.other_control[[3, 9]])
+    np.testing.assert_array_equal(blind.eval_control, conditions.eval_control[[3, 9]])
+    np.testing.assert_array_equal(blind.input_control, conditions.input_control[[3, 9]])
 
 
 def test_subsets_genes_and_reach_keep_the_values(conditions: Conditions) -> None:
@@ -79,7 +79,7 @@ def test_subsets_genes_and_reach_keep_the_values(conditions: Conditions) -> None
     small = part.reachable()
     assert len(small.cells) < len(conditions.cells)
     np.testing.assert_array_equal(small.target, part.target)
-    np.testing.assert_array_equal(small.control, part.control)
+    np.testing.assert_array_equal(small.eval_control, part.eval_control)
     genes = ["G0007", "G0002"]
     np.testing.assert_array_equal(conditions.on_genes(genes).target, conditions.target[:, [6, 1]])
     assert conditions.on_genes(genes).phenotype_names == ("G0007", "G0002")

@@ -17,6 +17,7 @@ from small_cell_sets import cell_batch, cell_spec
 from torchcell.cells.batch import CellSetBatch, DenseRows, ragged
 from torchcell.cells.curriculum import Curriculum, curriculum_sections
 from torchcell.cells.models.gene_set_transformer.model import GeneSetTransformer
+from torchcell.cells.spec import PhaseSources
 from torchcell.core.batch import BatchOrder, PackedLoader, SharedRows
 from torchcell.io.errors import InputError
 from torchcell.training.loggers import History
@@ -135,10 +136,9 @@ class Sets:
     def __getitem__(self, index: torch.Tensor) -> CellSetBatch:
         b = self.batch
         gene, ptr = ragged([b.gene[i : i + 1] for i in index.tolist()])
-        cells = [DenseRows(each.dense()[index]) for each in (b.control, b.perturbed)]
-        return CellSetBatch(
-            b.target[index], index, *cells, gene, ptr, b.group[index], SharedRows(b.reference.table, index)
-        )
+        cells = [DenseRows(each.dense()[index]) for each in (b.input_cells, b.perturbed)]
+        halves = (SharedRows(each.table, index) for each in (b.input_control, b.eval_control))
+        return CellSetBatch(b.target[index], index, *cells, gene, ptr, b.group[index], *halves)
 
 
 class Data(lightning.LightningDataModule):
@@ -242,7 +242,7 @@ def test_without_a_curriculum_all_genes_are_active(tmp_path):
 
 def test_the_report_has_a_section_for_each_phase_and_says_which_one_is_scored(whole):
     history, model = whole[3], whole[1]
-    known = [{"name": "core", "sources": {"core": 3, "rare": 1}}, {"name": "variable", "sources": {"variable": 6}}]
+    known = [PhaseSources("core", {"core": 3, "rare": 1}), PhaseSources("variable", {"variable": 6})]
     sections = curriculum_sections(history, known, 10, 20)
     assert [section.title for section in sections] == [
         "Curriculum", "Curriculum, phase 0: 4 genes, core", "Curriculum, phase 1: 10 genes, variable",

@@ -71,7 +71,7 @@ def scored(record: Conditions, prediction: np.ndarray, centre: np.ndarray | None
     return Profiles(
         record.target.astype(float),
         prediction.astype(float),
-        ProfileContext(record.control, record.other_control, centre),
+        ProfileContext(record.eval_control, record.input_control, centre),
     )
 
 
@@ -138,7 +138,7 @@ def test_no_change_is_undefined_as_a_change_and_the_mean_of_perturbations_agains
 def test_the_mean_change_of_other_lines_is_added_to_the_controls_of_a_new_one(record):
     train, test = record.subset(record.group == "L1"), record.subset(record.group == "L2")
     found = fitted("perturbed_mean", train).predict(test.blind())
-    np.testing.assert_allclose(found, test.other_control + change(train).mean(0), atol=1e-4)
+    np.testing.assert_allclose(found, test.input_control + change(train).mean(0), atol=1e-4)
 
 
 def test_a_perturbation_of_another_line_has_the_same_change(record):
@@ -161,7 +161,7 @@ def test_doubles_are_the_sum_of_their_singles(record):
             expected = own[other, line] + mean
         else:
             expected = own[targets[0], line] + own[targets[1], line]
-        np.testing.assert_allclose(found[i], test.other_control[i] + expected, atol=1e-4)
+        np.testing.assert_allclose(found[i], test.input_control[i] + expected, atol=1e-4)
 
 
 def test_a_single_of_another_line_stands_in_and_nothing_is_said_of_unseen_genes(record):
@@ -170,7 +170,7 @@ def test_a_single_of_another_line_stands_in_and_nothing_is_said_of_unseen_genes(
     found = fitted("additive", train).predict(record.blind())
     assert np.isnan(found[np.isin(record.perturbation, ["G03", "G04", "G03+G04"])]).all()
     row = int(np.flatnonzero((record.perturbation == "G05") & (record.group == "L2"))[0])
-    expected = record.other_control[row] + change(train)[train.perturbation == "G05"][0]
+    expected = record.input_control[row] + change(train)[train.perturbation == "G05"][0]
     np.testing.assert_allclose(found[row], expected, atol=1e-4)
     assert np.isnan(fitted("additive", record.subset(~single)).predict(record.blind())).all()
 
@@ -191,8 +191,8 @@ def test_the_ridge_is_that_of_its_formula(record):
     Z, P, Y = model.score_GK, model.vectors(train), (change(train) - change(train).mean(0)).T
     inverse = [np.linalg.inv(each.T @ each + 2.0 * np.eye(3)) for each in (Z, P)]
     expected = change(train).mean(0)[:, None] + Z @ (inverse[0] @ Z.T @ Y @ P @ inverse[1]) @ P.T
-    np.testing.assert_allclose(model.predict(train), train.other_control + expected.T, atol=1e-4)
-    level = np.concatenate([train.target, train.other_control[:1]]).astype(float)
+    np.testing.assert_allclose(model.predict(train), train.input_control + expected.T, atol=1e-4)
+    level = np.concatenate([train.target, train.input_control[:1]]).astype(float)
     values = np.linalg.svd((level - level.mean(1, keepdims=True)).T, compute_uv=False)
     np.testing.assert_allclose(np.linalg.norm(Z, axis=0), values[:3], rtol=1e-6)
 
@@ -208,7 +208,7 @@ def test_fake_perturbations_have_no_skill_unless_truth_and_prediction_share_cont
 
 def test_fake_perturbations_are_means_of_as_many_control_cells_as_a_condition_has(record):
     found = fitted("fake_perturbation", record).predict(record.blind())
-    assert (found - record.other_control).std() == pytest.approx(0.3 / np.sqrt(30), rel=0.15)
+    assert (found - record.input_control).std() == pytest.approx(0.3 / np.sqrt(30), rel=0.15)
     other = instantiate(CONFIGS["fake_perturbation"], seed=1).fit(record, record, None).predict(record.blind())
     assert not np.allclose(found, other)
 
@@ -217,7 +217,7 @@ def test_a_single_control_cell_leaves_nothing_to_draw_a_fake_perturbation_from(r
     """The row was that of no_change under another name."""
     lone = record.group == "L1"
     half = record.control_half.copy()
-    own = np.unique(np.concatenate([record.input_controls(i) for i in np.flatnonzero(lone)]))
+    own = np.unique(np.concatenate([record.input_cells(i) for i in np.flatnonzero(lone)]))
     half[own[1:]] = True
     left = replace(record, control_half=half)
     found = fitted("fake_perturbation", left).predict(left.blind())

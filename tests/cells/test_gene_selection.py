@@ -112,7 +112,7 @@ def test_perturbed_and_responsive_genes_lead(record: Conditions) -> None:
     singles = record.subset(np.array(["+" not in label for label in record.perturbation]))
     assert Perturbed().symbols(singles) == [f"G{i + 1:04d}" for i in range(16)]
     assert GeneSelection([Perturbed()])(singles).counts() == {"perturbed": 16}
-    change = np.abs(record.target - record.control).mean(0)
+    change = np.abs(record.target - record.eval_control).mean(0)
     ranked = Responsive().symbols(record)
     place = {gene: i for i, gene in enumerate(record.genes.tolist())}
     assert change[[place[g] for g in ranked[:20]]].mean() > 1.5 * change[[place[g] for g in ranked[-20:]]].mean()

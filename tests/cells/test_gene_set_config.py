@@ -32,7 +32,7 @@ def built(*overrides: str) -> tuple[GeneSetTransformer, CellSetDataModule]:
 def test_the_sparse_model_sees_the_lists_that_the_data_make_of_the_graph():
     model, data = built("model=gene_set_transformer_sparse", "data.neighbours.k=6", "data.neighbours.correlated=2")
     assert model.sparse
-    assert torch.equal(model.neighbour_GK, data.spec.extras["neighbours"])
+    assert torch.equal(model.neighbour_GK, data.spec.neighbors)
     joined = (data.graph.scipy("interaction") + data.graph.scipy("regulatory")).toarray()
     linked = (joined + joined.T)[torch.arange(40)[:, None], model.neighbour_GK] > 0
     assert linked[:20, 0].mean() > 0.9  # a regulator looks at its network first

@@ -14,6 +14,7 @@ from torchcell.cells.batch import DenseRows
 from torchcell.cells.models.gene_set_transformer import model as gene_set_transformer
 from torchcell.cells.models.gene_set_transformer.attention import ATTENTIONS
 from torchcell.cells.models.gene_set_transformer.model import GeneSetTransformer
+from torchcell.cells.spec import Single
 from torchcell.io.errors import InputError
 from torchcell.io.gene_features import GeneFeatures
 
@@ -53,7 +54,9 @@ def test_a_batch_of_one_gives_what_a_larger_batch_gives(attention, gradients, mo
 def test_the_order_of_perturbed_genes_and_of_cells_changes_nothing():
     spec = cell_spec()
     model, batch = built(spec).eval(), cell_batch(spec, targets=[[1, 5], [25, 2]])
-    turned = dataclasses.replace(batch, gene=batch.gene[[1, 0, 3, 2]], control=DenseRows(batch.control.dense().flip(1)))
+    turned = dataclasses.replace(
+        batch, gene=batch.gene[[1, 0, 3, 2]], input_cells=DenseRows(batch.input_cells.dense().flip(1))
+    )
     torch.testing.assert_close(model(turned), model(batch), atol=1e-6, rtol=1e-5)
 
 
@@ -63,8 +66,8 @@ def test_genes_outside_the_active_set_are_at_their_mean_and_change_nothing():
     model.activate(active)
     rest = ~model.active_G
     found = model(batch)
-    torch.testing.assert_close(found[:, rest], batch.control.mean()[:, rest] + spec.extras["change_center"][rest])
-    other = dataclasses.replace(batch, control=DenseRows(batch.control.dense() + rest.float()))
+    torch.testing.assert_close(found[:, rest], batch.input_cells.mean()[:, rest] + spec.change_center[rest])
+    other = dataclasses.replace(batch, input_cells=DenseRows(batch.input_cells.dense() + rest.float()))
     torch.testing.assert_close(model(other)[:, active], found[:, active])
 
 
@@ -106,10 +109,8 @@ def test_a_change_is_added_to_the_mean_of_all_controls_and_not_of_those_that_wer
     spec = cell_spec()
     model, batch = built(spec).eval(), cell_batch(spec, 4)
     off = torch.rand(4, 24)
-    table = batch.reference.table.clone()
-    table[:, 0] += off
-    reference = dataclasses.replace(batch.reference, table=table)
-    moved = model(dataclasses.replace(batch, reference=reference)) - model(batch)
+    held = dataclasses.replace(batch.input_control, table=batch.input_control.table + off)
+    moved = model(dataclasses.replace(batch, input_control=held)) - model(batch)
     torch.testing.assert_close(moved, off, atol=1e-5, rtol=1e-5)
 
 
@@ -126,7 +127,7 @@ def score(model, spec, targets) -> float:
     """Mean Pearson over genes of predicted and planted change."""
     batch = cell_batch(spec, cells=8, seed=999, targets=targets)
     with torch.no_grad():
-        change = model(batch) - batch.control.mean()
+        change = model(batch) - batch.input_cells.mean()
     planted = effect(spec, batch.gene, batch.ptr)
     pairs = zip(change, planted, strict=True)
     return float(torch.stack([torch.corrcoef(torch.stack(pair))[0, 1] for pair in pairs]).mean())
@@ -145,9 +146,7 @@ def test_learns_what_unseen_unmeasured_and_pairs_of_genes_do_from_their_features
 def test_the_truths_half_of_the_controls_is_read_by_no_prediction_and_no_loss():
     spec = cell_spec()
     model, batch = built(spec, distribution=True).eval(), cell_batch(spec)
-    table = batch.reference.table.clone()
-    table[:, 1] = torch.nan
-    blinded = dataclasses.replace(batch, reference=dataclasses.replace(batch.reference, table=table))
+    blinded = dataclasses.replace(batch, eval_control=batch.eval_control.blank())
     torch.testing.assert_close(model(blinded), model(batch))
     torch.testing.assert_close(total(model, blinded), total(model, batch))
 
@@ -211,10 +210,10 @@ def test_embeddings_are_of_sets_and_of_all_genes():
 
 
 def test_what_singles_did_is_told_outside_training_and_weighed_on_validation():
-    singles = [["g1", "A"], ["g5", "A"], ["g5", "B"]]
+    singles = (Single("g1", "A"), Single("g5", "A"), Single("g5", "B"))
     spec = cell_spec(singles=singles, change_center=torch.full((24,), 0.1))
     model, plain = built(spec, singles=True), built(spec)
-    assert built(dataclasses.replace(spec, extras=spec.extras | {"singles": []}), singles=True).singles is None
+    assert built(dataclasses.replace(spec, singles=()), singles=True).singles is None
     changes = torch.randn(3, 24, generator=torch.Generator().manual_seed(3))
     model.singles.fit(changes)
     batch = dataclasses.replace(cell_batch(spec, targets=[[1, 5], [5], [5]]), group=torch.tensor([0, 1, -1]))
@@ -227,16 +226,16 @@ def test_what_singles_did_is_told_outside_training_and_weighed_on_validation():
     for each in (model, plain):
         each.activate(torch.arange(10))
     torch.testing.assert_close(model(batch)[:, :10], (plain(batch) + told)[:, :10])
-    torch.testing.assert_close(model(batch)[:, 10:], batch.references["control"][:, 10:] + 0.1)
+    torch.testing.assert_close(model(batch)[:, 10:], batch.input_controls["control"][:, 10:] + 0.1)
     for each in (model, plain):
         each.activate(None)
-    elsewhere = dataclasses.replace(spec, extras=spec.extras | {"groups": ["B"]})  # the groups of a request
+    elsewhere = dataclasses.replace(spec, groups=("B",))  # the groups of a request
     other = built(elsewhere, singles=True).eval()
     other.load_state_dict(model.state_dict())
     asked = dataclasses.replace(batch, group=torch.tensor([-1, 0, -1]))
     torch.testing.assert_close(other(asked)[1:], model(batch)[1:])
     # Of a target that is the told change and nothing else, all is taken of it and nothing of the reading.
-    start = (batch.references["control"] + 0.1).detach()
+    start = (batch.input_controls["control"] + 0.1).detach()
     model(batch)
     model._trainer = SimpleNamespace(strategy=SimpleNamespace(reduce=lambda x, reduce_op: x), sanity_checking=False)
     model._trainer.world_size = 1

@@ -30,5 +30,5 @@ def test_a_condition_is_a_cell_type(mirror: Path) -> None:
     assert len(record) == len(np.unique(record.column("cell_type"))) == 7
     assert record.targets[0] == (STIMULUS,)
     assert dict(zip(record.group.tolist(), record.sizes.tolist(), strict=True))["CD4T"] == 356
-    change = (record.target - record.control).mean(0)
+    change = (record.target - record.eval_control).mean(0)
     assert "ISG15" in record.genes[np.argsort(-change)[:5]]

@@ -27,7 +27,7 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
 def test_measured_changes_are_the_planted_ones(made: SimulatedPerturbSeq, record: Conditions) -> None:
     place = {label: i for i, label in enumerate(made.labels.tolist())}
     planted = made.effect[0, [place[label] for label in record.perturbation.tolist()]]
-    assert correlation(record.target - record.control, planted) > 0.75
+    assert correlation(record.target - record.eval_control, planted) > 0.75
 
 
 def test_what_regulators_of_a_module_do_predicts_one_that_is_unseen(
@@ -37,7 +37,7 @@ def test_what_regulators_of_a_module_do_predicts_one_that_is_unseen(
     module = dict(zip(made.labels.tolist(), made.module.tolist(), strict=False))
     single = [i for i, label in enumerate(record.perturbation.tolist()) if "+" not in label]
     of = np.array([module[record.perturbation[i]] for i in single])
-    change, other = (record.target[single] - half[single] for half in (record.control, record.other_control))
+    change, other = (record.target[single] - half[single] for half in (record.eval_control, record.input_control))
     others = ~np.eye(len(single), dtype=bool)
     mates = np.stack([other[(of == of[i]) & others[i]].mean(0) for i in range(len(single))])
     mean = np.stack([other[others[i]].mean(0) for i in range(len(single))])

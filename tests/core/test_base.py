@@ -160,7 +160,7 @@ class Peeking(Additive):
 
 
 def test_a_model_that_answers_with_the_measured_value_has_nothing_to_answer_with_when_it_is_tested(module):
-    """The target stood in the batch of the test pass: to return it was a perfect score."""
+    """The target stood in the batch of the test pass: to return it was a perfect score. It stands in none any more."""
     model = Peeking(module.spec)
     trainer = fit(model, module)
     trainer.test(model, dataloaders=module.loader("test", whole=True), verbose=False)

@@ -41,10 +41,11 @@ def test_features_follow_the_vocabulary_and_survive_a_checkpoint_file(pairs, rin
     spec = PerturbationDataModule(pairs, RANDOM, graph, features=numbered([*shuffled, "unused"])).spec
     torch.save(spec.to_plain(), tmp_path / "spec.pt")
     loaded = Spec.from_plain(torch.load(tmp_path / "spec.pt", weights_only=True))
-    held = loaded.extras["gene_features"]
-    assert held["columns"] == ["plus", "minus"]
-    assert held["values"].dtype == torch.float32
-    assert held["values"][:, 0].tolist() == [shuffled.index(name) for name in spec.genes]
+    held = loaded.gene_features
+    assert held is not None
+    assert held.columns == ("plus", "minus")
+    assert held.values.dtype == np.float32
+    assert held.values[:, 0].tolist() == [shuffled.index(name) for name in spec.genes]
     assert loaded.n_trained_with == len(spec.genes)
 
 
@@ -60,7 +61,7 @@ def test_features_are_made_of_the_graph_or_refused_without_one(pairs, ring):
 def test_without_a_graph_features_follow_the_screens_genes(pairs):
     names = sorted(pairs.genes.tolist())
     module = PerturbationDataModule(pairs, RANDOM, features=numbered(names))
-    assert module.spec.extras["gene_features"]["values"][:, 0].tolist() == [names.index(g) for g in module.spec.genes]
+    assert module.spec.gene_features.values[:, 0].tolist() == [names.index(g) for g in module.spec.genes]
     with pytest.raises(InputError, match=f"1 of 80 genes have no features: '{names[-1]}'"):
         PerturbationDataModule(pairs, RANDOM, features=numbered(names[:-1]))
 
@@ -79,12 +80,12 @@ def test_added_genes_stand_after_the_known_ones_with_their_features(spec):
     assert more.genes == (*spec.genes, "N1", "N2")
     assert more.graph is not None
     assert more.graph.genes.tolist() == list(more.genes)
-    values = more.extras["gene_features"]["values"]
-    assert torch.equal(values[:-2], spec.extras["gene_features"]["values"])
+    values = more.gene_features.values
+    np.testing.assert_array_equal(values[:-2], spec.gene_features.values)
     assert values[-2:].tolist() == [[3, 4], [3, 4]], "columns go by name, not by place"
-    assert torch.equal(more.extras["trained_genes"], spec.extras["trained_genes"])
+    assert torch.equal(more.trained_genes, spec.trained_genes)
     assert more.n_trained_with == len(spec.genes)
-    assert "n_trained_with" not in spec.extras, "the spec itself stays as it was"
+    assert spec.n_added == 0, "the spec itself stays as it was"
     again = more.with_added(added(["N3"]))
     assert again.n_trained_with == len(spec.genes)
     assert Spec.from_plain(again.to_plain()).genes == (*more.genes, "N3")
@@ -111,12 +112,12 @@ def test_added_genes_that_do_not_fit_are_named(spec, features, said):
 
 
 def test_a_spec_without_features_takes_no_genes(spec):
-    bare = replace(spec, extras={})
+    bare = replace(spec, gene_features=None)
     with pytest.raises(InputError, match="reads no gene features.*train with data.features"):
         bare.with_added(added(["N1"]))
 
 
 def test_features_of_another_number_of_genes_are_refused(spec):
-    held = spec.extras["gene_features"] | {"values": torch.zeros(3, 2)}
+    held = replace(spec.gene_features, values=np.zeros((3, 2), dtype=np.float32))
     with pytest.raises(InputError, match=r"gene features \(3, 2\) for 80 genes"):
-        replace(spec, extras={"gene_features": held})
+        replace(spec, gene_features=held)

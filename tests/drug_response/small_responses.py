@@ -4,52 +4,53 @@ from __future__ import annotations
 
 import torch
 
-from torchcell.core.spec import Spec
 from torchcell.drug_response.datamodule import ResponseBatch
+from torchcell.drug_response.spec import DrugResponseSpec, MoleculeList, Treatments
 
 LINES = ["A375", "HT115", "MCF7"]
 
 
-def response_spec(genes=20, drugs=12, features=16, lines=3, known=None, seed=0) -> Spec:
+def response_spec(genes=20, drugs=12, features=16, lines=3, known=None, seed=0) -> DrugResponseSpec:
     """Random molecule vectors and control levels of ``lines`` lines."""
     draw = torch.Generator().manual_seed(seed)
     names = tuple(f"g{i}" for i in range(genes))
     control = 8 + torch.randn(lines, genes, generator=draw)
-    molecules = {
-        "id": [f"drug{i}" for i in range(drugs)],
-        "smiles": [""] * drugs,
-        "vectors": (torch.rand(drugs, features, generator=draw) < 0.3).float(),
-        "known": torch.ones(drugs, dtype=torch.bool) if known is None else torch.tensor(known),
-        "trained": torch.ones(drugs, dtype=torch.bool),
-        "features": {},
-    }
-    extras = {
-        "molecules": molecules,
-        "lines": LINES[:lines] if lines <= 3 else [f"L{i}" for i in range(lines)],
-        "line_control": control,
-        "line_treated": control + 0.2 * torch.randn(lines, genes, generator=draw),
-        "basal_scale": torch.ones(control.shape[1]),
-        "line_basal": control,
-        "change_center": 0.1 * torch.randn(genes, generator=draw),
-        "change_scale": torch.ones(genes),
-        "trained": {
-            "drug": torch.arange(40) % drugs,
-            "line": torch.arange(40) % lines,
-            "log_dose": torch.arange(40) % 5 / 2,
-            "log_time": torch.full((40,), 4.6),
-        },
-    }
+    molecules = MoleculeList(
+        id=tuple(f"drug{i}" for i in range(drugs)),
+        smiles=("",) * drugs,
+        vectors=(torch.rand(drugs, features, generator=draw) < 0.3).float(),
+        known=torch.ones(drugs, dtype=torch.bool) if known is None else torch.tensor(known),
+        trained=torch.ones(drugs, dtype=torch.bool),
+        features={},
+    )
+    trained = Treatments(
+        drug=torch.arange(40) % drugs,
+        line=torch.arange(40) % lines,
+        log_dose=torch.arange(40) % 5 / 2,
+        log_time=torch.full((40,), 4.6),
+    )
     center, scale = control.mean(0), control.std(0, correction=0).clamp(min=0.5)
-    return Spec("response", names, names, (), center, scale, None, "hash", extras)
+    return DrugResponseSpec(
+        *("response", names, names, (), center, scale, None, "hash"),
+        molecules=molecules,
+        lines=tuple(LINES[:lines] if lines <= 3 else [f"L{i}" for i in range(lines)]),
+        line_control=control,
+        line_treated=control + 0.2 * torch.randn(lines, genes, generator=draw),
+        basal_scale=torch.ones(control.shape[1]),
+        line_basal=control,
+        change_center=0.1 * torch.randn(genes, generator=draw),
+        change_scale=torch.ones(genes),
+        trained=trained,
+    )
 
 
-def response_batch(spec: Spec, n=32, seed=1, line=None, drug=None) -> ResponseBatch:
+def response_batch(spec: DrugResponseSpec, n=32, seed=1, line=None, drug=None) -> ResponseBatch:
     """n samples; controls scatter around their line's."""
     draw = torch.Generator().manual_seed(seed)
-    lines, drugs = len(spec.extras["lines"]), len(spec.extras["molecules"]["id"])
+    lines, drugs = len(spec.lines), len(spec.molecules.id)
     line_B = torch.randint(lines, (n,), generator=draw) if line is None else torch.full((n,), line)
     drug_B = torch.randint(drugs, (n,), generator=draw) if drug is None else torch.full((n,), drug)
-    control = spec.extras["line_control"][line_B] + 0.3 * torch.randn(n, len(spec.genes), generator=draw)
+    control = spec.line_control[line_B] + 0.3 * torch.randn(n, len(spec.genes), generator=draw)
     target = control + torch.randn(n, len(spec.genes), generator=draw)
     log_dose = torch.randint(-1, 3, (n,), generator=draw).float() / 2
     log_time = torch.full((n,), 4.6)
@@ -64,16 +65,16 @@ def as_request(batch: ResponseBatch) -> ResponseBatch:
     return dataclasses.replace(batch, plate_mean=torch.full_like(batch.plate_mean, torch.nan))
 
 
-def planted(spec: Spec, batch: ResponseBatch, seed=5) -> ResponseBatch:
+def planted(spec: DrugResponseSpec, batch: ResponseBatch, seed=5) -> ResponseBatch:
     """The batch with targets whose change is linear in the molecule, scaled by the line, plus a share of all."""
     import dataclasses
 
     draw = torch.Generator().manual_seed(seed)
-    vectors = spec.extras["molecules"]["vectors"]
+    vectors = spec.molecules.vectors
     effect = torch.randn(vectors.shape[1], len(spec.genes), generator=draw) / vectors.shape[1] ** 0.5
     force = torch.tensor([1.0, 1.5, -1.0])[batch.line]
-    change = spec.extras["change_center"] + force[:, None] * ((vectors - vectors.mean(0))[batch.drug] @ effect)
-    return dataclasses.replace(batch, target=batch.control + 2 * change)
+    change = spec.change_center + force[:, None] * ((vectors - vectors.mean(0))[batch.drug] @ effect)
+    return dataclasses.replace(batch, target=batch.input_control + 2 * change)
 
 
 def total(model, batch: ResponseBatch) -> torch.Tensor:
@@ -90,8 +91,8 @@ def dead_parameters(model, batch: ResponseBatch) -> list[str]:
 def correlation(model, batch: ResponseBatch) -> tuple[float, float]:
     """Mean Pearson over genes of the measured change with the predicted one, and with the mean change."""
     with torch.no_grad():
-        predicted = model(batch) - batch.control
-    change = batch.target - batch.control
+        predicted = model(batch) - batch.input_control
+    change = batch.target - batch.input_control
 
     def score(other: torch.Tensor) -> float:
         found = [torch.corrcoef(torch.stack(pair))[0, 1] for pair in zip(change, other, strict=True)]

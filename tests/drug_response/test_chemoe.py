@@ -27,6 +27,7 @@ from torchcell.drug_response.datamodule import ResponseBatch
 from torchcell.drug_response.models.base import ResponseInputs
 from torchcell.drug_response.models.chemoe.model import CheMoE
 from torchcell.drug_response.molecules import pack_graphs
+from torchcell.drug_response.spec import PackedGraphs
 from torchcell.io.errors import InputError
 from torchcell.training.checkpoint import load_weights
 
@@ -42,9 +43,9 @@ SMILES = ["CCO", "c1ccccc1", "CC(=O)N", "", "CCN", "C", "CCCl", "CO", "N", "CC",
 
 
 def with_graphs(spec):
-    graphs = {name: torch.from_numpy(values) for name, values in pack_graphs(SMILES).items()}
-    held = spec.extras["molecules"] | {"graphs": graphs, "smiles": SMILES}
-    return dataclasses.replace(spec, extras=spec.extras | {"molecules": held})
+    graphs = PackedGraphs(**{name: torch.from_numpy(values) for name, values in pack_graphs(SMILES).items()})
+    held = dataclasses.replace(spec.molecules, graphs=graphs, smiles=tuple(SMILES))
+    return dataclasses.replace(spec, molecules=held)
 
 
 @pytest.mark.parametrize(("width", "count"), [(2304, 5_484_424), (1024, 5_156_744)])
@@ -106,14 +107,14 @@ def test_a_batch_of_one_gives_what_a_larger_batch_gives():
 def test_a_reading_of_zero_is_the_control_and_the_mean_change_or_the_mean_of_a_known_plate(mode):
     spec = response_spec()
     model, batch, nothing = getattr(CheMoE(spec, **SMALL), mode)(), response_batch(spec, 4), torch.zeros(4, 20)
-    control, treated = (spec.extras[name][batch.line] for name in ("line_control", "line_treated"))
-    alone = batch.control + treated - control
+    control, treated = (getattr(spec, name)[batch.line] for name in ("line_control", "line_treated"))
+    alone = batch.input_control + treated - control
     torch.testing.assert_close(model.express(nothing, as_request(batch)), alone)
     q = torch.tensor(2.2).sigmoid()  # nine tenths
-    beside = 0.5 * (batch.control + control) + treated - control
+    beside = 0.5 * (batch.input_control + control) + treated - control
     torch.testing.assert_close(model.express(nothing, batch), (1 - q) * beside + q * batch.plate_mean)
     elsewhere = dataclasses.replace(as_request(batch), line=torch.full((4,), -1))
-    torch.testing.assert_close(model.express(nothing, elsewhere), batch.control + spec.extras["change_center"])
+    torch.testing.assert_close(model.express(nothing, elsewhere), batch.input_control + spec.change_center)
 
 
 def test_what_a_score_is_centered_on_is_no_input():
@@ -121,13 +122,13 @@ def test_what_a_score_is_centered_on_is_no_input():
     model, batch = CheMoE(spec, **SMALL, head="process").eval(), response_batch(spec, 6)
     other = dataclasses.replace(batch, eval_center=batch.eval_center + 1)
     torch.testing.assert_close(model(other), model(batch))
-    assert batch.references["plate"] is batch.eval_center
+    assert batch.input_controls["plate"] is batch.eval_center
 
 
 def test_a_process_tells_what_like_wells_say_but_not_in_training():
     spec = response_spec()
     model, plain = CheMoE(spec, **SMALL, head="process").eval(), CheMoE(spec, **SMALL).eval()
-    batch, nothing = dataclasses.replace(response_batch(spec, 40), **spec.extras["trained"]), torch.zeros(40, 20)
+    batch, nothing = dataclasses.replace(response_batch(spec, 40), **vars(spec.trained)), torch.zeros(40, 20)
     batch = as_request(planted(spec, batch))
     torch.testing.assert_close(model.express(nothing, batch), plain.express(nothing, batch))  # not fitted yet
     model.fit_process(batch)
@@ -141,8 +142,7 @@ def test_a_process_tells_what_like_wells_say_but_not_in_training():
 
 def test_fine_tuning_on_other_samples_keeps_all_weights_but_the_process(tmp_path):
     spec = response_spec()
-    fewer = {name: values[:30] for name, values in spec.extras["trained"].items()}
-    other = dataclasses.replace(spec, extras=spec.extras | {"trained": fewer})
+    other = dataclasses.replace(spec, trained=spec.trained[torch.arange(30)])
     first, second = (CheMoE(each, **SMALL, head="process") for each in (spec, other))
     with pytest.raises(InputError, match="of another shape 'process.control_NG', 'process.dual_NG'"):
         load_weights(second, first.state_dict(), tmp_path)
@@ -166,7 +166,7 @@ def test_validation_weighs_the_reading_and_what_the_process_tells_by_least_squar
     """Without it an overfitted reading made the squared error of unseen drugs worse than that of the plate's mean."""
     spec = response_spec()
     model, batch = CheMoE(spec, **SMALL, head="process").eval(), response_batch(spec, 8)
-    model.fit_process(planted(spec, dataclasses.replace(response_batch(spec, 40), **spec.extras["trained"])))
+    model.fit_process(planted(spec, dataclasses.replace(response_batch(spec, 40), **vars(spec.trained))))
     told, _ = model._told(batch)
     start = model.express(torch.zeros(8, 20), batch).detach() - told
     read = (model(batch) - told - start).detach()
@@ -269,10 +269,10 @@ def test_usage_of_a_half_epoch_goes_on_where_it_stopped():
 
 def test_hashing_depends_on_the_drugs_name_alone():
     spec = response_spec()
-    molecules = spec.extras["molecules"]
+    molecules = spec.molecules
     order = torch.arange(11, -1, -1)
-    turned = molecules | {"id": molecules["id"][::-1], "vectors": molecules["vectors"][order]}
-    other = dataclasses.replace(spec, extras=spec.extras | {"molecules": turned})
+    turned = dataclasses.replace(molecules, id=molecules.id[::-1], vectors=molecules.vectors[order])
+    other = dataclasses.replace(spec, molecules=turned)
     one, two = (CheMoE(each, router="hash", **SMALL).eval() for each in (spec, other))
     two.load_state_dict(one.state_dict())
     batch = response_batch(spec)
@@ -308,11 +308,6 @@ def test_graphs_that_are_not_there_are_asked_for():
 def test_an_unknown_choice_is_refused(changes, message):
     with pytest.raises(InputError, match=message):
         CheMoE(response_spec(), **(SMALL | changes))
-
-
-def test_data_of_another_task_are_refused():
-    with pytest.raises(InputError, match="task is expression"):
-        CheMoE(dataclasses.replace(response_spec(), task="expression"))
 
 
 def test_a_step_runs_under_mixed_precision():

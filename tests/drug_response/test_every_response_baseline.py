@@ -196,7 +196,7 @@ def test_the_score_is_the_mean_correlation_of_changes():
     assert change_score(record, record.control.astype(float)) == -np.inf
 
 
-def test_a_fake_perturbation_is_another_control_of_the_plate():
+def test_a_fake_perturbation_is_aninput_control_of_the_plate():
     train, val, test = deal(planted())
     found = FakePerturbation().fit(train, val, None).predict(test.blind())
     for row in range(len(test)):

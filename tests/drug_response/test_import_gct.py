@@ -86,7 +86,7 @@ def test_incomplete_wells_are_refused_or_left_out_and_counted(tmp_path: Path) ->
         import_gct(whole)
 
 
-def test_other_controls_than_the_vehicle_are_no_treatment(tmp_path: Path) -> None:
+def test_input_controls_than_the_vehicle_are_no_treatment(tmp_path: Path) -> None:
     kinds = ["ctl_vehicle", "trt_cp", "ctl_untrt", "ctl_vehicle", "ctl_vehicle", "trt_cp"]
     adata = import_gct(written(tmp_path, gct({"pert_type": kinds})))
     assert "P1:A03" not in adata.obs_names

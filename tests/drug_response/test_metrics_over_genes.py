@@ -87,9 +87,9 @@ def test_genes_chosen_by_their_own_noise_let_a_constant_beat_a_replicate() -> No
     truth_control = rng.normal(8.0, 1.0, (200, GENES))
     level = rng.normal(8.0, 0.4, GENES)
     one, two = (level + rng.normal(0.0, 1.0, (200, GENES)) for _ in range(2))
-    other_control = rng.normal(8.0, 1.0, (200, GENES))
+    input_control = rng.normal(8.0, 1.0, (200, GENES))
     constant = np.full_like(one, 8.0)
-    replicate_change = two - other_control
+    replicate_change = two - input_control
     published = pearson2_top(profiles_of(one, constant, truth_control, replicate_change), 20, published=True)
     independent = pearson2_top(profiles_of(one, constant, truth_control, replicate_change), 20)
     assert published.mean() > 0.5

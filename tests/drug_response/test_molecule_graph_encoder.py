@@ -6,12 +6,13 @@ import torch
 
 from torchcell.drug_response.models.base import GINE, MoleculeGraphEncoder
 from torchcell.drug_response.molecules import join_graphs, pack_graphs
+from torchcell.drug_response.spec import PackedGraphs
 
 SMILES = ["CCO", "", "c1ccccc1", "C", "CC(=O)Oc1ccccc1C(=O)O", "OCC"]
 
 
 def tensors(smiles: list[str]) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(values) for name, values in pack_graphs(smiles).items()}
+    return PackedGraphs(**{name: torch.from_numpy(values) for name, values in pack_graphs(smiles).items()})
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_the_state_holds_no_molecule(encoder):
     assert not {"atom", "bond", "bond_index"} & set(encoder.state_dict())
     packed, more = pack_graphs(SMILES), pack_graphs(["N"])
     wider = {name: torch.from_numpy(values) for name, values in join_graphs(packed, more).items()}
-    again = MoleculeGraphEncoder(wider, width=16).eval()
+    again = MoleculeGraphEncoder(PackedGraphs(**wider), width=16).eval()
     again.load_state_dict(encoder.state_dict())
     torch.testing.assert_close(again(torch.arange(6)), encoder(torch.arange(6)))
     assert np.isfinite(again(torch.tensor([6])).detach().numpy()).all()

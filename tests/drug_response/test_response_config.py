@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -11,6 +13,7 @@ from tests.drug_response.small_responses import response_spec
 from torchcell.core.spec import Spec
 from torchcell.drug_response.models.base import ResponseModel
 from torchcell.drug_response.molecules import pack_graphs
+from torchcell.drug_response.spec import PackedGraphs
 from torchcell.training.entry import conf_dir
 from torchcell.training.model_task import models_of
 
@@ -22,9 +25,8 @@ BENCHMARKS = ("simulated_response", "l1000_level3", "l1000_level5")
 def spec() -> Spec:
     """Of molecules with vectors and graphs."""
     spec = response_spec()
-    graphs = {name: torch.from_numpy(values) for name, values in pack_graphs(["CCO"] * 12).items()}
-    spec.extras["molecules"] |= {"graphs": graphs}
-    return spec
+    graphs = PackedGraphs(**{name: torch.from_numpy(values) for name, values in pack_graphs(["CCO"] * 12).items()})
+    return replace(spec, molecules=replace(spec.molecules, graphs=graphs))
 
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS)

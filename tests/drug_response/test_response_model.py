@@ -32,26 +32,26 @@ def test_the_own_control_of_a_request_is_no_part_of_the_predicted_change(module,
     if head == "process":
         model.fit_process(module.packed[torch.from_numpy(module.split.index("train"))])
     record = module.record_whole.subset(np.arange(6)).blind()
-    row = [module.spec.extras["lines"].index(line) for line in record.cell_line]
-    mean = module.spec.extras["line_control"].numpy()[row]
+    row = [module.spec.lines.index(line) for line in record.cell_line]
+    mean = module.spec.line_control.numpy()[row]
     offset = np.random.default_rng(0).normal(scale=3, size=mean.shape).astype(np.float32)
 
     def change(control: np.ndarray) -> torch.Tensor:
         batch = module.pack(replace(record, control=control), module.spec)[torch.arange(6)]
         with torch.no_grad():
-            return model(batch) - batch.control
+            return model(batch) - batch.input_control
 
     torch.testing.assert_close(change(mean + offset), change(mean), atol=1e-4, rtol=0)
 
 
 def test_a_request_without_a_control_of_its_own_stands_on_its_lines_treated_mean(module) -> None:
     record = module.record_whole.subset(np.arange(6)).blind()
-    row = [module.spec.extras["lines"].index(line) for line in record.cell_line]
-    extras, nothing = module.spec.extras, torch.zeros(6, len(module.spec.genes))
-    on_mean = replace(record, control=extras["line_control"].numpy()[row])
+    row = [module.spec.lines.index(line) for line in record.cell_line]
+    spec, nothing = module.spec, torch.zeros(6, len(module.spec.genes))
+    on_mean = replace(record, control=spec.line_control.numpy()[row])
     model = ResponseMLP(module.spec, hidden=(8, 4), gene_width=8).eval()
     batch = module.pack(on_mean, module.spec)[torch.arange(6)]
-    torch.testing.assert_close(model.express(nothing, batch), extras["line_treated"][row], atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.express(nothing, batch), spec.line_treated[row], atol=1e-5, rtol=0)
     away = module.pack(replace(on_mean, cell_line=np.array(["A376"] * 6)), module.spec)[torch.arange(6)]
-    expected = away.control + extras["change_center"]
+    expected = away.input_control + spec.change_center
     torch.testing.assert_close(model.express(nothing, away), expected, atol=1e-5, rtol=0)

@@ -44,11 +44,11 @@ def test_a_batch_carries_numbers_and_profiles_and_no_molecule() -> None:
     batch = data.packed[torch.tensor([5, 3])]
     record = data.record_whole
     np.testing.assert_array_equal(batch.target.numpy(), record.treated[[5, 3]])
-    np.testing.assert_array_equal(batch.control.numpy(), record.control[[5, 3]])
-    assert batch.basal is batch.control
+    np.testing.assert_array_equal(batch.input_control.numpy(), record.control[[5, 3]])
+    assert batch.basal is batch.input_control
     assert [record.molecules.id[i] for i in batch.drug.tolist()] == record.drug[[5, 3]].tolist()
     np.testing.assert_allclose(batch.log_dose.numpy(), np.log10(record.dose_value[[5, 3]]), rtol=1e-6)
-    wide = max(tensor.shape[-1] for tensor in (batch.target, batch.control, batch.plate_mean))
+    wide = max(tensor.shape[-1] for tensor in (batch.target, batch.input_control, batch.plate_mean))
     assert wide == len(record.genes)
 
 
@@ -60,7 +60,7 @@ def test_everything_fitted_is_blind_to_the_test_part() -> None:
     again = module(replace(record, treated=spoilt))
     plain, other = data.spec.to_plain(), again.spec.to_plain()
     for name in ("line_control", "line_basal", "change_center", "change_scale"):
-        assert torch.equal(plain["extras"][name], other["extras"][name]), name
+        assert torch.equal(plain[name], other[name]), name
     assert torch.equal(plain["center"], other["center"])
     np.testing.assert_array_equal(data.centre, again.centre)
 
@@ -180,8 +180,8 @@ def test_it_is_said_as_what_test_samples_are_scored() -> None:
 def test_the_spec_survives_a_round_trip() -> None:
     spec = module().spec
     again = Spec.from_plain(spec.to_plain())
-    assert again.extras["lines"] == spec.extras["lines"]
-    assert torch.equal(again.extras["molecules"]["vectors"], spec.extras["molecules"]["vectors"])
+    assert again.lines == spec.lines
+    assert torch.equal(again.molecules.vectors, spec.molecules.vectors)
 
 
 def test_conditions_of_one_sample_each_are_no_level_of_their_own() -> None:
@@ -257,11 +257,11 @@ def test_drugs_without_a_vector_are_refused_dropped_or_learned() -> None:
     with pytest.raises(InputError, match=f"2 of {len(names)} drugs have no vector: '{first}', '{second}'"):
         module(record, lacking=(first, second))
     dropped = module(record, lacking=(first,), missing_molecules="drop")
-    assert all(dropped.spec.extras["molecules"]["known"])
+    assert all(dropped.spec.molecules.known)
     assert first not in dropped.record_whole.drug
     assert dropped.lost["samples of drugs without a vector"] == counts[0]
     learned = module(record, lacking=(first,), missing_molecules="learned")
-    assert not learned.spec.extras["molecules"]["known"][0]
+    assert not learned.spec.molecules.known[0]
     assert "Drugs with a vector of their own: " in " ".join(learned.notes())
     with pytest.raises(InputError, match="must be error, drop or learned"):
         module(record, missing_molecules="guess")

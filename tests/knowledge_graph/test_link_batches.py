@@ -37,7 +37,7 @@ def both_ways(graph: KnowledgeGraph) -> set[tuple[str, str, str]]:
 
 def test_no_held_out_edge_is_in_any_graph_that_is_seen_in_either_direction(data: LinkDataModule) -> None:
     seen = both_ways(data.message_graph)
-    plain = TypedGraph.from_plain(data.spec.extras["knowledge_graph"])
+    plain = TypedGraph.from_plain(data.spec.knowledge_graph)
     n_seen = 0
     for part in ("train", "val", "test"):
         record = data.record(part)
@@ -75,7 +75,7 @@ def test_both_directions_of_a_directed_edge_are_in_one_part() -> None:
 
 
 def test_a_batch_names_nodes_of_the_typed_graph(data: LinkDataModule) -> None:
-    graph, whole = TypedGraph.from_plain(data.spec.extras["knowledge_graph"]), data.record_whole
+    graph, whole = TypedGraph.from_plain(data.spec.knowledge_graph), data.record_whole
     batch = next(iter(data.loader("train")))
     sample = batch.sample.numpy()
     assert graph.node_id[batch.source_node.numpy()].tolist() == whole.node_id[whole.source_index[sample]].tolist()
@@ -229,7 +229,7 @@ def ask(data: LinkDataModule, folder: Path, text: str) -> Links:
 def test_a_request_is_read_by_id_and_answered_with_names(data: LinkDataModule, tmp_path: Path) -> None:
     rows = "Compound::0002,CtD,Disease::0001\nDisease::0003,DaG,Gene::0007"
     record = ask(data, tmp_path, f"source,metaedge,target\n{rows}")
-    packed, graph = data.pack(record, data.spec), TypedGraph.from_plain(data.spec.extras["knowledge_graph"])
+    packed, graph = data.pack(record, data.spec), TypedGraph.from_plain(data.spec.knowledge_graph)
     assert graph.node_id[packed[torch.arange(2)].source_node.numpy()].tolist() == ["Compound::0002", "Disease::0003"]
     table = data.response(record, np.zeros((2, len(data.spec.outputs))), data.spec)
     assert list(table.columns[:6]) == ["sample_id", "metaedge", "source", "source_name", "target", "target_name"]

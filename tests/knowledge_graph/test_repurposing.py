@@ -11,6 +11,7 @@ import torch
 from typed_toy import IDS, NAMES, Dots, toy_spec
 
 from torchcell.core.model import Model
+from torchcell.core.spec import Spec
 from torchcell.io.errors import InputError
 from torchcell.knowledge_graph.embed import held_links, link_scores, ranked_links
 
@@ -112,6 +113,7 @@ def test_one_of_several_supervised_metaedges_must_be_named():
 
 
 def test_a_model_of_cells_ranks_no_links(model):
-    del model.spec.extras["knowledge_graph"]
+    blank = torch.zeros(1)
+    model.spec = Spec("regression", ("y",), (), (), blank, blank + 1, None, "hash")
     with pytest.raises(InputError, match="Dots ranks no links"):
         ranked_links(model, source="aspirin")

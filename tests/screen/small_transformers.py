@@ -8,12 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.sparse as sp
 import torch
+from small_specs import screen_spec
 
-from torchcell.core.spec import Spec
 from torchcell.graph.cell_graph import CellGraph
+from torchcell.io.gene_features import GeneFeatures
 from torchcell.screen.datamodule import PerturbationBatch
 from torchcell.screen.models.cell_graph_transformer.model import CellGraphTransformer
 from torchcell.screen.record import KINDS
+from torchcell.screen.spec import ScreenSpec
 
 N = 24
 SETS = [(0, 1), (2, 3, 4), (5,), (6, 7, 8, 9)]
@@ -28,7 +30,7 @@ def make_spec(
     n: int = N,
     center: float = 0.4,
     scale: float = 2.0,
-) -> Spec:
+) -> ScreenSpec:
     """Two random networks among ``n`` genes, of which the last four were never trained."""
     genes, matrices = tuple(f"g{i}" for i in range(n)), {}
     for seed, name in enumerate(("physical", "coexpression")):
@@ -37,11 +39,11 @@ def make_spec(
     if task == "binary":
         center, scale = 0.0, 1.0
     scaler = torch.full((len(outputs),), center), torch.full((len(outputs),), scale)
-    extras: dict = {"trained_genes": torch.arange(n - 4)}
+    more: dict = {"trained_genes": torch.arange(n - 4)}
     if features:
         values = torch.randn(n, len(COLUMNS), generator=torch.Generator().manual_seed(0))
-        extras["gene_features"] = {"columns": COLUMNS, "values": values}
-    return Spec(task, tuple(outputs), genes, tuple(kinds), *scaler, CellGraph(genes, matrices), "hash", extras)
+        more["gene_features"] = GeneFeatures(np.array(genes), tuple(COLUMNS), values.numpy())
+    return screen_spec(task, outputs, genes, kinds, *scaler, CellGraph(genes, matrices), **more)
 
 
 def make_batch(sets, kind="absent", outputs=1, target=None, level=None) -> PerturbationBatch:
@@ -55,7 +57,7 @@ def make_batch(sets, kind="absent", outputs=1, target=None, level=None) -> Pertu
     return PerturbationBatch(gene=gene, ptr=ptr, kind=kinds, level=level, target=target, sample=torch.arange(len(sets)))
 
 
-def make(spec: Spec | None = None, seed: int = 0, **choices) -> CellGraphTransformer:
+def make(spec: ScreenSpec | None = None, seed: int = 0, **choices) -> CellGraphTransformer:
     """Two layers of two heads, without dropout."""
     torch.manual_seed(seed)
     return CellGraphTransformer(spec or make_spec(), **({"dim": 32, "heads": 2, "dropout": 0.0} | choices))
@@ -66,7 +68,7 @@ def total(model: CellGraphTransformer, batch: PerturbationBatch) -> torch.Tensor
     return torch.stack(list(model.losses(batch, model(batch)).values())).sum()
 
 
-def with_graph(spec: Spec, **matrices: np.ndarray) -> Spec:
+def with_graph(spec: ScreenSpec, **matrices: np.ndarray) -> ScreenSpec:
     """The same cell with other networks."""
     held = {name: sp.csr_matrix(matrix.astype(np.float32)) for name, matrix in matrices.items()}
     return dataclasses.replace(spec, graph=CellGraph(spec.genes, held))

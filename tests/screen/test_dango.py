@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from small_specs import screen_spec
 
-from torchcell.core.spec import Spec
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.io.errors import InputError
 from torchcell.screen.datamodule import PerturbationBatch
 from torchcell.screen.models.dango import Dango
 from torchcell.screen.record import KINDS
+from torchcell.screen.spec import ScreenSpec
 
 GENES = tuple(f"g{i}" for i in range(30))
 
 
-def make_spec(kinds=("absent",), outputs=("epsilon",), task="regression", center=0.4, scale=2.0) -> Spec:
+def make_spec(kinds=("absent",), outputs=("epsilon",), task="regression", center=0.4, scale=2.0) -> ScreenSpec:
     matrices = {}
     for i, name in enumerate(("physical", "coexpression")):
         half = sp.random(30, 30, density=0.1, random_state=i)
@@ -28,7 +29,7 @@ def make_spec(kinds=("absent",), outputs=("epsilon",), task="regression", center
     if task == "binary":
         center, scale = 0.0, 1.0
     scaler = torch.full((len(outputs),), center), torch.full((len(outputs),), scale)
-    return Spec(task, outputs, GENES, kinds, *scaler, CellGraph(GENES, matrices), "hash")
+    return screen_spec(task, outputs, GENES, kinds, *scaler, CellGraph(GENES, matrices))
 
 
 def make_batch(sets, kind="absent", outputs=1, target=None) -> PerturbationBatch:
@@ -181,7 +182,7 @@ def test_only_relations_among_genes_are_channels():
     is_a = sp.csr_matrix(([1.0], ([0], [1])), shape=(3, 3))
     ends = {"annotated": ("gene", "term"), "is_a": ("term", "term")}
 
-    def over(chosen: dict) -> Spec:
+    def over(chosen: dict) -> ScreenSpec:
         held = {name: kinds for name, kinds in ends.items() if name in chosen}
         return dataclasses.replace(spec, graph=CellGraph(GENES, chosen, held, None, {"term": terms}, held))
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from tests.core.test_base import RANDOM, fit
-from torchcell.core.spec import Spec
 from torchcell.graph.cell_graph import CellGraph, deleted_nodes
 from torchcell.graph.network import GeneRules, Network
 from torchcell.io.errors import InputError
@@ -19,6 +18,7 @@ from torchcell.screen.datamodule import PerturbationDataModule
 from torchcell.screen.models.dango import Dango
 from torchcell.screen.models.perturbed_cell_gnn.model import PerturbedCellGNN
 from torchcell.screen.simulate import simulated_networks, simulated_screen
+from torchcell.screen.spec import ScreenSpec
 from torchcell.screen.yeast_cell import yeast_cell_networks, yeast_gene_rules, yeast_genes
 from torchcell.training.build import datamodule as assemble_data
 
@@ -128,8 +128,7 @@ def test_a_sample_that_loses_every_gene_has_a_finite_prediction(cell, make_scree
     everything = "|".join(cell.genes.tolist())
     module = PerturbationDataModule(make_screen([everything, "Q00|A00", *FURTHER]), RANDOM, cell)
     for hops in (None, 1):
-        extras = module.spec.extras | ({} if hops is None else {"hops": hops})
-        model = PerturbedCellGNN(dataclasses.replace(module.spec, extras=extras), dim=8)
+        model = PerturbedCellGNN(dataclasses.replace(module.spec, hops=hops), dim=8)
         prediction = model(batch_of(module, 2))
         prediction.sum().backward()
         assert torch.isfinite(prediction).all()
@@ -219,7 +218,7 @@ def test_a_checkpoint_alone_predicts_what_the_model_does(pairs, cell, tmp_path, 
     torch.save({"spec": module.spec.to_plain(), "state": model.state_dict()}, tmp_path / "model.pt")
     monkeypatch.setenv("TORCHCELL_DATA", str(tmp_path / "model.pt" / "no folder"))
     held = torch.load(tmp_path / "model.pt", weights_only=True)
-    again = PerturbedCellGNN(Spec.from_plain(held["spec"]), dim=8, attention_heads=2, spectral=4, cold_start=5)
+    again = PerturbedCellGNN(ScreenSpec.from_plain(held["spec"]), dim=8, attention_heads=2, spectral=4, cold_start=5)
     again.load_state_dict(held["state"])
     torch.testing.assert_close(again.eval()(batch_of(module)), model(batch_of(module)))
 

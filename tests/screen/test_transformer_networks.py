@@ -117,10 +117,6 @@ def test_without_a_graph_the_cell_is_its_genes_and_no_head_is_tied():
 def test_data_that_lack_what_is_asked_for_are_refused():
     with pytest.raises(InputError, match="nothing to make tokens of: give data.features"):
         make(make_spec(features=False), free_embedding=False)
-    spec = make_spec()
-    untold = {name: value for name, value in spec.extras.items() if name != "trained_genes"}
-    with pytest.raises(InputError, match="cold_start needs to know the trained genes"):
-        make(dataclasses.replace(spec, extras=untold), cold_start=5)
 
 
 def test_a_kind_that_training_never_saw_is_refused_by_name():

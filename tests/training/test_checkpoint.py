@@ -67,6 +67,45 @@ def test_a_foreign_file_is_refused(saved):
         checkpoint.load(saved)
 
 
+def test_a_checkpoint_of_the_format_before_names_its_version_and_what_to_do(saved):
+    """Format 1 had one dictionary of extras for all tasks, and classes at other places."""
+
+    def edit(content):
+        about = content[checkpoint.KEY]
+        about |= {"format": 1, "version": "0.9"}
+        about["spec"] = {"task": "regression", "extras": {"trained_genes": torch.arange(3)}}
+        target = {"model": {"_target_": "torchcell.models.dango.Dango"}}
+        about["config"] = OmegaConf.to_yaml(OmegaConf.create(CONFIG | target))
+
+    change(saved, edit)
+    said = (
+        "best.ckpt was written by torchcell 0.9 in format 1, and this version reads format 2 only; install that version"
+    )
+    with pytest.raises(InputError, match=f"{said}.*or train again with this one: the same experiment and overrides"):
+        checkpoint.load(saved)
+    change(saved, lambda content: content[checkpoint.KEY].pop("format"))
+    with pytest.raises(InputError, match="in format None, and this version reads format 2 only"):
+        checkpoint.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda spec: spec.pop("trained_genes"), "spec is no ScreenSpec: missing 'trained_genes', unknown none"),
+        (lambda spec: spec.update(trained_sizes=["2"]), r"spec.trained_sizes\[0\] must be int, not str"),
+        (lambda spec: spec.update(center=torch.zeros(3)), r"center \[3\] for 1 outputs"),
+        (lambda spec: spec["graph"].pop("csr"), r"spec.graph can't be read \(KeyError: 'csr'\)"),
+        (lambda spec: spec["graph"].update(hash="0"), "it was changed"),
+        (lambda spec: spec.update({"class": "os.system"}), "outside the trusted packages"),
+        (lambda spec: spec.pop("class"), "the spec names no 'class'"),
+    ],
+)
+def test_a_damaged_or_hostile_spec_is_refused_with_its_path_and_its_field(saved, edit, said):
+    change(saved, lambda content: edit(content[checkpoint.KEY]["spec"]))
+    with pytest.raises(InputError, match=f"best.ckpt was written by torchcell .*, and can't be read: .*{said}"):
+        checkpoint.load(saved)
+
+
 class Bomb:
     def __init__(self, trace) -> None:
         self.trace = str(trace)

@@ -92,7 +92,7 @@ def test_sets_of_cells_are_profiled_as_they_are_trained():
     known, subject = data.train_dataloader(), Subject(cfg, data, CPU)
     expected, batch = next(iter(known)), next(subject.batches())
     assert len(subject.loader.sampler) == len(known.sampler) > len(data.split.index("train"))
-    assert batch.control.shape == expected.control.shape == (8, 4, 60)
+    assert batch.input_cells.shape == expected.input_cells.shape == (8, 4, 60)
     assert batch.perturbed.shape == expected.perturbed.shape == (8, 16, 60)
     assert torch.isfinite(subject.objective(batch)), "the distance to no cells"
 

@@ -29,7 +29,7 @@ def change(record: Conditions) -> np.ndarray:
     Never minus the truth's half of the controls: what is learned would share its noise with what it is scored against,
     and fake perturbations drawn from the controls would look like a success.
     """
-    return record.target.astype(np.float64) - record.other_control
+    return record.target.astype(np.float64) - record.input_control
 
 
 def balanced_mean(values: np.ndarray, names: np.ndarray) -> np.ndarray:
@@ -52,7 +52,7 @@ def training_centre(train: Conditions, asked: Conditions) -> np.ndarray:
     Within a group that was trained on this is the mean of its training perturbations, without any noise of the
     controls: what ``pearson_delta_perturbed`` is taken against.
     """
-    return (asked.other_control + mean_change(train, asked)).astype(np.float32)
+    return (asked.input_control + mean_change(train, asked)).astype(np.float32)
 
 
 class Additive(Baseline):
@@ -88,7 +88,7 @@ class Additive(Baseline):
             known = [self.change.get(gene) for gene in targets]
             if any(known):
                 found[i] = sum(otherwise[i] if one is None else one.get(group, one[""]) for one in known)
-        return (record.other_control + found).astype(np.float32)
+        return (record.input_control + found).astype(np.float32)
 
 
 def split_half_ceiling(record: Conditions, seed: int = 0) -> np.ndarray:
@@ -114,7 +114,7 @@ def split_half_ceiling(record: Conditions, seed: int = 0) -> np.ndarray:
     Returns:
         float32 [n, G]; NaN for a condition of one cell.
     """
-    middle_nG = (record.control.astype(np.float64) + record.other_control) / 2
+    middle_nG = (record.eval_control.astype(np.float64) + record.input_control) / 2
     x_nG = record.target.astype(np.float64) - middle_nG
     found = np.full(x_nG.shape, np.nan, dtype=np.float32)
     for i in np.flatnonzero(record.sizes > 1).tolist():
@@ -190,7 +190,7 @@ class FakePerturbation(Baseline):
         name = str(record.sample_id[condition])
         rng = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
         # Names order the cells: a blind record holds them at other positions.
-        cells = record.input_controls(condition)
+        cells = record.input_cells(condition)
         cells = cells[np.argsort(record.cells.sample_id[cells], kind="stable")]
         if len(cells) < 2:
             return np.empty(0, dtype=np.int64)
@@ -208,7 +208,7 @@ class NoChange(Baseline):
 
     def predict(self, record: Conditions) -> np.ndarray:
         """See ``Baseline``."""
-        return record.other_control.astype(np.float32)
+        return record.input_control.astype(np.float32)
 
 
 class PerturbedMean(Baseline):
@@ -251,7 +251,7 @@ class SamePerturbation(Baseline):
         require_same_genes(record, self.genes)
         nothing = np.full(len(self.genes), np.nan)
         added = [self.change.get(label, nothing) for label in record.perturbation.tolist()]
-        return (record.other_control + np.stack(added)).astype(np.float32)
+        return (record.input_control + np.stack(added)).astype(np.float32)
 
 
 class PcaRidge(Baseline):
@@ -277,7 +277,7 @@ class PcaRidge(Baseline):
         """See ``Baseline``."""
         self.genes, self.place = train.genes, {gene: i for i, gene in enumerate(train.genes.tolist())}
         first = np.unique(train.group, return_index=True)[1]
-        level_mG = np.concatenate([train.target, train.other_control[first]]).astype(np.float64)
+        level_mG = np.concatenate([train.target, train.input_control[first]]).astype(np.float64)
         change_nG = change(train)
         self.groups, self.overall_G = train.group, balanced_mean(change_nG, train.group)
         self.change = change_nG
@@ -297,7 +297,7 @@ class PcaRidge(Baseline):
         require_same_genes(record, self.genes)
         with one_thread():
             found = self.offset(record) + self.vectors(record) @ self.weight_KK.T @ self.score_GK.T
-        return (record.other_control + found).astype(np.float32)
+        return (record.input_control + found).astype(np.float32)
 
     def offset(self, record: Conditions) -> np.ndarray:
         """b of each condition's group [n, G]: the mean change in train, over all groups for an unseen one."""

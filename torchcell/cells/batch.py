@@ -6,7 +6,7 @@ import copy
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -16,8 +16,8 @@ from scipy import sparse
 from torch import Tensor
 
 from torchcell.cells.conditions import Conditions
-from torchcell.core.batch import Batch, BatchOrder, SharedRows
-from torchcell.core.spec import Spec
+from torchcell.cells.spec import CellsSpec
+from torchcell.core.batch import EVALUATION_ONLY, Batch, BatchOrder, SharedRows
 from torchcell.graph.cell_graph import expand, owner
 from torchcell.io.errors import InputError, some
 
@@ -27,9 +27,11 @@ class CellRows(ABC):
 
     Attributes:
         shape: B, S and G.
+        values: Numbers of the cells, however they are stored.
     """
 
     shape: tuple[int, int, int]
+    values: Tensor
 
     @staticmethod
     def of(matrix: Any, rows: np.ndarray) -> CellRows:
@@ -59,6 +61,11 @@ class CellRows(ABC):
     @abstractmethod
     def narrow(self, start: int, stop: int) -> Self:
         """Sets ``start`` to ``stop``; values are views."""
+
+    def blank(self) -> CellRows:
+        """As many sets over as many genes, without cells, on the same device."""
+        n_sets, _, n_genes = self.shape
+        return DenseRows(self.values.new_empty(n_sets, 0, n_genes))
 
     @abstractmethod
     def split(self, size: int) -> Iterator[Self]:
@@ -198,21 +205,23 @@ class CellSetBatch(Batch):
     """B sets of C control and S perturbed cells over G genes, besides the ``target`` and ``sample`` of every batch.
 
     Attributes:
-        control: Control cells of the set's group, log-normalised [B, C, G]; to be made dense where they are read.
-        perturbed: Cells of the condition likewise [B, S, G]; S is 0 where they are to be predicted.
+        input_cells: Control cells of the set's group, log-normalised [B, C, G]; to be made dense where they are read.
+        perturbed: Cells of the condition likewise [B, S, G], for losses alone; S is 0 where they are to be predicted.
         gene: Perturbed genes, positions in ``spec.genes``, int64 [M].
         ptr: Set i has ``gene[ptr[i]:ptr[i + 1]]``, int64 [B + 1].
         group: Position in the spec's groups, int64 [B]; -1 is a group that was not trained on.
-        reference: Mean of the group's controls, of the half that ``control`` is drawn from and of the truth's half:
-            what changes are taken against; rows [B, 2, G]. The second is for scores alone, and no model may read it.
+        input_control: Mean of the half of the group's controls that ``input_cells`` are drawn from, rows [B, G]: what
+            predicted changes are taken from.
+        eval_control: Mean of the other half likewise: what measured changes are taken from, for scores alone.
     """
 
-    control: CellRows
-    perturbed: CellRows
+    input_cells: CellRows
+    perturbed: CellRows = field(metadata=EVALUATION_ONLY)
     gene: Tensor
     ptr: Tensor
     group: Tensor
-    reference: SharedRows
+    input_control: SharedRows
+    eval_control: SharedRows = field(metadata=EVALUATION_ONLY)
 
     @property
     def owner(self) -> Tensor:
@@ -220,20 +229,14 @@ class CellSetBatch(Batch):
         return owner(self.ptr, len(self.gene))
 
     @property
-    def references(self) -> Mapping[str, Tensor]:
-        """Predicted changes are taken against the half of the controls that the model draws from."""
-        return {"control": self.reference.part(0)}
+    def input_controls(self) -> Mapping[str, Tensor]:
+        """Predicted changes are taken from the half of the controls that the model draws from."""
+        return {"control": self.input_control.rows()}
 
     @property
-    def truth_references(self) -> Mapping[str, Tensor]:
-        """Measured changes are taken against the other half."""
-        return {"control": self.reference.part(1)}
-
-    def blind(self) -> CellSetBatch:
-        """Also without the half of the controls that truth is taken against."""
-        table = self.reference.table.clone()
-        table[:, 1] = torch.nan
-        return replace(super().blind(), reference=replace(self.reference, table=table))
+    def eval_controls(self) -> Mapping[str, Tensor]:
+        """Measured changes are taken from the other half."""
+        return {"control": self.eval_control.rows()}
 
     def narrow(self, start: int, stop: int) -> CellSetBatch:
         """Sets ``start`` to ``stop``; all but the pointer are views."""
@@ -241,12 +244,13 @@ class CellSetBatch(Batch):
         return CellSetBatch(
             self.target[start:stop],
             self.sample[start:stop],
-            self.control.narrow(start, stop),
+            self.input_cells.narrow(start, stop),
             self.perturbed.narrow(start, stop),
             self.gene[first:last],
             self.ptr[start : stop + 1] - first,
             self.group[start:stop],
-            self.reference.narrow(start, stop),
+            self.input_control.narrow(start, stop),
+            self.eval_control.narrow(start, stop),
         )
 
 
@@ -263,7 +267,7 @@ class ConditionSets:
     gathered_at_once = 1
     """A batch and no more: its cells are many."""
 
-    def __init__(self, record: Conditions, spec: Spec) -> None:
+    def __init__(self, record: Conditions, spec: CellsSpec) -> None:
         self.record, self.spec = record, spec
         place = {name: i for i, name in enumerate(spec.genes)}
         unknown = sorted({gene for targets in record.targets for gene in targets if gene not in place})
@@ -273,10 +277,10 @@ class ConditionSets:
                 "trained with and those that have features"
             )
         self.gene = [torch.tensor([place[gene] for gene in targets], dtype=torch.int64) for targets in record.targets]
-        groups = {name: i for i, name in enumerate(spec.extras["groups"])}
+        groups = {name: i for i, name in enumerate(spec.groups)}
         self.group = torch.tensor([groups.get(name, -1) for name in record.group.tolist()], dtype=torch.int64)
         self.target = torch.from_numpy(np.asarray(record.target, dtype=np.float32))
-        self.reference = torch.from_numpy(np.stack([record.other_control, record.control], axis=1))
+        self.input_control, self.eval_control = map(torch.from_numpy, (record.input_control, record.eval_control))
         self.starts = torch.arange(len(record))  # the condition whose control cells each one starts from
         self.moved: Tensor | None = None
 
@@ -284,17 +288,22 @@ class ConditionSets:
         return len(self.record)
 
     def __getitem__(self, index: Tensor) -> CellSetBatch:
-        size = self.spec.extras["input_cells"] * self.spec.extras["eval_sets"]
+        size = self.spec.input_cells * self.spec.eval_sets
         rows = np.stack([self._controls(i, size) for i in index.tolist()])
         control = CellRows.of(self.record.cells.X, rows)
         gene, ptr = ragged([self.gene[i] for i in index.tolist()])
         unseen = CellRows.none(len(index), control.shape[2])
-        reference = SharedRows(self.reference, index)
-        return CellSetBatch(self.target[index], index, control, unseen, gene, ptr, self.group[index], reference)
+        return CellSetBatch(
+            *(self.target[index], index, control, unseen, gene, ptr, self.group[index], *self.controls_of(index))
+        )
+
+    def controls_of(self, index: Tensor) -> tuple[SharedRows, SharedRows]:
+        """Means of the two halves of the controls, the input's and the truth's."""
+        return SharedRows(self.input_control, index), SharedRows(self.eval_control, index)
 
     def _controls(self, condition: int, size: int) -> np.ndarray:
         rng = np.random.default_rng(zlib.crc32(str(self.record.sample_id[condition]).encode()))
-        return draw(rng, self.record.input_controls(int(self.starts[condition])), size)
+        return draw(rng, self.record.input_cells(int(self.starts[condition])), size)
 
     def exchanged(self, what: str, index: Tensor, source: Tensor) -> ConditionSets:
         """The same conditions, but those at ``index`` have what those at ``source`` have: the perturbed genes, or with
@@ -304,8 +313,8 @@ class ConditionSets:
         if what == "cell_line":
             twin.starts, twin.group = self.starts.clone(), self.group.clone()
             twin.starts[index], twin.group[index] = self.starts[source], self.group[source]
-            twin.reference = self.reference[twin.starts]
-            twin.moved = twin.reference[:, 0] - self.reference[:, 0]
+            twin.input_control, twin.eval_control = self.input_control[twin.starts], self.eval_control[twin.starts]
+            twin.moved = twin.input_control - self.input_control
             return twin
         twin.gene = list(self.gene)
         for to, other in zip(index.tolist(), source.tolist(), strict=True):
@@ -329,11 +338,11 @@ class TrainingSets:
     gathered_at_once = 1
 
     def __init__(
-        self, record: Conditions, spec: Spec, sample: np.ndarray, seed: int = 0, pseudobulk: bool = False
+        self, record: Conditions, spec: CellsSpec, sample: np.ndarray, seed: int = 0, pseudobulk: bool = False
     ) -> None:
         self.sets, self.record, self.seed, self.pseudobulk = ConditionSets(record, spec), record, seed, pseudobulk
         self.sample = torch.from_numpy(np.asarray(sample, dtype=np.int64))
-        self.size, self.n_inputs = int(spec.extras["set_size"]), int(spec.extras["input_cells"])
+        self.size, self.n_inputs = spec.set_size, spec.input_cells
         counts = -(-np.diff(record.ptr) // self.size)
         self.condition = torch.from_numpy(np.repeat(np.arange(len(record)), counts))
         self.deal(0)
@@ -351,7 +360,7 @@ class TrainingSets:
             order = rng.permutation(members)
             filled = np.concatenate([order, rng.choice(members, n_sets * self.size - len(members))])
             cells.append(filled.reshape(n_sets, self.size))
-            inputs = self.record.input_controls(i)
+            inputs = self.record.input_cells(i)
             controls.append(np.stack([draw(rng, inputs, self.n_inputs) for _ in range(n_sets)]))
         self.cells, self.controls = np.concatenate(cells), np.concatenate(controls)
 
@@ -361,8 +370,8 @@ class TrainingSets:
         target = self.sets.target[condition] if self.pseudobulk else perturbed.mean()
         gene, ptr = ragged([self.sets.gene[i] for i in condition.tolist()])
         control = CellRows.of(self.record.cells.X, self.controls[index.numpy()])
-        group, reference = self.sets.group[condition], SharedRows(self.sets.reference, condition)
-        return CellSetBatch(target, self.sample[condition], control, perturbed, gene, ptr, group, reference)
+        group, halves = self.sets.group[condition], self.sets.controls_of(condition)
+        return CellSetBatch(target, self.sample[condition], control, perturbed, gene, ptr, group, *halves)
 
 
 class SetOrder(BatchOrder):

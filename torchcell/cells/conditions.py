@@ -163,13 +163,13 @@ class Conditions:
         return self.mean(self.ptr, self.member)
 
     @cached_property
-    def control(self) -> np.ndarray:
-        """Mean of the truth's half of the group's control cells, float32 [n, G]."""
+    def eval_control(self) -> np.ndarray:
+        """Mean of the truth's half of the group's control cells, which its change is taken from, float32 [n, G]."""
         return self.mean(*self.controls(True))
 
     @cached_property
-    def other_control(self) -> np.ndarray:
-        """Mean of the other half of the group's control cells, float32 [n, G]."""
+    def input_control(self) -> np.ndarray:
+        """Mean of the other half of the group's control cells, which predictions start from, float32 [n, G]."""
         return self.mean(*self.controls(False))
 
     def controls(self, half: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -180,7 +180,7 @@ class Conditions:
         """Positions of one condition's cells, int64."""
         return self.member[self.ptr[condition] : self.ptr[condition + 1]]
 
-    def input_controls(self, condition: int) -> np.ndarray:
+    def input_cells(self, condition: int) -> np.ndarray:
         """Positions of the control cells that a prediction starts from: the half that truth is not taken against."""
         at = self.control_member[self.control_ptr[condition] : self.control_ptr[condition + 1]]
         return at[~self.control_half[at]]

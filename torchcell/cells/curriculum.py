@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from matplotlib.figure import Figure
 
+from torchcell.cells.spec import PhaseSources
 from torchcell.io.errors import InputError, near, some
 from torchcell.report import layout
 from torchcell.report.plots import BLUE, GREY, INK, RULE, canvas
@@ -96,7 +97,7 @@ def entry_phase(phases: Sequence[Phase], n: int) -> np.ndarray:
     return entered
 
 
-def describe_phases(entered: np.ndarray, source: np.ndarray | None) -> list[dict[str, Any]]:
+def describe_phases(entered: np.ndarray, source: np.ndarray | None) -> tuple[PhaseSources, ...]:
     """What the report tells of each phase.
 
     Args:
@@ -104,8 +105,7 @@ def describe_phases(entered: np.ndarray, source: np.ndarray | None) -> list[dict
         source: Where each gene came from [n], with or without "... for", which fills another's quota; none: unknown.
 
     Returns:
-        By phase ``name``, the sources that lead among the genes it adds, and all ``sources`` of these with their
-        number, largest first. Both are empty where no source is known.
+        One a phase; empty where no source is known.
     """
     found = []
     for number in range(int(entered.max(initial=0)) + 1):
@@ -113,8 +113,8 @@ def describe_phases(entered: np.ndarray, source: np.ndarray | None) -> list[dict
         counts = Counter(str(name).split(" for ")[0] for name in added)
         sources = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
         leading = [name for name, n in sources.items() if n >= LEADS_FROM * len(added)]
-        found.append({"name": ", ".join(leading), "sources": sources})
-    return found
+        found.append(PhaseSources(", ".join(leading), sources))
+    return tuple(found)
 
 
 def _positions(genes: Any, number: int, outputs: Sequence[str], ranked: Sequence[int]) -> Sequence[int]:
@@ -143,7 +143,7 @@ def _positions(genes: Any, number: int, outputs: Sequence[str], ranked: Sequence
 class Curriculum(lightning.Callback):
     """Activates the genes of the phase that the epoch belongs to; a pure function of the epoch, so a run can go on.
 
-    Outputs stand in the order in which genes were selected (or in that of ``gene_order`` in the spec's extras), and a
+    Outputs stand in the order in which genes were selected (or in that of the spec's ``gene_order``), and a
     phase takes the first of them, or names them. Each phase must hold all genes of the one before, the last one all.
 
     No shape changes, so weights and optimiser go on. With fewer genes more batches are accumulated, so that an
@@ -230,7 +230,7 @@ class Curriculum(lightning.Callback):
                 f"callbacks=curriculum: {type(pl_module).__name__} cannot train on a part of its genes; choose "
                 "model=gene_set_transformer, or callbacks=default"
             )
-        self.resolve(pl_module.spec.outputs, pl_module.spec.extras.get("gene_order"))
+        self.resolve(pl_module.spec.outputs, pl_module.spec.gene_order)
         self._base = trainer.accumulate_grad_batches
         if self.budget is not None:
             trainer.fit_loop.max_epochs = self.epochs_within(self.budget)
@@ -289,7 +289,7 @@ SPENT = "curriculum/full_epochs"
 
 
 def curriculum_sections(
-    history: pd.DataFrame | None, phases: Sequence[Mapping[str, Any]], n_active: int, n_genes: int
+    history: pd.DataFrame | None, phases: Sequence[PhaseSources], n_active: int, n_genes: int
 ) -> list[Section]:
     """The score against what was spent, and a section for each phase; nothing without a curriculum.
 
@@ -303,9 +303,9 @@ def curriculum_sections(
         return []
     held = history[history["curriculum/phase"].notna()]
     parts = [(int(float(str(key))), rows) for key, rows in held.groupby("curriculum/phase")]
-    unknown: Mapping[str, Any] = {"name": "", "sources": {}}
+    unknown = PhaseSources("", {})
     about = {phase: phases[phase] if phase < len(phases) else unknown for phase, _ in parts}
-    rows = [_row(phase, part, about[phase]["name"]) for phase, part in parts]
+    rows = [_row(phase, part, about[phase].name) for phase, part in parts]
     scored = [phase for phase, part in parts if int(part["curriculum/genes"].iloc[-1]) == n_active]
     of_phase = f" of phase {scored[0]}" if scored else ""
     text = (
@@ -319,7 +319,7 @@ def curriculum_sections(
     for (phase, part), row in zip(parts, rows, strict=True):
         was = float("nan") if phase == parts[0][0] else found_before(held, part)
         gain = "" if np.isnan(was) else f"; before it began it stood at {layout.number(was)}"
-        sources = ", ".join(f"{name} {n:,}" for name, n in about[phase]["sources"].items())
+        sources = ", ".join(f"{name} {n:,}" for name, n in about[phase].sources.items())
         title = f"Curriculum, phase {phase}: {row['genes']} genes"
         found.append(
             Section(

@@ -18,8 +18,8 @@ from torchcell.cells.curriculum import describe_phases, entry_phase, find_phases
 from torchcell.cells.gene_selection import GeneSelection, Responsive, chosen
 from torchcell.cells.metrics import CellPairs, CellsContext, own_columns, significant_genes
 from torchcell.cells.record import moments
+from torchcell.cells.spec import CellsSpec, NetworkGenes, PhaseSources, Single, TrainedPerturbations
 from torchcell.cells.table import (
-    NETWORK_GENES,
     Controls,
     cell_notes,
     named_conditions,
@@ -68,6 +68,7 @@ class CellSetDataModule(RecordDataModule):
     """
 
     TASK = TASK
+    spec: CellsSpec
 
     def __init__(
         self,
@@ -107,7 +108,7 @@ class CellSetDataModule(RecordDataModule):
         self.graph = graph  # for baselines; the spec's would have to name exactly the vocabulary
 
     @staticmethod
-    def pack(record: Conditions, spec: Spec) -> ConditionSets:
+    def pack(record: Conditions, spec: CellsSpec) -> ConditionSets:
         """Conditions as control cells of their group and the genes that are perturbed."""
         return ConditionSets(record, spec)
 
@@ -118,51 +119,54 @@ class CellSetDataModule(RecordDataModule):
         further = sorted({gene for targets in record.targets for gene in targets} - set(measured))
         return (*measured, *further)
 
-    def extras(self, train: Conditions) -> dict[str, Any]:
+    def make_spec(self, base: Spec, train: Conditions) -> CellsSpec:
         """Groups, the control's and the change's scale per gene, features and neighbours of genes, and their order."""
         centre, variance = moments(train.cells.X, train.control_cells())
-        change = train.target - train.other_control
+        change = train.target - train.input_control
         # A gene that control cells don't express and a perturbation induces varies by its changes alone; in units of
         # the control cells' spread it would be all that a loss sees.
-        extras: dict[str, Any] = {
-            "groups": np.unique(train.group).tolist(),
-            "change_center": torch.from_numpy(np.asarray(change.mean(0), dtype=np.float32)),
-            "gene_center": torch.from_numpy(centre.astype(np.float32)),
-            "gene_scale": _scale(variance + np.square(change).mean(0)),
-            "change_scale": _scale(change.var(0)),
-            "covariates": list(train.covariates),
-            "control_words": list(train.cells.control_words),
-            "trained_perturbations": {
-                "genes": sorted({gene for targets in train.targets for gene in targets}),
-                "sizes": sorted({len(targets) for targets in train.targets}),
-            },
-            "singles": [
-                [targets[0], group]
-                for targets, group in zip(train.targets, train.group.tolist(), strict=True)
-                if len(targets) == 1
-            ],
-            # Counts are kept beside what they were normalised to.
-            "scale": "lognorm" if train.cells.counts is None else "counts",
-            "library": train.cells.library,
-            "pseudobulk": self.pseudobulk,
-            "set_size": self.set_size,
-            "input_cells": self.input_cells,
-            "eval_sets": self.eval_sets,
-        }
-        if self.make_features is not None:
-            extras |= self._features()
-        if self.make_neighbours is not None:
-            extras["neighbours"] = torch.from_numpy(self.make_neighbours(train, self.networks))
+        trained = TrainedPerturbations(
+            genes=tuple(sorted({gene for targets in train.targets for gene in targets})),
+            sizes=tuple(sorted({len(targets) for targets in train.targets})),
+        )
+        features, network_genes = (None, None) if self.make_features is None else self._features()
+        make, order = self.make_neighbours, None
         if self.selected is None:  # selected genes stand in their order
             place = {gene: i for i, gene in enumerate(train.genes.tolist())}
-            extras["gene_order"] = torch.tensor([place[gene] for gene in Responsive().symbols(train)])
-        if self.phases is not None:
-            phases = find_phases(self.phases, train.genes.tolist(), extras.get("gene_order"))
-            source = None if self.selected is None else self.selected.source
-            extras["phases"] = describe_phases(entry_phase(phases, len(train.genes)), source)
-        return extras
+            order = torch.tensor([place[gene] for gene in Responsive().symbols(train)])
+        return CellsSpec(
+            **vars(replace(base, gene_features=features)),
+            groups=tuple(np.unique(train.group).tolist()),
+            change_center=torch.from_numpy(np.asarray(change.mean(0), dtype=np.float32)),
+            change_scale=_scale(change.var(0)),
+            gene_center=torch.from_numpy(centre.astype(np.float32)),
+            gene_scale=_scale(variance + np.square(change).mean(0)),
+            covariates=tuple(train.covariates),
+            control_words=tuple(train.cells.control_words),
+            trained_perturbations=trained,
+            singles=_singles(train),
+            # Counts are kept beside what they were normalised to.
+            input_scale="lognorm" if train.cells.counts is None else "counts",
+            library=train.cells.library,
+            pseudobulk=self.pseudobulk,
+            set_size=self.set_size,
+            input_cells=self.input_cells,
+            eval_sets=self.eval_sets,
+            network_genes=network_genes,
+            neighbors=None if make is None else torch.from_numpy(make(train, self.networks)),
+            gene_order=order,
+            phases=self._phase_sources(train, order),
+        )
 
-    def _features(self) -> dict[str, Any]:
+    def _phase_sources(self, train: Conditions, order: Tensor | None) -> tuple[PhaseSources, ...]:
+        """What each phase of the curriculum adds; nothing without one."""
+        if self.phases is None:
+            return ()
+        phases = find_phases(self.phases, train.genes.tolist(), order)
+        source = None if self.selected is None else self.selected.source
+        return describe_phases(entry_phase(phases, len(train.genes)), source)
+
+    def _features(self) -> tuple[GeneFeatures, NetworkGenes]:
         """Features of the vocabulary, and of the networks' other genes, which may be perturbed in a request."""
         assert self.make_features is not None
         graph = CellGraph(self.genes, {}) if self.networks is None else self.networks
@@ -179,10 +183,8 @@ class CellSetDataModule(RecordDataModule):
             told = f"{len(lacking):,} of {len(self.genes):,} genes are in no network"
             missed = sorted(perturbed & set(lacking))
             self.told.append(f"{told}, the perturbed {some(missed)} among them" if missed else told)
-        return {
-            "gene_features": {"columns": columns, "values": torch.from_numpy(values)},
-            NETWORK_GENES: {"genes": further, "values": torch.from_numpy(of_further)},
-        }
+        own = GeneFeatures(np.array(self.genes, dtype=str), tuple(columns), values)
+        return own, NetworkGenes(tuple(further), torch.from_numpy(of_further))
 
     def training_loader(self, shuffle: bool, rank: int, world: int, batch_size: int) -> PackedLoader:
         """Sets of cells, dealt anew each epoch."""
@@ -194,7 +196,7 @@ class CellSetDataModule(RecordDataModule):
         """Mean change of each training condition of one gene, in the order of the spec's ``singles`` [K, G]."""
         train = self.record("train")
         alone = np.array([len(targets) == 1 for targets in train.targets], dtype=bool)
-        return torch.from_numpy(np.asarray((train.target - train.other_control)[alone], dtype=np.float32))
+        return torch.from_numpy(np.asarray((train.target - train.input_control)[alone], dtype=np.float32))
 
     def inputs(self) -> tuple[str, ...]:
         """The perturbation; before it the cell line, its control cells, where that is what is held out."""
@@ -219,9 +221,9 @@ class CellSetDataModule(RecordDataModule):
         """The conditions, the networks that features and neighbours are made of, and a user's features of genes."""
         return {**super().fingerprinted(), "graph": self.networks, "gene features": self.features}
 
-    def reference(self, record: Conditions) -> np.ndarray | None:
+    def eval_control(self, record: Conditions) -> np.ndarray | None:
         """The truth's half of the controls."""
-        return record.control
+        return record.eval_control
 
     def ceiling(self, record: Conditions) -> np.ndarray | None:
         """What one half of a condition's cells tells of the other."""
@@ -242,8 +244,8 @@ class CellSetDataModule(RecordDataModule):
         from torchcell.cells.baselines import training_centre
 
         return CellsContext(
-            eval_control=self.reference(record),
-            input_control=record.other_control,
+            eval_control=self.eval_control(record),
+            input_control=record.input_control,
             center=training_centre(self.record("train"), record),
             significant=significant_genes(record),
             own=own_columns(record),
@@ -275,12 +277,12 @@ class CellSetDataModule(RecordDataModule):
     request_batch = 64
 
     @staticmethod
-    def read_request(path: str, spec: Spec, controls: Controls | None = None) -> Conditions:
+    def read_request(path: str, spec: CellsSpec, controls: Controls | None = None) -> Conditions:
         """Perturbations to predict, on the user's control cells."""
         return read_perturbations(path, spec, controls)
 
     @staticmethod
-    def widened(request: Conditions, spec: Spec) -> Spec:
+    def widened(request: Conditions, spec: CellsSpec) -> CellsSpec:
         """The spec with the groups of the request, and with the genes of it that only the networks know."""
         return widened(request, spec)
 
@@ -290,17 +292,17 @@ class CellSetDataModule(RecordDataModule):
         return with_known_genes(record, vocabulary, policy)
 
     @staticmethod
-    def prediction_notes(record: Conditions, spec: Spec, model: Any) -> Notes:
+    def prediction_notes(record: Conditions, spec: CellsSpec, model: Any) -> Notes:
         """Genes that were never perturbed, new sizes of combinations and groups."""
         return cell_notes(record, spec)
 
     @staticmethod
-    def origin(record: Conditions) -> np.ndarray:
+    def input_control(record: Conditions) -> np.ndarray:
         """The half of the controls that a prediction starts from; of a request all of them."""
-        return record.other_control
+        return record.input_control
 
     @staticmethod
-    def response(record: Conditions, prediction: np.ndarray, spec: Spec) -> pd.DataFrame:
+    def response(record: Conditions, prediction: np.ndarray, spec: CellsSpec) -> pd.DataFrame:
         """Sample id, perturbation, group and its covariates, then a column a gene."""
         return named_conditions(record, prediction, spec)
 
@@ -311,6 +313,12 @@ def _unmeasured(record: Conditions) -> list[str]:
     lacking = sorted(perturbed.difference(record.genes.tolist()))
     told = f"{len(lacking):,} of {len(perturbed):,} perturbed genes are not measured: {some(lacking)}"
     return [told] if lacking else []
+
+
+def _singles(train: Conditions) -> tuple[Single, ...]:
+    """The conditions of one gene, in their order."""
+    pairs = zip(train.targets, train.group.tolist(), strict=True)
+    return tuple(Single(targets[0], group) for targets, group in pairs if len(targets) == 1)
 
 
 def _scale(variance: np.ndarray) -> Tensor:

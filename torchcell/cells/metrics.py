@@ -349,7 +349,7 @@ class CellPairs:
         measured: list[np.ndarray] = []
         for i, name in enumerate(record.sample_id.tolist()):
             rng = np.random.default_rng([seed, zlib.crc32(str(name).encode())])
-            for found, cells in ((control, record.input_controls(i)), (measured, record.members(i))):
+            for found, cells in ((control, record.input_cells(i)), (measured, record.members(i))):
                 at = np.sort(rng.choice(cells, min(most, len(cells)), replace=False))
                 found.append(dense(record.cells.X[at]))
         return cls(control, measured)
@@ -380,9 +380,9 @@ def predicted_cells(record: Conditions, prediction: np.ndarray, n_cells: int = M
         n_cells: A condition; drawn with replacement where there are fewer controls.
         seed: Of the draw, with the condition's name.
     """
-    change, sets = prediction - record.other_control, []
+    change, sets = prediction - record.input_control, []
     for i, name in enumerate(record.sample_id.tolist()):
-        rng, cells = np.random.default_rng([seed, zlib.crc32(str(name).encode())]), record.input_controls(i)
+        rng, cells = np.random.default_rng([seed, zlib.crc32(str(name).encode())]), record.input_cells(i)
         drawn = rng.choice(cells, n_cells, replace=len(cells) < n_cells)
         sets.append(np.maximum(dense(record.cells.X[drawn]) + change[i], 0).astype(np.float32))
     return np.stack(sets)

@@ -15,8 +15,8 @@ from scipy import sparse
 from torchcell.cells.backed import LIBRARY, expression, keys_of, layers_of, matrix_at, opened
 from torchcell.cells.conditions import BAR, Conditions, groups_of, stratified
 from torchcell.cells.record import CellExpression, Scale, ScaleError
+from torchcell.cells.spec import CellsSpec
 from torchcell.core.prediction_notes import Notes, by_owner, unless_known, unlike_sizes
-from torchcell.core.spec import Spec
 from torchcell.io.errors import InputError, column, flags, near, refuse, refuse_repeats, some, texts
 from torchcell.io.gene_features import GeneFeatures
 from torchcell.io.gene_names import GeneNames, MeasuredGenes, alias_table
@@ -379,29 +379,26 @@ def _rows(
     return row, of_group
 
 
-def cell_notes(record: Conditions, spec: Spec) -> Notes:
+def cell_notes(record: Conditions, spec: CellsSpec) -> Notes:
     """Genes that were never perturbed in training, combinations of another size, groups without training cells."""
-    extras, notes, targets = spec.extras, Notes(), record.targets
-    if "trained_perturbations" in extras:
-        trained = extras["trained_perturbations"]
-        owner = np.repeat(np.arange(len(targets)), [len(genes) for genes in targets])
-        names = np.array([gene for genes in targets for gene in genes], dtype=str)
-        new = ~np.isin(names, trained["genes"])
-        text = "never perturbed in training:"
-        notes["gene never perturbed in training"] = by_owner(text, names[new], owner[new], len(targets))
-        sizes = [len(genes) for genes in targets]
-        notes["combination of another size"] = unlike_sizes("combination", sizes, trained["sizes"])
-    notes["unseen group"] = unless_known("no training cells of", record.group, extras["groups"])
-    return notes
+    targets, trained = record.targets, spec.trained_perturbations
+    owner = np.repeat(np.arange(len(targets)), [len(genes) for genes in targets])
+    names = np.array([gene for genes in targets for gene in genes], dtype=str)
+    new = ~np.isin(names, trained.genes)
+    never = by_owner("never perturbed in training:", names[new], owner[new], len(targets))
+    sizes = [len(genes) for genes in targets]
+    return {
+        "gene never perturbed in training": never,
+        "combination of another size": unlike_sizes("combination", sizes, trained.sizes),
+        "unseen group": unless_known("no training cells of", record.group, spec.groups),
+    }
 
 
-NETWORK_GENES = "network_genes"
-"""Of a spec's extras: ``genes`` outside the vocabulary that the networks know, and the ``values`` of their features."""
 LEVEL_OFF = 2.0
 """By what factor the mean expression of the controls may differ from training before it is worth a word."""
 
 
-def read_perturbations(path: str, spec: Spec, controls: Controls | None) -> Conditions:
+def read_perturbations(path: str, spec: CellsSpec, controls: Controls | None) -> Conditions:
     """Read perturbations by the names of their genes, see ``read_cells_request``.
 
     Args:
@@ -417,13 +414,12 @@ def read_perturbations(path: str, spec: Spec, controls: Controls | None) -> Cond
             "this model predicts from control cells: name them with controls=FILE.h5ad; "
             "python -m torchcell.predict --help tells how they are read"
         )
-    held = spec.extras
-    mean = held["gene_center"].numpy()
+    mean = spec.gene_center.numpy()
     known = (*spec.genes, *_network_genes(spec))
-    words = tuple(held.get("control_words", ()))  # checkpoints of before have none
-    trained = Trained(spec.outputs, known, mean, held["scale"], held["library"], held["covariates"], words)
+    units = (spec.input_scale, spec.library)
+    trained = Trained(spec.outputs, known, mean, *units, spec.covariates, spec.control_words)
     record = read_cells_request(path, controls, trained)
-    level, expected = float(np.unique(record.other_control, axis=0).mean()), float(mean.mean())
+    level, expected = float(np.unique(record.input_control, axis=0).mean()), float(mean.mean())
     if not 1 / LEVEL_OFF <= level / max(expected, 1e-6) <= LEVEL_OFF:
         warnings.warn(
             f"{controls.path}: the mean expression of the controls is {level:.3g}, in training it was {expected:.3g}; "
@@ -433,22 +429,22 @@ def read_perturbations(path: str, spec: Spec, controls: Controls | None) -> Cond
     return record
 
 
-def widened(request: Conditions, spec: Spec) -> Spec:
+def widened(request: Conditions, spec: CellsSpec) -> CellsSpec:
     """The spec whose groups are those of the request, with the genes that it perturbs and only the networks know."""
-    spec = replace(spec, extras=spec.extras | {"groups": np.unique(request.group).tolist()})
-    held, features = spec.extras.get(NETWORK_GENES), spec.gene_features
+    spec = replace(spec, groups=tuple(np.unique(request.group).tolist()))
+    held, features = spec.network_genes, spec.gene_features
     asked = {gene for genes in request.targets for gene in genes} - set(spec.genes)
-    at = [] if held is None else [i for i, gene in enumerate(held["genes"]) if gene in asked]
+    at = [] if held is None else [i for i, gene in enumerate(held.genes) if gene in asked]
     if held is None or features is None or not at:
         return spec
-    genes = np.array([held["genes"][i] for i in at], dtype=str)
-    return spec.with_added(GeneFeatures(genes, features.columns, held["values"].numpy()[at]))
+    genes = np.array([held.genes[i] for i in at], dtype=str)
+    return spec.with_added(GeneFeatures(genes, features.columns, held.values.numpy()[at]))
 
 
-def _network_genes(spec: Spec) -> tuple[str, ...]:
+def _network_genes(spec: CellsSpec) -> tuple[str, ...]:
     """The genes that are neither measured nor perturbed in training, and that the networks know."""
-    known = set(spec.genes)
-    return tuple(gene for gene in spec.extras.get(NETWORK_GENES, {"genes": []})["genes"] if gene not in known)
+    known, held = set(spec.genes), spec.network_genes
+    return () if held is None else tuple(gene for gene in held.genes if gene not in known)
 
 
 def with_known_genes(record: Conditions, vocabulary: tuple[str, ...], policy: str) -> tuple[Conditions, dict[str, int]]:
@@ -478,7 +474,7 @@ def with_known_genes(record: Conditions, vocabulary: tuple[str, ...], policy: st
     return record.subset(kept), {"conditions that perturb an unknown gene": int((~kept).sum())}
 
 
-def named_conditions(record: Conditions, prediction: np.ndarray, spec: Spec) -> pd.DataFrame:
+def named_conditions(record: Conditions, prediction: np.ndarray, spec: CellsSpec) -> pd.DataFrame:
     """Sample id, perturbation, group and its covariates, then a column a gene [n, G]."""
     known = {"sample_id": record.sample_id, "perturbation": record.perturbation, "group": record.group}
     known |= {name: record.column(name) for name in record.covariates}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol, Self
 
 import torch
@@ -16,18 +16,23 @@ CHUNK = 16_384
 """Samples that are gathered at once, their batches then being views; more would leave the processor's cache."""
 
 
+EVALUATION_ONLY = {"evaluation_only": True}
+"""Metadata of a batch's field that losses and scores read and no ``forward`` may: ``Batch.blind`` drops it."""
+
+
 @dataclass(frozen=True, eq=False)
 class Batch:
     """B samples; a subclass adds its inputs, and nothing that all samples share.
 
-    Inputs are tensors, or of a class that has ``to`` and ``nbytes`` as they have.
+    Inputs are tensors, or of a class that has ``to`` and ``nbytes`` as they have. What tells of the truth is declared
+    as ``EVALUATION_ONLY``; it is a tensor of floats, or of a class that has ``blank``.
 
     Attributes:
         target: Measured values in their own units, float32 [B, T]; NaN is missing.
         sample: Positions in the datamodule's sample ids, int64 [B].
     """
 
-    target: Tensor
+    target: Tensor = field(metadata=EVALUATION_ONLY)
     sample: Tensor
 
     def __len__(self) -> int:
@@ -42,24 +47,31 @@ class Batch:
         return type(self)(**{f.name: getattr(self, f.name)[start:stop] for f in fields(self)})
 
     def blind(self) -> Self:
-        """The same inputs without what was measured: all that a model sees where it is tested."""
-        nothing = torch.full((), torch.nan, device=self.target.device).expand(self.target.shape)
-        return replace(self, target=nothing)
+        """The same inputs without what is for losses and scores alone: all that ``forward`` is ever given."""
+        hidden = [one.name for one in fields(self) if one.metadata.get("evaluation_only")]
+        return replace(self, **{name: _blank(getattr(self, name)) for name in hidden})
 
     @property
-    def references(self) -> Mapping[str, Tensor]:
-        """What predicted changes are taken against while training, name -> [B, T]; nothing for scalar phenotypes."""
+    def input_controls(self) -> Mapping[str, Tensor]:
+        """What predicted changes are taken from in training, name -> [B, T]; nothing for scalar phenotypes."""
         return {}
 
     @property
-    def truth_references(self) -> Mapping[str, Tensor]:
-        """What measured changes are taken against, where that is not what predicted ones are taken against."""
-        return self.references
+    def eval_controls(self) -> Mapping[str, Tensor]:
+        """What measured changes are taken from, where that is not what predicted ones are taken from."""
+        return self.input_controls
 
     @property
     def nbytes(self) -> int:
         """Bytes that the batch carries."""
         return sum(getattr(self, f.name).nbytes for f in fields(self))
+
+
+def _blank(value: Any) -> Any:
+    """A value of the same shape that says nothing: NaN throughout."""
+    if not isinstance(value, Tensor):
+        return value.blank()
+    return torch.full((), torch.nan, dtype=value.dtype, device=value.device).expand(value.shape)
 
 
 class Packed(Protocol):
@@ -171,14 +183,14 @@ class PackedLoader:
 
 @dataclass(frozen=True, eq=False)
 class SharedRows:
-    """For each of B samples a row of a table; nothing is copied before it is read, and then each part of it alone.
+    """For each of B samples a row of a table; nothing is copied before it is read.
 
     Attributes:
-        table: R rows of K parts over G genes [R, K, G].
+        table: R rows over G genes [R, G].
         row: Of each sample, int64 [B].
     """
 
-    table: Float[Tensor, "R K G"]
+    table: Float[Tensor, "R G"]
     row: Int[Tensor, " B"]
 
     def __len__(self) -> int:
@@ -202,6 +214,11 @@ class SharedRows:
         """Samples ``start`` to ``stop``, a view."""
         return replace(self, row=self.row[start:stop])
 
-    def part(self, k: int) -> Float[Tensor, "B G"]:
-        """One part of each sample's row."""
-        return self.table[:, k].index_select(0, self.row)
+    def rows(self) -> Float[Tensor, "B G"]:
+        """Each sample's row."""
+        return self.table.index_select(0, self.row)
+
+    def blank(self) -> Self:
+        """Rows of NaN in their place."""
+        nothing = torch.full((), torch.nan, dtype=self.table.dtype, device=self.table.device)
+        return replace(self, table=nothing.expand(1, self.table.shape[1]), row=torch.zeros_like(self.row))

@@ -44,9 +44,6 @@ class RecordDataModule(lightning.LightningDataModule):
         seed: Of the order of batches.
     """
 
-    task_name: str = ""
-    """What its samples are, in a word for the user: a model of another task is refused."""
-
     def __init__(
         self,
         record: Any,
@@ -71,7 +68,9 @@ class RecordDataModule(lightning.LightningDataModule):
         self.spec = self._spec()
         self.packed = self.packed_whole()
 
-    # What a representation decides -----------------------------------------------------------------
+    # What a representation decides; ``spec`` is always of the class that its ``make_spec`` makes ------
+
+    spec: Any
 
     TASK = Task("samples")
     """What kind of data this is."""
@@ -85,7 +84,7 @@ class RecordDataModule(lightning.LightningDataModule):
     """Samples that ``predict`` takes at once unless it is told otherwise."""
 
     @staticmethod
-    def pack(record: Any, spec: Spec) -> Packed:
+    def pack(record: Any, spec: Any) -> Packed:
         """All samples as a dataset that slices out a batch for a tensor of indices."""
         raise NotImplementedError("a datamodule must say how its record is packed")
 
@@ -94,12 +93,12 @@ class RecordDataModule(lightning.LightningDataModule):
         return self.pack(self.record_whole, self.spec)
 
     @staticmethod
-    def read_request(path: str, spec: Spec) -> Any:
+    def read_request(path: str, spec: Any) -> Any:
         """A record without targets from the file a user gives to ``predict``."""
         raise NotImplementedError("this representation cannot read a request from a file")
 
     @staticmethod
-    def widened(request: Any, spec: Spec) -> Spec:
+    def widened(request: Any, spec: Any) -> Any:
         """The spec with what a request names that no training sample did, such as new molecules."""
         return spec
 
@@ -118,20 +117,20 @@ class RecordDataModule(lightning.LightningDataModule):
         return record, {}
 
     @staticmethod
-    def response(record: Any, prediction: np.ndarray, spec: Spec) -> pd.DataFrame:
+    def response(record: Any, prediction: np.ndarray, spec: Any) -> pd.DataFrame:
         """The table that ``predict`` writes: sample ids, then a column an output."""
         table = pd.DataFrame(prediction, columns=list(spec.outputs))
         table.insert(0, "sample_id", record.sample_id)
         return table
 
     @staticmethod
-    def prediction_notes(record: Any, spec: Spec, model: Any) -> Notes:
+    def prediction_notes(record: Any, spec: Any, model: Any) -> Notes:
         """What ``predict`` says of samples whose like ``model`` never met, by what is new; ``spec`` is its own."""
         return {}
 
     @staticmethod
-    def origin(record: Any) -> np.ndarray | None:
-        """What the predicted change of ``record`` is taken from [n, T], e.g. its controls; none where there is none."""
+    def input_control(record: Any) -> np.ndarray | None:
+        """What a prediction starts from, and its change is taken from [n, T]; none for scalar phenotypes."""
         return None
 
     @classmethod
@@ -147,7 +146,7 @@ class RecordDataModule(lightning.LightningDataModule):
             raise InputError("an h5ad file holds predicted expression; name a .parquet or .csv file for a phenotype")
         obs = cls.response(record, prediction, spec).drop(columns=list(spec.outputs)).set_index("sample_id")
         found = anndata.AnnData(prediction.astype(np.float32), obs=obs, var=pd.DataFrame(index=list(spec.outputs)))
-        control = cls.origin(record)
+        control = cls.input_control(record)
         if control is not None:
             found.layers["control"] = np.asarray(control, dtype=np.float32)
             found.layers["change"] = found.X - found.layers["control"]
@@ -170,9 +169,9 @@ class RecordDataModule(lightning.LightningDataModule):
         """Names of the T predicted values."""
         return tuple(record.phenotype_names)
 
-    def extras(self, train: Any) -> dict[str, Any]:
-        """What the representation fits on the training part besides the scaler."""
-        return {}
+    def make_spec(self, base: Spec, train: Any) -> Spec:
+        """The task's own spec: ``base``, which all tasks have, and what is fitted on the training part besides."""
+        return base
 
     def training_loader(self, shuffle: bool, rank: int, world: int, batch_size: int) -> PackedLoader:
         """What is learned from, for process ``rank`` of ``world``; by default the samples of the training part."""
@@ -211,13 +210,13 @@ class RecordDataModule(lightning.LightningDataModule):
         """What replicates predict of ``record``'s target [n, T]; none where there are no replicates."""
         return None
 
-    def reference(self, record: Any) -> np.ndarray | None:
-        """What a change is taken against [n, T], e.g. the controls; none for scalar phenotypes."""
+    def eval_control(self, record: Any) -> np.ndarray | None:
+        """What the truth's change is taken from [n, T]; none for scalar phenotypes."""
         return None
 
     def context(self, part: str, record: Any) -> ProfileContext:
         """What changes of the samples of ``part`` are taken against when they are scored."""
-        return ProfileContext(self.reference(record))
+        return ProfileContext(self.eval_control(record))
 
     def notes(self) -> list[str]:
         """Sentences that every report on these data must hold."""
@@ -274,7 +273,7 @@ class RecordDataModule(lightning.LightningDataModule):
     def _spec(self) -> Spec:
         train, task = self.record("train"), self.task(self.record_whole)
         center, scale = fit_scaler(torch.from_numpy(np.asarray(train.target, dtype=np.float32)), task)
-        return Spec(
+        base = Spec(
             task=task,
             outputs=self.outputs(self.record_whole),
             genes=self.genes,
@@ -283,9 +282,10 @@ class RecordDataModule(lightning.LightningDataModule):
             scale=scale,
             graph=self.graph,
             split_hash=self.split.hash,
-            extras=self.extras(train),
-            fingerprints={name: data.fingerprint() for name, data in self.fingerprinted().items() if data is not None},
         )
+        spec = self.make_spec(base, train)  # which may make further data, e.g. features of genes
+        known = {name: data.fingerprint() for name, data in self.fingerprinted().items() if data is not None}
+        return replace(spec, fingerprints=known)
 
     def write(self, folder: Path) -> None:
         """Write ``split.parquet`` and the further tables into a run's folder."""

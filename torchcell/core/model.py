@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import lightning
 import torch
@@ -75,11 +75,11 @@ class Model(lightning.LightningModule):
         loss_weights: Weight of each term that ``losses`` names; a term not named weighs 1.
     """
 
-    task_name: str = ""
-    """What it predicts, in the words of its task's datamodule; a model that says nothing may be tried on any data."""
+    reads: ClassVar[type[Spec]] = Spec
+    """The spec that the model takes: its task's, e.g. ``ScreenSpec``. It says which data a class of models is for."""
 
     reads_hops: bool = False
-    """Whether the model sees a part of the graph where the data asks for it; see ``PerturbationDataModule``."""
+    """Whether the model sees a part of the graph where the data asks for it; see ``ScreenSpec.hops``."""
 
     adds_genes: bool = False
     """Whether genes can be added to a trained model by their features; see ``Spec.with_added``."""
@@ -109,10 +109,7 @@ class Model(lightning.LightningModule):
         loss_weights: LossWeights | None = None,
     ) -> None:
         super().__init__()
-        if spec.extras.get("hops") is not None and not self.reads_hops:
-            raise InputError(
-                f"data.hops={spec.extras['hops']}: {type(self).__name__} does not look at parts; set data.hops=null"
-            )
+        spec.check_model(type(self))
         self.spec, self.graph = spec, spec.graph
         self.center: Tensor
         self.scale: Tensor
@@ -131,7 +128,10 @@ class Model(lightning.LightningModule):
     # What a model decides --------------------------------------------------------------------------
 
     def forward(self, batch: Any) -> Tensor:
-        """The prediction [B, T] in the target's units; log-odds for a binary target."""
+        """The prediction [B, T] in the target's units; log-odds for a binary target.
+
+        The batch is always blind, see ``Batch.blind``: what is for losses and scores alone is not in it.
+        """
         raise NotImplementedError("a model must define forward")
 
     def losses(self, batch: Any, prediction: Tensor) -> dict[str, Tensor]:
@@ -207,7 +207,7 @@ class Model(lightning.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Weighted sum of the terms; sums for the epoch's log stay on the device."""
-        prediction = self(batch)
+        prediction = self(batch.blind())
         weighted = self._weigh(self.losses(batch, prediction))
         total = torch.stack(list(weighted.values())).sum()
         self.step_terms = {name: term.detach() for name, term in weighted.items()}
@@ -219,7 +219,7 @@ class Model(lightning.LightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """The phenotype's loss and the streaming metrics."""
-        prediction = self(batch)
+        prediction = self(batch.blind())
         self._add("val/loss", self.phenotype_loss(prediction, batch.target), int((~torch.isnan(batch.target)).sum()))
         self._observe("val", batch, prediction)
         if batch_idx == 0:
@@ -350,7 +350,7 @@ class Model(lightning.LightningModule):
 
     def _observe(self, stage: str, batch: Any, prediction: Tensor) -> None:
         metrics = self.train_metrics if stage == "train" else self.val_metrics
-        metrics.update(self.tabulate(prediction.detach()), batch.target, batch.references, batch.truth_references)
+        metrics.update(self.tabulate(prediction.detach()), batch.target, batch.input_controls, batch.eval_controls)
 
     def _scores(self, stage: str) -> dict[str, Tensor]:
         metrics = self.train_metrics if stage == "train" else self.val_metrics

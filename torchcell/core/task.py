@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from torchcell.core.spec import Spec
 from torchcell.core.split import SplitMethods, own_clusters
 from torchcell.evaluation.registry import BINARY, EXPRESSION, REGRESSION, MetricSet
 from torchcell.report.sections import Section
@@ -44,6 +45,7 @@ class Task:
 
     Attributes:
         name: Of the task package, e.g. ``screen``.
+        spec: What a model knows about such data.
         metrics: How each kind of target that it has is scored.
         splits: How samples are assigned to train, validation and test.
         inspect: (model with the weights that were scored, its metrics and its baselines' as in ``metrics.csv``, seed of
@@ -56,6 +58,7 @@ class Task:
     """
 
     name: str
+    spec: type[Spec] = Spec
     metrics: tuple[MetricSet, ...] = (REGRESSION, BINARY, EXPRESSION)
     splits: SplitMethods = field(default_factory=lambda: SplitMethods("samples", own_clusters, {}))
     inspect: Callable[[Model, pd.DataFrame, int], Inspection] = _nothing

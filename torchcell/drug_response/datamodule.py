@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from torchcell.core.batch import Batch, BatchOrder, Packed, PackedLoader
+from torchcell.core.batch import EVALUATION_ONLY, Batch, BatchOrder, Packed, PackedLoader
 from torchcell.core.datamodule import RecordDataModule, derangement
 from torchcell.core.prediction_notes import Notes
 from torchcell.core.spec import Spec, fit_scaler
@@ -21,8 +21,9 @@ from torchcell.drug_response.metrics import ResponseContext
 from torchcell.drug_response.molecules import Molecules, borrowings, coverage
 from torchcell.drug_response.plates import plate_centre
 from torchcell.drug_response.record import Response
+from torchcell.drug_response.spec import DrugResponseSpec, Treatments
 from torchcell.drug_response.splits import SPLITS
-from torchcell.drug_response.table import read_treatments, response_notes, widened
+from torchcell.drug_response.table import molecule_list, read_treatments, response_notes, widened
 from torchcell.drug_response.task import TASK
 from torchcell.evaluation.checks import Halves
 from torchcell.evaluation.results import Results
@@ -175,7 +176,7 @@ class ResponseBatch(Batch):
         line: Position in the spec's lines, int64 [B]; -1 is a line that was not trained on.
         log_dose: log10 of the dose in µM, float32 [B].
         log_time: log2 of the hours, float32 [B].
-        control: The sample's control, float32 [B, G].
+        input_control: The sample's control, float32 [B, G]. It is the eval control too: a sample has one.
         basal: Expression of the untreated line, float32 [B, G].
         plate_mean: Mean of the other treated training samples of its line on its plate, see ``plate_centre``, float32
             [B, G]; NaN where nothing treated of the plate is known, as in a request and wherever a model is scored.
@@ -186,20 +187,15 @@ class ResponseBatch(Batch):
     line: Tensor
     log_dose: Tensor
     log_time: Tensor
-    control: Tensor
+    input_control: Tensor
     basal: Tensor
     plate_mean: Tensor
-    eval_center: Tensor
-
-    def blind(self) -> ResponseBatch:
-        """Also without the center that scores are taken from."""
-        nothing = torch.full((), torch.nan, device=self.eval_center.device).expand(self.eval_center.shape)
-        return replace(super().blind(), eval_center=nothing)
+    eval_center: Tensor = field(metadata=EVALUATION_ONLY)
 
     @property
-    def references(self) -> Mapping[str, Tensor]:
-        """Changes are taken against the control, and against the plate's center."""
-        return {"control": self.control, "plate": self.eval_center}
+    def input_controls(self) -> Mapping[str, Tensor]:
+        """Changes are taken from the control, and from the plate's center."""
+        return {"control": self.input_control, "plate": self.eval_center}
 
 
 INPUTS: dict[str, tuple[str, ...]] = {
@@ -232,15 +228,14 @@ class ResponseSamples:
         eval_center: See ``ResponseBatch`` [n, G]; none for a request, which is not scored.
     """
 
-    def __init__(self, record: Response, spec: Spec, eval_center: np.ndarray | None = None) -> None:
+    def __init__(self, record: Response, spec: DrugResponseSpec, eval_center: np.ndarray | None = None) -> None:
         self.target = floats(record.treated)
-        named = wells(record, spec.extras["lines"])
-        self.drug, self.line = named["drug"], named["line"]
-        self.log_dose, self.log_time = named["log_dose"], named["log_time"]
-        self.control = floats(record.control)
-        self.basal = self.control if record.basal is None else floats(record.basal)
+        done = treatments(record, spec.lines)
+        self.drug, self.line, self.log_dose, self.log_time = done.drug, done.line, done.log_dose, done.log_time
+        self.input_control = floats(record.control)
+        self.basal = self.input_control if record.basal is None else floats(record.basal)
         self.plate_mean, self.eval_center = (
-            torch.full((), torch.nan).expand(self.control.shape) if given is None else floats(given)
+            torch.full((), torch.nan).expand(self.input_control.shape) if given is None else floats(given)
             for given in (record.plate_mean, eval_center)
         )
 
@@ -248,7 +243,7 @@ class ResponseSamples:
         return len(self.drug)
 
     def __getitem__(self, index: Tensor) -> ResponseBatch:
-        control = self.control.index_select(0, index)
+        control = self.input_control.index_select(0, index)
         return ResponseBatch(
             self.target.index_select(0, index),
             index,
@@ -257,7 +252,7 @@ class ResponseSamples:
             self.log_dose.index_select(0, index),
             self.log_time.index_select(0, index),
             control,
-            control if self.basal is self.control else self.basal.index_select(0, index),
+            control if self.basal is self.input_control else self.basal.index_select(0, index),
             self.plate_mean.index_select(0, index),
             self.eval_center.index_select(0, index),
         )
@@ -293,20 +288,20 @@ def floats(values: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
 
 
-def wells(record: Response, lines: Sequence[str]) -> dict[str, Tensor]:
-    """``drug``, ``line``, ``log_dose`` and ``log_time`` of the samples [n] each, as in ``ResponseBatch``.
+def treatments(record: Response, lines: Sequence[str]) -> Treatments:
+    """What was done to the samples.
 
     Args:
         record: With its molecules.
         lines: Names by position.
     """
     place = {name: i for i, name in enumerate(lines)}
-    return {
-        "drug": torch.from_numpy(record.drug_index),
-        "line": torch.tensor([place.get(name, -1) for name in record.cell_line.tolist()], dtype=torch.int64),
-        "log_dose": floats(np.log10(np.maximum(record.dose_value, LEAST_DOSE))),
-        "log_time": floats(np.log2(np.maximum(record.time, 1.0))),
-    }
+    return Treatments(
+        drug=torch.from_numpy(record.drug_index),
+        line=torch.tensor([place.get(name, -1) for name in record.cell_line.tolist()], dtype=torch.int64),
+        log_dose=floats(np.log10(np.maximum(record.dose_value, LEAST_DOSE))),
+        log_time=floats(np.log2(np.maximum(record.time, 1.0))),
+    )
 
 
 class ResponseDataModule(RecordDataModule):
@@ -322,6 +317,7 @@ class ResponseDataModule(RecordDataModule):
     """
 
     TASK = TASK
+    spec: DrugResponseSpec
 
     def __init__(
         self,
@@ -353,7 +349,7 @@ class ResponseDataModule(RecordDataModule):
         return ResponseSamples(self.record_whole, self.spec, self.centre)
 
     @staticmethod
-    def pack(record: Response, spec: Spec) -> ResponseSamples:
+    def pack(record: Response, spec: DrugResponseSpec) -> ResponseSamples:
         """The samples of a request as tensors, see ``ResponseSamples``."""
         return ResponseSamples(record, spec)
 
@@ -387,7 +383,7 @@ class ResponseDataModule(RecordDataModule):
         request = {"": lambda: self.record(part).as_request()}
         return {**request, PLATE_KNOWN: known} if plates_differ(self.record_whole) else request
 
-    def extras(self, train: Response) -> dict[str, Any]:
+    def make_spec(self, base: Spec, train: Response) -> DrugResponseSpec:
         """Molecules, lines with their mean control and basal profile, the size of a change, and the training wells."""
         table = self.record_whole.molecules
         assert table is not None
@@ -396,27 +392,18 @@ class ResponseDataModule(RecordDataModule):
         at = [train.cell_line == line for line in lines]
         center, scale = fit_scaler(floats(train.treated - train.control), self.task(train))
         trained = np.isin(table.id, train.drug)
-        held: dict[str, Any] = {
-            "id": table.id.tolist(),
-            "smiles": table.smiles.tolist(),
-            "vectors": torch.from_numpy(np.ascontiguousarray(table.vectors, dtype=np.float32)),
-            "known": torch.from_numpy(table.known),
-            "trained": torch.from_numpy(trained),
-            "features": dict(table.features),
-        }
-        if table.graphs is not None:
-            held["graphs"] = {name: torch.from_numpy(values) for name, values in table.graphs.items()}
-        return {
-            "molecules": held,
-            "lines": lines.tolist(),
-            "line_control": torch.stack([floats(train.control[rows].mean(0)) for rows in at]),
-            "line_treated": torch.stack([floats(train.treated[rows].mean(0)) for rows in at]),
-            "basal_scale": torch.from_numpy(np.maximum(basal.std(0), 1e-3).astype(np.float32)),
-            "line_basal": torch.stack([floats(basal[rows].mean(0)) for rows in at]),
-            "change_center": center,
-            "change_scale": scale,
-            "trained": wells(train, lines.tolist()),
-        }
+        return DrugResponseSpec(
+            **vars(base),
+            molecules=molecule_list(table, torch.from_numpy(trained)),
+            lines=tuple(lines.tolist()),
+            line_control=torch.stack([floats(train.control[rows].mean(0)) for rows in at]),
+            line_treated=torch.stack([floats(train.treated[rows].mean(0)) for rows in at]),
+            line_basal=torch.stack([floats(basal[rows].mean(0)) for rows in at]),
+            basal_scale=torch.from_numpy(np.maximum(basal.std(0), 1e-3).astype(np.float32)),
+            change_center=center,
+            change_scale=scale,
+            trained=treatments(train, lines.tolist()),
+        )
 
     def inputs(self) -> tuple[str, ...]:
         """What the split holds out, then each input alone."""
@@ -447,8 +434,8 @@ class ResponseDataModule(RecordDataModule):
         """What sets each sample apart on its plate, and the same of its replicates on other plates, within its line."""
         return replicate_halves(self.record_whole, self.centre, self.split.index(part))
 
-    def reference(self, record: Response) -> np.ndarray | None:
-        """Each sample's control."""
+    def eval_control(self, record: Response) -> np.ndarray | None:
+        """Each sample's control: there is one, from which both the truth's change and the prediction's are taken."""
         return record.control
 
     def ceiling(self, record: Response) -> np.ndarray | None:
@@ -476,7 +463,7 @@ class ResponseDataModule(RecordDataModule):
     def context(self, part: str, record: Response) -> ResponseContext:
         """Changes are taken from each sample's control, or from its plate's center."""
         center = self.centre[self.split.index(part)]
-        return ResponseContext(self.reference(record), center=center, replicate=self.replicates(record))
+        return ResponseContext(self.eval_control(record), center=center, replicate=self.replicates(record))
 
     def _repeats(self, part: str) -> bool:
         """Whether a condition has two samples in ``part``."""
@@ -507,27 +494,27 @@ class ResponseDataModule(RecordDataModule):
     ceiling_is = "one replicate"
 
     @staticmethod
-    def read_request(path: str, spec: Spec, columns: Mapping[str, str] | None = None) -> Response:
+    def read_request(path: str, spec: DrugResponseSpec, columns: Mapping[str, str] | None = None) -> Response:
         """Treatments to predict, see ``response_request``."""
         return read_treatments(path, spec, columns)
 
     @staticmethod
-    def widened(request: Response, spec: Spec) -> Spec:
+    def widened(request: Response, spec: DrugResponseSpec) -> DrugResponseSpec:
         """The spec with the request's new molecules."""
         return widened(request, spec)
 
     @staticmethod
-    def prediction_notes(record: Response, spec: Spec, model: Any) -> Notes:
+    def prediction_notes(record: Response, spec: DrugResponseSpec, model: Any) -> Notes:
         """New drugs and lines; doses and times outside the trained range."""
         return response_notes(record, spec)
 
     @staticmethod
-    def origin(record: Response) -> np.ndarray:
-        """Each sample's control."""
+    def input_control(record: Response) -> np.ndarray:
+        """Each sample's control, see ``eval_control``."""
         return record.control
 
     @staticmethod
-    def response(record: Response, prediction: np.ndarray, spec: Spec) -> pd.DataFrame:
+    def response(record: Response, prediction: np.ndarray, spec: DrugResponseSpec) -> pd.DataFrame:
         """Sample id, drug, line, dose and time, then a column a gene."""
         known = {
             "sample_id": record.sample_id,

@@ -13,12 +13,12 @@ import torch
 from hydra.utils import get_class
 
 from torchcell.core.prediction_notes import Notes, between, is_outside, trained_range, unless_known
-from torchcell.core.spec import Spec
 from torchcell.drug_response.columns import NAMES, TreatmentColumns
 from torchcell.drug_response.drug_identity import one_structure, parent_key
 from torchcell.drug_response.molecules import Molecules, borrowings, drug_structures
 from torchcell.drug_response.plates import line_plates, matched_controls
 from torchcell.drug_response.record import COLUMNS, Response
+from torchcell.drug_response.spec import DrugResponseSpec, MoleculeList, PackedGraphs
 from torchcell.drug_response.structures import canonical, refuse_rejected
 from torchcell.io.errors import InputError, check_targets, column, flags, near, refuse, some
 from torchcell.io.h5ad import read_h5ad
@@ -218,18 +218,17 @@ def _record(path: str | Path, table: pd.DataFrame, columns: Mapping[str, str], g
     return replace(record, treated=unknown, control=unknown, plate=plate)  # "" is UNKNOWN_PLATE
 
 
-def response_notes(record: Response, spec: Spec) -> Notes:
+def response_notes(record: Response, spec: DrugResponseSpec) -> Notes:
     """Drugs and cell lines without training samples; doses and times outside the trained range."""
-    extras = spec.extras
-    table = extras["molecules"]
-    drugs = [name for name, trained in zip(table["id"], table["trained"].tolist(), strict=True) if trained]
+    table = spec.molecules
+    drugs = [name for name, trained in zip(table.id, table.trained.tolist(), strict=True) if trained]
     notes = {
         "drug without training samples": unless_known("no training sample of", record.drug, drugs),
-        "unseen cell line": unless_known("no training sample of cell line", record.cell_line, extras["lines"]),
+        "unseen cell line": unless_known("no training sample of cell line", record.cell_line, spec.lines),
     }
     ranges = {
-        "dose": (np.maximum(record.dose_value, LEAST_DOSE), 10 ** extras["trained"]["log_dose"].double(), "µM"),
-        "time": (np.maximum(record.time, 1.0), 2 ** extras["trained"]["log_time"].double(), "h"),
+        "dose": (np.maximum(record.dose_value, LEAST_DOSE), 10 ** spec.trained.log_dose.double(), "µM"),
+        "time": (np.maximum(record.time, 1.0), 2 ** spec.trained.log_time.double(), "h"),
     }
     for what, (values, trained, unit) in ranges.items():
         bounds = trained_range(trained.numpy())
@@ -245,7 +244,7 @@ FEATURES_FROM = "torchcell.drug_response"
 """Where a class that a checkpoint names may come from."""
 
 
-def read_treatments(path: str, spec: Spec, columns: Mapping[str, str] | None = None) -> Response:
+def read_treatments(path: str, spec: DrugResponseSpec, columns: Mapping[str, str] | None = None) -> Response:
     """Read ``drug`` and / or ``smiles``, ``cell_line``, ``dose_value`` and ``time``, with units; one row a sample.
 
     An h5ad file may bring the layers ``control`` and ``basal``, and those are kept; a sample without them stands on its
@@ -269,26 +268,25 @@ def read_treatments(path: str, spec: Spec, columns: Mapping[str, str] | None = N
     return _with_molecules(_with_controls(asked, spec, path), _table(spec), path)
 
 
-def _with_controls(asked: Response, spec: Spec, path: str) -> Response:
+def _with_controls(asked: Response, spec: DrugResponseSpec, path: str) -> Response:
     """The file's own controls and basal profiles; where it gives none, the training means of the line."""
-    extras = spec.extras
-    control = _filled(asked.control, "control", extras["line_control"], asked.cell_line, extras["lines"], path)
-    if torch.equal(extras["line_basal"], extras["line_control"]):  # the control is the basal profile
+    control = _filled(asked.control, "control", spec.line_control, asked.cell_line, spec.lines, path)
+    if torch.equal(spec.line_basal, spec.line_control):  # the control is the basal profile
         basal = None if asked.basal is None else np.where(np.isnan(asked.basal), control, asked.basal)
         return replace(asked, control=control, basal=basal)
     given = np.full_like(asked.control, np.nan) if asked.basal is None else asked.basal
-    basal = _filled(given, "basal", extras["line_basal"], asked.cell_line, extras["lines"], path)
+    basal = _filled(given, "basal", spec.line_basal, asked.cell_line, spec.lines, path)
     return replace(asked, control=control, basal=basal)
 
 
 def _filled(
-    given: np.ndarray, part: str, mean: torch.Tensor, line: np.ndarray, lines: list[str], path: str
+    given: np.ndarray, part: str, mean: torch.Tensor, line: np.ndarray, lines: tuple[str, ...], path: str
 ) -> np.ndarray:
     """Rows that are not given (NaN) get their line's mean of ``mean`` [L, G]; float32 [n, G]."""
     bare = np.isnan(given).any(1)
     unknown = sorted(set(line[bare].tolist()) - set(lines))
     if unknown:
-        hint = near(unknown[0], lines) or lines[:5]
+        hint = near(unknown[0], lines) or list(lines[:5])
         raise InputError(
             f"{path}: lines that the model was not trained on: {some(unknown)}; the nearest are {hint}; another line "
             f"needs a layer {part!r} of its own, in an h5ad file"
@@ -298,36 +296,45 @@ def _filled(
     return filled
 
 
-def widened(record: Response, spec: Spec) -> Spec:
+def widened(record: Response, spec: DrugResponseSpec) -> DrugResponseSpec:
     """The spec with the molecules that ``record`` names besides those it was trained with."""
-    held, table = spec.extras["molecules"], record.molecules
+    held, table = spec.molecules, record.molecules
     assert table is not None
-    if len(table) == len(held["id"]):
+    if len(table) == len(held):
         return spec
     trained = torch.zeros(len(table), dtype=torch.bool)
-    trained[: len(held["id"])] = held["trained"]
-    wider = {
-        "id": table.id.tolist(),
-        "smiles": table.smiles.tolist(),
-        "vectors": torch.from_numpy(table.vectors),
-        "known": torch.from_numpy(table.known),
-        "trained": trained,
-        "features": dict(table.features),
-    }
-    if table.graphs is not None:
-        wider["graphs"] = {name: torch.from_numpy(values) for name, values in table.graphs.items()}
-    return replace(spec, extras=spec.extras | {"molecules": wider})
+    trained[: len(held)] = held.trained
+    return replace(spec, molecules=molecule_list(table, trained))
 
 
-def _table(spec: Spec) -> Molecules:
-    held: Mapping[str, Any] = spec.extras["molecules"]
-    graphs = {name: values.numpy() for name, values in held["graphs"].items()} if "graphs" in held else None
+def molecule_list(table: Molecules, trained: torch.Tensor) -> MoleculeList:
+    """The molecules as a spec holds them.
+
+    Args:
+        table: D molecules.
+        trained: Which of them training samples have, bool [D].
+    """
+    tensors = {} if table.graphs is None else {name: torch.from_numpy(part) for name, part in table.graphs.items()}
+    return MoleculeList(
+        id=tuple(table.id.tolist()),
+        smiles=tuple(table.smiles.tolist()),
+        vectors=torch.from_numpy(np.ascontiguousarray(table.vectors, dtype=np.float32)),
+        known=torch.from_numpy(table.known),
+        trained=trained,
+        features=dict(table.features),
+        graphs=PackedGraphs(**tensors) if tensors else None,
+    )
+
+
+def _table(spec: DrugResponseSpec) -> Molecules:
+    held = spec.molecules
+    graphs = None if held.graphs is None else {name: part.numpy() for name, part in vars(held.graphs).items()}
     return Molecules(
-        np.array(held["id"], dtype=str),
-        np.array(held["smiles"], dtype=str),
-        held["vectors"].numpy(),
-        held["known"].numpy(),
-        held["features"],
+        np.array(held.id, dtype=str),
+        np.array(held.smiles, dtype=str),
+        held.vectors.numpy(),
+        held.known.numpy(),
+        held.features,
         graphs,
     )
 

@@ -2,6 +2,7 @@
 
 from torchcell.core.task import Task
 from torchcell.drug_response.metrics import RESPONSE
+from torchcell.drug_response.spec import DrugResponseSpec
 from torchcell.drug_response.splits import SPLITS
 
-TASK = Task("drug_response", metrics=(RESPONSE,), splits=SPLITS)
+TASK = Task("drug_response", spec=DrugResponseSpec, metrics=(RESPONSE,), splits=SPLITS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -63,6 +64,17 @@ class GeneFeatures:
         """A hash over genes, columns and all values but computed ones, which the graph's own fingerprint stands for."""
         given = [name not in self.computed for name in self.columns]
         return fingerprint([self.genes, self.columns, sorted(self.computed), self.values[:, given]])
+
+    def to_plain(self) -> dict[str, Any]:
+        """Strings and tensors only, for a checkpoint; which columns were computed is not kept."""
+        import torch
+
+        return {"genes": self.genes.tolist(), "columns": list(self.columns), "values": torch.from_numpy(self.values)}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> GeneFeatures:
+        """The inverse of ``to_plain``."""
+        return cls(np.array(plain["genes"], dtype=str), tuple(plain["columns"]), plain["values"].numpy()).validate()
 
     def aligned(self, genes: Sequence[str]) -> np.ndarray:
         """Values in the order of ``genes``, float32 [len(genes), F].

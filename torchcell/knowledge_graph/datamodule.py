@@ -21,6 +21,7 @@ from torchcell.evaluation.results import Results
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.io.errors import InputError, some
 from torchcell.knowledge_graph.record import NEGATIVES, KnowledgeGraph, Links, pair_keys
+from torchcell.knowledge_graph.spec import KnowledgeGraphSpec
 from torchcell.knowledge_graph.table import link_notes, read_links
 from torchcell.knowledge_graph.task import TASK
 from torchcell.knowledge_graph.typed_graph import TypedGraph
@@ -223,13 +224,13 @@ class PackedLinks:
         spec: Its ``knowledge_graph`` says where each node stands.
     """
 
-    def __init__(self, record: Links, spec: Spec) -> None:
-        graph = spec.extras["knowledge_graph"]
-        position = {name: i for i, name in enumerate(graph["node_id"])}
+    def __init__(self, record: Links, spec: KnowledgeGraphSpec) -> None:
+        graph = spec.knowledge_graph
+        position = {name: i for i, name in enumerate(graph.node_id)}
         place = np.array([position[name] for name in record.node_id.tolist()], dtype=np.int64)
         code = np.empty(len(record), dtype=np.int64)
         for metaedge in record.supervised:
-            code[record.metaedge == metaedge] = sorted(graph["ends"]).index(metaedge)
+            code[record.metaedge == metaedge] = sorted(graph.ends).index(metaedge)
         self.source_node = torch.from_numpy(place[record.source_index])
         self.target_node = torch.from_numpy(place[record.target_index])
         self.metaedge = torch.from_numpy(code)
@@ -263,6 +264,7 @@ class LinkDataModule(RecordDataModule):
     """
 
     TASK = TASK
+    spec: KnowledgeGraphSpec
 
     def __init__(
         self,
@@ -327,23 +329,23 @@ class LinkDataModule(RecordDataModule):
         """The candidates of one part; of the graph they show what any part may see."""
         return replace(super().record(part), graph=self.message_graph)
 
-    def extras(self, train: Links) -> dict[str, Any]:
-        """The message graph as plain values, see ``TypedGraph``, and the supervised metaedges."""
+    def make_spec(self, base: Spec, train: Links) -> KnowledgeGraphSpec:
+        """The message graph as plain values, and the supervised metaedges."""
         graph = TypedGraph.from_knowledge_graph(self.message_graph)
-        return {"knowledge_graph": graph.to_plain(), "supervised": list(train.supervised)}
+        return KnowledgeGraphSpec(**vars(base), knowledge_graph=graph.to_plain(), supervised=tuple(train.supervised))
 
     @staticmethod
-    def pack(record: Links, spec: Spec) -> PackedLinks:
+    def pack(record: Links, spec: KnowledgeGraphSpec) -> PackedLinks:
         """The candidates as tensors."""
         return PackedLinks(record, spec)
 
     @staticmethod
-    def read_request(path: str, spec: Spec) -> Links:
+    def read_request(path: str, spec: KnowledgeGraphSpec) -> Links:
         """A user's list of candidate edges for ``predict``, see ``link_request.read_links``."""
         return read_links(path, spec)
 
     @staticmethod
-    def response(record: Links, prediction: np.ndarray, spec: Spec) -> pd.DataFrame:
+    def response(record: Links, prediction: np.ndarray, spec: KnowledgeGraphSpec) -> pd.DataFrame:
         """Sample id, metaedge, ids and names of both ends, and ``score``.
 
         The score is that of the metaedge's first output, by which candidates are ranked. It is no probability of a
@@ -352,12 +354,12 @@ class LinkDataModule(RecordDataModule):
         table = pd.DataFrame({"sample_id": record.sample_id, "metaedge": record.metaedge})
         for end, index in (("source", record.source_index), ("target", record.target_index)):
             table[end], table[f"{end}_name"] = record.node_id[index], record.graph.node_name[index]
-        column = {name: len(NEGATIVES) * i for i, name in enumerate(spec.extras["supervised"])}
+        column = {name: len(NEGATIVES) * i for i, name in enumerate(spec.supervised)}
         own = np.array([column[name] for name in record.metaedge.tolist()], dtype=np.int64)
         return table.assign(score=prediction[np.arange(len(record)), own])
 
     @staticmethod
-    def prediction_notes(record: Links, spec: Spec, model: Any) -> Notes:
+    def prediction_notes(record: Links, spec: KnowledgeGraphSpec, model: Any) -> Notes:
         """Nodes without an edge in the message graph."""
         ends = record.node_id[record.source_index], record.node_id[record.target_index]
         return link_notes(record.metaedge, *ends, spec)

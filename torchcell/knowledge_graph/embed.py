@@ -27,6 +27,7 @@ from torchcell.knowledge_graph.datamodule import LinkBatch
 from torchcell.knowledge_graph.embedding_health import TRAINING, KindHealth, LinkSkill, embedding_health, health_guard
 from torchcell.knowledge_graph.metrics import dirichlet_energies
 from torchcell.knowledge_graph.report import health_sections, health_table, relation_sections, write_health_page
+from torchcell.knowledge_graph.spec import KnowledgeGraphSpec
 from torchcell.knowledge_graph.table import link_notes
 from torchcell.knowledge_graph.typed_graph import TypedGraph
 from torchcell.report.sections import Section
@@ -208,7 +209,8 @@ def inspect(model: Model, table: pd.DataFrame, seed: int) -> Inspection:
     """What the nodes and the edge types of a model that was just scored show; see ``Task.inspect``."""
 
     def relations() -> list[Section]:
-        return relation_sections(table, type(model).__name__, model.spec.extras.get("supervised", ()))
+        supervised = model.spec.supervised if isinstance(model.spec, KnowledgeGraphSpec) else ()
+        return relation_sections(table, type(model).__name__, supervised)
 
     if type(model).node_embeddings is Model.node_embeddings:
         return Inspection(sections={"Each relation": relations})
@@ -235,7 +237,7 @@ def embed_nodes(model: Model, source: str | Path, links: Sequence[LinkSkill] = (
     model.train(trained)
     if x_ND is None:
         raise InputError(f"{type(model).__name__} embeds no nodes of a knowledge graph")
-    graph = TypedGraph.from_plain(model.spec.extras["knowledge_graph"])
+    graph = TypedGraph.from_plain(_spec_of(model).knowledge_graph)
     values = x_ND.float().cpu().numpy()
     table = EmbeddingTable(graph.node_id, graph.node_name, node_kinds(graph), values).validate(source, zeros=True)
     edges = {name: tuple(end.numpy() for end in graph.edges(name)) for name in graph.metaedges}
@@ -260,14 +262,14 @@ def held_out_skill(model: Model, data: RecordDataModule, part: str, batch_size: 
         part: One of the split's.
         batch_size: Candidates at once.
     """
-    graph = TypedGraph.from_plain(model.spec.extras["knowledge_graph"])
+    graph = TypedGraph.from_plain(_spec_of(model).knowledge_graph)
     order = BatchOrder(torch.from_numpy(data.split.index(part)), shuffle=False)
-    degree = {name: graph.degree(name) for name in model.spec.extras["supervised"]}
+    degree = {name: graph.degree(name) for name in _spec_of(model).supervised}
     scores, products, labels = [], [], []
     with torch.inference_mode():
         for batch in track(PackedLoader(data.packed, order, batch_size), "links"):
             # log-odds: probabilities would tie the surest ones
-            scores.append(model(batch.to(model.device)).float().cpu())
+            scores.append(model(batch.blind().to(model.device)).float().cpu())
             labels.append(batch.target)
             ends = [
                 (of_source[batch.source_node] + SMOOTHING) * (of_target[batch.target_node] + SMOOTHING)
@@ -292,8 +294,8 @@ def tabulated_skill(table: pd.DataFrame, model: Model) -> list[LinkSkill]:
         model: One that embeds nodes.
     """
     values = table.set_index(["system", "metric"])["value"]
-    found, graph = [], TypedGraph.from_plain(model.spec.extras["knowledge_graph"])
-    for name in model.spec.extras["supervised"]:
+    found, graph = [], TypedGraph.from_plain(_spec_of(model).knowledge_graph)
+    for name in _spec_of(model).supervised:
         keys = [(system, f"{name}_matched/auroc") for system in (type(model).__name__, "degree_product")]
         if all(key in values.index for key in keys):
             found.append(LinkSkill(name, _ends(graph, name), *(float(values[key]) for key in keys)))
@@ -321,6 +323,13 @@ def _ends(graph: TypedGraph, metaedge: str) -> tuple[str, str]:
 
 def _auroc(label: np.ndarray, score: np.ndarray) -> float:
     return float(auroc(label, score, Weights.ones(len(label)))[0])
+
+
+def _spec_of(model: Model) -> KnowledgeGraphSpec:
+    """The spec of a model of a knowledge graph; any other model is an error."""
+    if not isinstance(model.spec, KnowledgeGraphSpec):
+        raise InputError(f"{type(model).__name__} ranks no links; source and target are for a knowledge graph")
+    return model.spec
 
 
 HELD = ("val", "test")
@@ -356,14 +365,13 @@ def ranked_links(
     Raises:
         InputError: A model without nodes, an unknown metaedge or node, a node of another kind, a name of several nodes.
     """
-    if "knowledge_graph" not in model.spec.extras:
-        raise InputError(f"{type(model).__name__} ranks no links; source and target are for a knowledge graph")
+    spec = _spec_of(model)
     if (source is None) == (target is None):
         raise InputError("give either source, to rank its targets, or target, to rank its sources")
     if top is not None and top < 1:
         raise InputError(f"top={top}: must be 1 or more, or null for all")
-    graph = TypedGraph.from_plain(model.spec.extras["knowledge_graph"])
-    metaedge = _metaedge(graph, model.spec.extras["supervised"], metaedge)
+    graph = TypedGraph.from_plain(spec.knowledge_graph)
+    metaedge = _metaedge(graph, spec.supervised, metaedge)
     side, asked = (0, source) if source is not None else (1, target)
     node = find_node(graph, str(asked), graph.ends[metaedge][side], ("source", "target")[side], metaedge)
     other = graph.ends[metaedge][1 - side]
@@ -384,7 +392,7 @@ def ranked_links(
         "score": model.tabulate(torch.from_numpy(score[order])).numpy(),
         "known": _known(graph, metaedge, first, second, held),
     }
-    notes = link_notes(np.full(len(order), metaedge), table["source"], table["target"], model.spec)
+    notes = link_notes(np.full(len(order), metaedge), table["source"], table["target"], spec)
     return pd.DataFrame(table | {"note": joined(notes, len(order))})
 
 
@@ -400,7 +408,7 @@ def link_scores(
         target_P: Likewise.
         batch_size: Pairs at once.
     """
-    code = sorted(model.spec.extras["knowledge_graph"]["ends"]).index(metaedge)
+    code = sorted(_spec_of(model).knowledge_graph.ends).index(metaedge)
     n_outputs = len(model.spec.outputs)
     trained, parts = model.training, []
     model.eval()

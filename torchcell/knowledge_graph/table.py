@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from torchcell.core.prediction_notes import Notes, by_owner, unless_known
-from torchcell.core.spec import Spec
 from torchcell.io.errors import InputError, near, some
 from torchcell.io.hetero_data import ENDING, read_hetero_data
 from torchcell.io.paths import located
@@ -24,6 +23,7 @@ from torchcell.knowledge_graph.record import (
     link_samples,
     of_licences,
 )
+from torchcell.knowledge_graph.spec import KnowledgeGraphSpec, PlainGraph
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,7 +109,7 @@ def _read_edges(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
     return read_table(path, [columns.get(name, name) for name in EDGE_COLUMNS])
 
 
-def link_notes(metaedge: np.ndarray, source: np.ndarray, target: np.ndarray, spec: Spec) -> Notes:
+def link_notes(metaedge: np.ndarray, source: np.ndarray, target: np.ndarray, spec: KnowledgeGraphSpec) -> Notes:
     """Nodes without an edge in the graph that the model reads, and edge types that it was not trained to predict.
 
     Args:
@@ -118,18 +118,18 @@ def link_notes(metaedge: np.ndarray, source: np.ndarray, target: np.ndarray, spe
         target: Ids of the targets [n].
         spec: Of a model of links.
     """
-    graph, n = spec.extras["knowledge_graph"], len(metaedge)
-    ends = [end.numpy() for pair in graph["edges"].values() for end in pair]
-    connected = np.array(graph["node_id"], dtype=str)[np.unique(np.concatenate(ends)).astype(np.int64)]
+    graph, n = spec.knowledge_graph, len(metaedge)
+    ends = [end.numpy() for pair in graph.edges.values() for end in pair]
+    connected = np.array(graph.node_id, dtype=str)[np.unique(np.concatenate(ends)).astype(np.int64)]
     names, owner = np.concatenate([source, target]), np.tile(np.arange(n), 2)
     new = ~np.isin(names, connected)
     return {
         "node without an edge": by_owner("no edge in the graph of training:", names[new], owner[new], n),
-        "edge type not trained": unless_known("not trained to predict", metaedge, spec.extras["supervised"]),
+        "edge type not trained": unless_known("not trained to predict", metaedge, spec.supervised),
     }
 
 
-def read_links(path: str, spec: Spec) -> Links:
+def read_links(path: str, spec: KnowledgeGraphSpec) -> Links:
     """Read ``source, target`` and, needed where several metaedges are supervised, ``metaedge``; one row a candidate.
 
     Args:
@@ -145,7 +145,7 @@ def read_links(path: str, spec: Spec) -> Links:
     """
     from torchcell.io.tables import read_table, refuse_spoiled_names, require_columns, text_cells
 
-    table, supervised = read_table(path), tuple(spec.extras["supervised"])
+    table, supervised = read_table(path), spec.supervised
     require_columns(path, table, ("source", "target", *(() if len(supervised) == 1 else ("metaedge",))))
     for end in ("source", "target"):
         refuse_spoiled_names(path, end, text_cells(table, end))
@@ -162,7 +162,7 @@ def read_links(path: str, spec: Spec) -> Links:
     for names, index in zip((source, target), ends, strict=True):
         if (index < 0).any():
             raise InputError(_unknown(path, names, index < 0, graph))
-    _refuse_kinds(path, spec.extras["knowledge_graph"], graph, metaedge, ends)
+    _refuse_kinds(path, spec.knowledge_graph, graph, metaedge, ends)
     return Links(
         name=str(path),
         graph=graph,
@@ -175,20 +175,20 @@ def read_links(path: str, spec: Spec) -> Links:
     )
 
 
-def _nodes(spec: Spec) -> KnowledgeGraph:
+def _nodes(spec: KnowledgeGraphSpec) -> KnowledgeGraph:
     """The nodes of the model's graph, without edges."""
-    plain = spec.extras["knowledge_graph"]
+    plain = spec.knowledge_graph
     none = np.empty(0, dtype="<U1")
-    kind = np.repeat(np.array(plain["kinds"], dtype=str), np.diff(plain["bounds"]))
-    ids, names = (np.array(plain[key], dtype=str) for key in ("node_id", "node_name"))
-    return KnowledgeGraph("knowledge_graph", ids, names, kind, tuple(plain["kinds"]), none, none, none)
+    kind = np.repeat(np.array(plain.kinds, dtype=str), np.diff(plain.bounds))
+    ids, names = np.array(plain.node_id, dtype=str), np.array(plain.node_name, dtype=str)
+    return KnowledgeGraph("knowledge_graph", ids, names, kind, plain.kinds, none, none, none)
 
 
 def _refuse_kinds(
-    path: str, plain: dict[str, Any], graph: KnowledgeGraph, metaedge: np.ndarray, ends: list[np.ndarray]
+    path: str, plain: PlainGraph, graph: KnowledgeGraph, metaedge: np.ndarray, ends: list[np.ndarray]
 ) -> None:
     """Refuse a candidate whose ends are of other kinds than its metaedge joins."""
-    wanted = {name: [plain["kinds"][kind] for kind in kinds] for name, kinds in plain["ends"].items()}
+    wanted = {name: [plain.kinds[kind] for kind in kinds] for name, kinds in plain.ends.items()}
     for place, (end, index) in enumerate(zip(("source", "target"), ends, strict=True)):
         expected = np.array([wanted[name][place] for name in metaedge.tolist()])
         odd = graph.node_kind[index] != expected

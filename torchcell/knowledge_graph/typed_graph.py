@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchcell.graph.cell_graph import CSR, expand
 from torchcell.io.errors import InputError, near, some
 from torchcell.knowledge_graph.record import KnowledgeGraph
+from torchcell.knowledge_graph.spec import PlainGraph
 
 Edges = tuple[np.ndarray, np.ndarray]
 """Sources and targets among all nodes, int64 [E] each."""
@@ -231,30 +232,34 @@ class TypedGraph(nn.Module):
             hint = near(metaedge, self.metaedges) or list(self.metaedges)
             raise InputError(f"the graph has no metaedge {metaedge!r}; the nearest are {hint}")
 
-    def to_plain(self) -> dict[str, Any]:
-        """Strings, numbers and tensors only, so that a checkpoint loads with ``weights_only=True``."""
-        return {
-            "node_id": self.node_id.tolist(),
-            "node_name": self.node_name.tolist(),
-            "kinds": list(self.kinds),
-            "bounds": list(self.bounds),
-            "ends": {name: list(self.ends[name]) for name in self.metaedges},
-            "edges": {name: [end.int().cpu() for end in self.edges(name)] for name in self.metaedges},
-            "symmetric": sorted(self.symmetric),
-            "from_record": torch.from_numpy(self.from_record),
-            "hash": self.hash,
-        }
+    def to_plain(self) -> PlainGraph:
+        """Names, numbers and tensors only, as a spec holds them."""
+        sides = {name: self.edges(name) for name in self.metaedges}
+        return PlainGraph(
+            node_id=tuple(self.node_id.tolist()),
+            node_name=tuple(self.node_name.tolist()),
+            kinds=self.kinds,
+            bounds=self.bounds,
+            ends={name: (first, second) for name, (first, second) in self.ends.items()},
+            edges={name: (source.int().cpu(), target.int().cpu()) for name, (source, target) in sides.items()},
+            symmetric=tuple(sorted(self.symmetric)),
+            from_record=torch.from_numpy(self.from_record),
+            hash=self.hash,
+        )
 
     @classmethod
-    def from_plain(cls, plain: Mapping[str, Any]) -> TypedGraph:
-        """The inverse of ``to_plain``; a hash that does not fit is an error."""
-        edges = {name: (s.long().numpy(), t.long().numpy()) for name, (s, t) in plain["edges"].items()}
-        names = (np.array(plain["node_id"], dtype=str), np.array(plain["node_name"], dtype=str))
-        ends = {name: (first, second) for name, (first, second) in plain["ends"].items()}
-        from_record = plain["from_record"].numpy()
-        graph = cls(*names, plain["kinds"], plain["bounds"], ends, edges, plain["symmetric"], from_record)
-        if graph.hash != plain["hash"]:
-            raise InputError(f"the graph's hash is {graph.hash}, the file says {plain['hash']}: it was changed")
+    def from_plain(cls, plain: PlainGraph) -> TypedGraph:
+        """The inverse of ``to_plain``.
+
+        Raises:
+            InputError: Values that another hash was made of.
+        """
+        edges = {name: (s.long().numpy(), t.long().numpy()) for name, (s, t) in plain.edges.items()}
+        names = (np.array(plain.node_id, dtype=str), np.array(plain.node_name, dtype=str))
+        from_record = plain.from_record.numpy()
+        graph = cls(*names, plain.kinds, plain.bounds, plain.ends, edges, plain.symmetric, from_record)
+        if graph.hash != plain.hash:
+            raise InputError(f"the graph's hash is {graph.hash}, the file says {plain.hash}: it was changed")
         return graph
 
     def _hash(self) -> str:

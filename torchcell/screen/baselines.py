@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
+import scipy.sparse as sp
 from sklearn.linear_model import Ridge
 
 from torchcell.core.baseline import Baseline, one_thread, require_same_genes, validation_score

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +25,7 @@ from torchcell.io.errors import InputError, near, some
 from torchcell.io.gene_features import GeneFeatures
 from torchcell.screen.record import KINDS, Screen
 from torchcell.screen.screen_graph import cost_note, joined
+from torchcell.screen.spec import ScreenSpec
 from torchcell.screen.table import screen_notes
 from torchcell.screen.task import TASK
 
@@ -155,6 +156,7 @@ class PerturbationDataModule(RecordDataModule):
     """
 
     TASK = TASK
+    spec: ScreenSpec
 
     why_random: str | None = None
     """Why ``held_out_genes`` came to be ``random``; none where it did not."""
@@ -213,24 +215,24 @@ class PerturbationDataModule(RecordDataModule):
         """The samples, the graph, and a user's features of genes."""
         return {**super().fingerprinted(), "gene features": self.features}
 
-    def extras(self, train: Screen) -> dict[str, Any]:
-        """Genes (positions in the vocabulary), sizes and levels of training samples; a model's hops; gene features."""
+    def make_spec(self, base: Spec, train: Screen) -> ScreenSpec:
+        """Genes, sizes and levels of training samples; a model's hops; gene features."""
         position = {name: i for i, name in enumerate(self.genes)}
         named = sorted({position[name] for name in train.genes[np.unique(train.gene)].tolist()})
-        extras: dict[str, Any] = {
-            "trained_genes": torch.tensor(named, dtype=torch.int64),
-            "trained_sizes": np.unique(train.sizes).tolist(),
-            "trained_levels": [] if train.level is None else trained_range(train.level),
-        }
-        if self.hops is not None:
-            extras["hops"] = self.hops
         if self.features is not None:
-            values = torch.from_numpy(self.features.validate().aligned(self.genes))
-            extras["gene_features"] = {"columns": list(self.features.columns), "values": values}
-        return extras
+            values = self.features.validate().aligned(self.genes)
+            features = GeneFeatures(np.array(self.genes, dtype=str), tuple(self.features.columns), values)
+            base = replace(base, gene_features=features)
+        return ScreenSpec(
+            **vars(base),
+            trained_genes=torch.tensor(named, dtype=torch.int64),
+            trained_sizes=tuple(np.unique(train.sizes).tolist()),
+            trained_levels=() if train.level is None else tuple(trained_range(train.level)),
+            hops=self.hops,
+        )
 
     @staticmethod
-    def pack(record: Screen, spec: Spec) -> PerturbationSets:
+    def pack(record: Screen, spec: ScreenSpec) -> PerturbationSets:
         """The screen's samples as tensors."""
         return PerturbationSets(record, spec.genes)
 
@@ -256,7 +258,7 @@ class PerturbationDataModule(RecordDataModule):
         return record.subset(~unknown), {"samples with a gene outside the graph": int(unknown.sum())}
 
     @staticmethod
-    def response(record: Screen, prediction: np.ndarray, spec: Spec) -> pd.DataFrame:
+    def response(record: Screen, prediction: np.ndarray, spec: ScreenSpec) -> pd.DataFrame:
         """Sample id, genes and kinds of each set, then a column a phenotype."""
         table = RecordDataModule.response(record, prediction, spec)
         table.insert(1, "genes", ["|".join(genes) for genes in record.sets()])
@@ -269,7 +271,7 @@ class PerturbationDataModule(RecordDataModule):
         return table
 
     @staticmethod
-    def prediction_notes(record: Screen, spec: Spec, model: Any) -> Notes:
+    def prediction_notes(record: Screen, spec: ScreenSpec, model: Any) -> Notes:
         """New set sizes, genes and perturbation types; levels that the model does not read or know."""
         return screen_notes(record, spec, model.reads_levels)
 
@@ -318,7 +320,7 @@ class PerturbationDataModule(RecordDataModule):
         return said
 
     @staticmethod
-    def read_request(path: str, spec: Spec) -> Screen:
+    def read_request(path: str, spec: ScreenSpec) -> Screen:
         """A user's list of perturbation sets for ``predict``; see docs/concepts/contracts.md."""
         from torchcell.screen.table import read_perturbations
 

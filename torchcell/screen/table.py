@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from torchcell.core.prediction_notes import Notes, between, by_owner, is_outside, unlike_sizes
-from torchcell.core.spec import Spec
 from torchcell.io.errors import InputError, near, some
 from torchcell.io.labels import genes_of
 from torchcell.io.table_text import BLANKS
@@ -28,6 +27,7 @@ from torchcell.io.tables import (
     write_table,
 )
 from torchcell.screen.record import KINDS, Screen
+from torchcell.screen.spec import ScreenSpec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -365,22 +365,20 @@ def _texts(table: pd.DataFrame, column: str) -> np.ndarray:
     return np.array(text_column(table, column).to_pylist(), dtype=str)
 
 
-def screen_notes(record: Screen, spec: Spec, reads_levels: bool) -> Notes:
+def screen_notes(record: Screen, spec: ScreenSpec, reads_levels: bool) -> Notes:
     """Set sizes, genes and perturbation types without training samples; levels that are not read, or out of range.
 
     Args:
         record: What is asked for.
-        spec: Of the checkpoint; what it does not tell gives no note.
+        spec: Of the checkpoint.
         reads_levels: Whether the model does.
     """
-    extras, owner, n, notes = spec.extras, record.owner, len(record), Notes()
-    if "trained_sizes" in extras:
-        notes["set of another size"] = unlike_sizes("set", record.sizes.tolist(), extras["trained_sizes"])
-    if "trained_genes" in extras:
-        trained = np.array(spec.genes, dtype=str)[extras["trained_genes"].numpy()]
-        new = ~np.isin(record.genes, trained)[record.gene]
-        names = record.genes[record.gene[new]]
-        notes["gene without training samples"] = by_owner("no training sample of", names, owner[new], n)
+    owner, n, notes = record.owner, len(record), Notes()
+    notes["set of another size"] = unlike_sizes("set", record.sizes.tolist(), spec.trained_sizes)
+    trained = np.array(spec.genes, dtype=str)[spec.trained_genes.numpy()]
+    new = ~np.isin(record.genes, trained)[record.gene]
+    names = record.genes[record.gene[new]]
+    notes["gene without training samples"] = by_owner("no training sample of", names, owner[new], n)
     new = ~np.isin(np.array(KINDS), spec.kinds)[record.kind]
     names = np.array(KINDS)[record.kind[new]]
     notes["perturbation type unseen in training"] = by_owner("unseen perturbation type", names, owner[new], n)
@@ -391,9 +389,9 @@ def screen_notes(record: Screen, spec: Spec, reads_levels: bool) -> Notes:
             "levels are not read by this model" if given else ""
             for given in np.bincount(owner[~np.isnan(record.level)], minlength=n).tolist()
         ]
-    elif extras.get("trained_levels"):
-        outside = is_outside(record.level, extras["trained_levels"])
-        text = f"trained on levels of {between(extras['trained_levels'])}, not"
+    elif spec.trained_levels:
+        outside = is_outside(record.level, spec.trained_levels)
+        text = f"trained on levels of {between(spec.trained_levels)}, not"
         names = np.array([f"{value:.4g}" for value in record.level[outside].tolist()], dtype=str)
         notes["level outside the trained range"] = by_owner(text, names, owner[outside], n)
     return notes

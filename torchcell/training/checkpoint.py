@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,8 @@ from torchcell.io.paths import located
 from torchcell.training.data_changes import other_indices, other_names, other_values
 
 KEY = "torchcell"
-FORMAT = 1
+FORMAT = 2
+"""Of the description: 2 has a typed spec a task, 1 had one dictionary of extras for all."""
 
 DATA_CHANGED = ("error", "allow")
 """What to do with data that changed since a checkpoint was trained: the values of ``data_changed``."""
@@ -158,9 +158,6 @@ class Checkpoint:
             raise InputError(f"data_changed={data_changed!r}: must be {' or '.join(DATA_CHANGED)}")
         self._refuse_names([*other_names(self.spec, spec), *other_indices(self.spec, spec)])
         values = other_values(self.spec, spec)
-        if not values and not self.spec.fingerprints:
-            said = "holds no fingerprint of its data, as older ones do not: whether values changed can't be told"
-            print(f"note: {self.path} {said}", file=sys.stderr)
         if values and data_changed != "allow":
             raise InputError(
                 f"{self.path} was trained on other data: {', '.join(values)} differ. Bring back the data that it was "
@@ -215,8 +212,12 @@ def describe(spec: Spec, config: DictConfig) -> dict[str, Any]:
     }
 
 
-def load(path: str | Path) -> Checkpoint:
+def load(path: str | Path, trust: Sequence[str] = ()) -> Checkpoint:
     """Read a torchcell checkpoint.
+
+    Args:
+        path: Of the file.
+        trust: Packages besides torchcell's whose specs it may name, e.g. your own.
 
     Raises:
         InputError: No such file; truncated; not torchcell's; of a version whose files can't be read; or holding
@@ -230,11 +231,16 @@ def load(path: str | Path) -> Checkpoint:
     found = about.get("format") if isinstance(about, dict) else None
     if isinstance(found, int) and found > FORMAT:
         raise InputError(f"{path} was written by torchcell {version}, which is newer; upgrade torchcell")
+    if found != FORMAT:
+        raise InputError(_older(path, version, found))
     try:
         config = OmegaConf.create(about["config"])
         assert isinstance(config, DictConfig)
         check_plain(OmegaConf.to_container(config))
-        spec = Spec.from_plain(about["spec"])
+        try:
+            spec = Spec.from_plain(about["spec"], tuple(trust))
+        except InputError as error:
+            raise InputError(f"{path} was written by torchcell {version}, and can't be read: {error}") from error
         done = content.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {})
         epoch = int(content["epoch"])
         return Checkpoint(
@@ -246,6 +252,14 @@ def load(path: str | Path) -> Checkpoint:
             f"{path} was written by torchcell {version} in format {found}, which this version can't read ({why}); "
             "install that version, or train again"
         ) from error
+
+
+def _older(path: str | Path, version: str, found: object) -> str:
+    """Who wrote a checkpoint of an older format, and what to do."""
+    return (
+        f"{path} was written by torchcell {version} in format {found}, and this version reads format {FORMAT} only; "
+        "install that version to go on with it, or train again with this one: the same experiment and overrides"
+    )
 
 
 def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:

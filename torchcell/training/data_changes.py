@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
-from torchcell.core.spec import Spec
+from torch import Tensor
 
-NO_NAMES = ("hash", "gene_features", "singles", "phases", "features")
-"""Keys of a spec's extras that name nothing a weight or an index stands for, or that are compared on their own."""
+from torchcell.core.spec import INDICES, WEIGHTS, Spec
 
 
 def other_names(trained: Spec, at_hand: Spec, genes: bool = True) -> list[str]:
@@ -19,35 +20,21 @@ def other_names(trained: Spec, at_hand: Spec, genes: bool = True) -> list[str]:
         genes: Whether the genes must be the same. A model that knows genes by their features alone may take other
             genes, as those of another organism, with the same features.
     """
-    pairs = {
-        "genes": (trained.genes, at_hand.genes) if genes else (None, None),
-        "gene features": _columns(trained, at_hand, needed=not genes),
-        "outputs": (trained.outputs, at_hand.outputs),
-        "kinds of perturbation": (trained.kinds, at_hand.kinds),
-    }
-    return [name for name, (old, new) in pairs.items() if old != new]
+    found = [name for name in _differing(trained, at_hand, WEIGHTS) if genes or name != "genes"]
+    old, new = _columns(trained, at_hand, needed=not genes)
+    return found if old == new else [*found, "gene features"]
 
 
 def other_indices(trained: Spec, at_hand: Spec) -> list[str]:
     """Further names that a batch refers to by number and that differ: lines, molecules, nodes."""
-    old, new = _plain(trained.extras), _plain(at_hand.extras)
-    return sorted(str(key) for key in {*old, *new} if old.get(key) != new.get(key))
+    return sorted(_differing(trained, at_hand, INDICES))
 
 
 def other_values(trained: Spec, at_hand: Spec) -> list[str]:
-    """What differs although it bears the same names: samples, graph, gene features, split.
-
-    Of a checkpoint without fingerprints only the split, the graph and the features can be compared.
-    """
-    graphs = [None if one.graph is None else one.graph.hash for one in (trained, at_hand)]
+    """What differs although it bears the same names: samples, graph, gene features, split."""
     pairs: dict[str, tuple[Any, Any]] = {"split": (trained.split_hash, at_hand.split_hash)}
-    if trained.fingerprints:
-        known = dict.fromkeys([*trained.fingerprints, *at_hand.fingerprints])
-        pairs |= {name: (trained.fingerprints.get(name), at_hand.fingerprints.get(name)) for name in known}
-    else:
-        features = [one.gene_features for one in (trained, at_hand)]
-        pairs["graph"] = (graphs[0], graphs[1])
-        pairs["gene features"] = tuple(None if one is None else one.values.tobytes() for one in features)  # type: ignore[assignment]
+    known = dict.fromkeys([*trained.fingerprints, *at_hand.fingerprints])
+    pairs |= {name: (trained.fingerprints.get(name), at_hand.fingerprints.get(name)) for name in known}
     return [name for name, (old, new) in pairs.items() if old != new]
 
 
@@ -59,10 +46,23 @@ def _columns(trained: Spec, at_hand: Spec, needed: bool) -> tuple[object, object
     return old.columns, new.columns
 
 
-def _plain(node: Any) -> Any:
-    """The texts and numbers of nested mappings and lists, without tensors."""
-    if isinstance(node, dict):
-        return {key: _plain(value) for key, value in node.items() if key not in NO_NAMES}
-    if isinstance(node, list | tuple):
-        return [_plain(value) for value in node]
-    return node if isinstance(node, str | int | float | bool) else None
+def _differing(trained: Spec, at_hand: Spec, what: Mapping[str, Any]) -> list[str]:
+    """Fields of either spec that are declared as ``what`` and do not hold the same."""
+    old, new = (_declared(spec, what) for spec in (trained, at_hand))
+    return [name for name in {**old, **new} if name not in old or name not in new or old[name] != new[name]]
+
+
+def _declared(value: Any, what: Mapping[str, Any]) -> dict[str, Any]:
+    """Label -> value of the fields of a dataclass that are declared as ``what``."""
+    every = [one for one in fields(value) if one.metadata.get("names") == what["names"]]
+    return {one.metadata.get("label", one.name): _compared(getattr(value, one.name), what) for one in every}
+
+
+def _compared(value: Any, what: Mapping[str, Any]) -> Any:
+    """A field's value without what is not declared: of dataclasses within it their declared fields alone."""
+    if is_dataclass(value):
+        return _declared(value, what)
+    if isinstance(value, tuple):
+        return tuple(_compared(each, what) for each in value)
+    assert not isinstance(value, Tensor), "a tensor is a value, and no name"
+    return value

@@ -122,7 +122,7 @@ def embed_sets(model: Model, batches: Iterable[Any], device: torch.device | str,
     predictions: list[Tensor] = []
     with torch.no_grad():
         for batch in batches:
-            batch = batch.to(device)
+            batch = batch.blind().to(device)
             if predict:  # first: it refuses what the model was not trained for
                 predictions.append(model.tabulate(model(batch)).float().cpu())
             found = model.set_embeddings(batch)
@@ -209,8 +209,8 @@ def gene_table(model: Model) -> anndata.AnnData | None:
     genes = model.spec.genes
     (first, x_ND), *others = latents.items()
     obs = pd.DataFrame(index=pd.Index(list(genes), name="gene"))
-    if "trained_genes" in model.spec.extras:
-        obs["trained"] = np.isin(np.arange(len(genes)), model.spec.extras["trained_genes"].cpu().numpy())
+    for name, values in model.spec.gene_facts().items():
+        obs[name] = values
     table = anndata.AnnData(X=x_ND, obs=obs, var=_numbered(first, x_ND.shape[1]))
     table.obsm.update(dict(others))
     table.uns["latent"] = first

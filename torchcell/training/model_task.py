@@ -11,9 +11,11 @@ from torchcell.training.entry import conf_dir
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from torchcell.core.spec import Spec
+
 
 def refuse_other_task(cfg: DictConfig) -> None:
-    """Compare ``task_name`` of the classes of model and data; one that has none is let through.
+    """Compare the spec that the model reads with that of the data; a model of any spec is let through.
 
     Raises:
         InputError: They differ; names the models of the data's task.
@@ -22,19 +24,19 @@ def refuse_other_task(cfg: DictConfig) -> None:
     from hydra.utils import get_object
 
     model, data = get_object(cfg.model._target_), get_object(cfg.data._target_)
-    predicts, holds = getattr(model, "task_name", ""), getattr(data, "task_name", "")
-    if not predicts or not holds or predicts == holds:
+    holds: type[Spec] | None = getattr(getattr(data, "TASK", None), "spec", None)
+    if holds is None or not hasattr(model, "reads") or issubclass(holds, model.reads):
         return
     chosen = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
     group = "benchmark" if chosen.get("benchmark") else "data"
     raise InputError(
-        f"model={chosen.get('model', model.__name__)} predicts {predicts}, "
-        f"{group}={chosen.get(group, data.__name__)} holds {holds}; models for it: {', '.join(models_of(holds))}"
+        f"model={chosen.get('model', model.__name__)} predicts {model.reads.WORDS}, "
+        f"{group}={chosen.get(group, data.__name__)} holds {holds.WORDS}; models for it: {', '.join(models_of(holds))}"
     )
 
 
-def models_of(task_name: str) -> list[str]:
-    """The choices of ``model``, the user's own too, whose class predicts ``task_name``."""
+def models_of(spec: type[Spec]) -> list[str]:
+    """The choices of ``model``, the user's own too, whose class reads ``spec``."""
     from hydra.utils import get_object
 
     folders = model_folders(conf_dir())
@@ -43,6 +45,4 @@ def models_of(task_name: str) -> list[str]:
         name: next((file["_target_"] for file in lineage(folders, name).values() if "_target_" in file), None)
         for name in names
     }
-    return [
-        name for name, target in targets.items() if target and getattr(get_object(target), "task_name", "") == task_name
-    ]
+    return [name for name, target in targets.items() if target and getattr(get_object(target), "reads", None) is spec]

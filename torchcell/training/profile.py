@@ -83,7 +83,7 @@ class Objective(nn.Module):
 
     def forward(self, batch: Any) -> Tensor:
         """The scalar to differentiate."""
-        terms = self.model.losses(batch, self.model(batch))
+        terms = self.model.losses(batch, self.model(batch.blind()))
         return torch.stack([self.weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
 
 
@@ -132,7 +132,7 @@ class Subject:
         autocast = self.dtype is not None
         with torch.autocast(self.device.type, self.dtype) if autocast else contextlib.nullcontext():
             if phase == "forward":
-                self.model(batch)
+                self.model(batch.blind())
                 return
             loss = self.objective(batch)
         loss.backward()

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchcell.core.model import LossWeights
-from torchcell.core.spec import Spec
 from torchcell.drug_response.datamodule import ResponseBatch
 from torchcell.drug_response.models.base import ResponseInputs, ResponseModel
+from torchcell.drug_response.spec import DrugResponseSpec
 from torchcell.io.errors import InputError
 
 
@@ -36,7 +36,7 @@ class AdditiveLatent(ResponseModel):
 
     def __init__(
         self,
-        spec: Spec,
+        spec: DrugResponseSpec,
         *,
         inputs: Callable[..., ResponseInputs] | None = None,
         head: str = "change",

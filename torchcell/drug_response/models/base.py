@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torchcell.core.model import LossWeights, Model
-from torchcell.core.spec import Spec
 from torchcell.drug_response.datamodule import ResponseBatch
 from torchcell.drug_response.models.gaussian_process import ResponseProcess, Wells
+from torchcell.drug_response.spec import DrugResponseSpec, PackedGraphs
 from torchcell.graph.cell_graph import expand
 from torchcell.io.errors import InputError, some
 from torchcell.nn.losses import log_cosh, profile_distance
@@ -90,8 +90,7 @@ class MoleculeGraphEncoder(nn.Module):
     """GINE layers on the molecules of a batch, each encoded once, then the mean over atoms and a linear map.
 
     Args:
-        graphs: All molecules as flat arrays, see ``torchcell.drug_response.molecules``; buffers that no checkpoint
-            repeats and no batch carries.
+        graphs: All molecules as flat arrays; buffers that no checkpoint repeats and no batch carries.
         width: Width W of atoms and of the output.
         n_layers: Bonds that a message travels.
         drop: Share of the samples whose molecule counts as unknown in a training step.
@@ -108,12 +107,10 @@ class MoleculeGraphEncoder(nn.Module):
     atom_start: Tensor
     bond_start: Tensor
 
-    def __init__(
-        self, graphs: Mapping[str, Tensor], width: int = 128, n_layers: int = 3, drop: float | int = 0.0
-    ) -> None:
+    def __init__(self, graphs: PackedGraphs, width: int = 128, n_layers: int = 3, drop: float | int = 0.0) -> None:
         super().__init__()
         for name in ("atom", "atom_ptr", "bond", "bond_index", "bond_ptr"):
-            self.register_buffer(name, graphs[name], persistent=False)
+            self.register_buffer(name, getattr(graphs, name), persistent=False)
         self.drop = drop
         # One table for all categories of an atom: each of its numbers has a range of rows.
         self.atom_embedding = nn.Embedding(sum(ATOM_SIZES), width)
@@ -224,7 +221,7 @@ class ResponseInputs(nn.Module):
     """One vector of ``width`` numbers each, side by side.
 
     Args:
-        spec: Of the task ``response``.
+        spec: Of drug response.
         width: Of each part.
         hidden: Hidden width of the encoders.
         dropout: Share of the encoders' hidden units dropped in training.
@@ -241,7 +238,7 @@ class ResponseInputs(nn.Module):
         features: Width of all parts together.
 
     Raises:
-        InputError: Data of another task, an unknown choice, or molecules without vectors and nothing to stand in.
+        InputError: An unknown choice, or molecules without vectors and nothing to stand in.
     """
 
     mean_line_G: Tensor
@@ -249,7 +246,7 @@ class ResponseInputs(nn.Module):
 
     def __init__(
         self,
-        spec: Spec,
+        spec: DrugResponseSpec,
         *,
         width: int = 128,
         hidden: int = 256,
@@ -264,34 +261,32 @@ class ResponseInputs(nn.Module):
         dose: bool = True,
     ) -> None:
         super().__init__()
-        if spec.task != "response":
-            raise InputError(f"this model reads drug response, and the data's task is {spec.task}; see conf/data")
         if basal not in BASAL or molecules not in MOLECULES:
             raise InputError(
                 f"model.inputs.basal={basal!r} is one of {BASAL}, model.inputs.molecules={molecules!r} of {MOLECULES}"
             )
-        held = spec.extras["molecules"]
-        if not unknown and not held["known"].all():
-            lacking = [name for name, known in zip(held["id"], held["known"].tolist(), strict=True) if not known]
+        held = spec.molecules
+        if not unknown and not held.known.all():
+            lacking = [name for name, known in zip(held.id, held.known.tolist(), strict=True) if not known]
             raise InputError(
                 f"molecules without a vector: {some(lacking)}; the model has none to learn in their place, so set "
                 "model.inputs.unknown=true or data.missing_molecules=drop"
             )
-        self.raw, self.line_drop, self.n_lines = basal == "raw", line_drop, len(spec.extras["lines"])
-        self.register_buffer("mean_line_G", spec.extras["line_basal"].mean(0), persistent=False)
-        self.register_buffer("scale_G", spec.extras["basal_scale"], persistent=False)
+        self.raw, self.line_drop, self.n_lines = basal == "raw", line_drop, len(spec.lines)
+        self.register_buffer("mean_line_G", spec.line_basal.mean(0), persistent=False)
+        self.register_buffer("scale_G", spec.basal_scale, persistent=False)
         self.basal = None if basal == "none" else DenseEncoder(len(spec.genes), hidden, width, dropout)
         self.molecule: nn.Module
         if molecules == "graph":
-            if "graphs" not in held:
+            if held.graphs is None:
                 raise InputError(
                     "model.inputs.molecules=graph needs the molecules' graphs, and the data have vectors only; set "
                     "data.molecules to torchcell.drug_response.molecules.MoleculeGraphs"
                 )
-            self.molecule = MoleculeGraphEncoder(held["graphs"], width, drop=molecule_drop)
+            self.molecule = MoleculeGraphEncoder(held.graphs, width, drop=molecule_drop)
         else:
             self.molecule = MoleculeVectors(
-                held["vectors"], held["known"], width, hidden, dropout, molecule_dropout, molecule_drop, unknown
+                held.vectors, held.known, width, hidden, dropout, molecule_dropout, molecule_drop, unknown
             )
         self.line_embedding = nn.Embedding(self.n_lines + unknown, width)
         nn.init.normal_(self.line_embedding.weight, std=line_sd)
@@ -375,8 +370,8 @@ class ResponseModel(Model):
         loss_weights: See ``Model``.
     """
 
-    task_name = "drug response"
-
+    reads = DrugResponseSpec
+    spec: DrugResponseSpec
     refitted = ("process.",)
 
     mean_G: Tensor
@@ -386,7 +381,7 @@ class ResponseModel(Model):
 
     def __init__(
         self,
-        spec: Spec,
+        spec: DrugResponseSpec,
         inputs: Callable[..., ResponseInputs] | None = None,
         head: str = "change",
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
@@ -399,8 +394,8 @@ class ResponseModel(Model):
         self.head = head
         self.inputs = (inputs or ResponseInputs)(spec)
         for name, value in (("mean_G", "change_center"), ("sd_G", "change_scale"), ("line_control_LG", "line_control")):
-            self.register_buffer(name, spec.extras[value], persistent=False)
-        line_change_LG = spec.extras["line_treated"] - spec.extras["line_control"]
+            self.register_buffer(name, getattr(spec, value), persistent=False)
+        line_change_LG = spec.line_treated - spec.line_control
         self.register_buffer("line_change_LG", line_change_LG, persistent=False)
         self.shares = Shares()
         self._reading: tuple[Tensor, Tensor] | None = None
@@ -409,10 +404,10 @@ class ResponseModel(Model):
         self.plate_pull = nn.Parameter(start + PLATE_START) if head != "level" else None
         self.process: ResponseProcess | None = None
         if head == "process":
-            table, known = spec.extras["molecules"], spec.extras["trained"]
-            held = {name: values[_some(len(values))] for name, values in known.items()}
-            controls = torch.zeros(len(held["drug"]), len(spec.genes))  # they come with ``fit_process``
-            self.process = ResponseProcess(table["vectors"], table["known"], _wells(**held, departure=controls))
+            trained = spec.trained[_some(len(spec.trained))]
+            controls = torch.zeros(len(trained), len(spec.genes))  # they come with ``fit_process``
+            wells = _wells(**vars(trained), departure=controls)
+            self.process = ResponseProcess(spec.molecules.vectors, spec.molecules.known, wells)
 
     def read(self, h_BH: Float[Tensor, "B H"], batch: ResponseBatch) -> Float[Tensor, "B G"]:
         """A number for each sample and gene, in standard deviations of a change."""
@@ -427,7 +422,7 @@ class ResponseModel(Model):
         if self.pull is None or self.plate_pull is None:
             return read_BG
         line_B, on_line_B1 = batch.line.clamp(min=0), (batch.line >= 0)[:, None]
-        alone_BG = batch.control + torch.where(on_line_B1, self.line_change_LG[line_B], self.mean_G)
+        alone_BG = batch.input_control + torch.where(on_line_B1, self.line_change_LG[line_B], self.mean_G)
         known_BG = ~torch.isnan(batch.plate_mean)
         off_BG = torch.where(known_BG & on_line_B1, -self._departure(batch), 0.0)
         beside_BG = alone_BG + self.pull.sigmoid() * off_BG
@@ -442,12 +437,12 @@ class ResponseModel(Model):
     def _told(self, batch: ResponseBatch) -> tuple[Float[Tensor, "B G"], Float[Tensor, "B G"]]:
         """What like treatments tell of a sample, and what like controls tell; nothing without a process."""
         if self.process is None:
-            return torch.zeros_like(batch.control), torch.zeros_like(batch.control)
+            return torch.zeros_like(batch.input_control), torch.zeros_like(batch.input_control)
         return self.process(_wells(batch.drug, batch.line, batch.log_dose, batch.log_time, self._departure(batch)))
 
     def _departure(self, batch: ResponseBatch) -> Float[Tensor, "B G"]:
         """Of each control from its line's mean; of an unknown line from the first, which nobody reads."""
-        return batch.control - self.line_control_LG[batch.line.clamp(min=0)]
+        return batch.input_control - self.line_control_LG[batch.line.clamp(min=0)]
 
     def on_fit_start(self) -> None:
         """Fit the process to the training part; of several processes all take what the first one found."""
@@ -465,7 +460,7 @@ class ResponseModel(Model):
         """Let the process tell how changes differ from their line's mean; ``train`` holds the spec's, in its order."""
         assert self.process is not None
         self.process.control_NG.copy_(self._departure(train))
-        self.process.fit(train.target - train.control - self.line_change_LG[train.line])
+        self.process.fit(train.target - train.input_control - self.line_change_LG[train.line])
 
     def on_validation_epoch_end(self) -> None:
         """Choose the shares, by which every checkpoint goes, and the next pass over the validation part: the scores of
@@ -495,7 +490,7 @@ class ResponseModel(Model):
     def losses(self, batch: ResponseBatch, prediction: Tensor) -> dict[str, Tensor]:
         """The residual, and where the changes point."""
         return super().losses(batch, prediction) | {
-            "correlation": profile_distance(prediction, batch.target, batch.control),
+            "correlation": profile_distance(prediction, batch.target, batch.input_control),
             "plate": profile_distance(prediction, batch.target, batch.eval_center),
         }
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from torchcell.core.model import LossWeights
-from torchcell.core.spec import Spec
 from torchcell.drug_response.datamodule import ResponseBatch
 from torchcell.drug_response.models.base import ResponseInputs, ResponseModel
+from torchcell.drug_response.spec import DrugResponseSpec
 from torchcell.io.errors import InputError
 
 KEPT = 65_536
@@ -118,7 +118,7 @@ class ResponseMLP(ResponseModel):
 
     def __init__(
         self,
-        spec: Spec,
+        spec: DrugResponseSpec,
         *,
         inputs: Callable[..., ResponseInputs] | None = None,
         head: str = "change",

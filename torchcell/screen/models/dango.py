@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from torchcell.core.cached_encoding import WildTypeModel
 from torchcell.core.model import LossWeights
-from torchcell.core.spec import Spec
 from torchcell.graph.cell_graph import CSR, CellGraph
 from torchcell.io.errors import InputError, near, some
 from torchcell.nn.ragged import segment_mean
 from torchcell.nn.sparse import full_precision, spmm
 from torchcell.screen.datamodule import PerturbationBatch
 from torchcell.screen.models.common import HyperSAGNN, KindRows, RelationMerge
+from torchcell.screen.spec import ScreenSpec
 
 
 class Reconstruction(nn.Module):
@@ -233,13 +233,13 @@ class Dango(WildTypeModel):
             zero_weight that does not fit the channels.
     """
 
-    task_name = "screens"
-
+    reads = ScreenSpec
+    spec: ScreenSpec
     graph: CellGraph
 
     def __init__(
         self,
-        spec: Spec,
+        spec: ScreenSpec,
         *,
         channels: Sequence[str] | None = None,
         dim: int = 64,
@@ -327,7 +327,7 @@ class Dango(WildTypeModel):
         return member_MD if self.kind_embedding is None else member_MD + self.kind_embedding(row_M)
 
 
-def _channels(spec: Spec, channels: Sequence[str] | None) -> list[str]:
+def _channels(spec: ScreenSpec, channels: Sequence[str] | None) -> list[str]:
     """The relations to use, all of them among genes."""
     if spec.graph is None:
         raise InputError(

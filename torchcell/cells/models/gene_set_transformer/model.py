@@ -18,8 +18,8 @@ from torchcell.cells.models.gene_set_transformer.attention import (
     PerturbationVector,
     seen_tokens,
 )
+from torchcell.cells.spec import CellsSpec
 from torchcell.core.model import LossWeights, Model
-from torchcell.core.spec import Spec
 from torchcell.evaluation.streaming import ScoreName, StreamingProfile
 from torchcell.graph.cell_graph import owner
 from torchcell.io.errors import InputError
@@ -36,7 +36,12 @@ UNITS = ("cells", "change", "none")
 
 
 def check_choices(
-    spec: Spec, attention: str, global_tokens: int, free_drop: float | int, standardise: str, distribution: bool = False
+    spec: CellsSpec,
+    attention: str,
+    global_tokens: int,
+    free_drop: float | int,
+    standardise: str,
+    distribution: bool = False,
 ) -> None:
     """Refuse what the model or its data can't give.
 
@@ -44,7 +49,7 @@ def check_choices(
         InputError: An unknown choice, no global token, sparse attention without neighbours, or a term on cells where
             the data train on means.
     """
-    if distribution and spec.extras.get("pseudobulk"):
+    if distribution and spec.pseudobulk:
         raise InputError(
             "model.distribution=true is a term on the cells of a condition, and data.pseudobulk=true trains on means; "
             "set one of them to false"
@@ -55,7 +60,7 @@ def check_choices(
         raise InputError(f"model.global_tokens={global_tokens}: the perturbation needs at least one to enter by")
     if not 0 <= free_drop <= 1:
         raise InputError(f"model.free_drop={free_drop} is a share between 0 and 1")
-    if attention == "neighbours" and "neighbours" not in spec.extras:
+    if attention == "neighbours" and spec.neighbors is None:
         raise InputError(
             "model.attention=neighbours needs a list of neighbours a gene, which these data don't give; choose "
             "data with a network, or model.attention=full or induced"
@@ -214,8 +219,8 @@ class GeneSetTransformer(Model):
             the data train on means.
     """
 
-    task_name = "single cells"
-
+    reads = CellsSpec
+    spec: CellsSpec
     adds_genes = True
     refitted = ("singles.",)
     memory_options: Mapping[str, Any] = {"attention": "full", "gradient_checkpointing": False}
@@ -230,7 +235,7 @@ class GeneSetTransformer(Model):
 
     def __init__(
         self,
-        spec: Spec,
+        spec: CellsSpec,
         *,
         dim: int = 64,
         layers: int = 2,
@@ -252,7 +257,7 @@ class GeneSetTransformer(Model):
         super().__init__(spec, optimizer, scheduler, loss_weights)
         check_choices(spec, attention, global_tokens, free_drop, standardise, distribution)
         self.distribution, self.sparse, self.n_global = distribution, attention == "neighbours", global_tokens
-        n_measured, held, known = len(spec.outputs), spec.extras, spec.gene_features
+        n_measured, known = len(spec.outputs), spec.gene_features
         features = None if known is None else torch.from_numpy(known.values)
         self.identity = GeneIdentity(n_measured, spec.n_trained_with, len(spec.genes), dim, features)
         self.perturbation = PerturbationVector(dim, free_drop)
@@ -262,22 +267,22 @@ class GeneSetTransformer(Model):
         self.cell_product, self.gene_product = (nn.Linear(dim, dim, bias=False) for _ in range(2))
         for layer in (self.readout, self.cell_product, self.gene_product):
             nn.init.normal_(layer.weight, std=0.02)  # near no change, yet with a gradient for all
-        scale = held["gene_scale"].float()
+        scale = spec.gene_scale.float()
         scale = torch.where(scale > 0, scale, 1.0)
-        unit = {"cells": scale, "change": held["change_scale"], "none": torch.ones_like(scale)}[standardise]
-        neighbours = held["neighbours"] if self.sparse else torch.empty(n_measured, 0, dtype=torch.int64)
+        unit = {"cells": scale, "change": spec.change_scale, "none": torch.ones_like(scale)}[standardise]
+        neighbours = spec.neighbors if self.sparse else torch.empty(n_measured, 0, dtype=torch.int64)
         for name, value in {
-            "centre_G": held["gene_center"].float(),
+            "centre_G": spec.gene_center.float(),
             "spread_G": scale,
-            "mean_G": held.get("change_center", torch.zeros(n_measured)),
-            "sd_G": held["change_scale"],
+            "mean_G": spec.change_center,
+            "sd_G": spec.change_scale,
             "unit_G": unit,
             "neighbour_GK": neighbours,
         }.items():
             self.register_buffer(name, value, persistent=False)
         # Part of the state, so that a checkpoint from the middle of a curriculum knows what it was trained on.
         self.register_buffer("active_G", torch.ones(n_measured, dtype=torch.bool))
-        self.singles = self._single_changes() if singles and held.get("singles") else None
+        self.singles = self._single_changes() if singles and spec.singles else None
         self.shares = Shares()
         self._change: Tensor | None = None
         self._watched: Tensor | None = None
@@ -286,12 +291,12 @@ class GeneSetTransformer(Model):
 
     def _single_changes(self) -> SingleChanges:
         """The table of what the training part's singles did, and which of its groups the spec's groups are."""
-        spec, pairs = self.spec, self.spec.extras["singles"]
-        gene = torch.tensor([spec.genes.index(name) for name, _ in pairs])
-        groups = sorted({group for _, group in pairs})
-        place = [groups.index(name) if name in groups else -1 for name in spec.extras["groups"]]
+        spec, singles = self.spec, self.spec.singles
+        gene = torch.tensor([spec.genes.index(one.gene) for one in singles])
+        groups = sorted({one.group for one in singles})
+        place = [groups.index(name) if name in groups else -1 for name in spec.groups]
         self.register_buffer("place_C", torch.tensor([*place, -1]), persistent=False)  # the last is no group's
-        own = torch.tensor([groups.index(group) for _, group in pairs])
+        own = torch.tensor([groups.index(one.group) for one in singles])
         return SingleChanges(gene, own, len(spec.genes), len(groups), len(spec.outputs))
 
     # Which genes are active ------------------------------------------------------------------------
@@ -324,21 +329,21 @@ class GeneSetTransformer(Model):
         """Mean expression of the perturbed cells, log-normalised."""
         active_A = self.active_G.nonzero()[:, 0]
         if torch.is_grad_enabled():
-            read_BSA = self._read(batch, batch.control, active_A)
+            read_BSA = self._read(batch, batch.input_cells, active_A)
             # Kept for the term on the distribution: these cells gave this prediction.
             self._cells = read_BSA if self.distribution and self.training else None
             read_BA = read_BSA.mean(1)
         else:
             step = max(1, TOKENS // (len(batch) * (len(active_A) + self.n_global)))
-            parts = [self._read(batch, some, active_A).sum(1) for some in batch.control.split(step)]
-            read_BA = torch.stack(parts).sum(0) / batch.control.shape[1]
+            parts = [self._read(batch, some, active_A).sum(1) for some in batch.input_cells.split(step)]
+            read_BA = torch.stack(parts).sum(0) / batch.input_cells.shape[1]
         return self.express(batch, read_BA, active_A)
 
     def express(
         self, batch: CellSetBatch, read_BA: Float[Tensor, "B A"], active_A: Int[Tensor, " A"]
     ) -> Float[Tensor, "B G"]:
         """What a reading means in the units of expression."""
-        base_BG = batch.references["control"] + self.mean_G
+        base_BG = batch.input_control.rows() + self.mean_G
         change_BG = torch.zeros_like(base_BG).index_add(1, active_A, self.sd_G[active_A] * read_BA)
         if self.training or self.singles is None:
             return base_BG + change_BG
@@ -382,17 +387,17 @@ class GeneSetTransformer(Model):
 
     def losses(self, batch: CellSetBatch, prediction: Tensor) -> dict[str, Tensor]:
         """The residual, where the changes point, and how far cells lie apart as distributions."""
-        active_A, control_BG = self.active_G.nonzero()[:, 0], batch.references["control"]
+        active_A, control_BG = self.active_G.nonzero()[:, 0], batch.input_control.rows()
         terms = super().losses(batch, prediction)
         parts = (each[:, active_A] for each in (prediction, batch.target, control_BG))
         terms["correlation"] = profile_distance(*parts)
         if self.distribution:
             read_BSA, self._cells = self._cells, None
             if read_BSA is None:
-                read_BSA = self._read(batch, batch.control, active_A)
+                read_BSA = self._read(batch, batch.input_cells, active_A)
             change_BSA = self.mean_G[active_A] + self.sd_G[active_A] * read_BSA
             unit_A = self.spread_G[active_A] * len(active_A) ** 0.5
-            cells_BSA = (batch.control.dense(active_A) + change_BSA) / unit_A
+            cells_BSA = (batch.input_cells.dense(active_A) + change_BSA) / unit_A
             terms["distribution"] = mean_energy_distance(cells_BSA, batch.perturbed.dense(active_A) / unit_A)
         return terms
 
@@ -413,8 +418,8 @@ class GeneSetTransformer(Model):
             self.shares.observe(read_BG, told_BG, left_BG)
         if stage == "val" and self._watched is not None:
             at = self._watched.to(prediction.device)
-            both = (batch.references, batch.truth_references)
-            own = ({name: values[:, at] for name, values in references.items()} for references in both)
+            both = (batch.input_controls, batch.eval_controls)
+            own = ({name: values[:, at] for name, values in controls.items()} for controls in both)
             self.watched_metrics.update(prediction[:, at], batch.target[:, at], *own)
 
     def on_validation_epoch_end(self) -> None:
@@ -433,5 +438,5 @@ class GeneSetTransformer(Model):
 
     def report_sections(self, history: pd.DataFrame | None) -> list[Section]:
         """What each phase of a curriculum did, if there was one."""
-        phases, n_active = self.spec.extras.get("phases", []), int(self.active_G.sum())
+        phases, n_active = self.spec.phases, int(self.active_G.sum())
         return curriculum_sections(history, phases, n_active, len(self.spec.outputs))

@@ -11,7 +11,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from torchcell.core.model import LossWeights
-from torchcell.core.spec import Spec
 from torchcell.drug_response.datamodule import ResponseBatch
 from torchcell.drug_response.models.base import MoleculeGraphEncoder, ResponseInputs, ResponseModel
 from torchcell.drug_response.models.chemoe.experts import (
@@ -24,6 +23,7 @@ from torchcell.drug_response.models.chemoe.experts import (
     expert_section,
 )
 from torchcell.drug_response.models.mlp import GeneExpert
+from torchcell.drug_response.spec import DrugResponseSpec
 from torchcell.io.errors import InputError
 from torchcell.nn.ragged import pad
 
@@ -127,7 +127,7 @@ class CheMoE(ResponseModel):
 
     def __init__(
         self,
-        spec: Spec,
+        spec: DrugResponseSpec,
         *,
         inputs: Callable[..., ResponseInputs] | None = None,
         head: str = "change",
@@ -174,9 +174,9 @@ class CheMoE(ResponseModel):
             part = self.inputs.line_embedding.embedding_dim
             self.atoms = GeneAtomAttention(part, gene_width, width, atom_heads)
         # By name, so that a drug keeps its experts whatever table it stands in.
-        keys = [zlib.crc32(name.encode()) for name in spec.extras["molecules"]["id"]]
+        keys = [zlib.crc32(name.encode()) for name in spec.molecules.id]
         self.register_buffer("key_D", torch.tensor(keys, dtype=torch.int64), persistent=False)
-        self.usage = ExpertUsage(experts, len(spec.extras["lines"]))
+        self.usage = ExpertUsage(experts, len(spec.lines))
         self._routing: Routing | None = None
 
     def genes(self) -> Float[Tensor, "G D"]:
@@ -240,7 +240,7 @@ class CheMoE(ResponseModel):
 
     def report_sections(self, history: pd.DataFrame | None) -> list[Section]:
         """Heat maps of the experts' use in the epoch of the weights, by line and by dose."""
-        usage, lines = self.usage, self.spec.extras["lines"]
+        usage, lines = self.usage, self.spec.lines
         line_EL, dose_EQ = (counts.cpu().numpy() for counts in (usage.line_EL, usage.dose_EQ))
         return [expert_section(line_EL, dose_EQ, lines, DOSE_BINS, float(usage.entropy), usage.dead)]
 

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from torchcell.core.cached_encoding import WildTypeModel
 from torchcell.core.model import LossWeights
-from torchcell.core.spec import Spec
 from torchcell.evaluation.streaming import ScoreName
 from torchcell.graph.cell_graph import CSR
 from torchcell.io.errors import InputError, near, some
@@ -38,15 +37,14 @@ from torchcell.knowledge_graph.models.hgt_embedder.losses import (
     similar_nodes,
     variance_hinge,
 )
+from torchcell.knowledge_graph.spec import KnowledgeGraphSpec
 from torchcell.knowledge_graph.typed_graph import NeighbourSampler, TypedGraph
 
 
-def message_graph(spec: Spec) -> TypedGraph:
+def message_graph(spec: KnowledgeGraphSpec) -> TypedGraph:
     """The graph of the spec, with edges to train on."""
-    if "knowledge_graph" not in spec.extras:
-        raise InputError("HGTEmbedder reads a knowledge graph; choose data of links, e.g. data=hetionet_core")
-    nodes = TypedGraph.from_plain(spec.extras["knowledge_graph"])
-    empty = [name for name in spec.extras["supervised"] if not len(nodes.edges(name)[0])]
+    nodes = TypedGraph.from_plain(spec.knowledge_graph)
+    empty = [name for name in spec.supervised if not len(nodes.edges(name)[0])]
     if empty:
         raise InputError(f"no edges of {some(empty)} are left to train on; change the split or data.metaedges")
     return nodes
@@ -173,7 +171,7 @@ class HGTEmbedder(WildTypeModel):
     no parts is left out.
 
     Args:
-        spec: With the message graph and the supervised metaedges among its extras.
+        spec: With the message graph and the supervised metaedges.
         inputs: See ``TypedEncoder``, as are embedding, hidden, layers, heads, residual, jump, degrees,
             embedding_sd and recompute.
         dropout: Share of the embeddings' and layers' entries dropped in training.
@@ -200,14 +198,14 @@ class HGTEmbedder(WildTypeModel):
             a layer.
     """
 
-    task_name = "knowledge graphs"
-
+    reads = KnowledgeGraphSpec
+    spec: KnowledgeGraphSpec
     headline = ("AUROC", "MRR")
     memory_options: Mapping[str, Any] = {"recompute": False}
 
     def __init__(
         self,
-        spec: Spec,
+        spec: KnowledgeGraphSpec,
         *,
         inputs: str = "free",
         embedding: int = 512,
@@ -275,9 +273,9 @@ class HGTEmbedder(WildTypeModel):
             matched_share,
         )
         self.link_term = LinkTerm(known, negatives, link_loss)
-        self.walks = walk_readers(nodes, spec.extras["supervised"], walk_pairs, walk_steps, walk_hidden)
+        self.walks = walk_readers(nodes, spec.supervised, walk_pairs, walk_steps, walk_hidden)
         self.step_graph = StepGraph(nodes, fan_outs)
-        alike = alike_kinds(nodes, contrastive_kinds, spec.extras["supervised"])
+        alike = alike_kinds(nodes, contrastive_kinds, spec.supervised)
         self._firsts = [self.bounds[kind] for kind in alike]
         self.contrastive = nn.ModuleList(
             InfoNCE(*similar_nodes(nodes, kind, contrastive_above), sizes[kind], contrastive_temperature)
@@ -323,7 +321,7 @@ class HGTEmbedder(WildTypeModel):
 
     def diagnostics(self, batch: LinkBatch) -> dict[str, Tensor]:
         """``link_bce``: mean BCE of positives + mean BCE of negatives; 2 ln 2 where all log-odds are 0."""
-        score_B = self(batch)[:, 0]
+        score_B = self(batch.blind())[:, 0]
         positive, negative = (batch.target == 1).any(1), (batch.target == 0).any(1)
         if not (positive.any() and negative.any()):
             return {}
@@ -345,7 +343,7 @@ class HGTEmbedder(WildTypeModel):
         links_n3 = self.val_links.compute()
         self.val_links.reset()
         (z_ND, scores), known = self.wild_type(), self.link_term.negatives
-        for name in self.spec.extras["supervised"]:
+        for name in self.spec.supervised:
             code = self.nodes.metaedges.index(name)
             source_P, target_P = links_n3[links_n3[:, 0] == code, 1:].T
             chosen = torch.randperm(len(source_P), generator=torch.Generator().manual_seed(0))[:RANKED]
@@ -390,11 +388,11 @@ class HGTEmbedder(WildTypeModel):
         codes, numbers, targets, links = [], [], [], []
         known = self.link_term.negatives
         for code in batch.metaedge.unique().tolist():
-            at = ((batch.metaedge == code) & (batch.target == 1).any(1)).nonzero()[:, 0]
-            source, target = batch.source_node[at], batch.target_node[at]
-            targets.append(self.link_term.draw(code, source, target))
-            number = known.edge_number(code, source, target)
-            numbers.append(number[number >= 0])
+            at = (batch.metaedge == code).nonzero()[:, 0]
+            number = known.edge_number(code, batch.source_node[at], batch.target_node[at])
+            at, number = at[number >= 0], number[number >= 0]  # edges of the graph: no label is read
+            targets.append(self.link_term.draw(code, batch.source_node[at], batch.target_node[at]))
+            numbers.append(number)
             codes.append(torch.full_like(numbers[-1], code))
         sampled = draw_edges(known.n_edges, self.edge_sample_size, self.edge_balance, self.mask_share, self.device)
         for code, number in enumerate(sampled if self.edge_sample_size else []):

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from torchcell.core.cached_encoding import WildTypeModel
 from torchcell.core.model import LossWeights
-from torchcell.core.spec import Spec
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.graph.features import randomise
 from torchcell.io.errors import InputError
@@ -28,6 +27,7 @@ from torchcell.screen.models.cell_graph_transformer.attention import (
 from torchcell.screen.models.cell_graph_transformer.graph_prior import GraphTerms, graph_term_section, graph_ties
 from torchcell.screen.models.cell_graph_transformer.heads import PairTable, PerturbationHead
 from torchcell.screen.models.common import HyperSAGNN, KindRows
+from torchcell.screen.spec import ScreenSpec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +41,11 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 
 
 def check_choices(
-    spec: Spec, tokens: bool, choices: Mapping[str, Any], sizes: Mapping[str, float | int], cold_share: float | int
+    spec: ScreenSpec,
+    tokens: bool,
+    choices: Mapping[str, Any],
+    sizes: Mapping[str, float | int],
+    cold_share: float | int,
 ) -> None:
     """Check the arguments of ``CellGraphTransformer`` against each other and the data.
 
@@ -140,15 +144,15 @@ class CellGraphTransformer(WildTypeModel):
         InputError: Ties, weights or choices that do not fit; nothing to make a token of.
     """
 
-    task_name = "screens"
-
+    reads = ScreenSpec
+    spec: ScreenSpec
     graph: CellGraph
     adds_genes = True
     memory_options: Mapping[str, Any] = {"gradient_checkpointing": False}
 
     def __init__(
         self,
-        spec: Spec,
+        spec: ScreenSpec,
         *,
         dim: int = 64,
         layers: int = 2,

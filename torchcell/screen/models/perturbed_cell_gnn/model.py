@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from torchcell.core.cached_encoding import WildTypeModel
 from torchcell.core.model import LossWeights
-from torchcell.core.spec import Spec
 from torchcell.graph.cell_graph import CellGraph, deleted_nodes
 from torchcell.graph.features import spectral_features
 from torchcell.graph.neighborhood import closure
@@ -26,6 +25,7 @@ from torchcell.screen.models.perturbed_cell_gnn.khop import lost_within, reads_a
 from torchcell.screen.models.perturbed_cell_gnn.layers import RelationalLayer
 from torchcell.screen.models.perturbed_cell_gnn.perturbed_cell import PerturbedCell, WildType
 from torchcell.screen.record import KINDS
+from torchcell.screen.spec import ScreenSpec
 
 
 def oversmoothing(x_ND: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ class PerturbedCellGNN(WildTypeModel):
     r"""h(F(G) - F(G \ S)): message passing over the relations of a cell, with and without the deleted genes.
 
     The global head reads the sum over all nodes of F(G) - F(G \ S); the local head, Hyper-SAGNN, the members'
-    embeddings in the wild type; a gate mixes both. With ``spec.extras["hops"]`` = k, F sees only the nodes within k
+    embeddings in the wild type; a gate mixes both. With ``spec.hops`` = k, F sees only the nodes within k
     hops of the set; no parameter depends on it. Where the graph has reactions, those that lose their genes go too.
 
     Terms: ``phenotype``, and with ``embedding_decay`` also ``embedding``.
@@ -138,14 +138,14 @@ class PerturbedCellGNN(WildTypeModel):
         InputError: No graph, an unknown relation or choice, kinds other than absent, ways that are not exact.
     """
 
-    task_name = "screens"
-
+    reads = ScreenSpec
+    spec: ScreenSpec
     graph: CellGraph
     reads_hops = True
 
     def __init__(
         self,
-        spec: Spec,
+        spec: ScreenSpec,
         *,
         relations: Sequence[str] | None = None,
         dim: int = 32,
@@ -199,7 +199,7 @@ class PerturbedCellGNN(WildTypeModel):
                 linear = linear_readout and number == layers - 1
                 steps.append(RelationalLayer(dim, len(stack), aggregation, merge, norm, residual, linear))
         self.cell = PerturbedCell(stack, steps, _kinds(graph), computation, degree == "true")
-        hops = spec.extras.get("hops")
+        hops = spec.hops
         self.closure = None
         if hops is not None and "global" in heads and not reads_all(self.cell, hops):
             self.closure = closure(self.seen, hops)
@@ -307,7 +307,7 @@ def _kinds(graph: CellGraph) -> Int[Tensor, " N"]:
     return torch.cat([torch.full((span.stop - span.start,), number) for number, span in enumerate(spans)])
 
 
-def _checked(spec: Spec, relations: Sequence[str] | None, degree: str, heads: Sequence[str]) -> list[str]:
+def _checked(spec: ScreenSpec, relations: Sequence[str] | None, degree: str, heads: Sequence[str]) -> list[str]:
     """The relations to use, and errors for what does not go together."""
     if spec.graph is None:
         raise InputError("PerturbedCellGNN needs a cell, and the data has no graph; choose one, e.g. graph=yeast")
