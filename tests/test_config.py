@@ -16,10 +16,14 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
-from torchcell.core.split_methods import METHODS
 
+from torchcell.cells.task import TASK as CELLS
+from torchcell.core.spec import Spec
+from torchcell.drug_response.task import TASK as DRUG_RESPONSE
 from torchcell.io.errors import InputError
+from torchcell.knowledge_graph.task import TASK as KNOWLEDGE_GRAPH
 from torchcell.profile import profile
+from torchcell.screen.task import TASK as SCREEN
 from torchcell.training.baselines import departures
 from torchcell.training.build import NOT_DATA, NOT_TRAINER
 from torchcell.training.choices import SPLITS, beside, lineage, model_folders
@@ -169,8 +173,8 @@ def test_every_experiment_is_held_against_the_standard_baselines_of_its_task(nam
 # Benchmarks and models ---------------------------------------------------------------------------------
 
 
-def task_of(node: Any) -> str:
-    return get_object(node._target_).task_name
+def task_of(node: Any) -> type[Spec]:
+    return get_object(node._target_).TASK.spec
 
 
 PAIRS = [
@@ -303,7 +307,8 @@ def test_it_is_refused_before_data_are_read_and_leaves_no_folder(tmp_path):
 
 
 def test_every_split_method_is_a_choice():
-    assert set(SPLITS) == {*METHODS, "file", "held_out_genes"}  # the last is one of two, as the screen is
+    methods = {name for task in (SCREEN, DRUG_RESPONSE, CELLS, KNOWLEDGE_GRAPH) for name in task.splits.methods}
+    assert set(SPLITS) == {*methods, "random", "file", "held_out_genes"}  # the last is one of two, as the screen is
     for name in SPLITS:
         assert composed(f"split={name}", "split.fold=1").split.fold == 1
 

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from torchcell.core.plain import fields_from_plain, fields_to_plain
+from torchcell.evaluation.registry import metric_set
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.io.errors import InputError, check_targets, some
 from torchcell.io.fingerprint import fingerprint
