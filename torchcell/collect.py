@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+import torchcell.cells.metrics
+import torchcell.drug_response.metrics
+import torchcell.knowledge_graph.metrics  # noqa: F401  each task makes its metrics known
 from torchcell.core.split import Split
 from torchcell.evaluation.pooled import pooled_verdict
 from torchcell.evaluation.registry import higher_is_better

@@ -19,9 +19,10 @@ from torchcell.cells.table import cells_file
 from torchcell.drug_response.molecules import Molecules, Morgan
 from torchcell.drug_response.simulate import simulate_response
 from torchcell.graph.cell_graph import CellGraph
-from torchcell.io import fingerprint as file_facts
+from torchcell.io import file_facts
 from torchcell.io.errors import InputError
-from torchcell.io.fingerprint import NOT_VALUES, fingerprint, matrix_fingerprint, remembered, verifying
+from torchcell.io.file_facts import remembered, verifying
+from torchcell.io.fingerprint import NOT_VALUES, fingerprint, matrix_fingerprint
 from torchcell.knowledge_graph.record import link_samples
 from torchcell.knowledge_graph.simulate import simulate_knowledge_graph
 from torchcell.screen.simulate import simulate_cell

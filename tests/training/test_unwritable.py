@@ -18,7 +18,7 @@ from torchcell.io import cache as arrays
 from torchcell.io import paths as homes
 from torchcell.io.cache import kept, read_arrays, write_arrays
 from torchcell.io.errors import InputError
-from torchcell.io.fingerprint import remembered
+from torchcell.io.file_facts import remembered
 from torchcell.io.paths import refuse_unwritable
 from torchcell.predict import predict
 from torchcell.train import train
@@ -83,7 +83,7 @@ def test_what_is_wrong_with_the_source_is_no_matter_of_the_cache(tmp_path):
 
 def test_facts_of_files_are_found_again_where_they_can_not_be_kept(closed, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHCELL_DATA", str(closed))
-    monkeypatch.setattr("torchcell.io.fingerprint.SETTLED_NS", 0)
+    monkeypatch.setattr("torchcell.io.file_facts.SETTLED_NS", 0)
     (tmp_path / "data").write_text("x")
     assert remembered(tmp_path / "data", "what", lambda: "found") == "found"
 

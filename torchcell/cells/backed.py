@@ -15,7 +15,8 @@ import numpy as np
 from scipy import sparse
 
 from torchcell.io.errors import InputError, as_positions
-from torchcell.io.fingerprint import chunks_fingerprint, fingerprint, matrix_fingerprint, remembered
+from torchcell.io.file_facts import remembered
+from torchcell.io.fingerprint import chunks_fingerprint, fingerprint, matrix_fingerprint
 from torchcell.io.matrices import RAW, as_float32, no_layer, summed
 from torchcell.io.paths import located
 

@@ -1,4 +1,7 @@
-"""``InputError``, the one error that bad input raises, and the checks that raise it."""
+"""``InputError``, the one error that bad input raises, and the checks that raise it.
+
+Nothing heavy is imported at its head: every command line needs it before it knows what it will do.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from hydra.errors import HydraException
-from hydra.utils import get_object
-from omegaconf import OmegaConf
-
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 
@@ -101,6 +100,8 @@ def _slips(word: str, name: str) -> int:
 
 def as_positions(index: np.ndarray) -> np.ndarray:
     """Integer positions, int64, for integers or a mask."""
+    import numpy as np
+
     index = np.asarray(index)
     return np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64)
 
@@ -113,6 +114,8 @@ def refuse(record: str, ids: np.ndarray | Sequence[str], what: str, remedy: str)
 
 def refuse_repeats(record: str, names: np.ndarray, what: str, remedy: str = "make them unique") -> None:
     """Raise if a name stands twice."""
+    import numpy as np
+
     unique, counts = np.unique(names, return_counts=True)
     if (counts > 1).any():
         raise InputError(f"{record}: {what} used twice: {some(unique[counts > 1])}; {remedy}")
@@ -120,6 +123,8 @@ def refuse_repeats(record: str, names: np.ndarray, what: str, remedy: str = "mak
 
 def refuse_shapes(record: str, arrays: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]) -> None:
     """Raise if an array has another shape than expected; an array that is None is left alone."""
+    import numpy as np
+
     for name, shape in expected.items():
         value = arrays[name]
         if value is not None and np.shape(value) != shape:
@@ -136,6 +141,7 @@ def column(record: str, table: pd.DataFrame, name: str) -> np.ndarray:
 
 def texts(values: np.ndarray) -> np.ndarray:
     """Values as text; a missing one (None, NaN, pandas' NA) becomes the empty text."""
+    import numpy as np
     import pandas as pd
 
     missing = pd.isna(values).tolist()
@@ -144,6 +150,7 @@ def texts(values: np.ndarray) -> np.ndarray:
 
 def flags(record: str, name: str, values: np.ndarray) -> np.ndarray:
     """Values as bool: bool, 0/1, or the texts true and false in any case; anything else is refused."""
+    import numpy as np
     import pandas as pd
 
     if missing := int(pd.isna(values).sum()):
@@ -190,6 +197,10 @@ def check_targets(config: Any, trust: Sequence[str] = (), trusted: Sequence[str]
     Raises:
         InputError: Such a target; one that is not there; an interpolation, which could hide one.
     """
+    from hydra.errors import HydraException
+    from hydra.utils import get_object
+    from omegaconf import OmegaConf
+
     allowed = (*trusted, *trust)
     plain = OmegaConf.to_container(config) if OmegaConf.is_config(config) else config
     check_plain(plain)
@@ -238,6 +249,8 @@ def check_run_targets(config: Any, trust: Sequence[str] = ()) -> None:
     Raises:
         InputError: Such a target; a text that could turn into one.
     """
+    from omegaconf import OmegaConf
+
     allowed = (*RUNNING, *trust)
     plain = OmegaConf.to_container(config, resolve=False)
     for target in _targets(plain):

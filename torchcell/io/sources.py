@@ -13,7 +13,7 @@ from importlib.resources import files as package_files
 from pathlib import Path
 
 from torchcell.io.errors import InputError, near
-from torchcell.io.fingerprint import remembered
+from torchcell.io.file_facts import remembered
 from torchcell.io.paths import data_home
 
 log = logging.getLogger(__name__)

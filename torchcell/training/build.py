@@ -20,7 +20,7 @@ from torchcell.core.datamodule import RecordDataModule
 from torchcell.core.model import Model
 from torchcell.core.spec import Spec
 from torchcell.io.errors import InputError, check_targets
-from torchcell.io.fingerprint import verifying
+from torchcell.io.file_facts import verifying
 from torchcell.io.paths import looking_in
 from torchcell.io.progress import stage
 from torchcell.training.checkpoint import AtomicCheckpointIO, Checkpoint

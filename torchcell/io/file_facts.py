@@ -1,0 +1,76 @@
+"""What was found out about a file by reading all of it: remembered until the file changes."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+from torchcell.io.errors import InputError
+from torchcell.io.paths import own_home, say_unwritable
+
+SETTLED_NS = 2 * 10**9
+"""Age from which on a file's times tell whether it changed: younger ones may change again within the clock's tick."""
+
+
+MODES = ("cached", "full")
+
+
+_read_again: ContextVar[bool] = ContextVar("read_again", default=False)
+
+
+@contextmanager
+def verifying(mode: str) -> Iterator[None]:
+    """Within the block nothing that is remembered counts, if ``mode`` is ``full``: every file is read again.
+
+    Raises:
+        InputError: Neither ``cached`` nor ``full``.
+    """
+    if mode not in MODES:
+        raise InputError(f"data.verify={mode!r}: must be {' or '.join(MODES)}")
+    token = _read_again.set(mode == "full")
+    try:
+        yield
+    finally:
+        _read_again.reset(token)
+
+
+def remembered(path: Path, what: str, find: Callable[[], str]) -> str:
+    """The text that ``find`` returns about a file or folder, found once for its path, inode, size and times.
+
+    It is kept in the user's own cache, since whoever can write there can say what they like of a file.
+
+    Args:
+        path: The file, or a folder with all that is in it.
+        what: Which fact; part of the key.
+        find: Reads the file. What it raises is not remembered.
+    """
+    before, changed = _state(path)
+    fact = own_home() / "facts" / hashlib.sha256(f"{what}\n{before}".encode()).hexdigest()[:32]
+    if not _read_again.get() and fact.is_file():
+        return fact.read_text()
+    found = find()
+    if _state(path)[0] == before and abs(time.time_ns() - changed) > SETTLED_NS:
+        _keep(fact, found)
+    return found
+
+
+def _state(path: Path) -> tuple[str, int]:
+    """Path, inode, size and times of a file, or of all files of a folder, as text; and the latest of the times."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    stats = [(str(file.resolve()), file.stat()) for file in files]
+    lines = [f"{name}|{s.st_dev}|{s.st_ino}|{s.st_size}|{s.st_mtime_ns}|{s.st_ctime_ns}" for name, s in stats]
+    return "\n".join(lines), max((max(s.st_mtime_ns, s.st_ctime_ns) for _, s in stats), default=0)
+
+
+def _keep(path: Path, text: str) -> None:
+    from torchcell.io.cache import atomic_write
+
+    try:
+        with atomic_write(path) as temporary:
+            temporary.write_text(text)
+    except OSError as error:
+        say_unwritable(own_home(), error)
