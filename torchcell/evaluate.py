@@ -23,7 +23,7 @@ def evaluate(cfg: DictConfig) -> Scored:
     from dataclasses import replace
 
     from torchcell.io.paths import refuse_unwritable
-    from torchcell.training import build, checkpoint, write
+    from torchcell.training import build, checkpoint, score, write
     from torchcell.training.data_changes import other_values
     from torchcell.training.lock import FolderLock
 
@@ -37,8 +37,8 @@ def evaluate(cfg: DictConfig) -> Scored:
     datamodule = build.datamodule_of(saved, cfg.trust, cfg.data_changed)
     datamodule.eval_batch_size = cfg.batch_size or datamodule.eval_batch_size
     changed = bool(other_values(saved.spec, datamodule.spec))
-    how = replace(scoring.scoring_of(saved.config, cfg), data_changed=changed)
-    folder = _folder(cfg, saved.path, how == scoring.scoring_of(saved.config), changed)
+    how = replace(score.scoring_of(saved.config, cfg), data_changed=changed)
+    folder = _folder(cfg, saved.path, how == score.scoring_of(saved.config), changed)
     with FolderLock(folder):
         scored = _scored(cfg, saved, model, datamodule, folder, how)
     write.say(scored, started)

@@ -125,6 +125,11 @@ class RecordDataModule(lightning.LightningDataModule):
         return {}
 
     @staticmethod
+    def graph_of(spec: Spec) -> Any:
+        """The graph that predictors were fitted with, as the spec holds it."""
+        return spec.graph
+
+    @staticmethod
     def origin(record: Any) -> np.ndarray | None:
         """What the predicted change of ``record`` is taken from [n, T], e.g. its controls; none where there is none."""
         return None
