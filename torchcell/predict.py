@@ -90,6 +90,7 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
     asked = representation.read_request(cfg.perturbations, spec, **_read_with(cfg, representation))
     known, spec = spec, representation.widened(asked, spec)
     model: Any = saved.model(cfg.trust, spec) if baseline is None else baseline
+    prior = saved.prior(cfg.trust) if baseline is None else None
 
     record, lost = representation.admit(asked, spec.genes, cfg.unknown_genes)
     if not len(record):
@@ -98,6 +99,8 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
     notes = representation.prediction_notes(record, known, model)
     if baseline is None:
         packed = representation.pack(record, spec)
+        if prior is not None:
+            packed.prior = prior.predict(record)
         size = cfg.batch_size or representation.request_batch
         prediction = answered(
             model, packed, len(record), size, None if attention_out is None else cfg.top_genes, looked

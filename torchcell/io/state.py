@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 
 from torchcell.io.cache import read_arrays, write_arrays
 from torchcell.io.errors import InputError
@@ -93,12 +94,8 @@ def _of_union(kinds: tuple[Any, ...], plain: Any) -> Any:
     return restored(kinds[0], plain)
 
 
-def write_state(path: str | Path, state: Mapping[str, Any]) -> None:
-    """Write plain values as an ``.npz`` file, whole or not at all; an array that stands in several places once.
-
-    Raises:
-        InputError: An array of objects, which could only be stored as a pickle.
-    """
+def flattened(state: Mapping[str, Any]) -> tuple[str, dict[str, np.ndarray]]:
+    """Plain values as a text and the arrays that it names; an array that stands in several places once."""
     arrays: dict[str, np.ndarray] = {}
     names: dict[int, str] = {}
 
@@ -124,17 +121,11 @@ def write_state(path: str | Path, state: Mapping[str, Any]) -> None:
             return [tree(one) for one in value]
         return value
 
-    said = json.dumps(tree(state))
-    write_arrays(path, **{TREE: np.array(said)}, **arrays)
+    return json.dumps(tree(state)), arrays
 
 
-def read_state(path: str | Path) -> dict[str, Any]:
-    """Read what ``write_state`` wrote.
-
-    Raises:
-        InputError: No such file, or it is damaged, holds objects or is of another kind.
-    """
-    arrays = read_arrays(path)
+def unflattened(text: str, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The inverse of ``flattened``."""
 
     def value(node: Any) -> Any:
         if isinstance(node, list):
@@ -148,8 +139,43 @@ def read_state(path: str | Path) -> dict[str, Any]:
             return sp.csr_matrix(parts, shape=tuple(node["shape"]))
         return arrays[node["scalar"]][()] if "scalar" in node else arrays[node["array"]]
 
+    return dict(value(json.loads(text)))
+
+
+def write_state(path: str | Path, state: Mapping[str, Any]) -> None:
+    """Write plain values as an ``.npz`` file, whole or not at all.
+
+    Raises:
+        InputError: An array of objects, which could only be stored as a pickle.
+    """
+    text, arrays = flattened(state)
+    write_arrays(path, **{TREE: np.array(text)}, **arrays)
+
+
+def read_state(path: str | Path) -> dict[str, Any]:
+    """Read what ``write_state`` wrote.
+
+    Raises:
+        InputError: No such file, or it is damaged, holds objects or is of another kind.
+    """
+    arrays = read_arrays(path)
     try:
-        found: dict[str, Any] = value(json.loads(str(arrays[TREE])))
-        return dict(found)
+        return unflattened(str(arrays[TREE]), arrays)
     except (KeyError, ValueError, TypeError, IndexError) as error:
         raise InputError(f"{path} holds no fitted values of torchcell ({error}); delete it, then run again") from error
+
+
+def as_tensors(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain values as a checkpoint holds them: a text, tensors and lists of texts."""
+    text, arrays = flattened(state)
+    held = {name: one.tolist() if one.dtype.kind == "U" else torch.from_numpy(one) for name, one in arrays.items()}
+    return {TREE: text, "arrays": held}
+
+
+def from_tensors(held: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of ``as_tensors``."""
+    arrays = {
+        name: one.numpy() if isinstance(one, torch.Tensor) else np.array(one, dtype=str)
+        for name, one in held["arrays"].items()
+    }
+    return unflattened(held[TREE], arrays)

@@ -81,13 +81,13 @@ def fit_baselines(datamodule: RecordDataModule, configs: Mapping[str, Any], part
     found = Baselines({what: {} for what in asked})
     if not wanted:
         return found
-    data_hash = _data_hash(datamodule)
-    keys = {what: "\n".join([data_hash, part, what, _asked_hash(datamodule, make)]) for what, make in asked.items()}
+    values = data_hash(datamodule)
+    keys = {what: "\n".join([values, part, what, _asked_hash(datamodule, make)]) for what, make in asked.items()}
     for number, (name, config) in enumerate(wanted.items(), 1):
-        text = json.dumps(OmegaConf.to_container(config, resolve=True), sort_keys=True) + _code_hash(config)
+        text = json.dumps(OmegaConf.to_container(config, resolve=True), sort_keys=True) + code_hash(config)
         label = f"baseline {number} of {len(wanted)}, {name}"
-        one = _Fit(name, label, config, datamodule, data_home() / "baselines" / f"{name}-{_hash(data_hash, text)}.npz")
-        path = data_home() / "baselines" / f"{name}-{_hash(*keys.values(), text)}.npz"
+        one = Fit(name, label, config, datamodule, data_home() / "baselines" / f"{name}-{short_hash(values, text)}.npz")
+        path = data_home() / "baselines" / f"{name}-{short_hash(*keys.values(), text)}.npz"
         make = partial(one.predicted, asked, part)
         with stage(label):
             state = one.state()
@@ -101,7 +101,7 @@ def fit_baselines(datamodule: RecordDataModule, configs: Mapping[str, Any], part
     return found
 
 
-class _Fit:
+class Fit:
     """One baseline, fitted when first needed, or as the cache holds it.
 
     Args:
@@ -143,13 +143,19 @@ class _Fit:
         }
         return {"about": about, "state": self.fitted.state_dict()}
 
+    def predictor(self) -> Predictor:
+        """Fitted."""
+        if self.fitted is None:
+            known = self.known if self.known is not None else self.state()
+            if self.fitted is None:
+                assert known is not None
+                data = self.datamodule
+                self.fitted = instantiate(self.config).load_state_dict(known["state"], data.graph_of(data.spec))
+        return self.fitted
+
     def predicted(self, asked: Mapping[str, Callable[[], Any]], part: str) -> dict[str, np.ndarray]:
         """Predictions of all that is asked, in that order, as ``asked0``, ``asked1``, ..."""
-        data = self.datamodule
-        if self.fitted is None:
-            assert self.known is not None
-            self.fitted = instantiate(self.config).load_state_dict(self.known["state"], data.graph_of(data.spec))
-        fitted = self.fitted
+        data, fitted = self.datamodule, self.predictor()
         return {
             f"asked{i}": data.condense(part, what, np.asarray(fitted.predict(make().blind()), dtype=np.float32))
             for i, (what, make) in enumerate(track(asked.items(), f"{self.label}, predict"))
@@ -216,7 +222,8 @@ def _linked(file: Path, target: Path) -> Path:
     return target
 
 
-def _hash(*texts: str) -> str:
+def short_hash(*texts: str) -> str:
+    """What a file of the cache is known by."""
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
 
 
@@ -245,7 +252,7 @@ def _plain(config: Any) -> Any:
     return OmegaConf.to_container(OmegaConf.create(config), resolve=False)
 
 
-def _data_hash(datamodule: RecordDataModule) -> str:
+def data_hash(datamodule: RecordDataModule) -> str:
     """sha256 of the split and of all values of the samples and the graph."""
     return fingerprint([datamodule.split.hash, datamodule.spec.data_fingerprint])
 
@@ -255,7 +262,7 @@ def _asked_hash(datamodule: RecordDataModule, make: Callable[[], Any]) -> str:
     return fingerprint([make(), *_source(type(datamodule))])
 
 
-def _code_hash(config: Any) -> str:
+def code_hash(config: Any) -> str:
     """sha256 of the source of a baseline: changed code is never answered from the cache. (What a baseline imports from
     elsewhere is not followed.)
     """

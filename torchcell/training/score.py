@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning
 import numpy as np
@@ -33,11 +33,12 @@ from torchcell.io.errors import InputError, near
 from torchcell.io.progress import stage
 from torchcell.report.sections import Section
 from torchcell.training.baselines import Baselines, departures, fit_baselines, saved_systems
+from torchcell.training.comparators import Rival
 from torchcell.training.embed import report_latents
 from torchcell.training.predict import predict_asked, predict_part, predict_without_inputs
 
-if TYPE_CHECKING:
-    from torchcell.training.comparators import Rival
+NETWORK_ALONE = "network_alone"
+"""Row of what the network of a model with a prior predicts without it; the prior's own row is its baseline's."""
 
 
 def judged_as(ckpt: str | Path) -> str:
@@ -182,6 +183,10 @@ def score(
         The outcome, nothing written yet; None on all processes but the first.
     """
     prediction = predict_part(trainer, model, datamodule, how.part)
+    if model.stacking is not None:
+        with model.without_prior():
+            alone = {"": predict_part(trainer, model, datamodule, how.part)}
+        rivals = {NETWORK_ALONE: Rival(Path(NETWORK_ALONE), alone, None), **rivals}
     spoilt = predict_without_inputs(trainer, model, datamodule, how.part, how.seed)
     if not trainer.is_global_zero:
         return None
