@@ -1,4 +1,4 @@
-"""``model.prior=NAME``: a network beside a fitted baseline, whose residual it learns out of fold."""
+"""``+model.prior=NAME``: a network beside a fitted baseline, whose residual it learns out of fold."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from torchcell.training import build, checkpoint
 from torchcell.training.entry import conf_dir
 from torchcell.training.prior import _folds, fit_prior
 
-SMALL = (*SCREEN, "model.dim=16", "model.heads=1", "model.prior=additive_ridge", "trainer.max_epochs=2")
+SMALL = (*SCREEN, "model.dim=16", "model.heads=1", "+model.prior=additive_ridge", "trainer.max_epochs=2")
 
 
 def small(*overrides: str) -> OmegaConf:

@@ -86,7 +86,7 @@ def fit_baselines(datamodule: RecordDataModule, configs: Mapping[str, Any], part
     for number, (name, config) in enumerate(wanted.items(), 1):
         text = json.dumps(OmegaConf.to_container(config, resolve=True), sort_keys=True) + code_hash(config)
         label = f"baseline {number} of {len(wanted)}, {name}"
-        one = Fit(name, label, config, datamodule, data_home() / "baselines" / f"{name}-{short_hash(values, text)}.npz")
+        one = Fit(name, label, config, datamodule, data_home() / "fitted" / f"{name}-{short_hash(values, text)}.npz")
         path = data_home() / "baselines" / f"{name}-{short_hash(*keys.values(), text)}.npz"
         make = partial(one.predicted, asked, part)
         with stage(label):

@@ -14,7 +14,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, get_object, instantiate
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from yaml import YAMLError
 
 from torchcell.core.model import Model
@@ -231,7 +231,9 @@ def built(config: Any, spec: Spec, has_prior: bool = False, mean: torch.Tensor |
         has_prior: Whether it is the residual of a prior.
         mean: See ``Model.take_prior``.
     """
-    given = OmegaConf.masked_copy(config, [str(key) for key in config if key != "prior"])
+    given = config.copy()
+    with open_dict(given):
+        given.pop("prior", None)
     model: Model = instantiate(given, _partial_=True)(spec=spec)
     if has_prior:
         model.take_prior(mean)

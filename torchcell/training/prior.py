@@ -1,4 +1,4 @@
-"""``model.prior=NAME``: fits a baseline as the prior of a model, and gives its predictions to the data."""
+"""``+model.prior=NAME``: fits a baseline as the prior of a model, and gives its predictions to the data."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def fit_prior(datamodule: RecordDataModule, cfg: DictConfig) -> tuple[Prior | No
         raise InputError(f"model.prior={name}: the run has no baseline of this name; it has {known}")
     if not datamodule.takes_prior or datamodule.spec.task != "regression":
         what = type(datamodule).__name__ if not datamodule.takes_prior else f"a {datamodule.spec.task} task"
-        raise InputError(f"model.prior={name}: {what} takes no prior yet; set model.prior=null")
+        raise InputError(f"model.prior={name}: {what} takes no prior yet; leave it out")
     train, values = datamodule.record("train"), data_hash(datamodule)
     text = json.dumps(OmegaConf.to_container(config, resolve=True), sort_keys=True) + code_hash(config)
     with stage(f"prior, {name}"):
-        file = data_home() / "baselines" / f"{name}-{short_hash(values, text)}.npz"
+        file = data_home() / "fitted" / f"{name}-{short_hash(values, text)}.npz"
         fit = Fit(name, f"prior, {name}", config, datamodule, file)
         prior = Prior(name, fit.predictor(), _means(train.target))
         path = data_home() / "priors" / f"{name}-{short_hash(values, text, str(FOLDS))}.npz"
