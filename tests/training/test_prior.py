@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +16,7 @@ from tests.small_runs import SCREEN, composed
 from torchcell.core.datamodule import RecordDataModule
 from torchcell.core.predictor import Predictor
 from torchcell.core.prior import FOLDS, out_of_fold
+from torchcell.embed import embed
 from torchcell.evaluate import evaluate
 from torchcell.io.errors import InputError
 from torchcell.predict import predict
@@ -105,7 +107,11 @@ def test_predict_and_evaluate_say_what_the_run_said(trained, tmp_path):
         keys = [f"ckpt={ckpt}", f"perturbations={tmp_path / 'asked.csv'}", f"out={tmp_path / 'out.csv'}"]
         table = predict(compose("predict", keys)).set_index("sample_id")
         scored = evaluate(compose("evaluate", [f"ckpt={ckpt}", f"out={tmp_path / 'scored'}"]))
+        embed(compose("embed", [*keys[:2], f"out={tmp_path / 'latents.h5ad'}"]))
     outputs = list(trained.datamodule.spec.outputs)
+    latents = anndata.read_h5ad(tmp_path / "latents.h5ad").obs
+    predicted = latents.loc[record.sample_id, [name for name in latents if "predict" in name]]
+    np.testing.assert_allclose(predicted.to_numpy()[:, 0], expected[record.sample_id], atol=1e-5)
     np.testing.assert_allclose(table.loc[record.sample_id, outputs[0]], expected[record.sample_id], atol=1e-5)
     np.testing.assert_allclose(scored.results.systems["Dango"][:, 0], expected[record.sample_id], atol=1e-5)
 
