@@ -7,8 +7,8 @@ from typing import Any, Self
 import numpy as np
 from torch import Tensor, nn
 
-from torchcell.core.baseline import Baseline
 from torchcell.core.model import Model
+from torchcell.core.predictor import Predictor
 from torchcell.knowledge_graph.datamodule import LinkBatch
 from torchcell.knowledge_graph.record import Links
 from torchcell.knowledge_graph.spec import KnowledgeGraphSpec
@@ -27,7 +27,7 @@ class Bilinear(Model):
         return score.expand(len(batch), len(self.spec.outputs))
 
 
-class Degrees(Baseline):
+class Degrees(Predictor):
     """Sum of the ends' degrees in what may be seen."""
 
     def fit(self, train: Links, val: Links, graph: None = None) -> Self:

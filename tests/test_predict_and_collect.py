@@ -46,7 +46,7 @@ def ask(saved: Path, table: pd.DataFrame, **changes) -> pd.DataFrame:
     given = {"ckpt": str(saved), "perturbations": str(asked), "out": str(saved.parent / "out.parquet")}
     rest = {"unknown_genes": "error", "batch_size": 2, "trust": ["linear_screen", "feature_screen"]}
     rest |= {"added_genes": None, "attention_out": None, "top_genes": 20, "source": None, "target": None}
-    rest |= {"controls": None, "columns": None}
+    rest |= {"controls": None, "columns": None, "system": "model"}
     return predict(OmegaConf.create(given | rest | changes))
 
 

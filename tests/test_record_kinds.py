@@ -75,7 +75,7 @@ def test_a_record_goes_through_train_evaluate_predict_and_report(kind, tmp_path)
     rows.to_csv(asked, index=False)
     wanted = {"perturbations": str(asked), "out": str(tmp_path / "out.csv"), "unknown_genes": "error", "batch_size": 2}
     wanted |= {"added_genes": None, "attention_out": None, "top_genes": 20, "source": None, "target": None}
-    wanted |= {"controls": None, "columns": None}
+    wanted |= {"controls": None, "columns": None, "system": "model"}
     table = predict(OmegaConf.merge(request, wanted)).set_index("sample_id")
     expected = scored.results.systems[scored.results.model][: len(rows)]
     assert np.allclose(table.loc[rows["sample_id"], list(scored.results.outputs)], expected, atol=1e-5)

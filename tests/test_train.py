@@ -296,21 +296,21 @@ def test_fine_tuning_goes_on_with_another_cell_where_features_alone_say_what_a_g
 def test_baselines_are_answered_from_the_cache_only_for_the_same_data(finished):
     from dataclasses import replace
 
-    from torchcell.training.baselines import _code_hash, _data_hash
+    from torchcell.training.baselines import code_hash, data_hash
 
     module = finished.datamodule
     record, split = module.record_whole, {"method": "random", "n_folds": 5, "fold": 0, "seed": 0}
 
     def key(**changes: object) -> str:
-        return _data_hash(type(module)(replace(record, **changes), split, module.graph))
+        return data_hash(type(module)(replace(record, **changes), split, module.graph))
 
     before, other = key(), record.phenotype.copy()
     other[3] += 1
     assert key(columns={**record.columns, "query": np.roll(record.columns["query"], 1)}) != before
     assert key(phenotype=other) != before
-    assert key(name="renamed") == before == _data_hash(module)
+    assert key(name="renamed") == before == data_hash(module)
     ours, users = "torchcell.screen.baselines.Mean", "linear_screen.AdditiveScreen"
-    assert _code_hash({"_target_": ours}) != _code_hash({"_target_": users})
+    assert code_hash({"_target_": ours}) != code_hash({"_target_": users})
 
 
 def test_the_seed_and_the_config_name_the_folder(tmp_path):

@@ -95,7 +95,8 @@ def _sets(cfg: DictConfig, out: Path, saved: Checkpoint, model: Model) -> anndat
     if cfg.perturbations is None:
         sets = embed.own_sets(saved, cfg.part, cfg.trust, cfg.data_changed)
     else:
-        sets = embed.asked_sets(cfg.perturbations, spec, representation, cfg.unknown_genes)
+        prior = saved.prior(cfg.trust)
+        sets = embed.asked_sets(cfg.perturbations, spec, representation, cfg.unknown_genes, prior)
     found = embed.embed_sets(model, embed.loader(sets, cfg.batch_size), model.device)
     if not found.latents:
         raise InputError(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
+    import numpy as np
     import pandas as pd
     from omegaconf import DictConfig
     from rich.console import Console
@@ -41,23 +42,30 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
 
     Its column ``note`` says what of a row the model never met in training.
 
+    With ``cfg.system`` a fitted baseline of the run answers instead of the model, from the same request.
+
     With ``cfg.added_genes`` the rows may name genes that the model was not trained with. With ``cfg.attention_out`` a
     second table tells which genes the model looked at: sample_id, genes, rank, gene, weight. With ``cfg.controls`` the
     rows are predicted from the user's own control cells. Expression may be written as h5ad.
     """
+    import numpy as np
     import torch
     from rich.console import Console
 
-    from torchcell.core.batch import BatchOrder, PackedLoader
     from torchcell.core.prediction_notes import joined, summary
     from torchcell.evaluation.registry import metric_set
     from torchcell.io.cache import atomic_write
     from torchcell.io.errors import InputError
-    from torchcell.io.progress import track
     from torchcell.training import checkpoint
+    from torchcell.training.baselines import MODEL, saved_baseline
 
     out = _named("out", cfg.out, (*WRITERS, PROFILES))
     if cfg.source is not None or cfg.target is not None:
+        if cfg.system != MODEL:
+            raise InputError(
+                f"system={cfg.system}: source and target rank the links of the model; of a baseline list the links, "
+                "perturbations=FILE"
+            )
         return ranked(cfg, out)
     if cfg.perturbations is None:
         raise InputError(
@@ -69,6 +77,10 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
     if attention_out is not None and cfg.top_genes < 1:
         raise InputError(f"top_genes={cfg.top_genes}: must be 1 or more; set attention_out=null to write no such table")
     saved = checkpoint.load(cfg.ckpt, cfg.trust)
+    baseline = None if cfg.system == MODEL else saved_baseline(saved, cfg.system, cfg.trust)
+    for key in ("added_genes", "attention_out"):
+        if baseline is not None and cfg[key] is not None:
+            raise InputError(f"{key}={cfg[key]} is for the model, not for system={cfg.system}; leave it out")
     spec = saved.spec if cfg.added_genes is None else saved.spec_with(cfg.added_genes, cfg.trust)
     representation = saved.datamodule_class(cfg.trust)
     if out.suffix == PROFILES and not metric_set(spec.task).per_gene:
@@ -77,24 +89,26 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
         )
     asked = representation.read_request(cfg.perturbations, spec, **_read_with(cfg, representation))
     known, spec = spec, representation.widened(asked, spec)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = saved.model(cfg.trust, spec).to(device)
+    model: Any = saved.model(cfg.trust, spec) if baseline is None else baseline
+    prior = saved.prior(cfg.trust) if baseline is None else None
 
     record, lost = representation.admit(asked, spec.genes, cfg.unknown_genes)
     if not len(record):
         raise InputError(f"{cfg.perturbations}: no row is left to predict ({lost or 'the file is empty'})")
-    packed = representation.pack(record, spec)
-    size = cfg.batch_size or representation.request_batch
-    loader = PackedLoader(packed, BatchOrder(torch.arange(len(record)), shuffle=False), size)
-    parts, looked = [], []
-    with torch.inference_mode():
-        for batch in track(loader, "predict"):
-            batch = batch.blind().to(device)
-            parts.append(model.predict_step(batch)[1].cpu())
-            if attention_out is not None:
-                looked.append(looked_at(model, batch, cfg.top_genes))
-    prediction = torch.cat(parts).numpy()
+    looked: list[tuple[Tensor, Tensor]] = []
     notes = representation.prediction_notes(record, known, model)
+    if baseline is None:
+        packed = representation.pack(record, spec)
+        if prior is not None:
+            packed.prior = prior.predict(record)
+        size = cfg.batch_size or representation.request_batch
+        prediction = answered(
+            model, packed, len(record), size, None if attention_out is None else cfg.top_genes, looked
+        )
+    else:
+        prediction = baseline.predict(record.blind())
+        silent = np.isnan(prediction).any(1)
+        notes[f"no prediction of {cfg.system}"] = [f"{cfg.system} has none" if one else "" for one in silent.tolist()]
     table = representation.response(record, prediction, spec)
     column = NOTE if NOTE not in table else f"prediction_{NOTE}"  # a phenotype may have the name
     table[column] = joined(notes, len(table))
@@ -114,7 +128,7 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
     if noted := summary(notes, len(table)):
         console.print(noted, soft_wrap=True, highlight=False)
     console.print(f"wrote {len(table):,} predictions to {out}", soft_wrap=True, highlight=False)
-    _say_verdict(console, cfg.ckpt)
+    _say_verdict(console, cfg.ckpt, cfg.system)
     if attention_out is not None:
         weight, gene = (torch.cat(columns) for columns in zip(*looked, strict=True))
         _write(attention_table(table, weight, gene, spec.genes), attention_out)
@@ -125,12 +139,44 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
     return table
 
 
-def _say_verdict(console: Console, ckpt: str) -> None:
-    """A prediction is worth what its model is: say what the run found, where it is known."""
-    from torchcell.training.score import judged_as
+def answered(
+    model: Model, packed: Any, n: int, size: int, top_genes: int | None, looked: list[tuple[Tensor, Tensor]]
+) -> np.ndarray:
+    """A model's predictions of n packed samples [n, T], as tables show them.
 
-    if said := judged_as(ckpt):
-        console.print(said, soft_wrap=True, highlight=False)
+    Args:
+        model: In evaluation mode; it goes to the GPU where there is one.
+        packed: The samples.
+        n: How many there are.
+        size: Samples at once.
+        top_genes: Genes to tell a sample; none: none.
+        looked: Gets, a batch, the weights and positions of these genes, see ``looked_at``.
+    """
+    import torch
+
+    from torchcell.core.batch import BatchOrder, PackedLoader
+    from torchcell.io.progress import track
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model, parts = model.to(device), []
+    with torch.inference_mode():
+        for batch in track(PackedLoader(packed, BatchOrder(torch.arange(n), shuffle=False), size), "predict"):
+            batch = batch.to(device)
+            parts.append(model.predict_step(batch)[1].cpu())
+            if top_genes is not None:
+                looked.append(looked_at(model, batch, top_genes))
+    found: np.ndarray = torch.cat(parts).numpy()
+    return found
+
+
+def _say_verdict(console: Console, ckpt: str, system: str) -> None:
+    """A prediction is worth what its model is: say what the run found, where it is known, and what was better."""
+    from torchcell.training.baselines import MODEL
+    from torchcell.training.score import better_system, judged_as
+
+    for said in (judged_as(ckpt), better_system(ckpt) if system == MODEL else ""):
+        if said:
+            console.print(said, soft_wrap=True, highlight=False)
 
 
 def _read_with(cfg: DictConfig, representation: Any) -> dict[str, Any]:
@@ -177,7 +223,7 @@ def ranked(cfg: DictConfig, out: Path) -> pd.DataFrame:
     if noted := int((table[NOTE] != "").sum()):
         console.print(f"{noted:,} of {len(table):,} ranked links carry a note", highlight=False)
     console.print(f"wrote {len(table):,} ranked links to {out}", soft_wrap=True, highlight=False)
-    _say_verdict(console, cfg.ckpt)
+    _say_verdict(console, cfg.ckpt, cfg.system)
     return table
 
 

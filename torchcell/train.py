@@ -77,18 +77,21 @@ def _train(cfg: DictConfig, process: Process, folder: RunFolder, signals: Signal
     import time
     from dataclasses import replace
 
-    from hydra.utils import instantiate
+    import torch
 
     from torchcell.training import build, checkpoint, loggers, memory, score, write
+    from torchcell.training.prior import fit_prior
 
     started = time.perf_counter()
     resumed = None if folder.resume is None else checkpoint.load(folder.resume)
     if resumed is not None:
         resumed.check_epochs(cfg.trainer.max_epochs, elsewhere=folder.goes_elsewhere)
     datamodule = build.datamodule(cfg)
-    model: Model = instantiate(cfg.model, _partial_=True)(spec=datamodule.spec)
+    prior, spec = fit_prior(datamodule, cfg)
+    mean = None if prior is None else torch.from_numpy(prior.mean_T)
+    model = checkpoint.built(cfg.model, spec, prior is not None, mean)
     model.warmup_steps = cfg.trainer.warmup_steps
-    model.checkpoint_extra = {checkpoint.KEY: checkpoint.describe(datamodule.spec, cfg)}
+    model.checkpoint_extra = {checkpoint.KEY: checkpoint.describe(spec, cfg, prior)}
     facts: dict[str, Any] = {"data_fingerprint": datamodule.spec.data_fingerprint}
     if resumed is not None and resumed.check_data(datamodule.spec, cfg.data_changed):
         facts["data_changed"] = True

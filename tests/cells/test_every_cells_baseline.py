@@ -14,7 +14,7 @@ from torchcell.cells.baselines import change, training_centre
 from torchcell.cells.conditions import Conditions
 from torchcell.cells.metrics import pearson_delta_perturbed
 from torchcell.cells.record import CellExpression
-from torchcell.core.baseline import Baseline
+from torchcell.core.predictor import Predictor
 from torchcell.evaluation.metrics import ProfileContext, Profiles, pearson_delta
 from torchcell.io.errors import InputError
 
@@ -63,7 +63,7 @@ def deal(record: Conditions, seed: int = 0) -> tuple[Conditions, Conditions, Con
     return tuple(record.subset(np.isin(record.perturbation, part)) for part in np.split(order, [a, b]))  # type: ignore[return-value]
 
 
-def fitted(name: str, train: Conditions, val: Conditions | None = None) -> Baseline:
+def fitted(name: str, train: Conditions, val: Conditions | None = None) -> Predictor:
     return instantiate(CONFIGS[name]).fit(train, train if val is None else val, None)
 
 

@@ -242,5 +242,5 @@ def test_what_singles_did_is_told_outside_training_and_weighed_on_validation():
     model.log = model.log_dict = lambda *args, **options: None
     model.validation_step(dataclasses.replace(batch, target=start + told), 0)
     model.on_validation_epoch_end()
-    assert (float(model.shares.read), float(model.shares.told)) == pytest.approx((0, 1), abs=1e-4)
+    assert (float(model.shares.network), float(model.shares.prior)) == pytest.approx((0, 1), abs=1e-4)
     torch.testing.assert_close(model(batch), start + told, atol=1e-4, rtol=1e-4)

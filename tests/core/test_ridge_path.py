@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from torchcell.core.baseline import RidgePath
+from torchcell.core.predictor import RidgePath
 
 
 @pytest.mark.parametrize(("n", "features"), [(30, 8), (8, 30), (12, 12)])

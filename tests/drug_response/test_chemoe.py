@@ -159,7 +159,7 @@ def validated(model: CheMoE, batch: ResponseBatch, target: torch.Tensor) -> tupl
     for _ in range(2):
         model.validation_step(dataclasses.replace(batch, target=target), 0)
         model.on_validation_epoch_end()
-    return float(model.shares.read), float(model.shares.told)
+    return float(model.shares.network), float(model.shares.prior)
 
 
 def test_validation_weighs_the_reading_and_what_the_process_tells_by_least_squares():

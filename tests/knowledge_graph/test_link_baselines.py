@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from sklearn.metrics import roc_auc_score
 
-from torchcell.core.baseline import Baseline
+from torchcell.core.predictor import Predictor
 from torchcell.io.errors import InputError
 from torchcell.knowledge_graph import baselines as typed_counts
 from torchcell.knowledge_graph.baselines import (
@@ -49,11 +49,11 @@ def planted() -> tuple[Links, Links, Links]:
 
 
 @pytest.fixture(scope="module")
-def fitted(planted) -> dict[str, Baseline]:
+def fitted(planted) -> dict[str, Predictor]:
     return {name: quick(name).fit(planted[0], planted[1], None) for name in NAMES}
 
 
-def quick(name: str) -> Baseline:
+def quick(name: str) -> Predictor:
     changes = {"steps": 200, "check_every": 50, "batch_size": 256} if name == "distmult" else {}
     return instantiate(CONFIGS[name], **changes)
 
@@ -134,9 +134,21 @@ def test_the_random_state_and_threads_of_the_caller_are_left_alone(name, planted
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_record_over_other_nodes_is_refused(name, planted, fitted) -> None:
-    other = replace(planted[2].graph, node_id=planted[2].graph.node_id[::-1].copy())
+    graph = planted[2].graph
+    other = replace(graph, node_id=np.char.add("other ", graph.node_id))
     with pytest.raises(InputError, match="other nodes"):
         fitted[name].predict(replace(planted[2], graph=other))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nodes_are_found_by_id(name, planted, fitted) -> None:
+    """A request comes in a checkpoint's order of nodes, which is not the record's."""
+    record = planted[2].blind()
+    n, graph = len(record.node_id), record.graph
+    turned = replace(graph, node_id=graph.node_id[::-1].copy(), node_kind=graph.node_kind[::-1].copy())
+    ends = n - 1 - record.source_index, n - 1 - record.target_index
+    found = fitted[name].predict(replace(record, graph=turned, source_index=ends[0], target_index=ends[1]))
+    assert found.tobytes() == fitted[name].predict(record).tobytes()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -19,7 +19,7 @@ from torchcell.knowledge_graph.datamodule import LinkDataModule, LinkRanking, Pa
 from torchcell.knowledge_graph.record import KnowledgeGraph, Links, link_samples
 from torchcell.knowledge_graph.simulate import simulated_links
 from torchcell.knowledge_graph.typed_graph import TypedGraph
-from torchcell.training.baselines import baseline_predictions
+from torchcell.training.baselines import fit_baselines
 
 EDGES = {"method": "edges", "n_folds": 5}
 
@@ -212,7 +212,7 @@ def test_ranks_of_baselines_are_kept_and_others_asked_for_are_not_answered_with_
     shapes, n_files = [], []
     for rank_edges in (4, 4, 6):
         data = LinkDataModule(record, EDGES, rank_edges=rank_edges)
-        found = baseline_predictions(data, config, "test")
+        found = fit_baselines(data, config, "test").predictions
         assert found[""]["degrees"].shape == (len(data.record("test")), 2)
         shapes.append(found["ranking CtD"]["degrees"].shape)
         n_files.append(len(list((tmp_path / "baselines").glob("*.npz"))))

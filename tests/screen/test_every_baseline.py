@@ -10,10 +10,11 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from sklearn.ensemble import HistGradientBoostingRegressor
 
 from tests.screen.planted import deal, mixed, ring
-from torchcell.core.baseline import Baseline
-from torchcell.io.errors import InputError
+from torchcell.core.predictor import Predictor
+from torchcell.screen.baselines_learned import Trees
 from torchcell.screen.record import Screen
 
 CONFIGS = OmegaConf.load(Path(__file__).parents[2] / "conf/baselines/screen.yaml")
@@ -23,7 +24,7 @@ SETS_OF = {
 }
 
 
-def fitted(name: str, train: Screen, val: Screen) -> Baseline:
+def fitted(name: str, train: Screen, val: Screen) -> Predictor:
     return instantiate(CONFIGS[name]).fit(train, val, ring(30))
 
 
@@ -101,12 +102,30 @@ def test_a_binary_task_is_scored(name: str) -> None:
     assert not np.isinf(prediction).any()
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("mean", "query_pair_mean")])
-def test_a_record_over_other_genes_is_refused(name: str) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_genes_are_found_by_name(name: str) -> None:
+    """A request lists the genes that it names; their positions are not those of the screen."""
     train, val, test = deal(mixed())
     baseline = fitted(name, train, val)
-    with pytest.raises(InputError, match="gene list"):
-        baseline.predict(replace(test, genes=test.genes[::-1]))
+    expected = baseline.predict(test.blind())
+    turned = replace(test, genes=test.genes[::-1].copy(), gene=len(test.genes) - 1 - test.gene)
+    assert baseline.predict(turned.blind()).tobytes() == expected.tobytes()
+    request = replace(turned.blind(), phenotype=np.zeros((len(test), 0), np.float32), phenotype_names=())
+    assert baseline.predict(request).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_of_a_gene_that_the_screen_lacks_it_says_nothing_or_what_other_genes_tell(name: str) -> None:
+    train, val, test = deal(mixed())
+    baseline = fitted(name, train, val)
+    alone = test.subset(np.flatnonzero(test.sizes == 2)[:3])
+    names = np.append(test.genes, "NEW")
+    gene = alone.gene.copy()
+    gene[0] = len(test.genes)
+    found = baseline.predict(replace(alone, genes=names, gene=gene).blind())
+    assert found[1:].tobytes() == baseline.predict(alone.blind())[1:].tobytes()
+    says = name in ("mean", "additive_ridge")
+    assert np.isfinite(found[0]).all() == says
 
 
 @pytest.mark.parametrize("name", ["network_neighbours", "gradient_boosting"])
@@ -118,3 +137,13 @@ def test_without_a_graph_network_baselines_say_nothing(name: str) -> None:
 def _reversed_members(record: Screen) -> Screen:
     back = np.concatenate([np.arange(b - 1, a - 1, -1) for a, b in zip(record.ptr[:-1], record.ptr[1:], strict=True)])
     return replace(record, gene=record.gene[back], kind=record.kind[back])
+
+
+def test_trees_as_arrays_say_what_the_regressor_says_to_the_last_bit() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 5)).astype(np.float32)
+    x[rng.random(x.shape) < 0.1] = np.nan
+    y = np.nan_to_num(x[:, 0]) * np.nan_to_num(x[:, 1]) + 0.1 * rng.normal(size=400)
+    model = HistGradientBoostingRegressor(max_iter=12, min_samples_leaf=5, early_stopping=False).fit(x, y)
+    for number, expected in enumerate(model.staged_predict(x), 1):
+        assert Trees.of(model, number).predict(x).tobytes() == expected.tobytes()

@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 from tests.screen.planted import deal, pairs_of, ring, screen
-from torchcell.core.baseline import validation_score
+from torchcell.core.predictor import validation_score
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.screen.baselines import AdditiveRidge, Mean, QueryPairMean
 from torchcell.screen.baselines_fitted import LowRankALS, NetworkNeighbours, ProfileNeighbours

@@ -35,7 +35,7 @@ from torchcell.screen.datamodule import PerturbationDataModule
 from torchcell.screen.table import read_screen
 from torchcell.train import Trained, train
 from torchcell.training import checkpoint
-from torchcell.training.baselines import baseline_predictions
+from torchcell.training.baselines import fit_baselines
 from torchcell.training.data_changes import other_indices, other_values
 from torchcell.training.entry import conf_dir
 from torchcell.training.run_folder import config_hash
@@ -66,7 +66,7 @@ def test_a_table_never_shows_the_baseline_of_a_file_that_was_exchanged(tmp_path,
     def tabled() -> tuple[np.ndarray, np.ndarray]:
         data = CellSetDataModule(cells_file(path, "counts", covariates=("cell_line",), backed=backed), SPLIT)
         fitted = PerturbedMean().fit(data.record("train"), data.record("val"), None)
-        shown = baseline_predictions(data, config, "test")[""]["perturbed_mean"]
+        shown = fit_baselines(data, config, "test").predictions[""]["perturbed_mean"]
         return shown, np.asarray(fitted.predict(data.record("test").blind()), dtype=np.float32)
 
     first, expected = tabled()

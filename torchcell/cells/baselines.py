@@ -9,7 +9,7 @@ import numpy as np
 import scipy.linalg
 
 from torchcell.cells.conditions import Conditions
-from torchcell.core.baseline import Baseline, group_means, one_thread
+from torchcell.core.predictor import GroupMeans, Predictor, one_thread
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.io.errors import InputError
 from torchcell.io.matrices import dense
@@ -34,16 +34,13 @@ def change(record: Conditions) -> np.ndarray:
 
 def balanced_mean(values: np.ndarray, names: np.ndarray) -> np.ndarray:
     """Mean over the names of the mean of each name's rows, float64 [G]: what is measured often counts once."""
-    return group_means(values, names, np.unique(names), np.zeros(values.shape[1])).mean(0)
+    return GroupMeans.of(values, names, np.zeros(values.shape[1])).means[:-1].mean(0)
 
 
-def mean_change(train: Conditions, asked: Conditions) -> np.ndarray:
-    """Mean change of the training perturbations of each asked condition's group, float64 [m, G].
-
-    A group without training conditions gets the mean over the training groups.
-    """
+def mean_change(train: Conditions) -> GroupMeans:
+    """Mean change of the training perturbations of each group; of a group without any the mean over the groups."""
     change_nG = change(train)
-    return group_means(change_nG, train.group, asked.group, balanced_mean(change_nG, train.group))
+    return GroupMeans.of(change_nG, train.group, balanced_mean(change_nG, train.group))
 
 
 def training_centre(train: Conditions, asked: Conditions) -> np.ndarray:
@@ -52,10 +49,10 @@ def training_centre(train: Conditions, asked: Conditions) -> np.ndarray:
     Within a group that was trained on this is the mean of its training perturbations, without any noise of the
     controls: what ``pearson_delta_perturbed`` is taken against.
     """
-    return (asked.input_control + mean_change(train, asked)).astype(np.float32)
+    return (asked.input_control + mean_change(train)(asked.group)).astype(np.float32)
 
 
-class Additive(Baseline):
+class Additive(Predictor):
     """The group's controls plus, for each perturbed gene, the change that its single perturbation had in train.
 
     A single of the same group is taken before the mean over the other groups. A gene without a single in train adds the
@@ -63,31 +60,36 @@ class Additive(Baseline):
     """
 
     name = "additive"
+    genes: np.ndarray
+    change: dict[str, GroupMeans]
+    mean_single: GroupMeans | None
 
     def fit(self, train: Conditions, val: Conditions, graph: CellGraph | None) -> Self:
-        """See ``Baseline``."""
+        """See ``Predictor``."""
         size = np.array([len(targets) for targets in train.targets])
-        self.singles = train.subset(size == 1)
-        change_nG = change(self.singles)
-        self.change: dict[str, dict[str, np.ndarray]] = {}
-        gene = self.singles.perturbation
+        singles = train.subset(size == 1)
+        self.genes, self.change, self.mean_single = train.genes, {}, None
+        if not len(singles):
+            return self
+        change_nG, gene = change(singles), singles.perturbation
+        self.mean_single = mean_change(singles)
         for name in sorted(set(gene.tolist())):
             at = np.flatnonzero(gene == name)
-            own = dict(zip(self.singles.group[at].tolist(), change_nG[at], strict=True))
-            self.change[name] = {"": balanced_mean(change_nG[at], self.singles.group[at]), **own}
+            own = change_nG[at], singles.group[at]
+            self.change[name] = GroupMeans.of(*own, balanced_mean(*own))
         return self
 
     def predict(self, record: Conditions) -> np.ndarray:
-        """See ``Baseline``."""
-        require_same_genes(record, self.singles.genes)
+        """See ``Predictor``."""
+        require_same_genes(record, self.genes)
         found = np.full((len(record), len(record.genes)), np.nan)
-        if not len(self.singles):
+        if self.mean_single is None:
             return found.astype(np.float32)
-        otherwise = mean_change(self.singles, record)
-        for i, (targets, group) in enumerate(zip(record.targets, record.group.tolist(), strict=True)):
+        otherwise = self.mean_single(record.group)
+        for i, targets in enumerate(record.targets):
             known = [self.change.get(gene) for gene in targets]
             if any(known):
-                found[i] = sum(otherwise[i] if one is None else one.get(group, one[""]) for one in known)
+                found[i] = sum(otherwise[i] if one is None else one(record.group[i : i + 1])[0] for one in known)
         return (record.input_control + found).astype(np.float32)
 
 
@@ -157,7 +159,7 @@ def _span(others_nG: np.ndarray) -> np.ndarray:
     return np.column_stack([constant, rest / length]) if length > 1e-9 else constant
 
 
-class FakePerturbation(Baseline):
+class FakePerturbation(Predictor):
     """The mean of cells drawn, with replacement, from the other half of the group's controls.
 
     As many cells as the middle training condition has. A score within this row's interval is no skill; if the row
@@ -169,17 +171,19 @@ class FakePerturbation(Baseline):
     """
 
     name = "fake_perturbation"
+    genes: np.ndarray
+    n_cells: int
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
     def fit(self, train: Conditions, val: Conditions, graph: CellGraph | None) -> Self:
-        """See ``Baseline``."""
+        """See ``Predictor``."""
         self.genes, self.n_cells = train.genes, int(np.median(train.sizes))
         return self
 
     def predict(self, record: Conditions) -> np.ndarray:
-        """See ``Baseline``."""
+        """See ``Predictor``."""
         require_same_genes(record, self.genes)
         drawn = [self._draw(record, i) for i in range(len(record))]
         ptr = np.cumsum([0, *(len(cells) for cells in drawn)], dtype=np.int64)
@@ -197,46 +201,50 @@ class FakePerturbation(Baseline):
         return rng.choice(cells, self.n_cells).astype(np.int64)
 
 
-class NoChange(Baseline):
+class NoChange(Predictor):
     """The mean of the other half of the group's controls: a perturbation does nothing."""
 
     name = "no_change"
 
     def fit(self, train: Conditions, val: Conditions, graph: CellGraph | None) -> Self:
-        """See ``Baseline``."""
+        """See ``Predictor``."""
         return self
 
     def predict(self, record: Conditions) -> np.ndarray:
-        """See ``Baseline``."""
+        """See ``Predictor``."""
         return record.input_control.astype(np.float32)
 
 
-class PerturbedMean(Baseline):
+class PerturbedMean(Predictor):
     """The group's controls plus the mean change of its training perturbations, see ``training_centre``."""
 
     name = "perturbed_mean"
+    genes: np.ndarray
+    change: GroupMeans
 
     def fit(self, train: Conditions, val: Conditions, graph: CellGraph | None) -> Self:
-        """See ``Baseline``."""
-        self.train = train
+        """See ``Predictor``."""
+        self.genes, self.change = train.genes, mean_change(train)
         return self
 
     def predict(self, record: Conditions) -> np.ndarray:
-        """See ``Baseline``."""
-        require_same_genes(record, self.train.genes)
-        return training_centre(self.train, record)
+        """See ``Predictor``."""
+        require_same_genes(record, self.genes)
+        return (record.input_control + self.change(record.group)).astype(np.float32)
 
 
-class SamePerturbation(Baseline):
+class SamePerturbation(Predictor):
     """The group's controls plus the mean change that the same perturbation had in other groups, e.g. cell lines.
 
     NaN for a perturbation that was not trained on.
     """
 
     name = "same_perturbation"
+    genes: np.ndarray
+    change: dict[str, np.ndarray]
 
     def fit(self, train: Conditions, val: Conditions, graph: CellGraph | None) -> Self:
-        """See ``Baseline``."""
+        """See ``Predictor``."""
         change_nG, self.genes = change(train), train.genes
         labels = train.perturbation.tolist()
         self.change = {
@@ -247,14 +255,14 @@ class SamePerturbation(Baseline):
         return self
 
     def predict(self, record: Conditions) -> np.ndarray:
-        """See ``Baseline``."""
+        """See ``Predictor``."""
         require_same_genes(record, self.genes)
         nothing = np.full(len(self.genes), np.nan)
         added = [self.change.get(label, nothing) for label in record.perturbation.tolist()]
         return (record.input_control + np.stack(added)).astype(np.float32)
 
 
-class PcaRidge(Baseline):
+class PcaRidge(Predictor):
     r"""Controls plus b + Z W p, the change as a bilinear map between gene and perturbation vectors.
 
     Z [G, K] are the scores of the genes on K principal components of the training expression (genes as rows; mean of
@@ -269,18 +277,21 @@ class PcaRidge(Baseline):
     """
 
     name = "pca_ridge"
+    genes: np.ndarray
+    change: GroupMeans
+    score_GK: np.ndarray
+    weight_KK: np.ndarray
 
     def __init__(self, k: int = 10, penalty: float | int = 0.1) -> None:
         self.k, self.penalty = k, float(penalty)
 
     def fit(self, train: Conditions, val: Conditions, graph: CellGraph | None) -> Self:
-        """See ``Baseline``."""
-        self.genes, self.place = train.genes, {gene: i for i, gene in enumerate(train.genes.tolist())}
+        """See ``Predictor``."""
+        self.genes = train.genes
         first = np.unique(train.group, return_index=True)[1]
         level_mG = np.concatenate([train.target, train.input_control[first]]).astype(np.float64)
         change_nG = change(train)
-        self.groups, self.overall_G = train.group, balanced_mean(change_nG, train.group)
-        self.change = change_nG
+        self.change = mean_change(train)
         centred_nG = change_nG - self.offset(train)
         with one_thread():
             table_Gm = (level_mG - level_mG.mean(1, keepdims=True)).T
@@ -293,7 +304,7 @@ class PcaRidge(Baseline):
         return self
 
     def predict(self, record: Conditions) -> np.ndarray:
-        """See ``Baseline``."""
+        """See ``Predictor``."""
         require_same_genes(record, self.genes)
         with one_thread():
             found = self.offset(record) + self.vectors(record) @ self.weight_KK.T @ self.score_GK.T
@@ -301,12 +312,13 @@ class PcaRidge(Baseline):
 
     def offset(self, record: Conditions) -> np.ndarray:
         """b of each condition's group [n, G]: the mean change in train, over all groups for an unseen one."""
-        return group_means(self.change, self.groups, record.group, self.overall_G)
+        return self.change(record.group)
 
     def vectors(self, record: Conditions) -> np.ndarray:
         """p of each condition [n, K]; zeros where no perturbed gene is measured."""
         found = np.zeros((len(record), self.score_GK.shape[1]))
+        place = {gene: i for i, gene in enumerate(self.genes.tolist())}
         for i, targets in enumerate(record.targets):
-            at = [self.place[gene] for gene in targets if gene in self.place]
+            at = [place[gene] for gene in targets if gene in place]
             found[i] = self.score_GK[at].sum(0)
         return found

@@ -30,21 +30,28 @@ class Batch:
     Attributes:
         target: Measured values in their own units, float32 [B, T]; NaN is missing.
         sample: Positions in the datamodule's sample ids, int64 [B].
+        prior: What a prior predicts of them, taken from its mean, float32 [B, T]; none: the model has no prior.
     """
 
     target: Tensor = field(metadata=EVALUATION_ONLY)
     sample: Tensor
+    prior: Tensor | None = field(default=None, kw_only=True)
+
+    def _held(self) -> dict[str, Any]:
+        """The fields that hold something."""
+        held = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in held.items() if value is not None}
 
     def __len__(self) -> int:
         return len(self.sample)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """The batch on another device."""
-        return type(self)(**{f.name: getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)})
+        return type(self)(**{name: one.to(device, non_blocking=non_blocking) for name, one in self._held().items()})
 
     def narrow(self, start: int, stop: int) -> Self:
         """Samples ``start`` to ``stop`` as views; a batch whose tensors are not a row a sample overrides it."""
-        return type(self)(**{f.name: getattr(self, f.name)[start:stop] for f in fields(self)})
+        return type(self)(**{name: one[start:stop] for name, one in self._held().items()})
 
     def blind(self) -> Self:
         """The same inputs without what is for losses and scores alone: all that ``forward`` is ever given."""
@@ -64,7 +71,7 @@ class Batch:
     @property
     def nbytes(self) -> int:
         """Bytes that the batch carries."""
-        return sum(getattr(self, f.name).nbytes for f in fields(self))
+        return sum(one.nbytes for one in self._held().values())
 
 
 def _blank(value: Any) -> Any:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from torchcell.core.batch import BatchOrder, Packed, PackedLoader
 from torchcell.core.prediction_notes import Notes
+from torchcell.core.prior import Prior
 from torchcell.core.spec import Spec, fit_scaler
 from torchcell.core.split import Split
 from torchcell.core.task import Task
@@ -76,6 +77,10 @@ class RecordDataModule(lightning.LightningDataModule):
     """What kind of data this is."""
     reads_controls = False
     """Whether ``read_request`` takes the user's control cells too."""
+    takes_prior = False
+    """Whether its packed samples have an attribute ``prior`` [n, T], and its batches theirs."""
+    prior: Prior | None = None
+    """What the network's residual is of; see ``use_prior``."""
     reads_columns = False
     """Whether it takes a map of the request's column names."""
     ceiling_is = "ceiling"
@@ -127,6 +132,11 @@ class RecordDataModule(lightning.LightningDataModule):
     def prediction_notes(record: Any, spec: Any, model: Any) -> Notes:
         """What ``predict`` says of samples whose like ``model`` never met, by what is new; ``spec`` is its own."""
         return {}
+
+    @staticmethod
+    def graph_of(spec: Any) -> Any:
+        """The graph that predictors were fitted with, as the spec holds it."""
+        return spec.graph
 
     @staticmethod
     def input_control(record: Any) -> np.ndarray | None:
@@ -286,6 +296,18 @@ class RecordDataModule(lightning.LightningDataModule):
         spec = self.make_spec(base, train)  # which may make further data, e.g. features of genes
         known = {name: data.fingerprint() for name, data in self.fingerprinted().items() if data is not None}
         return replace(spec, fingerprints=known)
+
+    def use_prior(self, prior: Prior, prediction: Tensor) -> None:
+        """Let batches hold what a prior predicts, [n, T] of all samples, taken from its mean."""
+        self.prior = prior
+        self.packed.prior = prediction  # type: ignore[attr-defined]
+
+    def packed_record(self, record: Any) -> Packed:
+        """``pack`` for a record of these data, with what the prior predicts of it."""
+        packed = self.pack(record, self.spec)
+        if self.prior is not None:
+            packed.prior = self.prior.predict(record)  # type: ignore[attr-defined]
+        return packed
 
     def write(self, folder: Path) -> None:
         """Write ``split.parquet`` and the further tables into a run's folder."""

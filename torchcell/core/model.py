@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import lightning
@@ -13,6 +14,7 @@ from torchcell.core.spec import Spec
 from torchcell.evaluation.registry import metric_set, streaming_metrics
 from torchcell.io.errors import InputError
 from torchcell.nn.losses import log_cosh
+from torchcell.nn.mixing import StackingWeights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,6 +119,8 @@ class Model(lightning.LightningModule):
         self.register_buffer("scale", spec.scale, persistent=False)
         self.optimizer, self.scheduler, self.loss_weights = optimizer, scheduler, loss_weights
         self.train_metrics, self.val_metrics = (streaming_metrics(spec.task, spec.outputs) for _ in range(2))
+        self.stacking: StackingWeights | None = None
+        self.prior_is_off = False
         self.checkpoint_extra: dict[str, Any] = {}
         self._base_seed: int | None = None
         self._sums: dict[str, Tensor] = {}
@@ -178,6 +182,38 @@ class Model(lightning.LightningModule):
         """What the model adds to the report, ``torchcell.report.sections.Section``s; the history has a row an epoch."""
         return []
 
+    # A prior beside the network --------------------------------------------------------------------
+
+    def take_prior(self, mean: Tensor | None = None) -> None:
+        """From now on ``forward`` is what the prior leaves; a call adds both, see ``StackingWeights``.
+
+        Args:
+            mean: Mean of the training targets [T], from which the prior's predictions are taken; none: as loaded.
+        """
+        self.stacking = StackingWeights()
+        self.register_buffer("prior_mean", torch.zeros_like(self.center) if mean is None else mean.to(self.center))
+
+    def __call__(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        """``forward``, and with it what the prior of the batch predicts. While training both count in full."""
+        network_BT = super().__call__(batch, *args, **kwargs)
+        if self.stacking is None:
+            return network_BT
+        if batch.prior is None:
+            raise InputError(f"{type(self).__name__} was trained beside a prior, whose predictions the batch lacks")
+        prior_BT = torch.zeros_like(batch.prior) if self.prior_is_off else batch.prior
+        both_BT = network_BT + prior_BT if self.training else self.stacking(network_BT, prior_BT)
+        self._parts = network_BT, prior_BT
+        return self.get_buffer("prior_mean") + both_BT
+
+    @contextmanager
+    def without_prior(self) -> Iterator[None]:
+        """Within the block a call gives the network's part alone."""
+        self.prior_is_off = True
+        try:
+            yield
+        finally:
+            self.prior_is_off = False
+
     # What is the same for all ----------------------------------------------------------------------
 
     def phenotype_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
@@ -220,6 +256,9 @@ class Model(lightning.LightningModule):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """The phenotype's loss and the streaming metrics."""
         prediction = self(batch.blind())
+        if self.stacking is not None:
+            left_BT = batch.target - self.get_buffer("prior_mean")
+            self.stacking.observe(*(one / self.scale for one in (*self._parts, left_BT)))
         self._add("val/loss", self.phenotype_loss(prediction, batch.target), int((~torch.isnan(batch.target)).sum()))
         self._observe("val", batch, prediction)
         if batch_idx == 0:
@@ -278,7 +317,12 @@ class Model(lightning.LightningModule):
         return self.headline or (("AUROC",) if metric_set(self.spec.task).labels else ("Pearson",))
 
     def on_validation_epoch_end(self) -> None:
-        """Log loss, metrics and their headline ``val/score``, which early stopping watches."""
+        """Log loss, metrics and their headline ``val/score``, which early stopping watches; weigh network and prior."""
+        if self.stacking is not None and self.trainer.sanity_checking:
+            self.stacking.product_M.zero_()
+        elif self.stacking is not None:
+            chosen = self.stacking.choose(lambda sums: self.trainer.strategy.reduce(sums, reduce_op="sum"))
+            self.log_dict({f"val/weight/{name}": value for name, value in chosen.items()})
         scores = self._scores("val") | self.held_out_scores()
         headline = [value for name, value in scores.items() if getattr(name, "metric", None) in self.watched]
         # The mean over the outputs where it is defined; where it is nowhere, the worst.

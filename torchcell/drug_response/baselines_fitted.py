@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Self
 
 import numpy as np
 import torch
 
-from torchcell.core.baseline import Baseline, RidgePath, group_means
+from torchcell.core.predictor import GroupMeans, Predictor, Ridge, RidgePath
 from torchcell.drug_response.baselines import (
+    PlateMeans,
     change,
     change_score,
     log_dose,
     molecule_rows,
-    plate_means,
     require_same_outputs,
 )
 from torchcell.drug_response.models.gaussian_process import ResponseProcess, Wells
@@ -22,10 +23,10 @@ from torchcell.drug_response.record import Response
 from torchcell.graph.cell_graph import CellGraph
 
 
-class GaussianProcess(Baseline):
+class GaussianProcess(Predictor):
     """Control, its line's mean change, and a Gaussian process on the rest of the change, see ``ResponseProcess``.
 
-    Where the plate is known its mean treated expression, see ``plate_means``, stands in place of all but what the
+    Where the plate is known its mean treated expression, see ``PlateMeans``, stands in place of all but what the
     process tells of the treatment. It is what a model with ``head=process`` starts from. The process's weights are
     those of the largest marginal likelihood on the training samples, so val is not looked at.
 
@@ -35,14 +36,24 @@ class GaussianProcess(Baseline):
     """
 
     name = "gaussian_process"
+    genes: np.ndarray
+    molecules: np.ndarray
+    lines: np.ndarray
+    change: GroupMeans
+    controls: GroupMeans
+    plates: PlateMeans
 
     def __init__(self, most: int = 4000, seed: int = 0) -> None:
         self.most, self.seed = most, seed
 
     def fit(self, train: Response, val: Response, graph: CellGraph | None) -> Self:
-        """See ``Baseline``."""
+        """See ``Predictor``."""
         assert train.molecules is not None
-        self.train, self.lines, self.change = train, np.unique(train.cell_line), change(train)
+        self.genes, self.molecules, self.lines = train.genes, train.molecules.id, np.unique(train.cell_line)
+        delta, control = change(train), train.control
+        self.change = GroupMeans.of(delta, train.cell_line, delta.mean(0))
+        self.controls = GroupMeans.of(control, train.cell_line, control.mean(0, dtype=np.float64))
+        self.plates = PlateMeans.of(train)
         held = np.sort(np.random.default_rng(self.seed).permutation(len(train))[: self.most])
         vectors = torch.from_numpy(np.asarray(train.molecules.vectors, dtype=np.float32))
         known, wells = torch.from_numpy(train.molecules.known), self._wells(train)[torch.from_numpy(held)]
@@ -51,61 +62,102 @@ class GaussianProcess(Baseline):
         self.process.fit(torch.from_numpy(left[held]), self.seed)
         return self
 
+    def state_dict(self) -> dict[str, Any]:
+        """See ``Predictor``; also what the process holds."""
+        return super().state_dict() | {"process": {name: one.numpy() for name, one in self.process.named_buffers()}}
+
+    def load_state_dict(self, state: Mapping[str, Any], graph: Any = None) -> Self:
+        """See ``Predictor``."""
+        super().load_state_dict(state)
+        held = {name: torch.from_numpy(np.asarray(value)) for name, value in state["process"].items()}
+        wells = Wells(*(held[name] for name in ("drug_N", "line_N", "treatment_N2", "control_NG")))
+        self.process = ResponseProcess(held["vector_DF"], held["known_D"], wells)
+        self.process.load_state_dict({name: held[name] for name in self.process.state_dict()})
+        return self
+
     def predict(self, record: Response) -> np.ndarray:
-        """See ``Baseline``."""
-        require_same_outputs(record, self.train.genes)
-        with torch.no_grad():
-            by_treatment, by_control = (told.numpy() for told in self.process(self._wells(record)))
-        plate = plate_means(self.train, record)
+        """See ``Predictor``."""
+        require_same_outputs(record, self.genes)
+        with torch.no_grad(), self._with_molecules_of(record) as process:
+            by_treatment, by_control = (told.numpy() for told in process(self._wells(record)))
+        plate = self.plates(record)
         start = np.where(np.isnan(plate), self._start(record) + by_control, plate)
         return (start + by_treatment).astype(np.float32)
 
+    @contextmanager
+    def _with_molecules_of(self, record: Response) -> Iterator[ResponseProcess]:
+        """The process that knows the vectors of the record's further molecules too, after those of training."""
+        molecules, process = record.molecules, self.process
+        assert molecules is not None
+        new = ~np.isin(molecules.id, self.molecules)
+        held = process.vector_DF, process.known_D
+        process.vector_DF = torch.cat([held[0], torch.from_numpy(np.asarray(molecules.vectors[new], np.float32))])
+        process.known_D = torch.cat([held[1], torch.from_numpy(molecules.known[new])])
+        try:
+            yield process
+        finally:
+            process.vector_DF, process.known_D = held
+
     def _start(self, record: Response) -> np.ndarray:
         """Control plus the line's mean change; the mean over all lines for an unseen one."""
-        return record.control + group_means(self.change, self.train.cell_line, record.cell_line, self.change.mean(0))
+        return record.control + self.change(record.cell_line)
 
     def _wells(self, record: Response) -> Wells:
+        assert record.molecules is not None
         at = np.searchsorted(self.lines, record.cell_line).clip(max=len(self.lines) - 1)
         line = torch.from_numpy(np.where(self.lines[at] == record.cell_line, at, -1))
-        hours = np.log2(np.maximum(record.time.astype(np.float64), 1.0))
-        treatment = torch.from_numpy(np.stack([log_dose(record), hours], axis=1).astype(np.float32))
-        theirs, lines = self.train.control, self.train.cell_line
-        off = record.control - group_means(theirs, lines, record.cell_line, theirs.mean(0, dtype=np.float64))
-        departure = torch.from_numpy(off.astype(np.float32))
-        return Wells(torch.from_numpy(record.drug_index), line, treatment, departure)
+        treatment = torch.from_numpy(np.stack([log_dose(record), _log_hours(record)], axis=1).astype(np.float32))
+        departure = torch.from_numpy((record.control - self.controls(record.cell_line)).astype(np.float32))
+        # Rows of the molecules of training, then those of the record's others.
+        names = record.molecules.id
+        every = np.concatenate([self.molecules, names[~np.isin(names, self.molecules)]])
+        place = {name: row for row, name in enumerate(every.tolist())}
+        rows = np.array([place[name] for name in names.tolist()], dtype=np.int64)
+        return Wells(torch.from_numpy(rows[record.drug_index]), line, treatment, departure)
+
+
+def _log_hours(record: Response) -> np.ndarray:
+    return np.log2(np.maximum(record.time.astype(np.float64), 1.0))
 
 
 ALPHAS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
 
-class _Ridge(Baseline):
+class _Ridge(Predictor):
     """``offset`` plus a ridge of what is left on ``features``; alpha is chosen on val by the change from control.
 
     Args:
         alphas: Penalties to choose from, in samples.
     """
 
+    genes: np.ndarray
+    lines: np.ndarray
+    weights: list[float]
+    ridge: Ridge
+
     def __init__(self, alphas: Sequence[float | int] = ALPHAS) -> None:
         self.alphas = tuple(alphas)
 
     def fit(self, train: Response, val: Response, graph: CellGraph | None) -> Self:
-        """See ``Baseline``."""
-        self.train, self.lines, self.mean_G = train, np.unique(train.cell_line), train.treated.mean(0, dtype=np.float64)
+        """See ``Predictor``."""
+        self.genes, self.lines = train.genes, np.unique(train.cell_line)
+        self.prepare(train)
         blocks = self.blocks(train)
         # Each block weighs the same: the mean squared length of its centred rows is 1.
         sizes = [np.square(block - block.mean(0)).sum(1).mean() for block in blocks]
         self.weights = [size**-0.5 if size > 0 else 0.0 for size in sizes]
-        self.path = RidgePath(self.features(train), train.treated - self.offset(train))
+        path = RidgePath(self.features(train), train.treated - self.offset(train))
         offset = self.offset(val)
-        self.alpha = self.path.choose(
+        alpha = path.choose(
             self.features(val), self.alphas, lambda found: change_score(val, offset + found) if len(val) else 0.0
         )
+        self.ridge = path.at(alpha)
         return self
 
     def predict(self, record: Response) -> np.ndarray:
-        """See ``Baseline``."""
-        require_same_outputs(record, self.train.genes)
-        found = self.path.predict(self.features(record), self.alpha)
+        """See ``Predictor``."""
+        require_same_outputs(record, self.genes)
+        found = self.ridge.predict(self.features(record))
         return (self.offset(record) + found).astype(np.float32)
 
     def features(self, record: Response) -> np.ndarray:
@@ -117,6 +169,9 @@ class _Ridge(Baseline):
         """Molecule, line as one of those in train (zeros for another), and log dose [n, .] each."""
         line = (record.cell_line[:, None] == self.lines).astype(np.float64)
         return [molecule_rows(record), line, log_dose(record)[:, None]]
+
+    def prepare(self, train: Response) -> None:
+        """Fit what the offset needs; nothing by default."""
 
     def offset(self, record: Response) -> np.ndarray:
         """What the ridge adds to [n, G]."""
@@ -143,25 +198,39 @@ class RidgeLevel(_Ridge):
         return np.zeros(record.control.shape)
 
 
-class LineMeanRidge(_Ridge):
-    """The line's mean treated expression plus a ridge on the molecule alone for what is left."""
-
-    name = "line_mean_ridge"
+class _MoleculeRidge(_Ridge):
+    """A ridge on the molecule alone."""
 
     def blocks(self, record: Response) -> list[np.ndarray]:
         """The molecule."""
         return [molecule_rows(record)]
 
+
+class LineMeanRidge(_MoleculeRidge):
+    """The line's mean treated expression plus a ridge on the molecule alone for what is left."""
+
+    name = "line_mean_ridge"
+    level: GroupMeans
+
+    def prepare(self, train: Response) -> None:
+        """The means of the lines."""
+        self.level = GroupMeans.of(train.treated, train.cell_line, train.treated.mean(0, dtype=np.float64))
+
     def offset(self, record: Response) -> np.ndarray:
         """Mean treated expression on the line; over all lines for an unseen one."""
-        return group_means(self.train.treated, self.train.cell_line, record.cell_line, self.mean_G)
+        return self.level(record.cell_line)
 
 
-class PlateMeanRidge(LineMeanRidge):
-    """The plate's mean treated expression, see ``plate_means``, plus a ridge on the molecule for what is left."""
+class PlateMeanRidge(_MoleculeRidge):
+    """The plate's mean treated expression, see ``PlateMeans``, plus a ridge on the molecule for what is left."""
 
     name = "plate_mean_ridge"
+    plates: PlateMeans
+
+    def prepare(self, train: Response) -> None:
+        """The means of the plates."""
+        self.plates = PlateMeans.of(train)
 
     def offset(self, record: Response) -> np.ndarray:
         """Mean treated expression on the line and plate."""
-        return plate_means(self.train, record)
+        return self.plates(record)

@@ -66,10 +66,10 @@ class StreamingCorrelation(Metric):
         self,
         prediction_BT: Float[Tensor, "B T"],
         target_BT: Float[Tensor, "B T"],
-        references: Mapping[str, Tensor] | None = None,
-        truth_references: Mapping[str, Tensor] | None = None,
+        input_controls: Mapping[str, Tensor] | None = None,
+        eval_controls: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Add a batch, both in the target's units [B, T]; a target of NaN is missing, references are not read."""
+        """Add a batch, both in the target's units [B, T]; a target of NaN is missing, controls are not read."""
         x, y = prediction_BT.detach().float(), target_BT.float()
         if self.pooled:
             x, y = x.reshape(-1, 1), y.reshape(-1, 1)
@@ -115,10 +115,10 @@ class StreamingRanking(Metric):
         self,
         prediction_BT: Float[Tensor, "B T"],
         target_BT: Float[Tensor, "B T"],
-        references: Mapping[str, Tensor] | None = None,
-        truth_references: Mapping[str, Tensor] | None = None,
+        input_controls: Mapping[str, Tensor] | None = None,
+        eval_controls: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Add a batch of probabilities and labels, 0, 1 or NaN for missing [B, T]; references are not read."""
+        """Add a batch of probabilities and labels, 0, 1 or NaN for missing [B, T]; controls are not read."""
         self.score.append(prediction_BT.detach().float())
         self.label.append(target_BT.float())
 
@@ -160,21 +160,21 @@ class StreamingProfile(Metric):
         self,
         prediction_BT: Float[Tensor, "B T"],
         target_BT: Float[Tensor, "B T"],
-        references: Mapping[str, Tensor],
-        truth_references: Mapping[str, Tensor] | None = None,
+        input_controls: Mapping[str, Tensor],
+        eval_controls: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Add a batch in the target's units [B, T]; samples whose change is constant count for nothing.
 
-        ``truth_references`` are what true changes are taken against, if not the same: where both lose the same control
+        ``eval_controls`` are what true changes are taken against, if not the same: where both lose the same control
         cells, their noise alone correlates.
         """
-        truth_references = references if truth_references is None else truth_references
+        eval_controls = input_controls if eval_controls is None else eval_controls
         prediction, target = prediction_BT.detach().float(), target_BT.float()
         error = (prediction - target).square()
         held = ~torch.isnan(error)
         total, count = [torch.where(held, error, 0.0).sum()], [held.sum()]
         for name in self.references:
-            x, y = target - truth_references[name], prediction - references[name]
+            x, y = target - eval_controls[name], prediction - input_controls[name]
             held = ~(torch.isnan(x) | torch.isnan(y))
             n = held.sum(1, keepdim=True).clamp(min=1)
             x, y = torch.where(held, x, 0.0), torch.where(held, y, 0.0)

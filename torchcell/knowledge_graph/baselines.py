@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Self
@@ -11,10 +11,11 @@ from typing import Any, Self
 import numpy as np
 import scipy.sparse as sp
 
-from torchcell.core.baseline import Baseline, validation_score
+from torchcell.core.predictor import Predictor, validation_score
 from torchcell.graph.cell_graph import CellGraph
-from torchcell.io.errors import InputError
+from torchcell.io.errors import InputError, some
 from torchcell.knowledge_graph.record import Links
+from torchcell.knowledge_graph.typed_graph import TypedGraph
 
 CHUNK = 256
 """Starts walked from at once: 256 x 16,582 genes in float32 are 17 MB."""
@@ -40,14 +41,14 @@ class Steps:
     Attributes:
         node_id: All nodes [N].
         local: Position of each node among the nodes of its kind, int64 [N].
-        size: Nodes of each kind.
+        members: Nodes of each kind, int64.
         ends: Kinds a step joins, from and to.
         into: Per step, 0 and 1, float32 [nodes of the kind it ends in, nodes of the kind it starts from].
     """
 
     node_id: np.ndarray
     local: np.ndarray
-    size: dict[str, int]
+    members: dict[str, np.ndarray]
     ends: dict[str, tuple[str, str]]
     into: dict[str, sp.csr_matrix]
 
@@ -55,29 +56,58 @@ class Steps:
     def of(cls, train: Links) -> Steps:
         """The steps of the graph that training may see; a supervised metaedge without edges there has empty ones."""
         graph = train.graph
-        local, size = np.zeros(len(graph.node_id), dtype=np.int64), {}
-        for kind in graph.kinds:
-            of_kind = np.flatnonzero(graph.node_kind == kind)
-            local[of_kind], size[kind] = np.arange(len(of_kind)), len(of_kind)
-        ends: dict[str, tuple[str, str]] = {}
-        into: dict[str, sp.csr_matrix] = {}
+        members = {kind: np.flatnonzero(graph.node_kind == kind) for kind in graph.kinds}
+        edges, ends = {}, {}
         for metaedge in np.union1d(graph.metaedges, train.supervised).tolist():
             held = graph.metaedge == metaedge
-            source, target = graph.source_index[held], graph.target_index[held]
+            source, target = edges[metaedge] = graph.source_index[held], graph.target_index[held]
             seen = np.flatnonzero(train.metaedge == metaedge)
             example = (
                 (source[0], target[0]) if len(source) else (train.source_index[seen][0], train.target_index[seen][0])
             )
-            first, last = (str(graph.node_kind[end]) for end in example)
+            ends[metaedge] = str(graph.node_kind[example[0]]), str(graph.node_kind[example[1]])
+        symmetric = {name for name, (a, b) in ends.items() if a == b and name not in graph.directed}
+        return cls._of(graph.node_id, members, ends, edges, symmetric)
+
+    @classmethod
+    def of_typed(cls, graph: TypedGraph) -> Steps:
+        """The same of a graph as a checkpoint holds it, its nodes in order of their kind."""
+        bounds = zip(graph.bounds, graph.bounds[1:], strict=False)
+        members = {kind: np.arange(a, b) for kind, (a, b) in zip(graph.kinds, bounds, strict=True)}
+        ends = {name: (graph.kinds[a], graph.kinds[b]) for name, (a, b) in graph.ends.items()}
+        edges = {name: tuple(end.numpy() for end in graph.edges(name)) for name in sorted(ends)}
+        return cls._of(graph.node_id, members, ends, edges, graph.symmetric)
+
+    @classmethod
+    def _of(
+        cls,
+        node_id: np.ndarray,
+        members: dict[str, np.ndarray],
+        ends: Mapping[str, tuple[str, str]],
+        edges: Mapping[str, tuple[np.ndarray, ...]],
+        symmetric: Collection[str],
+    ) -> Steps:
+        local = np.zeros(len(node_id), dtype=np.int64)
+        for of_kind in members.values():
+            local[of_kind] = np.arange(len(of_kind))
+        joined: dict[str, tuple[str, str]] = {}
+        into: dict[str, sp.csr_matrix] = {}
+        for metaedge, (source, target) in edges.items():
+            first, last = ends[metaedge]
             rows, columns = local[target], local[source]
-            if first == last and metaedge not in graph.directed:
+            if metaedge in symmetric:
                 rows, columns = np.concatenate([rows, columns]), np.concatenate([columns, rows])
             ones = np.ones(len(rows), dtype=np.float32)
-            matrix = sp.csr_matrix((ones, (rows, columns)), shape=(size[last], size[first]))
-            ends[metaedge], into[metaedge] = (first, last), matrix
-            if not (first == last and metaedge not in graph.directed):
-                ends[f"{metaedge}<"], into[f"{metaedge}<"] = (last, first), matrix.T.tocsr()
-        return cls(graph.node_id, local, size, ends, into)
+            matrix = sp.csr_matrix((ones, (rows, columns)), shape=(len(members[last]), len(members[first])))
+            joined[metaedge], into[metaedge] = (first, last), matrix
+            if metaedge not in symmetric:
+                joined[f"{metaedge}<"], into[f"{metaedge}<"] = (last, first), matrix.T.tocsr()
+        return cls(node_id, local, members, joined, into)
+
+    @property
+    def size(self) -> dict[str, int]:
+        """Nodes of each kind."""
+        return {kind: len(nodes) for kind, nodes in self.members.items()}
 
     def back(self, step: str) -> str:
         """The step that undoes ``step``."""
@@ -102,12 +132,24 @@ class Steps:
             found += [path for path, kind in open_ends if kind == end and path != (metaedge,)]
         return found
 
-    def require_same_nodes(self, record: Links) -> None:
-        """Refuse a record over other nodes than those fitted on: positions would mean other nodes."""
-        if record.node_id is not self.node_id and not np.array_equal(record.node_id, self.node_id):
+    def places(self, record: Links) -> tuple[np.ndarray, np.ndarray]:
+        """Position of both ends of each candidate among the nodes of their kinds, int64 [n]; nodes are found by id.
+
+        Raises:
+            InputError: A record with a node that the graph does not have.
+        """
+        if record.node_id is self.node_id or np.array_equal(record.node_id, self.node_id):
+            return self.local[record.source_index], self.local[record.target_index]
+        position = {name: i for i, name in enumerate(self.node_id.tolist())}
+        found = np.array([position.get(name, -1) for name in record.node_id.tolist()], dtype=np.int64)
+        source, target = found[record.source_index], found[record.target_index]
+        unknown = np.unique(np.concatenate([record.source_index[source < 0], record.target_index[target < 0]]))
+        if len(unknown):
             raise InputError(
-                f"{record.name} has other nodes than the baseline was fitted on; take train and test from one record"
+                f"{record.name} has other nodes than the baseline was fitted on: {some(record.node_id[unknown])}; take "
+                "train and test from one record"
             )
+        return self.local[source], self.local[target]
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,27 +322,38 @@ MOST_QUERIES, MOST_OTHERS, MOST_LABELLED = 100, 1000, 1500
 so many labelled candidates are told apart. More took a minute for each of Hetionet's large metaedges."""
 
 
-class LinkBaseline(Baseline):
+class LinkBaseline(Predictor):
     """A score for (source, metaedge, target), fitted for each supervised metaedge on the graph of train."""
 
+    supervised: list[str]
+    fitted: dict[str, Any]
+
     def fit(self, train: Links, val: Links, graph: CellGraph | None = None) -> Self:
-        """See ``Baseline``; the graph is the one that ``train`` holds."""
-        self.steps = Steps.of(train)
-        self.prepare(train, val)
-        self.fitted = {}
+        """See ``Predictor``; the graph is the one that ``train`` holds."""
+        self.steps, self.supervised, self.fitted = Steps.of(train), list(train.supervised), {}
+        self.prepare()
+        self.train_on(train, val)
         for metaedge in self._each(train.supervised):
             of_train, of_val = (part.subset(part.metaedge == metaedge) for part in (train, val))
             self.fitted[metaedge] = self.fit_one(metaedge, of_train, of_val)
         return self
 
+    def load_state_dict(self, state: Mapping[str, Any], graph: TypedGraph | None = None) -> Self:
+        """See ``Predictor``; the graph is that of the checkpoint."""
+        if graph is None:
+            raise ValueError("a baseline of links needs the graph that it was fitted on")
+        super().load_state_dict(state)
+        self.steps = Steps.of_typed(graph)
+        self.prepare()
+        return self
+
     def predict(self, record: Links) -> np.ndarray:
-        """See ``Baseline``: one score a candidate, the same in all outputs (a read-only view, float32 [n, T])."""
-        self.steps.require_same_nodes(record)
+        """See ``Predictor``: one score a candidate, the same in all outputs (a read-only view, float32 [n, T])."""
+        source, target = self.steps.places(record)
         score = np.full(len(record), np.nan, dtype=np.float32)
         for metaedge in np.unique(record.metaedge).tolist():
             at = np.flatnonzero(record.metaedge == metaedge)
-            local = (self.steps.local[index[at]] for index in (record.source_index, record.target_index))
-            score[at] = self.score(metaedge, self.fitted[metaedge], *local)
+            score[at] = self.score(metaedge, self.fitted[metaedge], source[at], target[at])
         return np.broadcast_to(score[:, None], (len(record), len(record.outputs)))
 
     def _each(self, metaedges: Collection[str]) -> Iterator[str]:
@@ -309,8 +362,11 @@ class LinkBaseline(Baseline):
 
         yield from tqdm(metaedges, desc=f"{self.name}, fit", leave=False, disable=len(metaedges) < 2)
 
-    def prepare(self, train: Links, val: Links) -> None:
-        """What all metaedges share; nothing by default."""
+    def prepare(self) -> None:
+        """What the steps alone tell, before anything is fitted or loaded; nothing by default."""
+
+    def train_on(self, train: Links, val: Links) -> None:
+        """Fit what all metaedges share; nothing by default."""
 
     @abstractmethod
     def fit_one(self, metaedge: str, train: Links, val: Links) -> Any:
@@ -391,11 +447,12 @@ class CommonNeighbours(LinkBaseline):
     """
 
     name = "common_neighbours"
+    fitted: dict[str, list[tuple[str, ...]]]
 
     def __init__(self, through: str | None = "Gene") -> None:
         self.through = through
 
-    def prepare(self, train: Links, val: Links) -> None:
+    def prepare(self) -> None:
         """Count walks, undamped."""
         self.walks = Walks(self.steps, damping=0.0)
 
@@ -420,6 +477,7 @@ class DegreeProduct(LinkBaseline):
     """log (d_s + .1)(d_t + .1), with the degrees in the candidate's metaedge in the training graph."""
 
     name = "degree_product"
+    fitted: dict[str, None]
 
     def fit_one(self, metaedge: str, train: Links, val: Links) -> None:
         """Nothing is fitted: the degrees are the graph's."""
@@ -448,6 +506,7 @@ class NearestSources(LinkBaseline):
     """
 
     name = "nearest_sources"
+    fitted: dict[str, tuple[float, float]]
 
     def __init__(
         self,
@@ -456,9 +515,9 @@ class NearestSources(LinkBaseline):
     ) -> None:
         self.powers, self.priors = powers, priors
 
-    def prepare(self, train: Links, val: Links) -> None:
+    def prepare(self) -> None:
         """Profiles of the nodes of each kind, rows of length 1."""
-        kinds = {self.steps.ends[metaedge][0] for metaedge in train.supervised}
+        kinds = {self.steps.ends[metaedge][0] for metaedge in self.supervised}
         self.profile = {kind: self._profile(kind) for kind in kinds}
 
     def _profile(self, kind: str) -> sp.csr_matrix:

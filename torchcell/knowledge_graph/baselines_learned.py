@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -11,10 +12,11 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn import functional
 
-from torchcell.core.baseline import one_thread
+from torchcell.core.predictor import one_thread
 from torchcell.io.errors import InputError, some
 from torchcell.knowledge_graph.baselines import CHUNK, SMOOTHING, Choice, LinkBaseline, OwnEdges, Steps, Walks, by_rows
 from torchcell.knowledge_graph.record import KnowledgeGraph, Links
+from torchcell.knowledge_graph.typed_graph import TypedGraph
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,50 +36,71 @@ class Draw:
     label: Tensor
 
 
-class EdgeDraws:
-    """Draws batches from the edges of a graph.
+class Slots:
+    """A table with one row a metaedge, side and node; both sides of a symmetric metaedge share theirs.
 
     Args:
-        graph: Edges that may be seen.
-        steps: The same as steps.
-        generator: Rules what is drawn.
+        steps: The graph.
 
     Attributes:
         metaedges: Names in the order of their numbers.
-        n_slots: Rows of a table over metaedge, side and node; both sides of a symmetric metaedge share theirs.
+        n_slots: Rows of the table.
         symmetric: The metaedges whose two directions mean the same, bool [metaedges].
         degree: Edges at each slot, float32 [n_slots].
     """
 
-    def __init__(self, graph: KnowledgeGraph, steps: Steps, generator: torch.Generator) -> None:
-        self.generator, self.n_nodes = generator, len(graph.node_id)
+    def __init__(self, steps: Steps) -> None:
+        self.n_nodes = len(steps.node_id)
         self.metaedges = [step for step in steps.ends if not step.endswith("<")]
-        self.members = {kind: torch.from_numpy(np.flatnonzero(graph.node_kind == kind)) for kind in graph.kinds}
-        kinds, edges, first, size, degrees = [], [], [], [], []
+        self.members = {kind: torch.from_numpy(nodes) for kind, nodes in steps.members.items()}
+        self.kinds = [steps.ends[metaedge] for metaedge in self.metaedges]
+        first, size, degrees = [], [], []
         n_slots = 0
         for metaedge in self.metaedges:
-            held = graph.metaedge == metaedge
-            edges.append(np.stack([graph.source_index[held], graph.target_index[held]]))
-            kinds.append(steps.ends[metaedge])
             sides = [metaedge] if steps.back(metaedge) == metaedge else [metaedge, steps.back(metaedge)]
             degrees += [steps.degree(side) for side in sides]
             lengths = [len(degree) for degree in degrees[-len(sides) :]]
             first.append([n_slots, n_slots + (lengths[0] if len(sides) == 2 else 0)])
             size.append([lengths[0], lengths[-1]])
             n_slots += sum(lengths)
-        self.kinds, self.n_slots = kinds, n_slots
-        self.count = torch.tensor([of_one.shape[1] for of_one in edges])
-        self.start = self.count.cumsum(0) - self.count
-        self.edges = torch.from_numpy(np.concatenate(edges, axis=1))
+        self.n_slots = n_slots
         self.first, self.size = torch.tensor(first).T, torch.tensor(size).T
         self.symmetric = self.first[0] == self.first[1]
         self.degree = torch.from_numpy(np.concatenate(degrees)).float()
         self.local = torch.from_numpy(steps.local)
+
+    def pairs(self, metaedge: str, source: np.ndarray, target: np.ndarray) -> Draw:
+        """Candidates of one metaedge, their ends given as places within their kinds [B]."""
+        number = self.metaedges.index(metaedge)
+        ends = [self.members[kind][end] for kind, end in zip(self.kinds[number], (source, target), strict=True)]
+        return self._of(torch.full((len(source),), number), torch.stack(ends), torch.zeros(len(source)))
+
+    def _of(self, metaedge: Tensor, ends: Tensor, label: Tensor) -> Draw:
+        return Draw(metaedge, ends, self.first[:, metaedge] + self.local[ends], label)
+
+
+class EdgeDraws(Slots):
+    """Draws batches from the edges of a graph.
+
+    Args:
+        graph: Edges that may be seen.
+        steps: The same as steps.
+        generator: Rules what is drawn.
+    """
+
+    def __init__(self, graph: KnowledgeGraph, steps: Steps, generator: torch.Generator) -> None:
+        super().__init__(steps)
+        self.generator = generator
+        held = [graph.metaedge == metaedge for metaedge in self.metaedges]
+        edges = [np.stack([graph.source_index[one], graph.target_index[one]]) for one in held]
+        self.count = torch.tensor([of_one.shape[1] for of_one in edges])
+        self.start = self.count.cumsum(0) - self.count
+        self.edges = torch.from_numpy(np.concatenate(edges, axis=1))
         # All nodes of a kind in one stretch, so that a uniform draw is an offset.
         self.stretch = torch.cat([self.members[kind] for kind in graph.kinds])
         lengths_of = [len(self.members[kind]) for kind in graph.kinds]
         begin = dict(zip(graph.kinds, np.cumsum([0, *lengths_of[:-1]]).tolist(), strict=True))
-        self.begin = torch.tensor([[begin[kind] for kind in pair] for pair in kinds]).T
+        self.begin = torch.tensor([[begin[kind] for kind in pair] for pair in self.kinds]).T
 
     def weights(self, supervised: list[str], share: float) -> Tensor:
         """Chance of each metaedge in a draw: ``share`` for the supervised ones alike, the rest by number of edges."""
@@ -101,20 +124,11 @@ class EdgeDraws:
         label[:n_edges] = 1
         return self._of(torch.cat([metaedge, of_negatives, of_negatives]), ends, label)
 
-    def pairs(self, metaedge: str, source: np.ndarray, target: np.ndarray) -> Draw:
-        """Candidates of one metaedge, their ends given as places within their kinds [B]."""
-        number = self.metaedges.index(metaedge)
-        ends = [self.members[kind][end] for kind, end in zip(self.kinds[number], (source, target), strict=True)]
-        return self._of(torch.full((len(source),), number), torch.stack(ends), torch.zeros(len(source)))
-
     def log_density(self, draw: Draw) -> Tensor:
         """Log of the negatives' density over that of uniform pairs [B]: half uniform, half in proportion to degree."""
         lift = self.degree[draw.slots] * self.size[:, draw.metaedge]
         total = torch.where(self.symmetric, 2, 1) * self.count
         return (0.5 + 0.5 * (lift / total[draw.metaedge]).prod(0)).log()
-
-    def _of(self, metaedge: Tensor, ends: Tensor, label: Tensor) -> Draw:
-        return Draw(metaedge, ends, self.first[:, metaedge] + self.local[ends], label)
 
     def _some_edges(self, metaedge: Tensor) -> Tensor:
         """An edge of each metaedge, its ends [2, B]; of a symmetric one in either direction."""
@@ -134,7 +148,7 @@ MOST_PAIRS = 300_000
 class _Net(nn.Module):
     """<e_s, w_m, e_t> + b_ms + b_mt + a_m log(d_s + .1) + a'_m log(d_t + .1) + c_m."""
 
-    def __init__(self, draws: EdgeDraws, dim: int, generator: torch.Generator) -> None:
+    def __init__(self, draws: Slots, dim: int, generator: torch.Generator | None = None) -> None:
         super().__init__()
         n_metaedges = len(draws.metaedges)
         self.node = nn.Parameter(0.1 * torch.randn(draws.n_nodes, dim, generator=generator))
@@ -178,6 +192,7 @@ class DistMult(LinkBaseline):
     """
 
     name = "distmult"
+    fitted: dict[str, None]
 
     def __init__(
         self,
@@ -195,7 +210,24 @@ class DistMult(LinkBaseline):
         self.batch_size, self.negatives, self.n_steps = batch_size, negatives, steps
         self.check_every, self.seed = check_every, seed
 
-    def prepare(self, train: Links, val: Links) -> None:
+    def prepare(self) -> None:
+        """Where each end of a pair stands in the tables."""
+        self.slots = Slots(self.steps)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See ``Predictor``; also the network's weights, nodes by kind as they stand in a checkpoint's graph."""
+        net = self._state()
+        net["node"] = net["node"][torch.cat(list(self.slots.members.values()))]
+        return super().state_dict() | {"net": {name: value.numpy() for name, value in net.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any], graph: TypedGraph | None = None) -> Self:
+        """See ``Predictor``."""
+        super().load_state_dict(state, graph)
+        self.net = _Net(self.slots, self.dim)
+        self.net.load_state_dict({name: torch.from_numpy(value) for name, value in state["net"].items()})
+        return self
+
+    def train_on(self, train: Links, val: Links) -> None:
         """Train one network for all metaedges."""
         generator = torch.Generator().manual_seed(self.seed)
         self.draws = EdgeDraws(train.graph, self.steps, generator)
@@ -241,7 +273,7 @@ class DistMult(LinkBaseline):
         score = np.zeros(len(source), dtype=np.float32)
         for low in range(0, len(source), MOST_PAIRS):
             part = slice(low, low + MOST_PAIRS)
-            score[part] = self.net(self.draws.pairs(metaedge, source[part], target[part]))[0].numpy()
+            score[part] = self.net(self.slots.pairs(metaedge, source[part], target[part]))[0].numpy()
         return score
 
 
@@ -280,6 +312,7 @@ class PathFeatures(LinkBaseline):
     """
 
     name = "path_features"
+    fitted: dict[str, _Fitted]
 
     def __init__(
         self,
@@ -295,7 +328,7 @@ class PathFeatures(LinkBaseline):
         self.metapaths = metapaths or {}
         self.most_edges, self.negatives, self.seed = most_edges, negatives, seed
 
-    def prepare(self, train: Links, val: Links) -> None:
+    def prepare(self) -> None:
         """Both ways to weigh a walk."""
         self.walks = (Walks(self.steps, damping=0.0), Walks(self.steps, damping=self.damping))
 

@@ -340,6 +340,11 @@ class LinkDataModule(RecordDataModule):
         return PackedLinks(record, spec)
 
     @staticmethod
+    def graph_of(spec: KnowledgeGraphSpec) -> TypedGraph:
+        """The message graph."""
+        return TypedGraph.from_plain(spec.knowledge_graph)
+
+    @staticmethod
     def read_request(path: str, spec: KnowledgeGraphSpec) -> Links:
         """A user's list of candidate edges for ``predict``, see ``link_request.read_links``."""
         return read_links(path, spec)

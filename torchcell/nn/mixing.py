@@ -1,4 +1,4 @@
-"""How much of what a network reads, and of what a closed form tells, goes into a prediction."""
+"""``StackingWeights``: how much of a network's output, and of a prior's prediction, goes into a prediction."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ MOST = 1.5
 """Of either, whatever the validation part would have."""
 
 
-class Shares(nn.Module):
-    """a read + b told, with the a and b of the least squared error on the validation part.
+class StackingWeights(nn.Module):
+    """a network + b prior, with the a and b of the least squared error on the validation part.
 
-    A network that was trained on few noisy samples says too much of others, in the right direction; and a closed form
-    that was fitted beside it knows part of the same. Both weights are fitted after each pass over the validation part,
-    as a ridge's penalty is, lie between 0 and ``MOST``, and stand in the checkpoint. Before the first pass both are 1.
+    A network that was trained on few noisy samples says too much of others, in the right direction; and a prior in
+    closed form that was fitted beside it knows part of the same. Both weights are fitted after each pass over the
+    validation part, as a ridge's penalty is, lie between 0 and ``MOST``, and stand in the checkpoint. Before the first
+    pass both are 1.
 
     What is predicted in a pass, and with it ``val/score`` and the choice of the best epoch, is by the weights of the
     pass before: those that a pass finds are known when it is over. So the checkpoint of an epoch scores a little better
@@ -24,49 +25,49 @@ class Shares(nn.Module):
     both at 1. The score of an epoch is thus of weights that were not fitted to its own network.
 
     Shapes:
-        read, told [B, G] -> [B, G].
+        network, prior [B, G] -> [B, G].
     """
 
-    read: Tensor
-    told: Tensor
+    network: Tensor
+    prior: Tensor
     product_M: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("read", torch.ones(()))
-        self.register_buffer("told", torch.ones(()))
+        self.register_buffer("network", torch.ones(()))
+        self.register_buffer("prior", torch.ones(()))
         self.register_buffer("product_M", torch.zeros(5), persistent=False)
 
-    def forward(self, read_BG: Tensor, told_BG: Tensor) -> Tensor:
+    def forward(self, network_BG: Tensor, prior_BG: Tensor) -> Tensor:
         """The weighted sum."""
-        return self.read * read_BG + self.told * told_BG
+        return self.network * network_BG + self.prior * prior_BG
 
     @torch.no_grad()
-    def observe(self, read_BG: Tensor, told_BG: Tensor, left_BG: Tensor) -> None:
+    def observe(self, network_BG: Tensor, prior_BG: Tensor, target_BG: Tensor) -> None:
         """Add the products that the least squares need.
 
         Args:
-            read_BG: What the network reads of B samples.
-            told_BG: What the closed form tells of them.
-            left_BG: What both together should say; NaN counts nothing.
+            network_BG: The network's output for B samples.
+            prior_BG: The prior's prediction of them.
+            target_BG: What their weighted sum should be; NaN counts nothing.
         """
-        measured_BG = ~torch.isnan(left_BG)
-        read_BG, told_BG, left_BG = (torch.where(measured_BG, each, 0.0) for each in (read_BG, told_BG, left_BG))
-        pairs = [(read_BG, read_BG), (read_BG, told_BG), (told_BG, told_BG), (read_BG, left_BG), (told_BG, left_BG)]
+        measured_BG = ~torch.isnan(target_BG)
+        n, p, t = (torch.where(measured_BG, each, 0.0) for each in (network_BG, prior_BG, target_BG))
+        pairs = [(n, n), (n, p), (p, p), (n, t), (p, t)]
         self.product_M += torch.stack([(one * other).sum() for one, other in pairs])
 
     def choose(self, total: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
         """Set both weights by what was observed since the last choice; ``total`` adds up over the processes.
 
         Returns:
-            ``read`` and ``told``, for the log.
+            ``network`` and ``prior``, for the log.
         """
         product_M = total(self.product_M.clone())
         self.product_M.zero_()
-        read, told = least_squares(*product_M.tolist())
-        self.read.fill_(read)
-        self.told.fill_(told)
-        return {"read": self.read, "told": self.told}
+        network, prior = least_squares(*product_M.tolist())
+        self.network.fill_(network)
+        self.prior.fill_(prior)
+        return {"network": self.network, "prior": self.prior}
 
 
 def least_squares(rr: float, rt: float, tt: float, rl: float, tl: float) -> tuple[float, float]:

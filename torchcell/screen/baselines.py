@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from dataclasses import replace
+from typing import NamedTuple, Self
 
 import numpy as np
 import scipy.sparse as sp
 from sklearn.linear_model import Ridge
 
-from torchcell.core.baseline import Baseline, one_thread, require_same_genes, validation_score
+from torchcell.core.predictor import Predictor, one_thread, validation_score
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.screen.record import KINDS, Screen
 
@@ -21,12 +22,37 @@ def incidence(record: Screen) -> sp.csr_matrix:
     return sp.csr_matrix((np.ones(len(column)), column, record.ptr), shape=shape)
 
 
+def over_genes(record: Screen, genes: np.ndarray) -> Screen:
+    """The same samples, their members numbered by ``genes``; what it lacks is numbered after it."""
+    if np.array_equal(record.genes, genes):
+        return record
+    place = {name: i for i, name in enumerate(genes.tolist())}
+    new = [name for name in record.genes.tolist() if name not in place]
+    place |= {name: len(genes) + i for i, name in enumerate(new)}
+    number = np.array([place[name] for name in record.genes.tolist()], dtype=np.int64)
+    return replace(record, genes=np.concatenate([genes, np.array(new, dtype=str)]), gene=number[record.gene])
+
+
+def of_unknown_genes(record: Screen, n_genes: int) -> np.ndarray:
+    """The samples with a member beyond the first ``n_genes`` genes, as a mask [n]."""
+    found = np.zeros(len(record), dtype=bool)
+    found[record.owner[record.gene >= n_genes]] = True
+    return found
+
+
 def measured(record: Screen, output: int) -> np.ndarray:
     """The samples that have a value of phenotype ``output``, as a mask [n]."""
     return ~np.isnan(record.phenotype[:, output])
 
 
-class AdditiveRidge(Baseline):
+class _Additive(NamedTuple):
+    """One phenotype: the weight of each (gene, kind) and the intercept."""
+
+    weight: np.ndarray
+    intercept: float
+
+
+class AdditiveRidge(Predictor):
     """y = b + sum over the set of w[gene, kind], with a ridge penalty alpha on w.
 
     Sets of any size and kind. A gene unseen in train adds nothing.
@@ -36,15 +62,17 @@ class AdditiveRidge(Baseline):
     """
 
     name = "additive_ridge"
+    genes: np.ndarray
+    models: list[_Additive | None]
 
     def __init__(self, alphas: Sequence[float] = (0.01, 0.1, 1.0, 3.0, 10.0, 30.0, 100.0)) -> None:
         self.alphas = tuple(alphas)
 
     def fit(self, train: Screen, val: Screen, graph: CellGraph | None) -> Self:
-        """See ``Baseline``."""
+        """See ``Predictor``."""
         self.genes = train.genes
         x_train, x_val = incidence(train), incidence(val)
-        self.models: list[Ridge | None] = []
+        self.models = []
         for t in range(train.phenotype.shape[1]):
             held = measured(train, t)
             best, best_score = None, -np.inf
@@ -58,15 +86,14 @@ class AdditiveRidge(Baseline):
                 score = validation_score(val.phenotype[:, t], model.predict(x_val), train.task)
                 if best is None or score > best_score:
                     best, best_score = model, score
-            self.models.append(best)
+            self.models.append(None if best is None else _Additive(best.coef_, float(best.intercept_)))
         return self
 
     def predict(self, record: Screen) -> np.ndarray:
-        """See ``Baseline``."""
-        require_same_genes(record, self.genes)
-        x = incidence(record)
+        """See ``Predictor``."""
+        x = incidence(over_genes(record, self.genes))[:, : len(self.genes) * len(KINDS)]
         nothing = np.full(len(record), np.nan)
-        columns = [nothing if model is None else model.predict(x) for model in self.models]
+        columns = [nothing if model is None else x @ model.weight + model.intercept for model in self.models]
         return np.stack(columns, axis=1).astype(np.float32)
 
 
@@ -132,24 +159,25 @@ def _ceiling(value: np.ndarray) -> np.ndarray:
     return stand_in
 
 
-class Mean(Baseline):
+class Mean(Predictor):
     """The training mean of each phenotype, for every set."""
 
     name = "mean"
+    mean_T: np.ndarray
 
     def fit(self, train: Screen, val: Screen, graph: CellGraph | None) -> Self:
-        """See ``Baseline``."""
+        """See ``Predictor``."""
         held = ~np.isnan(train.phenotype)
         total = np.where(held, train.phenotype, 0.0).sum(0, dtype=np.float64)
         self.mean_T = np.where(held.any(0), total / np.maximum(held.sum(0), 1), np.nan)
         return self
 
     def predict(self, record: Screen) -> np.ndarray:
-        """See ``Baseline``."""
+        """See ``Predictor``."""
         return np.tile(self.mean_T.astype(np.float32), (len(record), 1))
 
 
-class QueryPairMean(Baseline):
+class QueryPairMean(Predictor):
     """(sum of the query pair's training values + m * overall mean) / (their number + m).
 
     Only for sets of three and more genes two of which are the query pair. In a pair screen there is no
@@ -161,15 +189,16 @@ class QueryPairMean(Baseline):
     """
 
     name = "query_pair_mean"
+    tables: list[dict[str, float]]
+    means: list[float]
 
     def __init__(self, pseudo_counts: Sequence[float] = (0.1, 1.0, 3.0, 10.0)) -> None:
         self.pseudo_counts = tuple(pseudo_counts)
 
     def fit(self, train: Screen, val: Screen, graph: CellGraph | None) -> Self:
-        """See ``Baseline``."""
+        """See ``Predictor``."""
         keys = np.array(query_pairs(train))
-        self.tables: list[dict[str, float]] = []
-        self.means: list[float] = []
+        self.tables, self.means = [], []
         for t in range(train.phenotype.shape[1]):
             held = measured(train, t) & (keys != "")
             table: dict[str, float] = {}
@@ -193,7 +222,7 @@ class QueryPairMean(Baseline):
         return self
 
     def predict(self, record: Screen) -> np.ndarray:
-        """See ``Baseline``."""
+        """See ``Predictor``."""
         keys = query_pairs(record)
         columns = [_look_up(keys, *fitted) for fitted in zip(self.tables, self.means, strict=True)]
         return np.stack(columns, axis=1).astype(np.float32)

@@ -9,10 +9,10 @@ from typing import NamedTuple, Self
 import numpy as np
 import scipy.sparse as sp
 
-from torchcell.core.baseline import Baseline, require_same_genes, validation_score
+from torchcell.core.predictor import Predictor, validation_score
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.graph.neighborhood import cosine_neighbours, neighbourhoods
-from torchcell.screen.baselines import AdditiveRidge, Mean
+from torchcell.screen.baselines import AdditiveRidge, Mean, of_unknown_genes, over_genes
 from torchcell.screen.models.cell_graph_transformer.heads import alternating_least_squares
 from torchcell.screen.record import KINDS, Screen
 
@@ -23,22 +23,23 @@ OFFSETS: tuple[str, ...] = ("zero", "mean", "additive")
 
 
 class Offset(NamedTuple):
-    """A fitted offset of one kind of ``OFFSETS``."""
+    """A fitted offset of one kind of ``OFFSETS``, for T phenotypes."""
 
     kind: str
-    baseline: Baseline | None
+    baseline: Mean | AdditiveRidge | None
+    n_outputs: int
 
     def of(self, record: Screen) -> np.ndarray:
         """The offset of each sample, float64 [n, T]."""
         if self.baseline is None:
-            return np.zeros((len(record), len(record.phenotype_names)))
+            return np.zeros((len(record), self.n_outputs))
         return self.baseline.predict(record).astype(np.float64)
 
 
 def offsets(train: Screen, val: Screen) -> list[Offset]:
     """All of ``OFFSETS``, fitted on train; which one serves is chosen on val by the caller."""
     fitted = (None, Mean().fit(train, val, None), AdditiveRidge().fit(train, val, None))
-    return [Offset(kind, baseline) for kind, baseline in zip(OFFSETS, fitted, strict=True)]
+    return [Offset(kind, baseline, train.phenotype.shape[1]) for kind, baseline in zip(OFFSETS, fitted, strict=True)]
 
 
 def raised(weight: sp.csr_matrix, power: float) -> sp.csr_matrix:
@@ -143,7 +144,7 @@ class SetPairs:
         owner: The sample each pair belongs to [P].
         left: Items [P].
         right: Items [P].
-        known: Samples all of whose kinds were seen in train [n]; the others have no pairs.
+        known: Samples all of whose kinds and genes the items have [n]; the others have no pairs.
     """
 
     owner: np.ndarray
@@ -153,11 +154,11 @@ class SetPairs:
 
     @classmethod
     def of(cls, record: Screen, items: Items) -> SetPairs:
-        """The pairs of a record."""
-        require_same_genes(record, items.genes)
+        """The pairs of a record; its genes are found by name."""
+        record = over_genes(record, items.genes)
         kind = items.position[record.kind]
         item = record.gene * items.n_kinds + kind
-        known = np.ones(len(record), dtype=bool)
+        known = ~of_unknown_genes(record, len(items.genes))
         known[record.owner[kind < 0]] = False
         owners, lefts, rights = [], [], []
         for size in np.unique(record.sizes[known]).tolist():
@@ -218,7 +219,7 @@ class _Fitted(NamedTuple):
     seen: np.ndarray
 
 
-class LowRankALS(Baseline):
+class LowRankALS(Predictor):
     """Pair (i, j) is offset + (u_i . v_j + u_j . v_i) / 2, with a ridge penalty on both factors.
 
     Known pairs are fitted with weight 1; pairs without a training value count as zeros of a small weight
@@ -238,6 +239,8 @@ class LowRankALS(Baseline):
     """
 
     name = "low_rank_als"
+    items: Items
+    fitted: list[_Fitted]
 
     def __init__(
         self,
@@ -251,7 +254,7 @@ class LowRankALS(Baseline):
         self.n_iter, self.seed = n_iter, seed
 
     def fit(self, train: Screen, val: Screen, graph: CellGraph | None) -> Self:
-        """See ``Baseline``."""
+        """See ``Predictor``."""
         self.items = Items.of(train)
         pairs, asked = SetPairs.of(train, self.items), SetPairs.of(val, self.items)
         self.fitted = [self._fit_one(train, val, pairs, asked, t) for t in range(train.phenotype.shape[1])]
@@ -284,7 +287,7 @@ class LowRankALS(Baseline):
         return _Fitted(offset, size, u, v, seen)
 
     def predict(self, record: Screen) -> np.ndarray:
-        """See ``Baseline``."""
+        """See ``Predictor``."""
         asked = SetPairs.of(record, self.items)
         columns = [_apply(fitted, record, asked, t) for t, fitted in enumerate(self.fitted)]
         return np.stack(columns, axis=1).astype(np.float32)
@@ -299,16 +302,16 @@ def _apply(fitted: _Fitted, record: Screen, asked: SetPairs, t: int) -> np.ndarr
 
 
 @dataclass(frozen=True, eq=False)
-class _FittedNetwork:
-    """One phenotype: what is taken off, the training pairs, the exponent and the prior."""
+class _FittedNeighbours:
+    """One phenotype: what is taken off, the training pairs, who is near whom, and the prior."""
 
     offset: Offset
     matrix: sp.csr_matrix
-    power: float
+    weight: sp.csr_matrix
     prior: float
 
 
-class NetworkNeighbours(Baseline):
+class NetworkNeighbours(Predictor):
     """Pair (i, j) is the weighted mean of the training pairs (k, l), k near or equal i, l near or equal j.
 
     Nearness is the cosine of two genes' neighbourhoods in all relations and, where the graph has them, of
@@ -324,6 +327,9 @@ class NetworkNeighbours(Baseline):
     """
 
     name = "network_neighbours"
+    items: Items
+    n_outputs: int
+    fitted: list[_FittedNeighbours]
 
     def __init__(
         self,
@@ -334,26 +340,27 @@ class NetworkNeighbours(Baseline):
         self.k, self.powers, self.priors = k, tuple(powers), tuple(priors)
 
     def fit(self, train: Screen, val: Screen, graph: CellGraph | None) -> Self:
-        """See ``Baseline``."""
-        self.items = Items.of(train)
-        self.fitted: list[_FittedNetwork] = []
+        """See ``Predictor``."""
+        self.items, self.n_outputs, self.fitted = Items.of(train), train.phenotype.shape[1], []
         if graph is None:
             return self
         # The same gene perturbed in another way is another item, near none of this kind.
         genes = sp.kron(neighbourhoods(graph, train.genes), sp.eye(self.items.n_kinds, dtype=np.float32))
         feature = sp.vstack([genes, sp.csr_matrix((1, genes.shape[1]), dtype=np.float32)], format="csr")
         cosine = cosine_neighbours(feature, self.k)
-        self.weight = {power: raised(cosine, power) for power in self.powers}
+        weights = [raised(cosine, power) for power in self.powers]
         pairs, asked = SetPairs.of(train, self.items), SetPairs.of(val, self.items)
         for t in range(train.phenotype.shape[1]):
-            self.fitted.append(self._fit_one(train, val, pairs, asked, t))
+            self.fitted.append(self._fit_one(train, val, pairs, asked, t, weights))
         return self
 
-    def _fit_one(self, train: Screen, val: Screen, pairs: SetPairs, asked: SetPairs, t: int) -> _FittedNetwork:
+    def _fit_one(
+        self, train: Screen, val: Screen, pairs: SetPairs, asked: SetPairs, t: int, weights: Sequence[sp.csr_matrix]
+    ) -> _FittedNeighbours:
         best, best_score = None, -np.inf
         candidates = offsets(train, val)
         known = present(pairs.matrix(train.phenotype[:, t], len(self.items)))
-        for power, weight in self.weight.items():
+        for weight in weights:
             evidence = smooth_both(weight, known, asked.left, asked.right)
             middle = float(evidence.mean()) if len(evidence) else 1.0
             for offset in candidates:
@@ -363,35 +370,25 @@ class NetworkNeighbours(Baseline):
                     prediction = offset.of(val)[:, t] + asked.mean(shrunk(total, evidence, prior * middle))
                     score = validation_score(val.phenotype[:, t], prediction, train.task)
                     if best is None or score > best_score:
-                        best, best_score = _FittedNetwork(offset, matrix, power, prior * middle), score
+                        best, best_score = _FittedNeighbours(offset, matrix, weight, prior * middle), score
         assert best is not None
         return best
 
     def predict(self, record: Screen) -> np.ndarray:
-        """See ``Baseline``."""
+        """See ``Predictor``."""
         if not self.fitted:
-            return np.full((len(record), len(record.phenotype_names)), np.nan, dtype=np.float32)
+            return np.full((len(record), self.n_outputs), np.nan, dtype=np.float32)
         asked = SetPairs.of(record, self.items)
         columns = []
         for t, fitted in enumerate(self.fitted):
-            weight = self.weight[fitted.power]
+            weight = fitted.weight
             total = smooth_both(weight, fitted.matrix, asked.left, asked.right)
             evidence = smooth_both(weight, present(fitted.matrix), asked.left, asked.right)
             columns.append(fitted.offset.of(record)[:, t] + asked.mean(shrunk(total, evidence, fitted.prior)))
         return np.stack(columns, axis=1).astype(np.float32)
 
 
-@dataclass(frozen=True, eq=False)
-class _FittedProfiles:
-    """One phenotype: what is taken off, the training pairs, who is near whom, and the prior."""
-
-    offset: Offset
-    matrix: sp.csr_matrix
-    weight: sp.csr_matrix
-    prior: float
-
-
-class ProfileNeighbours(Baseline):
+class ProfileNeighbours(Predictor):
     """Pair (i, j) is the weighted mean of the training pairs (k, j), k near i, and (i, l), l near j.
 
     A gene's profile is its row in the matrix of training pairs; nearness is the cosine of two rows. The
@@ -407,6 +404,8 @@ class ProfileNeighbours(Baseline):
     """
 
     name = "profile_neighbours"
+    items: Items
+    fitted: list[_FittedNeighbours]
 
     def __init__(
         self,
@@ -418,13 +417,13 @@ class ProfileNeighbours(Baseline):
         self.k, self.powers, self.priors, self.damping = k, tuple(powers), tuple(priors), damping
 
     def fit(self, train: Screen, val: Screen, graph: CellGraph | None) -> Self:
-        """See ``Baseline``."""
+        """See ``Predictor``."""
         self.items = Items.of(train)
         pairs, asked = SetPairs.of(train, self.items), SetPairs.of(val, self.items)
         self.fitted = [self._fit_one(train, val, pairs, asked, t) for t in range(train.phenotype.shape[1])]
         return self
 
-    def _fit_one(self, train: Screen, val: Screen, pairs: SetPairs, asked: SetPairs, t: int) -> _FittedProfiles:
+    def _fit_one(self, train: Screen, val: Screen, pairs: SetPairs, asked: SetPairs, t: int) -> _FittedNeighbours:
         candidates = [
             (offset, pairs.matrix(train.phenotype[:, t] - offset.of(train)[:, t], len(self.items)))
             for offset in offsets(train, val)
@@ -433,7 +432,7 @@ class ProfileNeighbours(Baseline):
         truth = np.where(strange, np.nan, val.phenotype[:, t])
         if np.isnan(truth).all():  # held-out genes have no profile: nothing to choose by, nothing to predict
             offset, matrix = candidates[0]
-            return _FittedProfiles(offset, matrix, raised(self._cosine(matrix), self.powers[0]), self.priors[0])
+            return _FittedNeighbours(offset, matrix, raised(self._cosine(matrix), self.powers[0]), self.priors[0])
         best, best_score = None, -np.inf
         for offset, matrix in candidates:
             cosine = self._cosine(matrix)
@@ -445,7 +444,7 @@ class ProfileNeighbours(Baseline):
                     prediction = offset.of(val)[:, t] + asked.mean(shrunk(total, evidence, prior * middle))
                     score = validation_score(truth, prediction, train.task)
                     if best is None or score > best_score:
-                        best, best_score = _FittedProfiles(offset, matrix, weight, prior * middle), score
+                        best, best_score = _FittedNeighbours(offset, matrix, weight, prior * middle), score
         assert best is not None
         return best
 
@@ -454,7 +453,7 @@ class ProfileNeighbours(Baseline):
         return cosine_neighbours(matrix, self.k, self.damping * size)
 
     def predict(self, record: Screen) -> np.ndarray:
-        """See ``Baseline``."""
+        """See ``Predictor``."""
         asked = SetPairs.of(record, self.items)
         columns = []
         for t, fitted in enumerate(self.fitted):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import islice
-from typing import NamedTuple, Self
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -12,10 +13,10 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.utils.extmath import randomized_svd
 from torch import Tensor, nn
 
-from torchcell.core.baseline import Baseline, one_thread, require_same_genes, validation_score
+from torchcell.core.predictor import Predictor, one_thread, validation_score
 from torchcell.graph.cell_graph import CellGraph, unit_rows
 from torchcell.graph.neighborhood import adjacencies, neighbourhoods, rows_of
-from torchcell.screen.baselines import AdditiveRidge, measured
+from torchcell.screen.baselines import AdditiveRidge, measured, of_unknown_genes, over_genes
 from torchcell.screen.baselines_fitted import Items, SetPairs
 from torchcell.screen.record import KINDS, Screen
 
@@ -34,7 +35,7 @@ class _Net(nn.Module):
         return out
 
 
-class EmbeddingSumMLP(Baseline):
+class EmbeddingSumMLP(Predictor):
     """MLP(sum over the set of e[gene, kind]), AdamW, early stopping on val; logistic for a binary task.
 
     Args:
@@ -49,6 +50,10 @@ class EmbeddingSumMLP(Baseline):
     """
 
     name = "embedding_sum_mlp"
+    items: Items
+    binary: bool
+    center_T: np.ndarray
+    scale_T: np.ndarray
 
     def __init__(
         self,
@@ -65,7 +70,7 @@ class EmbeddingSumMLP(Baseline):
         self.batch_size, self.max_epochs, self.patience, self.seed = batch_size, max_epochs, patience, seed
 
     def fit(self, train: Screen, val: Screen, graph: CellGraph | None) -> Self:
-        """See ``Baseline``."""
+        """See ``Predictor``."""
         self.items, self.binary = Items.of(train), train.task == "binary"
         n_outputs = train.phenotype.shape[1]
         with np.errstate(invalid="ignore"):
@@ -119,10 +124,26 @@ class EmbeddingSumMLP(Baseline):
             each = (prediction - filled).square()
         return (each * held).sum() / held.sum().clamp(min=1)
 
+    def state_dict(self) -> dict[str, Any]:
+        """See ``Predictor``; also the network's weights."""
+        return super().state_dict() | {"net": {name: value.numpy() for name, value in self.net.state_dict().items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any], graph: Any = None) -> Self:
+        """See ``Predictor``."""
+        super().load_state_dict(state)
+        self.net = _Net(len(self.items), self.dim, self.hidden, len(self.center_T))
+        self.net.load_state_dict({name: torch.from_numpy(value) for name, value in state["net"].items()})
+        return self
+
     @torch.no_grad()
     def predict(self, record: Screen) -> np.ndarray:
-        """See ``Baseline``."""
-        require_same_genes(record, self.items.genes)
+        """See ``Predictor``; NaN also for a set with a gene that the screen does not have."""
+        record = over_genes(record, self.items.genes)
+        unknown = of_unknown_genes(record, len(self.items.genes))
+        if unknown.any():
+            prediction = np.full((len(record), len(self.center_T)), np.nan, dtype=np.float32)
+            prediction[~unknown] = self.predict(record.subset(~unknown))
+            return prediction
         self.net.eval()
         raw = self.net(self._members(record), torch.from_numpy(record.ptr))
         prediction = raw.sigmoid().numpy() if self.binary else raw.numpy() * self.scale_T + self.center_T
@@ -143,14 +164,67 @@ def _take(item: Tensor, ptr: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     return item[member], start
 
 
-class _Fitted(NamedTuple):
-    """The trees of one phenotype, and how many of them serve."""
+@dataclass(frozen=True, eq=False)
+class Trees:
+    """Regression trees that are added up, as arrays over all their nodes; the first node of each is its root.
 
-    model: HistGradientBoostingRegressor | None
-    trees: int
+    Attributes:
+        base: What is added to, the mean of what was fitted.
+        root: First node of each tree, int64 [K].
+        feature: Column that a node asks for, int64 [nodes].
+        threshold: Up to here the left child is next, float64 [nodes].
+        missing_left: Whether it is for a missing value, bool [nodes].
+        left: Left child; a leaf leads to itself, int64 [nodes].
+        right: Right child; likewise.
+        value: What a leaf adds, float64 [nodes].
+        depth: Steps from a root to the farthest leaf.
+    """
+
+    base: float
+    root: np.ndarray
+    feature: np.ndarray
+    threshold: np.ndarray
+    missing_left: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+    value: np.ndarray
+    depth: int
+
+    @classmethod
+    def of(cls, model: HistGradientBoostingRegressor, n_trees: int) -> Trees:
+        """The first trees of a fitted regressor of numbers."""
+        nodes = [predictor.nodes for (predictor,) in model._predictors[:n_trees]]
+        sizes = [len(one) for one in nodes]
+        root = np.cumsum([0, *sizes[:-1]], dtype=np.int64)
+        every, first = np.concatenate(nodes), np.repeat(root, sizes)
+        leaf, own = every["is_leaf"].astype(bool), np.arange(sum(sizes))
+        return cls(
+            base=float(np.ravel(model._baseline_prediction)[0]),
+            root=root,
+            feature=every["feature_idx"].astype(np.int64),
+            threshold=every["num_threshold"].astype(np.float64),
+            missing_left=every["missing_go_to_left"].astype(bool),
+            left=np.where(leaf, own, every["left"] + first),
+            right=np.where(leaf, own, every["right"] + first),
+            value=every["value"].astype(np.float64),
+            depth=int(every["depth"].max(initial=0)),
+        )
+
+    def predict(self, x_nF: np.ndarray) -> np.ndarray:
+        """The sum of one leaf of each tree, float64 [n]."""
+        total, row = np.full(len(x_nF), self.base), np.arange(len(x_nF))
+        x_nF = x_nF.astype(np.float64)
+        for root in self.root.tolist():
+            node = np.full(len(x_nF), root)
+            for _ in range(self.depth):
+                value = x_nF[row, self.feature[node]]
+                goes_left = np.where(np.isnan(value), self.missing_left[node], value <= self.threshold[node])
+                node = np.where(goes_left, self.left[node], self.right[node])
+            total += self.value[node]
+        return total
 
 
-class GradientBoosting(Baseline):
+class GradientBoosting(Predictor):
     """Histogram gradient boosting of what the additive ridge leaves, over features free of the set's order.
 
     Per set: its size; members per kind; mean and largest log degree in each relation; mean, spread and
@@ -167,6 +241,12 @@ class GradientBoosting(Baseline):
     """
 
     name = "gradient_boosting"
+    n_outputs: int
+    genes: np.ndarray
+    degree: np.ndarray
+    svd: np.ndarray
+    additive: AdditiveRidge | None
+    fitted: list[Trees | None]
 
     def __init__(
         self,
@@ -181,15 +261,13 @@ class GradientBoosting(Baseline):
         self.max_leaf_nodes, self.min_samples_leaf, self.seed = max_leaf_nodes, min_samples_leaf, seed
 
     def fit(self, train: Screen, val: Screen, graph: CellGraph | None) -> Self:
-        """See ``Baseline``."""
-        self.fitted: list[_Fitted] = []
+        """See ``Predictor``."""
+        self.n_outputs, self.genes, self.fitted, self.additive = train.phenotype.shape[1], train.genes, [], None
+        self.degree = self.svd = np.empty((0, 0))
         if graph is None:
             return self
-        self.genes = train.genes
+        self._read(graph)
         index = graph.index(train.genes)
-        self.near = unit_rows(neighbourhoods(graph, train.genes))
-        # Within the genes of the record: an edge is looked up by the two positions of a pair.
-        self.edges = [rows_of(rows_of(matrix, index).T.tocsr(), index).T.tocsr() for _, matrix in adjacencies(graph)]
         degrees = [np.diff(matrix.indptr).astype(float) for _, matrix in adjacencies(graph)]
         degree = np.where(index[:, None] >= 0, np.log1p(np.stack(degrees, 1))[index], np.nan)
         with one_thread():
@@ -200,11 +278,27 @@ class GradientBoosting(Baseline):
             self.fitted.append(self._fit_one(x_train, train, x_val, val, t))
         return self
 
-    def _fit_one(self, x_train: np.ndarray, train: Screen, x_val: np.ndarray, val: Screen, t: int) -> _Fitted:
+    def _read(self, graph: CellGraph) -> None:
+        """What the features take from the graph as it is: neighbourhoods, and edges by the positions of their ends."""
+        index = graph.index(self.genes)
+        self.near = unit_rows(neighbourhoods(graph, self.genes))
+        self.edges = [rows_of(rows_of(matrix, index).T.tocsr(), index).T.tocsr() for _, matrix in adjacencies(graph)]
+
+    def load_state_dict(self, state: Mapping[str, Any], graph: CellGraph | None = None) -> Self:
+        """See ``Predictor``."""
+        super().load_state_dict(state)
+        if self.additive is not None:
+            if graph is None:
+                raise ValueError("gradient_boosting was fitted on a graph, and there is none")
+            self._read(graph)
+        return self
+
+    def _fit_one(self, x_train: np.ndarray, train: Screen, x_val: np.ndarray, val: Screen, t: int) -> Trees | None:
         """Grow all trees on the training residuals; how many of them serve is chosen on val."""
         held = measured(train, t)
         if not held.any():
-            return _Fitted(None, 0)
+            return None
+        assert self.additive is not None
         residual = (train.phenotype - self.additive.predict(train))[held, t]
         model = HistGradientBoostingRegressor(
             max_iter=self.max_iter,
@@ -218,23 +312,24 @@ class GradientBoosting(Baseline):
         with one_thread():
             model.fit(x_train[held], residual)
             stages = [validation_score(truth, base + boost, train.task) for boost in model.staged_predict(x_val)]
-        return _Fitted(model, int(np.argmax(stages)) + 1)
+        return Trees.of(model, int(np.argmax(stages)) + 1)
 
     def predict(self, record: Screen) -> np.ndarray:
-        """See ``Baseline``."""
-        prediction = np.full((len(record), len(record.phenotype_names)), np.nan)
-        if self.fitted:
-            x, prediction = self._features(record), self.additive.predict(record).astype(np.float64)
-            for t, (model, trees) in enumerate(self.fitted):
-                if model is None:
-                    continue
-                with one_thread():
-                    prediction[:, t] += next(islice(model.staged_predict(x), trees - 1, None))
+        """See ``Predictor``; NaN also for a set with a gene that the screen does not have."""
+        prediction = np.full((len(record), self.n_outputs), np.nan)
+        if self.additive is not None:
+            known = ~of_unknown_genes(over_genes(record, self.genes), len(self.genes))
+            record = record.subset(known)
+            x, found = self._features(record), self.additive.predict(record).astype(np.float64)
+            for t, trees in enumerate(self.fitted):
+                if trees is not None:
+                    found[:, t] += trees.predict(x)
+            prediction[known] = found
         return prediction.astype(np.float32)
 
     def _features(self, record: Screen) -> np.ndarray:
         """Features of each set, float32 [n, F]."""
-        require_same_genes(record, self.genes)
+        record = over_genes(record, self.genes)
         kinds = np.zeros((len(record), len(KINDS)))
         np.add.at(kinds, (record.owner, record.kind), 1)
         # Members in sorted order: addition of floats does depend on order.

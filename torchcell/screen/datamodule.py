@@ -66,6 +66,7 @@ class PerturbationBatch(Batch):
             self.ptr[start : stop + 1] - first,
             self.kind[first:last],
             self.level[first:last],
+            prior=None if self.prior is None else self.prior[start:stop],
         )
 
 
@@ -76,9 +77,14 @@ class PerturbationSets:
         screen: The samples.
         vocabulary: Gene names that the indices of a batch refer to.
 
+    Attributes:
+        prior: See ``Batch``, of all samples [n, T]; none unless it is set.
+
     Raises:
         InputError: A gene outside the vocabulary, named with its nearest matches.
     """
+
+    prior: Tensor | None = None
 
     def __init__(self, screen: Screen, vocabulary: tuple[str, ...]) -> None:
         position = {name: i for i, name in enumerate(vocabulary)}
@@ -111,6 +117,7 @@ class PerturbationSets:
             ptr,
             self.kind.index_select(0, member),
             torch.full((), torch.nan).expand(total) if self.level is None else self.level.index_select(0, member),
+            prior=None if self.prior is None else self.prior.index_select(0, index),
         )
 
     def exchanged(self, index: Tensor, source: Tensor) -> PerturbationSets:
@@ -121,7 +128,7 @@ class PerturbationSets:
         twin = copy.copy(self)
         twin.gene, twin.kind, twin.ptr = batch.gene, batch.kind, batch.ptr
         twin.level = None if self.level is None else batch.level
-        twin.sizes = batch.ptr.diff()
+        twin.sizes, twin.prior = batch.ptr.diff(), batch.prior
         return twin
 
 
@@ -157,6 +164,7 @@ class PerturbationDataModule(RecordDataModule):
 
     TASK = TASK
     spec: ScreenSpec
+    takes_prior = True
 
     why_random: str | None = None
     """Why ``held_out_genes`` came to be ``random``; none where it did not."""

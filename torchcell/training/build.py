@@ -85,6 +85,9 @@ def datamodule_of(saved: Checkpoint, trust: Sequence[str] = (), data_changed: st
         check_targets(saved.config[room], trust)
     data = datamodule(saved.config)
     saved.check_data(data.spec, data_changed)
+    prior = saved.prior(trust)
+    if prior is not None:
+        data.use_prior(prior, prior.predict(data.record_whole))
     return data
 
 

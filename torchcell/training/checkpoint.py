@@ -13,10 +13,11 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, get_object, instantiate
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from yaml import YAMLError
 
 from torchcell.core.model import Model
+from torchcell.core.prior import Prior
 from torchcell.core.spec import Spec
 from torchcell.io.cache import atomic_write
 from torchcell.io.errors import InputError, check_plain, check_targets, some
@@ -77,6 +78,7 @@ class Checkpoint:
         epoch: Of the saved weights.
         done: Epochs that were trained to their end.
         version: Of the torchcell that wrote it.
+        prior_plain: Its prior, see ``prior``.
     """
 
     path: Path
@@ -86,6 +88,26 @@ class Checkpoint:
     epoch: int
     version: str = "?"
     done: int = 0
+    prior_plain: dict[str, Any] | None = None
+
+    def prior(self, trust: Sequence[str] = ()) -> Prior | None:
+        """The prior that the network's residual is of, as it was fitted; none where the model has none.
+
+        Raises:
+            InputError: This version can't read it, or its class is outside the trusted packages.
+        """
+        if self.prior_plain is None:
+            return None
+        config = self.config.baselines[self.config.model.prior]
+        check_targets(config, trust)
+        graph = self.datamodule_class(trust).graph_of(self.spec)
+        try:
+            return Prior.from_plain(self.prior_plain, lambda: instantiate(config), graph)
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{self.path} was written by torchcell {self.version}, and this version can't read its prior "
+                f"({type(error).__name__}: {error}); install that version, or train again"
+            ) from error
 
     def model(self, trust: Sequence[str] = (), spec: Spec | None = None) -> Model:
         """The model with its weights, in evaluation mode.
@@ -100,7 +122,7 @@ class Checkpoint:
         if not (isinstance(found, type) and issubclass(found, Model)):
             raise InputError(f"{self.path}: its model {name!r} is no model of torchcell; nothing of it was run")
         try:
-            model: Model = instantiate(self.config.model, _partial_=True)(spec=spec or self.spec)
+            model = built(self.config.model, spec or self.spec, self.prior_plain is not None)
         except (TypeError, InstantiationException) as error:
             raise InputError(
                 f"{self.path} was written by torchcell {self.version}, and this version can't build its model "
@@ -197,7 +219,25 @@ class Checkpoint:
         return get_class(self.config.data._target_)
 
 
-def describe(spec: Spec, config: DictConfig) -> dict[str, Any]:
+def built(config: Any, spec: Spec, has_prior: bool = False, mean: torch.Tensor | None = None) -> Model:
+    """The model of a config.
+
+    Args:
+        config: The config's ``model``; its key ``prior`` is no argument of the class.
+        spec: Inputs and outputs.
+        has_prior: Whether it is the residual of a prior.
+        mean: See ``Model.take_prior``.
+    """
+    given = config.copy()
+    with open_dict(given):
+        given.pop("prior", None)
+    model: Model = instantiate(given, _partial_=True)(spec=spec)
+    if has_prior:
+        model.take_prior(mean)
+    return model
+
+
+def describe(spec: Spec, config: DictConfig, prior: Prior | None = None) -> dict[str, Any]:
     """What a checkpoint carries beside the weights: plain values and tensors only."""
     import torchcell
     from torchcell.training.run_folder import environment_facts
@@ -209,6 +249,7 @@ def describe(spec: Spec, config: DictConfig) -> dict[str, Any]:
         "spec": spec.to_plain(),
         "data_fingerprint": spec.data_fingerprint,
         "config": OmegaConf.to_yaml(config, resolve=True),
+        **({} if prior is None else {"prior": prior.to_plain()}),
     }
 
 
@@ -244,7 +285,14 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> Checkpoint:
         done = content.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {})
         epoch = int(content["epoch"])
         return Checkpoint(
-            located(path), spec, config, content["state_dict"], epoch, version, int(done.get("processed", epoch + 1))
+            located(path),
+            spec,
+            config,
+            content["state_dict"],
+            epoch,
+            version,
+            int(done.get("processed", epoch + 1)),
+            about.get("prior"),
         )
     except (KeyError, TypeError, AttributeError, AssertionError, YAMLError) as error:
         why = f"{type(error).__name__}: {error}"
@@ -276,9 +324,14 @@ def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
         raise InputError(f"{path} cannot be read; it is truncated or no torch file: {error}") from error
 
 
+RENAMED = {"shares.read": "shares.network", "shares.told": "shares.prior"}
+"""Weights of checkpoints before 2026-11-29, and what they are called now."""
+
+
 def load_weights(model: Model, state: dict[str, Any], path: Path, fit_follows: bool = False) -> None:
     """Fill ``model`` with ``state``, all but what a fit that follows makes anew; what does not fit is one error."""
     own = model.state_dict()
+    state = {name if name in own else RENAMED.get(name, name): value for name, value in state.items()}
     if fit_follows:
         state = {**state, **{name: own[name] for name in own if name.startswith(model.refitted)}}
     missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))

@@ -122,7 +122,8 @@ def predicted(
         InputError: Data that changed, or whose part holds other samples or measured values.
     """
     model, data = rival.model(trust), datamodule
-    if any(OmegaConf.select(rival.config, key) != OmegaConf.select(saved.config, key) for key in DATA):
+    unlike = any(OmegaConf.select(rival.config, key) != OmegaConf.select(saved.config, key) for key in DATA)
+    if unlike or rival.prior_plain is not None:  # whose batches hold the prior's predictions
         data = build.datamodule_of(rival, trust, data_changed)
         data.eval_batch_size = batch_size or data.eval_batch_size
         _check_same_part(rival, data, datamodule, part)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from torchcell.core.batch import BatchOrder, Packed, PackedLoader
 from torchcell.core.model import Model
+from torchcell.core.prior import Prior
 from torchcell.core.spec import Spec
 from torchcell.evaluation.results import Results
 from torchcell.io.errors import InputError, some
@@ -84,7 +85,7 @@ def own_sets(
     return Sets(record, data.packed, torch.from_numpy(index), measured, data.split.part[index], {})
 
 
-def asked_sets(path: str, spec: Spec, representation: Any, unknown_genes: str) -> Sets:
+def asked_sets(path: str, spec: Spec, representation: Any, unknown_genes: str, prior: Prior | None = None) -> Sets:
     """The samples that a user names in a file; columns called like the model's outputs are measured values.
 
     Args:
@@ -92,6 +93,7 @@ def asked_sets(path: str, spec: Spec, representation: Any, unknown_genes: str) -
         spec: Of the model; its genes may have been added to.
         representation: The datamodule's class, which knows how to read and pack a request.
         unknown_genes: ``error``, or ``drop`` the sets that name a gene the model does not know.
+        prior: The model's, if it has one.
     """
     asked = representation.read_request(path, spec)
     record, lost = representation.admit(asked, spec.genes, unknown_genes)
@@ -101,6 +103,8 @@ def asked_sets(path: str, spec: Spec, representation: Any, unknown_genes: str) -
     numbers = {name: columns[name] for name in spec.outputs if name in columns}
     measured = {name: value.astype(np.float32) for name, value in numbers.items() if value.dtype.kind in "fib"}
     packed = representation.pack(record, spec)
+    if prior is not None:
+        packed.prior = prior.predict(record)
     return Sets(record, packed, torch.arange(len(record)), measured, None, lost)
 
 

@@ -65,7 +65,7 @@ def predict_record(model: Model, datamodule: RecordDataModule, record: Any, devi
     """What the model says of ``record``'s samples [n, T], as ``forward`` gives it: log-odds, not probabilities, which
     would tie the surest ones. One process computes it; the model is as before when this returns.
     """
-    packed = datamodule.pack(record, datamodule.spec)
+    packed = datamodule.packed_record(record)
     loader = PackedLoader(packed, BatchOrder(torch.arange(len(record)), shuffle=False), datamodule.eval_batch_size)
     found = np.empty((len(record), len(datamodule.spec.outputs)), dtype=np.float32)
     with answering(model, device):

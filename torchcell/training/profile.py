@@ -32,7 +32,7 @@ from torchcell.core.datamodule import RecordDataModule
 from torchcell.core.model import Model
 from torchcell.io.errors import InputError, near, some
 from torchcell.io.progress import track
-from torchcell.training import build
+from torchcell.training import build, checkpoint
 from torchcell.training.build import PRECISIONS
 from torchcell.training.distributed.processes import Process
 from torchcell.training.entry import conf_dir
@@ -101,7 +101,7 @@ class Subject:
         self, cfg: DictConfig, data: RecordDataModule, process: Process, batch_size: int | None = None
     ) -> None:
         torch.manual_seed(cfg.seed)
-        self.model: Model = instantiate(cfg.model, _partial_=True)(spec=data.spec).to(process.device)
+        self.model = checkpoint.built(cfg.model, data.spec).to(process.device)
         self.model.train()
         optimizers, _ = self.model.configure_optimizers()
         self.optimizer: torch.optim.Optimizer = optimizers[0]

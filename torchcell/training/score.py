@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning
 import numpy as np
@@ -27,17 +27,18 @@ from torchcell.evaluation.checks import (
     measurable_signal,
 )
 from torchcell.evaluation.evaluate import Evaluation, evaluate
-from torchcell.evaluation.registry import every_metric
+from torchcell.evaluation.registry import every_metric, higher_is_better
 from torchcell.evaluation.results import Results
 from torchcell.io.errors import InputError, near
 from torchcell.io.progress import stage
 from torchcell.report.sections import Section
-from torchcell.training.baselines import baseline_predictions, departures
+from torchcell.training.baselines import Baselines, departures, fit_baselines, saved_systems
+from torchcell.training.comparators import Rival
 from torchcell.training.embed import report_latents
 from torchcell.training.predict import predict_asked, predict_part, predict_without_inputs
 
-if TYPE_CHECKING:
-    from torchcell.training.comparators import Rival
+NETWORK_ALONE = "network_alone"
+"""Row of what the network of a model with a prior predicts without it; the prior's own row is its baseline's."""
 
 
 def judged_as(ckpt: str | Path) -> str:
@@ -61,6 +62,29 @@ def judged_as(ckpt: str | Path) -> str:
     return f"its run's verdict{whose}: {summary.get('model')}: {verdict['text']}"
 
 
+def better_system(ckpt: str | Path) -> str:
+    """Which baseline of a run was better than its model on the primary metric; empty where none was.
+
+    Args:
+        ckpt: ``RUN/checkpoints/best.ckpt``, or another checkpoint of the run.
+    """
+    path = Path(ckpt).resolve()
+    run, known = path.parents[1], saved_systems(path)
+    try:
+        summary = json.loads((run / "metrics.json").read_text())
+        table, metric = pd.read_csv(run / "metrics.csv"), summary["verdict"]["metric"]
+        rows = table[(table["metric"] == metric) & (table["part"] == summary["part"])].set_index("system")["value"]
+        own, others = float(rows[summary["model"]]), rows[[name for name in rows.index if name in known]].dropna()
+        sign = 1 if higher_is_better(metric) else -1
+    except (OSError, ValueError, KeyError, IndexError, TypeError):  # no run, or one of an earlier version
+        return ""
+    if others.empty or not (others * sign).max() > own * sign:
+        return ""
+    name = str((others * sign).idxmax())
+    said = f"{name} was better on {summary['part']}: {metric} {others[name]:.3f} against {own:.3f}"
+    return f"{said}; system={name} predicts with it"
+
+
 @dataclass(frozen=True, eq=False)
 class Scored:
     """What a run found.
@@ -71,6 +95,7 @@ class Scored:
         summary: Content of ``metrics.json``.
         files: What was written.
         sections: For the report, of what only the pass over the part can tell, by heading; made when it is written.
+        baselines: What the baselines were fitted to.
     """
 
     results: Results
@@ -78,6 +103,7 @@ class Scored:
     summary: dict[str, Any]
     files: list[Path]
     sections: dict[str, Callable[[], list[Section]]] = field(default_factory=dict)
+    baselines: Baselines = field(default_factory=lambda: Baselines({}))
 
 
 @dataclass(frozen=True)
@@ -156,12 +182,17 @@ def score(
         The outcome, nothing written yet; None on all processes but the first.
     """
     prediction = predict_part(trainer, model, datamodule, how.part)
+    if model.stacking is not None:
+        with model.without_prior():
+            alone = {"": predict_part(trainer, model, datamodule, how.part)}
+        rivals = {NETWORK_ALONE: Rival(Path(NETWORK_ALONE), alone, None), **rivals}
     spoilt = predict_without_inputs(trainer, model, datamodule, how.part, how.seed)
     if not trainer.is_global_zero:
         return None
     # One process is enough from here, and the others have left.
     device = trainer.strategy.root_device
-    every = _all_results(model, datamodule, baselines, how, prediction, device, rivals)
+    fitted = fit_baselines(datamodule, baselines, how.part)
+    every = _all_results(model, datamodule, fitted, how, prediction, device, rivals)
     flat = None if history is None else converged(history["val/score"].tolist(), how.min_delta)
     evaluation = evaluate(every, how.n_boot, how.seed, flat, how.primary)
     evaluation = replace(evaluation, rivals=tuple(rivals[one.rival].noted(one) for one in evaluation.rivals))
@@ -187,7 +218,7 @@ def score(
         return report_latents(model, datamodule, every[0], device, how.umap, how.seed)
 
     sections = {"Maps of latents": latents, **inspected.sections}
-    return Scored(every[0], evaluation, summary, [], sections)
+    return Scored(every[0], evaluation, summary, [], sections, fitted)
 
 
 def starting_weights(how: Scoring) -> list[Check]:
@@ -201,7 +232,7 @@ def starting_weights(how: Scoring) -> list[Check]:
 def _all_results(
     model: Model,
     datamodule: RecordDataModule,
-    baselines: Mapping[str, Any],
+    baselines: Baselines,
     how: Scoring,
     prediction: np.ndarray,
     device: torch.device,
@@ -214,7 +245,7 @@ def _all_results(
     for rival, found in rivals.items():
         for what, theirs in found.predictions.items():
             predictions[what][rival] = theirs
-    for what, by_baseline in baseline_predictions(datamodule, baselines, how.part).items():
+    for what, by_baseline in baselines.predictions.items():
         predictions[what] |= by_baseline
     if ceiling is not None:
         predictions[""]["replicate_ceiling"] = ceiling

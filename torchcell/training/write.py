@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,7 @@ def write(
     summary = scored.summary | dict(extra) | ({"seeds": seeds.summary()} if seeds is not None else {})
     paths = {name: folder / name for name in ("metrics.csv", "comparisons.csv", "metrics.json")}
     predictions = _write_predictions(evaluation.results, folder)
+    fitted = scored.baselines.write(folder)
     for name, table in (("metrics", evaluation.table), ("comparisons", to_frame(evaluation.verdict.every))):
         with atomic_write(paths[f"{name}.csv"]) as temporary:
             table.to_csv(temporary, index=False)
@@ -127,8 +128,19 @@ def write(
         sections=further,
     )
     print_table(evaluation, scored.results, beside=[] if seeds is None else [seeds.text])
+    if fitted:
+        _say_fitted(fitted)
     files = [*paths.values(), *predictions, *pages]
-    return Scored(scored.results, evaluation, summary, files, scored.sections)
+    return replace(scored, summary=summary, files=files)
+
+
+def _say_fitted(files: Sequence[Path]) -> None:
+    """Say that the baselines can be asked, and what they take."""
+    from rich.console import Console
+
+    size = sum(file.stat().st_size for file in files) / 2**20
+    said = f"wrote {len(files)} fitted baselines ({size:,.1f} MB) to {files[0].parent}: predict system=NAME"
+    Console(markup=False).print(said, soft_wrap=True, highlight=False)
 
 
 def _write_predictions(every: Sequence[Results], folder: Path) -> list[Path]:

@@ -16,7 +16,7 @@ from torchcell.drug_response.spec import DrugResponseSpec, PackedGraphs
 from torchcell.graph.cell_graph import expand
 from torchcell.io.errors import InputError, some
 from torchcell.nn.losses import log_cosh, profile_distance
-from torchcell.nn.mixing import Shares
+from torchcell.nn.mixing import StackingWeights
 from torchcell.nn.ragged import segment_mean
 
 
@@ -355,8 +355,8 @@ class ResponseModel(Model):
     than d_x says it.
 
     What a network reads of training wells is partly their noise, so that it says too much of others. Training knows no
-    d and all of the reading; elsewhere a and b are the ``Shares`` of least squared error, in units of s, on the
-    validation part. With ``head=level`` the reading is the prediction, as published.
+    d and all of the reading; elsewhere a and b are the ``StackingWeights`` of least squared error, in units of s, on
+    the validation part. With ``head=level`` the reading is the prediction, as published.
 
     Terms: ``phenotype``, the residual in units of s (``level``: squared, in expression's own units); ``correlation``
     and ``plate``, 1 - Pearson over genes of the change from the control and from the plate's center.
@@ -397,7 +397,7 @@ class ResponseModel(Model):
             self.register_buffer(name, getattr(spec, value), persistent=False)
         line_change_LG = spec.line_treated - spec.line_control
         self.register_buffer("line_change_LG", line_change_LG, persistent=False)
-        self.shares = Shares()
+        self.shares = StackingWeights()
         self._reading: tuple[Tensor, Tensor] | None = None
         start = torch.zeros(len(spec.genes))
         self.pull = nn.Parameter(start) if head != "level" else None
@@ -464,7 +464,7 @@ class ResponseModel(Model):
 
     def on_validation_epoch_end(self) -> None:
         """Choose the shares, by which every checkpoint goes, and the next pass over the validation part: the scores of
-        this one know those of the pass before, see ``Shares``.
+        this one know those of the pass before, see ``StackingWeights``.
         """
         if self.head != "level" and not self.trainer.sanity_checking:
             chosen = self.shares.choose(lambda sums: self.trainer.strategy.reduce(sums, reduce_op="sum"))

@@ -24,7 +24,7 @@ from torchcell.evaluation.streaming import ScoreName, StreamingProfile
 from torchcell.graph.cell_graph import owner
 from torchcell.io.errors import InputError
 from torchcell.nn.losses import profile_distance
-from torchcell.nn.mixing import Shares
+from torchcell.nn.mixing import StackingWeights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -188,7 +188,8 @@ class GeneSetTransformer(Model):
     would be those of the told changes. No parameter knows how many are active.
 
     With ``singles`` a prediction outside training also has what the perturbed genes did alone in the training part, see
-    ``SingleChanges``; how much of it and how much of the reading is a matter of the validation part, see ``Shares``.
+    ``SingleChanges``; how much of it and how much of the reading is a matter of the validation part, see
+    ``StackingWeights``.
 
     Terms: ``phenotype``, the squared residual over active genes; ``correlation``, 1 - Pearson over them of the change
     from the control; with ``distribution`` the term of that name: the energy distance of predicted and measured cells,
@@ -283,7 +284,7 @@ class GeneSetTransformer(Model):
         # Part of the state, so that a checkpoint from the middle of a curriculum knows what it was trained on.
         self.register_buffer("active_G", torch.ones(n_measured, dtype=torch.bool))
         self.singles = self._single_changes() if singles and spec.singles else None
-        self.shares = Shares()
+        self.shares = StackingWeights()
         self._change: Tensor | None = None
         self._watched: Tensor | None = None
         self.watched_metrics = StreamingProfile(("control",))
@@ -423,7 +424,7 @@ class GeneSetTransformer(Model):
             self.watched_metrics.update(prediction[:, at], batch.target[:, at], *own)
 
     def on_validation_epoch_end(self) -> None:
-        """Also the shares, the scores being by those of the pass before (see ``Shares``), and the watched genes."""
+        """Also the ``StackingWeights``, the scores being by those of the pass before, and the watched genes."""
         if self.singles is not None and not self.trainer.sanity_checking:
             chosen = self.shares.choose(lambda sums: self.trainer.strategy.reduce(sums, reduce_op="sum"))
             self.log_dict({f"val/share/{name}": value for name, value in chosen.items()})

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torchcell.nn.mixing import MOST, Shares, least_squares
+from torchcell.nn.mixing import MOST, StackingWeights, least_squares
 
 GRID = np.linspace(0, MOST, 301)
 
@@ -29,7 +29,7 @@ def test_no_pair_within_the_bounds_is_better(seed, a, b, mixed):
 
 
 def test_batches_add_up_and_values_that_were_not_measured_do_not_count():
-    shares, draw = Shares(), torch.Generator().manual_seed(0)
+    shares, draw = StackingWeights(), torch.Generator().manual_seed(0)
     read, told = torch.randn(2, 40, 6, generator=draw)
     left = 0.4 * read + 0.9 * told
     left[::3, 1] = torch.nan
@@ -37,13 +37,13 @@ def test_batches_add_up_and_values_that_were_not_measured_do_not_count():
     for at in torch.arange(40).split(7):
         shares.observe(read[at], told[at], left[at])
     found = shares.choose(lambda sums: 2 * sums)  # two processes that saw the same
-    assert (float(found["read"]), float(found["told"])) == pytest.approx((0.4, 0.9), abs=1e-4)
+    assert (float(found["network"]), float(found["prior"])) == pytest.approx((0.4, 0.9), abs=1e-4)
     torch.testing.assert_close(shares(read, told), 0.4 * read + 0.9 * told, rtol=1e-3, atol=1e-3)
     assert (shares.product_M == 0).all()
 
 
 def test_of_nothing_nothing_is_taken_and_the_other_alone_is_weighed():
-    shares, read = Shares(), torch.ones(3, 2)
+    shares, read = StackingWeights(), torch.ones(3, 2)
     assert torch.equal(shares(read, 2 * read), 3 * read)  # nothing was seen yet
     shares.observe(read, torch.zeros(3, 2), 0.5 * read)
     assert [float(value) for value in shares.choose(lambda sums: sums).values()] == [0.5, 0]

@@ -1,0 +1,152 @@
+"""``+model.prior=NAME``: a network beside a fitted baseline, whose residual it learns out of fold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from tests.small_runs import SCREEN, composed
+from torchcell.core.datamodule import RecordDataModule
+from torchcell.core.predictor import Predictor
+from torchcell.core.prior import FOLDS, out_of_fold
+from torchcell.embed import embed
+from torchcell.evaluate import evaluate
+from torchcell.io.errors import InputError
+from torchcell.predict import predict
+from torchcell.train import Trained, train
+from torchcell.training import build, checkpoint
+from torchcell.training.entry import conf_dir
+from torchcell.training.prior import _folds, fit_prior
+
+SMALL = (*SCREEN, "model.dim=16", "model.heads=1", "+model.prior=additive_ridge", "trainer.max_epochs=2")
+
+
+def small(*overrides: str) -> OmegaConf:
+    cfg = composed(*SMALL, "evaluation.n_boot=20", *overrides)
+    cfg.baselines = {"mean": cfg.baselines.mean, "additive_ridge": cfg.baselines.additive_ridge}
+    return cfg
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Trained:
+    return train(small(f"paths.runs={tmp_path_factory.mktemp('runs')}"))
+
+
+@pytest.fixture(scope="module")
+def data() -> RecordDataModule:
+    return build.datamodule(small())
+
+
+class Memory(Predictor):
+    """Says of a sample what was measured of it, and nothing of others."""
+
+    name = "memory"
+
+    def fit(self, train, val, graph):
+        self.known = dict(zip(train.sample_id.tolist(), train.target[:, 0].tolist(), strict=True))
+        return self
+
+    def predict(self, record):
+        return np.array([[self.known.get(name, np.nan)] for name in record.sample_id.tolist()], dtype=np.float32)
+
+
+@pytest.mark.parametrize("split", ["random", "query_disjoint", "gene_disjoint_any"])
+def test_no_training_sample_meets_a_prior_that_was_fitted_to_it(split):
+    data = build.datamodule(small(f"split={split}"))
+    part = data.record("train")
+    folds = list(_folds(data, part))
+    assert len(folds) == FOLDS
+    assert np.isnan(out_of_fold(Memory, part, data.record("val"), None, iter(folds))).all()
+    tested = np.sum([held_out for _, held_out in folds], axis=0)
+    assert (tested >= 1).all(), "and each is predicted"
+
+
+def test_the_priors_of_validation_and_test_are_fitted_on_all_of_train(data):
+    cfg = small()
+    prior, spec = fit_prior(data, cfg)
+    whole = instantiate(cfg.baselines.additive_ridge).fit(data.record("train"), data.record("val"), data.graph)
+    expected = whole.predict(data.record_whole.blind()) - prior.mean_T
+    found = data.packed.prior.numpy()
+    for part in ("val", "test"):
+        at = data.split.index(part)
+        np.testing.assert_allclose(found[at], expected[at], atol=1e-6)
+    at = data.split.index("train")
+    left = data.record("train").target - prior.mean_T
+    fit, honest = (np.corrcoef(left[:, 0], one[at, 0])[0, 1] for one in (expected, found))
+    assert fit > honest + 0.01, "in sample it knows the noise"
+    assert float(spec.scale) == pytest.approx(float(np.sqrt(((left - found[at]) ** 2).mean())), rel=1e-4)
+    assert float(spec.center) == 0
+
+
+def test_the_table_shows_the_prior_alone_the_network_alone_and_both(trained):
+    table = pd.read_csv(trained.folder.path / "metrics.csv")
+    rows = table[table["metric"] == "pearson"].set_index("system")["value"]
+    assert {"Dango", "network_alone", "additive_ridge", "mean"} <= set(rows.index)
+    predictions = pd.read_parquet(trained.folder.path / "predictions.parquet")
+    weights, mean = trained.model.stacking, float(trained.model.prior_mean)
+    both = mean + (predictions["network_alone"] - mean) + float(weights.prior) * (predictions["additive_ridge"] - mean)
+    np.testing.assert_allclose(predictions["Dango"], both, atol=1e-5)
+    history = pd.read_csv(trained.folder.path / "history.csv")
+    assert {"val/weight/network", "val/weight/prior"} <= set(history.columns)
+    assert rows["Dango"] > rows["mean"] if np.isfinite(rows["mean"]) else np.isfinite(rows["Dango"])
+
+
+def test_predict_and_evaluate_say_what_the_run_said(trained, tmp_path):
+    ckpt, record = trained.folder.best, trained.datamodule.record("test")
+    rows = pd.DataFrame({"sample_id": record.sample_id, "genes": ["|".join(genes) for genes in record.sets()]})
+    rows.to_csv(tmp_path / "asked.csv", index=False)
+    expected = pd.read_parquet(trained.folder.path / "predictions.parquet").set_index("sample_id")["Dango"]
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        keys = [f"ckpt={ckpt}", f"perturbations={tmp_path / 'asked.csv'}", f"out={tmp_path / 'out.csv'}"]
+        table = predict(compose("predict", keys)).set_index("sample_id")
+        scored = evaluate(compose("evaluate", [f"ckpt={ckpt}", f"out={tmp_path / 'scored'}"]))
+        embed(compose("embed", [*keys[:2], f"out={tmp_path / 'latents.h5ad'}"]))
+    outputs = list(trained.datamodule.spec.outputs)
+    latents = anndata.read_h5ad(tmp_path / "latents.h5ad").obs
+    predicted = latents.loc[record.sample_id, [name for name in latents if "predict" in name]]
+    np.testing.assert_allclose(predicted.to_numpy()[:, 0], expected[record.sample_id], atol=1e-5)
+    np.testing.assert_allclose(table.loc[record.sample_id, outputs[0]], expected[record.sample_id], atol=1e-5)
+    np.testing.assert_allclose(scored.results.systems["Dango"][:, 0], expected[record.sample_id], atol=1e-5)
+
+
+def test_the_prior_follows_an_input_that_is_shuffled(trained):
+    """Else the check of the input would say that what the prior reads is not used."""
+    packed, index = trained.datamodule.packed, np.arange(20)
+    import torch
+
+    at = torch.from_numpy(index)
+    twin = packed.exchanged(at, at.flip(0))
+    assert torch.equal(twin[at].prior, packed[at.flip(0)].prior)
+    assert torch.equal(packed[at].narrow(3, 9).prior, packed[at].prior[3:9])
+
+
+def test_a_checkpoint_holds_plain_values_only_and_knows_its_prior(trained):
+    saved = checkpoint.load(trained.folder.best)
+    prior = saved.prior()
+    record = trained.datamodule.record("test")
+    expected = trained.datamodule.prior.predict(record)
+    assert prior.predict(record).numpy().tobytes() == expected.numpy().tobytes()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("model.prior=ridge",), r"model.prior=ridge: the run has no baseline of this name; it has \['mean'"),
+        (("data.record.task=binary",), "takes no prior yet"),
+    ],
+)
+def test_what_can_be_no_prior_is_refused(overrides, said, tmp_path):
+    cfg = small(f"paths.runs={tmp_path}", overrides[0]) if "prior" in overrides[0] else small()
+    data = build.datamodule(cfg)
+    if "task" in overrides[0]:
+        data.takes_prior = False
+    with pytest.raises(InputError, match=said):
+        fit_prior(data, cfg)
+    assert not list(Path(tmp_path).iterdir())

@@ -1,0 +1,221 @@
+"""``Predictor``: the one interface of what predicts a record, and what baselines share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse as sp
+from threadpoolctl import threadpool_limits
+
+from torchcell.io.errors import InputError
+from torchcell.io.state import annotated, plain_of, restored
+
+
+class Predictor(ABC):
+    """Fitted on train, tuned on val, predicts a record whose target is blanked. A predictor serves one task's records.
+
+    What ``fit`` finds stands in attributes that the class annotates: they are its state. They hold arrays, SciPy
+    matrices, texts, numbers, other predictors, dataclasses and named tuples of these, so that a state is a file without
+    pickles. What the graph says need not be among them: ``load_state_dict`` gets the graph again.
+
+    Example:
+        >>> class Median(Predictor):
+        ...     name = "median"
+        ...     median_T: np.ndarray
+        ...     def fit(self, train, val, graph):
+        ...         self.median_T = np.nanmedian(train.target, axis=0)
+        ...         return self
+        ...     def predict(self, record):
+        ...         return np.tile(self.median_T.astype(np.float32), (len(record), 1))
+    """
+
+    name: ClassVar[str]
+
+    reads_levels: ClassVar[bool] = False
+    """Whether it reads doses and expression levels of perturbed genes."""
+
+    @abstractmethod
+    def fit(self, train: Any, val: Any, graph: Any) -> Self:
+        """Fit.
+
+        Args:
+            train: The only source of fitted values.
+            val: Chooses hyper-parameters.
+            graph: The wild-type networks, where the task has them.
+        """
+
+    @abstractmethod
+    def predict(self, record: Any) -> np.ndarray:
+        """Predictions in the target's units, float32 [n, T]; scores for a binary task.
+
+        Args:
+            record: Samples of the task, e.g. a part of a split or a request; its target is never read.
+
+        Returns:
+            NaN rows where the predictor has nothing to say.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was fitted, as plain values, see ``torchcell.io.state``."""
+        return {name: plain_of(getattr(self, name)) for name in annotated(type(self))}
+
+    def load_state_dict(self, state: Mapping[str, Any], graph: Any = None) -> Self:
+        """Take over what ``state_dict`` gave; it then predicts the same to the last bit.
+
+        Args:
+            state: Of a predictor of the same class and config.
+            graph: The one that it was fitted with.
+
+        Raises:
+            KeyError, ValueError, TypeError: The state is another class's, or another version's.
+        """
+        for name, hint in annotated(type(self)).items():
+            setattr(self, name, restored(hint, state[name]))
+        return self
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One BLAS and OpenMP thread within the block, the caller's number after it.
+
+    The baselines are many small steps: threads that wait for each other made factorisation 25 times slower on two
+    busy cores (370 s against 14 s).
+    """
+    with threadpool_limits(limits=1):
+        yield
+
+
+def require_same_genes(record: Any, genes: np.ndarray) -> None:
+    """Refuse a record over another gene list than the one fitted on: positions would mean other genes."""
+    if not np.array_equal(record.genes, genes):
+        raise InputError(
+            f"{record.name} has another gene list than the baseline was fitted on; take train and test from one record"
+        )
+
+
+def validation_score(truth: np.ndarray, prediction: np.ndarray, task: str) -> float:
+    """What hyper-parameters are chosen by: Pearson, or AUROC for a binary task.
+
+    Args:
+        truth: Measured values [n].
+        prediction: Predictions [n]; NaN where there is none, and such samples are left out.
+        task: As in ``Screen.task``.
+
+    Returns:
+        The score; minus infinity where it is undefined, so that any defined one is preferred.
+    """
+    both = ~(np.isnan(truth) | np.isnan(prediction))
+    truth, prediction = truth[both].astype(np.float64), prediction[both].astype(np.float64)
+    if len(truth) < 2 or np.ptp(truth) == 0 or np.ptp(prediction) == 0:
+        return -np.inf
+    if task == "binary":
+        from sklearn.metrics import roc_auc_score
+
+        return float(roc_auc_score(truth, prediction))
+    return float(np.corrcoef(truth, prediction)[0, 1])
+
+
+@dataclass(frozen=True, eq=False)
+class GroupMeans:
+    """The mean of each group's rows, and a row for a group without any.
+
+    Attributes:
+        names: Of the groups, sorted [m].
+        means: float64 [m + 1, G]; the last row is that of all other names.
+    """
+
+    names: np.ndarray
+    means: np.ndarray
+
+    @classmethod
+    def of(cls, values: np.ndarray, names: np.ndarray, otherwise: np.ndarray) -> GroupMeans:
+        """Average rows.
+
+        Args:
+            values: [n, G].
+            names: The group of each row [n].
+            otherwise: Row for a name without rows [G].
+        """
+        known, row = np.unique(names, return_inverse=True)
+        weight = 1 / np.bincount(row)[row]
+        share = sp.csr_matrix((weight, (row, np.arange(len(row)))), shape=(len(known), len(row)))
+        return cls(known, np.vstack([share @ values.astype(np.float64), otherwise]))
+
+    def __call__(self, names: np.ndarray) -> np.ndarray:
+        """The row of each name, float64 [len(names), G]."""
+        place = {name: i for i, name in enumerate(self.names.tolist())}
+        return self.means[[place.get(name, -1) for name in names.tolist()]]
+
+
+@dataclass(frozen=True, eq=False)
+class Ridge:
+    """A fitted ridge, y = y_mean + (x - x_mean) left right, in factors of rank K.
+
+    Attributes:
+        x_mean_F: Mean features.
+        left_FK: Directions of the features.
+        right_KG: Outputs of each direction.
+        y_mean_G: Mean outputs.
+    """
+
+    x_mean_F: np.ndarray
+    left_FK: np.ndarray
+    right_KG: np.ndarray
+    y_mean_G: np.ndarray
+
+    def predict(self, x_mF: np.ndarray) -> np.ndarray:
+        """Outputs for new features, float64 [m, G]."""
+        return self.of_turned(self.turned(x_mF))
+
+    def turned(self, x_mF: np.ndarray) -> np.ndarray:
+        """Features along the directions, float64 [m, K]."""
+        with one_thread():
+            return (x_mF - self.x_mean_F) @ self.left_FK
+
+    def of_turned(self, turned_mK: np.ndarray) -> np.ndarray:
+        """Outputs for features along the directions, float64 [m, G]."""
+        with one_thread():
+            return self.y_mean_G + turned_mK @ self.right_KG
+
+
+class RidgePath:
+    r"""W = argmin ||Y - X W||^2 + \alpha s ||W||^2, X and Y centred, s the mean squared length of X's rows.
+
+    The penalty is thereby counted in samples, whatever the units of X. The eigenvectors of X X^T, or of X^T X where
+    there are fewer features than samples, serve every alpha.
+
+    Args:
+        x_nF: Features [n, F].
+        y_nG: Outputs [n, G].
+    """
+
+    def __init__(self, x_nF: np.ndarray, y_nG: np.ndarray) -> None:
+        self.x_mean_F, self.y_mean_G = x_nF.mean(0), y_nG.mean(0)
+        x, y = x_nF - self.x_mean_F, y_nG - self.y_mean_G
+        self.dual = len(x) <= x.shape[1]
+        with one_thread():
+            # The eigenvalues of either product are those of the other: the squared singular values of X.
+            value, vector = scipy.linalg.eigh(x @ x.T if self.dual else x.T @ x)
+            self.value = np.maximum(value, 0)
+            self.scale = self.value.sum() / len(x) or 1.0
+            self.left = x.T @ vector if self.dual else vector
+            self.right = vector.T @ (y if self.dual else x.T @ y)
+
+    def at(self, alpha: float) -> Ridge:
+        """The fit at one penalty."""
+        return Ridge(self.x_mean_F, self.left, self.right / (self.value + alpha * self.scale)[:, None], self.y_mean_G)
+
+    def predict(self, x_mF: np.ndarray, alpha: float) -> np.ndarray:
+        """Outputs for new features at one penalty, float64 [m, G]."""
+        return self.at(alpha).predict(x_mF)
+
+    def choose(self, x_mF: np.ndarray, alphas: Sequence[float], score: Callable[[np.ndarray], float]) -> float:
+        """The penalty whose prediction for ``x_mF`` scores best; the strongest of equals."""
+        turned_mK = self.at(1.0).turned(x_mF)  # features along the eigenvectors, which every penalty shares
+        return max(sorted(alphas, reverse=True), key=lambda alpha: score(self.at(alpha).of_turned(turned_mK)))
