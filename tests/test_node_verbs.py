@@ -82,10 +82,10 @@ def one_by_one(data: LinkDataModule, part: str, vectors: np.ndarray) -> tuple[fl
 def test_embed_writes_every_node_and_judges_it_by_held_out_links(data, tmp_path, part):
     found = embed_verb.embed(composed("embed", saved(tmp_path, data), tmp_path / "e.h5ad", f"part={part}"))
     table, graph = anndata.read_h5ad(tmp_path / "e.h5ad"), data.spec.knowledge_graph
-    assert table.obs["id"].tolist() == table.obs_names.tolist() == graph["node_id"]
-    assert table.obs["name"].tolist() == graph["node_name"]
+    assert table.obs["id"].tolist() == table.obs_names.tolist() == list(graph.node_id)
+    assert table.obs["name"].tolist() == list(graph.node_name)
     kind_of = dict(zip(data.record_whole.node_id, data.record_whole.graph.node_kind, strict=True))
-    assert table.obs["kind"].tolist() == [kind_of[name] for name in graph["node_id"]]
+    assert table.obs["kind"].tolist() == [kind_of[name] for name in graph.node_id]
     assert table.uns["split_hash"] == data.split.hash
     genes = kind_health("Gene", table.X[(table.obs["kind"] == "Gene").to_numpy()])
     health = {one.kind: one for one in found.health}

@@ -18,6 +18,7 @@ from torchcell.cells.curriculum import describe_phases, entry_phase, find_phases
 from torchcell.cells.gene_selection import GeneList, GeneSelection, HighlyVariable, Perturbed, Responsive
 from torchcell.cells.simulate import simulated_perturbseq
 from torchcell.cells.sources import kang2018
+from torchcell.cells.spec import PhaseSources
 from torchcell.cells.splits import SPLITS
 from torchcell.io.errors import InputError
 from torchcell.training.entry import conf_dir
@@ -103,9 +104,9 @@ def test_a_curriculums_phases_take_the_first_genes_and_stand_in_the_table(record
 def test_a_phase_is_named_by_where_most_of_the_genes_it_adds_come_from() -> None:
     source = np.array(["b"] * 5 + ["a"] * 4 + ["rare"] + ["highly_variable for b"] * 3)
     first, second = describe_phases(np.repeat([0, 1], [10, 3]), source)
-    assert first == {"name": "b, a", "sources": {"b": 5, "a": 4, "rare": 1}}
-    assert second == {"name": "highly_variable", "sources": {"highly_variable": 3}}
-    assert describe_phases(np.array([0, 1]), None) == [{"name": "", "sources": {}}] * 2
+    assert first == PhaseSources("b, a", {"b": 5, "a": 4, "rare": 1})
+    assert second == PhaseSources("highly_variable", {"highly_variable": 3})
+    assert describe_phases(np.array([0, 1]), None) == (PhaseSources("", {}),) * 2
 
 
 def test_perturbed_and_responsive_genes_lead(record: Conditions) -> None:
@@ -202,10 +203,7 @@ def test_the_phases_of_the_real_curriculum_are_about_regulators_then_response(mi
     assert [len(phase.genes) for phase in phases] == [100, 1200, 2500, 5000]
     assert not whole.notes
     core, regulatory, responsive, rest = describe_phases(entry_phase(phases, 5000), whole.source)
-    assert core == {
-        "name": "transcription_factor, pluripotency",
-        "sources": {"transcription_factor": 60, "pluripotency": 40},
-    }
-    assert set(regulatory["sources"]) == {"cell_cycle", "transcription_factor", "pluripotency", "metabolic"}
-    assert responsive["sources"] == {"responsive": 1300}
-    assert rest["sources"] == {"highly_variable": 2500}
+    assert core == PhaseSources("transcription_factor, pluripotency", {"transcription_factor": 60, "pluripotency": 40})
+    assert set(regulatory.sources) == {"cell_cycle", "transcription_factor", "pluripotency", "metabolic"}
+    assert responsive.sources == {"responsive": 1300}
+    assert rest.sources == {"highly_variable": 2500}
