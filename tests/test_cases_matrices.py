@@ -211,7 +211,7 @@ def test_entries_of_one_place_are_summed_in_files_of_cells(
         return
     found = cells_file(path, "counts", "ctrl", layer=layer, backed=backed)
     np.testing.assert_allclose(found.target, expected.target, rtol=1e-6)
-    np.testing.assert_allclose(found.control, expected.control, rtol=1e-6)
+    np.testing.assert_allclose(found.eval_control, expected.eval_control, rtol=1e-6)
     assert found.fingerprint() == expected.fingerprint()
     for one, other in zip(moments(found.cells.X, np.arange(90)), moments(expected.cells.X, np.arange(90)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6)
