@@ -24,7 +24,7 @@ from torchcell.io.file_facts import verifying
 from torchcell.io.paths import looking_in
 from torchcell.io.progress import stage
 from torchcell.training.checkpoint import AtomicCheckpointIO, Checkpoint
-from torchcell.training.distributed.placement import OneDeviceANode
+from torchcell.training.distributed.placement import OneDeviceANode, one_device_a_node
 from torchcell.training.distributed.processes import Process
 from torchcell.training.distributed.slurm import Requeue, Signals
 from torchcell.training.loggers import CheckpointAfterHistory, History, StepLog
@@ -121,11 +121,7 @@ def trainer(
         enable_version_counter=False,
     )
     config = DictConfig({key: value for key, value in cfg.trainer.items() if key not in NOT_TRAINER})
-    config.accelerator = "gpu" if process.device.type == "cuda" else process.device.type
-    config.devices = 1 if process.device.index is None else [process.device.index]
-    if process.world == 1:
-        config.strategy = "auto"  # one process has nobody to agree with, whatever trainer=ddp finds
-    config.num_nodes = process.world
+    config.update(one_device_a_node(process.device, process.world))
     callbacks = [instantiate(callback) for callback in cfg.callbacks.values() if callback is not None]
     if cfg.logger.get("every_n_steps") is not None:  # a config of an earlier version does not have the key
         callbacks.append(StepLog(cfg.logger.every_n_steps))

@@ -147,6 +147,21 @@ def _count(devices: object) -> int:
     return int(devices) if isinstance(devices, int | str) else len(devices)  # type: ignore[arg-type]
 
 
+def one_device_a_node(device: torch.device, world: int) -> dict[str, Any]:
+    """What Lightning's trainer is told of the processes, beside the plugin ``OneDeviceANode``.
+
+    Args:
+        device: Of this process.
+        world: Number of processes.
+    """
+    told: dict[str, Any] = {
+        "accelerator": "gpu" if device.type == "cuda" else device.type,
+        "devices": 1 if device.index is None else [device.index],
+        "num_nodes": world,
+    }
+    return told | ({"strategy": "auto"} if world == 1 else {})  # one process has nobody to agree with
+
+
 class OneDeviceANode(ClusterEnvironment):
     """To the trainer every process is a node with one device: so each launcher and each way to bind GPUs is alike.
 
