@@ -15,6 +15,7 @@ import pytest
 from conftest import ROOT, TASKS
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from model_contract import CONTRACT, DATA, data_of, spec_of, trained
 from omegaconf import OmegaConf
 from small_runs import CELLS, RESPONSE, SCREEN, composed
 from test_predict_cells import counts
@@ -89,6 +90,20 @@ def test_a_new_model_trains_is_scored_and_predicts(task, here, capsys):
             asked.append("controls=controls.h5ad")
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             assert len(predict(compose("predict", asked))) >= 2
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_new_model_keeps_the_contract_of_all_models(task, here):
+    name = f"sound_{task}"
+    new_model(name, task)
+    model = OmegaConf.load(here / "conf" / "model" / f"{name}.yaml")
+    cfg = composed(*DATA[spec_of(model)], "~model")
+    OmegaConf.set_struct(cfg, False)
+    cfg.model = model
+    OmegaConf.resolve(cfg)
+    case = trained(cfg, data_of(cfg))
+    for check in CONTRACT:
+        check(case, here)
 
 
 @pytest.mark.parametrize("task", TASKS)
