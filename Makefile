@@ -4,9 +4,9 @@ BIN := .venv/bin
 JOBS ?= 2
 export WANDB_SILENT ?= true
 
-.PHONY: help train test lint smoke bench drill house clean
+.PHONY: help train test test-long lint smoke bench drill house clean
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -16,8 +16,11 @@ help: ## this list
 train: .venv/.ready ## set up, and train the transformer on the simulated cell (about a minute)
 	$(BIN)/python -m torchcell.train +experiment=simulated_cgt overwrite=true
 
-test: .venv/.ready ## set up, and run all tests in JOBS=2 processes
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -rs -n $(JOBS) --dist loadfile
+test: .venv/.ready ## set up, and run the tests of each commit in JOBS=2 processes
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -rs -n $(JOBS) --dist loadfile -m "not long"
+
+test-long: .venv/.ready ## the tests that take long: every pair, two processes for every model, floors on real data
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -rs -n $(JOBS) --dist loadfile -m long
 
 lint: .venv/.ready ## ruff check and format, mypy on the package
 	$(BIN)/ruff check .

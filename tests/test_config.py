@@ -281,7 +281,7 @@ def test_the_command_line_goes_before_what_was_tuned_and_a_benchmark_before_the_
 
 def test_a_model_of_another_task_is_refused_by_the_names_of_those_that_fit():
     with pytest.raises(
-        InputError, match=r"predicts screens, .* holds single cells; models for it: gene_set_transformer, "
+        InputError, match=r"predicts perturbation screens, .* holds single cells; models for it: gene_set_transformer, "
     ):
         refuse_other_task(composed("benchmark=papalexi2021", "model=dango"))
 
@@ -295,13 +295,13 @@ def test_it_is_refused_before_data_are_read_and_leaves_no_folder(tmp_path):
     )
     assert answer.returncode == 1
     assert answer.stderr.splitlines()[-1] == (
-        "error: model=dango predicts screens, benchmark=papalexi2021 holds single cells; models for it: "
+        "error: model=dango predicts perturbation screens, benchmark=papalexi2021 holds single cells; models for it: "
         "gene_set_transformer, gene_set_transformer_sparse"
     )
     assert not list(tmp_path.iterdir())
     with (
         initialize_config_dir(str(conf_dir()), version_base="1.3"),
-        pytest.raises(InputError, match="predicts screens"),
+        pytest.raises(InputError, match="predicts perturbation screens"),
     ):
         profile(compose("profile", ["benchmark=papalexi2021", "model=dango", f"profile.out={tmp_path}"]))
 

@@ -111,6 +111,18 @@ def test_a_spec_comes_back_from_a_file_as_it_was(task, tmp_path):
 
 
 @pytest.mark.parametrize("task", SPECS)
+def test_a_spec_is_read_where_nothing_of_its_task_was_imported_before(task, tmp_path):
+    """``predict`` began with the checkpoint: "no metrics for the task 'cells'", and none of cells or drugs was read."""
+    spec = SPECS[task]()
+    torch.save(spec.to_plain(), tmp_path / "spec.pt")
+    script = "import sys, torch; from torchcell.core.spec import Spec; "
+    script += "print(Spec.from_plain(torch.load(sys.argv[1], weights_only=True)).task)"
+    command = [sys.executable, "-c", script, str(tmp_path / "spec.pt")]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert answer.stdout.strip() == spec.task, answer.stderr
+
+
+@pytest.mark.parametrize("task", SPECS)
 def test_a_field_that_is_missing_unknown_or_of_another_type_is_named(task):
     plain = SPECS[task]().to_plain()
     needed = [one.name for one in fields(SPECS[task]()) if one.name not in ("fingerprints", "gene_features", "n_added")]

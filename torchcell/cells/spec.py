@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from torchcell.cells import metrics  # noqa: F401  whoever reads a spec knows how its targets are scored
 from torchcell.core.spec import INDICES, Spec
 
 

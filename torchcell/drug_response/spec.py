@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from torchcell.core.spec import INDICES, Spec
+from torchcell.drug_response import metrics  # noqa: F401  whoever reads a spec knows how its targets are scored
 from torchcell.io.errors import InputError
 
 

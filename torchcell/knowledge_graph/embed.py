@@ -238,7 +238,7 @@ def embed_nodes(model: Model, source: str | Path, links: Sequence[LinkSkill] = (
     if x_ND is None:
         raise InputError(f"{type(model).__name__} embeds no nodes of a knowledge graph")
     graph = TypedGraph.from_plain(_spec_of(model).knowledge_graph)
-    values = x_ND.float().cpu().numpy()
+    values = x_ND.detach().float().cpu().numpy()  # it may be a parameter as it stands
     table = EmbeddingTable(graph.node_id, graph.node_name, node_kinds(graph), values).validate(source, zeros=True)
     edges = {name: tuple(end.numpy() for end in graph.edges(name)) for name in graph.metaedges}
     energies = dirichlet_energies(values, {name: (ends[0], ends[1]) for name, ends in edges.items()})

@@ -10,6 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from torchcell.core.spec import INDICES, Spec
+from torchcell.knowledge_graph import metrics  # noqa: F401  whoever reads a spec knows how its targets are scored
 
 
 @dataclass(frozen=True, eq=False)

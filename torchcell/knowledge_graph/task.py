@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from torchcell.core.task import Inspection, Task
 from torchcell.evaluation.registry import BINARY
 from torchcell.knowledge_graph.metrics import RANKING
+from torchcell.knowledge_graph.spec import KnowledgeGraphSpec
 from torchcell.knowledge_graph.splits import SPLITS
 
 if TYPE_CHECKING:
@@ -23,10 +24,8 @@ def _inspect(model: Model, table: pd.DataFrame, seed: int) -> Inspection:
 
 TASK = Task(
     "knowledge_graph",
-    metrics=(
-        RANKING,
-        BINARY,
-    ),
+    spec=KnowledgeGraphSpec,
+    metrics=(RANKING, BINARY),
     splits=SPLITS,
     inspect=_inspect,
 )

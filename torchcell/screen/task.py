@@ -2,13 +2,12 @@
 
 from torchcell.core.task import Task
 from torchcell.evaluation.registry import BINARY, REGRESSION
+from torchcell.screen.spec import ScreenSpec
 from torchcell.screen.splits import SPLITS
 
 TASK = Task(
     "screen",
-    metrics=(
-        REGRESSION,
-        BINARY,
-    ),
+    spec=ScreenSpec,
+    metrics=(REGRESSION, BINARY),
     splits=SPLITS,
 )

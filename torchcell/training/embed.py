@@ -207,7 +207,7 @@ def gene_table(model: Model) -> anndata.AnnData | None:
     import anndata
 
     with torch.no_grad():
-        latents = {name: x_ND.float().cpu().numpy() for name, x_ND in model.gene_embeddings().items()}
+        latents = {name: x_ND.detach().float().cpu().numpy() for name, x_ND in model.gene_embeddings().items()}
     if not latents:
         return None
     genes = model.spec.genes
@@ -227,7 +227,7 @@ def gene_table(model: Model) -> anndata.AnnData | None:
 def cell_latents(model: Model) -> dict[str, np.ndarray]:
     """What the model makes of the whole wild type, name -> [D]."""
     with torch.no_grad():
-        return {name: x_D.float().cpu().numpy() for name, x_D in model.cell_embeddings().items()}
+        return {name: x_D.detach().float().cpu().numpy() for name, x_D in model.cell_embeddings().items()}
 
 
 def _numbered(name: str, width: int) -> pd.DataFrame:
