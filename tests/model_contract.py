@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
-from small_runs import CELLS, GRAPHS, RESPONSE, SCREEN
+from small_runs import CELLS, GRAPHS, RESPONSE, SCREEN, composed
 from torch import Tensor
 
 from torchcell.cells.spec import CellsSpec
@@ -50,6 +50,11 @@ def spec_of(node: Any) -> type[Spec]:
     """The spec that the model of a config reads."""
     found: type[Spec] = get_object(node._target_).reads
     return found
+
+
+def small_run(name: str) -> tuple[str, ...]:
+    """Overrides of a small run of a file of ``conf/model``, with the file's own sizes."""
+    return (*DATA[spec_of(composed(f"model={name}").model)], f"model={name}")
 
 
 def data_of(cfg: DictConfig) -> RecordDataModule:

@@ -135,6 +135,7 @@ def test_a_users_sets_are_matched_by_name_and_keep_what_was_measured(run, tmp_pa
     np.testing.assert_allclose(table.X, own.X[rows], atol=1e-6)
 
 
+@pytest.mark.long
 def test_umap_is_the_same_for_the_same_seed_and_leaves_out_what_is_not_drawn(run, tmp_path):
     """The one test that runs UMAP, which compiles for some ten seconds."""
     first, again = (

@@ -6,7 +6,7 @@ import functools
 
 import pytest
 import torch
-from model_contract import CONTRACT, DATA, Case, data_of, spec_of, trained
+from model_contract import CONTRACT, DATA, Case, data_of, small_run, spec_of, trained
 from omegaconf import DictConfig, OmegaConf
 from small_runs import composed
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ def task_data(spec: type) -> RecordDataModule:
 def case(request) -> Case:
     """Each model trained once, for all that is asked of it."""
     spec = spec_of(composed(f"model={request.param}").model)
-    cfg = composed(*DATA[spec], f"model={request.param}")
+    cfg = composed(*small_run(request.param))
     OmegaConf.resolve(cfg)
     return trained(cfg, task_data(spec))
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import ROOT, TASKS
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from model_contract import CONTRACT, DATA, data_of, spec_of, trained
@@ -28,6 +27,8 @@ from torchcell.training import model_files
 from torchcell.training.entry import conf_dir
 from torchcell.training.model_files import TEMPLATES, new_model
 
+ROOT = Path(__file__).resolve().parents[1]
+TASKS = ("screen", "drug_response", "cells", "knowledge_graph")
 REQUESTS = {
     "screen": {"genes": ["G0001|G0002", "G0002|G0003"]},
     "drug_response": {"perturbation": ["CCO", "CCN"], "smiles": ["CCO", "CCN"], "cell_line": ["A375", "PC3"], "dose_value": ["1", "10"], "time": ["24", "24"]},

@@ -219,6 +219,7 @@ def test_each_key_of_the_profile_is_read_somewhere():
         assert re.search(rf"\bcfg\.profile\.{key}\b", source), f"nothing reads profile.{key}"
 
 
+@pytest.mark.long
 def test_two_processes_give_one_table(tmp_path):
     table = profile(config(*DANGO, "trainer=ddp_cpu", f"profile.out={tmp_path}", "profile.naive=null"))
     assert table["phase"].tolist() == list(PHASES)

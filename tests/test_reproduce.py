@@ -132,6 +132,7 @@ def test_a_strangers_config_calls_nothing_but_what_runs_call(finished, tmp_path,
         pass
 
 
+@pytest.mark.long
 def test_a_run_knows_its_threads_and_a_new_one_takes_as_many(finished, tmp_path, monkeypatch, capfd):
     """.863 and .875 for one and two threads, and nothing said why."""
     then = json.loads((finished / "environment.json").read_text())

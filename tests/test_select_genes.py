@@ -65,6 +65,7 @@ def test_data_that_choose_no_genes_say_so() -> None:
         select_genes(cfg)
 
 
+@pytest.mark.long
 def test_the_verb_is_reached_through_the_data_command(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torchcell.data", "select-genes", *SMALL, SELECTION, "out=mine.tsv"]
     environment = {**os.environ, "PYTHONPATH": str(conf_dir().parent)}

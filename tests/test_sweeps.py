@@ -91,6 +91,7 @@ def test_the_agents_command_composes_with_the_sampled_values_on_a_hard_split(pat
         assert config.ckpt_path == "auto"
 
 
+@pytest.mark.long
 def test_two_commands_of_the_agent_run(start, tmp_path, monkeypatch):
     """On the simulated siblings of the data; what the agent tells a run of itself reaches wandb."""
     monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))

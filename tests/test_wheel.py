@@ -32,6 +32,13 @@ def test_the_wheel_holds_the_whole_config_tree(unpacked):
     assert inside == {str(path.relative_to(ROOT / "conf")) for path in (ROOT / "conf").rglob("*.yaml")}
 
 
+def test_the_wheel_holds_what_new_models_are_made_of(unpacked):
+    inside = {str(path.relative_to(unpacked)) for path in (unpacked / "torchcell").rglob("*.txt")}
+    assert inside == {str(path.relative_to(ROOT)) for path in (ROOT / "torchcell").rglob("*.txt")}
+    assert len(inside) == 5
+
+
+@pytest.mark.long
 def test_it_trains_in_an_empty_folder(unpacked, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(unpacked), "PYTHONSAFEPATH": "1"}
     small = ["+debug=fast", "data.record.n_sets=400", "data.subset=null", "evaluation.n_boot=20", "baselines=none"]

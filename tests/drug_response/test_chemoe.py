@@ -94,15 +94,6 @@ def test_an_expert_without_samples_still_takes_part():
     assert all(p.grad is not None for p in model.parameters())
 
 
-def test_a_batch_of_one_gives_what_a_larger_batch_gives():
-    spec = response_spec()
-    model, batch = CheMoE(spec, **SMALL).eval(), response_batch(spec, 6)
-    whole = model(batch)
-    alone = torch.cat([model(batch.narrow(i, i + 1)) for i in range(6)])
-    assert whole.shape == (6, 20)
-    torch.testing.assert_close(alone, whole)
-
-
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_a_reading_of_zero_is_the_control_and_the_mean_change_or_the_mean_of_a_known_plate(mode):
     spec = response_spec()

@@ -10,7 +10,6 @@ import torch
 
 from tests.drug_response.small_responses import (
     correlation,
-    dead_parameters,
     planted,
     response_batch,
     response_spec,
@@ -24,19 +23,6 @@ from torchcell.io.errors import InputError
 INPUTS = partial(ResponseInputs, width=16, hidden=24)
 MODELS = [partial(AdditiveLatent, inputs=INPUTS, hidden=24), partial(LatentShift, inputs=INPUTS, latent=8, hidden=24)]
 NAMED = pytest.mark.parametrize("make", MODELS, ids=["additive", "shift"])
-
-
-@NAMED
-def test_every_parameter_gets_a_gradient_in_one_step(make):
-    spec = response_spec(known=[True] * 11 + [False])
-    assert dead_parameters(make(spec), response_batch(spec, 64)) == []
-
-
-@NAMED
-def test_a_batch_of_one_gives_what_a_larger_batch_gives(make):
-    spec = response_spec()
-    model, batch = make(spec).eval(), response_batch(spec, 6)
-    torch.testing.assert_close(torch.cat([model(batch.narrow(i, i + 1)) for i in range(6)]), model(batch))
 
 
 @NAMED

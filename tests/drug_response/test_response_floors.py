@@ -23,7 +23,7 @@ from torchcell.drug_response.sources import l1000_level3
 from torchcell.drug_response.splits import SPLITS
 from torchcell.evaluation.metrics import ProfileContext, Profiles, pearson_delta
 
-pytestmark = pytest.mark.mirror
+pytestmark = [pytest.mark.long, pytest.mark.mirror]
 CONFIGS = OmegaConf.load(Path(__file__).parents[2] / "conf/baselines/response.yaml")
 
 

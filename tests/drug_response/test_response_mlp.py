@@ -9,7 +9,6 @@ import torch
 
 from tests.drug_response.small_responses import (
     correlation,
-    dead_parameters,
     planted,
     response_batch,
     response_spec,
@@ -20,19 +19,6 @@ from torchcell.drug_response.models.mlp import ResponseMLP
 from torchcell.io.errors import InputError
 
 SMALL = {"inputs": partial(ResponseInputs, width=16, hidden=24), "hidden": (24, 12), "gene_width": 16}
-
-
-@pytest.mark.parametrize("read_by", ["pairs", "product"])
-def test_every_parameter_gets_a_gradient_in_one_step(read_by):
-    spec = response_spec(known=[True] * 11 + [False])
-    assert dead_parameters(ResponseMLP(spec, read_by=read_by, **SMALL), response_batch(spec, 64)) == []
-
-
-@pytest.mark.parametrize("read_by", ["pairs", "product"])
-def test_a_batch_of_one_gives_what_a_larger_batch_gives(read_by):
-    spec = response_spec()
-    model, batch = ResponseMLP(spec, read_by=read_by, **SMALL).eval(), response_batch(spec, 6)
-    torch.testing.assert_close(torch.cat([model(batch.narrow(i, i + 1)) for i in range(6)]), model(batch))
 
 
 def test_a_pair_costs_as_much_as_with_two_experts():

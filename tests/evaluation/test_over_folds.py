@@ -100,6 +100,7 @@ def test_a_fold_whose_difference_has_no_error_is_left_out():
     assert (one.outcome, one.difference, one.n_samples) == ("better", 0.5, 10)
 
 
+@pytest.mark.long
 def test_the_interval_over_five_folds_covers_what_was_planted():
     """150 times: five folds of 20 units, model and baseline of equal skill. An honest interval excludes 0 in one of 20."""
     rng = np.random.default_rng(0)

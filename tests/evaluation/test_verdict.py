@@ -257,19 +257,22 @@ def outcomes(n_clusters: int, draws: int, shift: float, seed: int) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("n_clusters", [12, 30, 100])
+CLUSTERS = [pytest.param(12, marks=pytest.mark.long), 30, pytest.param(100, marks=pytest.mark.long)]
+
+
+@pytest.mark.parametrize("n_clusters", CLUSTERS)
 def test_better_is_said_of_an_equal_in_at_most_one_draw_of_twenty(n_clusters: int) -> None:
     """1,000 draws of a model that is as good as the baseline: 2.5 % are expected."""
     better = np.mean([kind == "better" for kind in outcomes(n_clusters, 1000, 0.0, seed=1)])
     assert 0.002 < better <= 0.05
 
 
-@pytest.mark.parametrize("n_clusters", [12, 30, 100])
+@pytest.mark.parametrize("n_clusters", CLUSTERS)
 def test_better_is_said_of_a_difference_of_two_standard_errors_in_two_draws_of_five(n_clusters: int) -> None:
     assert np.mean([kind == "better" for kind in outcomes(n_clusters, 400, 2.0, seed=2)]) > 0.40
 
 
-@pytest.mark.parametrize("n_clusters", [12, 30, 100])
+@pytest.mark.parametrize("n_clusters", CLUSTERS)
 def test_a_copy_of_the_baseline_with_noise_is_not_called_better(n_clusters: int) -> None:
     """The null of the issue, on the primary metric itself: model = baseline + noise."""
     rng, better = np.random.default_rng(n_clusters), 0

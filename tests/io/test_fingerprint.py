@@ -175,6 +175,7 @@ def test_values_that_look_alike_differ():
         fingerprint(np.array(["2020-01-01"], dtype="datetime64[D]"))
 
 
+@pytest.mark.long
 def test_a_fingerprint_is_the_same_in_another_process_whatever_its_threads_and_hash_seed():
     made = "from test_fingerprint import RECORDS; print(*(make().fingerprint() for make in RECORDS.values()))"
     here = " ".join(make().fingerprint() for make in RECORDS.values())

@@ -26,6 +26,7 @@ def test_choosing_variable_genes_leaves_the_threads_as_they_were(threads):
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.long
 def test_a_umap_leaves_the_threads_as_they_were(threads):
     umap_coordinates(np.random.default_rng(0).normal(size=(40, 5)))
     assert torch.get_num_threads() == threads

@@ -20,7 +20,7 @@ from torchcell.knowledge_graph.record import Links
 from torchcell.knowledge_graph.sources import hetionet_core
 from torchcell.training.entry import conf_dir
 
-pytestmark = pytest.mark.mirror
+pytestmark = [pytest.mark.long, pytest.mark.mirror]
 
 NAMED_PATHS = [["CbG", "CbG<", "CtD"], ["CtD", "DrD"], ["CtD", "CtD<", "CtD"], ["CbG", "DaG<"]]
 

@@ -61,20 +61,6 @@ def test_every_parameter_gets_a_gradient_in_one_step(score, task, decoder):
     assert dead == []
 
 
-def test_order_of_members_changes_nothing():
-    model = Dango(make_spec(), dim=32, heads=2)
-    mixed = [tuple(reversed(members)) for members in SETS]
-    torch.testing.assert_close(model(make_batch(mixed)), model(make_batch(SETS)))
-
-
-def test_a_batch_of_one_gives_what_a_larger_batch_gives():
-    model = Dango(make_spec(outputs=("a", "b")), dim=32, heads=2).eval()
-    whole = model(make_batch(SETS, outputs=2))
-    alone = torch.cat([model(make_batch([members], outputs=2)) for members in SETS])
-    assert whole.shape == (4, 2)
-    torch.testing.assert_close(alone, whole)
-
-
 def test_prediction_is_in_the_units_of_the_target():
     """A head that says 0 predicts the training mean; one that says 1, one standard deviation above."""
     model = Dango(make_spec(center=0.4, scale=2.0), dim=32, heads=2)

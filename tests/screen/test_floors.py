@@ -20,7 +20,7 @@ from torchcell.screen.splits import SPLITS
 from torchcell.screen.yeast_cell import yeast_genes, yeast_networks
 from torchcell.training.entry import conf_dir
 
-pytestmark = pytest.mark.mirror
+pytestmark = [pytest.mark.long, pytest.mark.mirror]
 
 
 @pytest.fixture(scope="module")

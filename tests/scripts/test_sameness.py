@@ -334,6 +334,7 @@ def test_every_simulated_experiment_is_frozen():
     assert len(set(PARTS)) == len(RUNS) + 2
 
 
+@pytest.mark.long
 def test_what_was_frozen_can_be_compared_and_is_not_mixed_with_other_code(tmp_path, capsys, monkeypatch):
     """One small experiment, some 10 s."""
     monkeypatch.setitem(RUNS, "simulated_dango", ("data.record.n_sets=900", "baselines=none"))
@@ -349,6 +350,7 @@ def test_what_was_frozen_can_be_compared_and_is_not_mixed_with_other_code(tmp_pa
     assert sameness.main(["freeze", a, *only]) == 2
 
 
+@pytest.mark.long
 def test_a_run_that_fails_is_recorded_and_the_rest_goes_on(tmp_path, capsys):
     """A name that the checkout does not have stands for any failure."""
     (tmp_path / "rename").write_text("trainer.max_epochs=trainer.no_such_key\n")

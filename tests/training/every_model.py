@@ -10,6 +10,7 @@ import lightning
 import numpy as np
 import torch
 from hydra.utils import instantiate
+from model_contract import small_run
 from omegaconf import DictConfig
 from small_runs import MODELS, composed
 
@@ -28,7 +29,7 @@ def every_model(cfg: DictConfig, process: Process) -> dict[str, dict[str, Any]]:
 
 
 def _one(name: str, trainer_cfg: DictConfig, process: Process) -> dict[str, Any]:
-    cfg, started = composed(*MODELS[name], "baselines=none"), time.perf_counter()
+    cfg, started = composed(*(MODELS.get(name) or small_run(name)), "baselines=none"), time.perf_counter()
     lightning.seed_everything(0, workers=True, verbose=False)
     data = assemble.datamodule(cfg)
     model = instantiate(cfg.model, _partial_=True)(spec=data.spec)

@@ -192,6 +192,7 @@ except InputError as error:
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("left", [False, True])
 def test_of_eight_that_come_at_the_same_moment_one_is_in_and_seven_are_told_why_not(tmp_path, dead, left):
     """Also where they all find the lock of a run that is gone."""

@@ -152,6 +152,7 @@ def share(cfg: DictConfig, process: Process) -> dict[str, list]:
     }
 
 
+@pytest.mark.long
 def test_two_processes_take_different_samples_and_the_same_step():
     """The averaged gradients of two shares are those of one process on both."""
     several = run_in_processes(share, config("trainer=ddp_cpu", "model.embedding_decay=0.0"))
@@ -164,6 +165,7 @@ def test_two_processes_take_different_samples_and_the_same_step():
     assert alone["gradient"][0] == pytest.approx(several["gradient"][0], rel=1e-3, abs=1e-7)
 
 
+@pytest.mark.long
 def test_bad_input_in_any_process_ends_all_and_keeps_its_words():
     with pytest.raises(InputError, match=r"process 1 of 2 failed: the second process has no data; bring some$"):
         run_in_processes(refuse, config("trainer=ddp_cpu"))

@@ -146,6 +146,7 @@ def test_a_finished_run_answers_from_its_files_and_an_unfinished_one_goes_on(tmp
     assert finished_score(cfg) == 0.375
 
 
+@pytest.mark.long
 def test_a_killed_search_goes_on_and_ends_with_the_trials_that_were_asked_for(tmp_path):
     (tmp_path / "marks").mkdir()
     command = [

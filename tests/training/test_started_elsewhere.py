@@ -84,6 +84,7 @@ def test_files_here_come_first_and_are_refused_where_they_are_others(run, elsewh
         evaluate(composed("evaluate", f"ckpt={run.folder.best}", "n_boot=20"))
 
 
+@pytest.mark.long
 def test_a_run_is_reproduced_from_elsewhere(run, elsewhere):
     found = reproduce(run.folder.path, elsewhere / "again", any_code=True)
     then, now = (json.loads((one / "metrics.json").read_text()) for one in (run.folder.path, found.folder))

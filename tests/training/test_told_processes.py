@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.training.test_signals import assert_equal_runs, last
 from torchcell.training.distributed.slurm import KEY
 
@@ -28,6 +30,7 @@ def run(folder: Path, told: int, *overrides: str) -> tuple[int, str]:
     return found.returncode, found.stderr
 
 
+@pytest.mark.long
 def test_when_one_of_two_processes_is_told_both_stop_at_one_step_and_go_on_to_equal_weights(tmp_path):
     status, said = run(tmp_path / "whole", -1)
     assert status == 0, said

@@ -53,6 +53,7 @@ def ended() -> Iterator[dict[str, tuple[int, str]]]:
             process.kill()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("launcher", "said"),
     [
