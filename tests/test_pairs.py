@@ -7,7 +7,7 @@ import functools
 import pytest
 from model_contract import trained
 from omegaconf import DictConfig, OmegaConf
-from small_runs import GRAPHS, composed
+from small_runs import composed
 from test_config import PAIRS
 
 from torchcell.core.datamodule import RecordDataModule
@@ -25,9 +25,13 @@ def data_of(text: str) -> RecordDataModule:
 
 def start(benchmark: str, model: str) -> None:
     cfg = composed(f"benchmark={benchmark}", f"model={model}")
-    if OmegaConf.select(cfg, "model.inputs.molecules") == "graph":
-        cfg = composed(f"benchmark={benchmark}", f"model={model}", *GRAPHS)
     OmegaConf.resolve(cfg)
+    OmegaConf.set_struct(cfg, False)
+    # What the model's file or its refusal says that the data need.
+    if OmegaConf.select(cfg, "model.inputs.molecules") == "graph":
+        cfg.data.molecules = {"_target_": "torchcell.drug_response.molecules.MoleculeGraphs"}
+    if OmegaConf.select(cfg, "model.inputs.unknown") is False:
+        cfg.data.missing_molecules = "drop"
     trained(cfg, with_own_batches(cfg))
 
 
