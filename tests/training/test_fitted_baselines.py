@@ -134,7 +134,7 @@ def request_of(task: str, data: RecordDataModule, folder: Path) -> dict[str, str
     rows.to_csv(folder / "asked.csv", index=False)
     found = {"perturbations": str(folder / "asked.csv")}
     if task == "cells":
-        cells = record.cells.subset(np.unique(np.concatenate([record.input_controls(i) for i in range(len(record))])))
+        cells = record.cells.subset(np.unique(np.concatenate([record.input_cells(i) for i in range(len(record))])))
         obs = pd.DataFrame({"cell_line": cells.covariates["cell_line"]}, index=cells.sample_id)
         controls = anndata.AnnData(cells.counts, obs=obs, var=pd.DataFrame(index=cells.genes))
         controls.write_h5ad(folder / "controls.h5ad")
