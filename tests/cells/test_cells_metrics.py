@@ -18,7 +18,7 @@ from torchcell.cells.metrics import (
 )
 from torchcell.evaluation.checks import spread
 from torchcell.evaluation.evaluate import evaluate
-from torchcell.evaluation.metrics import Profiles, pearson_delta
+from torchcell.evaluation.metrics import ProfileContext, Profiles, pearson_delta
 from torchcell.evaluation.registry import metric, profile
 from torchcell.evaluation.results import Results
 from torchcell.io.errors import InputError
@@ -57,6 +57,12 @@ def changed(profiles: Profiles, **changes: np.ndarray | None) -> Profiles:
 
 def with_prediction(profiles: Profiles, prediction: np.ndarray) -> Profiles:
     return changed(profiles, **{"prediction": np.broadcast_to(prediction, profiles.truth.shape).copy()})
+
+
+def arrays_of(profiles: Profiles) -> dict[str, np.ndarray]:
+    """All arrays by name, those that changes are taken against too."""
+    own = {"truth": profiles.truth, "prediction": profiles.prediction}
+    return own | {name: value for name, value in vars(profiles.context).items() if value is not None}
 
 
 OF_PROFILES = [one for one in profile("cells") if one.name != "e_distance"]
@@ -104,9 +110,7 @@ def test_relabelling_and_reordering_change_nothing() -> None:
     rows, genes = rng.permutation(N), rng.permutation(GENES)
     place = np.append(np.argsort(genes), -1)
     moved = {
-        name: value[rows][:, genes]
-        for name, value in vars(profiles).items()
-        if value is not None and np.shape(value) == (N, GENES)
+        name: value[rows][:, genes] for name, value in arrays_of(profiles).items() if np.shape(value) == (N, GENES)
     }
     renamed = np.array(["x", "y"])[(context == "LINE1").astype(int)]
     twin = changed(profiles, **moved, **{"own": place[own[rows]], "rank_within": renamed[rows]})
@@ -147,8 +151,8 @@ def test_leaving_a_gene_out_equals_a_record_without_it() -> None:
     profiles = noisy(noise=3.0, own=np.full((N, 2), 7))  # a gene named twice is left out once
     shorter = {
         name: np.delete(value, 7, axis=1)
-        for name, value in vars(profiles).items()
-        if value is not None and np.shape(value) == (N, GENES)
+        for name, value in arrays_of(profiles).items()
+        if np.shape(value) == (N, GENES)
     }
     without = changed(profiles, **shorter, **{"own": None})
     for one in (pds, pds_cosine, mse_top20):
@@ -189,8 +193,8 @@ def test_shared_controls_make_noise_look_like_skill_and_halves_do_not() -> None:
     truth = rng.normal(0.0, 0.1, (n, genes))  # no effect at all
     fake = rng.normal(0.0, 0.1, (n, genes))
     one, two = (rng.normal(0.0, 0.3, genes) + np.zeros((n, 1)) for _ in range(2))
-    assert pearson_delta(Profiles(truth, fake, one)).mean() > 0.8
-    assert abs(pearson_delta(Profiles(truth, fake, one, input_control=two)).mean()) < 0.15
+    assert pearson_delta(Profiles(truth, fake, ProfileContext(one))).mean() > 0.8
+    assert abs(pearson_delta(Profiles(truth, fake, ProfileContext(one, two))).mean()) < 0.15
 
 
 def test_a_condition_without_a_prediction_is_undefined_and_no_rival() -> None:
@@ -236,7 +240,7 @@ def test_results_of_cells_get_one_row_a_metric_and_a_verdict() -> None:
 
 def test_conditions_without_significant_genes_do_not_keep_a_metric_from_the_verdict() -> None:
     """39 of 60 conditions of Norman and McFaline have none: des was then compared with no baseline at all."""
-    significant = noisy().significant.copy()
+    significant = noisy().context.significant.copy()
     significant[:20] = False
     verdict = evaluate(results(significant=significant), n_boot=50).verdict
     row = {row.metric: row for row in verdict.beside}["des"]
@@ -246,7 +250,7 @@ def test_conditions_without_significant_genes_do_not_keep_a_metric_from_the_verd
 def test_the_training_mean_scores_0_on_what_is_centered_on_it_and_takes_part() -> None:
     """It was undefined and dropped out, so that no change became the best baseline and was easy to beat."""
     one = results()
-    with_mean = replace(one, systems={**one.systems, "perturbed_mean": one.centre})
+    with_mean = replace(one, systems={**one.systems, "perturbed_mean": one.context.center})
     table = evaluate(with_mean, n_boot=20).table.query("system == 'perturbed_mean'").set_index("metric")
     assert table.value["pearson_delta_perturbed"] == 0
     assert table.value["skill"] == pytest.approx(0)

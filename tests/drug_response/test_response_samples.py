@@ -145,8 +145,9 @@ def test_with_the_plate_known_the_same_samples_are_scored_beside() -> None:
     np.testing.assert_array_equal(samples.systems["model"], truth + 1)
     np.testing.assert_array_equal(known.systems["model"], truth + 2)
     np.testing.assert_array_equal(known.systems["ceiling"], truth)
-    for name in ("measured", "reference", "centre", "replicate"):
-        np.testing.assert_array_equal(getattr(known, name), getattr(samples, name))
+    np.testing.assert_array_equal(known.measured, samples.measured)
+    for name in ("eval_control", "center", "replicate"):
+        np.testing.assert_array_equal(getattr(known.context, name), getattr(samples.context, name))
 
 
 def test_plates_that_are_lines_with_one_control_each_tell_nothing_that_the_line_does_not() -> None:

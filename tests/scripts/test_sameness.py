@@ -255,7 +255,7 @@ def test_renamed_names_are_mapped_everywhere(sets, capsys, tmp_path):
         b / "configs" / "simulated_dango.yaml",
         b / "tests" / "ids.txt",
     ):
-        text = file.read_text().replace("pearson", "pearson_delta").replace("models.dango", "screen.dango")
+        text = file.read_text().replace("pearson", "pearson_delta").replace("screen.models.dango", "screen.dango")
         file.write_text(text.replace("test_one", "test_first").replace("dim:", "width:"))
     save_weights(b / "simulated_dango", {"encoder.weight": torch.ones(2, 3), "encoder.bias": torch.zeros(3)})
     assert compared(sets, capsys)[0] == 1

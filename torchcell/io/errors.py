@@ -177,7 +177,7 @@ RUNNING = (*TRUSTED, "torchcell.training", "torch.nn", "lightning.pytorch", "lig
 
 WRITING = (
     "torchcell.io.cache", "torchcell.io.tables", "torchcell.io.embeddings", "torchcell.io.hetero_data",
-    "torchcell.core.datamodule", "torchcell.core.split",
+    "torchcell.io.state", "torchcell.core.datamodule", "torchcell.core.split",
     "torchcell.cells.metrics", "torchcell.knowledge_graph.embed", "torchcell.knowledge_graph.report",
 )  # fmt: skip
 """Modules among them that write files where they are told to, which no model and no data set needs."""
