@@ -30,6 +30,8 @@ class Bilinear(Model):
 class Degrees(Predictor):
     """Sum of the ends' degrees in what may be seen."""
 
+    degree: np.ndarray
+
     def fit(self, train: Links, val: Links, graph: None = None) -> Self:
         seen = train.graph
         ends = np.concatenate([seen.source_index, seen.target_index])

@@ -161,7 +161,7 @@ def test_rivals_of_another_split_or_of_other_outputs_are_refused_in_one_error(tr
     paths = []
     for name, change in (
         ("a", {"split_hash": "f" * 64}),
-        ("b", {"outputs": saved["torchcell"]["spec"]["outputs"][:-1]}),
+        ("b", {key: saved["torchcell"]["spec"][key][:-1] for key in ("outputs", "center", "scale")}),
     ):
         about = saved["torchcell"] | {"spec": saved["torchcell"]["spec"] | change}
         paths.append(tmp_path / name / "checkpoints" / "best.ckpt")

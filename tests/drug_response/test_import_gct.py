@@ -206,7 +206,7 @@ def test_of_a_gctx_only_the_wells_that_are_kept_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
     """The whole matrix used to be read, then copied: 12 GB twice for the million wells of a release."""
-    monkeypatch.setattr("torchcell.io.gct.CHUNK", chunk)
+    monkeypatch.setattr("torchcell.drug_response.import_gct.CHUNK", chunk)
     values: list[list[object]] = [list(row) for row in VALUES]
     values[1][2] = -666
     about = {"pert_dose": ["-666", "10", "500", "-666", "-666", "-666"]}

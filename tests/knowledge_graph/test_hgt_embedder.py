@@ -46,7 +46,9 @@ def total(model: HGTEmbedder, batch: LinkBatch) -> torch.Tensor:
 
 
 def part(batch: LinkBatch, index: torch.Tensor) -> LinkBatch:
-    return LinkBatch(**{f.name: getattr(batch, f.name)[index] for f in dataclasses.fields(batch)})
+    return LinkBatch(
+        **{f.name: value[index] for f in dataclasses.fields(batch) if (value := getattr(batch, f.name)) is not None}
+    )
 
 
 @pytest.mark.parametrize(

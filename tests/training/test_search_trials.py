@@ -30,7 +30,7 @@ OLD_STUDY = Path(__file__).with_name("search_of_optuna_2.sql")
 def _one_process_after_the_other(monkeypatch):
     """Each search of a test stands for a command of its own: the one before has let go of the study."""
     monkeypatch.setattr(study_module, "lock_study", lambda path: path.parent.mkdir(parents=True, exist_ok=True))
-    monkeypatch.setattr("torchcell.training.study.lock_study", study_module.lock_study)
+    monkeypatch.setattr("torchcell.training.search.lock_study", study_module.lock_study)
 
 
 class Launcher:
