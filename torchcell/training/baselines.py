@@ -24,11 +24,11 @@ import torchcell.core
 from torchcell.core.datamodule import RecordDataModule
 from torchcell.core.predictor import Predictor
 from torchcell.io.cache import kept, read_arrays, write_arrays
-from torchcell.io.errors import InputError, check_targets, some
+from torchcell.io.errors import InputError, check_targets
 from torchcell.io.fingerprint import fingerprint
 from torchcell.io.paths import data_home
 from torchcell.io.progress import stage, track
-from torchcell.io.state import annotated, read_state, write_state
+from torchcell.io.state import read_state, write_state
 from torchcell.training.checkpoint import Checkpoint
 from torchcell.training.entry import conf_dir
 
@@ -132,13 +132,7 @@ class Fit:
     def _make(self) -> dict[str, Any]:
         self.console.print(f"{self.label} ...", highlight=False)  # a line of its own: a bar may follow
         data, start = self.datamodule, time.perf_counter()
-        blank: Predictor = instantiate(self.config)
-        given = set(vars(blank))
-        self.fitted = blank.fit(data.record("train"), data.record("val"), data.graph)
-        if lost := sorted(set(vars(self.fitted)) - given - set(annotated(type(self.fitted)))):
-            raise InputError(
-                f"its fit sets {some(lost)}, which its class does not annotate, e.g. {lost[0]}: np.ndarray"
-            )
+        self.fitted = instantiate(self.config).fit(data.record("train"), data.record("val"), data.graph)
         self.console.print(f"{self.label}: {time.perf_counter() - start:.1f} s", highlight=False)
         about = {
             "format": FORMAT,
