@@ -161,13 +161,13 @@ def de_tables(cell_eval: ModuleType, one: Profiles, genes: np.ndarray, labels: n
         return pl.DataFrame(columns | {"log2_fold_change": change.ravel(), "p_value": fdr, "fdr": fdr})
 
     true, predicted = one.changes()
-    return cell_eval.initialize_de_comparison(table(true, one.significant), table(predicted, significant))
+    return cell_eval.initialize_de_comparison(table(true, one.context.significant), table(predicted, significant))
 
 
 def test_des_agrees_with_the_package_when_every_predicted_gene_may_stand(cell_eval, record, prediction) -> None:
     one = profiles(record, prediction)
-    assert one.significant.any(1).all()
-    data = de_tables(cell_eval, one, record.genes, record.perturbation, np.ones_like(one.significant))
+    assert one.context.significant.any(1).all()
+    data = de_tables(cell_eval, one, record.genes, record.perturbation, np.ones_like(one.context.significant))
     theirs = data.compute_overlap(k=None, metric="overlap")
     np.testing.assert_allclose(des(one), [theirs[label] for label in record.perturbation.tolist()], atol=1e-9)
 
@@ -176,8 +176,8 @@ def test_des_differs_for_an_empty_set_and_for_predictions_with_a_test_of_their_o
     cell_eval, record, prediction
 ) -> None:
     one = profiles(record, prediction)
-    one.significant[2] = False
-    few = np.zeros_like(one.significant)
+    one.context.significant[2] = False
+    few = np.zeros_like(one.context.significant)
     few[:, :3] = True
     everything = de_tables(cell_eval, one, record.genes, record.perturbation, np.ones_like(few))
     tested = de_tables(cell_eval, one, record.genes, record.perturbation, few)

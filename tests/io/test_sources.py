@@ -9,8 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from torchcell.io import fingerprint as file_facts
-from torchcell.io import sources
+from torchcell.io import file_facts, sources
 from torchcell.io.errors import InputError
 from torchcell.io.sources import Source, SourceFile, fetch, registry
 
