@@ -37,7 +37,7 @@ for group, choices in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
 
 
 class OptunaSweeper(Sweeper):
-    """Hands the config to ``torchcell.run.search.Search`` once a search is asked for."""
+    """Hands the config to ``torchcell.training.search.Search`` once a search is asked for."""
 
     def __init__(self, **keys: Any) -> None:
         self.search: Any = None
@@ -47,7 +47,8 @@ class OptunaSweeper(Sweeper):
         from functools import partial
 
         from hydra.core.plugins import Plugins
-        from torchcell.run.search import Search, run_trial
+
+        from torchcell.training.search import Search, run_trial
 
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=partial(run_trial, task_function), config=config

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
-from torchcell.data.errors import InputError
-from torchcell.metrics.bootstrap import Interval, interval, resample
-from torchcell.metrics.registry import metric
 
+from torchcell.evaluation.bootstrap import Interval, interval, resample
+from torchcell.evaluation.registry import metric
+from torchcell.io.errors import InputError
 from torchcell.report.plots import BLUE, GREY, ORANGE, canvas
 
 MODEL = "CellGraphTransformer"

@@ -20,15 +20,14 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 from scipy.stats import spearmanr
-from torchcell.data.embedding_table import EmbeddingTable, read_embeddings
-from torchcell.data.errors import InputError, near, some
-from torchcell.graph.typed_graph import TypedGraph
-from torchcell.metrics.bootstrap import Interval, interval, resample
-from torchcell.metrics.scalar import auroc
-from torchcell.metrics.weights import Weights
-from torchcell.run import checkpoint
 
+from torchcell.evaluation.bootstrap import Interval, Weights, interval, resample
+from torchcell.evaluation.metrics import auroc
+from torchcell.io.embeddings import EmbeddingTable, read_embeddings
+from torchcell.io.errors import InputError, near, some
+from torchcell.knowledge_graph.typed_graph import TypedGraph
 from torchcell.report.plots import BLUE, GREY, INK, canvas
+from torchcell.training import checkpoint
 
 MOST = 1_000
 """Nodes of a kind that are compared; of more, so many are drawn."""

@@ -20,15 +20,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torchcell.data.embedding_table import EmbeddingTable, read_embeddings
-from torchcell.data.errors import InputError, some
-from torchcell.data.links import Links
-from torchcell.datamodules.base import RecordDataModule
-from torchcell.graph.typed_graph import TypedGraph
-from torchcell.metrics.bootstrap import interval, paired, resample
-from torchcell.metrics.registry import metric
-from torchcell.run import assemble, checkpoint
-from torchcell.run.repurposing import link_scores
+
+from torchcell.core.datamodule import RecordDataModule
+from torchcell.evaluation.bootstrap import interval, paired, resample
+from torchcell.evaluation.registry import metric
+from torchcell.io.embeddings import EmbeddingTable, read_embeddings
+from torchcell.io.errors import InputError, some
+from torchcell.knowledge_graph.embed import link_scores
+from torchcell.knowledge_graph.record import Links
+from torchcell.knowledge_graph.typed_graph import TypedGraph
+from torchcell.training import build, checkpoint
 
 METRICS = ("auroc", "auprc")
 FEATURES = ("product", "side by side", "both")
@@ -48,7 +49,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     saved = checkpoint.load(given.ckpt)
-    data = assemble.datamodule_of(saved)
+    data = build.datamodule_of(saved)
     table = read_embeddings(given.embeddings).validate(given.embeddings)
     metaedge = given.metaedge or saved.spec.supervised[0]
     pairs = {part: of_metaedge(data.record(part), metaedge) for part in ("train", "val", "test")}

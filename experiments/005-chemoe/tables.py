@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-from torchcell.report.collected import DIFFERENCES
 
 from torchcell.collect import collect
+from torchcell.report.table import DIFFERENCES
 
 METRICS = (
     *("pearson_delta_plate", "pearson_de", "mse", "pearson2_de@20", "r2_top@20"),

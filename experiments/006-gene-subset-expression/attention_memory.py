@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torchcell.run.profiling import PeakMemory
 
 from torchcell.report.plots import BLUE, GREY, INK, ORANGE, canvas
+from torchcell.training.profile import PeakMemory
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts" / "bench"))
 import gene_attention  # the bench holds the step that is measured
