@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 def refuse_other_task(cfg: DictConfig) -> None:
-    """Compare the spec that the model reads with that of the data; a model of any spec is let through.
+    """Compare the spec that the model reads with that of the data; a model of any spec is let through, and so are data
+    whose task names none.
 
     Raises:
         InputError: They differ; names the models of the data's task.
@@ -23,9 +24,11 @@ def refuse_other_task(cfg: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.utils import get_object
 
+    from torchcell.core.spec import Spec
+
     model, data = get_object(cfg.model._target_), get_object(cfg.data._target_)
     holds: type[Spec] | None = getattr(getattr(data, "TASK", None), "spec", None)
-    if holds is None or not hasattr(model, "reads") or issubclass(holds, model.reads):
+    if holds in (None, Spec) or not hasattr(model, "reads") or issubclass(holds, model.reads):
         return
     chosen = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
     group = "benchmark" if chosen.get("benchmark") else "data"
