@@ -28,7 +28,6 @@ WITH_OTHER_MEANINGS = {
 BRITISH = r"\b\w*(neighbour|colour|behaviour|centre|normalis|regularis|factoris|optimis|standardis|summaris)\w*"
 OUTSIDE = r"\.\./shared|/work/|/home/|\b[Ii]ssues? #?\d|\bpypi\b|https?://(?!doi\.org|arxiv\.org)"
 NAMED_FOLDERS = r"(?:conf|docs|experiments|notes|scripts|tests|torchcell)/[\w./*-]*"
-MOVED = pytest.mark.skipif(not (ROOT / "torchcell" / "core").is_dir(), reason="the packages of the pages are not there")
 
 
 def name_of(page: Path) -> str:
@@ -163,13 +162,11 @@ def test_every_old_word_has_a_new_one_and_the_ambiguous_ones_are_in_the_table():
     assert {word for word in WITH_OTHER_MEANINGS if f"`{word}`" not in table} == set()
 
 
-@MOVED
 @pytest.mark.parametrize("name", dotted_names())
 def test_every_module_that_docs_name_imports(name):
     assert resolve(name) is not None
 
 
-@MOVED
 def test_every_path_that_docs_name_exists():
     assert [(page, path) for page, path in named_paths() if not any(ROOT.glob(path.rstrip("/")))] == []
 

@@ -56,6 +56,7 @@ def test_it_is_written_and_reported(trained):
     summary = json.loads((folder / "metrics.json").read_text())
     assert summary["checks"]["slope"] == {"status": "ok"}
     assert summary["checks"]["dose_shuffled"]["drop"] > 0
+    assert summary["lower_is_better"] == ["distance"]
     page = (folder / "report.html").read_text()
     assert "Slopes" in page
     assert "They rise." in page

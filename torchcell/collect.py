@@ -17,7 +17,7 @@ import torchcell.drug_response.metrics
 import torchcell.knowledge_graph.metrics  # noqa: F401  each task makes its metrics known
 from torchcell.core.split import Split
 from torchcell.evaluation.pooled import pooled_verdict
-from torchcell.evaluation.registry import higher_is_better
+from torchcell.evaluation.registry import higher_is_better, learn_directions
 from torchcell.evaluation.results import Design, clusters_in
 from torchcell.io.errors import InputError, some
 from torchcell.io.paths import refuse_unwritable
@@ -68,6 +68,7 @@ def _run(folder: Path) -> pd.DataFrame:
 
     table = pd.read_csv(folder / "metrics.csv")
     config, summary = OmegaConf.load(folder / "config.yaml"), json.loads((folder / "metrics.json").read_text())
+    learn_directions(summary.get("lower_is_better", ()))
     table = table[~table["system"].isin(summary.get("rivals", {}))]  # they have runs of their own
     about = {
         "run": str(folder),

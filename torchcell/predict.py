@@ -172,9 +172,10 @@ def answered(
 def _say_verdict(console: Console, ckpt: str, system: str) -> None:
     """A prediction is worth what its model is: say what the run found, where it is known, and what was better."""
     from torchcell.training.baselines import MODEL
-    from torchcell.training.score import better_system, judged_as
+    from torchcell.training.score import better_system, judged_as, score_of
 
-    for said in (judged_as(ckpt), better_system(ckpt) if system == MODEL else ""):
+    # A verdict is the model's: of a baseline its own score is said, never another system's.
+    for said in (judged_as(ckpt), better_system(ckpt)) if system == MODEL else (score_of(ckpt, system),):
         if said:
             console.print(said, soft_wrap=True, highlight=False)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -11,7 +13,17 @@ from torchcell.cells.task import TASK as CELLS
 from torchcell.drug_response.task import TASK as DRUG_RESPONSE
 from torchcell.evaluation.bootstrap import Weights
 from torchcell.evaluation.metrics import ProfileContext, Profiles, pearson_delta
-from torchcell.evaluation.registry import BINARY, REGRESSION, metric, metric_set
+from torchcell.evaluation.registry import (
+    BINARY,
+    REGRESSION,
+    MetricSet,
+    higher_is_better,
+    is_registered,
+    learn_directions,
+    metric,
+    metric_set,
+    register,
+)
 from torchcell.io.errors import InputError
 from torchcell.knowledge_graph.task import TASK as KNOWLEDGE_GRAPH
 from torchcell.screen.task import TASK as SCREEN
@@ -156,3 +168,20 @@ def test_scores_that_are_no_probabilities_have_no_brier() -> None:
     truth, chance = rng.integers(0, 2, 60).astype(float), rng.random(60)
     assert _value("brier", "binary", truth, chance) > 0
     assert np.isnan(_value("brier", "binary", truth, 3 * chance))
+
+
+def test_what_decides_a_verdict_is_never_replaced() -> None:
+    """A package of a user's own could else score screens by a metric that flatters its model."""
+    with pytest.raises(InputError, match="'regression' are registered already"):
+        register(replace(REGRESSION, primary=("mae",)))
+    turned = replace(next(one for one in REGRESSION.metrics if one.name == "mse"), higher_is_better=True)
+    with pytest.raises(InputError, match="'mse' of another task have the other direction"):
+        register(MetricSet("mine", (turned,), primary=("mse",), calibration=(), beside=()))
+    assert register(REGRESSION) is REGRESSION
+    assert not is_registered("mine")
+
+
+def test_the_direction_of_a_metric_that_only_a_run_knows_is_learned_from_it() -> None:
+    assert higher_is_better("planted_error")
+    learn_directions(["planted_error"])
+    assert not higher_is_better("y/planted_error")

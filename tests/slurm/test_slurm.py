@@ -30,7 +30,7 @@ LONG = f"{SMALL} trainer.max_epochs=8 data.batch_size=8"
 Submit = Callable[..., str]
 PATIENCE_S = 800
 """On a machine that is busy with other things a start alone may take minutes."""
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")

@@ -94,10 +94,32 @@ class MetricSet:
 _SETS: dict[str, MetricSet] = {}
 
 
+_LOWER: set[str] = set()
+"""Metrics of sets that are not imported here of which a run has written that lower is better."""
+
+
 def register(one: MetricSet) -> MetricSet:
-    """Make a set known by its name to whoever scores, draws or collects; the set itself."""
+    """Make a set known by its name to whoever scores, draws or collects; the set itself.
+
+    Raises:
+        InputError: Another set has the name, or a metric of another set has the name of one of these and the other
+            direction: what decides a verdict is never replaced, and a name in a table has one meaning.
+    """
+    if _SETS.get(one.name, one) is not one:
+        raise InputError(f"metrics of the task {one.name!r} are registered already; give your set another name")
+    known = {each.name: each.higher_is_better for each in every_metric()}
+    turned = [each.name for each in one.metrics if known.get(each.name, each.higher_is_better) != each.higher_is_better]
+    if turned:
+        raise InputError(
+            f"metrics of the task {one.name!r}: {some(turned)} of another task have the other direction; rename them"
+        )
     _SETS[one.name] = one
     return one
+
+
+def learn_directions(lower_is_better: Sequence[str]) -> None:
+    """Know the direction of metrics by what a run has written, where their task is not imported here."""
+    _LOWER.update(lower_is_better)
 
 
 def is_registered(task: str) -> bool:
@@ -157,7 +179,8 @@ def profile(task: str, systems: Container[str] | None = None) -> tuple[Metric, .
 
 def higher_is_better(name: str) -> bool:
     """Direction of a metric by its name in a table, ``<output>/<metric>`` or the metric alone."""
-    return {one.name: one.higher_is_better for one in every_metric()}.get(name.rpartition("/")[2], True)
+    short = name.rpartition("/")[2]
+    return {one.name: one.higher_is_better for one in every_metric()}.get(short, short not in _LOWER)
 
 
 def _correlation(outputs: Sequence[str]) -> torchmetrics.Metric:

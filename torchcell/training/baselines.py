@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -23,7 +22,7 @@ import torchcell
 import torchcell.core
 from torchcell.core.datamodule import RecordDataModule
 from torchcell.core.predictor import Predictor
-from torchcell.io.cache import kept, read_arrays, write_arrays
+from torchcell.io.cache import atomic_write, kept, read_arrays, write_arrays
 from torchcell.io.errors import InputError, check_targets
 from torchcell.io.fingerprint import fingerprint
 from torchcell.io.paths import data_home
@@ -54,10 +53,16 @@ class Baselines:
     states: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def write(self, folder: Path) -> list[Path]:
-        """Put ``baselines/NAME.npz`` into a run's folder, from which ``predict`` asks them. A file of the cache is
-        linked, not copied, where the file system can.
+        """Put ``baselines/NAME.npz`` into a run's folder, from which ``predict`` asks them.
+
+        A file of the cache is copied, never linked: who changes the file of one run must not change what others of the
+        same split are held against.
         """
-        found = [_linked(file, folder / FOLDER / f"{name}.npz") for name, file in self.files.items()]
+        found = []
+        for name, file in self.files.items():
+            with atomic_write(folder / FOLDER / f"{name}.npz") as temporary:
+                shutil.copyfile(file, temporary)
+            found.append(folder / FOLDER / f"{name}.npz")
         for name, state in self.states.items():
             write_state(folder / FOLDER / f"{name}.npz", state)
             found.append(folder / FOLDER / f"{name}.npz")
@@ -202,24 +207,6 @@ def saved_baseline(saved: Checkpoint, name: str, trust: tuple[str, ...] = ()) ->
             f"({type(error).__name__}: {error}); {again}"
         ) from error
     return found
-
-
-def _linked(file: Path, target: Path) -> Path:
-    """Make ``target`` the same file, or a copy where that can't be, whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists() and target.samefile(file):
-        return target
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}.part{target.suffix}")
-    temporary.unlink(missing_ok=True)
-    try:
-        try:
-            os.link(file, temporary)
-        except OSError:
-            shutil.copyfile(file, temporary)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return target
 
 
 def short_hash(*texts: str) -> str:

@@ -68,21 +68,43 @@ def better_system(ckpt: str | Path) -> str:
     Args:
         ckpt: ``RUN/checkpoints/best.ckpt``, or another checkpoint of the run.
     """
-    path = Path(ckpt).resolve()
-    run, known = path.parents[1], saved_systems(path)
-    try:
-        summary = json.loads((run / "metrics.json").read_text())
-        table, metric = pd.read_csv(run / "metrics.csv"), summary["verdict"]["metric"]
-        rows = table[(table["metric"] == metric) & (table["part"] == summary["part"])].set_index("system")["value"]
-        own, others = float(rows[summary["model"]]), rows[[name for name in rows.index if name in known]].dropna()
-        sign = 1 if higher_is_better(metric) else -1
-    except (OSError, ValueError, KeyError, IndexError, TypeError):  # no run, or one of an earlier version
+    if (found := _primary_values(ckpt)) is None:
         return ""
+    summary, metric, values = found
+    known = saved_systems(Path(ckpt).resolve())
+    own, others = float(values[summary["model"]]), values[[name for name in values.index if name in known]].dropna()
+    sign = 1 if higher_is_better(metric) else -1
     if others.empty or not (others * sign).max() > own * sign:
         return ""
     name = str((others * sign).idxmax())
     said = f"{name} was better on {summary['part']}: {metric} {others[name]:.3f} against {own:.3f}"
     return f"{said}; system={name} predicts with it"
+
+
+def score_of(ckpt: str | Path, system: str) -> str:
+    """What a baseline of the run scored on the primary metric, beside the model; empty where there is no run.
+
+    Args:
+        ckpt: ``RUN/checkpoints/best.ckpt``, or another checkpoint of the run.
+        system: Name of the baseline.
+    """
+    if (found := _primary_values(ckpt)) is None or system not in found[2]:
+        return ""
+    summary, metric, values = found
+    model = summary["model"]
+    return f"{system} on {summary['part']}: {metric} {values[system]:.3f}; {model}: {values[model]:.3f}"
+
+
+def _primary_values(ckpt: str | Path) -> tuple[dict[str, Any], str, pd.Series] | None:
+    """Content of a run's ``metrics.json``, its primary metric, and the value of each system on the part; or nothing."""
+    run = Path(ckpt).resolve().parents[1]
+    try:
+        summary = json.loads((run / "metrics.json").read_text())
+        table, metric = pd.read_csv(run / "metrics.csv"), summary["verdict"]["metric"]
+        values = table[(table["metric"] == metric) & (table["part"] == summary["part"])].set_index("system")["value"]
+        return (summary, metric, values) if summary["model"] in values else None
+    except (OSError, ValueError, KeyError, TypeError):  # no run, or one of an earlier version
+        return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -300,6 +322,7 @@ def _summary(
 ) -> dict[str, Any]:
     """Content of ``metrics.json``."""
     split = datamodule.split
+    names = {name.rpartition("/")[2] for name in evaluation.table["metric"]}
     return {
         "model": type(model).__name__,
         "part": how.part,
@@ -308,6 +331,7 @@ def _summary(
         "verdict": evaluation.verdict.summary(),
         "collapsed": evaluation.verdict.collapsed,
         "checks": checks,
+        "lower_is_better": sorted({name for name in names if not higher_is_better(name)}),
         "split_hash": split.hash,
         "data_fingerprint": datamodule.spec.data_fingerprint,
         "split": {
