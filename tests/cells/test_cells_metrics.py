@@ -102,7 +102,7 @@ def test_the_training_mean_is_undefined_against_itself() -> None:
     assert pearson_delta_perturbed(profiles).min() > 0.7
 
 
-def test_relabelling_and_reordering_change_nothing() -> None:
+def test_relabeling_and_reordering_change_nothing() -> None:
     rng = np.random.default_rng(1)
     context = np.array(["LINE1", "LINE2"])[rng.integers(0, 2, N)]
     own = np.column_stack([np.arange(N), rng.integers(-1, GENES, N)])

@@ -52,7 +52,7 @@ BARE = (nn.Embedding, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchno
 
 
 def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
-    """Two groups for an optimiser: weights that decay, and embeddings, norms and biases that never do."""
+    """Two groups for an optimizer: weights that decay, and embeddings, norms and biases that never do."""
     decayed: list[Tensor] = []
     kept: list[Tensor] = []
     for module in network.modules():
@@ -72,7 +72,7 @@ class Model(lightning.LightningModule):
 
     Args:
         spec: Inputs and outputs, from the datamodule or a checkpoint.
-        optimizer: Partial of a torch optimiser: parameter groups -> optimiser.
+        optimizer: Partial of a torch optimizer: parameter groups -> optimizer.
         scheduler: Partial of a torch scheduler, stepped once an epoch; none keeps the rate.
         loss_weights: Weight of each term that ``losses`` names; a term not named weighs 1.
     """
@@ -101,7 +101,7 @@ class Model(lightning.LightningModule):
     """Keys of the model's config whose value may save memory in training, and the plain value that saves none."""
 
     warmup_steps: int = 0
-    """Optimiser steps over which the learning rate rises linearly; set from the trainer's config."""
+    """Optimizer steps over which the learning rate rises linearly; set from the trainer's config."""
 
     def __init__(
         self,
@@ -217,7 +217,7 @@ class Model(lightning.LightningModule):
     # What is the same for all ----------------------------------------------------------------------
 
     def phenotype_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Mean over the measured values: log-cosh of the standardised residual, or BCE on log-odds.
+        """Mean over the measured values: log-cosh of the standardized residual, or BCE on log-odds.
 
         Args:
             prediction: [B, T], the target's units or log-odds.
@@ -336,7 +336,7 @@ class Model(lightning.LightningModule):
         checkpoint.update(self.checkpoint_extra)
 
     def configure_optimizers(self) -> Any:
-        """The configured optimiser, without weight decay on embeddings, norms and biases; with warm-up."""
+        """The configured optimizer, without weight decay on embeddings, norms and biases; with warm-up."""
         if self.optimizer is None:
             raise InputError("the model has no optimizer; set model.optimizer in its config")
         optimizer = self.optimizer(self.parameter_groups())

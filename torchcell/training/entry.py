@@ -17,6 +17,17 @@ from torchcell.io.errors import InputError, near
 from torchcell.io.progress import say
 from torchcell.training.choices import REGISTERED, register
 
+RENAMED = {
+    "rivals": "comparators",
+    "evaluation.lever_step_s": "evaluation.memory_step_s",
+    "data.neighbours": "data.neighbors",
+    "model.standardise": "model.standardize",
+    "baselines.network_neighbours": "baselines.network_neighbors",
+    "baselines.profile_neighbours": "baselines.profile_neighbors",
+    "baselines.common_neighbours": "baselines.common_neighbors",
+}
+"""Keys of torchcell 0.1 -> what they are called now."""
+
 UNWRITABLE = (errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT)
 """Read-only, no permission, full, over quota: the message alone says what to do."""
 
@@ -224,6 +235,8 @@ def _explain_override(error: BaseException, config_name: str, arguments: list[st
     if key and not any(other.startswith(f"{group}.") for other in valid) and (conf_dir() / group).is_dir():
         choices = sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
         return f"{name} has no effect without a {group}: choose one, {group}=NAME of {choices}"
+    if name in RENAMED:
+        return f"{name} is called {RENAMED[name]} since torchcell 0.2: write that"
     hint = near(name, valid) or near(name.rpartition(".")[2], valid)
     return f"no config key or group {name!r}; the nearest are {hint or sorted({v.split('.')[0] for v in valid})}"
 

@@ -74,5 +74,5 @@ def _folds(datamodule: RecordDataModule, train: Any) -> Iterator[tuple[np.ndarra
     method = split.method if split.n_folds else "random"
     for fold in range(FOLDS):
         keys = {"method": method, "n_folds": FOLDS, "fold": fold, "seed": split.seed + 1}
-        part = datamodule.deal(train, keys).part
+        part = datamodule.assign_folds(train, keys).part
         yield np.isin(part, ("train", "val")), part == "test"
