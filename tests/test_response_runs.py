@@ -131,7 +131,7 @@ def test_a_mixture_that_fell_to_one_expert_is_called_collapsed(trained, tmp_path
     assert trained.scored.summary["collapsed"] is False
 
 
-def test_rivals_are_scored_on_the_same_samples_and_each_has_a_line(trained, tmp_path, capsys):
+def test_comparators_are_scored_on_the_same_samples_and_each_has_a_line(trained, tmp_path, capsys):
     """A mixture of experts is worth its cost where it beats one network; nothing said so."""
     small = [one for one in SMALL if "expert" not in one and "max_epochs" not in one]
     other = ["model=response_mlp", "model.hidden=[16,8]"]
@@ -158,7 +158,7 @@ def test_rivals_are_scored_on_the_same_samples_and_each_has_a_line(trained, tmp_
     assert set(compared.baseline[~compared.role.isin(["input", "signal"])]) <= set(found.results.baselines)
 
 
-def test_rivals_of_another_split_or_of_other_outputs_are_refused_in_one_error(trained, tmp_path):
+def test_comparators_of_another_split_or_of_other_outputs_are_refused_in_one_error(trained, tmp_path):
     saved = torch.load(trained.folder.best, weights_only=True)
     paths = []
     for name, change in (

@@ -197,7 +197,7 @@ def test_shared_controls_make_noise_look_like_skill_and_halves_do_not() -> None:
     assert abs(pearson_delta(Profiles(truth, fake, ProfileContext(one, two))).mean()) < 0.15
 
 
-def test_a_condition_without_a_prediction_is_undefined_and_no_rival() -> None:
+def test_a_condition_without_a_prediction_is_undefined_and_no_comparator() -> None:
     profiles = noisy(noise=3.0)
     prediction = profiles.prediction.copy()
     prediction[5] = np.nan

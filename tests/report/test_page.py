@@ -54,7 +54,7 @@ def test_the_first_line_is_the_verdict(tmp_path: Path, make_results: Make) -> No
     assert _text(page).startswith("Net : better than ridge by .")
 
 
-def test_rivals_have_a_section_with_their_paired_differences(tmp_path: Path, make_results: Make) -> None:
+def test_comparators_have_a_section_with_their_paired_differences(tmp_path: Path, make_results: Make) -> None:
     results = replace(make_results(), comparators=("ridge",))
     text = _text(_write(tmp_path, results)[0])
     assert "Against comparators Net against ridge: better than ridge by ." in text

@@ -60,7 +60,7 @@ def default_sections(
     """What makes the sections of every report, in order; what can't be drawn says why."""
     return {
         "Against the best baseline": lambda: [_comparison(evaluation, results)],
-        "Against comparators": lambda: _rivals(evaluation, results),
+        "Against comparators": lambda: _comparators(evaluation, results),
         "Predictions": lambda: _predictions(evaluation, results, info),
         "Training": lambda: _training(history),
         "Checks": lambda: [_checks(checks)],
@@ -83,7 +83,7 @@ def _comparison(evaluation: Evaluation, results: Results) -> Section:
     )
 
 
-def _rivals(evaluation: Evaluation, results: Results) -> list[Section]:
+def _comparators(evaluation: Evaluation, results: Results) -> list[Section]:
     """One section on the other trained models, where there are any."""
     if not evaluation.comparators:
         return []

@@ -21,7 +21,7 @@ def beside(results: Results, **comparators: np.ndarray) -> Results:
     return replace(results, systems={**results.systems, **comparators}, comparators=tuple(comparators))
 
 
-def test_a_rival_is_no_baseline_and_stands_after_the_model(make_results: Make) -> None:
+def test_a_comparator_is_no_baseline_and_stands_after_the_model(make_results: Make) -> None:
     results = replace(make_results(net=1.0, weak=0.2, mlp=0.5, twin=1.5, ceiling="twin"), comparators=("mlp",))
     assert results.baselines == ("weak",)
     assert results.ordered == ("net", "mlp", "weak", "twin")
@@ -29,7 +29,7 @@ def test_a_rival_is_no_baseline_and_stands_after_the_model(make_results: Make) -
         replace(results, comparators=("mpl",))
 
 
-def test_the_verdict_is_the_same_beside_a_rival_that_is_better_and_has_more_to_say(make_results: Make) -> None:
+def test_the_verdict_is_the_same_beside_a_comparator_that_is_better_and_has_more_to_say(make_results: Make) -> None:
     results = make_results(net=0.5, weak=0.2)
     known = np.arange(400)[:, None] < 150  # less than half of what the comparator covers
     systems = {name: np.where(known, values, np.nan) for name, values in results.systems.items()}
@@ -41,7 +41,7 @@ def test_the_verdict_is_the_same_beside_a_rival_that_is_better_and_has_more_to_s
     assert alone.comparators == ()
 
 
-def test_each_rival_gets_a_line_of_its_own(make_results: Make) -> None:
+def test_each_comparator_gets_a_line_of_its_own(make_results: Make) -> None:
     results = make_results(net=0.8, weak=0.2)
     copy, noise = results.systems["net"], np.random.default_rng(1).normal(size=(400, 1))
     found = evaluate(beside(results, poor=noise, perfect=results.measured, copy=copy), n_boot=200).comparators
@@ -52,7 +52,7 @@ def test_each_rival_gets_a_line_of_its_own(make_results: Make) -> None:
     assert {row.baseline for row in found[0].per_metric} == {"poor"}
 
 
-def test_a_rival_without_a_value_is_said_to_have_none(make_results: Make) -> None:
+def test_a_comparator_without_a_value_is_said_to_have_none(make_results: Make) -> None:
     results = make_results(net=0.8, weak=0.2, flat=np.full((400, 1), 0.01))
     (found,) = evaluate(replace(results, comparators=("flat",)), n_boot=50).comparators
     assert found.text.startswith("against flat: better than flat by .")  # a constant has no skill
