@@ -13,11 +13,11 @@ from tests.drug_response.small_responses import response_spec
 from torchcell.core.spec import Spec
 from torchcell.drug_response.models.base import ResponseModel
 from torchcell.drug_response.molecules import pack_graphs
-from torchcell.drug_response.spec import PackedGraphs
+from torchcell.drug_response.spec import DrugResponseSpec, PackedGraphs
 from torchcell.training.entry import conf_dir
 from torchcell.training.model_task import models_of
 
-MODELS = models_of("drug response")
+MODELS = models_of(DrugResponseSpec)
 BENCHMARKS = ("simulated_response", "l1000_level3", "l1000_level5")
 
 
