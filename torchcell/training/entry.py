@@ -16,17 +16,7 @@ from typing import Any
 from torchcell.io.errors import InputError, near
 from torchcell.io.progress import say
 from torchcell.training.choices import REGISTERED, register
-
-RENAMED = {
-    "rivals": "comparators",
-    "evaluation.lever_step_s": "evaluation.memory_step_s",
-    "data.neighbours": "data.neighbors",
-    "model.standardise": "model.standardize",
-    "baselines.network_neighbours": "baselines.network_neighbors",
-    "baselines.profile_neighbours": "baselines.profile_neighbors",
-    "baselines.common_neighbours": "baselines.common_neighbors",
-}
-"""Keys of torchcell 0.1 -> what they are called now."""
+from torchcell.training.renamed import RENAMED
 
 UNWRITABLE = (errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT)
 """Read-only, no permission, full, over quota: the message alone says what to do."""
