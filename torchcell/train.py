@@ -77,8 +77,6 @@ def _train(cfg: DictConfig, process: DistributedContext, folder: RunFolder, sign
     import time
     from dataclasses import replace
 
-    import torch
-
     from torchcell.training import build, checkpoint, loggers, memory, score, write
     from torchcell.training.prior import fit_prior
 
@@ -88,8 +86,7 @@ def _train(cfg: DictConfig, process: DistributedContext, folder: RunFolder, sign
         resumed.check_epochs(cfg.trainer.max_epochs, elsewhere=folder.goes_elsewhere)
     datamodule = build.datamodule(cfg)
     prior, spec = fit_prior(datamodule, cfg)
-    mean = None if prior is None else torch.from_numpy(prior.mean_T)
-    model = checkpoint.built(cfg.model, spec, prior is not None, mean)
+    model = checkpoint.built(cfg.model, spec)
     model.warmup_steps = cfg.trainer.warmup_steps
     model.checkpoint_extra = {checkpoint.KEY: checkpoint.describe(spec, cfg, prior)}
     facts: dict[str, Any] = {"data_fingerprint": datamodule.spec.data_fingerprint}

@@ -297,8 +297,20 @@ class RecordDataModule(lightning.LightningDataModule):
         known = {name: data.fingerprint() for name, data in self.fingerprinted().items() if data is not None}
         return replace(spec, fingerprints=known)
 
+    def residual_spec(self, train: Any, prediction: np.ndarray) -> Spec:
+        """The spec of a network that learns what a prior leaves, in its units.
+
+        Args:
+            train: The training part.
+            prediction: Of it, out of fold [n, T]; NaN where there is none.
+        """
+        center = self.spec.center.double().numpy()
+        left = np.asarray(train.target, dtype=np.float64) - np.where(np.isnan(prediction), center, prediction)
+        scale = torch.from_numpy(left).square().nanmean(0).sqrt().clamp(min=1e-8).float()
+        return replace(self.spec, scale=scale)
+
     def use_prior(self, prior: Prior, prediction: Tensor) -> None:
-        """Let batches hold what a prior predicts, [n, T] of all samples, taken from its mean."""
+        """Let batches hold what a prior predicts, [n, T] of all samples."""
         self.prior = prior
         self.packed.prior = prediction  # type: ignore[attr-defined]
 

@@ -120,7 +120,7 @@ class Model(lightning.LightningModule):
         self.optimizer, self.scheduler, self.loss_weights = optimizer, scheduler, loss_weights
         self.train_metrics, self.val_metrics = (streaming_metrics(spec.task, spec.outputs) for _ in range(2))
         self.stacking: StackingWeights | None = None
-        self.prior_is_off = False
+        self.prior_is_averaged = self.prior_is_off = False
         self.checkpoint_extra: dict[str, Any] = {}
         self._base_seed: int | None = None
         self._sums: dict[str, Tensor] = {}
@@ -184,26 +184,35 @@ class Model(lightning.LightningModule):
 
     # A prior beside the network --------------------------------------------------------------------
 
-    def take_prior(self, mean: Tensor | None = None) -> None:
-        """From now on ``forward`` is what the prior leaves; a call adds both, see ``StackingWeights``.
+    def take_prior(self, averaged: bool = False) -> None:
+        """From now on a prediction is p + a (f - p) + b (q - p): f of ``forward``, q of the batch's prior, p the
+        ``starting_point``, a and b the ``StackingWeights``.
 
         Args:
-            mean: Mean of the training targets [T], from which the prior's predictions are taken; none: as loaded.
+            averaged: Whether training goes on without the prior, which then need not be out of fold; else the network
+                learns what the prior leaves, both counting in full.
         """
-        self.stacking = StackingWeights()
-        self.register_buffer("prior_mean", torch.zeros_like(self.center) if mean is None else mean.to(self.center))
+        self.stacking, self.prior_is_averaged = StackingWeights(), averaged
+
+    def starting_point(self, batch: Any) -> Tensor:
+        """What is predicted of samples of which nothing is known, broadcast to [B, T]: the mean of the training
+        targets; for a profile its control, changed as the mean.
+        """
+        return self.center
 
     def __call__(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
-        """``forward``, and with it what the prior of the batch predicts. While training both count in full."""
+        """``forward``, and with it what the prior of the batch predicts."""
         network_BT = super().__call__(batch, *args, **kwargs)
-        if self.stacking is None:
+        if self.stacking is None or (self.training and self.prior_is_averaged):
             return network_BT
         if batch.prior is None:
             raise InputError(f"{type(self).__name__} was trained beside a prior, whose predictions the batch lacks")
-        prior_BT = torch.zeros_like(batch.prior) if self.prior_is_off else batch.prior
-        both_BT = network_BT + prior_BT if self.training else self.stacking(network_BT, prior_BT)
-        self._parts = network_BT, prior_BT
-        return self.get_buffer("prior_mean") + both_BT
+        start_BT = self.starting_point(batch)
+        silent_BT = torch.isnan(batch.prior) if not self.prior_is_off else torch.ones_like(batch.prior).bool()
+        prior_BT = torch.where(silent_BT, 0.0, batch.prior - start_BT)
+        network_BT = network_BT - start_BT
+        self._parts = start_BT, network_BT, prior_BT
+        return start_BT + (network_BT + prior_BT if self.training else self.stacking(network_BT, prior_BT))
 
     @contextmanager
     def without_prior(self) -> Iterator[None]:
@@ -257,8 +266,8 @@ class Model(lightning.LightningModule):
         """The phenotype's loss and the streaming metrics."""
         prediction = self(batch.blind())
         if self.stacking is not None:
-            left_BT = batch.target - self.get_buffer("prior_mean")
-            self.stacking.observe(*(one / self.scale for one in (*self._parts, left_BT)))
+            start_BT, *parts = self._parts
+            self.stacking.observe(*(one / self.scale for one in (*parts, batch.target - start_BT)))
         self._add("val/loss", self.phenotype_loss(prediction, batch.target), int((~torch.isnan(batch.target)).sum()))
         self._observe("val", batch, prediction)
         if batch_idx == 0:
