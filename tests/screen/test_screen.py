@@ -55,7 +55,7 @@ def test_the_same_genes_at_other_levels_are_other_samples(make_screen):
     assert len(set(screen.duplicate_keys())) == 1
 
 
-def test_twin_keys_do_not_depend_on_the_order_of_members(make_screen):
+def test_duplicate_keys_do_not_depend_on_the_order_of_members(make_screen):
     keys = make_screen(["A|B", "B|A", "A|C"]).duplicate_keys()
     assert keys[0] == keys[1] != keys[2]
 

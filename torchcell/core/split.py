@@ -230,7 +230,7 @@ class SplitMethods:
         Raises:
             InputError: An unknown method or fold, or a split that does not fit the record.
         """
-        twins = record.duplicate_keys() if hasattr(record, "twin_keys") else None
+        twins = record.duplicate_keys() if hasattr(record, "duplicate_keys") else None
         if method == "file":
             return self._from_file(record, file, twins)
         if method not in ("random", *self.methods):
@@ -245,7 +245,7 @@ class SplitMethods:
 
     def _random(self, record: Any, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
         """Samples at random, duplicates together."""
-        twins = record.duplicate_keys() if hasattr(record, "twin_keys") else record.sample_id
+        twins = record.duplicate_keys() if hasattr(record, "duplicate_keys") else record.sample_id
         part_of = assign_folds(twins.astype(str), n_folds, fold, seed)
         part = np.array([part_of[key] for key in twins.astype(str).tolist()])
         return part, *self.clusters(record)
@@ -263,5 +263,5 @@ class SplitMethods:
 
 def own_clusters(record: Any) -> tuple[np.ndarray, str]:
     """Each sample is a cluster of its own, with its duplicates."""
-    twins = record.duplicate_keys() if hasattr(record, "twin_keys") else record.sample_id
+    twins = record.duplicate_keys() if hasattr(record, "duplicate_keys") else record.sample_id
     return twins.astype(str), "sample"
