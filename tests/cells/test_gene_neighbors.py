@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import sparse
-from torchcell.cells.conditions import Pseudobulk
+from torchcell.cells.pseudobulk import Pseudobulk
 
 from torchcell.cells.gene_neighbors import GeneNeighbors
 from torchcell.cells.simulate import simulate_cells
