@@ -23,7 +23,7 @@ SHORT = (
     "trainer.warmup_steps=2",
     "evaluation.n_boot=50",
     "evaluation.umap=false",
-    "evaluation.lever_step_s=null",  # a measurement of time
+    "evaluation.memory_step_s=null",  # a measurement of time
     "logger=csv",
 )
 """What every run is given."""

@@ -12,8 +12,8 @@ from torchcell.core.batch import SharedRows
 from torchcell.io.gene_features import GeneFeatures
 
 
-def cell_spec(genes=24, unmeasured=2, features=5, neighbours=None, seed=0, **more) -> CellsSpec:
-    """Random features of all genes; ``neighbours``: how many each measured gene has, the last of them a pad."""
+def cell_spec(genes=24, unmeasured=2, features=5, neighbors=None, seed=0, **more) -> CellsSpec:
+    """Random features of all genes; ``neighbors``: how many each measured gene has, the last of them a pad."""
     draw = torch.Generator().manual_seed(seed)
     names = tuple(f"g{i}" for i in range(genes + unmeasured))
     held = {
@@ -37,8 +37,8 @@ def cell_spec(genes=24, unmeasured=2, features=5, neighbours=None, seed=0, **mor
         values = torch.randn(len(names), features, generator=draw)
         columns = tuple(f"f{i}" for i in range(features))
         held["gene_features"] = GeneFeatures(np.array(names), columns, values.numpy())
-    if neighbours:
-        lists = torch.stack([torch.randperm(genes, generator=draw)[:neighbours] for _ in range(genes)])
+    if neighbors:
+        lists = torch.stack([torch.randperm(genes, generator=draw)[:neighbors] for _ in range(genes)])
         lists[:, -1] = -1
         held["neighbors"] = lists
     center = held["gene_center"]

@@ -173,7 +173,7 @@ def test_the_models_own_terms_do_not_see_added_genes_either(save, choices):
 
 
 def test_an_added_gene_sees_itself_and_cls_alone_under_a_hard_mask(save):
-    """Known genes keep their random neighbourhoods: nothing that is added reaches them through a confined head."""
+    """Known genes keep their random neighborhoods: nothing that is added reaches them through a confined head."""
     saved = checkpoint.load(save(**MASKED))
     own, more = (saved.model(spec=spec).encoder.layers[0].masks for spec in (saved.spec, extended(saved.spec)))
     for head in own:

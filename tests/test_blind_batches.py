@@ -13,8 +13,8 @@ from drug_response.small_responses import response_batch, response_spec
 from small_cell_sets import cell_batch, cell_spec
 from torch import Tensor
 
-from torchcell.cells.conditions import Conditions
 from torchcell.cells.datamodule import CellSetDataModule
+from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.simulate import simulate_perturbseq
 from torchcell.core.batch import Batch
 from torchcell.core.datamodule import RecordDataModule
@@ -39,7 +39,7 @@ def drug_response(_) -> RecordDataModule:
 
 def cells(_) -> RecordDataModule:
     record = simulate_perturbseq(n_genes=40, n_regulators=20, n_doubles=4, cells_per_condition=20).cells.lognorm()
-    return CellSetDataModule(Conditions.from_cells(record), SPLIT)
+    return CellSetDataModule(Pseudobulk.from_cells(record), SPLIT)
 
 
 def knowledge_graph(_) -> RecordDataModule:

@@ -16,7 +16,7 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from torchcell.cells.conditions import Conditions
+from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.table import cells_file
 from torchcell.drug_response.import_gct import import_gct
 from torchcell.drug_response.table import response_file
@@ -59,7 +59,7 @@ def cells(folder: Path, labels: list[object] | np.ndarray, each: int = 30) -> Pa
     return path
 
 
-def sizes(found: Conditions) -> dict[str, int]:
+def sizes(found: Pseudobulk) -> dict[str, int]:
     return dict(zip(found.perturbation.tolist(), found.sizes.tolist(), strict=True))
 
 

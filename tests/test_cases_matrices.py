@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from torchcell.cells.backed import lognormalised
+from torchcell.cells.backed import lognormalized
 from torchcell.cells.record import CellExpression, moments
 from torchcell.cells.table import Controls, Trained, cells_file, read_cells_request
 from torchcell.drug_response.import_gct import import_gct
@@ -237,7 +237,7 @@ def test_entries_of_one_place_are_summed_in_memory(kind: str) -> None:
     adata.X = matrix
     found = CellExpression.from_anndata(adata, "counts", control="ctrl").validate()
     np.testing.assert_allclose(found.lognorm().target, plain.lognorm().target, rtol=1e-6)
-    np.testing.assert_allclose(lognormalised(matrix).toarray(), lognormalised(plain.X), rtol=1e-6)
+    np.testing.assert_allclose(lognormalized(matrix).toarray(), lognormalized(plain.X), rtol=1e-6)
     assert found.fingerprint() == plain.fingerprint()
     np.testing.assert_array_equal(matrix.data, before)  # what the user holds stays as it was
 

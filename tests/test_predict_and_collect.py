@@ -231,10 +231,12 @@ def test_scores_that_evaluate_left_beside_a_checkpoint_are_no_run(tmp_path):
     assert collect([tmp_path])["run"].nunique() == 2, "the run and its mean"
 
 
-def test_rivals_of_a_run_have_runs_of_their_own(tmp_path):
+def test_comparators_of_a_run_have_runs_of_their_own(tmp_path):
     run_folder(tmp_path, "a", "h1", {"CheMoE": 0.3, "ResponseMLP": 0.5, "mean": 0.1})
     summary = json.loads((tmp_path / "a" / "metrics.json").read_text())
-    (tmp_path / "a" / "metrics.json").write_text(json.dumps(summary | {"rivals": {"ResponseMLP": {"verdict": "x"}}}))
+    (tmp_path / "a" / "metrics.json").write_text(
+        json.dumps(summary | {"comparators": {"ResponseMLP": {"verdict": "x"}}})
+    )
     run_folder(tmp_path, "b", "h1", {"ResponseMLP": 0.5, "mean": 0.1})
     table = collect([tmp_path]).query("level == 'run' and metric == 'pearson'")
     assert table["system"].tolist() == ["CheMoE", "mean", "ResponseMLP", "mean"]

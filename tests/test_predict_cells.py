@@ -171,7 +171,7 @@ def test_what_the_controls_values_are_is_declared_and_checked(trained, asked):
     for library in (1_000, 1_000_000):
         with pytest.raises(InputError, match=f"scaled to {library:,} counts.*those of training to 10,000"):
             asked(trained, row, log_cells(controls, library), "controls_as.scale=lognorm")
-    with pytest.raises(InputError, match="declared log-normalised, but all values are integers"):
+    with pytest.raises(InputError, match="declared log-normalized, but all values are integers"):
         asked(trained, row, controls, "controls_as.scale=lognorm")
 
 
@@ -223,7 +223,7 @@ def test_a_gene_that_only_the_networks_know_can_be_asked(asked, tmp_path):
     np.testing.assert_allclose(found.X[:2], plain.X, atol=1e-5)  # other rows stay as they were
     assert np.abs(found.layers["change"][2:4]).max() > 0
     assert (found.obs["note"].str.contains(f"never perturbed in training: {gene}") == [False] * 2 + [True] * 4).all()
-    wider = CellSetDataModule.widened(replace(run.datamodule.record("train"), perturbation=np.array([gene])), spec)
+    wider = CellSetDataModule.extend_spec(replace(run.datamodule.record("train"), perturbation=np.array([gene])), spec)
     assert wider.genes == (*spec.genes, gene)
     assert wider.gene_features is not None
     np.testing.assert_array_equal(wider.gene_features.values[-1], run.datamodule.features.aligned([gene])[0])

@@ -168,7 +168,7 @@ def cells(tmp_path_factory) -> tuple[Path, pd.DataFrame]:
 
 def test_a_model_of_cells_is_measured_with_what_saves_memory_and_without(cells):
     _, table = cells
-    assert list(representations(of_cells())) == ["plain", "neighbours", "induced", "checkpointing", "bf16", "together"]
+    assert list(representations(of_cells())) == ["plain", "neighbors", "induced", "checkpointing", "bf16", "together"]
     full = table[table["phase"] == "full step"].set_index("representation")
     for ratio, column in (("time_to_reference", "busy_ms"), ("memory_to_reference", "tensors_mb")):
         np.testing.assert_allclose(full[ratio], full[column] / full.loc["plain", column])
@@ -196,10 +196,8 @@ def test_a_model_without_rows_of_its_own_is_measured_as_it_stands():
 
 
 def test_a_row_that_the_data_cannot_give_is_named(tmp_path):
-    cfg = of_cells("data.neighbours=null", "profile.only=[neighbours]", f"profile.out={tmp_path}")
-    with pytest.raises(
-        InputError, match="row neighbours: .*list of neighbours.*profile.representations.neighbours=null"
-    ):
+    cfg = of_cells("data.neighbors=null", "profile.only=[neighbors]", f"profile.out={tmp_path}")
+    with pytest.raises(InputError, match="row neighbors: .*list of neighbors.*profile.representations.neighbors=null"):
         profile(cfg)
 
 

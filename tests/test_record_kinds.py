@@ -61,13 +61,18 @@ def test_a_record_goes_through_train_evaluate_predict_and_report(kind, tmp_path)
     request = OmegaConf.create(
         {"ckpt": str(trained.folder.best), "part": "test", "n_boot": 50, "batch_size": None, "trust": trust}
     )
-    rest = {"out": str(tmp_path / "again"), "umap": False, "cell_eval_out": None, "rivals": [str(trained.folder.last)]}
+    rest = {
+        "out": str(tmp_path / "again"),
+        "umap": False,
+        "cell_eval_out": None,
+        "comparators": [str(trained.folder.last)],
+    }
     rest["data_changed"] = "error"
     again = evaluate(OmegaConf.merge(request, rest))
-    rival = f"{scored.results.model} {folder.name} last"
-    assert list(again.summary["rivals"]) == [rival]
+    comparator = f"{scored.results.model} {folder.name} last"
+    assert list(again.summary["comparators"]) == [comparator]
     assert again.evaluation.verdict.text == scored.evaluation.verdict.text
-    own = again.evaluation.table.query("system != @rival").reset_index(drop=True)
+    own = again.evaluation.table.query("system != @comparator").reset_index(drop=True)
     pd.testing.assert_frame_equal(own, scored.evaluation.table)
 
     asked = tmp_path / "asked.csv"

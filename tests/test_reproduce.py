@@ -90,9 +90,9 @@ def test_what_is_no_finished_run_is_one_line(tmp_path, capsys):
     assert "not the folder of a finished run" in capsys.readouterr().err
 
 
-def test_rivals_that_evaluate_was_given_are_not_asked_of_the_new_run(tmp_path):
+def test_comparators_that_evaluate_was_given_are_not_asked_of_the_new_run(tmp_path):
     rows = ["system,part,metric,value,low,high", "Dango,test,pearson,0.5,0.4,0.6", "Other,test,pearson,0.7,0.6,0.8"]
-    for name, extra, n in (("a", {"rivals": {"Other": {"verdict": "against Other: ..."}}}, 3), ("b", {}, 2)):
+    for name, extra, n in (("a", {"comparators": {"Other": {"verdict": "against Other: ..."}}}, 3), ("b", {}, 2)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "metrics.json").write_text(json.dumps({"verdict": "x"} | extra))
         (tmp_path / name / "metrics.csv").write_text("\n".join(rows[:n]) + "\n")

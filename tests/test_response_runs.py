@@ -44,7 +44,9 @@ def trained(tmp_path_factory) -> Trained:
 def test_a_run_scores_samples_and_conditions_beside_the_baselines(trained):
     folder = trained.folder.path
     table = pd.read_csv(folder / "metrics.csv")
-    assert {"pearson_de", "condition/pearson_de", "pearson2_de@20", "pearson2_de@20_published"} <= set(table.metric)
+    assert {"pearson_delta", "condition/pearson_delta", "pearson2_de@20", "pearson2_de@20_published"} <= set(
+        table.metric
+    )
     assert {"CheMoE", "constant", "line_gene_mean", "line_mean_ridge", "replicate_ceiling"} <= set(table.system)
     checks = json.loads((folder / "metrics.json").read_text())["checks"]
     assert {f"{what}_shuffled" for what in ("drug_with_dose", "drug", "basal", "dose", "line")} <= set(checks)
@@ -78,7 +80,7 @@ def test_a_score_is_of_what_predict_answers(trained, tmp_path):
     np.testing.assert_allclose(answer.X, results[0].systems["CheMoE"], rtol=1e-5, atol=1e-5)
     assert np.abs(answer.X - results[2].systems["CheMoE"]).mean() > 0.01
     table = trained.scored.evaluation.table
-    assert {"plate_known/pearson_de", "plate_known/pearson_delta_plate"} <= set(table.metric)
+    assert {"plate_known/pearson_delta", "plate_known/pearson_delta_plate"} <= set(table.metric)
 
 
 @pytest.mark.parametrize("name", list(OmegaConf.load(conf_dir() / "baselines" / "response.yaml")))
@@ -129,34 +131,34 @@ def test_a_mixture_that_fell_to_one_expert_is_called_collapsed(trained, tmp_path
     assert trained.scored.summary["collapsed"] is False
 
 
-def test_rivals_are_scored_on_the_same_samples_and_each_has_a_line(trained, tmp_path, capsys):
+def test_comparators_are_scored_on_the_same_samples_and_each_has_a_line(trained, tmp_path, capsys):
     """A mixture of experts is worth its cost where it beats one network; nothing said so."""
     small = [one for one in SMALL if "expert" not in one and "max_epochs" not in one]
     other = ["model=response_mlp", "model.hidden=[16,8]"]
     runs = ["trainer.max_epochs=2", "baselines=none", "data.batch_size=32", f"paths.runs={tmp_path / 'runs'}"]
     one = train(configured("config", ["+experiment=simulated_chemoe", *small, *other, *runs]))
-    request = [f"ckpt={trained.folder.best}", f"rivals=[{one.folder.best},{trained.folder.last}]", "n_boot=50"]
+    request = [f"ckpt={trained.folder.best}", f"comparators=[{one.folder.best},{trained.folder.last}]", "n_boot=50"]
     found = evaluate(configured("evaluate", [*request, f"out={tmp_path / 'out'}"]))
     last = f"CheMoE {trained.folder.path.name} last"
-    assert found.results.rivals == ("ResponseMLP", last)
+    assert found.results.comparators == ("ResponseMLP", last)
     assert found.evaluation.verdict.text == trained.scored.evaluation.verdict.text
     beside, alone = (
         each.evaluation.table.query("system == 'ResponseMLP'").set_index("metric").value for each in (found, one.scored)
     )
     assert set(beside.index) - set(alone.index) == {name for name in beside.index if name.endswith("_published")}
     np.testing.assert_allclose(beside[alone.index], alone, atol=1e-6)
-    told = json.loads((tmp_path / "out" / "metrics.json").read_text())["rivals"]
+    told = json.loads((tmp_path / "out" / "metrics.json").read_text())["comparators"]
     assert told["ResponseMLP"]["verdict"].startswith("against ResponseMLP: ")
     unfinished = told["ResponseMLP"]["verdict"].endswith("; it was still improving when it stopped")
     assert unfinished == (told["ResponseMLP"]["converged"] is False)
-    assert "pearson_de" in told["ResponseMLP"]["differences"]
+    assert "pearson_delta" in told["ResponseMLP"]["differences"]
     assert f"CheMoE {told['ResponseMLP']['verdict']}" in " ".join(capsys.readouterr().out.split())
-    assert "Against rivals" in (tmp_path / "out" / "report.html").read_text()
+    assert "Against comparators" in (tmp_path / "out" / "report.html").read_text()
     compared = pd.read_csv(tmp_path / "out" / "comparisons.csv")
     assert set(compared.baseline[~compared.role.isin(["input", "signal"])]) <= set(found.results.baselines)
 
 
-def test_rivals_of_another_split_or_of_other_outputs_are_refused_in_one_error(trained, tmp_path):
+def test_comparators_of_another_split_or_of_other_outputs_are_refused_in_one_error(trained, tmp_path):
     saved = torch.load(trained.folder.best, weights_only=True)
     paths = []
     for name, change in (
@@ -167,11 +169,11 @@ def test_rivals_of_another_split_or_of_other_outputs_are_refused_in_one_error(tr
         paths.append(tmp_path / name / "checkpoints" / "best.ckpt")
         paths[-1].parent.mkdir(parents=True)
         torch.save(saved | {"torchcell": about}, paths[-1])
-    request = [f"ckpt={trained.folder.best}", f"rivals=[{paths[0]},{paths[1]}]"]
+    request = [f"ckpt={trained.folder.best}", f"comparators=[{paths[0]},{paths[1]}]"]
     with pytest.raises(InputError, match=r"a/checkpoints/best.ckpt was trained on the split f{8}.*; .*other outputs"):
         evaluate(configured("evaluate", request))
     with pytest.raises(InputError, match="stand twice"):
-        evaluate(configured("evaluate", [request[0], f"rivals=[{trained.folder.best}]"]))
+        evaluate(configured("evaluate", [request[0], f"comparators=[{trained.folder.best}]"]))
 
 
 def test_a_checkpoint_predicts_known_and_new_drugs(trained, tmp_path):

@@ -57,8 +57,8 @@ def test_the_verdict_names_standard_baselines_that_were_not_run(finished):
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         assert departures(compose("config").baselines) == ()
         assert departures(compose("config", ["baselines=none"]).baselines) == ()
-        assert departures(compose("config", ["~baselines.profile_neighbours"]).baselines) == (
-            "standard baselines not run: profile_neighbours",
+        assert departures(compose("config", ["~baselines.profile_neighbors"]).baselines) == (
+            "standard baselines not run: profile_neighbors",
         )
         weakened = compose("config", ["baselines.low_rank_als.rank=1", "baselines.mean=null"]).baselines
         assert departures(weakened) == (
@@ -368,7 +368,7 @@ def test_two_processes_score_exactly_the_test_set_and_one_process_agrees(tmp_pat
         "umap": False,
         "batch_size": None,
         "cell_eval_out": None,
-        "rivals": [],
+        "comparators": [],
         "trust": [],
         "data_changed": "error",
         "out": str(tmp_path / "one"),

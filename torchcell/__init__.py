@@ -3,4 +3,4 @@
 Importing the package loads nothing heavy; import the module you need, e.g. ``torchcell.screen.record``.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

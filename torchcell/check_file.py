@@ -447,7 +447,7 @@ def _cells(finding: Finding, obs: pd.DataFrame) -> None:
         f"{len(finding.genes):,} perturbed genes"
     )
     finding.notes += _unmeasured(finding, cells.genes)
-    finding.facts.append(f"values: {'raw counts' if scale == 'counts' else 'log-normalised'}")
+    finding.facts.append(f"values: {'raw counts' if scale == 'counts' else 'log-normalized'}")
     finding.facts += [f"left out: {n:,} {what}" for what, n in record.lost.items()]
     if scale == "counts":
         chunks = read_cells(finding.path, scale, **keys, backed=_on_disk(finding.path)).chunks()

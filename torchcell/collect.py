@@ -69,7 +69,7 @@ def _run(folder: Path) -> pd.DataFrame:
     table = pd.read_csv(folder / "metrics.csv")
     config, summary = OmegaConf.load(folder / "config.yaml"), json.loads((folder / "metrics.json").read_text())
     learn_directions(summary.get("lower_is_better", ()))
-    table = table[~table["system"].isin(summary.get("rivals", {}))]  # they have runs of their own
+    table = table[~table["system"].isin(summary.get("comparators", {}))]  # they have runs of their own
     about = {
         "run": str(folder),
         "level": "run",

@@ -175,11 +175,11 @@ def _draw(table: anndata.AnnData, drawn: np.ndarray, outputs: tuple[str, ...], o
     from torchcell.report.page import DPI, literal
     from torchcell.report.sections import MOST_OUTPUTS
 
-    colours = {}
+    colors = {}
     for name in outputs[:MOST_OUTPUTS]:
         known = name in table.obs and bool(np.isfinite(table.obs[name]).any())
         label = f"measured {name}" if known else f"predicted {name}"
-        colours[label] = table.obs[name if known else label].to_numpy()[drawn]
+        colors[label] = table.obs[name if known else label].to_numpy()[drawn]
     maps = {"_pca.png": pca_map(table.obsm["X_pca"][drawn], table.uns["pca"]["variance_ratio"])}
     if "X_umap" in table.obsm:
         maps["_umap.png"] = umap_map(table.obsm["X_umap"][drawn])
@@ -187,7 +187,7 @@ def _draw(table: anndata.AnnData, drawn: np.ndarray, outputs: tuple[str, ...], o
     for ending, one in maps.items():
         path = _beside(out, ending)
         with atomic_write(path) as temporary:
-            figure = literal(draw_maps([one], colours, columns=min(2, len(colours))))
+            figure = literal(draw_maps([one], colors, columns=min(2, len(colors))))
             figure.savefig(temporary, dpi=DPI, facecolor="white")
         paths.append(str(path))
     return paths

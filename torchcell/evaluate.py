@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(cfg: DictConfig) -> Scored:
-    """Rebuild the data from the checkpoint's config, check them, score it and its rivals, write the report."""
+    """Rebuild the data from the checkpoint's config, check them, score it and its comparators, write the report."""
     import time
     from dataclasses import replace
 
@@ -48,7 +48,7 @@ def evaluate(cfg: DictConfig) -> Scored:
 def _scored(
     cfg: DictConfig, saved: Checkpoint, model: Model, datamodule: RecordDataModule, folder: Path, how: Scoring
 ) -> Scored:
-    """Score the model beside its baselines and rivals, and write all that into ``folder``."""
+    """Score the model beside its baselines and comparators, and write all that into ``folder``."""
     import json
     from dataclasses import replace
     from pathlib import Path
@@ -66,7 +66,7 @@ def _scored(
     # Where nobody knows what the first weights had seen, they may have seen the test samples.
     seen = config.init_from is not None and "starting_weights" in earlier.get("checks", {"starting_weights": "unknown"})
     how = replace(how, started_elsewhere=seen)
-    others = comparators.opened(cfg.rivals, saved)
+    others = comparators.opened(cfg.comparators, saved)
     history = pd.read_csv(run / "history.csv") if (run / "history.csv").is_file() else None
     trainer = lightning.Trainer(
         accelerator="auto",

@@ -88,11 +88,11 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
             f"out={out}: this model predicts a phenotype, and h5ad is for expression; name a .parquet file"
         )
     asked = representation.read_request(cfg.perturbations, spec, **_read_with(cfg, representation))
-    known, spec = spec, representation.widened(asked, spec)
+    known, spec = spec, representation.extend_spec(asked, spec)
     model: Any = saved.model(cfg.trust, spec) if baseline is None else baseline
     prior = saved.prior(cfg.trust) if baseline is None else None
 
-    record, lost = representation.admit(asked, spec.genes, cfg.unknown_genes)
+    record, lost = representation.filter_known(asked, spec.genes, cfg.unknown_genes)
     if not len(record):
         raise InputError(f"{cfg.perturbations}: no row is left to predict ({lost or 'the file is empty'})")
     looked: list[tuple[Tensor, Tensor]] = []

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-NOT_COMPARED = ("seconds", "peak_mb", "samples_per_s", "rivals")
+NOT_COMPARED = ("seconds", "peak_mb", "samples_per_s", "comparators")
 """Keys of ``metrics.json`` that are of the machine, or of other runs that ``evaluate`` was given."""
 
 
@@ -152,7 +152,7 @@ def _values(run: Path) -> dict[str, Any]:
     summary = json.loads((run / "metrics.json").read_text())
     found = dict(_leaves({key: value for key, value in summary.items() if key not in NOT_COMPARED}))
     table = pd.read_csv(run / "metrics.csv")
-    for row in table[~table["system"].isin(summary.get("rivals", {}))].itertuples():
+    for row in table[~table["system"].isin(summary.get("comparators", {}))].itertuples():
         for column in ("value", "low", "high"):
             name = f"{row.part}/{row.system}/{row.metric}"
             found[name if column == "value" else f"{name} {column}"] = float(getattr(row, column))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from torchcell.core.datamodule import RecordDataModule
     from torchcell.core.model import Model
-    from torchcell.training.distributed.processes import Process
+    from torchcell.training.distributed.processes import DistributedContext
     from torchcell.training.distributed.slurm import Signals
     from torchcell.training.run_folder import RunFolder
     from torchcell.training.score import Scored
@@ -27,7 +27,7 @@ class Trained:
         model: With the weights of the best epoch.
         datamodule: Data and split.
         scored: Metrics, verdict and files; None on all processes but the first.
-        score: Best validation score, what a search maximises.
+        score: Best validation score, what a search maximizes.
         pruned: The epoch after which a search stopped its trial; such a run is not scored.
     """
 
@@ -56,7 +56,7 @@ def train(cfg: DictConfig) -> Trained:
     return trained
 
 
-def train_process(cfg: DictConfig, process: Process) -> Trained:
+def train_process(cfg: DictConfig, process: DistributedContext) -> Trained:
     """One process's part of the run."""
     import lightning
 
@@ -73,11 +73,9 @@ def train_process(cfg: DictConfig, process: Process) -> Trained:
         return _train(cfg, process, folder, signals)
 
 
-def _train(cfg: DictConfig, process: Process, folder: RunFolder, signals: Signals) -> Trained:
+def _train(cfg: DictConfig, process: DistributedContext, folder: RunFolder, signals: Signals) -> Trained:
     import time
     from dataclasses import replace
-
-    import torch
 
     from torchcell.training import build, checkpoint, loggers, memory, score, write
     from torchcell.training.prior import fit_prior
@@ -88,8 +86,7 @@ def _train(cfg: DictConfig, process: Process, folder: RunFolder, signals: Signal
         resumed.check_epochs(cfg.trainer.max_epochs, elsewhere=folder.goes_elsewhere)
     datamodule = build.datamodule(cfg)
     prior, spec = fit_prior(datamodule, cfg)
-    mean = None if prior is None else torch.from_numpy(prior.mean_T)
-    model = checkpoint.built(cfg.model, spec, prior is not None, mean)
+    model = checkpoint.built(cfg.model, spec)
     model.warmup_steps = cfg.trainer.warmup_steps
     model.checkpoint_extra = {checkpoint.KEY: checkpoint.describe(spec, cfg, prior)}
     facts: dict[str, Any] = {"data_fingerprint": datamodule.spec.data_fingerprint}

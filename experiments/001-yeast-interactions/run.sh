@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" WANDB_MODE="${WANDB_MODE:-offline}" WANDB_SILENT=true
 runs="${RUNS:-runs}"
-# The experiment's settings were chosen on the validation part of Costanzo's hard split, and Kuzmin takes them untuned;
+# The experiment's settings were chosen on the validation part of Costanzo's held-out split, and Kuzmin takes them untuned;
 # these were chosen on the validation part of Costanzo's random split.
 random="split=random model.decoder=own model.embedding_decay=0.3 model.loss_weights.reconstruction=1 data.batch_size=2048"
 commands() {

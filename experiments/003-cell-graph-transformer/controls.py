@@ -110,7 +110,7 @@ def draw(table: pd.DataFrame, name: str, path: Path) -> None:
         return
     figure, axes = canvas(4.4 * len(groups), 3.2, columns=len(groups))
     for axis, ((experiment, split), part) in zip(axes[0], groups, strict=True):
-        for kind, colour, label in (("real", BLUE, "true networks"), ("random", ORANGE, "random, same degrees")):
+        for kind, color, label in (("real", BLUE, "true networks"), ("random", ORANGE, "random, same degrees")):
             chosen = part[part["setting"].str.contains("random") == (kind == "random")]
             chosen = chosen[chosen["setting"] != "hard mask"].sort_values("lambda")
             if chosen.empty:
@@ -121,7 +121,7 @@ def draw(table: pd.DataFrame, name: str, path: Path) -> None:
                 place,
                 chosen["value"].to_numpy(),
                 np.stack([below, above]),
-                color=colour,
+                color=color,
                 marker="o",
                 ms=4,
                 lw=1.2,

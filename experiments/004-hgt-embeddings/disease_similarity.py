@@ -1,9 +1,9 @@
-"""Do diseases cluster by the similarity they were given? Cosine of two embeddings against their shared neighbours.
+"""Do diseases cluster by the similarity they were given? Cosine of two embeddings against their shared neighbors.
 
     python -m torchcell.embed ckpt=RUN/checkpoints/best.ckpt out=embeddings.h5ad
     python experiments/004-hgt-embeddings/disease_similarity.py RUN/checkpoints/best.ckpt embeddings.h5ad -o FOLDER
 
-The similarity is the Jaccard index of two nodes' neighbours in the graph that the model saw, over all metaedges, as in
+The similarity is the Jaccard index of two nodes' neighbors in the graph that the model saw, over all metaedges, as in
 the contrastive term; a pair is similar above `--above`. AUROC is the chance that a similar pair has a higher cosine
 than one that is not; the same is asked of edges between nodes of the kind, such as DrD. As a control the embeddings
 are dealt to the wrong nodes of the kind. Intervals resample nodes: a pair counts as often as the product of its ends.
@@ -55,7 +55,7 @@ def main() -> None:
     first, second = np.triu_indices(len(node), 1)
     cosine = cosines(x_ND)[first, second]
     wrong = cosines(x_ND[rng.permutation(len(x_ND))])[first, second]
-    jaccard = shared_neighbours(graph, node)[first, second]
+    jaccard = shared_neighbors(graph, node)[first, second]
 
     found = {f"Jaccard > {given.above:g}": jaccard > given.above}
     for metaedge in graph.metaedges:
@@ -92,8 +92,8 @@ def cosines(x_ND: np.ndarray) -> np.ndarray:
     return unit_ND @ unit_ND.T
 
 
-def shared_neighbours(graph: TypedGraph, node: np.ndarray) -> np.ndarray:
-    """Jaccard index of the neighbours of each pair of nodes, whatever the metaedge [n, n]."""
+def shared_neighbors(graph: TypedGraph, node: np.ndarray) -> np.ndarray:
+    """Jaccard index of the neighbors of each pair of nodes, whatever the metaedge [n, n]."""
     ends = [torch.cat(side) for side in zip(*(graph.edges(name) for name in graph.metaedges), strict=True)]
     source, target = (end.numpy() for end in ends)
     whole = sp.csr_matrix((np.ones(len(source)), (source, target)), shape=(len(graph), len(graph)))
@@ -122,7 +122,7 @@ def draw(jaccard: np.ndarray, cosine: np.ndarray, wrong: np.ndarray, above: floa
     figure, axes = canvas(6.4, 3.4)
     axis, place = axes[0, 0], np.arange(len(BINS) - 1)
     bin_of = np.clip(np.searchsorted(BINS, jaccard, side="right") - 1, 0, len(place) - 1)
-    for shift, values, colour, label in ((-0.2, cosine, BLUE, "embeddings"), (0.2, wrong, GREY, "wrong nodes")):
+    for shift, values, color, label in ((-0.2, cosine, BLUE, "embeddings"), (0.2, wrong, GREY, "wrong nodes")):
         axis.boxplot(
             [values[bin_of == k] for k in place],
             positions=place + shift,
@@ -131,15 +131,15 @@ def draw(jaccard: np.ndarray, cosine: np.ndarray, wrong: np.ndarray, above: floa
             showfliers=False,
             patch_artist=True,
             label=label,
-            boxprops={"facecolor": colour, "alpha": 0.45, "edgecolor": colour},
+            boxprops={"facecolor": color, "alpha": 0.45, "edgecolor": color},
             medianprops={"color": INK, "lw": 1.4},
-            whiskerprops={"color": colour},
-            capprops={"color": colour},
+            whiskerprops={"color": color},
+            capprops={"color": color},
         )
     names = [f"{low:g} to {high:g}\n(n = {(bin_of == k).sum():,})" for k, (low, high) in enumerate(pairwise(BINS))]
     axis.set_xticks(place, names, fontsize=7)
     axis.axvline(np.searchsorted(BINS, above) - 0.5, color=INK, lw=0.9, ls=":")
-    axis.set(xlabel="Jaccard index of neighbours in the training graph", ylabel=f"cosine of two {kind} embeddings")
+    axis.set(xlabel="Jaccard index of neighbors in the training graph", ylabel=f"cosine of two {kind} embeddings")
     axis.legend(frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
     figure.savefig(path, dpi=160)
 

@@ -31,9 +31,9 @@ def main() -> None:
     figure, axes = canvas(5.2, 3.2)
     axis = axes[0, 0]
     axis.axhline(2 * math.log(2), color=GREY, lw=1, ls="--", label="constant log-odds, 2 ln 2")
-    for name, colour, label in CURVES:
+    for name, color, label in CURVES:
         rows = history[["epoch", name]].dropna()
-        axis.plot(rows["epoch"], rows[name], color=colour, lw=1.6, marker="o", ms=3, label=label)
+        axis.plot(rows["epoch"], rows[name], color=color, lw=1.6, marker="o", ms=3, label=label)
     axis.set(xlabel="epoch", ylabel="BCE of links + BCE of negatives", ylim=(0, None))
     axis.legend(frameon=False, fontsize=8)
     figure.savefig(given.out, dpi=150)

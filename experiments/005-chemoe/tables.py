@@ -11,9 +11,9 @@ from torchcell.collect import collect
 from torchcell.report.table import DIFFERENCES
 
 METRICS = (
-    *("pearson_delta_plate", "pearson_de", "mse", "pearson2_de@20", "r2_top@20"),
+    *("pearson_delta_plate", "pearson_delta", "mse", "pearson2_de@20", "r2_top@20"),
     *("pearson2_de@20_published", "r2_top@20_published"),
-    *("plate_known/pearson_delta_plate", "plate_known/pearson_de", "plate_known/mse"),
+    *("plate_known/pearson_delta_plate", "plate_known/pearson_delta", "plate_known/mse"),
 )
 
 

@@ -2,7 +2,7 @@
 
     python experiments/006-gene-subset-expression/attention_memory.py -o FOLDER [--genes 200 500 1000] [--threads 1]
 
-Four cells, d = 64, 2 layers of 4 heads, 16 neighbours a gene, forward and backward, on a CPU, each point in a process
+Four cells, d = 64, 2 layers of 4 heads, 16 neighbors a gene, forward and backward, on a CPU, each point in a process
 of its own. ``peak_mb`` is the most bytes of tensors at once, from torch's record of allocations, and ``resident_mb``
 how far the process's resident memory rose. ``seconds`` is time of the processor, as others may share it. ``scores``
 writes out the matrix of each head, beyond 1,000 genes for one cell, taken four times; ``full`` is torch's fused
@@ -27,11 +27,11 @@ from torchcell.training.profile import PeakMemory
 sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts" / "bench"))
 import gene_attention  # the bench holds the step that is measured
 
-WAYS = {"scores": "dense scores", "full": "full", "neighbours": "neighbours", "induced": "induced"}
+WAYS = {"scores": "dense scores", "full": "full", "neighbors": "neighbors", "induced": "induced"}
 LOOKS = {
     "scores": (GREY, "scores written out"),
     "full": (INK, "full, fused kernel"),
-    "neighbours": (BLUE, "neighbours"),
+    "neighbors": (BLUE, "neighbors"),
 }
 LOOKS["induced"] = (ORANGE, "induced points")
 GENES = (200, 500, 1_000, 2_500, 5_000)
@@ -86,11 +86,11 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     for axis, column, label in zip(
         axes[0], ("peak_mb", "seconds"), ("peak memory of tensors, MB", "time, s"), strict=True
     ):
-        for way, (colour, name) in LOOKS.items():
+        for way, (color, name) in LOOKS.items():
             part = table[table.attention == way]
             told = f"{name}, slope {slope(part, column):.2f}"
             style = "--" if way == "induced" else "-"  # it lies on others
-            axis.loglog(part.genes, part[column], style, color=colour, lw=1.6, marker="o", ms=3, label=told)
+            axis.loglog(part.genes, part[column], style, color=color, lw=1.6, marker="o", ms=3, label=told)
         axis.set(xlabel="genes", ylabel=label)
         genes = sorted(table.genes.unique())
         axis.set_xticks(genes, [f"{n:,}" for n in genes])
@@ -106,9 +106,9 @@ def say(table: pd.DataFrame) -> None:
         print(f"{way:>11}: slope of memory {slope(part, 'peak_mb'):.2f}, of time {slope(part, 'seconds'):.2f}")
     last = table[table.genes == table.genes.max()].set_index("attention")
     for way in ("scores", "full"):
-        ratio = last.loc[way, ["peak_mb", "seconds"]] / last.loc["neighbours", ["peak_mb", "seconds"]]
+        ratio = last.loc[way, ["peak_mb", "seconds"]] / last.loc["neighbors", ["peak_mb", "seconds"]]
         print(
-            f"neighbours against {way} at {table.genes.max():,} genes: "
+            f"neighbors against {way} at {table.genes.max():,} genes: "
             f"{ratio.peak_mb:.1f}x less memory, {ratio.seconds:.1f}x less time"
         )
 

@@ -35,9 +35,9 @@ if wanted lines; then # a line, or a cell type, with all its perturbations
         done
     done | train
 fi
-if wanted attention; then # full against lists of neighbours and against induced points
+if wanted attention; then # full against lists of neighbors and against induced points
     for seed in $SEEDS; do
-        for attention in neighbours induced; do
+        for attention in neighbors induced; do
             echo "attention +experiment=simulated_perturbseq model.attention=$attention seed=$seed name=simulated_$attention"
             echo "attention +experiment=papalexi2021_set model.attention=$attention seed=$seed name=papalexi_$attention"
         done

@@ -8,7 +8,7 @@ further rows compare like with like: ours with all cells made dense on the proce
 converter, which leaves cells sparse. ``AnnLoader`` depends on whether the C library hands 28 MB back to the system and
 gets them anew: where it is told to keep them (``mallopt``), which is not the default, ours are 4.2 times as fast.
 Seconds are the processor's, as others share it, interleaved, and a ratio is the
-median of those of neighbouring rounds.
+median of those of neighboring rounds.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from target import Target, at_least
 
 from torchcell.cells.backed import BackedMatrix
 from torchcell.cells.batch import CellSetBatch, SetOrder, SparseRows, TrainingSets
-from torchcell.cells.conditions import Conditions
+from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.record import CellExpression
 from torchcell.cells.spec import CellsSpec, TrainedPerturbations
 from torchcell.core.batch import PackedLoader
@@ -92,7 +92,7 @@ def loader(X: Any) -> PackedLoader:
     labels = np.where(label < CONDITIONS // 10, "control", np.char.add("G", label.astype(str)))
     ids = np.arange(CELLS).astype(str)
     cells = CellExpression("bench", X, labels, labels == "control", names(), ids, "lognorm")
-    record = Conditions.from_cells(cells)
+    record = Pseudobulk.from_cells(cells)
     genes, blank = tuple(names().tolist()), torch.zeros(GENES)
     scales = dict.fromkeys(("change_center", "change_scale", "gene_center", "gene_scale"), blank)
     spec = CellsSpec(

@@ -14,7 +14,7 @@ from rich.console import Console
 from target import Target
 
 from torchcell.training import build as assemble
-from torchcell.training.distributed.processes import Process, run_in_processes
+from torchcell.training.distributed.processes import DistributedContext, run_in_processes
 from torchcell.training.entry import conf_dir
 from torchcell.training.profile import Subject
 
@@ -35,11 +35,11 @@ def run() -> list[Target]:
     return [Target(what, f"{ratio:.2f}x", ">= 1.50x", ratio >= 1.5)]
 
 
-def rounds(cfg: DictConfig, process: Process) -> tuple[list[float], list[float]]:
+def rounds(cfg: DictConfig, process: DistributedContext) -> tuple[list[float], list[float]]:
     """Samples a second of each round: by the first process alone, and by both."""
     torch.set_num_threads(1)
     data = assemble.datamodule(cfg)
-    single = Subject(cfg, data, Process(process.device))
+    single = Subject(cfg, data, DistributedContext(process.device))
     shared = Subject(cfg, data, process)
     single_batches, shared_batches = single.batches(), shared.batches()
     alone: list[float] = []

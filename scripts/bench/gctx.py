@@ -17,7 +17,7 @@ N_SAMPLES, N_GENES, N_READ = 40_000, 978, 10_000
 
 
 def run() -> list[Target]:
-    """10,000 of 40,000 wells over 978 genes: a span of neighbours, scattered rows, and in chunks of samples."""
+    """10,000 of 40,000 wells over 978 genes: a span of neighbors, scattered rows, and in chunks of samples."""
     table = Table(title=f"{N_READ:,} of {N_SAMPLES:,} wells x {N_GENES} genes of a GCTX file", title_justify="left")
     for column in ("rows", "h5py s", "ours s", "ratio"):
         table.add_column(column, justify="right")

@@ -1,6 +1,6 @@
 """A step of the gene-set transformer against the number of genes: dense scores, full, sparse and induced attention.
 
-Four cells, d = 64, 2 layers of 4 heads, 16 neighbours a gene; forward and backward. ``dense scores`` writes out the
+Four cells, d = 64, 2 layers of 4 heads, 16 neighbors a gene; forward and backward. ``dense scores`` writes out the
 matrix of each head, as code does that masks it to be sparse; ``full`` is torch's fused kernel, which keeps no matrix
 and is therefore linear in memory too, but quadratic in time. Memory is the most bytes of tensors at once, above what
 stood before, from torch's own record of allocations: the resident set sees only large steps.
@@ -35,7 +35,7 @@ DENSE_UP_TO = 1_000
 def run() -> list[Target]:
     """Time and memory by genes, the slope of sparse attention, and what precision and checkpointing change."""
     torch.manual_seed(0)
-    ways = ("dense scores", "full", "neighbours", "induced")
+    ways = ("dense scores", "full", "neighbors", "induced")
     rows = {(way, n): measured(way, n) for n in GENES for way in ways if (way, n) != ("dense scores", 2_500)}
     _show(f"by genes, {CELLS} cells", rows)
     extra = {
@@ -43,23 +43,23 @@ def run() -> list[Target]:
         for n in COMPARED
         for way in _PLAIN
         for checkpointing, half in ((True, False), (False, True), (True, True))
-        if way == "neighbours" or not half  # torch's kernel for bf16 is very slow on a CPU that has none
+        if way == "neighbors" or not half  # torch's kernel for bf16 is very slow on a CPU that has none
     }
     _show("against the plain run", {key: rows[key] for key in rows if key[1] in COMPARED and key[0] in _PLAIN} | extra)
-    memory = np.array([rows["neighbours", n][1] for n in GENES])
+    memory = np.array([rows["neighbors", n][1] for n in GENES])
     slope, start = np.polyfit(GENES, memory, 1)
     off = np.abs(slope * np.array(GENES) + start - memory).max() / memory.max()
-    last = {way: rows[way, LARGE] for way in ("dense scores", "full", "neighbours")}
+    last = {way: rows[way, LARGE] for way in ("dense scores", "full", "neighbors")}
     at = f"at {LARGE:,} genes"
-    leaner = last["dense scores"][1] / last["neighbours"][1]
-    faster = last["full"][0] / last["neighbours"][0]
+    leaner = last["dense scores"][1] / last["neighbors"][1]
+    faster = last["full"][0] / last["neighbors"][0]
     kilobytes = f"{1e3 * slope / CELLS:.1f} kB a gene and cell"
     return [
         at_least(f"sparse attention against dense scores {at}: memory", leaner, 8),
         at_least(f"sparse attention against the fused full kernel {at}: time", faster, 2),
         at_most(
             f"sparse attention against the fused full kernel {at}: memory",
-            last["neighbours"][1] / last["full"][1],
+            last["neighbors"][1] / last["full"][1],
             1.05,
             "of it",
         ),
@@ -68,7 +68,7 @@ def run() -> list[Target]:
     ]
 
 
-_PLAIN = ("full", "neighbours")
+_PLAIN = ("full", "neighbors")
 
 
 class DenseAttention(TokenAttention):
@@ -92,7 +92,7 @@ def encoder(way: str, checkpointing: bool = False) -> GeneSetEncoder:
 
 
 def lists(n_genes: int) -> Tensor:
-    """Random neighbours [G, K]."""
+    """Random neighbors [G, K]."""
     return torch.randint(n_genes, (n_genes, NEIGHBOURS))
 
 
@@ -101,7 +101,7 @@ def measured(way: str, n_genes: int, checkpointing: bool = False, half: bool = F
     many = CELLS if way == "dense scores" and n_genes > DENSE_UP_TO else 1
     model = encoder(way, checkpointing)
     x_CTD = torch.randn(CELLS // many, GLOBAL + n_genes, DIM, requires_grad=True)
-    seen = seen_tokens(lists(n_genes), torch.arange(n_genes), GLOBAL) if way == "neighbours" else None
+    seen = seen_tokens(lists(n_genes), torch.arange(n_genes), GLOBAL) if way == "neighbors" else None
     step = _step(model, x_CTD, seen, half)
     step()
     memory = tensor_megabytes(step, torch.device("cpu"))

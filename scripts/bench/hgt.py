@@ -20,7 +20,7 @@ from torch import Tensor
 from torch_geometric.nn import HGTConv
 
 from torchcell.knowledge_graph.simulate_large import synthetic_knowledge_graph
-from torchcell.knowledge_graph.typed_graph import NeighbourSampler, TypedGraph
+from torchcell.knowledge_graph.typed_graph import NeighborSampler, TypedGraph
 from torchcell.nn.hgt import TypedHGT
 from torchcell.training.profile import PeakMemory
 
@@ -74,7 +74,7 @@ def _whole() -> list[Target]:
             taken[name] = _once(way)
         memory[name] = peak.megabytes
         taken[name] = min(taken[name], _once(way))
-    sampler, times = NeighbourSampler(graph), "sampler"
+    sampler, times = NeighborSampler(graph), "sampler"
     seed_S = torch.randint(len(graph), (SEEDS * (2 + NEGATIVES),))
     part = sampler.sample(seed_S, FAN_OUTS)
     sampling = seconds(lambda: sampler.sample(seed_S, FAN_OUTS))

@@ -120,7 +120,7 @@ class NaiveNetwork(nn.Module):
 
 
 def khop_nodes(graph: CellGraph, genes: Sequence[int], k: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """The neighbourhood by PyG's own functions: ``k_hop_subgraph`` over all relations, ``subgraph`` for each.
+    """The neighborhood by PyG's own functions: ``k_hop_subgraph`` over all relations, ``subgraph`` for each.
 
     Args:
         graph: The wild-type graph.
@@ -128,7 +128,7 @@ def khop_nodes(graph: CellGraph, genes: Sequence[int], k: int) -> tuple[Tensor, 
         k: Hops; edges of all relations count in both directions.
 
     Returns:
-        Unified node numbers, sorted, int64 [n]; relation -> relabelled ``edge_index`` int64 [2, E].
+        Unified node numbers, sorted, int64 [n]; relation -> relabeled ``edge_index`` int64 [2, E].
     """
     return khop_of_edges(unified_edges(graph), graph.n_nodes, genes, k)
 

@@ -1,7 +1,7 @@
 """The cell graph transformer on a cell of yeast's size: its graph term against the dense one, and what a step costs.
 
 d = 64, 4 layers of 4 heads, 9 tied ones; pairs and triples. A step is forward, all loss terms and backward, without the
-optimiser. ``tile`` is the naive way of the other network, two layers of width 32 on each perturbed cell (see
+optimizer. ``tile`` is the naive way of the other network, two layers of width 32 on each perturbed cell (see
 ``perturbed_cell``): another function, so only the cost can be compared.
 """
 

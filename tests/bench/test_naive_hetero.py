@@ -64,7 +64,7 @@ def test_every_sample_carries_all_edges_and_the_last_batch_is_what_is_left():
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
-def test_pygs_neighbourhoods_are_those_of_the_closure_and_of_induced(k):
+def test_pygs_neighborhoods_are_those_of_the_closure_and_of_induced(k):
     graph = random_graph(2)
     node, ptr = Closure(torch.from_numpy(compute_bits(graph, k)), k, graph.hash).ragged(*ragged(SETS))
     for genes, nodes in zip(SETS, lists(node, ptr), strict=True):

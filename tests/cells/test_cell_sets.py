@@ -12,10 +12,10 @@ import torch
 from scipy import sparse
 
 from torchcell.cells.batch import SetOrder, TrainingSets
-from torchcell.cells.conditions import Conditions
 from torchcell.cells.datamodule import UNKNOWN, CellSetDataModule
-from torchcell.cells.gene_neighbors import GeneNeighbours
+from torchcell.cells.gene_neighbors import GeneNeighbors
 from torchcell.cells.gene_selection import GeneSelection, Perturbed
+from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.simulate import simulate_perturbseq
 from torchcell.cells.spec import PhaseSources
 from torchcell.core.batch import PackedLoader
@@ -30,13 +30,13 @@ SPLIT = {"method": "unseen_perturbation", "n_folds": 5, "fold": 0, "seed": 0}
 
 
 @pytest.fixture(scope="module")
-def record() -> Conditions:
+def record() -> Pseudobulk:
     """23 cells a condition, so that sets of 4 don't come out even; 115 controls a line."""
     made = simulate_perturbseq(n_genes=40, n_regulators=20, n_doubles=4, n_lines=2, cells_per_condition=23)
-    return Conditions.from_cells(made.cells.lognorm(), ("cell_line",))
+    return Pseudobulk.from_cells(made.cells.lognorm(), ("cell_line",))
 
 
-def module(record: Conditions, **changes) -> CellSetDataModule:
+def module(record: Pseudobulk, **changes) -> CellSetDataModule:
     return CellSetDataModule(record, SPLIT, **({"set_size": 4, "batch_size": 7} | changes))
 
 
@@ -50,7 +50,7 @@ def test_every_cell_of_a_condition_comes_once_an_epoch_and_fills_the_last_set(re
     data = module(record)
     train, sets = data.record("train"), training_sets(data)
     for epoch in range(2):
-        sets.deal(epoch)
+        sets.assign_folds(epoch)
         for i in range(len(train)):
             own, drawn = train.members(i), sets.cells[sets.condition.numpy() == i].ravel()
             assert len(drawn) == 24
@@ -104,13 +104,13 @@ def test_a_set_holds_its_own_cells_targets_and_number(record):
 def test_epochs_differ_and_a_seed_gives_the_same_again(record):
     first, second = (training_sets(module(record, seed=3)) for _ in range(2))
     for sets in (first, second):
-        sets.deal(5)
+        sets.assign_folds(5)
     assert np.array_equal(first.cells, second.cells)
     assert np.array_equal(first.controls, second.controls)
-    second.deal(6)
+    second.assign_folds(6)
     assert not np.array_equal(first.cells, second.cells)
     other = training_sets(module(record, seed=4))
-    other.deal(5)
+    other.assign_folds(5)
     assert not np.array_equal(first.cells, other.cells)
 
 
@@ -135,9 +135,9 @@ def test_processes_share_one_deal_without_overlap_and_miss_no_set(record, world)
 
 
 def test_a_set_carries_its_cells_and_nothing_that_sets_share(record):
-    """Features, neighbours and the vocabulary don't enter a batch; a part of a batch is a view of it."""
+    """Features, neighbors and the vocabulary don't enter a batch; a part of a batch is a view of it."""
     plain = training_sets(module(record))[torch.arange(8)]
-    full = module(record, graph=graph_of(record), features=network_features, neighbours=GeneNeighbours(k=5))
+    full = module(record, graph=graph_of(record), features=network_features, neighbors=GeneNeighbors(k=5))
     batch = training_sets(full)[torch.arange(8)]
     assert batch.nbytes == plain.nbytes
     part = batch.narrow(2, 5)
@@ -225,7 +225,7 @@ def test_shuffled_perturbations_stay_among_the_chosen_conditions(record):
     assert all(torch.equal(data.packed.gene[i], twin.gene[i]) for i in (0, 2, 3))
 
 
-def graph_of(record: Conditions) -> CellGraph:
+def graph_of(record: Pseudobulk) -> CellGraph:
     """A ring over all genes but the last two, and one that nobody measured."""
     genes = np.array([*record.genes[:-2].tolist(), "elsewhere"])
     ring = Network("ring", genes, np.roll(genes, 1), np.ones(len(genes), dtype=np.float32), directed=False)
@@ -259,7 +259,7 @@ def test_a_perturbed_gene_without_a_network_is_named_and_tables_need_no_graph(re
 
 
 def test_selected_genes_are_written_with_their_source_beside_the_split(record, tmp_path: Path):
-    data = module(record, selection=GeneSelection([Perturbed(quota=6)], n_genes=15), neighbours=GeneNeighbours(k=3))
+    data = module(record, selection=GeneSelection([Perturbed(quota=6)], n_genes=15), neighbors=GeneNeighbors(k=3))
     data.write(tmp_path)
     table = pd.read_csv(tmp_path / "genes.csv")
     assert table["gene"].tolist() == list(data.spec.outputs)

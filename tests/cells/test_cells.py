@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from torchcell.cells.conditions import Conditions
+from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.record import CellExpression
 from torchcell.cells.simulate import SimulatedCells, simulate_cells
 from torchcell.io.errors import InputError
@@ -42,14 +42,14 @@ def test_bad_counts_are_refused_and_the_cell_named(cells: CellExpression, value:
         with_value(cells, value, dense).validate()
 
 
-def test_fractions_are_fine_once_declared_log_normalised(cells: CellExpression) -> None:
+def test_fractions_are_fine_once_declared_log_normalized(cells: CellExpression) -> None:
     assert replace(cells.lognorm(), counts=None).validate().scale == "lognorm"
     with pytest.raises(InputError, match="scale is 'log'; say counts or lognorm"):
         replace(cells, scale="log").validate()
 
 
-def test_counts_are_not_taken_for_log_normalised_values(cells: CellExpression) -> None:
-    with pytest.raises(InputError, match="declared log-normalised, but all values are integers: declare scale=counts"):
+def test_counts_are_not_taken_for_log_normalized_values(cells: CellExpression) -> None:
+    with pytest.raises(InputError, match="declared log-normalized, but all values are integers: declare scale=counts"):
         replace(cells, scale="lognorm").validate()
     with pytest.raises(
         InputError, match="neither counts nor logs .highest 500, cell00004 .G0008: 500.*declare scale=lognorm"
@@ -70,7 +70,7 @@ def test_genes_without_names_are_refused_and_their_order_is_free(cells: CellExpr
         cells.on_genes(["G0001", "G9999"])
 
 
-def test_counts_stay_beside_what_is_log_normalised(cells: CellExpression) -> None:
+def test_counts_stay_beside_what_is_log_normalized(cells: CellExpression) -> None:
     made = cells.lognorm(500)
     assert made.scale == "lognorm"
     assert made.X.nnz == cells.X.nnz
@@ -188,7 +188,7 @@ def test_a_control_beside_a_gene_is_no_gene(cells: CellExpression) -> None:
         np.testing.assert_array_equal(np.delete(found.perturbation, twice), np.delete(wanted, twice))
         np.testing.assert_array_equal(found.is_control, cells.is_control)
         assert found.lost == {"labels that name a control beside a gene": 12}
-    assert "ctrl" not in {gene for genes in Conditions.from_cells(found).targets for gene in genes}
+    assert "ctrl" not in {gene for genes in Pseudobulk.from_cells(found).targets for gene in genes}
     adata.obs["perturbation"] = np.where(cells.is_control, "G0001", label)  # a gene's own name flagged as control
     assert CellExpression.from_anndata(adata, "counts").perturbation.tolist() == adata.obs["perturbation"].tolist()
 
@@ -211,7 +211,7 @@ def test_counts_recover_the_planted_changes(simulated: SimulatedCells) -> None:
     np.testing.assert_array_equal(simulated.effect[6], simulated.effect[0] + simulated.effect[1])
 
 
-def test_log_normalised_cells_have_the_declared_library_size() -> None:
+def test_log_normalized_cells_have_the_declared_library_size() -> None:
     cells = simulate_cells(scale="lognorm").cells
     np.testing.assert_allclose(np.expm1(cells.target).sum(1), 10_000, rtol=1e-3)
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from torchcell.cells.baselines import split_half_ceiling
-from torchcell.cells.conditions import Conditions
 from torchcell.cells.metrics import pds, pearson_delta_perturbed
+from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.record import CellExpression
 from torchcell.evaluation.metrics import (
     ProfileContext,
@@ -38,12 +38,12 @@ def measured(effect: float, shared: float, noise: float, cells: int = 20, contro
         sample_id=np.array([f"c{i}" for i in range(len(condition))]),
         scale="lognorm",
     )
-    return Conditions.from_cells(table), means, basal
+    return Pseudobulk.from_cells(table), means, basal
 
 
-def profiles(record: Conditions, prediction: np.ndarray, centre: np.ndarray) -> Profiles:
+def profiles(record: Pseudobulk, prediction: np.ndarray, center: np.ndarray) -> Profiles:
     truth = record.target.astype(float)
-    tiled = np.broadcast_to(centre, truth.shape)
+    tiled = np.broadcast_to(center, truth.shape)
     return Profiles(truth, prediction.astype(float), ProfileContext(record.eval_control, record.input_control, tiled))
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from torchcell.cells.conditions import Conditions
 from torchcell.cells.metrics import (
     CONTROL,
     PERTURBATION,
@@ -22,6 +21,7 @@ from torchcell.cells.metrics import (
     significant_genes,
     write_cell_eval,
 )
+from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.simulate import simulate_cells
 from torchcell.evaluation.metrics import Profiles, mae_over_genes, mse_over_genes, pearson_delta
 from torchcell.io.errors import InputError
@@ -30,18 +30,18 @@ CONTROL_CELLS = 4
 
 
 @pytest.fixture(scope="module")
-def record() -> Conditions:
+def record() -> Pseudobulk:
     cells = simulate_cells(n_singles=12, n_doubles=3, n_genes=80, cell_lines=("LINE1",), scale="lognorm").cells
-    return Conditions.from_cells(cells)
+    return Pseudobulk.from_cells(cells)
 
 
 @pytest.fixture(scope="module")
-def prediction(record: Conditions) -> np.ndarray:
+def prediction(record: Pseudobulk) -> np.ndarray:
     rng = np.random.default_rng(0)
     return np.maximum(record.target + rng.normal(0, 2.5, record.target.shape), 0).astype(np.float32)
 
 
-def profiles(record: Conditions, prediction: np.ndarray, **changes: object) -> Profiles:
+def profiles(record: Pseudobulk, prediction: np.ndarray, **changes: object) -> Profiles:
     given = {
         "eval_control": record.eval_control.astype(np.float64),
         "input_control": record.input_control.astype(np.float64),
@@ -76,7 +76,7 @@ def test_sets_are_as_many_cells_and_nothing_is_below_zero(record) -> None:
 
 def test_each_group_keeps_its_own_controls() -> None:
     cells = simulate_cells(n_genes=20, scale="lognorm").cells
-    record = Conditions.from_cells(cells, covariates=("cell_line",))
+    record = Pseudobulk.from_cells(cells, covariates=("cell_line",))
     real, predicted = cell_eval_pair(record, record.target)
     for half, table in ((True, real), (False, predicted)):
         ptr, _ = record.controls(half)

@@ -11,7 +11,7 @@ import zarr
 from scipy import sparse
 
 from torchcell.cells.backed import BackedMatrix
-from torchcell.cells.conditions import Conditions
+from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.record import CellExpression
 from torchcell.cells.simulate import simulate_cells
 from torchcell.cells.table import cells_file
@@ -42,7 +42,7 @@ def path(cells: CellExpression, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def test_every_way_to_read_gives_the_same_conditions(
     cells: CellExpression, path: Path, ending: str, layer: str | None, backed: bool
 ) -> None:
-    expected = Conditions.from_cells(cells.lognorm(), LINE)
+    expected = Pseudobulk.from_cells(cells.lognorm(), LINE)
     found = cells_file(path.with_suffix(ending), "counts", covariates=LINE, layer=layer, backed=backed).validate()
     assert isinstance(found.cells.X, BackedMatrix) is backed
     assert sparse.issparse(found.cells.X[:2]) is (layer is None)

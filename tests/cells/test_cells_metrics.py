@@ -102,7 +102,7 @@ def test_the_training_mean_is_undefined_against_itself() -> None:
     assert pearson_delta_perturbed(profiles).min() > 0.7
 
 
-def test_relabelling_and_reordering_change_nothing() -> None:
+def test_relabeling_and_reordering_change_nothing() -> None:
     rng = np.random.default_rng(1)
     context = np.array(["LINE1", "LINE2"])[rng.integers(0, 2, N)]
     own = np.column_stack([np.arange(N), rng.integers(-1, GENES, N)])
@@ -197,7 +197,7 @@ def test_shared_controls_make_noise_look_like_skill_and_halves_do_not() -> None:
     assert abs(pearson_delta(Profiles(truth, fake, ProfileContext(one, two))).mean()) < 0.15
 
 
-def test_a_condition_without_a_prediction_is_undefined_and_no_rival() -> None:
+def test_a_condition_without_a_prediction_is_undefined_and_no_comparator() -> None:
     profiles = noisy(noise=3.0)
     prediction = profiles.prediction.copy()
     prediction[5] = np.nan

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import pairwise_distances
 
-from torchcell.cells.conditions import Conditions
 from torchcell.cells.metrics import CellPairs, CellsContext, e_distance, energy_distance, predicted_cells
+from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.simulate import simulate_cells
 from torchcell.evaluation.metrics import Profiles
 
@@ -43,16 +43,16 @@ def test_blocks_of_cells_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def record() -> Conditions:
-    return Conditions.from_cells(simulate_cells(n_genes=30, scale="lognorm").cells, ("cell_line",))
+def record() -> Pseudobulk:
+    return Pseudobulk.from_cells(simulate_cells(n_genes=30, scale="lognorm").cells, ("cell_line",))
 
 
-def profiles(record: Conditions, prediction: np.ndarray, cells: CellPairs | None) -> Profiles:
+def profiles(record: Pseudobulk, prediction: np.ndarray, cells: CellPairs | None) -> Profiles:
     truth, other = record.target.astype(np.float64), record.input_control.astype(np.float64)
     return Profiles(truth, prediction, CellsContext(input_control=other, cells=cells))
 
 
-def test_a_mean_is_scored_by_control_cells_that_are_moved_by_its_change(record: Conditions) -> None:
+def test_a_mean_is_scored_by_control_cells_that_are_moved_by_its_change(record: Pseudobulk) -> None:
     pairs = CellPairs.drawn(record, most=12)
     prediction = record.target + np.random.default_rng(4).normal(0, 0.3, record.target.shape)
     found = e_distance(profiles(record, prediction, pairs))
@@ -73,7 +73,7 @@ def test_the_controls_are_of_the_half_that_predictions_start_from_and_do_not_han
         np.testing.assert_array_equal(pairs.measured[i], turned.measured[-1 - i])
 
 
-def test_without_cells_or_with_a_gene_missing_it_is_undefined(record: Conditions) -> None:
+def test_without_cells_or_with_a_gene_missing_it_is_undefined(record: Pseudobulk) -> None:
     prediction = record.target.astype(np.float64)
     assert np.isnan(e_distance(profiles(record, prediction, None))).all()
     prediction[2, 3] = np.nan
@@ -81,7 +81,7 @@ def test_without_cells_or_with_a_gene_missing_it_is_undefined(record: Conditions
     assert np.isnan(found).tolist() == [i == 2 for i in range(len(record))]
 
 
-def test_predicted_cells_are_controls_moved_by_the_change_and_never_below_zero(record: Conditions) -> None:
+def test_predicted_cells_are_controls_moved_by_the_change_and_never_below_zero(record: Pseudobulk) -> None:
     far = predicted_cells(record, record.input_control + 7.0, n_cells=9)
     near = predicted_cells(record, record.input_control, n_cells=9)
     assert far.shape == (len(record), 9, 30)

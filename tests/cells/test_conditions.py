@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from torchcell.cells.conditions import Conditions
 from torchcell.cells.metrics import own_columns
+from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.record import CellExpression
 from torchcell.cells.simulate import simulate_cells
 from torchcell.io.errors import InputError
@@ -22,11 +22,11 @@ def cells() -> CellExpression:
 
 
 @pytest.fixture(scope="module")
-def conditions(cells: CellExpression) -> Conditions:
-    return Conditions.from_cells(cells, ["cell_line"]).validate()
+def conditions(cells: CellExpression) -> Pseudobulk:
+    return Pseudobulk.from_cells(cells, ["cell_line"]).validate()
 
 
-def test_means_are_those_of_a_loop_over_labels_and_lines(cells: CellExpression, conditions: Conditions) -> None:
+def test_means_are_those_of_a_loop_over_labels_and_lines(cells: CellExpression, conditions: Pseudobulk) -> None:
     assert len(conditions) == 16
     line, dense = cells.covariates["cell_line"], cells.target
     for i, (label, group) in enumerate(zip(conditions.perturbation, conditions.group, strict=True)):
@@ -46,24 +46,24 @@ def test_means_are_those_of_a_loop_over_labels_and_lines(cells: CellExpression, 
 
 
 def test_the_order_of_cells_and_other_groups_do_not_move_the_means(
-    cells: CellExpression, conditions: Conditions
+    cells: CellExpression, conditions: Pseudobulk
 ) -> None:
     order = np.random.default_rng(1).permutation(len(cells))
-    turned = Conditions.from_cells(cells.subset(order), ["cell_line"])
+    turned = Pseudobulk.from_cells(cells.subset(order), ["cell_line"])
     np.testing.assert_array_equal(turned.sample_id, conditions.sample_id)
     np.testing.assert_allclose(turned.target, conditions.target, atol=1e-5)
     first = cells.covariates["cell_line"] == "LINE1"
-    alone = Conditions.from_cells(cells.subset(first), ["cell_line"])
+    alone = Pseudobulk.from_cells(cells.subset(first), ["cell_line"])
     np.testing.assert_array_equal(alone.eval_control, conditions.eval_control[conditions.group == "LINE1"])
 
 
-def test_halves_are_seeded(cells: CellExpression, conditions: Conditions) -> None:
-    again, other = (Conditions.from_cells(cells, ["cell_line"], seed=seed) for seed in (0, 1))
+def test_halves_are_seeded(cells: CellExpression, conditions: Pseudobulk) -> None:
+    again, other = (Pseudobulk.from_cells(cells, ["cell_line"], seed=seed) for seed in (0, 1))
     np.testing.assert_array_equal(again.control_half, conditions.control_half)
     assert (other.control_half != conditions.control_half).any()
 
 
-def test_a_blind_record_has_no_perturbed_cell_left(cells: CellExpression, conditions: Conditions) -> None:
+def test_a_blind_record_has_no_perturbed_cell_left(cells: CellExpression, conditions: Pseudobulk) -> None:
     blind = conditions.subset([3, 9]).blind()
     assert np.isnan(blind.target).all()
     assert blind.cells.is_control.all()
@@ -72,7 +72,7 @@ def test_a_blind_record_has_no_perturbed_cell_left(cells: CellExpression, condit
     np.testing.assert_array_equal(blind.input_control, conditions.input_control[[3, 9]])
 
 
-def test_subsets_genes_and_reach_keep_the_values(conditions: Conditions) -> None:
+def test_subsets_genes_and_reach_keep_the_values(conditions: Pseudobulk) -> None:
     at = np.array([5, 0, 11])
     part = conditions.subset(at)
     np.testing.assert_array_equal(part.target, conditions.target[at])
@@ -89,15 +89,15 @@ def test_subsets_genes_and_reach_keep_the_values(conditions: Conditions) -> None
 
 
 def test_several_covariates_or_none_pair_the_controls(cells: CellExpression) -> None:
-    both = Conditions.from_cells(cells, ["cell_line", "batch"], min_cells=2)
+    both = Pseudobulk.from_cells(cells, ["cell_line", "batch"], min_cells=2)
     assert sorted(set(both.group.tolist())) == ["LINE1|B1", "LINE1|B2", "LINE2|B1", "LINE2|B2"]
     assert both.column("batch")[0] == "B1"
-    none = Conditions.from_cells(cells)
+    none = Pseudobulk.from_cells(cells)
     assert set(none.group.tolist()) == {"all"}
     assert len(none) == 8
 
 
-def test_fewer_cells_keep_every_condition_its_share(conditions: Conditions) -> None:
+def test_fewer_cells_keep_every_condition_its_share(conditions: Pseudobulk) -> None:
     few = conditions.limited(400).validate()
     np.testing.assert_array_equal(few.sample_id, conditions.sample_id)
     assert len(few.cells) == 400
@@ -113,7 +113,7 @@ def test_fewer_cells_keep_every_condition_its_share(conditions: Conditions) -> N
 def test_controls_that_no_condition_needs_take_no_place_among_fewer_cells(cells: CellExpression) -> None:
     """limited(400) gave 368 cells: half of the controls of a group without conditions had their share."""
     lone = cells.subset(cells.is_control | (cells.covariates["cell_line"] == "LINE1"))
-    few = Conditions.from_cells(lone, ["cell_line"]).limited(400)
+    few = Pseudobulk.from_cells(lone, ["cell_line"]).limited(400)
     assert len(few.cells) == 400
     assert set(few.cells.covariates["cell_line"]) == {"LINE1"}
 
@@ -125,18 +125,18 @@ def test_a_label_with_one_cell_is_named_or_left_out(cells: CellExpression) -> No
     with pytest.raises(
         InputError, match=r"1 condition\(s\) with fewer than 10 cells: 'LONE\|all \(1\)'; set few_cells=drop"
     ):
-        Conditions.from_cells(odd)
-    left = Conditions.from_cells(odd, few_cells="drop")
+        Pseudobulk.from_cells(odd)
+    left = Pseudobulk.from_cells(odd, few_cells="drop")
     assert "LONE" not in left.perturbation
     assert left.lost["conditions with fewer than 10 cells"] == 1
 
 
 def test_perturbed_genes_bear_the_names_under_which_they_are_measured(
-    cells: CellExpression, conditions: Conditions, tmp_path: Path
+    cells: CellExpression, conditions: Pseudobulk, tmp_path: Path
 ) -> None:
     """Labels g0001 over measured G0001 were genes of their own: never left out of pds, which flattered all systems."""
     lower = replace(cells, perturbation=np.char.lower(cells.perturbation.astype(str)))
-    found = Conditions.from_cells(lower, ["cell_line"])
+    found = Pseudobulk.from_cells(lower, ["cell_line"])
     assert found.sample_id.tolist() == conditions.sample_id.tolist()
     assert found.lost == {"labels that gave way to the name of the measured gene": 8}
     np.testing.assert_array_equal(own_columns(found), own_columns(conditions))
@@ -146,7 +146,7 @@ def test_perturbed_genes_bear_the_names_under_which_they_are_measured(
     renamed = replace(cells, perturbation=label).named_as_measured(alias_table(tmp_path / "names.csv"))
     assert renamed.perturbation.tolist() == cells.perturbation.tolist()
     kept = replace(cells, perturbation=np.where(cells.perturbation == "G0003", "OLD1", cells.perturbation))
-    assert "OLD1" in Conditions.from_cells(kept).perturbation
+    assert "OLD1" in Pseudobulk.from_cells(kept).perturbation
 
 
 def test_a_bar_in_a_covariate_is_refused(cells: CellExpression) -> None:
@@ -154,8 +154,8 @@ def test_a_bar_in_a_covariate_is_refused(cells: CellExpression) -> None:
     line = np.where(cells.covariates["cell_line"] == "LINE1", "A|B", "A")
     barred = replace(cells, covariates={"cell_line": line, "batch": cells.covariates["batch"]})
     with pytest.raises(InputError, match=r"1 value.s. of the covariate cell_line hold '\|'.*: 'A\|B'; rename"):
-        Conditions.from_cells(barred, ["cell_line"])
-    assert Conditions.from_cells(barred, ["batch"]).column("batch")[0] == "B1"
+        Pseudobulk.from_cells(barred, ["cell_line"])
+    assert Pseudobulk.from_cells(barred, ["batch"]).column("batch")[0] == "B1"
 
 
 def test_groups_without_controls_and_other_faults_are_named(cells: CellExpression) -> None:
@@ -163,13 +163,13 @@ def test_groups_without_controls_and_other_faults_are_named(cells: CellExpressio
     with pytest.raises(
         InputError, match="1 group.s. with fewer than 2 control cells when paired by cell_line: 'LINE2'"
     ):
-        Conditions.from_cells(orphan, ["cell_line"])
+        Pseudobulk.from_cells(orphan, ["cell_line"])
     with pytest.raises(InputError, match="no covariate 'line' to pair controls by; the nearest are"):
-        Conditions.from_cells(cells, ["line"])
+        Pseudobulk.from_cells(cells, ["line"])
     with pytest.raises(InputError, match="few_cells='skip': must be error or drop"):
-        Conditions.from_cells(cells, few_cells="skip")  # type: ignore[arg-type]
+        Pseudobulk.from_cells(cells, few_cells="skip")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="no perturbed cells"):
-        Conditions.from_cells(cells.subset(cells.is_control))
-    counts = Conditions.from_cells(simulate_cells().cells)
-    with pytest.raises(InputError, match="the cells are counts; log-normalise them first"):
+        Pseudobulk.from_cells(cells.subset(cells.is_control))
+    counts = Pseudobulk.from_cells(simulate_cells().cells)
+    with pytest.raises(InputError, match="the cells are counts; log-normalize them first"):
         counts.validate()

@@ -10,9 +10,9 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from torchcell.cells.baselines import change, training_centre
-from torchcell.cells.conditions import Conditions
+from torchcell.cells.baselines import change, training_center
 from torchcell.cells.metrics import pearson_delta_perturbed
+from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.record import CellExpression
 from torchcell.core.predictor import Predictor
 from torchcell.evaluation.metrics import ProfileContext, Profiles, pearson_delta
@@ -23,7 +23,7 @@ NAMES = [str(name) for name in CONFIGS]
 GENES, MODULES = 60, 4
 
 
-def planted(noise: float = 0.3, n_singles: int = 24, seed: int = 0, cells: int = 30) -> Conditions:
+def planted(noise: float = 0.3, n_singles: int = 24, seed: int = 0, cells: int = 30) -> Pseudobulk:
     """Singles and eight doubles in two lines; genes of one module move together, whichever of them is knocked down."""
     rng = np.random.default_rng(seed)
     basal = rng.uniform(4.0, 8.0, (2, GENES))
@@ -47,15 +47,15 @@ def planted(noise: float = 0.3, n_singles: int = 24, seed: int = 0, cells: int =
         scale="lognorm",
         covariates={"cell_line": np.array(["L1", "L2"])[line]},
     )
-    return Conditions.from_cells(table, covariates=("cell_line",)).validate()
+    return Pseudobulk.from_cells(table, covariates=("cell_line",)).validate()
 
 
 @pytest.fixture(scope="module")
-def record() -> Conditions:
+def record() -> Pseudobulk:
     return planted()
 
 
-def deal(record: Conditions, seed: int = 0) -> tuple[Conditions, Conditions, Conditions]:
+def assign_folds(record: Pseudobulk, seed: int = 0) -> tuple[Pseudobulk, Pseudobulk, Pseudobulk]:
     """Train, val and test of 60, 20 and 20 percent of the perturbations."""
     labels = np.unique(record.perturbation)
     order = np.random.default_rng(seed).permutation(labels)
@@ -63,15 +63,15 @@ def deal(record: Conditions, seed: int = 0) -> tuple[Conditions, Conditions, Con
     return tuple(record.subset(np.isin(record.perturbation, part)) for part in np.split(order, [a, b]))  # type: ignore[return-value]
 
 
-def fitted(name: str, train: Conditions, val: Conditions | None = None) -> Predictor:
+def fitted(name: str, train: Pseudobulk, val: Pseudobulk | None = None) -> Predictor:
     return instantiate(CONFIGS[name]).fit(train, train if val is None else val, None)
 
 
-def scored(record: Conditions, prediction: np.ndarray, centre: np.ndarray | None = None) -> Profiles:
+def scored(record: Pseudobulk, prediction: np.ndarray, center: np.ndarray | None = None) -> Profiles:
     return Profiles(
         record.target.astype(float),
         prediction.astype(float),
-        ProfileContext(record.eval_control, record.input_control, centre),
+        ProfileContext(record.eval_control, record.input_control, center),
     )
 
 
@@ -82,7 +82,7 @@ def test_its_name_is_that_of_the_config(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_test_cells_are_not_looked_at(name, record):
-    train, val, test = deal(record)
+    train, val, test = assign_folds(record)
     baseline = fitted(name, train, val)
     first = baseline.predict(test.blind())
     assert first.dtype == np.float32
@@ -96,14 +96,14 @@ def test_the_truths_half_of_the_controls_is_not_looked_at(name, record):
     X = record.cells.X.copy()
     X[record.control_half] = 3.0
     spoilt = replace(record, cells=replace(record.cells, X=X))
-    (train, val, test), (other_train, other_val, other_test) = deal(record), deal(spoilt)
+    (train, val, test), (other_train, other_val, other_test) = assign_folds(record), assign_folds(spoilt)
     found = fitted(name, other_train, other_val).predict(other_test.blind())
     np.testing.assert_array_equal(found, fitted(name, train, val).predict(test.blind()))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_order_of_conditions_changes_nothing(name, record):
-    train, val, test = deal(record)
+    train, val, test = assign_folds(record)
     order = np.random.default_rng(2).permutation(len(test))
     expected = fitted(name, train, val).predict(test.blind())
     np.testing.assert_allclose(fitted(name, train, val).predict(test.subset(order).blind()), expected[order], atol=1e-5)
@@ -125,12 +125,12 @@ def test_unseen_lines_and_unmeasured_targets_get_a_prediction(name, record):
 
 
 def test_no_change_is_undefined_as_a_change_and_the_mean_of_perturbations_against_itself(record):
-    train, _, test = deal(record)
-    centre = training_centre(train, test)
+    train, _, test = assign_folds(record)
+    center = training_center(train, test)
     for line in ("L1", "L2"):
         rows = train.group == line
-        np.testing.assert_allclose(centre[test.group == line][0], train.target[rows].mean(0), atol=1e-4)
-    found = {name: scored(test, fitted(name, train).predict(test.blind()), centre) for name in NAMES}
+        np.testing.assert_allclose(center[test.group == line][0], train.target[rows].mean(0), atol=1e-4)
+    found = {name: scored(test, fitted(name, train).predict(test.blind()), center) for name in NAMES}
     assert np.isnan(pearson_delta(found["no_change"])).all()
     assert (pearson_delta_perturbed(found["perturbed_mean"]) == 0).all()
 
@@ -176,11 +176,11 @@ def test_a_single_of_another_line_stands_in_and_nothing_is_said_of_unseen_genes(
 
 
 def test_genes_that_move_together_predict_what_their_unseen_knock_down_does(record):
-    train, val, test = deal(record)
-    centre = training_centre(train, test)
+    train, val, test = assign_folds(record)
+    center = training_center(train, test)
     measured = test.perturbation != "unmeasured"
-    ridge = scored(test, fitted("pca_ridge", train, val).predict(test.blind()), centre)
-    mean = scored(test, fitted("perturbed_mean", train, val).predict(test.blind()), centre)
+    ridge = scored(test, fitted("pca_ridge", train, val).predict(test.blind()), center)
+    mean = scored(test, fitted("perturbed_mean", train, val).predict(test.blind()), center)
     assert pearson_delta(ridge)[measured].mean() > pearson_delta(mean)[measured].mean() + 0.2
     assert pearson_delta_perturbed(ridge)[measured].mean() > 0.65
 

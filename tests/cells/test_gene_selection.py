@@ -13,9 +13,9 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from scipy import sparse
 
-from torchcell.cells.conditions import Conditions
 from torchcell.cells.curriculum import describe_phases, entry_phase, find_phases
 from torchcell.cells.gene_selection import GeneList, GeneSelection, HighlyVariable, Perturbed, Responsive
+from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.simulate import simulated_perturbseq
 from torchcell.cells.sources import kang2018
 from torchcell.cells.spec import PhaseSources
@@ -27,7 +27,7 @@ MakeList = Callable[..., GeneList]
 
 
 @pytest.fixture(scope="module")
-def record() -> Conditions:
+def record() -> Pseudobulk:
     return simulated_perturbseq(n_genes=80, n_regulators=16, n_doubles=6, n_lines=2, cells_per_condition=12)
 
 
@@ -40,7 +40,7 @@ def make_list(tmp_path: Path) -> MakeList:
     return make
 
 
-def test_a_gene_goes_to_the_first_source_and_the_later_takes_its_next(record: Conditions, make_list: MakeList) -> None:
+def test_a_gene_goes_to_the_first_source_and_the_later_takes_its_next(record: Pseudobulk, make_list: MakeList) -> None:
     first = make_list("first", ["G0005", "G0007", "XIST", "G0006"], 2)
     second = make_list("second", ["G0007", "G0006", "G0001"], 2)
     chosen = GeneSelection([first, second, HighlyVariable(3)])(record)
@@ -52,7 +52,7 @@ def test_a_gene_goes_to_the_first_source_and_the_later_takes_its_next(record: Co
 
 
 def test_an_open_quota_is_noted_and_filled_in_its_place_without_robbing_later_lists(
-    record: Conditions, make_list: MakeList
+    record: Pseudobulk, make_list: MakeList
 ) -> None:
     variable = HighlyVariable().symbols(record)
     short = make_list("short", ["G0005", "XIST"], 3)
@@ -65,13 +65,13 @@ def test_an_open_quota_is_noted_and_filled_in_its_place_without_robbing_later_li
     assert chosen.notes == ["short: 1 of 3 genes; 2 highly variable genes fill its quota"]
 
 
-def test_more_than_is_measured_takes_all_and_says_so(record: Conditions) -> None:
+def test_more_than_is_measured_takes_all_and_says_so(record: Pseudobulk) -> None:
     chosen = GeneSelection(n_genes=200)(record)
     assert sorted(chosen.genes.tolist()) == record.genes.tolist()
     assert "200 genes were asked for, and only 80 are measured" in chosen.notes
 
 
-def test_a_list_of_more_genes_gives_the_most_variable(record: Conditions, make_list: MakeList) -> None:
+def test_a_list_of_more_genes_gives_the_most_variable(record: Pseudobulk, make_list: MakeList) -> None:
     names = record.genes[::2].tolist()
     variable = [gene for gene in HighlyVariable().symbols(record) if gene in names]
     chosen = GeneSelection([make_list("even", names, 5, "variable")])(record)
@@ -79,7 +79,7 @@ def test_a_list_of_more_genes_gives_the_most_variable(record: Conditions, make_l
 
 
 def test_case_and_aliases_meet_but_an_ambiguous_name_is_not_guessed(
-    record: Conditions, make_list: MakeList, tmp_path: Path
+    record: Pseudobulk, make_list: MakeList, tmp_path: Path
 ) -> None:
     (tmp_path / "names.csv").write_text("alias,gene\nOLD5;LAST5,G0005\nTWIN,G0006\nTWIN,G0007\nHERE,NEW8\nG0008,NEW8\n")
     source = make_list("mixed", ["g0001", "last5", "TWIN", "HERE", "G0005"])
@@ -89,7 +89,7 @@ def test_case_and_aliases_meet_but_an_ambiguous_name_is_not_guessed(
     assert GeneSelection([source])(record).genes.tolist() == ["G0001", "G0005"]
 
 
-def test_a_curriculums_phases_take_the_first_genes_and_stand_in_the_table(record: Conditions, tmp_path: Path) -> None:
+def test_a_curriculums_phases_take_the_first_genes_and_stand_in_the_table(record: Pseudobulk, tmp_path: Path) -> None:
     chosen = GeneSelection([Perturbed(10)], 20)(record)
     given = [{"epoch": 0, "genes": 5}, {"epoch": 2, "genes": 0.6}, {"epoch": 4, "genes": None}]
     chosen.save(tmp_path / "genes.csv", find_phases(given, chosen.genes.tolist()))
@@ -109,7 +109,7 @@ def test_a_phase_is_named_by_where_most_of_the_genes_it_adds_come_from() -> None
     assert describe_phases(np.array([0, 1]), None) == (PhaseSources("", {}),) * 2
 
 
-def test_perturbed_and_responsive_genes_lead(record: Conditions) -> None:
+def test_perturbed_and_responsive_genes_lead(record: Pseudobulk) -> None:
     singles = record.subset(np.array(["+" not in label for label in record.perturbation]))
     assert Perturbed().symbols(singles) == [f"G{i + 1:04d}" for i in range(16)]
     assert GeneSelection([Perturbed()])(singles).counts() == {"perturbed": 16}
@@ -119,7 +119,7 @@ def test_perturbed_and_responsive_genes_lead(record: Conditions) -> None:
     assert change[[place[g] for g in ranked[:20]]].mean() > 1.5 * change[[place[g] for g in ranked[-20:]]].mean()
 
 
-def test_nothing_of_the_test_conditions_is_read(record: Conditions) -> None:
+def test_nothing_of_the_test_conditions_is_read(record: Pseudobulk) -> None:
     split = SPLITS.make(record, "unseen_perturbation")
     X = record.cells.X.tolil()
     for i in np.flatnonzero(split.part != "train").tolist():
@@ -131,14 +131,14 @@ def test_nothing_of_the_test_conditions_is_read(record: Conditions) -> None:
     assert not np.array_equal(choose(spoilt).genes, clean.genes)
 
 
-def test_a_selection_comes_from_a_config(record: Conditions) -> None:
+def test_a_selection_comes_from_a_config(record: Pseudobulk) -> None:
     room = "torchcell.cells.gene_selection"
     sources = [{"_target_": f"{room}.Perturbed", "quota": 4}]
     config = {"_target_": f"{room}.GeneSelection", "sources": sources, "n_genes": 6}
     assert instantiate(config)(record).counts() == {"perturbed": 4, "highly_variable": 2}
 
 
-def test_flavors_without_counts_or_packages_fail_loudly(record: Conditions, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flavors_without_counts_or_packages_fail_loudly(record: Pseudobulk, monkeypatch: pytest.MonkeyPatch) -> None:
     lone = replace(record, cells=replace(record.cells, counts=None))
     for flavor in ("seurat_v3", "seurat_v3_paper", "pearson_residuals"):
         with pytest.raises(InputError, match=f"flavor={flavor} needs raw counts, and simulated_perturbseq holds log"):
@@ -151,7 +151,7 @@ def test_flavors_without_counts_or_packages_fail_loudly(record: Conditions, monk
 
 
 @pytest.mark.parametrize("flavor", ["seurat", "cell_ranger", "pearson_residuals"])
-def test_each_flavor_ranks_every_gene_once(record: Conditions, flavor: str) -> None:
+def test_each_flavor_ranks_every_gene_once(record: Pseudobulk, flavor: str) -> None:
     assert sorted(HighlyVariable(flavor=flavor).symbols(record)) == record.genes.tolist()
 
 
@@ -164,17 +164,17 @@ def test_each_flavor_ranks_every_gene_once(record: Conditions, flavor: str) -> N
         ({"n_genes": 20, "aliases": "none.csv"}, "no table of gene names none.csv"),
     ],
 )
-def test_what_can_not_be_selected_is_answered(record: Conditions, options: dict, message: str) -> None:
+def test_what_can_not_be_selected_is_answered(record: Pseudobulk, options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         GeneSelection(**options)(record)
 
 
-def test_a_list_whose_genes_are_all_absent_is_named(record: Conditions, make_list: MakeList) -> None:
+def test_a_list_whose_genes_are_all_absent_is_named(record: Pseudobulk, make_list: MakeList) -> None:
     with pytest.raises(InputError, match="none of the 2 genes of 'mouse' is measured in .*the list has 'Xist', 'Actb'"):
         GeneSelection([make_list("mouse", ["Xist", "Actb"], 2)])(record)
 
 
-def test_what_may_be_absent_is_told_by_the_source_and_not_by_its_name(record: Conditions, make_list: MakeList) -> None:
+def test_what_may_be_absent_is_told_by_the_source_and_not_by_its_name(record: Pseudobulk, make_list: MakeList) -> None:
     unmeasured = record.on_genes(record.genes[16:])
     chosen = GeneSelection([Perturbed(4, name="targets")])(unmeasured)
     assert chosen.notes == ["targets: 0 of 4 genes; 4 highly variable genes fill its quota"]

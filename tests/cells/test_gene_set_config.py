@@ -30,11 +30,11 @@ def built(*overrides: str) -> tuple[GeneSetTransformer, CellSetDataModule]:
 
 
 def test_the_sparse_model_sees_the_lists_that_the_data_make_of_the_graph():
-    model, data = built("model=gene_set_transformer_sparse", "data.neighbours.k=6", "data.neighbours.correlated=2")
+    model, data = built("model=gene_set_transformer_sparse", "data.neighbors.k=6", "data.neighbors.correlated=2")
     assert model.sparse
-    assert torch.equal(model.neighbour_GK, data.spec.neighbors)
+    assert torch.equal(model.neighbor_GK, data.spec.neighbors)
     joined = (data.graph.scipy("interaction") + data.graph.scipy("regulatory")).toarray()
-    linked = (joined + joined.T)[torch.arange(40)[:, None], model.neighbour_GK] > 0
+    linked = (joined + joined.T)[torch.arange(40)[:, None], model.neighbor_GK] > 0
     assert linked[:20, 0].mean() > 0.9  # a regulator looks at its network first
     batch = next(iter(data.train_dataloader()))
     loss = torch.stack(list(model.losses(batch, model(batch)).values())).sum()
@@ -44,9 +44,9 @@ def test_the_sparse_model_sees_the_lists_that_the_data_make_of_the_graph():
 
 
 def test_selected_genes_and_unmeasured_targets_have_features_and_lists_by_name():
-    model, data = built("data.n_genes=12", "model.attention=neighbours", "data.neighbours.k=4")
-    assert model.neighbour_GK.shape == (12, 4)
-    assert int(model.neighbour_GK.max()) < 12
+    model, data = built("data.n_genes=12", "model.attention=neighbors", "data.neighbors.k=4")
+    assert model.neighbor_GK.shape == (12, 4)
+    assert int(model.neighbor_GK.max()) < 12
     unmeasured = set(data.genes) - set(data.spec.outputs)
     assert unmeasured
     whole = built()[1].spec.gene_features

@@ -21,8 +21,8 @@ def encoder(attention: str, **changes) -> GeneSetEncoder:
     return GeneSetEncoder(D, 2, 2, attention=attention, points=4, **changes)
 
 
-def seen(attention: str, neighbour_GK: torch.Tensor):
-    return seen_tokens(neighbour_GK, torch.arange(G), 1) if attention == "neighbours" else None
+def seen(attention: str, neighbor_GK: torch.Tensor):
+    return seen_tokens(neighbor_GK, torch.arange(G), 1) if attention == "neighbors" else None
 
 
 def lists() -> torch.Tensor:
@@ -60,7 +60,7 @@ def test_checkpointing_changes_neither_values_nor_gradients(attention):
 
 
 def test_full_and_sparse_attention_share_their_weights():
-    encoder("neighbours").load_state_dict(encoder("full").state_dict())
+    encoder("neighbors").load_state_dict(encoder("full").state_dict())
 
 
 def test_one_point_gives_every_token_the_same():

@@ -33,7 +33,7 @@ def total(model, batch) -> torch.Tensor:
 @pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("features", [0, 5])
 def test_every_parameter_gets_a_gradient_in_one_step(attention, features):
-    spec = cell_spec(neighbours=4, features=features)
+    spec = cell_spec(neighbors=4, features=features)
     model = built(spec, attention=attention, distribution=True, free_drop=0.3)
     total(model, cell_batch(spec, 8)).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
@@ -43,7 +43,7 @@ def test_every_parameter_gets_a_gradient_in_one_step(attention, features):
 @pytest.mark.parametrize("gradients", [True, False])
 def test_a_batch_of_one_gives_what_a_larger_batch_gives(attention, gradients, monkeypatch):
     monkeypatch.setattr(gene_set_transformer, "TOKENS", 60)
-    spec = cell_spec(neighbours=4)
+    spec = cell_spec(neighbors=4)
     model, batch = built(spec, attention=attention).eval(), cell_batch(spec, 5)
     whole = model(batch)
     with torch.set_grad_enabled(gradients):
@@ -93,9 +93,9 @@ def test_the_training_loss_is_of_active_genes_and_the_validation_loss_of_all():
     assert model.eval().phenotype_loss(prediction, batch.target) > 0
 
 
-def test_sparse_attention_leaves_inactive_neighbours_out():
-    spec = cell_spec(neighbours=4)
-    model, batch = built(spec, attention="neighbours").eval(), cell_batch(spec)
+def test_sparse_attention_leaves_inactive_neighbors_out():
+    spec = cell_spec(neighbors=4)
+    model, batch = built(spec, attention="neighbors").eval(), cell_batch(spec)
     full = built(spec).eval()
     for active in (None, torch.tensor([4])):  # alone with the global tokens a gene sees all there is
         for each in (model, full):
@@ -163,7 +163,7 @@ def test_a_gene_added_by_its_features_keeps_every_shape():
 
 
 def test_bfloat16_agrees_roughly_and_gives_finite_gradients():
-    spec = cell_spec(neighbours=4)
+    spec = cell_spec(neighbors=4)
     for attention in ATTENTIONS:
         model, batch = built(spec, attention=attention, distribution=True), cell_batch(spec)
         plain = model(batch)
@@ -189,9 +189,9 @@ def test_the_term_on_the_distribution_is_only_there_when_asked_for():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"attention": "neighbours"}, "needs a list of neighbours"),
+        ({"attention": "neighbors"}, "needs a list of neighbors"),
         ({"attention": "dense"}, "choose one of"),
-        ({"standardise": "genes"}, "choose one of"),
+        ({"standardize": "genes"}, "choose one of"),
         ({"global_tokens": 0}, "at least one"),
         ({"free_drop": 1.5}, "share between 0 and 1"),
         ({"heads": 4}, "at least 16"),

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from torchcell.cells.conditions import Conditions
+from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.record import CellExpression
 from torchcell.cells.simulate import simulate_cells
 from torchcell.cells.splits import SPLITS
@@ -31,12 +31,12 @@ def cells() -> CellExpression:
 def test_cells_of_both_orders_are_counted_and_averaged_together(cells):
     """90 conditions for 45 pairs; 13 of them had one order in train and the other in test."""
     made = simulate_cells(n_singles=9, n_doubles=8).cells
-    both, one = (Conditions.from_cells(each.lognorm(), ["cell_line"]) for each in (cells, made))
+    both, one = (Pseudobulk.from_cells(each.lognorm(), ["cell_line"]) for each in (cells, made))
     assert both.sample_id.tolist() == one.sample_id.tolist()
     assert both.sizes.tolist() == one.sizes.tolist()
     np.testing.assert_array_equal(both.target, one.target)
     most = int(both.sizes.min())
-    assert len(Conditions.from_cells(cells.lognorm(), ["cell_line"], min_cells=most)) == len(both)
+    assert len(Pseudobulk.from_cells(cells.lognorm(), ["cell_line"], min_cells=most)) == len(both)
 
 
 def test_a_file_tells_how_many_labels_stood_in_another_order_and_thins_them_together(cells, tmp_path):
@@ -57,7 +57,7 @@ def test_an_alias_does_not_bring_another_order_back(cells, tmp_path):
 
 
 def test_no_split_tears_the_two_orders_apart_even_where_a_record_holds_both(cells):
-    record = Conditions.from_cells(cells.lognorm(), ["cell_line"])
+    record = Pseudobulk.from_cells(cells.lognorm(), ["cell_line"])
     turned = np.array(["+".join(reversed(label.split("+"))) for label in record.perturbation.tolist()])
     pairs = np.flatnonzero(turned != record.perturbation)
     both = record.subset(np.concatenate([np.arange(len(record)), pairs]))
@@ -72,7 +72,7 @@ def test_no_split_tears_the_two_orders_apart_even_where_a_record_holds_both(cell
     torn[0] = "val"
     split = Split(both.sample_id, torn, both.sample_id, "file", 0, "sample")
     with pytest.raises(InputError, match="have a twin .the same perturbation. in another part"):
-        split.validate(both.sample_id, both.twin_keys())
+        split.validate(both.sample_id, both.duplicate_keys())
     assert (
         SPLITS.make(record, "random").part.tolist()
         == SPLITS.make(both.subset(np.arange(len(record))), "random").part.tolist()

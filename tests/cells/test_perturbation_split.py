@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from torchcell.cells.conditions import Conditions
+from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.simulate import simulate_cells, simulated_perturbseq
 from torchcell.cells.sources import kang2018
 from torchcell.cells.splits import SPLITS, genes_seen
@@ -13,15 +13,15 @@ from torchcell.io.errors import InputError
 
 
 @pytest.fixture(scope="module")
-def record() -> Conditions:
+def record() -> Pseudobulk:
     return simulated_perturbseq(n_genes=30, n_regulators=24, n_doubles=30, n_lines=2, cells_per_condition=3)
 
 
-def genes(record: Conditions) -> set[str]:
+def genes(record: Pseudobulk) -> set[str]:
     return {gene for targets in record.targets for gene in targets}
 
 
-def test_no_gene_of_an_unseen_perturbation_is_perturbed_in_training(record: Conditions) -> None:
+def test_no_gene_of_an_unseen_perturbation_is_perturbed_in_training(record: Pseudobulk) -> None:
     tested = np.zeros(len(record), dtype=int)
     for fold in range(5):
         split = SPLITS.make(record, "unseen_perturbation", fold=fold)
@@ -41,7 +41,7 @@ def test_no_gene_of_an_unseen_perturbation_is_perturbed_in_training(record: Cond
         assert set(targets) == set(clusters) - {""}
 
 
-def test_combinations_are_tested_with_none_some_and_all_genes_seen(record: Conditions) -> None:
+def test_combinations_are_tested_with_none_some_and_all_genes_seen(record: Pseudobulk) -> None:
     seen = []
     for fold in range(5):
         split = SPLITS.make(record, "combination", fold=fold)
@@ -56,7 +56,7 @@ def test_combinations_are_tested_with_none_some_and_all_genes_seen(record: Condi
     assert set(seen) == {0, 1, 2}
 
 
-def test_the_order_in_a_label_does_not_tear_a_combination(record: Conditions) -> None:
+def test_the_order_in_a_label_does_not_tear_a_combination(record: Pseudobulk) -> None:
     turned = record.perturbation.copy()
     second = np.array([group == "LINE2" for group in record.group])
     turned[second] = ["+".join(reversed(label.split("+"))) for label in turned[second].tolist()]
@@ -69,7 +69,7 @@ def test_the_order_in_a_label_does_not_tear_a_combination(record: Conditions) ->
         np.testing.assert_array_equal(first.group, again.group)
 
 
-def test_a_line_is_held_out_whole(record: Conditions) -> None:
+def test_a_line_is_held_out_whole(record: Pseudobulk) -> None:
     three = simulated_perturbseq(n_genes=30, n_regulators=16, n_doubles=0, n_lines=3, cells_per_condition=3)
     split = SPLITS.make(three, "cold_cell", n_folds=3)
     assert {name: set(three.group[split.index(name)].tolist()) for name in ("train", "val", "test")} == {
@@ -79,19 +79,19 @@ def test_a_line_is_held_out_whole(record: Conditions) -> None:
     with pytest.raises(InputError, match="has 2 of the cell lines to hold out"):
         SPLITS.make(record, "cold_cell")
     with pytest.raises(InputError, match="controls are paired by nothing, so there are no lines"):
-        SPLITS.make(Conditions.from_cells(simulate_cells().cells.lognorm()), "cold_cell")
+        SPLITS.make(Pseudobulk.from_cells(simulate_cells().cells.lognorm()), "cold_cell")
 
 
-def _lines(record: Conditions, split) -> list[str]:
+def _lines(record: Pseudobulk, split) -> list[str]:
     return [record.group[split.index(name)][0] for name in ("train", "val", "test")]
 
 
-def test_a_random_split_resamples_perturbations(record: Conditions) -> None:
+def test_a_random_split_resamples_perturbations(record: Pseudobulk) -> None:
     assert SPLITS.make(record, "random").key == "perturbed gene"
 
 
 def test_methods_of_other_tasks_and_too_few_units_are_answered() -> None:
-    small = Conditions.from_cells(simulate_cells(n_singles=4, n_doubles=0).cells.lognorm())
+    small = Pseudobulk.from_cells(simulate_cells(n_singles=4, n_doubles=0).cells.lognorm())
     with pytest.raises(InputError, match="no condition that perturbs several genes"):
         SPLITS.make(small, "combination")
     with pytest.raises(InputError, match="4 genes can't fill 5 folds; set split.n_folds=4 or fewer"):

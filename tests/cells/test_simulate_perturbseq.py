@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from torchcell.cells.conditions import Conditions
+from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.simulate import SimulatedPerturbSeq, perturbseq_networks, simulate_perturbseq, simulated_perturbseq
 from torchcell.io.errors import InputError
 
@@ -16,22 +16,22 @@ def made() -> SimulatedPerturbSeq:
 
 
 @pytest.fixture(scope="module")
-def record(made: SimulatedPerturbSeq) -> Conditions:
-    return Conditions.from_cells(made.cells.lognorm(), ["cell_line"])
+def record(made: SimulatedPerturbSeq) -> Pseudobulk:
+    return Pseudobulk.from_cells(made.cells.lognorm(), ["cell_line"])
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.mean([np.corrcoef(x, y)[0, 1] for x, y in zip(a, b, strict=True)]))
 
 
-def test_measured_changes_are_the_planted_ones(made: SimulatedPerturbSeq, record: Conditions) -> None:
+def test_measured_changes_are_the_planted_ones(made: SimulatedPerturbSeq, record: Pseudobulk) -> None:
     place = {label: i for i, label in enumerate(made.labels.tolist())}
     planted = made.effect[0, [place[label] for label in record.perturbation.tolist()]]
     assert correlation(record.target - record.eval_control, planted) > 0.75
 
 
 def test_what_regulators_of_a_module_do_predicts_one_that_is_unseen(
-    made: SimulatedPerturbSeq, record: Conditions
+    made: SimulatedPerturbSeq, record: Pseudobulk
 ) -> None:
     """So network features can win where the mean of the training perturbations can not."""
     module = dict(zip(made.labels.tolist(), made.module.tolist(), strict=False))

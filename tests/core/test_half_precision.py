@@ -121,10 +121,10 @@ OPTIONS: dict[str, list[str]] = {
     "additive_latent": ["model.head=process", "model.head=level"],
     "gene_set_transformer": [
         "model.attention=induced model.points=4",
-        "model.attention=neighbours",
+        "model.attention=neighbors",
         "model.gradient_checkpointing=true model.layers=2",
-        "model.standardise=change model.singles=true",
-        "model.standardise=none model.distribution=true",
+        "model.standardize=change model.singles=true",
+        "model.standardize=none model.distribution=true",
         "data.pseudobulk=true",
         "data.features=null",
     ],
@@ -267,7 +267,7 @@ def test_reactions_are_read_in_half_precision(aggregation):
     check(cfg, instantiate(data, _partial_=True)(graph=graph, split=split, seed=0))
 
 
-@pytest.mark.parametrize("attention", ["full", "neighbours", "induced"])
+@pytest.mark.parametrize("attention", ["full", "neighbors", "induced"])
 def test_a_part_of_the_genes_is_trained_in_half_precision(attention):
     cfg = composed(*MODELS["gene_set_transformer_curriculum"], f"model.attention={attention}")
     check(cfg, assemble.datamodule(cfg), [instantiate(cfg.callbacks.curriculum)])

@@ -61,7 +61,7 @@ def of_drug_response() -> Spec:
 
 def of_cells() -> Spec:
     return cell_spec(
-        neighbours=3,
+        neighbors=3,
         singles=(Single("g1", "A"), Single("g2", "B")),
         network_genes=NetworkGenes(("n1", "n2"), torch.ones(2, 5)),
         gene_order=torch.arange(24),

@@ -211,7 +211,7 @@ def _terms(model, batch):
     return {name: float(term.detach()) for name, term in model.losses(batch, model(batch)).items()}
 
 
-def test_missing_values_and_plates_without_a_centre_are_left_out():
+def test_missing_values_and_plates_without_a_center_are_left_out():
     spec = response_spec()
     model, batch = CheMoE(spec, **SMALL), response_batch(spec)
     target = batch.target.clone()

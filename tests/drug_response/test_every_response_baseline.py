@@ -50,7 +50,7 @@ def planted(seed: int = 0, unknown: tuple[str, ...] = ()) -> Response:
     ).validate()
 
 
-def deal(record: Response, seed: int = 0) -> tuple[Response, Response, Response]:
+def assign_folds(record: Response, seed: int = 0) -> tuple[Response, Response, Response]:
     order = np.random.default_rng(seed).permutation(len(record))
     a, b = int(0.6 * len(order)), int(0.8 * len(order))
     return record.subset(order[:a]), record.subset(order[a:b]), record.subset(order[b:])
@@ -67,7 +67,7 @@ def test_its_name_is_that_of_the_config(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_test_values_change_nothing(name):
-    train, val, test = deal(planted())
+    train, val, test = assign_folds(planted())
     baseline = fitted(name, train, val)
     first = baseline.predict(test.blind())
     assert first.dtype == np.float32
@@ -78,7 +78,7 @@ def test_test_values_change_nothing(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_order_of_samples_changes_nothing(name):
-    train, val, test = deal(planted())
+    train, val, test = assign_folds(planted())
     order = np.random.default_rng(2).permutation(len(test))
     expected = fitted(name, train, val).predict(test.blind())
     np.testing.assert_allclose(fitted(name, train, val).predict(test.subset(order)), expected[order], atol=1e-5)
@@ -90,20 +90,20 @@ def test_the_order_of_samples_changes_nothing(name):
 def test_unseen_lines_drugs_and_drugs_without_a_vector_get_a_prediction(name):
     record = planted(unknown=("d03", "d04"))
     new = np.isin(record.drug, ["d03", "d05"]) | (record.cell_line == "L1")
-    train, val, _ = deal(record.subset(~new))
+    train, val, _ = assign_folds(record.subset(~new))
     assert np.isfinite(fitted(name, train, val).predict(record.subset(new).blind())).all()
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("constant", "no_change")])
 def test_a_record_over_other_genes_is_refused(name):
-    train, val, test = deal(planted())
+    train, val, test = assign_folds(planted())
     baseline = fitted(name, train, val)
     with pytest.raises(InputError, match="gene list"):
         baseline.predict(replace(test, genes=test.genes[::-1]))
 
 
 def test_means_are_those_of_the_training_part():
-    train, val, test = deal(planted())
+    train, val, test = assign_folds(planted())
     found = {name: fitted(name, train, val).predict(test.blind()) for name in NAMES}
     line, drug = test.cell_line[0], test.drug[0]
     assert found["constant"][0, 0] == pytest.approx(train.treated.mean(), rel=1e-5)
@@ -198,14 +198,14 @@ def test_the_score_is_the_mean_correlation_of_changes():
 
 
 def test_a_fake_perturbation_is_aninput_control_of_the_plate():
-    train, val, test = deal(planted())
+    train, val, test = assign_folds(planted())
     found = FakePerturbation().fit(train, val, None).predict(test.blind())
     for row in range(len(test)):
         assert not (found[row] == test.control[row]).all()
         same = (train.control == found[row]).all(1)
         assert set(train.plate[same]) == {test.plate[row]}
     one = replace(planted(), control=np.tile(planted().control[:1], (len(planted()), 1)))
-    train, val, test = deal(one)
+    train, val, test = assign_folds(one)
     assert np.isnan(FakePerturbation().fit(train, val, None).predict(test)).all()
 
 
@@ -215,7 +215,7 @@ NEED_A_PLATE = ["plate_gene_mean", "plate_mean_ridge", "fake_perturbation"]
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "gaussian_process"])
 def test_what_needs_the_plate_has_nothing_to_say_of_a_request_and_the_others_say_the_same(name):
     """Without a plate they would be the rows of the line's means under other names."""
-    train, val, test = deal(planted())
+    train, val, test = assign_folds(planted())
     baseline = fitted(name, train, val)
     found, known = baseline.predict(test.as_request()), baseline.predict(test.blind())
     if name in NEED_A_PLATE:
@@ -225,7 +225,7 @@ def test_what_needs_the_plate_has_nothing_to_say_of_a_request_and_the_others_say
 
 
 def test_a_process_stands_on_the_control_of_a_request_and_on_the_mean_of_a_known_plate():
-    train, val, test = deal(planted())
+    train, val, test = assign_folds(planted())
     process = fitted("gaussian_process", train, val)
     told = [each.numpy() for each in process.process(process._wells(test))]
     delta, plate = (fitted(name, train, val).predict(test.blind()) for name in ("mean_delta_line", "plate_gene_mean"))
@@ -239,7 +239,7 @@ def test_a_process_takes_the_noise_of_controls_out():
     """A ridge that reads the control scored .41 where those that start from it and do not had .23 (level 3)."""
     record, rng = planted(), np.random.default_rng(1)
     drawn = rng.normal(0, 2, (12, 15))[rng.integers(12, size=len(record))]
-    train, val, test = deal(replace(record, control=(record.control + drawn).astype(np.float32)))
+    train, val, test = assign_folds(replace(record, control=(record.control + drawn).astype(np.float32)))
     scores = {
         name: change_score(test, fitted(name, train, val).predict(test.as_request()).astype(float))
         for name in ("gaussian_process", "ridge_change", "nearest_drug")

@@ -15,7 +15,7 @@ def test_columns_add_up_to_one_and_empty_ones_are_left_out():
     assert section.table["A375"].tolist() == [0.75, 0.25, 0.0]
     assert "Entropy 0.99 of the 3 experts' shares" in section.text
     assert "no expert is dead" in section.text
-    assert "rivals=[CKPT]" in section.text
+    assert "comparators=[CKPT]" in section.text
     assert [axis.get_xlabel() for axis in section.figure.axes[:2]] == ["cell line", "dose in µM"]
 
 

@@ -116,7 +116,7 @@ def test_r2_of_the_top_genes_is_that_of_scikit_learn() -> None:
     assert got[5] == pytest.approx(r2_score((truth - control)[5, top], (guess - control)[5, top]))
 
 
-def test_the_plates_centre_takes_away_what_its_samples_share() -> None:
+def test_the_plates_center_takes_away_what_its_samples_share() -> None:
     rng = np.random.default_rng(2)
     shared = rng.normal(0.0, 2.0, (1, GENES))
     truth = shared + rng.normal(0.0, 1.0, (50, GENES))

@@ -40,7 +40,7 @@ def test_known_drugs_stand_on_their_lines_mean_control(module, tmp_path):
     assert torch.equal(batch.input_control[0], module.spec.line_control[1])
     assert torch.isnan(batch.target).all()
     assert batch.log_dose.item() == pytest.approx(np.log10(3.0), abs=1e-6)
-    assert module.widened(asked, module.spec) is module.spec
+    assert module.extend_spec(asked, module.spec) is module.spec
 
 
 def test_a_structure_finds_its_drug_under_any_name_and_a_new_one_gets_a_row(module, tmp_path):
@@ -48,7 +48,7 @@ def test_a_structure_finds_its_drug_under_any_name_and_a_new_one_gets_a_row(modu
     line = module.spec.lines[0]
     path = write(tmp_path, [f"alias,{table.smiles[2]},{line},1.0,24", f"fresh,CCCCCCO,{line},1.0,24"])
     asked = module.read_request(path, module.spec)
-    wider = module.widened(asked, module.spec)
+    wider = module.extend_spec(asked, module.spec)
     held = wider.molecules
     assert asked.drug.tolist() == [table.id[2], "fresh"]
     assert len(held.id) == len(table.id) + 1
@@ -171,7 +171,7 @@ def test_a_drug_that_the_table_of_vectors_lacks_is_refused_by_name(tmp_path):
     with pytest.raises(InputError, match="no vector for: 'fresh'; MoleculeTable has no vector of them"):
         module.read_request(write(tmp_path, rows), spec)
     asked = module.read_request(write(tmp_path, rows[:1]), spec)
-    assert module.widened(asked, spec).molecules.known.all()
+    assert module.extend_spec(asked, spec).molecules.known.all()
 
 
 def test_a_new_drug_borrows_alone_as_it_does_in_company_and_the_request_says_from_whom(tmp_path):
@@ -187,7 +187,7 @@ def test_a_new_drug_borrows_alone_as_it_does_in_company_and_the_request_says_fro
         asked = module.read_request(path, module.spec)
     owner = asked.molecules.borrowed["fresh"]
     assert f"fresh from {owner}" in str(told[0].message)
-    held = module.widened(asked, module.spec).molecules
+    held = module.extend_spec(asked, module.spec).molecules
     np.testing.assert_array_equal(held.vectors[-1], made.vectors[made.smiles == owner][0])
 
 
@@ -199,7 +199,7 @@ def test_a_model_that_learned_a_vector_for_unknown_molecules_takes_it_and_says_s
         (tmp_path / "table.npz").unlink()
     with pytest.warns(UserWarning, match="drugs without a vector: 'fresh'; MoleculeTable .*the model learned"):
         asked = module.read_request(write(tmp_path, [f"fresh,CCCCCCO,{line},1,24"]), module.spec)
-    held = module.widened(asked, module.spec).molecules
+    held = module.extend_spec(asked, module.spec).molecules
     assert held.id[-1] == "fresh"
     assert not held.known[-1]
 

@@ -90,7 +90,7 @@ def test_h5ad_round_trip_keeps_every_value(response: Response, tmp_path: Path, w
         np.testing.assert_array_equal(back.columns[name], value, err_msg=name)
 
 
-def test_the_column_map_renames_and_a_missing_column_is_named_with_its_neighbours(response: Response) -> None:
+def test_the_column_map_renames_and_a_missing_column_is_named_with_its_neighbors(response: Response) -> None:
     adata = response.to_anndata()
     adata.obs = adata.obs.rename(columns={"dose_value": "dose_um"})
     back = Response.from_anndata(adata, {"dose_value": "dose_um"})

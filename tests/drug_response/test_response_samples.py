@@ -62,7 +62,7 @@ def test_everything_fitted_is_blind_to_the_test_part() -> None:
     for name in ("line_control", "line_basal", "change_center", "change_scale"):
         assert torch.equal(plain[name], other[name]), name
     assert torch.equal(plain["center"], other["center"])
-    np.testing.assert_array_equal(data.centre, again.centre)
+    np.testing.assert_array_equal(data.center, again.center)
 
 
 INPUTS = [field.name for field in fields(ResponseBatch) if field.name not in ("target", "sample", "eval_center")]
@@ -86,7 +86,7 @@ def test_what_is_scored_is_packed_as_predict_is_asked(part: str, tmp_path: Path)
     packed = data.pack(request, data.spec)[torch.arange(len(request))]
     for name in INPUTS:
         torch.testing.assert_close(getattr(packed, name), getattr(scored, name), equal_nan=True, msg=name)
-    told = data.asked(part)[""]()
+    told = data.evaluation_inputs(part)[""]()
     for name in ("drug", "cell_line", "dose_value", "time", "control", "plate", "sample_id"):
         np.testing.assert_array_equal(getattr(told, name), getattr(request, name), err_msg=name)
     assert told.source is told.basal is told.inchikey is told.plate_mean is None
@@ -120,19 +120,19 @@ def test_the_names_of_plates_play_no_part_in_what_is_read_of_a_scored_sample() -
         for name in INPUTS:
             left, right = (getattr(each.packed[index], name) for each in (data, again))
             torch.testing.assert_close(left, right, equal_nan=True, rtol=0, atol=0, msg=name)
-        told, retold = (each.asked(part)[""]() for each in (data, again))
+        told, retold = (each.evaluation_inputs(part)[""]() for each in (data, again))
         np.testing.assert_array_equal(told.plate, retold.plate)
-    assert not np.array_equal(data.centre, again.centre)  # what is scored knows its plate
+    assert not np.array_equal(data.center, again.center)  # what is scored knows its plate
 
 
 def test_training_samples_know_the_others_of_their_plate_and_so_does_what_stands_beside_the_score() -> None:
     data = module()
     first = next(iter(data.training_loader(False, 0, 1, data.batch_size)))
-    torch.testing.assert_close(first.plate_mean, torch.from_numpy(data.centre[first.sample.numpy()]))
-    record = data.asked("test")["plate_known"]()
+    torch.testing.assert_close(first.plate_mean, torch.from_numpy(data.center[first.sample.numpy()]))
+    record = data.evaluation_inputs("test")["plate_known"]()
     np.testing.assert_array_equal(record.plate, data.record("test").plate)
     packed = data.pack(record, data.spec)[torch.arange(len(record))]
-    torch.testing.assert_close(packed.plate_mean, torch.from_numpy(data.centre[data.split.index("test")]))
+    torch.testing.assert_close(packed.plate_mean, torch.from_numpy(data.center[data.split.index("test")]))
     assert torch.isnan(data.packed[torch.arange(5)].plate_mean).all()
 
 
@@ -154,13 +154,13 @@ def test_plates_that_are_lines_with_one_control_each_tell_nothing_that_the_line_
     """On level 5 all rows would stand twice."""
     record = simulate_response(n_replicates=1).response
     data = module(record)
-    assert [*data.asked("test")] == [""]
+    assert [*data.evaluation_inputs("test")] == [""]
     assert not any("plate_known" in note for note in data.notes())
     control = record.control.copy()
     control[0] += 1
     paired = module(replace(record, control=control))
     for each in (module(), paired):
-        assert [*each.asked("test")] == ["", "plate_known"]
+        assert [*each.evaluation_inputs("test")] == ["", "plate_known"]
 
 
 def test_it_is_said_as_what_test_samples_are_scored() -> None:
@@ -171,7 +171,7 @@ def test_it_is_said_as_what_test_samples_are_scored() -> None:
         "Metrics headed plate_known/ stand beside: the same samples, the mean of the treated training wells of their "
         "plate being known. They are no part of the verdict.",
         f"{n:,} of {n:,} test samples lie on plates of the training part",
-        "the row fake_perturbation of plate_known/pearson_de",
+        "the row fake_perturbation of plate_known/pearson_delta",
     ):
         assert sentence in said
     away = replace(data.record_whole, plate=np.where(data.split.part == "test", "elsewhere", data.record_whole.plate))
@@ -278,7 +278,7 @@ def test_a_fold_holds_the_same_whichever_lines_are_loaded(method: str) -> None:
     for data in (one, two):
         assert data.split.part.tolist() == [part[name] for name in data.sample_id.tolist()]
         assert data.split.name == f"{method}-1of5-s0"
-        assert data.split.dealt == whole.split.hash != data.split.hash
+        assert data.split.assignment_hash == whole.split.hash != data.split.hash
     drug = record.drug[0]
     dropped = module(record, lacking=(drug,), missing_molecules="drop", split=split)
     assert dropped.split.part.tolist() == [part[name] for name in dropped.sample_id.tolist()]
@@ -291,12 +291,12 @@ def test_an_input_that_is_the_same_for_all_samples_cannot_be_spoilt() -> None:
     assert [name for name in data.inputs() if data.constant(name, index) is None] == ["drug_with_dose", "line"]
 
 
-def test_a_runs_own_samples_are_packed_once_with_their_centres(monkeypatch):
-    """All samples were packed as a request is, thrown away, and packed again with the plates' centres."""
+def test_a_runs_own_samples_are_packed_once_with_their_centers(monkeypatch):
+    """All samples were packed as a request is, thrown away, and packed again with the plates' centers."""
     made = []
     monkeypatch.setattr(ResponseDataModule, "pack", staticmethod(lambda *known: made.append(known)))
     data = module()
     assert not made
-    held = torch.from_numpy(data.centre).float()
+    held = torch.from_numpy(data.center).float()
     assert torch.equal(data.packed.eval_center.isnan(), held.isnan())
     assert torch.equal(data.packed.eval_center.nan_to_num(), held.nan_to_num())

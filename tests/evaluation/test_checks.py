@@ -91,7 +91,7 @@ def test_of_a_response_the_change_from_the_plate_is_looked_at_and_without_a_plat
     assert input_use(results, spoilt, KEY, decides=True, n_boot=50).facts["metric"] == "pearson_delta_plate"
     cold = replace(results, context=replace(results.context, center=np.full((30, 12), np.nan)))
     found = input_use(cold, spoilt, KEY, decides=True, n_boot=50)
-    assert (found.facts["metric"], found.status) == ("pearson_de", "ok")
+    assert (found.facts["metric"], found.status) == ("pearson_delta", "ok")
 
 
 # Replicates ---------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Small graphs of every kind and node sets of any size, for the tests of k-hop neighbourhoods."""
+"""Small graphs of every kind and node sets of any size, for the tests of k-hop neighborhoods."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def random_graph(seed: int) -> CellGraph:
             edge[:, rng.integers(shape[1])] = True  # a hub
         edge[rng.integers(shape[0]), rng.integers(shape[1])] = True
         if source == target:
-            edge[2], edge[:, 2] = False, False  # gene 2 has no gene for a neighbour
+            edge[2], edge[:, 2] = False, False  # gene 2 has no gene for a neighbor
             edge[0, 1] = True
             np.fill_diagonal(edge, False)
         if relation == "physical":

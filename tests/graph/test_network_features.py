@@ -60,7 +60,7 @@ def test_no_more_vectors_are_named_than_there_are():
     assert features.values.shape[1] == len(features.columns) == 3 * (11 + 1) + 4
 
 
-def test_blocks_are_centred_and_of_unit_size():
+def test_blocks_are_centered_and_of_unit_size():
     values = network_features(graph(), spectral=2, terms=2).values.astype(np.float64)
     np.testing.assert_allclose(values.mean(0), 0, atol=1e-3)
     for block in (values[:, :2], values[:, 5:6], values[:, 9:]):

@@ -1,4 +1,4 @@
-"""Spectral features: alike for genes of like neighbourhoods, the same twice, zeros for other nodes."""
+"""Spectral features: alike for genes of like neighborhoods, the same twice, zeros for other nodes."""
 
 from __future__ import annotations
 

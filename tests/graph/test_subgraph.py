@@ -18,7 +18,7 @@ from torchcell.io.errors import InputError
 
 
 def pyg(graph: CellGraph, relation: str, nodes: list[int], shift: int) -> dict[tuple[int, int], float]:
-    """Relabelled edges of one sample, shifted by the rows before it: (source, target) -> weight."""
+    """Relabeled edges of one sample, shifted by the rows before it: (source, target) -> weight."""
     edges, weight = unified_edges(graph, relation), torch.from_numpy(graph.scipy(relation).tocoo().data)
     found, kept = subgraph(torch.tensor(nodes, dtype=torch.int64), edges, weight, True, graph.n_nodes)
     return as_dict(found + shift, kept)
@@ -59,8 +59,8 @@ def test_edges_weights_and_numbering_are_those_of_pyg_however_the_samples_are_cu
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 50), k=st.sampled_from([1, 2]), sets=node_sets)
-def test_a_neighbourhood_with_its_edges_is_pygs_k_hop_subgraph(seed, k, sets):
-    """The whole way from perturbed genes to relabelled edges and perturbed rows, on the union of all relations."""
+def test_a_neighborhood_with_its_edges_is_pygs_k_hop_subgraph(seed, k, sets):
+    """The whole way from perturbed genes to relabeled edges and perturbed rows, on the union of all relations."""
     graph = random_graph(seed)
     node, ptr = ragged(sets)
     sub = induced(graph, *Closure(torch.from_numpy(compute_bits(graph, k)), k, graph.hash).ragged(node, ptr))
@@ -76,11 +76,11 @@ def test_a_neighbourhood_with_its_edges_is_pygs_k_hop_subgraph(seed, k, sets):
             assert first == last
             continue
         seeds = torch.tensor(members, dtype=torch.int64)
-        nodes, relabelled, mapping, _ = k_hop_subgraph(seeds, k, edges, True, graph.n_nodes)
+        nodes, relabeled, mapping, _ = k_hop_subgraph(seeds, k, edges, True, graph.n_nodes)
         assert sub.node[first:last].tolist() == nodes.tolist()
         assert rows[owner == i].tolist() == (mapping + first).tolist()
         mine = both[:, (both[1] >= first) & (both[1] < last)] - first
-        assert {tuple(p) for p in mine.T.tolist()} == {tuple(p) for p in relabelled.T.tolist()}
+        assert {tuple(p) for p in mine.T.tolist()} == {tuple(p) for p in relabeled.T.tolist()}
 
 
 def test_all_nodes_give_the_whole_graph_and_none_give_nothing():

@@ -27,7 +27,7 @@ def screen() -> Screen:
         phenotype_names=("growth", "µ"),
         sample_id=np.array(["s1", "s2"]),
         level=np.array([np.nan, np.nan, 0.5], dtype=np.float32),
-        columns={"query": np.array(["A", "C"], dtype=object), "unlabelled": np.array([True, False])},
+        columns={"query": np.array(["A", "C"], dtype=object), "unlabeled": np.array([True, False])},
         replicates=np.zeros((2, 3, 2), dtype=np.float32),
         lost={"rows": np.int64(3)},  # type: ignore[dict-item]
     )

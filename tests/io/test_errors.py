@@ -19,7 +19,7 @@ from torchcell.io.errors import near
         ("nkx2.5", ["NKX2-1", "NKX2-5"], ["NKX2-5"]),
         ("grwth", ["growth", "sample_id"], ["growth"]),
         ("gnee", ["genes", "gene", "kinds"], ["gene"]),
-        ("neighbourhood", ["neighborhood", "fusion"], ["neighborhood"]),
+        ("neighborhood", ["neighborhood", "fusion"], ["neighborhood"]),
         ("max_epoch", ["trainer.max_epochs", "trainer.min_epochs"], ["trainer.max_epochs", "trainer.min_epochs"]),
         ("dose", ["time", "dose_value", "dose_unit"], ["dose_value", "dose_unit"]),
         ("dose_value", ["time", "dose_um", "dose"], ["dose_um", "dose"]),

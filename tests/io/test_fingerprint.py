@@ -13,7 +13,7 @@ import pytest
 from scipy import sparse
 
 from torchcell.cells.backed import BackedMatrix
-from torchcell.cells.conditions import Conditions
+from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.simulate import simulate_cells
 from torchcell.cells.table import cells_file
 from torchcell.drug_response.molecules import Molecules, Morgan
@@ -48,7 +48,7 @@ def cells():
 
 
 def conditions():
-    return Conditions.from_cells(cells().lognorm(), ("cell_line",))
+    return Pseudobulk.from_cells(cells().lognorm(), ("cell_line",))
 
 
 def graph():

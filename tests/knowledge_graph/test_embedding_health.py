@@ -30,7 +30,7 @@ def test_vectors_at_right_angles_have_cosine_0_and_full_rank():
     assert found.cosine == pytest.approx(0)
     assert found.rank == pytest.approx(8)
     assert found.room == 7
-    assert found.components == 7  # centred, 8 corners of a simplex span 7 equal axes: 6 hold 86 %
+    assert found.components == 7  # centered, 8 corners of a simplex span 7 equal axes: 6 hold 86 %
     assert found.status == "healthy"
     assert (
         found.why

@@ -17,7 +17,7 @@ from torchcell.io.errors import InputError
 from torchcell.knowledge_graph import baselines as typed_counts
 from torchcell.knowledge_graph.baselines import (
     Choice,
-    CommonNeighbours,
+    CommonNeighbors,
     DegreeProduct,
     NearestSources,
     OwnEdges,
@@ -33,7 +33,7 @@ CONFIGS = OmegaConf.load(Path(__file__).parents[2] / "conf/baselines/links.yaml"
 NAMES = [str(name) for name in CONFIGS]
 
 
-def deal(links: Links, seed: int = 0) -> tuple[Links, Links, Links]:
+def assign_folds(links: Links, seed: int = 0) -> tuple[Links, Links, Links]:
     """70, 15 and 15 percent; the edges of val and test leave the graph."""
     part = np.random.default_rng(seed).choice(3, len(links), p=[0.7, 0.15, 0.15])
     held_out = links.subset(links.positive & (part > 0)).sample_id
@@ -45,7 +45,7 @@ def deal(links: Links, seed: int = 0) -> tuple[Links, Links, Links]:
 @pytest.fixture(scope="module")
 def planted() -> tuple[Links, Links, Links]:
     """CtD and GiG of a simulated graph: one metaedge between two kinds, one within a kind without direction."""
-    return deal(link_samples(simulate_knowledge_graph(150, 80, 40, noise=0.05, seed=1).graph, ["CtD", "GiG"]))
+    return assign_folds(link_samples(simulate_knowledge_graph(150, 80, 40, noise=0.05, seed=1).graph, ["CtD", "GiG"]))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def toy(edges: list[str], directed: tuple[str, ...] = ()) -> KnowledgeGraph:
 
 
 def of(graph: KnowledgeGraph, *pairs: str) -> Links:
-    """Unlabelled candidates ``c1 CtD d2`` of a graph."""
+    """Unlabeled candidates ``c1 CtD d2`` of a graph."""
     source, metaedge, target = (np.array(column) for column in zip(*(pair.split() for pair in pairs), strict=True))
     outputs = tuple(f"{name}_{negatives}" for name in np.unique(metaedge) for negatives in ("matched", "uniform"))
     label = np.full((len(pairs), len(outputs)), np.nan, dtype=np.float32)
@@ -168,15 +168,15 @@ def test_degree_product_is_the_formula() -> None:
     np.testing.assert_allclose(np.exp(score), [2.1 * 2.1, 1.1 * 1.1, 2.1 * 1.1], rtol=1e-6)
 
 
-def test_common_neighbours_are_shared_genes_or_where_there_are_none_any_nodes() -> None:
+def test_common_neighbors_are_shared_genes_or_where_there_are_none_any_nodes() -> None:
     record = of(GRAPH, "c1 CtD d2", "c2 CtD d2", "g1 GiG g3", "d1 DrD d2", "c1 CbG g1")
-    through_genes = CommonNeighbours("Gene").fit(record, record, None)
+    through_genes = CommonNeighbors("Gene").fit(record, record, None)
     assert through_genes.predict(record)[:2, 0].tolist() == [2, 2]  # any kind: here no kind is called Gene
-    genes = CommonNeighbours("g").fit(record, record, None).predict(record)[:, 0]
+    genes = CommonNeighbors("g").fit(record, record, None).predict(record)[:, 0]
     assert genes.tolist() == [1, 2, 1, 1, 0]
 
 
-def test_nearest_sources_are_those_that_share_neighbours() -> None:
+def test_nearest_sources_are_those_that_share_neighbors() -> None:
     graph = toy(["c1 CbG g1", "c2 CbG g1", "c3 CbG g2", "c4 CbG g3", "c2 CtD d1", "c3 CtD d2", "c4 CtD d2"])
     record = of(graph, "c1 CtD d1", "c1 CtD d2")
     score = NearestSources(powers=[1.0], priors=[0.01]).fit(record, record, None).predict(record)[:, 0]
@@ -255,7 +255,7 @@ def test_training_edges_are_looked_at_as_if_they_were_not_there() -> None:
     rng = np.random.default_rng(0)
     random_pairs = {(int(c), int(d)) for c, d in rng.integers(0, 25, (140, 2))}
     graph = toy([f"c{c:02d} CtD d{d:02d}" for c, d in sorted(random_pairs)])
-    train, val, test = deal(link_samples(graph, "CtD"))
+    train, val, test = assign_folds(link_samples(graph, "CtD"))
     baseline = PathFeatures(penalties=[1.0]).fit(train, val, None)
     auroc = roc_auc_score(test.positive, baseline.predict(test.blind())[:, 0])
     assert abs(auroc - 0.5) < 0.2

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.long, pytest.mark.mirror]
 NAMED_PATHS = [["CbG", "CbG<", "CtD"], ["CtD", "DrD"], ["CtD", "CtD<", "CtD"], ["CbG", "DaG<"]]
 
 
-def deal(links: Links, seed: int) -> tuple[Links, Links, Links]:
+def assign_folds(links: Links, seed: int) -> tuple[Links, Links, Links]:
     """604, 75 and 76 edges and as large parts of each kind of negatives; held-out edges leave the graph."""
     rng, part = np.random.default_rng(seed), np.zeros(len(links), dtype=int)
     for held in (links.positive, links.label[:, 0] == 0, links.label[:, 1] == 0):
@@ -41,11 +41,11 @@ def deal(links: Links, seed: int) -> tuple[Links, Links, Links]:
 def deals(mirror: Path) -> list[tuple[Links, Links, Links]]:
     """Three seeds; made once, since a graph looks up its hundred thousands of node names only once."""
     links = hetionet_core(metaedges="CtD")
-    return [deal(links, seed) for seed in range(3)]
+    return [assign_folds(links, seed) for seed in range(3)]
 
 
 def all_pairs(links: Links) -> Links:
-    """Every compound with every disease, unlabelled."""
+    """Every compound with every disease, unlabeled."""
     compounds, diseases = (np.flatnonzero(links.graph.node_kind == kind) for kind in ("Compound", "Disease"))
     source, target = np.repeat(compounds, len(diseases)), np.tile(diseases, len(compounds))
     metaedge = np.full(len(source), "CtD")
@@ -88,7 +88,7 @@ def test_degree_product(deals):
     np.testing.assert_allclose(mean_of(deals, "degree_product"), [0.898, 0.195, 0.45], atol=0.03)
 
 
-def test_nearest_compounds_by_shared_neighbours(deals):
+def test_nearest_compounds_by_shared_neighbors(deals):
     assert (mean_of(deals, "nearest_sources") > [0.917, 0.355, 0.63]).all()
 
 

@@ -61,11 +61,11 @@ def test_links_go_through_train_evaluate_and_predict(tmp_path: Path) -> None:
         }
     )
     request.trust, request.cell_eval_out = ["bilinear_links"], None
-    rest = {"out": str(tmp_path / "again"), "rivals": [str(trained.folder.last)]}
+    rest = {"out": str(tmp_path / "again"), "comparators": [str(trained.folder.last)]}
     again = evaluate(OmegaConf.merge(request, rest))
-    (rival,) = again.summary["rivals"]
-    assert {"mrr", "hits@10"} == set(again.summary["rivals"][rival]["differences"])
-    own = again.evaluation.table.query("system != @rival").reset_index(drop=True)
+    (comparator,) = again.summary["comparators"]
+    assert {"mrr", "hits@10"} == set(again.summary["comparators"][comparator]["differences"])
+    own = again.evaluation.table.query("system != @comparator").reset_index(drop=True)
     pd.testing.assert_frame_equal(own, scored.evaluation.table)
     asked = pd.DataFrame({"source": test.node_id[test.source_index[:5]], "target": test.node_id[test.target_index[:5]]})
     asked.to_csv(tmp_path / "asked.csv", index=False)

@@ -97,7 +97,7 @@ def test_both_directions_of_an_edge_are_twins_and_its_negatives_are_not() -> Non
         [("a", "X>X", "b"), ("b", "X>X", "a"), ("c", "X>X", "d")], columns=["source", "metaedge", "target"]
     )
     links = link_samples(KnowledgeGraph.from_tables(nodes, edges, directed=["X>X"]).validate(), "X>X")
-    twins = links.twin_keys()
+    twins = links.duplicate_keys()
     assert twins[0] == twins[1] != twins[2]
     assert len(set(twins)) == len(links) - 1
 

@@ -1,4 +1,4 @@
-"""Similar nodes of a message graph against sets of neighbours."""
+"""Similar nodes of a message graph against sets of neighbors."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torchcell.knowledge_graph.typed_graph import TypedGraph
 
 
 @pytest.mark.parametrize("kind", [0, 1, 2])
-def test_pairs_share_enough_neighbours_over_all_metaedges(kind):
+def test_pairs_share_enough_neighbors_over_all_metaedges(kind):
     graph = TypedGraph.from_knowledge_graph(simulate_knowledge_graph(seed=2).graph)
-    neighbours = [set() for _ in range(len(graph))]
+    neighbors = [set() for _ in range(len(graph))]
     for name in graph.metaedges:
         for i, j in zip(*(end.tolist() for end in graph.edges(name)), strict=True):
-            neighbours[i].add(j)
-            neighbours[j].add(i)
+            neighbors[i].add(j)
+            neighbors[j].add(i)
     first, last = graph.bounds[kind : kind + 2]
     expected = {
         (i - first, j - first)
         for i in range(first, last)
         for j in range(first, last)
-        if i != j and len(neighbours[i] & neighbours[j]) > 0.2 * len(neighbours[i] | neighbours[j])
+        if i != j and len(neighbors[i] & neighbors[j]) > 0.2 * len(neighbors[i] | neighbors[j])
     }
     found = zip(*(end.tolist() for end in similar_nodes(graph, kind, 0.2, most=1_000)), strict=True)
     assert set(found) == expected

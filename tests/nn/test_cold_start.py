@@ -8,7 +8,7 @@ import scipy.sparse as sp
 import torch
 
 from torchcell.graph.cell_graph import CellGraph
-from torchcell.graph.neighborhood import neighbourhoods
+from torchcell.graph.neighborhood import neighborhoods
 from torchcell.nn.gene_embedding import ColdStart
 
 
@@ -32,7 +32,7 @@ def test_an_untrained_gene_takes_the_mean_of_its_clique_and_all_others_keep_thei
     torch.testing.assert_close(out[0], x[1:4].mean(0))
     torch.testing.assert_close(out[7], x[4:7].mean(0))
     torch.testing.assert_close(out[1:7], x[1:7])
-    torch.testing.assert_close(out[8:], x[8:])  # no neighbours; and no gene at all
+    torch.testing.assert_close(out[8:], x[8:])  # no neighbors; and no gene at all
 
 
 def test_only_the_nearest_count():
@@ -84,7 +84,7 @@ def by_loop(feature: np.ndarray, trained: list[int], gene: int, x: torch.Tensor,
 def test_weights_are_powers_of_the_true_cosine_as_a_loop_finds_them(annotated):
     """With annotations rows differ in length, so that a product of rows is no cosine."""
     graph, trained = random_cell(annotated), [0, 2, 3, 5, 8, 9, 11, 12, 14, 15, 17]
-    feature = neighbourhoods(graph, graph.genes).toarray()
+    feature = neighborhoods(graph, graph.genes).toarray()
     assert (np.ptp(np.linalg.norm(feature, axis=1)) > 0.1) == annotated
     x = torch.randn(graph.n_nodes, 3)
     out = ColdStart(graph, torch.tensor(trained), k=100, power=1.5)(x)
@@ -96,7 +96,7 @@ def test_weights_are_powers_of_the_true_cosine_as_a_loop_finds_them(annotated):
 
 def test_a_gene_marked_cold_takes_from_the_others_never_from_itself():
     graph, trained, x = random_cell(True), list(range(0, 20, 2)), torch.randn(24, 3)
-    feature = neighbourhoods(graph, graph.genes).toarray()
+    feature = neighborhoods(graph, graph.genes).toarray()
     cold = ColdStart(graph, torch.tensor(trained), k=100, power=2.0, everyone=True)
     plain = ColdStart(graph, torch.tensor(trained), k=100, power=2.0)
     torch.testing.assert_close(cold(x), plain(x))
@@ -109,13 +109,13 @@ def test_a_gene_marked_cold_takes_from_the_others_never_from_itself():
         torch.testing.assert_close(out[gene], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_marked_gene_without_neighbours_keeps_its_own():
+def test_a_marked_gene_without_neighbors_keeps_its_own():
     x = torch.randn(10, 3)
     out = ColdStart(cliques(), torch.arange(9), everyone=True)(x, torch.arange(9) == 8)
     torch.testing.assert_close(out, x)
 
 
-def test_marks_need_neighbours_for_everyone():
+def test_marks_need_neighbors_for_everyone():
     with pytest.raises(ValueError, match="everyone=True"):
         ColdStart(cliques(), torch.arange(4))(torch.randn(10, 3), torch.zeros(9, dtype=torch.bool))
 
@@ -124,15 +124,15 @@ def test_added_genes_take_from_the_genes_of_like_features():
     """Genes 9 and 10 were added after the table; 8 is in no network either; features decide for these three alone."""
     graph, trained = cliques().with_genes(["new", "far"]), [0, 1, 2, 4, 5]
     rng = np.random.default_rng(1)
-    features = rng.normal(size=(11, 4)).astype(np.float32) + 5  # cosines without centring would all be near 1
+    features = rng.normal(size=(11, 4)).astype(np.float32) + 5  # cosines without centering would all be near 1
     features[9] = features[2] + 0.01
     x = torch.randn(9, 3)
     given = torch.from_numpy(features)
     out = ColdStart(graph, torch.tensor(trained), k=2, features=given)(x)
     assert out.shape == (11, 3)
-    padded, centred = torch.nn.functional.pad(x, (0, 0, 0, 2)), features - features.mean(0)
+    padded, centered = torch.nn.functional.pad(x, (0, 0, 0, 2)), features - features.mean(0)
     for gene in (8, 9, 10):
-        expected = by_loop(centred, trained, gene, padded, 2, 2.0)
+        expected = by_loop(centered, trained, gene, padded, 2, 2.0)
         torch.testing.assert_close(out[gene], expected, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(out[9], padded[9])
     without = ColdStart(graph, torch.tensor(trained), k=2)(x)
@@ -141,7 +141,7 @@ def test_added_genes_take_from_the_genes_of_like_features():
 
 
 def test_an_added_gene_takes_the_same_alone_and_in_a_crowd():
-    """Once the features were centred on all genes, a file of 540 new ones moved what each of them borrowed by half."""
+    """Once the features were centered on all genes, a file of 540 new ones moved what each of them borrowed by half."""
     rng, x = np.random.default_rng(3), torch.randn(9, 3)
     own, one, crowd = rng.normal(size=(9, 4)), rng.normal(size=(1, 4)), rng.normal(size=(40, 4)) + 8
     found = []

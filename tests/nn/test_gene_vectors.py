@@ -16,7 +16,7 @@ FEATURES[9] = 1
 
 
 def cold(everyone: bool = False) -> ColdStart:
-    """Genes 2, 3 and 4 have the same neighbours; 6 was not trained and knows only 7; 8 and 9 are in no network."""
+    """Genes 2, 3 and 4 have the same neighbors; 6 was not trained and knows only 7; 8 and 9 are in no network."""
     matrix = np.zeros((N, N), dtype=np.float32)
     matrix[:2, 2:5] = matrix[0, 5] = matrix[6, 7] = 1
     graph = CellGraph([f"g{i}" for i in range(N)], {"r": np.maximum(matrix, matrix.T)})

@@ -1,4 +1,4 @@
-"""Maps of latents: components against an oracle, colours, and what the report's section says of them."""
+"""Maps of latents: components against an oracle, colors, and what the report's section says of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from torchcell.report.maps import (
     NEAREST,
-    colour_scale,
+    color_scale,
     draw_maps,
     latent_section,
     nearest_mean,
@@ -58,11 +58,11 @@ def test_rows_that_differ_by_rounding_only_have_no_variance():
     assert principal_components(rows * (1 + 1e-3 * rng.normal(size=(50, 1))))[1].any()
 
 
-def test_colours_run_around_zero_only_where_values_lie_on_both_sides():
-    assert colour_scale(np.linspace(-1, 3, 101))[:2] == pytest.approx((-2.92, 2.92))
-    low, high, _ = colour_scale(np.linspace(0.5, 1.5, 101))
+def test_colors_run_around_zero_only_where_values_lie_on_both_sides():
+    assert color_scale(np.linspace(-1, 3, 101))[:2] == pytest.approx((-2.92, 2.92))
+    low, high, _ = color_scale(np.linspace(0.5, 1.5, 101))
     assert (low, high) == pytest.approx((0.52, 1.48))
-    assert colour_scale(np.array([0.0] * 99 + [1.0]))[:2] == (0.0, 1.0), "a rare class has a colour of its own"
+    assert color_scale(np.array([0.0] * 99 + [1.0]))[:2] == (0.0, 1.0), "a rare class has a color of its own"
 
 
 def test_a_panel_draws_every_set_once_and_the_most_extreme_last():
@@ -101,7 +101,7 @@ def test_the_section_tells_what_the_map_holds(latent):
     assert abs(float(table.loc["growth", "r with PC1"])) > 0.99
     assert float(table.loc["growth", f"r with the mean of the {NEAREST} nearest sets"]) > 0.99
     assert table.loc["flat", "r with PC1"] == "undefined"
-    assert len(section.figure.axes) == 4, "two panels and their colour bars"
+    assert len(section.figure.axes) == 4, "two panels and their color bars"
 
 
 def test_the_section_says_why_it_is_not_drawn(latent):

@@ -54,12 +54,14 @@ def test_the_first_line_is_the_verdict(tmp_path: Path, make_results: Make) -> No
     assert _text(page).startswith("Net : better than ridge by .")
 
 
-def test_rivals_have_a_section_with_their_paired_differences(tmp_path: Path, make_results: Make) -> None:
-    results = replace(make_results(), rivals=("ridge",))
+def test_comparators_have_a_section_with_their_paired_differences(tmp_path: Path, make_results: Make) -> None:
+    results = replace(make_results(), comparators=("ridge",))
     text = _text(_write(tmp_path, results)[0])
-    assert "Against rivals Net against ridge: better than ridge by ." in text
-    assert re.search(r"metric rival difference .* pearson \(primary\) ridge 0\.\d+ \[0\.\d+, 0\.\d+\] 120 better", text)
-    assert "Against rivals" not in _text(_write(tmp_path, make_results())[0])
+    assert "Against comparators Net against ridge: better than ridge by ." in text
+    assert re.search(
+        r"metric comparator difference .* pearson \(primary\) ridge 0\.\d+ \[0\.\d+, 0\.\d+\] 120 better", text
+    )
+    assert "Against comparators" not in _text(_write(tmp_path, make_results())[0])
 
 
 def test_every_figure_is_saved_and_the_same_bytes_are_in_the_page(

@@ -37,11 +37,11 @@ def test_the_table_shows_systems_intervals_the_ceiling_and_ends_with_the_verdict
     assert "Net: better than ridge by ." in printed.splitlines()[-1]
 
 
-def test_rivals_stand_below_the_model_and_have_a_line_each_after_the_verdict(make_results: Make) -> None:
-    printed = _printed(replace(make_results(), rivals=("ridge",))).splitlines()
+def test_comparators_stand_below_the_model_and_have_a_line_each_after_the_verdict(make_results: Make) -> None:
+    printed = _printed(replace(make_results(), comparators=("ridge",))).splitlines()
     rows = [line.split()[1] for line in printed if line.startswith("│") and line.split()[1].isalpha()]
     assert rows == ["Net", "ridge", "mean", "twin", "no"]
-    assert any("ridge (rival)" in line for line in printed)
+    assert any("ridge (comparator)" in line for line in printed)
     assert printed[-2].startswith("Net: better than mean by .")
     assert printed[-1].startswith("Net against ridge: better than ridge by .")
 

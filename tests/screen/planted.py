@@ -29,7 +29,7 @@ def screen(sets: Sequence[Sequence[int]], phenotype: np.ndarray, n_genes: int, *
     ).validate()
 
 
-def deal(record: Screen, seed: int = 0) -> tuple[Screen, Screen, Screen]:
+def assign_folds(record: Screen, seed: int = 0) -> tuple[Screen, Screen, Screen]:
     """Train, val and test of 60, 20 and 20 percent."""
     order = np.random.default_rng(seed).permutation(len(record))
     a, b = int(0.6 * len(order)), int(0.8 * len(order))

@@ -99,7 +99,7 @@ def test_another_order_of_genes_is_only_another_order():
     torch.testing.assert_close(moved.scores[0].q_TD, cell.scores[0].q_TD[tokens], rtol=1e-11, atol=1e-11)
 
 
-def test_without_layers_tokens_are_normalised_and_no_more():
+def test_without_layers_tokens_are_normalized_and_no_more():
     made, x_ND = encoder(layers=0), genes()
     cell = made(x_ND)
     torch.testing.assert_close(cell.gene_ND, made.norm(x_ND))

@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from tests.screen.planted import deal, mixed, ring
+from tests.screen.planted import assign_folds, mixed, ring
 from torchcell.core.predictor import Predictor
 from torchcell.screen.baselines_learned import Trees
 from torchcell.screen.record import Screen
@@ -35,7 +35,7 @@ def test_its_name_is_that_of_the_config(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_test_values_change_nothing(name: str) -> None:
-    train, val, test = deal(mixed())
+    train, val, test = assign_folds(mixed())
     baseline = fitted(name, train, val)
     first = baseline.predict(test.blind())
     noise = np.random.default_rng(1).normal(size=test.phenotype.shape).astype(np.float32)
@@ -47,7 +47,7 @@ def test_test_values_change_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_sets_of_one_two_and_three_genes_are_predicted(name: str) -> None:
-    train, val, test = deal(mixed())
+    train, val, test = assign_folds(mixed())
     prediction = fitted(name, train, val).predict(test.blind())
     for size in (1, 2, 3):
         rows = prediction[test.sizes == size]
@@ -58,7 +58,7 @@ def test_sets_of_one_two_and_three_genes_are_predicted(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_order_of_members_and_samples_changes_nothing(name: str) -> None:
-    train, val, test = deal(mixed())
+    train, val, test = assign_folds(mixed())
     order = np.random.default_rng(2).permutation(len(test))
     expected = fitted(name, train, val).predict(test.blind())
     turned = fitted(name, _reversed_members(train), _reversed_members(val)).predict(_reversed_members(test))
@@ -70,7 +70,7 @@ def test_the_order_of_members_and_samples_changes_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("embedding_sum_mlp", "gradient_boosting")])
 def test_the_order_of_training_samples_changes_nothing(name: str) -> None:
-    train, val, test = deal(mixed())
+    train, val, test = assign_folds(mixed())
     order = np.random.default_rng(3).permutation(len(train))
     expected = fitted(name, train, val).predict(test)
     np.testing.assert_allclose(fitted(name, train.subset(order), val).predict(test), expected, rtol=1e-4, atol=1e-5)
@@ -78,7 +78,7 @@ def test_the_order_of_training_samples_changes_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_random_state_and_threads_of_the_caller_are_left_alone(name: str) -> None:
-    train, val, test = deal(mixed())
+    train, val, test = assign_folds(mixed())
     torch.manual_seed(5)
     np.random.seed(5)  # noqa: NPY002
     before, legacy = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
@@ -93,7 +93,7 @@ def test_the_random_state_and_threads_of_the_caller_are_left_alone(name: str) ->
 def test_a_binary_task_is_scored(name: str) -> None:
     record = mixed(n_outputs=2)
     labels = np.where(np.isnan(record.phenotype), np.nan, record.phenotype > 0).astype(np.float32)
-    train, val, test = deal(replace(record, phenotype=labels, task="binary"))
+    train, val, test = assign_folds(replace(record, phenotype=labels, task="binary"))
     prediction = fitted(name, train, val).predict(test.blind())
     if name in ("additive_ridge", "embedding_sum_mlp", "gradient_boosting"):
         held = ~np.isnan(test.phenotype[:, 0])
@@ -105,7 +105,7 @@ def test_a_binary_task_is_scored(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_genes_are_found_by_name(name: str) -> None:
     """A request lists the genes that it names; their positions are not those of the screen."""
-    train, val, test = deal(mixed())
+    train, val, test = assign_folds(mixed())
     baseline = fitted(name, train, val)
     expected = baseline.predict(test.blind())
     turned = replace(test, genes=test.genes[::-1].copy(), gene=len(test.genes) - 1 - test.gene)
@@ -116,7 +116,7 @@ def test_genes_are_found_by_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_of_a_gene_that_the_screen_lacks_it_says_nothing_or_what_other_genes_tell(name: str) -> None:
-    train, val, test = deal(mixed())
+    train, val, test = assign_folds(mixed())
     baseline = fitted(name, train, val)
     alone = test.subset(np.flatnonzero(test.sizes == 2)[:3])
     names = np.append(test.genes, "NEW")
@@ -128,9 +128,9 @@ def test_of_a_gene_that_the_screen_lacks_it_says_nothing_or_what_other_genes_tel
     assert np.isfinite(found[0]).all() == says
 
 
-@pytest.mark.parametrize("name", ["network_neighbours", "gradient_boosting"])
+@pytest.mark.parametrize("name", ["network_neighbors", "gradient_boosting"])
 def test_without_a_graph_network_baselines_say_nothing(name: str) -> None:
-    train, val, test = deal(mixed())
+    train, val, test = assign_folds(mixed())
     assert np.isnan(instantiate(CONFIGS[name]).fit(train, val, None).predict(test)).all()
 
 

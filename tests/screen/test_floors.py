@@ -53,24 +53,21 @@ def test_additive_ridge_on_held_out_queries(pairs, graph):
     assert score("additive_ridge", pairs, graph, "query_disjoint", n_folds=10) == pytest.approx(0.191, abs=0.02)
 
 
-def test_factorisation_on_the_random_split(pairs, graph):
+def test_factorization_on_the_random_split(pairs, graph):
     assert score("low_rank_als", pairs, graph, "random", n_folds=10) > 0.53
 
 
-def test_profile_neighbours_on_the_random_split(pairs, graph):
-    assert score("profile_neighbours", pairs, graph, "random", n_folds=10) > 0.545
+def test_profile_neighbors_on_the_random_split(pairs, graph):
+    assert score("profile_neighbors", pairs, graph, "random", n_folds=10) > 0.545
 
 
-def test_network_neighbours_on_held_out_queries_and_only_with_the_true_networks(pairs, graph):
-    assert score("network_neighbours", pairs, graph, "query_disjoint") > 0.228
+def test_network_neighbors_on_held_out_queries_and_only_with_the_true_networks(pairs, graph):
+    assert score("network_neighbors", pairs, graph, "query_disjoint") > 0.228
     names = np.random.default_rng(0).permutation(graph.genes).tolist()
-    relabelled = CellGraph(names, {r: graph.scipy(r) for r in graph.relations}, graph.directed)
+    relabeled = CellGraph(names, {r: graph.scipy(r) for r in graph.relations}, graph.directed)
     ordered = CellGraph(
         graph.genes.tolist(),
-        {
-            r: relabelled.scipy(r)[relabelled.index(graph.genes)][:, relabelled.index(graph.genes)]
-            for r in graph.relations
-        },
+        {r: relabeled.scipy(r)[relabeled.index(graph.genes)][:, relabeled.index(graph.genes)] for r in graph.relations},
         graph.directed,
     )
-    assert score("network_neighbours", pairs, ordered, "query_disjoint") < 0.2
+    assert score("network_neighbors", pairs, ordered, "query_disjoint") < 0.2

@@ -149,9 +149,9 @@ def test_bfloat16_autocast_is_near():
     assert_same(ours, dense_kl(matrix, q[1].double(), k[1].double()).float(), (q, k), rtol=0.1, atol=0.01)
 
 
-@pytest.mark.parametrize("negatives", [None, N], ids=["all columns", "all non-neighbours"])
+@pytest.mark.parametrize("negatives", [None, N], ids=["all columns", "all non-neighbors"])
 @pytest.mark.parametrize("rows", [9, N], ids="rows={}".format)
-def test_all_rows_and_all_non_neighbours_equal_the_whole(monkeypatch, rows, negatives):
+def test_all_rows_and_all_non_neighbors_equal_the_whole(monkeypatch, rows, negatives):
     """9 of the 10 rows drawn, summed over all ways to draw them, are the whole; N asks for more than there are."""
     matrix = network()
     term = GraphTerm(cell(matrix), "r", rows=rows, negatives=negatives)

@@ -1,4 +1,4 @@
-"""The log-sum-exp from neighbours and a sample: against the weighted sum written out, and right on average."""
+"""The log-sum-exp from neighbors and a sample: against the weighted sum written out, and right on average."""
 
 from __future__ import annotations
 

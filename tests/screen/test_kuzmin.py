@@ -65,15 +65,15 @@ def test_query_pairs_recur_and_array_genes_do_not(triples):
 @mirror
 def test_labels_and_columns_fit_the_sets(mirror, triples):
     screen = kuzmin2018("matched", negatives_per_positive=2, seed=3).validate()
-    unlabelled = screen.columns["unlabelled"]
-    assert (~unlabelled).sum() == 3_188
-    assert unlabelled.sum() == 2 * 3_188
+    unlabeled = screen.columns["unlabeled"]
+    assert (~unlabeled).sum() == 3_188
+    assert unlabeled.sum() == 2 * 3_188
     assert screen.task == "binary"
-    assert screen.phenotype[:, 0].tolist() == (~unlabelled).astype(float).tolist()
+    assert screen.phenotype[:, 0].tolist() == (~unlabeled).astype(float).tolist()
     roles = [f"{q}|{a}".split("|") for q, a in zip(screen.columns["query"], screen.columns["array"], strict=True)]
     assert all(sorted(role) == list(genes) for role, genes in zip(roles, screen.sets(), strict=True))
     assert all(screen.sample_id == np.array(["|".join(genes) for genes in screen.sets()]))
-    sampled = {frozenset(genes) for genes, u in zip(screen.sets(), unlabelled, strict=True) if u}
+    sampled = {frozenset(genes) for genes, u in zip(screen.sets(), unlabeled, strict=True) if u}
     assert not sampled & set(triples.positives)
 
 

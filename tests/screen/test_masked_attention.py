@@ -55,7 +55,7 @@ def test_equals_a_dense_masked_softmax_in_value_and_gradient(relation, specials)
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
-def test_a_gene_without_neighbours_and_special_tokens_sees_itself():
+def test_a_gene_without_neighbors_and_special_tokens_sees_itself():
     tensors = inputs(0)
     out = HardMask(graph(), "physical", specials=0)(*tensors)
     torch.testing.assert_close(out[4], tensors[2][4])

@@ -68,8 +68,8 @@ def test_networks_come_in_the_order_asked_for(mirror):
 
 
 def test_an_unknown_network_names_the_nearest():
-    with pytest.raises(InputError, match=r"neighbourhood.*neighborhood"):
-        yeast_networks(["neighbourhood"])
+    with pytest.raises(InputError, match=r"neighborhod.*neighborhood"):
+        yeast_networks(["neighborhod"])
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "parquet"])

@@ -12,7 +12,7 @@ def test_equal_rows_are_fully_smoothed():
     torch.testing.assert_close(effective_rank(torch.ones(6, 4)), torch.tensor(1.0), atol=1e-3, rtol=0)
 
 
-def test_orthogonal_centred_rows_are_not_smoothed_at_all():
+def test_orthogonal_centered_rows_are_not_smoothed_at_all():
     x = torch.cat([torch.eye(4), -torch.eye(4)])
     torch.testing.assert_close(oversmoothing(x), torch.tensor(1.0))
     torch.testing.assert_close(effective_rank(x), torch.tensor(4.0))

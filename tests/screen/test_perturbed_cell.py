@@ -20,7 +20,7 @@ from torchcell.io.errors import InputError
 from torchcell.nn import sparse as edge_softmax
 from torchcell.nn.hgt import HGT
 from torchcell.nn.relations import RelationStack
-from torchcell.screen.models.perturbed_cell_gnn import khop as neighbourhood
+from torchcell.screen.models.perturbed_cell_gnn import khop as neighborhood
 from torchcell.screen.models.perturbed_cell_gnn import perturbed_cell
 from torchcell.screen.models.perturbed_cell_gnn import perturbed_cell as runs
 from torchcell.screen.models.perturbed_cell_gnn.khop import lost_within
@@ -172,7 +172,7 @@ def test_attention_over_what_is_left_equals_copies_of_the_graph(way, graph_seed,
 
 @settings(max_examples=15, deadline=None)
 @given(k=st.integers(1, 3), dense=st.booleans(), **CASES)
-def test_a_neighbourhood_equals_a_graph_cut_down_to_it(
+def test_a_neighborhood_equals_a_graph_cut_down_to_it(
     k, dense, graph_seed, n_genes, n_layers, aggregation, merge, degree, linear, hetero
 ):
     rng = np.random.default_rng(graph_seed)
@@ -182,12 +182,12 @@ def test_a_neighbourhood_equals_a_graph_cut_down_to_it(
     cell = network(graph, n_layers, aggregation, merge, degree, linear)("auto")
     x = torch.randn(graph.n_nodes, WIDTH, dtype=torch.float64, requires_grad=True)
     within = Closure(torch.from_numpy(compute_bits(graph, k)), k, graph.hash)
-    share = neighbourhood.DENSE
+    share = neighborhood.DENSE
     try:  # a mask over the whole graph, or edges of its own: the same numbers
-        neighbourhood.DENSE = 0.0 if dense else 2.0
-        lost = neighbourhood.lost_within(cell, graph, within, cell.wild_type(x), *ragged(sets))
+        neighborhood.DENSE = 0.0 if dense else 2.0
+        lost = neighborhood.lost_within(cell, graph, within, cell.wild_type(x), *ragged(sets))
     finally:
-        neighbourhood.DENSE = share
+        neighborhood.DENSE = share
     mean, true = degree == "wild_type", degree == "true"
     inside = within.nodes(*ragged(sets))
     wanted = lost_by_copies(cell.layers, graph, graph.relations, x, sets, mean, true, inside)
@@ -213,11 +213,11 @@ def test_sets_in_runs_give_the_same_numbers_and_gradients_as_all_at_once(monkeyp
     x = torch.randn(graph.n_nodes, WIDTH, dtype=torch.float64, requires_grad=True)
     sets = ragged(random_sets(rng, graph.n_nodes, 6))
     within = Closure(torch.from_numpy(compute_bits(graph, 1)), 1, graph.hash)
-    monkeypatch.setattr(neighbourhood, "DENSE", 2.0)
+    monkeypatch.setattr(neighborhood, "DENSE", 2.0)
 
     def lost() -> torch.Tensor:
         wild = cell.wild_type(x)
-        return cell.lost(wild, *sets) if hops is None else neighbourhood.lost_within(cell, graph, within, wild, *sets)
+        return cell.lost(wild, *sets) if hops is None else neighborhood.lost_within(cell, graph, within, wild, *sets)
 
     whole = lost()
     monkeypatch.setattr(runs, "BUDGET", 1.0)

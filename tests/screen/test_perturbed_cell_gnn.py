@@ -190,7 +190,7 @@ def test_kinds_that_are_no_deletions_are_refused_in_a_request_too(module):
         model(dataclasses.replace(batch, kind=batch.kind + 1))
 
 
-def test_a_model_that_sees_no_neighbourhoods_refuses_hops(pairs, cell):
+def test_a_model_that_sees_no_neighborhoods_refuses_hops(pairs, cell):
     with pytest.raises(InputError, match=r"data\.hops=2: Dango does not look"):
         Dango(PerturbationDataModule(pairs, RANDOM, cell, hops=2).spec)
 
@@ -199,7 +199,7 @@ def test_hops_are_counted_along_the_models_own_relations(pairs, cell):
     module = PerturbationDataModule(pairs, RANDOM, cell, hops=1)
     few = model_of(module, relations=["ring"]).sample_size(batch_of(module))
     all_of_them = model_of(module).sample_size(batch_of(module))
-    assert few[0] <= 6 < all_of_them[0]  # two genes and their neighbours on the ring; the star reaches everyone
+    assert few[0] <= 6 < all_of_them[0]  # two genes and their neighbors on the ring; the star reaches everyone
 
 
 def test_an_edge_of_weight_zero_is_left_out_and_harms_nobody(pairs, ring):

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 import torch
 
 from torchcell.graph.cell_graph import CellGraph
-from torchcell.screen.models.dango import SAGE, neighbour_mean
+from torchcell.screen.models.dango import SAGE, neighbor_mean
 
 
 @pytest.fixture
@@ -26,9 +26,9 @@ def test_repr_and_shape(graph):
     assert layer(graph, "r", torch.randn(6, 5)).shape == (6, 7)
 
 
-def test_mean_is_over_true_neighbours_and_zero_without_any(graph):
+def test_mean_is_over_true_neighbors_and_zero_without_any(graph):
     x = torch.randn(6, 5)
-    mean = neighbour_mean(graph, "r", x)
+    mean = neighbor_mean(graph, "r", x)
     torch.testing.assert_close(mean[0], 0.25 * x[1] + 0.75 * x[2])
     torch.testing.assert_close(mean[1], x[0])
     torch.testing.assert_close(mean[3], x[4])
@@ -39,7 +39,7 @@ def test_equals_dense_layer_in_value_and_gradient(graph):
     layer, x = SAGE(5, 7).double(), torch.randn(6, 5, dtype=torch.float64, requires_grad=True)
     dense = torch.from_numpy(graph.scipy("r").toarray()).double()
     dense = dense / dense.sum(1, keepdim=True).clamp(min=1e-30)
-    naive = x @ layer.own.weight.T + layer.own.bias + dense @ x @ layer.neighbours.weight.T
+    naive = x @ layer.own.weight.T + layer.own.bias + dense @ x @ layer.neighbors.weight.T
     torch.testing.assert_close(layer(graph, "r", x), naive)
     leaves = [x, *layer.parameters()]
     upstream = torch.randn(6, 7, dtype=torch.float64)
@@ -51,6 +51,6 @@ def test_equals_dense_layer_in_value_and_gradient(graph):
 
 def test_reset_parameters_draws_new_weights():
     layer = SAGE(3, 3)
-    before = layer.neighbours.weight.clone()
+    before = layer.neighbors.weight.clone()
     layer.reset_parameters()
-    assert not torch.equal(before, layer.neighbours.weight)
+    assert not torch.equal(before, layer.neighbors.weight)

@@ -52,11 +52,11 @@ def test_a_sample_id_used_twice_is_named(make_screen):
 def test_the_same_genes_at_other_levels_are_other_samples(make_screen):
     screen = make_screen(["A", "A"], level=np.array([0.1, 0.5], dtype=np.float32))
     assert screen.validate() is screen
-    assert len(set(screen.twin_keys())) == 1
+    assert len(set(screen.duplicate_keys())) == 1
 
 
-def test_twin_keys_do_not_depend_on_the_order_of_members(make_screen):
-    keys = make_screen(["A|B", "B|A", "A|C"]).twin_keys()
+def test_duplicate_keys_do_not_depend_on_the_order_of_members(make_screen):
+    keys = make_screen(["A|B", "B|A", "A|C"]).duplicate_keys()
     assert keys[0] == keys[1] != keys[2]
 
 

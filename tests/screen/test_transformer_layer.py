@@ -34,15 +34,15 @@ def tokens() -> Tensor:
 
 
 def allowed() -> Tensor:
-    """Pairs that a confined head may see: CLS all, a gene CLS, itself and its neighbours."""
+    """Pairs that a confined head may see: CLS all, a gene CLS, itself and its neighbors."""
     pairs = torch.ones(1 + N, 1 + N, dtype=torch.bool)
     pairs[1:, 1:] = torch.from_numpy(network() != 0) | torch.eye(N).bool()
     return pairs
 
 
 def normed(norm: torch.nn.LayerNorm, x_TD: Tensor) -> Tensor:
-    centred = x_TD - x_TD.mean(1, keepdim=True)
-    return centred / (centred.square().mean(1, keepdim=True) + norm.eps).sqrt() * norm.weight + norm.bias
+    centered = x_TD - x_TD.mean(1, keepdim=True)
+    return centered / (centered.square().mean(1, keepdim=True) + norm.eps).sqrt() * norm.weight + norm.bias
 
 
 def dense(layer: TransformerLayer, x_TD: Tensor, masked: Sequence[int] = ()) -> tuple[Tensor, ...]:

@@ -57,8 +57,8 @@ def test_random_networks_are_others_of_the_same_degrees_and_the_same_every_time(
 
 
 @pytest.mark.parametrize("networks", ["real", "random"])
-def test_a_hard_mask_hides_all_but_the_neighbours_in_the_network(networks):
-    """One layer, one head on a ring: a gene's token reaches itself and its two neighbours; without a mask, all."""
+def test_a_hard_mask_hides_all_but_the_neighbors_in_the_network(networks):
+    """One layer, one head on a ring: a gene's token reaches itself and its two neighbors; without a mask, all."""
     ring = np.roll(np.eye(N), 1, axis=1) + np.roll(np.eye(N), -1, axis=1)
     spec, reached = with_graph(make_spec(features=False), ring=ring), []
     for hard in (True, False):

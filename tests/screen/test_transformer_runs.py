@@ -75,7 +75,7 @@ def test_the_start_happens_once_in_a_models_life(module, monkeypatch):
     assert len(starts) == 1
 
 
-def test_without_a_least_squares_start_nothing_is_factorised(module, monkeypatch):
+def test_without_a_least_squares_start_nothing_is_factorized(module, monkeypatch):
     monkeypatch.setattr(CellGraphTransformer, "start_pairs", lambda *_: pytest.fail("not asked for"))
     fit(make(module, pair_start="random"), module)
     fit(make(module, pair_start="random", pair_width=0), module)

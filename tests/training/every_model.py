@@ -19,16 +19,16 @@ from torchcell.evaluation.evaluate import evaluate
 from torchcell.knowledge_graph.datamodule import RANKING
 from torchcell.training import build as assemble
 from torchcell.training.distributed.placement import OneDeviceANode
-from torchcell.training.distributed.processes import Process
+from torchcell.training.distributed.processes import DistributedContext
 from torchcell.training.predict import predict_part
 
 
-def every_model(cfg: DictConfig, process: Process) -> dict[str, dict[str, Any]]:
+def every_model(cfg: DictConfig, process: DistributedContext) -> dict[str, dict[str, Any]]:
     """Train each model for two epochs in all processes; score the test part in all, and again in one alone."""
     return {name: _one(name, cfg.trainer, process) for name in cfg.models}
 
 
-def _one(name: str, trainer_cfg: DictConfig, process: Process) -> dict[str, Any]:
+def _one(name: str, trainer_cfg: DictConfig, process: DistributedContext) -> dict[str, Any]:
     cfg, started = composed(*(MODELS.get(name) or small_run(name)), "baselines=none"), time.perf_counter()
     lightning.seed_everything(0, workers=True, verbose=False)
     data = assemble.datamodule(cfg)
@@ -59,7 +59,7 @@ def _one(name: str, trainer_cfg: DictConfig, process: Process) -> dict[str, Any]
         batches = PackedLoader(data.packed, order, data.eval_batch_size)
         alone = torch.cat([model.tabulate(model.eval()(batch)) for batch in batches]).float().numpy()
     scores = [_scores(data, each) for each in (together, alone)]
-    asked = data.asked("test")
+    asked = data.evaluation_inputs("test")
     return {
         "samples": len(together),
         "expected": len(data.split.index("test")),
@@ -76,7 +76,7 @@ def _one(name: str, trainer_cfg: DictConfig, process: Process) -> dict[str, Any]
 def _scores(data: Any, prediction: np.ndarray) -> Mapping[str, float]:
     """Metrics of the part by name, where they are defined."""
     predictions = {"": {"model": prediction}}
-    if any(what.startswith(RANKING) for what in data.asked("test")):
+    if any(what.startswith(RANKING) for what in data.evaluation_inputs("test")):
         return {}
     found = evaluate(data.results("test", predictions, "model", None), n_boot=2).table
     values = found[found.system == "model"].set_index("metric")["value"].dropna()

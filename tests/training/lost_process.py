@@ -10,12 +10,12 @@ import time
 from omegaconf import DictConfig, OmegaConf
 
 from torchcell.io.errors import InputError
-from torchcell.training.distributed.processes import Process, run_in_processes
+from torchcell.training.distributed.processes import DistributedContext, run_in_processes
 
 CONFIG = {"trainer": {"accelerator": "cpu", "devices": 2, "lost_after_s": 4, "wait_s": 120, "victim": -1, "busy": 0}}
 
 
-def work(cfg: DictConfig, process: Process) -> None:
+def work(cfg: DictConfig, process: DistributedContext) -> None:
     """Exchange until one is gone, or work alone and never ask for the others."""
     process.gather(0.0)
     if process.rank == cfg.trainer.victim:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from torchcell.io.errors import InputError
-from torchcell.training.distributed.processes import Process
+from torchcell.training.distributed.processes import DistributedContext
 
 
-def refuse(cfg: DictConfig, process: Process) -> None:
+def refuse(cfg: DictConfig, process: DistributedContext) -> None:
     if process.rank == 1:
         raise InputError("the second process has no data; bring some")
     process.gather(0.0)

@@ -211,15 +211,15 @@ def test_where_changed_data_are_allowed_the_run_goes_on_in_a_folder_of_its_own_a
     assert config_hash(config(files_of(run))) != config_hash(config(files_of(run), "data_changed=allow"))
 
 
-def test_a_rival_of_other_values_is_refused_although_its_config_and_split_are_the_same(run):
+def test_a_comparator_of_other_values_is_refused_although_its_config_and_split_are_the_same(run):
     write_screen(files_of(run), shift=0.5)
     later = train(config(files_of(run), f"paths.runs={files_of(run)}/later"))
-    rivals = f"rivals=[{run.folder.best}]"
+    comparators = f"comparators=[{run.folder.best}]"
     with pytest.raises(InputError, match=f"{run.folder.best} was trained on other data: samples differ"):
-        evaluate(composed("evaluate", f"ckpt={later.folder.best}", rivals, "n_boot=20"))
-    scored = evaluate(composed("evaluate", f"ckpt={later.folder.best}", rivals, "n_boot=20", "data_changed=allow"))
+        evaluate(composed("evaluate", f"ckpt={later.folder.best}", comparators, "n_boot=20"))
+    scored = evaluate(composed("evaluate", f"ckpt={later.folder.best}", comparators, "n_boot=20", "data_changed=allow"))
     assert "data_changed" not in scored.summary, "the model's own data are as they were"
-    (facts,) = scored.summary["rivals"].values()
+    (facts,) = scored.summary["comparators"].values()
     assert facts["data_changed"] is True
 
 

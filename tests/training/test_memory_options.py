@@ -47,7 +47,7 @@ def test_settings_that_save_memory_are_known_by_their_value():
     assert options_on(config()) == {}
     assert options_on(config("trainer.precision=32")) == {}
     assert options_on(config("trainer.precision=64-true")) == {}, "not one that saves memory"
-    on = {"model.attention": "neighbours", "model.gradient_checkpointing": True}
+    on = {"model.attention": "neighbors", "model.gradient_checkpointing": True}
     assert options_on(config("model=gene_set_transformer_sparse")) == on
     assert options_on(config("trainer.precision=bf16-mixed")) == {"trainer.precision": "bf16-mixed"}
 
@@ -96,7 +96,7 @@ def test_a_model_that_declares_no_option_keeps_its_keys_and_its_run(tmp_path):
 
 def test_nothing_is_measured_where_nothing_saves_memory_or_it_is_switched_off():
     assert sections() == []
-    assert sections("trainer.precision=bf16-mixed", "evaluation.lever_step_s=null") == []
+    assert sections("trainer.precision=bf16-mixed", "evaluation.memory_step_s=null") == []
 
 
 def test_each_option_is_measured_alone_and_with_the_others_against_the_plain_step():

@@ -8,6 +8,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -70,19 +71,37 @@ def test_no_training_sample_meets_a_prior_that_was_fitted_to_it(split):
 
 def test_the_priors_of_validation_and_test_are_fitted_on_all_of_train(data):
     cfg = small()
-    prior, spec = fit_prior(data, cfg)
+    _, spec = fit_prior(data, cfg)
     whole = instantiate(cfg.baselines.additive_ridge).fit(data.record("train"), data.record("val"), data.graph)
-    expected = whole.predict(data.record_whole.blind()) - prior.mean_T
+    expected = whole.predict(data.record_whole.blind())
     found = data.packed.prior.numpy()
     for part in ("val", "test"):
         at = data.split.index(part)
         np.testing.assert_allclose(found[at], expected[at], atol=1e-6)
     at = data.split.index("train")
-    left = data.record("train").target - prior.mean_T
+    left = data.record("train").target
     fit, honest = (np.corrcoef(left[:, 0], one[at, 0])[0, 1] for one in (expected, found))
     assert fit > honest + 0.01, "in sample it knows the noise"
     assert float(spec.scale) == pytest.approx(float(np.sqrt(((left - found[at]) ** 2).mean())), rel=1e-4)
-    assert float(spec.center) == 0
+    assert float(spec.center) == float(data.spec.center)
+
+
+def test_averaged_the_network_trains_as_without_a_prior_and_both_count_where_it_is_scored(tmp_path):
+    """Where the residual is mostly noise, a network that never met the prior is a second opinion."""
+    runs = {}
+    for use in ("average", "none"):
+        keys = (f"paths.runs={tmp_path}", f"name={use}", "+model.prior_use=average")
+        cfg = small(*(keys if use == "average" else keys[:2]))
+        if use == "none":
+            cfg.model.prior = None
+        runs[use] = train(cfg)
+    beside = runs["average"].model
+    history = [pd.read_csv(one.folder.path / "history.csv")["train/loss"].to_list() for one in runs.values()]
+    assert history[0] == history[1]
+    predictions = pd.read_parquet(runs["average"].folder.path / "predictions.parquet")
+    weights, mean = beside.stacking, float(beside.center)
+    both = predictions["network_alone"] + float(weights.prior) * (predictions["additive_ridge"] - mean)
+    np.testing.assert_allclose(predictions["Dango"], both, atol=1e-5)
 
 
 def test_the_table_shows_the_prior_alone_the_network_alone_and_both(trained):
@@ -90,7 +109,7 @@ def test_the_table_shows_the_prior_alone_the_network_alone_and_both(trained):
     rows = table[table["metric"] == "pearson"].set_index("system")["value"]
     assert {"Dango", "network_alone", "additive_ridge", "mean"} <= set(rows.index)
     predictions = pd.read_parquet(trained.folder.path / "predictions.parquet")
-    weights, mean = trained.model.stacking, float(trained.model.prior_mean)
+    weights, mean = trained.model.stacking, float(trained.model.center)
     both = mean + (predictions["network_alone"] - mean) + float(weights.prior) * (predictions["additive_ridge"] - mean)
     np.testing.assert_allclose(predictions["Dango"], both, atol=1e-5)
     history = pd.read_csv(trained.folder.path / "history.csv")
@@ -119,8 +138,6 @@ def test_predict_and_evaluate_say_what_the_run_said(trained, tmp_path):
 def test_the_prior_follows_an_input_that_is_shuffled(trained):
     """Else the check of the input would say that what the prior reads is not used."""
     packed, index = trained.datamodule.packed, np.arange(20)
-    import torch
-
     at = torch.from_numpy(index)
     twin = packed.exchanged(at, at.flip(0))
     assert torch.equal(twin[at].prior, packed[at.flip(0)].prior)
@@ -139,11 +156,13 @@ def test_a_checkpoint_holds_plain_values_only_and_knows_its_prior(trained):
     ("overrides", "said"),
     [
         (("model.prior=ridge",), r"model.prior=ridge: the run has no baseline of this name; it has \['mean'"),
+        (("+model.prior_use=never",), "model.prior_use=never: choose one of residual, average"),
+        (("model.prior=null", "+model.prior_use=average"), "model.prior_use=average needs a prior"),
         (("data.record.task=binary",), "takes no prior yet"),
     ],
 )
 def test_what_can_be_no_prior_is_refused(overrides, said, tmp_path):
-    cfg = small(f"paths.runs={tmp_path}", overrides[0]) if "prior" in overrides[0] else small()
+    cfg = small(f"paths.runs={tmp_path}", *overrides) if "prior" in overrides[0] else small()
     data = build.datamodule(cfg)
     if "task" in overrides[0]:
         data.takes_prior = False

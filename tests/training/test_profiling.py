@@ -11,7 +11,7 @@ from tests.training.refusal import refuse
 from torchcell.io.errors import InputError
 from torchcell.training import build as assemble
 from torchcell.training.distributed import placement
-from torchcell.training.distributed.processes import Process, run_in_processes
+from torchcell.training.distributed.processes import DistributedContext, run_in_processes
 from torchcell.training.entry import conf_dir
 from torchcell.training.profile import PHASES, Objective, PeakMemory, Plan, Subject, measure
 
@@ -31,7 +31,7 @@ CELL_SETS = (
     "data.record.n_doubles=0",
     "model.distribution=true",
 )
-CPU = Process(torch.device("cpu"))
+CPU = DistributedContext(torch.device("cpu"))
 
 
 def config(*overrides: str, small: tuple[str, ...] = SMALL) -> DictConfig:
@@ -139,7 +139,7 @@ def test_mps_is_checked_here_too_and_is_one_device(monkeypatch):
     assert run_in_processes(lambda cfg, process: process.device.type, one) == "mps"
 
 
-def share(cfg: DictConfig, process: Process) -> dict[str, list]:
+def share(cfg: DictConfig, process: DistributedContext) -> dict[str, list]:
     """Forward and backward on the first batch; samples of all processes and the gradients they agreed on."""
     subject = Subject(cfg, assemble.datamodule(cfg), process, cfg.profile.batch_size)
     subject.loader.sampler.shuffle = False

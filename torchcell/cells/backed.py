@@ -24,10 +24,10 @@ LIBRARY = 10_000.0
 """Counts a cell that are usual to scale to."""
 
 
-def lognormalised(X: Any, library: float | int = LIBRARY) -> Any:
+def lognormalized(X: Any, library: float | int = LIBRARY) -> Any:
     """ln(1 + counts / total of the cell x library), float32, of the kind that ``X`` is.
 
-    A cell's total is over all columns of ``X``, so normalise before genes are chosen. A cell without counts stays zero.
+    A cell's total is over all columns of ``X``, so normalize before genes are chosen. A cell without counts stays zero.
 
     Args:
         X: Counts [n, G], an array or a SciPy matrix, of which CSR is made.
@@ -58,7 +58,7 @@ class BackedMatrix:
         rows: Row in the file of each of our rows, int64 [n].
         columns: Column in the file of each of our columns, int64 [G]; none: all of them.
         width: Columns in the file.
-        library: Log-normalise what is read to this many counts a cell, over all columns of the file; none: as it is.
+        library: Log-normalize what is read to this many counts a cell, over all columns of the file; none: as it is.
     """
 
     path: Path
@@ -113,8 +113,8 @@ class BackedMatrix:
         return values if np.array_equal(place, np.arange(len(wanted))) else values[place]
 
     def _shown(self, stored: Any) -> Any:
-        """What we show of stored rows: normalised, over our columns."""
-        values = stored if self.library is None else lognormalised(stored, self.library)
+        """What we show of stored rows: normalized, over our columns."""
+        values = stored if self.library is None else lognormalized(stored, self.library)
         return values if self.columns is None else values[:, self.columns]
 
     def fingerprints(self) -> tuple[str, str]:

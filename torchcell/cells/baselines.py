@@ -8,14 +8,14 @@ from typing import Self
 import numpy as np
 import scipy.linalg
 
-from torchcell.cells.conditions import Conditions
+from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.core.predictor import GroupMeans, Predictor, one_thread
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.io.errors import InputError
 from torchcell.io.matrices import dense
 
 
-def require_same_genes(record: Conditions, genes: np.ndarray) -> None:
+def require_same_genes(record: Pseudobulk, genes: np.ndarray) -> None:
     """Refuse a record over another gene list than the one fitted on: columns would mean other genes."""
     if not np.array_equal(record.genes, genes):
         raise InputError(
@@ -23,7 +23,7 @@ def require_same_genes(record: Conditions, genes: np.ndarray) -> None:
         )
 
 
-def change(record: Conditions) -> np.ndarray:
+def change(record: Pseudobulk) -> np.ndarray:
     """Mean of the condition's cells minus that of the controls that predictions start from, float64 [n, G].
 
     Never minus the truth's half of the controls: what is learned would share its noise with what it is scored against,
@@ -37,13 +37,13 @@ def balanced_mean(values: np.ndarray, names: np.ndarray) -> np.ndarray:
     return GroupMeans.of(values, names, np.zeros(values.shape[1])).means[:-1].mean(0)
 
 
-def mean_change(train: Conditions) -> GroupMeans:
+def mean_change(train: Pseudobulk) -> GroupMeans:
     """Mean change of the training perturbations of each group; of a group without any the mean over the groups."""
     change_nG = change(train)
     return GroupMeans.of(change_nG, train.group, balanced_mean(change_nG, train.group))
 
 
-def training_centre(train: Conditions, asked: Conditions) -> np.ndarray:
+def training_center(train: Pseudobulk, asked: Pseudobulk) -> np.ndarray:
     """The controls plus the mean change of the training perturbations, float32 [m, G].
 
     Within a group that was trained on this is the mean of its training perturbations, without any noise of the
@@ -64,7 +64,7 @@ class Additive(Predictor):
     change: dict[str, GroupMeans]
     mean_single: GroupMeans | None
 
-    def fit(self, train: Conditions, val: Conditions, graph: CellGraph | None) -> Self:
+    def fit(self, train: Pseudobulk, val: Pseudobulk, graph: CellGraph | None) -> Self:
         """See ``Predictor``."""
         size = np.array([len(targets) for targets in train.targets])
         singles = train.subset(size == 1)
@@ -79,7 +79,7 @@ class Additive(Predictor):
             self.change[name] = GroupMeans.of(*own, balanced_mean(*own))
         return self
 
-    def predict(self, record: Conditions) -> np.ndarray:
+    def predict(self, record: Pseudobulk) -> np.ndarray:
         """See ``Predictor``."""
         require_same_genes(record, self.genes)
         found = np.full((len(record), len(record.genes)), np.nan)
@@ -93,7 +93,7 @@ class Additive(Predictor):
         return (record.input_control + found).astype(np.float32)
 
 
-def split_half_ceiling(record: Conditions, seed: int = 0) -> np.ndarray:
+def split_half_ceiling(record: Pseudobulk, seed: int = 0) -> np.ndarray:
     r"""A stand-in for the noiseless mean of each condition, to be scored against the mean of all its cells.
 
     Half of the cells against all of them shares noise, half against half has too much of it. The difference of the
@@ -134,7 +134,7 @@ def split_half_ceiling(record: Conditions, seed: int = 0) -> np.ndarray:
     return found
 
 
-def half_means(record: Conditions, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def half_means(record: Pseudobulk, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Mean expression of either half of each condition's cells, two of [n, G]; NaN for a condition of one cell."""
     found = np.full((2, len(record), len(record.genes)), np.nan)
     for i in np.flatnonzero(record.sizes > 1).tolist():
@@ -144,7 +144,7 @@ def half_means(record: Conditions, seed: int = 0) -> tuple[np.ndarray, np.ndarra
     return found[0], found[1]
 
 
-def _halves(record: Conditions, condition: int, seed: int) -> list[np.ndarray]:
+def _halves(record: Pseudobulk, condition: int, seed: int) -> list[np.ndarray]:
     """A condition's cells in two halves, by its name."""
     rng = np.random.default_rng([seed, zlib.crc32(str(record.sample_id[condition]).encode())])
     return np.array_split(rng.permutation(int(record.sizes[condition])), 2)
@@ -177,19 +177,19 @@ class FakePerturbation(Predictor):
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
-    def fit(self, train: Conditions, val: Conditions, graph: CellGraph | None) -> Self:
+    def fit(self, train: Pseudobulk, val: Pseudobulk, graph: CellGraph | None) -> Self:
         """See ``Predictor``."""
         self.genes, self.n_cells = train.genes, int(np.median(train.sizes))
         return self
 
-    def predict(self, record: Conditions) -> np.ndarray:
+    def predict(self, record: Pseudobulk) -> np.ndarray:
         """See ``Predictor``."""
         require_same_genes(record, self.genes)
         drawn = [self._draw(record, i) for i in range(len(record))]
         ptr = np.cumsum([0, *(len(cells) for cells in drawn)], dtype=np.int64)
         return record.mean(ptr, np.concatenate(drawn))
 
-    def _draw(self, record: Conditions, condition: int) -> np.ndarray:
+    def _draw(self, record: Pseudobulk, condition: int) -> np.ndarray:
         """Positions of the drawn cells, none of a single one; they depend on the condition's name, not on its place."""
         name = str(record.sample_id[condition])
         rng = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
@@ -206,28 +206,28 @@ class NoChange(Predictor):
 
     name = "no_change"
 
-    def fit(self, train: Conditions, val: Conditions, graph: CellGraph | None) -> Self:
+    def fit(self, train: Pseudobulk, val: Pseudobulk, graph: CellGraph | None) -> Self:
         """See ``Predictor``."""
         return self
 
-    def predict(self, record: Conditions) -> np.ndarray:
+    def predict(self, record: Pseudobulk) -> np.ndarray:
         """See ``Predictor``."""
         return record.input_control.astype(np.float32)
 
 
 class PerturbedMean(Predictor):
-    """The group's controls plus the mean change of its training perturbations, see ``training_centre``."""
+    """The group's controls plus the mean change of its training perturbations, see ``training_center``."""
 
     name = "perturbed_mean"
     genes: np.ndarray
     change: GroupMeans
 
-    def fit(self, train: Conditions, val: Conditions, graph: CellGraph | None) -> Self:
+    def fit(self, train: Pseudobulk, val: Pseudobulk, graph: CellGraph | None) -> Self:
         """See ``Predictor``."""
         self.genes, self.change = train.genes, mean_change(train)
         return self
 
-    def predict(self, record: Conditions) -> np.ndarray:
+    def predict(self, record: Pseudobulk) -> np.ndarray:
         """See ``Predictor``."""
         require_same_genes(record, self.genes)
         return (record.input_control + self.change(record.group)).astype(np.float32)
@@ -243,7 +243,7 @@ class SamePerturbation(Predictor):
     genes: np.ndarray
     change: dict[str, np.ndarray]
 
-    def fit(self, train: Conditions, val: Conditions, graph: CellGraph | None) -> Self:
+    def fit(self, train: Pseudobulk, val: Pseudobulk, graph: CellGraph | None) -> Self:
         """See ``Predictor``."""
         change_nG, self.genes = change(train), train.genes
         labels = train.perturbation.tolist()
@@ -254,7 +254,7 @@ class SamePerturbation(Predictor):
         }
         return self
 
-    def predict(self, record: Conditions) -> np.ndarray:
+    def predict(self, record: Pseudobulk) -> np.ndarray:
         """See ``Predictor``."""
         require_same_genes(record, self.genes)
         nothing = np.full(len(self.genes), np.nan)
@@ -267,7 +267,7 @@ class PcaRidge(Predictor):
 
     Z [G, K] are the scores of the genes on K principal components of the training expression (genes as rows; mean of
     each condition and of each group's controls as columns), p the rows of Z of the perturbed genes, added up, and b the
-    mean change. W minimises ||Y - b - Z W P^T||^2 by ridge on both sides,
+    mean change. W minimizes ||Y - b - Z W P^T||^2 by ridge on both sides,
     W = (Z^T Z + \lambda)^{-1} Z^T (Y - b) P (P^T P + \lambda)^{-1}, Y [G, n] the training changes. A condition of which
     no perturbed gene is measured gets b. (Ahlmann-Eltze, Huber and Anders 2025, the linear model.)
 
@@ -285,36 +285,36 @@ class PcaRidge(Predictor):
     def __init__(self, k: int = 10, penalty: float | int = 0.1) -> None:
         self.k, self.penalty = k, float(penalty)
 
-    def fit(self, train: Conditions, val: Conditions, graph: CellGraph | None) -> Self:
+    def fit(self, train: Pseudobulk, val: Pseudobulk, graph: CellGraph | None) -> Self:
         """See ``Predictor``."""
         self.genes = train.genes
         first = np.unique(train.group, return_index=True)[1]
         level_mG = np.concatenate([train.target, train.input_control[first]]).astype(np.float64)
         change_nG = change(train)
         self.change = mean_change(train)
-        centred_nG = change_nG - self.offset(train)
+        centered_nG = change_nG - self.offset(train)
         with one_thread():
             table_Gm = (level_mG - level_mG.mean(1, keepdims=True)).T
             left, value, _ = scipy.linalg.svd(table_Gm, full_matrices=False)
             self.score_GK = (left * value)[:, : self.k]
             vector_nK = self.vectors(train)
             ridge = self.penalty * np.eye(self.score_GK.shape[1])
-            own = scipy.linalg.solve(self.score_GK.T @ self.score_GK + ridge, self.score_GK.T @ centred_nG.T)
+            own = scipy.linalg.solve(self.score_GK.T @ self.score_GK + ridge, self.score_GK.T @ centered_nG.T)
             self.weight_KK = scipy.linalg.solve(vector_nK.T @ vector_nK + ridge, (own @ vector_nK).T).T
         return self
 
-    def predict(self, record: Conditions) -> np.ndarray:
+    def predict(self, record: Pseudobulk) -> np.ndarray:
         """See ``Predictor``."""
         require_same_genes(record, self.genes)
         with one_thread():
             found = self.offset(record) + self.vectors(record) @ self.weight_KK.T @ self.score_GK.T
         return (record.input_control + found).astype(np.float32)
 
-    def offset(self, record: Conditions) -> np.ndarray:
+    def offset(self, record: Pseudobulk) -> np.ndarray:
         """b of each condition's group [n, G]: the mean change in train, over all groups for an unseen one."""
         return self.change(record.group)
 
-    def vectors(self, record: Conditions) -> np.ndarray:
+    def vectors(self, record: Pseudobulk) -> np.ndarray:
         """p of each condition [n, K]; zeros where no perturbed gene is measured."""
         found = np.zeros((len(record), self.score_GK.shape[1]))
         place = {gene: i for i, gene in enumerate(self.genes.tolist())}

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from scipy import sparse
 from torch import Tensor
 
-from torchcell.cells.conditions import Conditions
+from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.spec import CellsSpec
 from torchcell.core.batch import EVALUATION_ONLY, Batch, BatchOrder, SharedRows
 from torchcell.graph.cell_graph import expand, owner
@@ -205,7 +205,7 @@ class CellSetBatch(Batch):
     """B sets of C control and S perturbed cells over G genes, besides the ``target`` and ``sample`` of every batch.
 
     Attributes:
-        input_cells: Control cells of the set's group, log-normalised [B, C, G]; to be made dense where they are read.
+        input_cells: Control cells of the set's group, log-normalized [B, C, G]; to be made dense where they are read.
         perturbed: Cells of the condition likewise [B, S, G], for losses alone; S is 0 where they are to be predicted.
         gene: Perturbed genes, positions in ``spec.genes``, int64 [M].
         ptr: Set i has ``gene[ptr[i]:ptr[i + 1]]``, int64 [B + 1].
@@ -267,7 +267,7 @@ class ConditionSets:
     gathered_at_once = 1
     """A batch and no more: its cells are many."""
 
-    def __init__(self, record: Conditions, spec: CellsSpec) -> None:
+    def __init__(self, record: Pseudobulk, spec: CellsSpec) -> None:
         self.record, self.spec = record, spec
         place = {name: i for i, name in enumerate(spec.genes)}
         unknown = sorted({gene for targets in record.targets for gene in targets if gene not in place})
@@ -338,19 +338,19 @@ class TrainingSets:
     gathered_at_once = 1
 
     def __init__(
-        self, record: Conditions, spec: CellsSpec, sample: np.ndarray, seed: int = 0, pseudobulk: bool = False
+        self, record: Pseudobulk, spec: CellsSpec, sample: np.ndarray, seed: int = 0, pseudobulk: bool = False
     ) -> None:
         self.sets, self.record, self.seed, self.pseudobulk = ConditionSets(record, spec), record, seed, pseudobulk
         self.sample = torch.from_numpy(np.asarray(sample, dtype=np.int64))
         self.size, self.n_inputs = spec.set_size, spec.input_cells
         counts = -(-np.diff(record.ptr) // self.size)
         self.condition = torch.from_numpy(np.repeat(np.arange(len(record)), counts))
-        self.deal(0)
+        self.assign_folds(0)
 
     def __len__(self) -> int:
         return len(self.condition)
 
-    def deal(self, epoch: int) -> None:
+    def assign_folds(self, epoch: int) -> None:
         """Shuffle each condition's cells into its sets; a pure function of seed and epoch."""
         rng = np.random.default_rng([self.seed, epoch])
         cells, controls = [], []
@@ -384,7 +384,7 @@ class SetOrder(BatchOrder):
     def set_epoch(self, epoch: int) -> None:
         """Called by the trainer before each epoch."""
         super().set_epoch(epoch)
-        self.sets.deal(epoch)
+        self.sets.assign_folds(epoch)
 
 
 def draw(rng: np.random.Generator, cells: np.ndarray, size: int) -> np.ndarray:

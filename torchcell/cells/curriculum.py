@@ -146,13 +146,13 @@ class Curriculum(lightning.Callback):
     Outputs stand in the order in which genes were selected (or in that of the spec's ``gene_order``), and a
     phase takes the first of them, or names them. Each phase must hold all genes of the one before, the last one all.
 
-    No shape changes, so weights and optimiser go on. With fewer genes more batches are accumulated, so that an
-    optimiser step sees about as many tokens in every phase; an epoch's batches are dealt to its steps evenly. A step
+    No shape changes, so weights and optimizer go on. With fewer genes more batches are accumulated, so that an
+    optimizer step sees about as many tokens in every phase; an epoch's batches are dealt to its steps evenly. A step
     ends with its epoch at the latest: where that has too few batches a step has fewer tokens, and each such phase says
     so when it begins. Early stopping counts anew with each phase, and can end the run in the last one only.
 
     In the history ``curriculum/step_tokens`` is what a step had in the mean of the epoch, 1 being a step over all
-    genes; ``curriculum/steps`` counts optimiser steps; ``curriculum/full_epochs`` is what was spent: an epoch over a
+    genes; ``curriculum/steps`` counts optimizer steps; ``curriculum/full_epochs`` is what was spent: an epoch over a
     tenth of the genes counts as a tenth of an epoch over all.
 
     Args:
@@ -205,7 +205,7 @@ class Curriculum(lightning.Callback):
         return round(self._base / self.share(epoch))
 
     def accumulated(self, epoch: int, n_batches: int) -> int:
-        """Batches an optimiser step: of ``n_batches`` an epoch, the number whose steps are in the mean nearest to what
+        """Batches an optimizer step: of ``n_batches`` an epoch, the number whose steps are in the mean nearest to what
         is wanted; of several the least, which leaves the last step the fullest.
         """
         if not self.keep_tokens:
@@ -363,9 +363,9 @@ def _row(phase: int, part: pd.DataFrame, name: str) -> dict[str, str]:
 def _curve(history: pd.DataFrame) -> Figure:
     figure, axes = canvas(6.2, 2.8)
     axis = axes[0, 0]
-    for column, colour, label in (("val/score", BLUE, "all genes"), (FIRST, GREY, "the first phase's")):
+    for column, color, label in (("val/score", BLUE, "all genes"), (FIRST, GREY, "the first phase's")):
         if column in history:
-            axis.plot(history[SPENT], history[column], color=colour, label=label)
+            axis.plot(history[SPENT], history[column], color=color, label=label)
     starts = history.groupby("curriculum/phase")[SPENT].min().iloc[1:]
     for start in starts:
         axis.axvline(float(start), color=INK, linewidth=0.8, linestyle=":")

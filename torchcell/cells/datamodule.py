@@ -13,18 +13,18 @@ import torch
 from torch import Tensor
 
 from torchcell.cells.batch import ConditionSets, SetOrder, TrainingSets
-from torchcell.cells.conditions import Conditions
 from torchcell.cells.curriculum import describe_phases, entry_phase, find_phases
 from torchcell.cells.gene_selection import GeneSelection, Responsive, chosen
 from torchcell.cells.metrics import CellPairs, CellsContext, own_columns, significant_genes
+from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.record import moments
 from torchcell.cells.spec import CellsSpec, NetworkGenes, PhaseSources, Single, TrainedPerturbations
 from torchcell.cells.table import (
     Controls,
     cell_notes,
+    extend_spec,
     named_conditions,
     read_perturbations,
-    widened,
     with_known_genes,
 )
 from torchcell.cells.task import TASK
@@ -50,7 +50,7 @@ class CellSetDataModule(RecordDataModule):
     Args:
         record: The conditions with their cells.
         split: Keys of the ``split`` config.
-        graph: Networks that neighbours and features are made of; they may know more genes than are measured, and fewer.
+        graph: Networks that neighbors and features are made of; they may know more genes than are measured, and fewer.
             What was made goes into the spec, they don't.
         set_size: Perturbed cells S of a set.
         input_cells: Control cells that a set is predicted from; none: as many. They are what training costs.
@@ -59,7 +59,7 @@ class CellSetDataModule(RecordDataModule):
         features: Makes features of the graph's genes, see ``torchcell.graph.features``; those of the vocabulary
             are taken, unmeasured targets among them. A gene that the graph does not know is added to it without edges,
             and the column ``in no network`` says so. Without a graph there is one of the vocabulary alone.
-        neighbours: Makes the list of neighbours of each measured gene for sparse attention, see ``GeneNeighbours``.
+        neighbors: Makes the list of neighbors of each measured gene for sparse attention, see ``GeneNeighbors``.
         n_genes: Genes to select, the most variable ones where no ``selection`` is given; none: what it says, else all.
         max_cells: Keep so many cells, for trials; the same ones whatever the seed.
         selection: Chooses the genes on the training conditions, see ``torchcell.cells.gene_selection``.
@@ -72,7 +72,7 @@ class CellSetDataModule(RecordDataModule):
 
     def __init__(
         self,
-        record: Conditions,
+        record: Pseudobulk,
         split: dict[str, Any],
         graph: CellGraph | None = None,
         set_size: int = 16,
@@ -80,7 +80,7 @@ class CellSetDataModule(RecordDataModule):
         eval_sets: int = 4,
         pseudobulk: bool = False,
         features: Callable[[CellGraph], GeneFeatures] | None = None,
-        neighbours: Callable[[Conditions, CellGraph | None], np.ndarray] | None = None,
+        neighbors: Callable[[Pseudobulk, CellGraph | None], np.ndarray] | None = None,
         n_genes: int | None = None,
         max_cells: int | None = None,
         selection: GeneSelection | None = None,
@@ -96,7 +96,7 @@ class CellSetDataModule(RecordDataModule):
         sizes = {"set_size": set_size, "input_cells": self.input_cells, "eval_sets": eval_sets}
         if min(sizes.values()) < 1:
             raise InputError(", ".join(f"data.{name}={size}" for name, size in sizes.items()) + ": must be 1 or more")
-        self.make_features, self.make_neighbours, self.networks = features, neighbours, graph
+        self.make_features, self.make_neighbors, self.networks = features, neighbors, graph
         self.phases = phases
         self.features: GeneFeatures | None = None
         how: dict[str, Any] = {"n_genes": n_genes, "max_cells": max_cells, "selection": selection}
@@ -108,20 +108,20 @@ class CellSetDataModule(RecordDataModule):
         self.graph = graph  # for baselines; the spec's would have to name exactly the vocabulary
 
     @staticmethod
-    def pack(record: Conditions, spec: CellsSpec) -> ConditionSets:
+    def pack(record: Pseudobulk, spec: CellsSpec) -> ConditionSets:
         """Conditions as control cells of their group and the genes that are perturbed."""
         return ConditionSets(record, spec)
 
     @staticmethod
-    def vocabulary(record: Conditions, graph: CellGraph | None) -> tuple[str, ...]:
+    def vocabulary(record: Pseudobulk, graph: CellGraph | None) -> tuple[str, ...]:
         """The genes that are measured, then those that are perturbed only."""
         measured = record.genes.tolist()
         further = sorted({gene for targets in record.targets for gene in targets} - set(measured))
         return (*measured, *further)
 
-    def make_spec(self, base: Spec, train: Conditions) -> CellsSpec:
-        """Groups, the control's and the change's scale per gene, features and neighbours of genes, and their order."""
-        centre, variance = moments(train.cells.X, train.control_cells())
+    def make_spec(self, base: Spec, train: Pseudobulk) -> CellsSpec:
+        """Groups, the control's and the change's scale per gene, features and neighbors of genes, and their order."""
+        center, variance = moments(train.cells.X, train.control_cells())
         change = train.target - train.input_control
         # A gene that control cells don't express and a perturbation induces varies by its changes alone; in units of
         # the control cells' spread it would be all that a loss sees.
@@ -130,7 +130,7 @@ class CellSetDataModule(RecordDataModule):
             sizes=tuple(sorted({len(targets) for targets in train.targets})),
         )
         features, network_genes = (None, None) if self.make_features is None else self._features()
-        make, order = self.make_neighbours, None
+        make, order = self.make_neighbors, None
         if self.selected is None:  # selected genes stand in their order
             place = {gene: i for i, gene in enumerate(train.genes.tolist())}
             order = torch.tensor([place[gene] for gene in Responsive().symbols(train)])
@@ -139,13 +139,13 @@ class CellSetDataModule(RecordDataModule):
             groups=tuple(np.unique(train.group).tolist()),
             change_center=torch.from_numpy(np.asarray(change.mean(0), dtype=np.float32)),
             change_scale=_scale(change.var(0)),
-            gene_center=torch.from_numpy(centre.astype(np.float32)),
+            gene_center=torch.from_numpy(center.astype(np.float32)),
             gene_scale=_scale(variance + np.square(change).mean(0)),
             covariates=tuple(train.covariates),
             control_words=tuple(train.cells.control_words),
             trained_perturbations=trained,
             singles=_singles(train),
-            # Counts are kept beside what they were normalised to.
+            # Counts are kept beside what they were normalized to.
             input_scale="lognorm" if train.cells.counts is None else "counts",
             library=train.cells.library,
             pseudobulk=self.pseudobulk,
@@ -158,7 +158,7 @@ class CellSetDataModule(RecordDataModule):
             phases=self._phase_sources(train, order),
         )
 
-    def _phase_sources(self, train: Conditions, order: Tensor | None) -> tuple[PhaseSources, ...]:
+    def _phase_sources(self, train: Pseudobulk, order: Tensor | None) -> tuple[PhaseSources, ...]:
         """What each phase of the curriculum adds; nothing without one."""
         if self.phases is None:
             return ()
@@ -218,14 +218,14 @@ class CellSetDataModule(RecordDataModule):
         return Halves(*half_means(record), record.group)
 
     def fingerprinted(self) -> dict[str, Any]:
-        """The conditions, the networks that features and neighbours are made of, and a user's features of genes."""
+        """The conditions, the networks that features and neighbors are made of, and a user's features of genes."""
         return {**super().fingerprinted(), "graph": self.networks, "gene features": self.features}
 
-    def eval_control(self, record: Conditions) -> np.ndarray | None:
+    def eval_control(self, record: Pseudobulk) -> np.ndarray | None:
         """The truth's half of the controls."""
         return record.eval_control
 
-    def ceiling(self, record: Conditions) -> np.ndarray | None:
+    def ceiling(self, record: Pseudobulk) -> np.ndarray | None:
         """What one half of a condition's cells tells of the other."""
         from torchcell.cells.baselines import split_half_ceiling
 
@@ -239,14 +239,14 @@ class CellSetDataModule(RecordDataModule):
         (found,) = super().results(part, predictions, model, ceiling)
         return [replace(found, set_size=np.array([len(targets) for targets in record.targets]))]
 
-    def context(self, part: str, record: Conditions) -> CellsContext:
+    def context(self, part: str, record: Pseudobulk) -> CellsContext:
         """The prediction's change is taken from the other half of the controls."""
-        from torchcell.cells.baselines import training_centre
+        from torchcell.cells.baselines import training_center
 
         return CellsContext(
             eval_control=self.eval_control(record),
             input_control=record.input_control,
-            center=training_centre(self.record("train"), record),
+            center=training_center(self.record("train"), record),
             significant=significant_genes(record),
             own=own_columns(record),
             rank_within=record.group,
@@ -277,37 +277,37 @@ class CellSetDataModule(RecordDataModule):
     request_batch = 64
 
     @staticmethod
-    def read_request(path: str, spec: CellsSpec, controls: Controls | None = None) -> Conditions:
+    def read_request(path: str, spec: CellsSpec, controls: Controls | None = None) -> Pseudobulk:
         """Perturbations to predict, on the user's control cells."""
         return read_perturbations(path, spec, controls)
 
     @staticmethod
-    def widened(request: Conditions, spec: CellsSpec) -> CellsSpec:
+    def extend_spec(request: Pseudobulk, spec: CellsSpec) -> CellsSpec:
         """The spec with the groups of the request, and with the genes of it that only the networks know."""
-        return widened(request, spec)
+        return extend_spec(request, spec)
 
     @staticmethod
-    def admit(record: Conditions, vocabulary: tuple[str, ...], policy: str) -> tuple[Conditions, dict[str, int]]:
+    def filter_known(record: Pseudobulk, vocabulary: tuple[str, ...], policy: str) -> tuple[Pseudobulk, dict[str, int]]:
         """Refuse perturbed genes outside the vocabulary, or drop the conditions that name one."""
         return with_known_genes(record, vocabulary, policy)
 
     @staticmethod
-    def prediction_notes(record: Conditions, spec: CellsSpec, model: Any) -> Notes:
+    def prediction_notes(record: Pseudobulk, spec: CellsSpec, model: Any) -> Notes:
         """Genes that were never perturbed, new sizes of combinations and groups."""
         return cell_notes(record, spec)
 
     @staticmethod
-    def input_control(record: Conditions) -> np.ndarray:
+    def input_control(record: Pseudobulk) -> np.ndarray:
         """The half of the controls that a prediction starts from; of a request all of them."""
         return record.input_control
 
     @staticmethod
-    def response(record: Conditions, prediction: np.ndarray, spec: CellsSpec) -> pd.DataFrame:
+    def response(record: Pseudobulk, prediction: np.ndarray, spec: CellsSpec) -> pd.DataFrame:
         """Sample id, perturbation, group and its covariates, then a column a gene."""
         return named_conditions(record, prediction, spec)
 
 
-def _unmeasured(record: Conditions) -> list[str]:
+def _unmeasured(record: Pseudobulk) -> list[str]:
     """A sentence on the perturbed genes that are not measured, if there are any."""
     perturbed = {gene for targets in record.targets for gene in targets}
     lacking = sorted(perturbed.difference(record.genes.tolist()))
@@ -315,7 +315,7 @@ def _unmeasured(record: Conditions) -> list[str]:
     return [told] if lacking else []
 
 
-def _singles(train: Conditions) -> tuple[Single, ...]:
+def _singles(train: Pseudobulk) -> tuple[Single, ...]:
     """The conditions of one gene, in their order."""
     pairs = zip(train.targets, train.group.tolist(), strict=True)
     return tuple(Single(targets[0], group) for targets, group in pairs if len(targets) == 1)

@@ -1,4 +1,4 @@
-"""A list of neighbours for each measured gene, for sparse attention: from networks, and from the control cells."""
+"""A list of neighbors for each measured gene, for sparse attention: from networks, and from the control cells."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from torchcell.cells.conditions import Conditions
+from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.record import moments
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.graph.neighborhood import CHUNK, adjacencies, rows_of
@@ -21,15 +21,15 @@ CELLS = 1024
 
 
 @dataclass(frozen=True)
-class GeneNeighbours:
+class GeneNeighbors:
     """The K genes that each gene looks at; call it with the training conditions.
 
-    Up to K - ``correlated`` places go to neighbours in the networks, of whatever direction; a gene with more of them
+    Up to K - ``correlated`` places go to neighbors in the networks, of whatever direction; a gene with more of them
     keeps those whose expression goes along with its own. All other places go to the most correlated genes, by size of
     the Pearson correlation over the control cells of training; with ``correlated=null`` they stay empty.
 
     Attributes:
-        k: Neighbours K of a gene, which itself is none of them.
+        k: Neighbors K of a gene, which itself is none of them.
         correlated: Places that networks must leave to correlation; none: no gene is there for its correlation.
         relations: Networks to use; none: all among genes.
     """
@@ -38,7 +38,7 @@ class GeneNeighbours:
     correlated: int | None = 0
     relations: Collection[str] | None = None
 
-    def __call__(self, train: Conditions, graph: CellGraph | None = None) -> np.ndarray:
+    def __call__(self, train: Pseudobulk, graph: CellGraph | None = None) -> np.ndarray:
         """Positions among ``train.genes``, the nearest first, int64 [G, K]; -1 fills the rest.
 
         Raises:
@@ -46,17 +46,17 @@ class GeneNeighbours:
                 where they alone are asked for.
         """
         if self.k < 1 or not 0 <= (self.correlated or 0) <= self.k:
-            raise InputError(f"data.neighbours: k={self.k} must be 1 or more, and correlated={self.correlated} 0 to k")
+            raise InputError(f"data.neighbors: k={self.k} must be 1 or more, and correlated={self.correlated} 0 to k")
         if graph is None and self.correlated is None:
-            raise InputError("data.neighbours.correlated=null needs networks; choose a graph, or correlated=0")
+            raise InputError("data.neighbors.correlated=null needs networks; choose a graph, or correlated=0")
         joined = self._joined(graph, train.genes)
         controls = train.cells.X[train.control_cells()]
-        centre, scale = _standard(controls)
+        center, scale = _standard(controls)
         n_genes = len(train.genes)
         lists = np.full((n_genes, self.k), -1, dtype=np.int64)
         for start in range(0, n_genes, CHUNK):
             own = np.arange(start, min(start + CHUNK, n_genes))
-            size = _correlations(controls, centre, scale, own)
+            size = _correlations(controls, center, scale, own)
             near = joined[own].toarray() > 0
             size[np.arange(len(own)), own], near[np.arange(len(own)), own] = -1.0, False
             for i in range(len(own)):
@@ -65,7 +65,7 @@ class GeneNeighbours:
         return lists
 
     def _list(self, size: np.ndarray, near: np.ndarray) -> np.ndarray:
-        """Positions for one gene from its correlations, by size [G], and its neighbours in the networks, bool [G]."""
+        """Positions for one gene from its correlations, by size [G], and its neighbors in the networks, bool [G]."""
         place = np.argsort(-size, kind="stable")
         linked = place[near[place]][: self.k - (self.correlated or 0)]
         if self.correlated is None:
@@ -78,7 +78,7 @@ class GeneNeighbours:
         total = sp.csr_matrix((len(genes), len(genes)), dtype=np.float32)
         if graph is None:
             if self.relations is not None:
-                raise InputError(f"data.neighbours.relations={list(self.relations)}: there is no graph; choose one")
+                raise InputError(f"data.neighbors.relations={list(self.relations)}: there is no graph; choose one")
             return total
         for relation in self.relations or ():
             graph.ends(relation)  # raises with the nearest names
@@ -91,17 +91,17 @@ class GeneNeighbours:
 
 
 def _standard(values: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Centre of each column, and what makes its length 1 after that: 0 for a constant one; float32 [G] each."""
-    centre, variance = moments(values, np.arange(values.shape[0]))
+    """Center of each column, and what makes its length 1 after that: 0 for a constant one; float32 [G] each."""
+    center, variance = moments(values, np.arange(values.shape[0]))
     spread = np.sqrt(variance)
-    length = np.where(spread > 1e-6 * np.maximum(np.abs(centre), 1.0), spread, np.inf) * np.sqrt(values.shape[0])
-    return centre.astype(np.float32), (1 / length).astype(np.float32)
+    length = np.where(spread > 1e-6 * np.maximum(np.abs(center), 1.0), spread, np.inf) * np.sqrt(values.shape[0])
+    return center.astype(np.float32), (1 / length).astype(np.float32)
 
 
-def _correlations(values: Any, centre: np.ndarray, scale: np.ndarray, own: np.ndarray) -> np.ndarray:
+def _correlations(values: Any, center: np.ndarray, scale: np.ndarray, own: np.ndarray) -> np.ndarray:
     """Size of the correlations of the columns ``own`` with all, float32 [len(own), G]; few rows are dense at a time."""
     total = np.zeros((len(own), values.shape[1]), dtype=np.float32)
     for start in range(0, values.shape[0], CELLS):
-        unit = (dense(values[start : start + CELLS]) - centre) * scale
+        unit = (dense(values[start : start + CELLS]) - center) * scale
         total += unit[:, own].T @ unit
     return np.abs(total)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from torchcell.cells.conditions import Conditions
 from torchcell.cells.curriculum import Phase, entry_phase
+from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.record import moments
 from torchcell.cells.splits import SPLITS
 from torchcell.core.datamodule import drawn
@@ -59,7 +59,7 @@ class GeneList:
             raise InputError(f"gene list {name!r}: order={order!r}; it must be variable or listed")
         self.name, self.quota, self.path, self.sets, self.order = name, quota, path, sets, order
 
-    def symbols(self, train: Conditions) -> list[str]:
+    def symbols(self, train: Pseudobulk) -> list[str]:
         """The genes of the list as it names them, each once."""
         wanted = [self.sets] if isinstance(self.sets, str) else self.sets
         return known_list(self.name) if self.path is None else read_gene_list(self.path, wanted)
@@ -156,7 +156,7 @@ class HighlyVariable:
 
     Args:
         quota: Genes to take; none: all.
-        flavor: ``seurat`` or ``cell_ranger`` of log-normalised cells; ``seurat_v3``, ``seurat_v3_paper`` or
+        flavor: ``seurat`` or ``cell_ranger`` of log-normalized cells; ``seurat_v3``, ``seurat_v3_paper`` or
             ``pearson_residuals`` of raw counts.
         name: What ``genes.csv`` calls it.
     """
@@ -166,11 +166,11 @@ class HighlyVariable:
     def __init__(self, quota: int | None = None, flavor: str = "seurat", name: str = "highly_variable") -> None:
         self.quota, self.flavor, self.name = quota, flavor, name
 
-    def symbols(self, train: Conditions) -> list[str]:
+    def symbols(self, train: Pseudobulk) -> list[str]:
         """All measured genes, the most variable first; genes of no variance last.
 
         Raises:
-            InputError: An unknown flavour, one that needs raw counts where there are none, or a missing package.
+            InputError: An unknown flavor, one that needs raw counts where there are none, or a missing package.
         """
         import anndata
         import scanpy
@@ -195,7 +195,7 @@ class HighlyVariable:
         rank = np.nan_to_num(np.asarray(score, dtype=np.float64), nan=-np.inf)
         return train.genes[np.lexsort((train.genes, -rank))].tolist()
 
-    def _values(self, train: Conditions) -> Any:
+    def _values(self, train: Pseudobulk) -> Any:
         if self.flavor in LOGNORM_FLAVORS:
             return train.cells.X
         if self.flavor not in COUNT_FLAVORS:
@@ -203,7 +203,7 @@ class HighlyVariable:
             raise InputError(f"no flavor {self.flavor!r} of highly variable genes; the flavors are {known}")
         if train.cells.counts is None:
             raise InputError(
-                f"flavor={self.flavor} needs raw counts, and {train.name} holds log-normalised values only; give "
+                f"flavor={self.flavor} needs raw counts, and {train.name} holds log-normalized values only; give "
                 "a file of counts (scale: counts), or use flavor=seurat"
             )
         if self.flavor.startswith("seurat_v3") and importlib.util.find_spec("skmisc") is None:
@@ -227,7 +227,7 @@ class Responsive:
     def __init__(self, quota: int | None = None, name: str = "responsive") -> None:
         self.quota, self.name = quota, name
 
-    def symbols(self, train: Conditions) -> list[str]:
+    def symbols(self, train: Pseudobulk) -> list[str]:
         """All measured genes, the most responsive first."""
         total = np.zeros(len(train.genes))
         known: dict[str, tuple[np.ndarray, np.ndarray]] = {}
@@ -253,17 +253,17 @@ class Perturbed:
     def __init__(self, quota: int | None = None, name: str = "perturbed") -> None:
         self.quota, self.name = quota, name
 
-    def symbols(self, train: Conditions) -> list[str]:
+    def symbols(self, train: Pseudobulk) -> list[str]:
         """Perturbed genes by name."""
         return sorted({gene for targets in train.targets for gene in targets})
 
 
-def _cells_of(train: Conditions) -> np.ndarray:
+def _cells_of(train: Pseudobulk) -> np.ndarray:
     """Positions of the conditions' cells and of their controls, sorted, each once."""
     return np.unique(np.concatenate([train.member, train.control_member]))
 
 
-def _moments(train: Conditions, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _moments(train: Pseudobulk, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and squared standard error over the cells ``at``, each float64 [G]."""
     mean, variance = moments(train.cells.X, at)
     return mean, variance / max(len(at) - 1, 1)
@@ -280,7 +280,7 @@ class Source(Protocol):
     quota: int | None  # genes to take; none: all
     order: str  # variable: the most variable first; listed: in the order of ``symbols``
 
-    def symbols(self, train: Conditions) -> list[str]:
+    def symbols(self, train: Pseudobulk) -> list[str]:
         """Genes as the source names them."""
 
 
@@ -362,7 +362,7 @@ class GeneSelection:
             )
         return replace(self, n_genes=n_genes)
 
-    def __call__(self, train: Conditions) -> SelectedGenes:
+    def __call__(self, train: Pseudobulk) -> SelectedGenes:
         """Select among ``train.genes``.
 
         Raises:
@@ -414,13 +414,13 @@ class GeneSelection:
         )
 
 
-def _listed(source: Source, train: Conditions) -> list[str]:
+def _listed(source: Source, train: Pseudobulk) -> list[str]:
     if source.quota is not None and source.quota < 1:
         raise InputError(f"the quota of {source.name!r} is {source.quota}; it must be 1 or more, or null for all")
     return source.symbols(train)
 
 
-def _absent(source: Source, train: Conditions) -> InputError:
+def _absent(source: Source, train: Pseudobulk) -> InputError:
     listed = source.symbols(train)
     return InputError(
         f"none of the {len(listed):,} genes of {source.name!r} is measured in {train.name}: the list has "
@@ -436,14 +436,14 @@ def _fill(taken: dict[str, Entry], variable: list[str], n: int, name: str) -> li
 
 
 def chosen(
-    record: Conditions,
+    record: Pseudobulk,
     split: Mapping[str, Any],
     *,
     n_genes: int | None,
     max_cells: int | None,
     selection: GeneSelection | None,
     subset: int | None,
-) -> tuple[Conditions, SelectedGenes | None]:
+) -> tuple[Pseudobulk, SelectedGenes | None]:
     """The conditions that are left of ``record``, and the genes that their training part chooses, if any are chosen.
 
     Nothing depends on the run's seed: runs of one split are scored on the same cells.

@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import sparse, stats
 from scipy.spatial.distance import cdist
 
-from torchcell.cells.conditions import Conditions
+from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.evaluation.metrics import ProfileContext, Profiles, change_from_center
 from torchcell.evaluation.registry import (
     MAE_OVER_GENES,
@@ -37,7 +37,7 @@ PERTURBATION, GROUP, CONTROL = "target_gene", "celltype", "non-targeting"
 """Columns of ``obs`` and the label of a control, as ``cell-eval run`` looks for them by itself."""
 
 
-def cell_eval_pair(record: Conditions, prediction: np.ndarray) -> tuple[anndata.AnnData, anndata.AnnData]:
+def cell_eval_pair(record: Pseudobulk, prediction: np.ndarray) -> tuple[anndata.AnnData, anndata.AnnData]:
     """Measured and predicted cells with the same labels and genes.
 
     The measured file has the cells of every condition and the truth's half of the controls; the predicted one the other
@@ -68,7 +68,7 @@ def cell_eval_pair(record: Conditions, prediction: np.ndarray) -> tuple[anndata.
     return _table(record, real), _table(record, predicted)
 
 
-def write_cell_eval(folder: Path, record: Conditions, prediction: np.ndarray) -> list[Path]:
+def write_cell_eval(folder: Path, record: Pseudobulk, prediction: np.ndarray) -> list[Path]:
     """Write ``cell_eval_real.h5ad`` and ``cell_eval_predicted.h5ad`` into ``folder``, see ``cell_eval_pair``.
 
     Score them with ``cell-eval run -ap cell_eval_predicted.h5ad -ar cell_eval_real.h5ad --profile vcc``.
@@ -80,7 +80,7 @@ def write_cell_eval(folder: Path, record: Conditions, prediction: np.ndarray) ->
     return paths
 
 
-def _controls(record: Conditions, half: bool) -> list[tuple[object, np.ndarray, bool]]:
+def _controls(record: Pseudobulk, half: bool) -> list[tuple[object, np.ndarray, bool]]:
     """Expression of one half of each group's controls, a condition that they belong to, and that they are controls."""
     ptr, member = record.controls(half)
     first = np.unique(record.group, return_index=True)[1]
@@ -88,7 +88,7 @@ def _controls(record: Conditions, half: bool) -> list[tuple[object, np.ndarray, 
     return [(record.cells.X[at], np.full(len(at), i), True) for i, at in zip(first.tolist(), cells, strict=True)]
 
 
-def _table(record: Conditions, parts: list[tuple[object, np.ndarray, bool]]) -> anndata.AnnData:
+def _table(record: Pseudobulk, parts: list[tuple[object, np.ndarray, bool]]) -> anndata.AnnData:
     import anndata
 
     condition = np.concatenate([at for _, at, _ in parts])
@@ -146,7 +146,7 @@ LARGEST = 20
 """Genes of largest true effect that ``mse_top20`` looks at."""
 
 
-def own_columns(record: Conditions) -> np.ndarray:
+def own_columns(record: Pseudobulk) -> np.ndarray:
     """Columns of the genes that each condition perturbs, int64 [n, K]; -1 for a gene that is not measured, and pads."""
     place, targets = {gene: i for i, gene in enumerate(record.genes.tolist())}, record.targets
     found = np.full((len(record), max(map(len, targets), default=1)), -1, dtype=np.int64)
@@ -337,7 +337,7 @@ class CellPairs:
     _known: dict[int, tuple[np.ndarray, float]] = field(default_factory=dict)
 
     @classmethod
-    def drawn(cls, record: Conditions, most: int = MOST, seed: int = 0) -> CellPairs:
+    def drawn(cls, record: Pseudobulk, most: int = MOST, seed: int = 0) -> CellPairs:
         """So many cells of each condition, and as many of its controls, by the condition's name.
 
         Args:
@@ -371,7 +371,7 @@ class CellPairs:
         return max(2 * float(np.sqrt(np.maximum(moved_SR, 0)).mean()) - within, 0.0)
 
 
-def predicted_cells(record: Conditions, prediction: np.ndarray, n_cells: int = MOST, seed: int = 0) -> np.ndarray:
+def predicted_cells(record: Pseudobulk, prediction: np.ndarray, n_cells: int = MOST, seed: int = 0) -> np.ndarray:
     """Control cells moved by the predicted change, float32 [n, n_cells, G]; below 0 there is no expression.
 
     Args:
@@ -409,7 +409,7 @@ GENES = 1024
 """Genes that are made dense and ranked at a time."""
 
 
-def significant_genes(conditions: Conditions, level: float = LEVEL) -> np.ndarray:
+def significant_genes(conditions: Pseudobulk, level: float = LEVEL) -> np.ndarray:
     """Genes whose expression differs between a condition's cells and the truth's half of its controls, bool [n, G].
 
     The other half is left alone: a prediction's change is taken against it, and may not share its noise with the
@@ -423,7 +423,7 @@ def significant_genes(conditions: Conditions, level: float = LEVEL) -> np.ndarra
     return stats.false_discovery_control(p_nG, axis=1) < level if p_nG.size else np.zeros(p_nG.shape, dtype=bool)
 
 
-def rank_sum(conditions: Conditions) -> np.ndarray:
+def rank_sum(conditions: Pseudobulk) -> np.ndarray:
     """Two-sided p values [n, G]; 1 for a gene that never varies.
 
     Normal approximation, corrected for ties and continuity (Mann and Whitney 1947), as in

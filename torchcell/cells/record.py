@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from scipy import sparse
 
-from torchcell.cells.backed import LIBRARY, BackedMatrix, lognormalised, matrix_fingerprints
+from torchcell.cells.backed import LIBRARY, BackedMatrix, lognormalized, matrix_fingerprints
 from torchcell.io.errors import (
     InputError,
     as_positions,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 Scale = Literal["counts", "lognorm"]
-"""What the values are: raw UMI counts, or log of normalised counts."""
+"""What the values are: raw UMI counts, or log of normalized counts."""
 HIGHEST_LOG = 30.0
 """No log of a count is higher."""
 HIGHEST_COUNT = 2.0**31
@@ -71,7 +71,7 @@ class CellExpression:
         scale: ``counts`` (checked: non-negative integers) or ``lognorm`` (checked: not all integers).
         covariates: Name -> value per cell [n], as text, e.g. ``cell_line``, ``batch``.
         lost: What parsing left out and how many of each.
-        counts: Raw counts beside a log-normalised ``X``, where they are known [n, G]; some ways to choose genes
+        counts: Raw counts beside a log-normalized ``X``, where they are known [n, G]; some ways to choose genes
             need them.
         library: Counts a cell that ``lognorm`` scaled to; none: it did not.
         totals: Counts of each cell that ``lognorm`` divided by, float64 [n]; none: it did not, or they stay on disk.
@@ -156,13 +156,13 @@ class CellExpression:
         return replace(self, perturbation=labels, lost={**self.lost, **(told if changed.any() else {})})
 
     def lognorm(self, library: float | int = LIBRARY) -> CellExpression:
-        """Counts as ln(1 + counts / total x ``library``), the counts kept beside; log-normalised cells as they are."""
+        """Counts as ln(1 + counts / total x ``library``), the counts kept beside; log-normalized cells as they are."""
         if self.scale == "lognorm":
             return self
         if isinstance(self.X, BackedMatrix):
             X, totals = replace(self.X, library=library), None
         else:
-            X, totals = lognormalised(self.X, library), np.asarray(self.X.sum(1, dtype=np.float64)).ravel()
+            X, totals = lognormalized(self.X, library), np.asarray(self.X.sum(1, dtype=np.float64)).ravel()
         return replace(self, X=X, counts=self.X, scale="lognorm", library=library, totals=totals)
 
     def fingerprint(self) -> str:
@@ -226,7 +226,7 @@ class CellExpression:
             told = f"{len(odd['fraction'])} sample(s) with values that are no integers: {some(odd['fraction'])}"
             raise ScaleError(f"{self.name}: {told}; give raw counts, or declare scale=lognorm")
         elif self.scale == "lognorm" and whole and highest > 1:
-            raise ScaleError(f"{self.name}: declared log-normalised, but all values are integers: declare scale=counts")
+            raise ScaleError(f"{self.name}: declared log-normalized, but all values are integers: declare scale=counts")
         elif highest > HIGHEST_LOG:
             raise ScaleError(
                 f"{self.name}: the values are neither counts nor logs (highest {highest:.4g}, {where}); scale each "

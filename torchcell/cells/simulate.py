@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from torchcell.cells.backed import LIBRARY
-from torchcell.cells.conditions import Conditions
+from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.record import CellExpression, Scale
 from torchcell.graph.network import Network
 from torchcell.io.errors import InputError
@@ -183,10 +183,10 @@ def simulated_perturbseq(
     dropout: float | int = 0.3,
     library: float | int = LIBRARY,
     seed: int = 0,
-) -> Conditions:
-    """The cells of ``simulate_perturbseq`` log-normalised, as conditions paired by line."""
+) -> Pseudobulk:
+    """The cells of ``simulate_perturbseq`` log-normalized, as conditions paired by line."""
     made = simulate_perturbseq(n_genes, n_regulators, n_doubles, n_lines, cells_per_condition, dropout, seed=seed)
-    return Conditions.from_cells(made.cells.lognorm(library), ("cell_line",), min(cells_per_condition, 10), seed=seed)
+    return Pseudobulk.from_cells(made.cells.lognorm(library), ("cell_line",), min(cells_per_condition, 10), seed=seed)
 
 
 def perturbseq_networks(n_genes: int = 200, n_regulators: int = 48, seed: int = 0) -> list[Network]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from torchcell.cells.conditions import Conditions
+from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.record import CellExpression
 from torchcell.cells.table import read_cells
 from torchcell.io.errors import InputError, flags, some
@@ -19,7 +19,7 @@ STIMULUS = "IFN-beta"
 
 
 def kang_cells() -> CellExpression:
-    """1,975 log-normalised cells, 1,039 of them stimulated; covariate ``cell_type``.
+    """1,975 log-normalized cells, 1,039 of them stimulated; covariate ``cell_type``.
 
     Raises:
         InputError: The file can't be had or is damaged.
@@ -33,7 +33,7 @@ def kang_cells() -> CellExpression:
     return replace(cells, X=cells.X[:], perturbation=label).validate()
 
 
-def kang2018(covariates: Sequence[str] = ("cell_type",), min_cells: int = 10, seed: int = 0) -> Conditions:
+def kang2018(covariates: Sequence[str] = ("cell_type",), min_cells: int = 10, seed: int = 0) -> Pseudobulk:
     """One condition a cell type, beside the untreated cells of the type.
 
     Args:
@@ -41,7 +41,7 @@ def kang2018(covariates: Sequence[str] = ("cell_type",), min_cells: int = 10, se
         min_cells: Cells that a condition needs; smaller ones are left out and counted.
         seed: Of the halves of the controls.
     """
-    return Conditions.from_cells(kang_cells(), covariates, min_cells, "drop", seed)
+    return Pseudobulk.from_cells(kang_cells(), covariates, min_cells, "drop", seed)
 
 
 NORMAN_LINE = "K562"
@@ -49,7 +49,7 @@ COLUMNS = {"cell_line": "cell_type", "modality": "perturbation_type", "study": "
 
 
 def norman_mcfaline_cells() -> CellExpression:
-    """5,961 log-normalised cells over 500 genes; covariates ``cell_line``, ``modality`` and ``study``.
+    """5,961 log-normalized cells over 500 genes; covariates ``cell_line``, ``modality`` and ``study``.
 
     K562 cells carry CRISPR activation (Norman et al. 2019), the three other lines interference (McFaline-Figueroa et
     al. 2023): one gene's label means opposite things in the two. One of the 32 perturbed genes is measured.
@@ -71,7 +71,7 @@ def norman_mcfaline(
     covariates: Sequence[str] = ("cell_line",),
     min_cells: int = 10,
     seed: int = 0,
-) -> Conditions:
+) -> Pseudobulk:
     """Conditions of one line, of several or of all; controls of the same line, 100 each.
 
     Args:
@@ -87,7 +87,7 @@ def norman_mcfaline(
     if lacking or not wanted:
         raise InputError(f"{cells.name}: no cell line {some(lacking)}; the lines are {', '.join(held)}")
     cells = cells.subset(np.isin(cells.covariates["cell_line"], wanted))
-    return Conditions.from_cells(cells, covariates, min_cells, "drop", seed)
+    return Pseudobulk.from_cells(cells, covariates, min_cells, "drop", seed)
 
 
 CONTROL = "control"
@@ -124,8 +124,8 @@ def papalexi2021(
     library: float | int = 200.0,
     min_cells: int = 10,
     seed: int = 0,
-) -> Conditions:
-    """The cells log-normalised, as 25 conditions; ``covariates=[batch]`` pairs controls within each replicate.
+) -> Pseudobulk:
+    """The cells log-normalized, as 25 conditions; ``covariates=[batch]`` pairs controls within each replicate.
 
     Args:
         confident: See ``papalexi_cells``.
@@ -134,7 +134,7 @@ def papalexi2021(
         min_cells: Cells that a condition needs; smaller ones are left out and counted.
         seed: Of the halves of the controls.
     """
-    return Conditions.from_cells(papalexi_cells(confident).lognorm(library), covariates, min_cells, "drop", seed)
+    return Pseudobulk.from_cells(papalexi_cells(confident).lognorm(library), covariates, min_cells, "drop", seed)
 
 
 def non_targeting(cells: CellExpression) -> np.ndarray:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from torchcell.cells.conditions import EVERYWHERE, Conditions
-from torchcell.core.split import SplitMethods, deal, padded
+from torchcell.cells.pseudobulk import EVERYWHERE, Pseudobulk
+from torchcell.core.split import SplitMethods, assign_folds, padded
 from torchcell.io.errors import InputError
 
 LINE = "cell_line"
@@ -14,19 +14,19 @@ ENOUGH_UNITS = 5
 """Units in the test part from which on a bootstrap may resample them."""
 
 
-def unseen_perturbation(record: Conditions, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
+def unseen_perturbation(record: Pseudobulk, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
     """Genes are held out in all groups: no gene of a test condition is perturbed in training.
 
     Conditions that perturb genes of several parts are ``unused``.
     """
     targets = record.targets
-    part_of = _dealt(record, np.array([gene for genes in targets for gene in genes]), "genes", n_folds, fold, seed)
+    part_of = _assigned(record, np.array([gene for genes in targets for gene in genes]), "genes", n_folds, fold, seed)
     parts = [{part_of[gene] for gene in genes} for genes in targets]
     part = np.array([of.pop() if len(of) == 1 else "unused" for of in parts])
     return part, perturbed_genes(record), "perturbed gene"
 
 
-def combination(record: Conditions, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
+def combination(record: Pseudobulk, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
     """Combinations are held out in all groups, with none, some or all of their genes seen in training.
 
     Genes that take part in combinations are dealt, and what has a test gene (else a validation gene) is test
@@ -41,8 +41,8 @@ def combination(record: Conditions, n_folds: int, fold: int, seed: int) -> tuple
             "use split=unseen_perturbation"
         )
     names = np.array(["+".join(genes) for genes in combined])
-    of_set = _dealt(record, names, "combinations", n_folds, fold, seed)
-    of_gene = _dealt(record, np.array([gene for genes in combined for gene in genes]), "genes", n_folds, fold, seed)
+    of_set = _assigned(record, names, "combinations", n_folds, fold, seed)
+    of_gene = _assigned(record, np.array([gene for genes in combined for gene in genes]), "genes", n_folds, fold, seed)
     part = []
     for genes in targets:
         strictest = _strictest([of_gene.get(gene, "train") for gene in genes])
@@ -53,13 +53,13 @@ def combination(record: Conditions, n_folds: int, fold: int, seed: int) -> tuple
     return np.array(part), perturbed_genes(record), "perturbed gene"
 
 
-def genes_seen(record: Conditions, train: Conditions) -> np.ndarray:
+def genes_seen(record: Pseudobulk, train: Pseudobulk) -> np.ndarray:
     """How many of each condition's genes are perturbed in ``train``, alone or with others, int64 [n]."""
     seen = {gene for genes in train.targets for gene in genes}
     return np.array([len(seen.intersection(genes)) for genes in record.targets], dtype=np.int64)
 
 
-def cold_line(record: Conditions, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
+def cold_line(record: Pseudobulk, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
     """A cell line (else a group, such as a cell type) is held out with all its conditions; its controls stay inputs."""
     lines = record.column(LINE) if LINE in record.covariates else record.group.astype(str)
     if set(lines.tolist()) == {EVERYWHERE}:
@@ -67,7 +67,7 @@ def cold_line(record: Conditions, n_folds: int, fold: int, seed: int) -> tuple[n
             f"{record.name}: controls are paired by nothing, so there are no lines to hold out; set "
             "data.record.covariates, e.g. [cell_line]"
         )
-    part_of = _dealt(record, lines, "cell lines", n_folds, fold, seed)
+    part_of = _assigned(record, lines, "cell lines", n_folds, fold, seed)
     part = np.array([part_of[line] for line in lines.tolist()])
     if len(np.unique(lines[part == "test"])) >= ENOUGH_UNITS:
         return part, lines, "cell line"
@@ -76,7 +76,7 @@ def cold_line(record: Conditions, n_folds: int, fold: int, seed: int) -> tuple[n
     return part, record.sample_id.astype(str), "condition"
 
 
-def perturbed_genes(record: Conditions) -> np.ndarray:
+def perturbed_genes(record: Pseudobulk) -> np.ndarray:
     """The genes that each condition perturbs, its clusters: [n], or [n, K] where some perturb several."""
     return padded([tuple(dict.fromkeys(genes)) for genes in record.targets])
 
@@ -85,7 +85,7 @@ def _strictest(parts: list[str]) -> str:
     return "test" if "test" in parts else "val" if "val" in parts else "train"
 
 
-def _dealt(record: Conditions, units: np.ndarray, what: str, n_folds: int, fold: int, seed: int) -> dict[str, str]:
+def _assigned(record: Pseudobulk, units: np.ndarray, what: str, n_folds: int, fold: int, seed: int) -> dict[str, str]:
     """Unit -> part; folds that can't be filled are an error that says which can."""
     n_units = len(np.unique(units))
     if n_units < 3:
@@ -97,7 +97,7 @@ def _dealt(record: Conditions, units: np.ndarray, what: str, n_folds: int, fold:
         raise InputError(
             f"{record.name}: {n_units} {what} can't fill {n_folds} folds; set split.n_folds={n_units} or fewer"
         )
-    return deal(units, n_folds, fold, seed)
+    return assign_folds(units, n_folds, fold, seed)
 
 
 SPLITS = SplitMethods(

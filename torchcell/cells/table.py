@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import sparse
 
 from torchcell.cells.backed import LIBRARY, expression, keys_of, layers_of, matrix_at, opened
-from torchcell.cells.conditions import BAR, Conditions, groups_of, stratified
+from torchcell.cells.pseudobulk import BAR, Pseudobulk, groups_of, stratified
 from torchcell.cells.record import CellExpression, Scale, ScaleError
 from torchcell.cells.spec import CellsSpec
 from torchcell.core.prediction_notes import Notes, by_owner, unless_known, unlike_sizes
@@ -44,8 +44,8 @@ def cells_file(
     backed: bool = False,
     seed: int = 0,
     name: str | None = None,
-) -> Conditions:
-    """Read cells, log-normalise counts, and group the cells by perturbation and covariates.
+) -> Pseudobulk:
+    """Read cells, log-normalize counts, and group the cells by perturbation and covariates.
 
     Args:
         path: The h5ad file or zarr folder.
@@ -78,7 +78,7 @@ def cells_file(
     if not backed:
         cells = replace(cells, X=cells.X[:])
     cells = validated(cells, path, layer).lognorm(library)
-    return Conditions.from_cells(cells, covariates, min_cells, few_cells, seed)
+    return Pseudobulk.from_cells(cells, covariates, min_cells, few_cells, seed)
 
 
 def read_cells(
@@ -207,7 +207,7 @@ class Trained:
     Attributes:
         genes: Measured genes, which it predicts [G].
         known: All genes that may be perturbed.
-        mean: Mean expression of the control cells, log-normalised [G].
+        mean: Mean expression of the control cells, log-normalized [G].
         scale: What the values in the training file were.
         library: Counts a cell that they were scaled to; none: not known.
         covariates: What a cell and its controls share.
@@ -223,7 +223,7 @@ class Trained:
     control_words: Sequence[str] = ()
 
 
-def read_cells_request(path: str | Path, controls: Controls, trained: Trained) -> Conditions:
+def read_cells_request(path: str | Path, controls: Controls, trained: Trained) -> Pseudobulk:
     """Read perturbations to predict, and the control cells that they start from.
 
     The list is a table with the column ``perturbation``, ``A+B`` for several genes, and at will the covariates of the
@@ -260,7 +260,7 @@ def read_cells_request(path: str | Path, controls: Controls, trained: Trained) -
         ]
     )
     refuse_repeats(str(path), ids, "perturbations of a group, or sample ids,")
-    return Conditions(
+    return Pseudobulk(
         name=Path(path).stem,
         cells=cells,
         sample_id=ids,
@@ -277,7 +277,7 @@ def read_cells_request(path: str | Path, controls: Controls, trained: Trained) -
 
 
 def _control_cells(controls: Controls, trained: Trained, names: GeneNames | None) -> CellExpression:
-    """The cells over the model's genes, log-normalised as those of training were."""
+    """The cells over the model's genes, log-normalized as those of training were."""
     name, scale = Path(controls.path).stem, controls.scale or trained.scale
     if controls.missing_genes not in ("error", "mean"):
         raise InputError(f"missing_genes={controls.missing_genes!r}: must be error or mean")
@@ -297,15 +297,15 @@ def _control_cells(controls: Controls, trained: Trained, names: GeneNames | None
     cells = validated(cells, controls.path, controls.layer)
     lost = {} if is_control.all() else {"cells that are no controls": int((~is_control).sum())}
     cells = replace(cells.subset(is_control), lost=lost)
-    return _on_genes(_normalised(cells, trained), controls, trained, names)
+    return _on_genes(_normalized(cells, trained), controls, trained, names)
 
 
-def _normalised(cells: CellExpression, trained: Trained) -> CellExpression:
+def _normalized(cells: CellExpression, trained: Trained) -> CellExpression:
     if cells.scale == "counts":
         if trained.library is None:
             raise InputError(
-                f"{cells.name}: the model was trained on values that were log-normalised before, to how many counts is "
-                "not known; log-normalise yours as those were, and say scale=lognorm"
+                f"{cells.name}: the model was trained on values that were log-normalized before, to how many counts is "
+                "not known; log-normalize yours as those were, and say scale=lognorm"
             )
         return cells.lognorm(trained.library)
     if trained.library is not None and len(cells):
@@ -379,7 +379,7 @@ def _rows(
     return row, of_group
 
 
-def cell_notes(record: Conditions, spec: CellsSpec) -> Notes:
+def cell_notes(record: Pseudobulk, spec: CellsSpec) -> Notes:
     """Genes that were never perturbed in training, combinations of another size, groups without training cells."""
     targets, trained = record.targets, spec.trained_perturbations
     owner = np.repeat(np.arange(len(targets)), [len(genes) for genes in targets])
@@ -398,7 +398,7 @@ LEVEL_OFF = 2.0
 """By what factor the mean expression of the controls may differ from training before it is worth a word."""
 
 
-def read_perturbations(path: str, spec: CellsSpec, controls: Controls | None) -> Conditions:
+def read_perturbations(path: str, spec: CellsSpec, controls: Controls | None) -> Pseudobulk:
     """Read perturbations by the names of their genes, see ``read_cells_request``.
 
     Args:
@@ -423,13 +423,13 @@ def read_perturbations(path: str, spec: CellsSpec, controls: Controls | None) ->
     if not 1 / LEVEL_OFF <= level / max(expected, 1e-6) <= LEVEL_OFF:
         warnings.warn(
             f"{controls.path}: the mean expression of the controls is {level:.3g}, in training it was {expected:.3g}; "
-            "are they normalised alike, over the same genes?",
+            "are they normalized alike, over the same genes?",
             stacklevel=2,
         )
     return record
 
 
-def widened(request: Conditions, spec: CellsSpec) -> CellsSpec:
+def extend_spec(request: Pseudobulk, spec: CellsSpec) -> CellsSpec:
     """The spec whose groups are those of the request, with the genes that it perturbs and only the networks know."""
     spec = replace(spec, groups=tuple(np.unique(request.group).tolist()))
     held, features = spec.network_genes, spec.gene_features
@@ -447,7 +447,7 @@ def _network_genes(spec: CellsSpec) -> tuple[str, ...]:
     return () if held is None else tuple(gene for gene in held.genes if gene not in known)
 
 
-def with_known_genes(record: Conditions, vocabulary: tuple[str, ...], policy: str) -> tuple[Conditions, dict[str, int]]:
+def with_known_genes(record: Pseudobulk, vocabulary: tuple[str, ...], policy: str) -> tuple[Pseudobulk, dict[str, int]]:
     """Refuse perturbed genes outside the vocabulary, or drop the conditions that name one.
 
     Args:
@@ -474,7 +474,7 @@ def with_known_genes(record: Conditions, vocabulary: tuple[str, ...], policy: st
     return record.subset(kept), {"conditions that perturb an unknown gene": int((~kept).sum())}
 
 
-def named_conditions(record: Conditions, prediction: np.ndarray, spec: CellsSpec) -> pd.DataFrame:
+def named_conditions(record: Pseudobulk, prediction: np.ndarray, spec: CellsSpec) -> pd.DataFrame:
     """Sample id, perturbation, group and its covariates, then a column a gene [n, G]."""
     known = {"sample_id": record.sample_id, "perturbation": record.perturbation, "group": record.group}
     known |= {name: record.column(name) for name in record.covariates}

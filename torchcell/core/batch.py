@@ -30,7 +30,8 @@ class Batch:
     Attributes:
         target: Measured values in their own units, float32 [B, T]; NaN is missing.
         sample: Positions in the datamodule's sample ids, int64 [B].
-        prior: What a prior predicts of them, taken from its mean, float32 [B, T]; none: the model has no prior.
+        prior: What a prior predicts of them, in the target's units, float32 [B, T], NaN where it has nothing to say;
+            none: the model has no prior.
     """
 
     target: Tensor = field(metadata=EVALUATION_ONLY)

@@ -62,10 +62,10 @@ class RecordDataModule(lightning.LightningDataModule):
         self.graph, self.batch_size, self.eval_batch_size = graph, batch_size, eval_batch_size
         self.seed = seed
         self.genes = self.vocabulary(record, graph)
-        record, lost = self.admit(record.validate(), self.genes, unknown_genes)
+        record, lost = self.filter_known(record.validate(), self.genes, unknown_genes)
         self.lost = {**getattr(record, "lost", {}), **lost}
         self.record_whole = self.draw(record, subset, split)
-        self.split: Split = self.deal(self.record_whole, split)
+        self.split: Split = self.assign_folds(self.record_whole, split)
         self.spec = self._spec()
         self.packed = self.packed_whole()
 
@@ -103,7 +103,7 @@ class RecordDataModule(lightning.LightningDataModule):
         raise NotImplementedError("this representation cannot read a request from a file")
 
     @staticmethod
-    def widened(request: Any, spec: Any) -> Any:
+    def extend_spec(request: Any, spec: Any) -> Any:
         """The spec with what a request names that no training sample did, such as new molecules."""
         return spec
 
@@ -112,12 +112,12 @@ class RecordDataModule(lightning.LightningDataModule):
         """The samples of a trial, see ``drawn``; all of them where ``subset`` is none."""
         return drawn(record, subset, split)
 
-    def deal(self, record: Any, split: Mapping[str, Any]) -> Split:
+    def assign_folds(self, record: Any, split: Mapping[str, Any]) -> Split:
         """Who is in which part, from the keys of the ``split`` config."""
         return self.TASK.splits.make(record, **split)
 
     @staticmethod
-    def admit(record: Any, vocabulary: tuple[str, ...], policy: str) -> tuple[Any, dict[str, int]]:
+    def filter_known(record: Any, vocabulary: tuple[str, ...], policy: str) -> tuple[Any, dict[str, int]]:
         """The samples whose names are all known, and a count of what the ``policy`` left out."""
         return record, {}
 
@@ -236,13 +236,13 @@ class RecordDataModule(lightning.LightningDataModule):
         """What the run's folder gets besides the split, by file name, e.g. where selected genes came from."""
         return {}
 
-    def asked(self, part: str) -> dict[str, Callable[[], Any]]:
+    def evaluation_inputs(self, part: str) -> dict[str, Callable[[], Any]]:
         """What every system predicts to be scored on ``part``: by name what makes the record, the part itself under
         no name. One is made at a time, since a record may have millions of samples.
         """
         return {"": lambda: self.record(part)}
 
-    def condense(self, part: str, name: str, prediction: np.ndarray) -> np.ndarray:
+    def summarize_prediction(self, part: str, name: str, prediction: np.ndarray) -> np.ndarray:
         """What is kept of a system's prediction [n, T] for the record ``name`` of ``asked``; all of it by default."""
         return prediction
 
@@ -257,7 +257,7 @@ class RecordDataModule(lightning.LightningDataModule):
 
         Args:
             part: One of the split's parts.
-            predictions: By name as in ``asked``, then by system: what ``condense`` kept.
+            predictions: By name as in ``asked``, then by system: what ``summarize_prediction`` kept.
             model: The system under test.
             ceiling: The system that is no baseline, if there is one.
         """
@@ -297,8 +297,20 @@ class RecordDataModule(lightning.LightningDataModule):
         known = {name: data.fingerprint() for name, data in self.fingerprinted().items() if data is not None}
         return replace(spec, fingerprints=known)
 
+    def residual_spec(self, train: Any, prediction: np.ndarray) -> Spec:
+        """The spec of a network that learns what a prior leaves, in its units.
+
+        Args:
+            train: The training part.
+            prediction: Of it, out of fold [n, T]; NaN where there is none.
+        """
+        center = self.spec.center.double().numpy()
+        left = np.asarray(train.target, dtype=np.float64) - np.where(np.isnan(prediction), center, prediction)
+        scale = torch.from_numpy(left).square().nanmean(0).sqrt().clamp(min=1e-8).float()
+        return replace(self.spec, scale=scale)
+
     def use_prior(self, prior: Prior, prediction: Tensor) -> None:
-        """Let batches hold what a prior predicts, [n, T] of all samples, taken from its mean."""
+        """Let batches hold what a prior predicts, [n, T] of all samples."""
         self.prior = prior
         self.packed.prior = prediction  # type: ignore[attr-defined]
 

@@ -52,7 +52,7 @@ BARE = (nn.Embedding, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchno
 
 
 def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
-    """Two groups for an optimiser: weights that decay, and embeddings, norms and biases that never do."""
+    """Two groups for an optimizer: weights that decay, and embeddings, norms and biases that never do."""
     decayed: list[Tensor] = []
     kept: list[Tensor] = []
     for module in network.modules():
@@ -72,7 +72,7 @@ class Model(lightning.LightningModule):
 
     Args:
         spec: Inputs and outputs, from the datamodule or a checkpoint.
-        optimizer: Partial of a torch optimiser: parameter groups -> optimiser.
+        optimizer: Partial of a torch optimizer: parameter groups -> optimizer.
         scheduler: Partial of a torch scheduler, stepped once an epoch; none keeps the rate.
         loss_weights: Weight of each term that ``losses`` names; a term not named weighs 1.
     """
@@ -101,7 +101,7 @@ class Model(lightning.LightningModule):
     """Keys of the model's config whose value may save memory in training, and the plain value that saves none."""
 
     warmup_steps: int = 0
-    """Optimiser steps over which the learning rate rises linearly; set from the trainer's config."""
+    """Optimizer steps over which the learning rate rises linearly; set from the trainer's config."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class Model(lightning.LightningModule):
         self.optimizer, self.scheduler, self.loss_weights = optimizer, scheduler, loss_weights
         self.train_metrics, self.val_metrics = (streaming_metrics(spec.task, spec.outputs) for _ in range(2))
         self.stacking: StackingWeights | None = None
-        self.prior_is_off = False
+        self.prior_is_averaged = self.prior_is_off = False
         self.checkpoint_extra: dict[str, Any] = {}
         self._base_seed: int | None = None
         self._sums: dict[str, Tensor] = {}
@@ -184,26 +184,35 @@ class Model(lightning.LightningModule):
 
     # A prior beside the network --------------------------------------------------------------------
 
-    def take_prior(self, mean: Tensor | None = None) -> None:
-        """From now on ``forward`` is what the prior leaves; a call adds both, see ``StackingWeights``.
+    def take_prior(self, averaged: bool = False) -> None:
+        """From now on a prediction is p + a (f - p) + b (q - p): f of ``forward``, q of the batch's prior, p the
+        ``starting_point``, a and b the ``StackingWeights``.
 
         Args:
-            mean: Mean of the training targets [T], from which the prior's predictions are taken; none: as loaded.
+            averaged: Whether training goes on without the prior, which then need not be out of fold; else the network
+                learns what the prior leaves, both counting in full.
         """
-        self.stacking = StackingWeights()
-        self.register_buffer("prior_mean", torch.zeros_like(self.center) if mean is None else mean.to(self.center))
+        self.stacking, self.prior_is_averaged = StackingWeights(), averaged
+
+    def starting_point(self, batch: Any) -> Tensor:
+        """What is predicted of samples of which nothing is known, broadcast to [B, T]: the mean of the training
+        targets; for a profile its control, changed as the mean.
+        """
+        return self.center
 
     def __call__(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
-        """``forward``, and with it what the prior of the batch predicts. While training both count in full."""
+        """``forward``, and with it what the prior of the batch predicts."""
         network_BT = super().__call__(batch, *args, **kwargs)
-        if self.stacking is None:
+        if self.stacking is None or (self.training and self.prior_is_averaged):
             return network_BT
         if batch.prior is None:
             raise InputError(f"{type(self).__name__} was trained beside a prior, whose predictions the batch lacks")
-        prior_BT = torch.zeros_like(batch.prior) if self.prior_is_off else batch.prior
-        both_BT = network_BT + prior_BT if self.training else self.stacking(network_BT, prior_BT)
-        self._parts = network_BT, prior_BT
-        return self.get_buffer("prior_mean") + both_BT
+        start_BT = self.starting_point(batch)
+        silent_BT = torch.isnan(batch.prior) if not self.prior_is_off else torch.ones_like(batch.prior).bool()
+        prior_BT = torch.where(silent_BT, 0.0, batch.prior - start_BT)
+        network_BT = network_BT - start_BT
+        self._parts = start_BT, network_BT, prior_BT
+        return start_BT + (network_BT + prior_BT if self.training else self.stacking(network_BT, prior_BT))
 
     @contextmanager
     def without_prior(self) -> Iterator[None]:
@@ -217,7 +226,7 @@ class Model(lightning.LightningModule):
     # What is the same for all ----------------------------------------------------------------------
 
     def phenotype_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Mean over the measured values: log-cosh of the standardised residual, or BCE on log-odds.
+        """Mean over the measured values: log-cosh of the standardized residual, or BCE on log-odds.
 
         Args:
             prediction: [B, T], the target's units or log-odds.
@@ -257,8 +266,8 @@ class Model(lightning.LightningModule):
         """The phenotype's loss and the streaming metrics."""
         prediction = self(batch.blind())
         if self.stacking is not None:
-            left_BT = batch.target - self.get_buffer("prior_mean")
-            self.stacking.observe(*(one / self.scale for one in (*self._parts, left_BT)))
+            start_BT, *parts = self._parts
+            self.stacking.observe(*(one / self.scale for one in (*parts, batch.target - start_BT)))
         self._add("val/loss", self.phenotype_loss(prediction, batch.target), int((~torch.isnan(batch.target)).sum()))
         self._observe("val", batch, prediction)
         if batch_idx == 0:
@@ -336,7 +345,7 @@ class Model(lightning.LightningModule):
         checkpoint.update(self.checkpoint_extra)
 
     def configure_optimizers(self) -> Any:
-        """The configured optimiser, without weight decay on embeddings, norms and biases; with warm-up."""
+        """The configured optimizer, without weight decay on embeddings, norms and biases; with warm-up."""
         if self.optimizer is None:
             raise InputError("the model has no optimizer; set model.optimizer in its config")
         optimizer = self.optimizer(self.parameter_groups())

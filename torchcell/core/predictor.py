@@ -84,7 +84,7 @@ class Predictor(ABC):
 def one_thread() -> Iterator[None]:
     """One BLAS and OpenMP thread within the block, the caller's number after it.
 
-    The baselines are many small steps: threads that wait for each other made factorisation 25 times slower on two
+    The baselines are many small steps: threads that wait for each other made factorization 25 times slower on two
     busy cores (370 s against 14 s).
     """
     with threadpool_limits(limits=1):
@@ -185,7 +185,7 @@ class Ridge:
 
 
 class RidgePath:
-    r"""W = argmin ||Y - X W||^2 + \alpha s ||W||^2, X and Y centred, s the mean squared length of X's rows.
+    r"""W = argmin ||Y - X W||^2 + \alpha s ||W||^2, X and Y centered, s the mean squared length of X's rows.
 
     The penalty is thereby counted in samples, whatever the units of X. The eigenvectors of X X^T, or of X^T X where
     there are fewer features than samples, serve every alpha.

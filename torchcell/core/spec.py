@@ -200,11 +200,11 @@ def _all_specs() -> list[type[Spec]]:
 
 
 def fit_scaler(target: Tensor, task: str) -> tuple[Tensor, Tensor]:
-    """Centre and scale of each output over the training samples; missing values don't count.
+    """Center and scale of each output over the training samples; missing values don't count.
 
     Args:
         target: float32 [n, T], NaN where missing.
-        task: Binary outputs keep centre 0 and scale 1.
+        task: Binary outputs keep center 0 and scale 1.
 
     Returns:
         center [T] and scale [T]; an output that does not vary has scale 1.

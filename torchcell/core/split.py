@@ -18,7 +18,7 @@ from torchcell.io.paths import located
 from torchcell.io.tables import read_table, require_columns
 
 
-def deal(units: np.ndarray, n_folds: int, fold: int, seed: int) -> dict[str, str]:
+def assign_folds(units: np.ndarray, n_folds: int, fold: int, seed: int) -> dict[str, str]:
     """Deal distinct ``units`` to parts by a seeded shuffle of their sorted names.
 
     Returns:
@@ -43,7 +43,7 @@ def padded(clusters: Sequence[tuple[str, ...]]) -> np.ndarray:
 
 
 PARTS = ("train", "val", "test", "unused")
-OPTIONAL = {"name": "file", "dealt": "", "data_fingerprint": ""}
+OPTIONAL = {"name": "file", "assignment_hash": "", "data_fingerprint": ""}
 """Attributes that the metadata of a file may lack, and what they are then."""
 
 
@@ -60,8 +60,8 @@ class Split:
         seed: Of that method.
         key: What ``group`` names, e.g. ``query gene``.
         name: Method, fold, number of folds and seed in one word; or ``file``.
-        dealt: Hash of the deal that these samples were taken from: equal for all choices of cell lines; empty: this
-            is all of it.
+        assignment_hash: Of the assignment that these samples were taken from, equal for all choices of cell lines;
+            empty: this is all of it.
         n_folds: Folds that together test every group; 0: it is not of folds.
         data_fingerprint: Of the data that it was made for, see ``torchcell.io.fingerprint``; empty: not known.
     """
@@ -73,7 +73,7 @@ class Split:
     seed: int
     key: str
     name: str = ""
-    dealt: str = ""
+    assignment_hash: str = ""
     n_folds: int = 0
     data_fingerprint: str = ""
 
@@ -145,7 +145,7 @@ class Split:
 
     def of(self, sample_id: Sequence[str] | np.ndarray) -> Split:
         """The parts of some of the samples, in their order, as all samples were dealt; ``validate`` it afterwards."""
-        return replace(self.aligned(sample_id), dealt=self.dealt or self.hash)
+        return replace(self.aligned(sample_id), assignment_hash=self.assignment_hash or self.hash)
 
     def save(self, path: str | Path) -> None:
         """Write ``sample_id, part, group`` as parquet, hash and method in the file's metadata."""
@@ -162,7 +162,7 @@ class Split:
             columns["group"] = pa.array(self.group.astype(str))
         table = pa.table(columns)
         about = {"method": self.method, "seed": self.seed, "key": self.key, "hash": self.hash}
-        about |= {"name": self.name, "dealt": self.dealt, "data_fingerprint": self.data_fingerprint}
+        about |= {"name": self.name, "assignment_hash": self.assignment_hash, "data_fingerprint": self.data_fingerprint}
         with atomic_write(Path(path)) as temporary:
             pq.write_table(table.replace_schema_metadata({"torchcell": json.dumps(about)}), temporary)
 
@@ -230,7 +230,7 @@ class SplitMethods:
         Raises:
             InputError: An unknown method or fold, or a split that does not fit the record.
         """
-        twins = record.twin_keys() if hasattr(record, "twin_keys") else None
+        twins = record.duplicate_keys() if hasattr(record, "duplicate_keys") else None
         if method == "file":
             return self._from_file(record, file, twins)
         if method not in ("random", *self.methods):
@@ -245,8 +245,8 @@ class SplitMethods:
 
     def _random(self, record: Any, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
         """Samples at random, duplicates together."""
-        twins = record.twin_keys() if hasattr(record, "twin_keys") else record.sample_id
-        part_of = deal(twins.astype(str), n_folds, fold, seed)
+        twins = record.duplicate_keys() if hasattr(record, "duplicate_keys") else record.sample_id
+        part_of = assign_folds(twins.astype(str), n_folds, fold, seed)
         part = np.array([part_of[key] for key in twins.astype(str).tolist()])
         return part, *self.clusters(record)
 
@@ -263,5 +263,5 @@ class SplitMethods:
 
 def own_clusters(record: Any) -> tuple[np.ndarray, str]:
     """Each sample is a cluster of its own, with its duplicates."""
-    twins = record.twin_keys() if hasattr(record, "twin_keys") else record.sample_id
+    twins = record.duplicate_keys() if hasattr(record, "duplicate_keys") else record.sample_id
     return twins.astype(str), "sample"

@@ -56,7 +56,7 @@ class PlateMeans:
         """The mean on each sample's line and plate, float64 [m, G].
 
         A line with fewer than five training samples on that plate gets its mean in the source of the plates, else over
-        all of them, as in ``plate_centre``; an unseen line the mean of all. A sample of ``UNKNOWN_PLATE`` has none
+        all of them, as in ``plate_center``; an unseen line the mean of all. A sample of ``UNKNOWN_PLATE`` has none
         (NaN).
         """
         found_mG = self.line(record.cell_line)

@@ -143,7 +143,7 @@ class _Ridge(Predictor):
         self.genes, self.lines = train.genes, np.unique(train.cell_line)
         self.prepare(train)
         blocks = self.blocks(train)
-        # Each block weighs the same: the mean squared length of its centred rows is 1.
+        # Each block weighs the same: the mean squared length of its centered rows is 1.
         sizes = [np.square(block - block.mean(0)).sum(1).mean() for block in blocks]
         self.weights = [size**-0.5 if size > 0 else 0.0 for size in sizes]
         path = RidgePath(self.features(train), train.treated - self.offset(train))

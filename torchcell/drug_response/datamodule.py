@@ -19,11 +19,11 @@ from torchcell.core.spec import Spec, fit_scaler
 from torchcell.core.split import Split
 from torchcell.drug_response.metrics import ResponseContext
 from torchcell.drug_response.molecules import Molecules, borrowings, coverage
-from torchcell.drug_response.plates import plate_centre
+from torchcell.drug_response.plates import plate_center
 from torchcell.drug_response.record import Response
 from torchcell.drug_response.spec import DrugResponseSpec, Treatments
 from torchcell.drug_response.splits import SPLITS
-from torchcell.drug_response.table import molecule_list, read_treatments, response_notes, widened
+from torchcell.drug_response.table import extend_spec, molecule_list, read_treatments, response_notes
 from torchcell.drug_response.task import TASK
 from torchcell.evaluation.checks import Halves
 from torchcell.evaluation.results import Results
@@ -155,12 +155,12 @@ def information_notes(record: Response, part: np.ndarray) -> list[str]:
     if record.basal is None:
         said.append(
             "Changes are taken from each sample's own control, truth and prediction from the same: its noise raises "
-            "pearson_de of all that do not start from it; pearson_delta_plate and metrics on replicates count more."
+            "pearson_delta of all that do not start from it; pearson_delta_plate and metrics on replicates count more."
         )
         if several:
             said.append(
-                f"What that noise is worth is told by the row fake_perturbation of {PLATE_KNOWN}/pearson_de, another "
-                "control of the same plate; it is undefined where a plate has one control."
+                f"What that noise is worth is told by the row fake_perturbation of {PLATE_KNOWN}/pearson_delta, "
+                "another control of the same plate; it is undefined where a plate has one control."
             )
     return said
 
@@ -178,7 +178,7 @@ class ResponseBatch(Batch):
         log_time: log2 of the hours, float32 [B].
         input_control: The sample's control, float32 [B, G]. It is the eval control too: a sample has one.
         basal: Expression of the untreated line, float32 [B, G].
-        plate_mean: Mean of the other treated training samples of its line on its plate, see ``plate_centre``, float32
+        plate_mean: Mean of the other treated training samples of its line on its plate, see ``plate_center``, float32
             [B, G]; NaN where nothing treated of the plate is known, as in a request and wherever a model is scored.
         eval_center: What the plate-centered change is taken from, float32 [B, G]; a score's, never an input.
     """
@@ -343,10 +343,10 @@ class ResponseDataModule(RecordDataModule):
         self.lost |= dropped
 
     def packed_whole(self) -> ResponseSamples:
-        """The samples with their plate's centre, which is that of the training part."""
-        self.centre = plate_centre(self.record_whole, self.split.part == "train")
-        self.known = ResponseSamples(replace(self.record_whole, plate_mean=self.centre), self.spec, self.centre)
-        return ResponseSamples(self.record_whole, self.spec, self.centre)
+        """The samples with their plate's center, which is that of the training part."""
+        self.center = plate_center(self.record_whole, self.split.part == "train")
+        self.known = ResponseSamples(replace(self.record_whole, plate_mean=self.center), self.spec, self.center)
+        return ResponseSamples(self.record_whole, self.spec, self.center)
 
     @staticmethod
     def pack(record: Response, spec: DrugResponseSpec) -> ResponseSamples:
@@ -358,14 +358,14 @@ class ResponseDataModule(RecordDataModule):
         """The genes that are measured."""
         return tuple(record.genes.tolist())
 
-    def deal(self, record: Response, split: Mapping[str, Any]) -> Split:
+    def assign_folds(self, record: Response, split: Mapping[str, Any]) -> Split:
         """As all samples of the file are dealt, so that a drug's fold is the same whichever lines are loaded.
 
         A split from a file names these samples and no other, and which line is held out is a matter of the lines
         that are loaded.
         """
         if split["method"] in ("file", "cold_cell"):
-            return super().deal(record, split)
+            return super().assign_folds(record, split)
         whole = SPLITS.make(self._every, **split)
         return whole.of(record.sample_id).validate(record.sample_id)
 
@@ -374,11 +374,11 @@ class ResponseDataModule(RecordDataModule):
         index = torch.from_numpy(self.split.index("train"))
         return PackedLoader(self.known, BatchOrder(index, shuffle, self.seed, rank, world), batch_size)
 
-    def asked(self, part: str) -> dict[str, Callable[[], Response]]:
+    def evaluation_inputs(self, part: str) -> dict[str, Callable[[], Response]]:
         """The part as ``predict`` is asked for it; and with the treated wells of its plates, where they differ."""
 
         def known() -> Response:
-            return replace(self.record(part).blind(), plate_mean=self.centre[self.split.index(part)])
+            return replace(self.record(part).blind(), plate_mean=self.center[self.split.index(part)])
 
         request = {"": lambda: self.record(part).as_request()}
         return {**request, PLATE_KNOWN: known} if plates_differ(self.record_whole) else request
@@ -432,7 +432,7 @@ class ResponseDataModule(RecordDataModule):
 
     def halves(self, part: str) -> Halves | None:
         """What sets each sample apart on its plate, and the same of its replicates on other plates, within its line."""
-        return replicate_halves(self.record_whole, self.centre, self.split.index(part))
+        return replicate_halves(self.record_whole, self.center, self.split.index(part))
 
     def eval_control(self, record: Response) -> np.ndarray | None:
         """Each sample's control: there is one, from which both the truth's change and the prediction's are taken."""
@@ -462,7 +462,7 @@ class ResponseDataModule(RecordDataModule):
 
     def context(self, part: str, record: Response) -> ResponseContext:
         """Changes are taken from each sample's control, or from its plate's center."""
-        center = self.centre[self.split.index(part)]
+        center = self.center[self.split.index(part)]
         return ResponseContext(self.eval_control(record), center=center, replicate=self.replicates(record))
 
     def _repeats(self, part: str) -> bool:
@@ -499,9 +499,9 @@ class ResponseDataModule(RecordDataModule):
         return read_treatments(path, spec, columns)
 
     @staticmethod
-    def widened(request: Response, spec: DrugResponseSpec) -> DrugResponseSpec:
+    def extend_spec(request: Response, spec: DrugResponseSpec) -> DrugResponseSpec:
         """The spec with the request's new molecules."""
-        return widened(request, spec)
+        return extend_spec(request, spec)
 
     @staticmethod
     def prediction_notes(record: Response, spec: DrugResponseSpec, model: Any) -> Notes:

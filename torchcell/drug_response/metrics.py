@@ -116,7 +116,7 @@ RESPONSE = register(
         "response",
         (
             Metric(
-                "pearson_de",
+                "pearson_delta",
                 metrics.pearson_delta,
                 1,
                 "undefined",
@@ -202,12 +202,12 @@ RESPONSE = register(
                 for k in TOP
             ),
         ),
-        primary=("pearson_delta_plate", "pearson_de"),
+        primary=("pearson_delta_plate", "pearson_delta"),
         calibration=("skill",),
-        beside=("pearson_delta_plate", "pearson_de", "skill"),
+        beside=("pearson_delta_plate", "pearson_delta", "skill"),
         streaming=profile_correlation("control", "plate"),
         per_gene=True,
     )
 )
 """How a drug response is scored. A held-out cell line has no plate with a training mean, and no change from it: there
-``pearson_de`` decides."""
+``pearson_delta`` decides."""

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
 from torchcell.drug_response.record import Response
 from torchcell.io.errors import InputError, some
-
-Match = Literal["centroid", "paired"]
-"""The mean of a plate's control wells, or one of them for each well."""
 
 
 def matched_controls(
@@ -78,17 +73,17 @@ FEWEST = 5
 """Training samples that a plate's or a source's mean is taken of; with fewer the next wider group stands in."""
 
 
-def plate_centre(record: Response, train: np.ndarray) -> np.ndarray:
+def plate_center(record: Response, train: np.ndarray) -> np.ndarray:
     """Mean treated expression of the training samples of each sample's line on its plate, float32 [n, G].
 
     A sample that is in training is left out of its own mean. Where a plate has fewer than five others, those of the
-    line from the same source stand in, then all of the line; a line without any has no centre (NaN).
+    line from the same source stand in, then all of the line; a line without any has no center (NaN).
 
     Args:
         record: n samples.
         train: Which are in training, a mask [n].
     """
-    centre = np.full(record.treated.shape, np.nan, dtype=np.float32)
+    center = np.full(record.treated.shape, np.nan, dtype=np.float32)
     groups = [(line_plates(record.plate, record.cell_line), FEWEST), (record.cell_line, 1)]
     if record.source is not None:
         groups.insert(1, (line_plates(record.source, record.cell_line), FEWEST))
@@ -96,9 +91,9 @@ def plate_centre(record: Response, train: np.ndarray) -> np.ndarray:
     for names, fewest in groups:
         mean, count = _others(record.treated, names, train)
         filled = empty & (count >= fewest)
-        centre[filled] = mean[filled]
+        center[filled] = mean[filled]
         empty &= ~filled
-    return centre
+    return center
 
 
 def _others(values: np.ndarray, groups: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -66,7 +66,7 @@ class Response:
         source: Study or batch of plates that a sample comes from [n]; or none.
         basal: Expression of the untreated line where that is no control of the sample, as with signatures that are
             changes already, float32 [n, G]; none: the control is the basal profile.
-        plate_mean: Mean treated expression of other wells of the sample's plate, see ``plate_centre``, where a model
+        plate_mean: Mean treated expression of other wells of the sample's plate, see ``plate_center``, where a model
             may know them, float32 [n, G]; none: it may not, as in a request.
         columns: Further texts a sample, such as mechanism of action, name -> [n].
         molecules: What is known of each drug, see ``molecules``; none before features were chosen.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from torchcell.core.split import SplitMethods, deal
+from torchcell.core.split import SplitMethods, assign_folds
 from torchcell.drug_response.drug_identity import drug_keys, joined, parent
 from torchcell.drug_response.record import Response
 from torchcell.drug_response.structures import refuse_rejected, scaffold
@@ -17,26 +17,26 @@ ENOUGH_LINES = 5
 def by_condition(record: Response, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
     """Line, drug, dose and time together: replicates stay in one part. Other doses of a drug are seen in training."""
     condition = record.condition
-    return _dealt(record, condition, "conditions", n_folds, fold, seed), condition, "condition"
+    return _assigned(record, condition, "conditions", n_folds, fold, seed), condition, "condition"
 
 
 def cold_drug(record: Response, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
     """A drug is held out in all lines, doses and forms: drugs are told apart by their skeleton, see ``drug_keys``."""
     keys = drug_keys(record)
-    return _dealt(record, keys, "drugs", n_folds, fold, seed), keys, "drug"
+    return _assigned(record, keys, "drugs", n_folds, fold, seed), keys, "drug"
 
 
 def cold_scaffold(record: Response, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
     """All drugs of a Murcko scaffold are held out; a drug without a ring, or of unknown structure, stands alone."""
     keys = drug_keys(record)
     units = joined(keys, scaffold_keys(record, keys))
-    return _dealt(record, units, "scaffolds", n_folds, fold, seed), units, "scaffold"
+    return _assigned(record, units, "scaffolds", n_folds, fold, seed), units, "scaffold"
 
 
 def cold_cell(record: Response, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
     """A cell line is held out with all its samples."""
     lines = record.cell_line.astype(str)
-    part = _dealt(record, lines, "cell lines", n_folds, fold, seed)
+    part = _assigned(record, lines, "cell lines", n_folds, fold, seed)
     if len(np.unique(lines[part == "test"])) >= ENOUGH_LINES:
         return part, lines, "cell line"
     return part, drug_keys(record), "drug"
@@ -45,8 +45,8 @@ def cold_cell(record: Response, n_folds: int, fold: int, seed: int) -> tuple[np.
 def cold_drug_cell(record: Response, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
     """Test samples are of a held-out drug on a held-out line; samples of which only one is held out are ``unused``."""
     keys = drug_keys(record)
-    of_drug = _dealt(record, keys, "drugs", n_folds, fold, seed)
-    of_line = _dealt(record, record.cell_line.astype(str), "cell lines", n_folds, fold, seed)
+    of_drug = _assigned(record, keys, "drugs", n_folds, fold, seed)
+    of_line = _assigned(record, record.cell_line.astype(str), "cell lines", n_folds, fold, seed)
     return np.where(of_drug == of_line, of_drug, "unused"), keys, "drug"
 
 
@@ -63,7 +63,7 @@ def scaffold_keys(record: Response, drug_key: np.ndarray) -> np.ndarray:
     return np.array([ring_of[row] or key for row, key in zip(rows, drug_key.tolist(), strict=True)])
 
 
-def _dealt(record: Response, units: np.ndarray, what: str, n_folds: int, fold: int, seed: int) -> np.ndarray:
+def _assigned(record: Response, units: np.ndarray, what: str, n_folds: int, fold: int, seed: int) -> np.ndarray:
     """Parts [n] of a deal of ``units``; a fold that would be empty is an error that says which folds there are."""
     n_units = len(np.unique(units))
     if n_units < 3:
@@ -76,7 +76,7 @@ def _dealt(record: Response, units: np.ndarray, what: str, n_folds: int, fold: i
             f"{record.name}: {n_units} {what} can't fill {n_folds} folds; set split.n_folds={n_units} or fewer "
             f"(you asked for fold {fold})"
         )
-    part_of = deal(units, n_folds, fold, seed)
+    part_of = assign_folds(units, n_folds, fold, seed)
     return np.array([part_of[unit] for unit in units.tolist()])
 
 

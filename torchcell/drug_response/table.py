@@ -296,7 +296,7 @@ def _filled(
     return filled
 
 
-def widened(record: Response, spec: DrugResponseSpec) -> DrugResponseSpec:
+def extend_spec(record: Response, spec: DrugResponseSpec) -> DrugResponseSpec:
     """The spec with the molecules that ``record`` names besides those it was trained with."""
     held, table = spec.molecules, record.molecules
     assert table is not None

@@ -215,7 +215,7 @@ def _drop(
     """The primary metric on these results, and what it loses in the mean over shuffles, with samples and clusters."""
     names = [f"shuffle {k}" for k in range(len(shuffled))]
     systems = {results.model: results.systems[results.model], **dict(zip(names, shuffled, strict=True))}
-    twin = replace(results, systems=systems, rivals=(), ceiling=None, decides=True)
+    twin = replace(results, systems=systems, comparators=(), ceiling=None, decides=True)
     measure = primary_measure(twin, n_boot, seed)
     drops = [found for name in names if (found := measure.difference(name)) is not None]
     if not drops:
@@ -367,8 +367,8 @@ def _relative_sd(predicted: np.ndarray, measured: np.ndarray, missing: np.ndarra
 
 def _sd(x: np.ndarray) -> np.ndarray:
     held = (~np.isnan(x)).sum(0)
-    centred = x - np.nansum(x, 0) / np.maximum(held, 1)
-    return np.sqrt(np.nansum(centred**2, 0) / np.maximum(held, 1))
+    centered = x - np.nansum(x, 0) / np.maximum(held, 1)
+    return np.sqrt(np.nansum(centered**2, 0) / np.maximum(held, 1))
 
 
 def _median(values: np.ndarray) -> float | None:

@@ -156,10 +156,10 @@ def _pair(part: Scored, other: str) -> tuple[Scored, np.ndarray, np.ndarray, np.
         return None
     ours, theirs = part.covered(part.results.model), part.covered(other)
     shared = ours & theirs
-    rival = part.values_or_no_skill(other, shared if ours.any() else theirs)
-    if np.isnan(rival[0]):
+    comparator = part.values_or_no_skill(other, shared if ours.any() else theirs)
+    if np.isnan(comparator[0]):
         return None
-    return part, shared, part.values_or_no_skill(part.results.model, shared), rival
+    return part, shared, part.values_or_no_skill(part.results.model, shared), comparator
 
 
 def _comparable(part: Scored, other: str) -> bool:
@@ -168,7 +168,7 @@ def _comparable(part: Scored, other: str) -> bool:
     Comparators have no say in what can be had, so that the verdict is the same beside any.
     """
     covered = part.covered(other)
-    systems = [system for system in part.results.ordered if system not in part.results.rivals]
+    systems = [system for system in part.results.ordered if system not in part.results.comparators]
     definable = np.logical_or.reduce([part.covered(system) for system in systems])
     return bool(covered.any() and covered.sum() >= MIN_COVERAGE * definable.sum())
 

@@ -22,7 +22,7 @@ from torchcell.evaluation.registry import metric as named_metric
 from torchcell.evaluation.registry import metric_set
 from torchcell.evaluation.results import Results
 from torchcell.evaluation.scored import Scored, first_defined, measure, scores
-from torchcell.evaluation.verdict import Against, Evidence, Verdict, against, judge
+from torchcell.evaluation.verdict import Evidence, PairwiseComparison, Verdict, against, judge
 from torchcell.io.errors import InputError
 
 ROLES: tuple[Role, ...] = ("primary", "calibration", "beside")
@@ -40,7 +40,7 @@ class Evaluation:
         evidence: What the verdict rests on.
         spread: The model's ``guards.spread`` on the first results.
         results: What was scored; several where a task is scored in several ways.
-        rivals: The model against each rival, in their order.
+        comparators: The model against each comparator, in their order.
         undefined_resamples: Per (system, metric), how many resamples were undefined, where any were.
     """
 
@@ -49,7 +49,7 @@ class Evaluation:
     evidence: Evidence
     spread: dict[str, object]
     results: tuple[Results, ...]
-    rivals: tuple[Against, ...] = ()
+    comparators: tuple[PairwiseComparison, ...] = ()
     undefined_resamples: dict[tuple[str, str], int] = field(default_factory=dict)
 
     @property
@@ -114,8 +114,8 @@ def evaluate(
         left_out=_left_out(measures["primary"][0]),
         ceiling=_ceiling(measures["primary"][0]),
     )
-    rivals = against(measures, every[0], converged)
-    return Evaluation(table, measures["primary"][0].name, evidence, guard, every, rivals, undefined)
+    comparators = against(measures, every[0], converged)
+    return Evaluation(table, measures["primary"][0].name, evidence, guard, every, comparators, undefined)
 
 
 def _measures(scored: Sequence[Scored], chosen: str | None) -> dict[Role, list[Measure]]:
@@ -143,7 +143,7 @@ def _missing(primary: Measure) -> tuple[int, int]:
     """Measured values that the model has no prediction for though some system has, and all that can be had."""
     lacking = total = 0
     for part in primary.parts:
-        systems = [name for name in part.results.ordered if name not in part.results.rivals]
+        systems = [name for name in part.results.ordered if name not in part.results.comparators]
         known = np.logical_or.reduce([part.covered(name) for name in systems])
         lacking += int((known & ~part.covered(part.results.model)).sum())
         total += int(known.sum())

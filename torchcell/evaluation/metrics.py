@@ -22,7 +22,7 @@ def pearson(truth: np.ndarray, prediction: np.ndarray, weights: Weights) -> np.n
     """Correlation of truth and prediction; undefined when either is constant."""
     if is_flat(truth) or is_flat(prediction):
         return _undefined(weights)
-    # Centred first: the sums below then lose no digits to a large mean.
+    # Centered first: the sums below then lose no digits to a large mean.
     x, y = truth - truth.mean(), prediction - prediction.mean()
     n, sx, sy, sxx, syy, sxy = weights.total(np.ones_like(x), x, y, x * x, y * y, x * y)
     var_x, var_y = sxx - _ratio(sx**2, n), syy - _ratio(sy**2, n)

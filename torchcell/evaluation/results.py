@@ -52,7 +52,7 @@ class Results:
         model: The system under test, a key of ``systems``.
         active: Outputs that the model was trained on, bool [T]; none: all. It holds the others constant.
         ceiling: A replicate ceiling, a key of ``systems``: shown, never a baseline.
-        rivals: Other trained models, keys of ``systems``: compared one by one, never baselines.
+        comparators: Other trained models, keys of ``systems``: compared one by one, never baselines.
         set_size: Number of perturbed genes per sample [n].
         context: What changes of expression are taken against, where outputs are genes.
         decides: Whether the verdict rests on these results, where the same part is scored in several ways.
@@ -77,7 +77,7 @@ class Results:
     model: str = "model"
     active: np.ndarray | None = None
     ceiling: str | None = None
-    rivals: tuple[str, ...] = ()
+    comparators: tuple[str, ...] = ()
     decides: bool = True
     design: Design = Design()
 
@@ -111,14 +111,14 @@ class Results:
 
     @property
     def baselines(self) -> tuple[str, ...]:
-        """Systems that the model must beat: all but the model, its rivals and the ceiling."""
-        return tuple(name for name in self.systems if name not in (self.model, *self.rivals, self.ceiling))
+        """Systems that the model must beat: all but the model, its comparators and the ceiling."""
+        return tuple(name for name in self.systems if name not in (self.model, *self.comparators, self.ceiling))
 
     @property
     def ordered(self) -> tuple[str, ...]:
-        """The model, its rivals, the baselines in given order, then the ceiling."""
+        """The model, its comparators, the baselines in given order, then the ceiling."""
         last = () if self.ceiling is None else (self.ceiling,)
-        return (self.model, *self.rivals, *self.baselines, *last)
+        return (self.model, *self.comparators, *self.baselines, *last)
 
     def to_frame(self) -> pd.DataFrame:
         """The table of ``predictions.parquet``: one row per sample and output, one column per system."""
@@ -135,8 +135,8 @@ class Results:
         found = []
         if not is_registered(self.task):
             found.append(f"unknown task {self.task!r}")
-        rivals = [("rival", name) for name in self.rivals]
-        for role, name in (("model", self.model), *rivals, ("ceiling", self.ceiling)):
+        comparators = [("comparator", name) for name in self.comparators]
+        for role, name in (("model", self.model), *comparators, ("ceiling", self.ceiling)):
             if name is not None and name not in self.systems:
                 hint = some(near(name, list(self.systems)) or self.systems)
                 found.append(f"the {role} {name!r} is not among the systems; there are {hint}")

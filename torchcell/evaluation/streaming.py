@@ -1,4 +1,4 @@
-"""Metrics that accumulate over the batches of an epoch while a model trains; synchronised under DDP.
+"""Metrics that accumulate over the batches of an epoch while a model trains; synchronized under DDP.
 
 They steer training. The model's test goes through ``torchcell.evaluation.evaluate``, never through these.
 Missing targets are masked by arithmetic, so an update never waits for the device.
@@ -45,7 +45,7 @@ class ScoreName(str):
 class StreamingCorrelation(Metric):
     """``<output>/Pearson`` and ``<output>/MSE`` per output, or over all outputs pooled under one name.
 
-    Means and centred sums are merged batch by batch and process by process (Chan, Golub and LeVeque 1983),
+    Means and centered sums are merged batch by batch and process by process (Chan, Golub and LeVeque 1983),
     which keeps float32 exact enough whatever the phenotype's mean.
 
     Args:
@@ -59,7 +59,7 @@ class StreamingCorrelation(Metric):
     def __init__(self, outputs: Sequence[str], pooled: bool = False) -> None:
         super().__init__()
         self.outputs, self.pooled = tuple(outputs), pooled
-        # Rows: count, mean prediction, mean target, then the three centred sums of products.
+        # Rows: count, mean prediction, mean target, then the three centered sums of products.
         self.add_state("moments", torch.zeros(6, len(self.outputs)), dist_reduce_fx=_merge_all)
 
     def update(

@@ -304,21 +304,21 @@ def _extent(spread: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class Against:
-    """One line on the model and a rival, and what it rests on.
+class PairwiseComparison:
+    """One line on the model and a comparator, and what it rests on.
 
     Attributes:
-        rival: A key of ``Results.systems``.
+        comparator: A key of ``Results.systems``.
         text: For the reader: what the primary metric says.
-        per_metric: One comparison per metric with the rival in the baseline's place, the primary one first; the
-            outcome ``rival undefined`` where it has no value, or has one for too few samples.
+        per_metric: One comparison per metric with the comparator in the baseline's place, the primary one first; the
+            outcome ``comparator undefined`` where it has no value, or has one for too few samples.
     """
 
-    rival: str
+    comparator: str
     text: str
     per_metric: tuple[Comparison, ...]
 
-    def with_note(self, note: str) -> Against:
+    def with_note(self, note: str) -> PairwiseComparison:
         """The same, ended by what else is to be known."""
         return replace(self, text=f"{self.text}; {note}")
 
@@ -331,8 +331,8 @@ class Against:
 
 def against(
     measures: Mapping[Role, Sequence[Measure]], results: Results, converged: bool | None
-) -> tuple[Against, ...]:
-    """The model against each rival on every metric that is compared.
+) -> tuple[PairwiseComparison, ...]:
+    """The model against each comparator on every metric that is compared.
 
     Args:
         measures: By role, see ``comparison.Role``.
@@ -340,20 +340,20 @@ def against(
         converged: False withholds the comparison, as it does the verdict.
     """
     found = []
-    for rival in results.rivals:
-        rows = [_compared(one, rival, role) for role, every in measures.items() for one in every]
+    for comparator in results.comparators:
+        rows = [_compared(one, comparator, role) for role, every in measures.items() for one in every]
         said = compared_words(rows[0], results.design.cluster)
-        if rows[0].outcome in ("rival undefined", "undefined"):
+        if rows[0].outcome in ("comparator undefined", "undefined"):
             said = f"no comparison: {rows[0].metric} is undefined"
         if converged is False:
             said = f"not converged, so provisional: {said}"
-        found.append(Against(rival, f"against {rival}: {said}", tuple(rows)))
+        found.append(PairwiseComparison(comparator, f"against {comparator}: {said}", tuple(rows)))
     return tuple(found)
 
 
-def _compared(measure: Measure, rival: str, role: Role) -> Comparison:
-    found = measure.against(rival, role)
-    missing = replace(Comparison.none(role, measure.name), baseline=rival, outcome="rival undefined")
+def _compared(measure: Measure, comparator: str, role: Role) -> Comparison:
+    found = measure.against(comparator, role)
+    missing = replace(Comparison.none(role, measure.name), baseline=comparator, outcome="comparator undefined")
     return missing if found is None else found
 
 

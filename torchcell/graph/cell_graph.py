@@ -27,7 +27,7 @@ def owner(ptr: Tensor, n_members: int) -> Tensor:
 
     Args:
         ptr: Set b holds members ``ptr[b]`` to ``ptr[b + 1]``, int64 [B + 1].
-        n_members: M, which spares the device a synchronisation.
+        n_members: M, which spares the device a synchronization.
 
     Returns:
         int64 [M].

@@ -9,16 +9,16 @@ import numpy as np
 import scipy.sparse as sp
 
 from torchcell.graph.cell_graph import ANNOTATED, CellGraph, annotation_table, has_annotations
-from torchcell.graph.neighborhood import adjacencies, neighbourhood
+from torchcell.graph.neighborhood import adjacencies, neighborhood
 from torchcell.io.errors import InputError
 from torchcell.io.gene_features import GeneFeatures, read_gene_features
 
 
 def spectral_features(graph: CellGraph, relations: Collection[str], width: int) -> np.ndarray:
-    """Leading singular vectors of each relation's neighbourhoods, and the logarithm of the degree.
+    """Leading singular vectors of each relation's neighborhoods, and the logarithm of the degree.
 
-    Two genes that share neighbours get like rows: the dot product of two blocks approaches the cosine of the
-    neighbourhoods. A directed relation gives two blocks, one a direction.
+    Two genes that share neighbors get like rows: the dot product of two blocks approaches the cosine of the
+    neighborhoods. A directed relation gives two blocks, one a direction.
 
     Args:
         graph: Wild-type networks.
@@ -35,7 +35,7 @@ def spectral_features(graph: CellGraph, relations: Collection[str], width: int) 
     for name, matrix in adjacencies(graph):
         if name.removesuffix(" reversed") not in relations:
             continue
-        near = neighbourhood(matrix)
+        near = neighborhood(matrix)
         left, values, _ = randomized_svd(sp.csr_matrix(near), min(width, len(graph) - 1), random_state=0)
         scores = left * values
         scores -= scores.mean(0)
@@ -52,7 +52,7 @@ def network_features(
 ) -> GeneFeatures:
     """Spectra of the networks, log degrees and a truncated SVD of the gene's annotations.
 
-    Each block of vectors is centred and has root mean square 1 as a whole, so that leading vectors stay larger than
+    Each block of vectors is centered and has root mean square 1 as a whole, so that leading vectors stay larger than
     trailing ones; log degrees have mean 0 and standard deviation 1. See ``spectral_features``, ``annotation_table``.
     Vectors of two graphs are not comparable: for two organisms give a table of features that both share.
 
@@ -108,7 +108,7 @@ def joined_features(graph: CellGraph, parts: Mapping[str, Callable[[CellGraph], 
 
 
 def _leading(table: sp.csr_matrix, width: int) -> np.ndarray:
-    """Leading singular vectors times singular values, centred, root mean square 1 over all of them."""
+    """Leading singular vectors times singular values, centered, root mean square 1 over all of them."""
     from sklearn.utils.extmath import randomized_svd
 
     left, values, _ = randomized_svd(table, min(width, min(table.shape)), random_state=0)
@@ -117,7 +117,7 @@ def _leading(table: sp.csr_matrix, width: int) -> np.ndarray:
     return scores / max(float(scores.std()), 1e-12)
 
 
-def randomise(graph: CellGraph, relations: Sequence[str] | None = None, seed: int = 0, swaps: int = 10) -> CellGraph:
+def randomize(graph: CellGraph, relations: Sequence[str] | None = None, seed: int = 0, swaps: int = 10) -> CellGraph:
     """The same nodes with rewired networks (Maslov and Sneppen, Science 2002, doi:10.1126/science.1065103).
 
     Two edges a -> b and c -> d become a -> d and c -> b unless one of these exists or would join a gene to itself.
@@ -141,7 +141,7 @@ def randomise(graph: CellGraph, relations: Sequence[str] | None = None, seed: in
     chosen = among_genes if relations is None else list(relations)
     for name in chosen:
         if graph.ends(name) != ("gene", "gene"):
-            raise InputError(f"relation {name} joins {graph.ends(name)}; only those among genes can be randomised")
+            raise InputError(f"relation {name} joins {graph.ends(name)}; only those among genes can be randomized")
     matrices = {name: graph.scipy(name) for name in graph.relations}
     for name in chosen:
         rng = np.random.default_rng([seed, zlib.crc32(name.encode())])

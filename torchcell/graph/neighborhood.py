@@ -51,7 +51,7 @@ class Closure(nn.Module):
         self.register_buffer("bits", bits, persistent=False)
 
     def packed(self, node: Tensor, ptr: Tensor) -> Tensor:
-        """The union of the members' neighbourhoods per set, as packed bits: the fast node set.
+        """The union of the members' neighborhoods per set, as packed bits: the fast node set.
 
         Args:
             node: Members of all sets in unified numbering, int64 [M].
@@ -142,7 +142,7 @@ def load_closure(path: str | Path, graph: CellGraph, k: int) -> Closure:
 def compute_bits(graph: CellGraph, k: int) -> np.ndarray:
     """The packed closure rows, uint8 [n_nodes, ceil(n_nodes / 8)]; k passes over the edges, each once a pair."""
     check_hops(k)
-    near = _neighbours(graph)
+    near = _neighbors(graph)
     n_nodes = near.shape[0]
     words = np.zeros((n_nodes, -(-n_nodes // 64)), dtype=np.uint64)  # whole words: eight bytes at a time
     step = max(CLOSURE_BYTES // n_nodes, 1)
@@ -154,7 +154,7 @@ def compute_bits(graph: CellGraph, k: int) -> np.ndarray:
     return np.ascontiguousarray(words.view(np.uint8)[:, : -(-n_nodes // 8)])
 
 
-def _neighbours(graph: CellGraph) -> sp.csr_matrix:
+def _neighbors(graph: CellGraph) -> sp.csr_matrix:
     """Pairs joined in either direction by any relation, and the diagonal: bool CSR [n_nodes, n_nodes]."""
     union = sp.identity(graph.n_nodes, dtype=bool, format="csr")
     for relation in graph.relations:
@@ -167,12 +167,12 @@ def _neighbours(graph: CellGraph) -> sp.csr_matrix:
 
 
 def _one_hop_more(near: sp.csr_matrix, words: np.ndarray) -> np.ndarray:
-    """Row i becomes the OR of the rows of i and its neighbours; in chunks of rows."""
+    """Row i becomes the OR of the rows of i and its neighbors; in chunks of rows."""
     grown = np.empty_like(words)
     most = max(CLOSURE_BYTES // words[0].nbytes, 1)
     first = 0
     while first < len(words):
-        # As many rows as have ``most`` neighbours together; one row at least, since no row is cut.
+        # As many rows as have ``most`` neighbors together; one row at least, since no row is cut.
         last = int(np.searchsorted(near.indptr, near.indptr[first] + most, side="right")) - 1
         last = min(max(last, first + 1), len(words))
         indptr = near.indptr[first : last + 1]
@@ -203,7 +203,7 @@ CHUNK = 512
 ANNOTATION_WEIGHT = 2.0
 """Length of the annotations' part of a row, where each network's is 1.
 
-Chosen on the validation part of Costanzo with held-out queries (Pearson of ``network_neighbours``): .334 without
+Chosen on the validation part of Costanzo with held-out queries (Pearson of ``network_neighbors``): .334 without
 annotations; of those as they stand, .350 as counts with weight 1 and .3645 as TF-IDF with weight 2; of those propagated
 to the terms above, as they are here, .356 as TF-IDF with weight 1 and .360 with weight 2.
 """
@@ -228,8 +228,8 @@ def rows_of(matrix: sp.csr_matrix, index: np.ndarray) -> sp.csr_matrix:
     return (pick @ matrix).tocsr()
 
 
-def neighbourhoods(graph: CellGraph, genes: Sequence[str] | np.ndarray) -> sp.csr_matrix:
-    """Neighbourhood of each gene, itself included, in all relations side by side, and what is annotated to it.
+def neighborhoods(graph: CellGraph, genes: Sequence[str] | np.ndarray) -> sp.csr_matrix:
+    """Neighborhood of each gene, itself included, in all relations side by side, and what is annotated to it.
 
     Args:
         graph: Wild-type networks, and annotations if it has any.
@@ -240,17 +240,17 @@ def neighbourhoods(graph: CellGraph, genes: Sequence[str] | np.ndarray) -> sp.cs
         1, that of the annotations ``ANNOTATION_WEIGHT``.
     """
     index = graph.index(genes)
-    blocks = [rows_of(neighbourhood(matrix), index) for _, matrix in adjacencies(graph)]
+    blocks = [rows_of(neighborhood(matrix), index) for _, matrix in adjacencies(graph)]
     if has_annotations(graph):
         blocks.append(ANNOTATION_WEIGHT * rows_of(annotation_table(graph), index))
     return sp.hstack(blocks, format="csr").astype(np.float32)
 
 
-def neighbourhood(matrix: sp.csr_matrix) -> sp.csr_matrix:
-    """Neighbourhood of each gene, itself included, in one relation.
+def neighborhood(matrix: sp.csr_matrix) -> sp.csr_matrix:
+    """Neighborhood of each gene, itself included, in one relation.
 
     Edges count 1 whatever their weight, divided by the square root of how many genes share the
-    neighbour, so that hubs say little. Each row has length 1, so that no relation outweighs another.
+    neighbor, so that hubs say little. Each row has length 1, so that no relation outweighs another.
 
     Args:
         matrix: Adjacency [N, N].
@@ -265,12 +265,12 @@ def neighbourhood(matrix: sp.csr_matrix) -> sp.csr_matrix:
     return (sp.diags(1 / length) @ near).tocsr()
 
 
-def cosine_neighbours(feature: sp.csr_matrix, k: int, damping: float = 0.0) -> sp.csr_matrix:
+def cosine_neighbors(feature: sp.csr_matrix, k: int, damping: float = 0.0) -> sp.csr_matrix:
     """Cosine to the k nearest others, by size.
 
     Args:
         feature: One row an item [items, F].
-        k: Neighbours kept per item.
+        k: Neighbors kept per item.
         damping: Added to each norm, so that short profiles count less.
 
     Returns:
@@ -332,7 +332,7 @@ class Subgraph:
         return torch.stack([csr.indices.long(), target])
 
     def position(self, owner: Tensor, node: Tensor) -> Tensor:
-        """The rows of nodes: perturbed indices are relabelled with the edges.
+        """The rows of nodes: perturbed indices are relabeled with the edges.
 
         Args:
             owner: Sample of each node, int64 [M].

@@ -319,7 +319,7 @@ def _dense(mass: Mass) -> np.ndarray:
 
 MOST_QUERIES, MOST_OTHERS, MOST_LABELLED = 100, 1000, 1500
 """For a choice of knobs at most so many validation edges are ranked, each among so many other nodes a side, and at most
-so many labelled candidates are told apart. More took a minute for each of Hetionet's large metaedges."""
+so many labeled candidates are told apart. More took a minute for each of Hetionet's large metaedges."""
 
 
 class LinkBaseline(Predictor):
@@ -397,13 +397,13 @@ class Choice:
     def __init__(self, steps: Steps, metaedge: str, val: Links, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
         source, target = steps.local[val.source_index], steps.local[val.target_index]
-        labelled = rng.permutation(len(val))[:MOST_LABELLED]
+        labeled = rng.permutation(len(val))[:MOST_LABELLED]
         edges = np.flatnonzero(val.positive)
         known = _known(steps, metaedge, source[edges], target[edges])
         if len(edges) > MOST_QUERIES:
             edges = rng.choice(edges, MOST_QUERIES, replace=False)
-        self.label, self.out = val.label[labelled], []
-        pairs = [np.stack([source[labelled], target[labelled]])]
+        self.label, self.out = val.label[labeled], []
+        pairs = [np.stack([source[labeled], target[labeled]])]
         for end, kind in enumerate(steps.ends[metaedge]):
             others = np.arange(steps.size[kind])
             if len(others) > MOST_OTHERS:
@@ -439,14 +439,14 @@ def _known(steps: Steps, metaedge: str, source: np.ndarray, target: np.ndarray) 
     return known + sp.csr_matrix((np.ones(len(source)), (source, target)), shape=known.shape)
 
 
-class CommonNeighbours(LinkBaseline):
+class CommonNeighbors(LinkBaseline):
     """Number of walks of two steps between the ends, through nodes of one kind.
 
     Args:
         through: The kind between; where no such walk exists for a metaedge, any kind serves.
     """
 
-    name = "common_neighbours"
+    name = "common_neighbors"
     fitted: dict[str, list[tuple[str, ...]]]
 
     def __init__(self, through: str | None = "Gene") -> None:
@@ -462,7 +462,7 @@ class CommonNeighbours(LinkBaseline):
         return [path for path in paths if self.steps.ends[path[0]][1] == self.through] or paths
 
     def score(self, metaedge: str, fitted: list[tuple[str, ...]], source: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """See ``LinkBaseline``; 0 for all where the kinds have no neighbours in common."""
+        """See ``LinkBaseline``; 0 for all where the kinds have no neighbors in common."""
         score = np.zeros(len(source), dtype=np.float32)
         if not fitted:
             return score
@@ -497,7 +497,7 @@ class NearestSources(LinkBaseline):
     """log (sum over other sources c of cos(s, c)^power A[c, t] + prior d_s d_t / E), d smoothed by .1.
 
     For compound-treats-disease these are the nearest compounds by shared targets. The cosine is that of the nodes'
-    neighbours in all metaedges side by side, each neighbour weighed by the log of how rare it is. Where both ends
+    neighbors in all metaedges side by side, each neighbor weighed by the log of how rare it is. Where both ends
     are of one kind and the metaedge has no direction, the ends change places and the votes are added.
 
     Args:
@@ -521,7 +521,7 @@ class NearestSources(LinkBaseline):
         self.profile = {kind: self._profile(kind) for kind in kinds}
 
     def _profile(self, kind: str) -> sp.csr_matrix:
-        """Neighbours of the nodes of a kind in all steps, by rarity, rows of length 1 or 0."""
+        """Neighbors of the nodes of a kind in all steps, by rarity, rows of length 1 or 0."""
         counts = sp.hstack([self.steps.into[step].T for step in self.steps.leaving(kind)], format="csr")
         seen = np.asarray(counts.sum(0)).ravel()
         weighed = counts @ sp.diags(np.log(self.steps.size[kind] / np.maximum(seen, 1)))

@@ -186,7 +186,7 @@ class DistMult(LinkBaseline):
         share: Share of a step's edges that are drawn from the supervised metaedges alike.
         batch_size: Edges a step.
         negatives: Of each kind, an edge.
-        steps: Steps of the optimiser.
+        steps: Steps of the optimizer.
         check_every: Steps between two looks at val.
         seed: Of the start and of what is drawn.
     """

@@ -391,13 +391,13 @@ class LinkDataModule(RecordDataModule):
             self._rankings[part] = LinkRanking(self.record(part), self.record_whole.graph, self.rank_edges, seed)
         return self._rankings[part]
 
-    def asked(self, part: str) -> dict[str, Callable[[], Links]]:
+    def evaluation_inputs(self, part: str) -> dict[str, Callable[[], Links]]:
         """The part's candidates, and for each metaedge all among which its edges are ranked."""
         ranking = self.ranking(part)
         each = {f"{RANKING}{metaedge}": partial(ranking.record, metaedge) for metaedge in ranking.links.supervised}
-        return {**super().asked(part), **each}
+        return {**super().evaluation_inputs(part), **each}
 
-    def condense(self, part: str, name: str, prediction: np.ndarray) -> np.ndarray:
+    def summarize_prediction(self, part: str, name: str, prediction: np.ndarray) -> np.ndarray:
         """Of millions of candidates only the ranks of the metaedge's edges are kept [m, 2]."""
         if not name.startswith(RANKING):
             return prediction

@@ -351,7 +351,7 @@ def rank_me(x_ND: np.ndarray) -> float:
 
 
 def n_distinct(x_ND: np.ndarray) -> int:
-    """Rows that differ by more than rounding, compared with their neighbour along one random direction."""
+    """Rows that differ by more than rounding, compared with their neighbor along one random direction."""
     if len(x_ND) < 2:
         return len(x_ND)
     direction_D = np.random.default_rng(0).normal(size=x_ND.shape[1])

@@ -571,7 +571,7 @@ class Links:
         nothing = np.broadcast_to(np.float32(np.nan), self.label.shape)
         return replace(self, label=nothing, positive=np.broadcast_to(np.False_, len(self)))
 
-    def twin_keys(self) -> np.ndarray:
+    def duplicate_keys(self) -> np.ndarray:
         """A text per candidate [n]; both directions of an edge within one kind share it, of negatives none do."""
         kind, ids = self.graph.node_kind, self.node_id
         first, last = self.source_index, self.target_index

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from torchcell.core.split import SplitMethods, deal, own_clusters
+from torchcell.core.split import SplitMethods, assign_folds, own_clusters
 from torchcell.io.errors import InputError
 from torchcell.knowledge_graph.record import NEGATIVES, Links
 
@@ -14,13 +14,13 @@ def edges(record: Links, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray
 
     A negative goes where the edge of its rank goes: negatives are drawn at random, so that is a random deal too.
     """
-    part, twins = np.empty(len(record), dtype="<U6"), record.twin_keys()
+    part, twins = np.empty(len(record), dtype="<U6"), record.duplicate_keys()
     for metaedge in record.supervised:
         of_metaedge = record.metaedge == metaedge
         positive = np.flatnonzero(of_metaedge & record.positive)
         if not len(positive):
             raise InputError(f"{record.name}: no edge of {metaedge} to deal to train, val and test")
-        part_of = deal(twins[positive], n_folds, fold, seed)
+        part_of = assign_folds(twins[positive], n_folds, fold, seed)
         part[positive] = [part_of[key] for key in twins[positive].tolist()]
         column = record.outputs.index(f"{metaedge}_{NEGATIVES[0]}")
         for t in range(column, column + len(NEGATIVES)):

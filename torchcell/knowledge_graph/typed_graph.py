@@ -292,13 +292,13 @@ class SampledGraph(NamedTuple):
     seed_position_S: Tensor
 
 
-class NeighbourSampler(nn.Module):
+class NeighborSampler(nn.Module):
     """Draw the edges into nodes, hop by hop, without a loop over nodes.
 
     All relations' entries stand in one list, relation by relation; of each node it is known where the entries that
     enter it are, so a draw is ``start + floor(rand x degree)``. As many draws a node as the fan-out, with replacement;
     what is drawn twice counts once, so a node of few edges more than the fan-out keeps fewer. A node with no more edges
-    than the fan-out keeps all: a fan-out above every degree is the whole neighbourhood.
+    than the fan-out keeps all: a fan-out above every degree is the whole neighborhood.
 
     Args:
         graph: The graph; 16 bytes an entry are held beside it.

@@ -9,29 +9,29 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torchcell.graph.cell_graph import CSR, CellGraph, unit_rows
-from torchcell.graph.neighborhood import CHUNK, neighbourhoods
+from torchcell.graph.neighborhood import CHUNK, neighborhoods
 from torchcell.nn.relations import relational_product
 
 
 class ColdStart(nn.Module):
-    r"""A gene without training samples takes what its neighbours learned.
+    r"""A gene without training samples takes what its neighbors learned.
 
     .. math::
         e_i \leftarrow \sum_j w_{ij} e_j, \quad w_{ij} \propto \cos(n_i, n_j)^p
 
-    over the k trained genes j whose neighbourhoods n_j in all networks, and annotations if there are any, are most
-    like its own. A trained gene keeps its vector, and so does one without neighbours.
+    over the k trained genes j whose neighborhoods n_j in all networks, and annotations if there are any, are most
+    like its own. A trained gene keeps its vector, and so does one without neighbors.
 
     Args:
         graph: The networks.
         trained: Positions of the genes that training samples name, int64.
-        k: Neighbours a gene.
+        k: Neighbors a gene.
         power: Exponent p of the cosine.
         features: Of the genes [N, F]; a gene that no network knows, as one that was added to a trained model, takes
-            its neighbours by the cosine of these, each column less its mean.
-        everyone: Find neighbours of the trained genes too, among the others, so that training can treat them as if
+            its neighbors by the cosine of these, each column less its mean.
+        everyone: Find neighbors of the trained genes too, among the others, so that training can treat them as if
             they had no samples.
-        n_own: Genes that the model was trained with, which come first; by default all. The features are centred on
+        n_own: Genes that the model was trained with, which come first; by default all. The features are centered on
             these.
 
     Shapes:
@@ -58,12 +58,12 @@ class ColdStart(nn.Module):
         held = np.zeros(len(graph), dtype=bool)
         held[trained.cpu().numpy()] = True
         asked = np.arange(len(graph)) if everyone else np.flatnonzero(~held)
-        cosine = _nearest(unit_rows(neighbourhoods(graph, graph.genes)), held, asked, k)
+        cosine = _nearest(unit_rows(neighborhoods(graph, graph.genes)), held, asked, k)
         if features is not None:
             lonely = asked[np.diff(cosine.indptr)[asked] == 0]
             known = features.detach().cpu().numpy()
-            centred = known - known[:n_own].mean(0)  # added genes must not shift each other's
-            cosine = cosine + _nearest(unit_rows(sp.csr_matrix(centred)), held, lonely, k)
+            centered = known - known[:n_own].mean(0)  # added genes must not shift each other's
+            cosine = cosine + _nearest(unit_rows(sp.csr_matrix(centered)), held, lonely, k)
         cosine.data **= power
         total = np.asarray(cosine.sum(1)).ravel()
         weight = (sp.diags(np.divide(1, total, out=np.zeros_like(total), where=total > 0)) @ cosine).tocsr()
@@ -77,7 +77,7 @@ class ColdStart(nn.Module):
     def forward(self, x_OD: Float[Tensor, "O D"], as_cold_N: Bool[Tensor, " N"] | None = None) -> Float[Tensor, "M D"]:
         """Rows of untrained genes replaced, and of those that ``as_cold_N`` [genes] marks."""
         if as_cold_N is not None and not self.everyone:
-            raise ValueError("as_cold_N marks genes whose neighbours were not looked for; build with everyone=True")
+            raise ValueError("as_cold_N marks genes whose neighbors were not looked for; build with everyone=True")
         if self.n_genes < len(x_OD) != self.n_nodes:
             raise ValueError(f"{len(x_OD)} rows are neither of {self.n_genes} genes nor of {self.n_nodes} nodes")
         others = x_OD[self.n_genes :] if len(x_OD) == self.n_nodes else x_OD[:0]
@@ -91,7 +91,7 @@ class ColdStart(nn.Module):
         return CSR(*(getattr(self, f"{name}_{part}") for part in CSR._fields))
 
     def extra_repr(self) -> str:
-        """Neighbours, exponent, and how many genes take theirs from others."""
+        """Neighbors, exponent, and how many genes take theirs from others."""
         n_cold = int((self.cold_N & ~self.own_N).sum())
         return f"k={self.k}, power={self.power}, everyone={self.everyone}, {n_cold:,} cold genes"
 
@@ -119,7 +119,7 @@ def _nearest(unit: sp.csr_matrix, held: np.ndarray, asked: np.ndarray, k: int) -
 
 
 class FeatureProjection(nn.Module):
-    r"""A linear map of standardised features.
+    r"""A linear map of standardized features.
 
     .. math::
         x_i = W \, \mathrm{asinh}\Big(\frac{f_i - \mu}{\sigma}\Big) + b
@@ -159,7 +159,7 @@ class GeneVectors(nn.Module):
         n_genes: Genes N of the cell.
         n_own: Genes that have a row of their own; those after them were added to a trained model.
         width: Width W.
-        cold: What a gene without training samples takes from its neighbours. Without it such a gene keeps its fresh
+        cold: What a gene without training samples takes from its neighbors. Without it such a gene keeps its fresh
             row, and an added gene has zeros.
 
     Shapes:

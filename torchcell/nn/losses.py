@@ -94,10 +94,10 @@ def profile_distance(
     held_BG = ~(torch.isnan(target_BG) | torch.isnan(reference_BG))
     count_B1 = held_BG.sum(1, keepdim=True).clamp(min=1)
 
-    def centred(value_BG: Tensor) -> Tensor:
+    def centered(value_BG: Tensor) -> Tensor:
         change_BG = torch.where(held_BG, value_BG - reference_BG, 0.0)
         return (change_BG - change_BG.sum(1, keepdim=True) / count_B1) * held_BG
 
-    similarity_B = torch.nn.functional.cosine_similarity(centred(prediction_BG), centred(target_BG), dim=1, eps=1e-6)
+    similarity_B = torch.nn.functional.cosine_similarity(centered(prediction_BG), centered(target_BG), dim=1, eps=1e-6)
     some_B = held_BG.any(1)
     return ((1 - similarity_B) * some_B).sum() / some_B.sum().clamp(min=1)

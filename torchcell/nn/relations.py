@@ -17,7 +17,7 @@ from torchcell.io.errors import InputError
 from torchcell.nn.sparse import full_precision, multiply
 
 SMALLEST = 1e-12
-"""Sum of weights below which a mean over neighbours is no longer divided."""
+"""Sum of weights below which a mean over neighbors is no longer divided."""
 
 
 class Columns(NamedTuple):
@@ -35,8 +35,8 @@ class RelationStack(nn.Module):
     Args:
         graph: The cell; nodes of all types are numbered through, genes first.
         relations: Which of its relations, in this order.
-        mean: Divide each row by the sum of its absolute weights, so that a product is a mean over the neighbours
-            in the wild type. A node without neighbours keeps its row of zeros.
+        mean: Divide each row by the sum of its absolute weights, so that a product is a mean over the neighbors
+            in the wild type. A node without neighbors keeps its row of zeros.
     """
 
     def __init__(self, graph: CellGraph, relations: Sequence[str], mean: bool = False) -> None:

@@ -26,7 +26,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One system; ``role`` is ``model``, ``rival``, ``baseline``, ``ceiling`` or ``no skill``."""
+    """One system; ``role`` is ``model``, ``comparator``, ``baseline``, ``ceiling`` or ``no skill``."""
 
     system: str
     role: str
@@ -43,7 +43,7 @@ class Block:
         n_units: Grouping units that they belong to.
         task: As in ``Results``.
         metrics: The columns.
-        rows: Model, rivals, baselines, ceiling, then what no skill scores.
+        rows: Model, comparators, baselines, ceiling, then what no skill scores.
         prevalence: Share of positives, for a binary task.
         primary: The metric among them that decides the verdict; empty: none here does.
         footnotes: Systems without any value, and metrics without one for any system, in a line each.
@@ -107,8 +107,8 @@ def role(results: Results, system: str) -> str:
     """What a system is in the comparison."""
     if system == results.model:
         return "model"
-    if system in results.rivals:
-        return "rival"
+    if system in results.comparators:
+        return "comparator"
     return "ceiling" if system == results.ceiling else "baseline"
 
 

@@ -1,4 +1,4 @@
-"""Maps of latents: PCA and UMAP of what a model makes of its sets, coloured by phenotype."""
+"""Maps of latents: PCA and UMAP of what a model makes of its sets, colored by phenotype."""
 
 from __future__ import annotations
 
@@ -97,9 +97,9 @@ def umap_map(xy: np.ndarray) -> Map:
 
 
 def draw_maps(maps: Sequence[Map], phenotypes: Mapping[str, np.ndarray], columns: int | None = None) -> Figure:
-    """A panel for each phenotype and map, coloured by the phenotype.
+    """A panel for each phenotype and map, colored by the phenotype.
 
-    Colours run from the 2nd to the 98th percentile, around 0 where values lie on both sides of it; those farthest
+    Colors run from the 2nd to the 98th percentile, around 0 where values lie on both sides of it; those farthest
     from the median are drawn last; a set without a value is an empty ring.
 
     Args:
@@ -130,7 +130,7 @@ def _panel(figure: Figure, axis: Axes, one: Map, label: str, values_N: np.ndarra
     axis.scatter(x[lacking], y[lacking], s=size, facecolors="none", edgecolors=RULE, linewidths=0.5, rasterized=True)
     if len(known):
         known = known[np.abs(values_N[known] - np.median(values_N[known])).argsort(kind="stable")]
-        low, high, shades = colour_scale(values_N[known])
+        low, high, shades = color_scale(values_N[known])
         drawn = axis.scatter(
             x[known],
             y[known],
@@ -151,8 +151,8 @@ def _panel(figure: Figure, axis: Axes, one: Map, label: str, values_N: np.ndarra
         axis.set(xticks=[], yticks=[])
 
 
-def colour_scale(values: np.ndarray) -> tuple[float, float, Colormap]:
-    """Limits and colours for ``values`` without NaN: diverging around 0 where they lie on both sides of it."""
+def color_scale(values: np.ndarray) -> tuple[float, float, Colormap]:
+    """Limits and colors for ``values`` without NaN: diverging around 0 where they lie on both sides of it."""
     from matplotlib.colors import LinearSegmentedColormap
 
     from torchcell.report.plots import BLUE, INK, ORANGE, RULE
@@ -161,7 +161,7 @@ def colour_scale(values: np.ndarray) -> tuple[float, float, Colormap]:
     if low < 0 < high:
         reach = max(-low, high)
         return -reach, reach, LinearSegmentedColormap.from_list("around 0", [BLUE, RULE, ORANGE])
-    if low == high:  # e.g. a rare class: the percentiles alone would give it no colour of its own
+    if low == high:  # e.g. a rare class: the percentiles alone would give it no color of its own
         low, high = float(values.min()), float(values.max())
     return low, high, LinearSegmentedColormap.from_list("rising", ["#C9D6E2", BLUE, INK])
 
@@ -199,11 +199,11 @@ def latent_section(
     shown = dict(list(measured.items())[:MOST_OUTPUTS])
     held = " and ".join(f"{100 * share:.0f} %" for share in shares_K[:2])
     text = (
-        f"{opening} Sets that lie together look alike to the model; where colours part along a direction, the model "
+        f"{opening} Sets that lie together look alike to the model; where colors part along a direction, the model "
         f"tells these phenotypes apart by it. The first principal components hold {held} of the latent's variance."
     )
     caption = (
-        f"{'PCA (left) and UMAP (right)' if umap else 'PCA'} of {name}, coloured by what was measured, from the 2nd to "
+        f"{'PCA (left) and UMAP (right)' if umap else 'PCA'} of {name}, colored by what was measured, from the 2nd to "
         "the 98th percentile; values far from the median on top, rings are sets without a value."
     )
     columns = None if umap else min(2, len(shown))

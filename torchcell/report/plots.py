@@ -19,7 +19,7 @@ from torchcell.report.layout import compared_names, number, role
 
 BLUE, ORANGE, GREEN, SKY, PINK, YELLOW = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#CC79A7", "#E69F00"
 GREY, INK, RULE = "#8A9099", "#22272E", "#D5DAE0"
-COLOUR = {"model": BLUE, "rival": ORANGE, "baseline": GREY, "ceiling": GREEN}
+COLOUR = {"model": BLUE, "comparator": ORANGE, "baseline": GREY, "ceiling": GREEN}
 SCATTER_UP_TO = 1500
 """Points drawn singly; more are drawn as a density."""
 MOST_SIZES = 6
@@ -84,10 +84,10 @@ def predicted_against_measured(
     name = "expression" if pooled else with_unit(results.outputs[output], units)
     figure, axes = canvas(4.2 * len(drawn), 4.0, len(drawn), sharex=True, sharey=True)
     for one, (system, x, y) in zip(axes[0], drawn, strict=True):
-        colour = COLOUR[role(results, system)]
+        color = COLOUR[role(results, system)]
         one.set(xlim=(x_low, x_high), ylim=(y_low, y_high), xlabel=f"measured {name}")
         if len(x) > SCATTER_UP_TO:
-            shades = LinearSegmentedColormap.from_list("density", ["#F4F6F8", colour, INK])
+            shades = LinearSegmentedColormap.from_list("density", ["#F4F6F8", color, INK])
             extent = (x_low, x_high, y_low, y_high)
             density = one.hexbin(x, y, gridsize=55, extent=extent, bins="log", mincnt=1, cmap=shades, linewidths=0)
             bar = figure.colorbar(density, ax=one, shrink=0.6, pad=0.02)
@@ -95,7 +95,7 @@ def predicted_against_measured(
             bar.ax.tick_params(labelsize=7, length=2)
             bar.set_label("values per cell", size=8)
         else:
-            one.scatter(x, y, s=9, color=colour, alpha=0.5, linewidths=0)
+            one.scatter(x, y, s=9, color=color, alpha=0.5, linewidths=0)
         ends = (max(x_low, y_low), min(x_high, y_high))
         one.plot(ends, ends, color=INK, lw=0.9, ls=(0, (4, 3)))
         r = np.corrcoef(x, y)[0, 1] if np.std(x) > 0 and np.std(y) > 1e-6 * np.abs(y).max() else np.nan
@@ -119,7 +119,7 @@ def residuals_by_set_size(
     for k, system in enumerate(systems):
         residual = np.asarray(results.systems[system], dtype=np.float64)[:, output] - truth
         groups = [residual[(size == s) & ~np.isnan(residual)] for s in sizes]
-        colour = COLOUR[role(results, system)]
+        color = COLOUR[role(results, system)]
         place = np.arange(len(sizes)) + (k - (len(systems) - 1) / 2) * width
         one.boxplot(
             groups,
@@ -129,10 +129,10 @@ def residuals_by_set_size(
             showfliers=False,
             patch_artist=True,
             label=system,
-            boxprops={"facecolor": colour, "alpha": 0.45, "edgecolor": colour},
+            boxprops={"facecolor": color, "alpha": 0.45, "edgecolor": color},
             medianprops={"color": INK, "lw": 1.4},
-            whiskerprops={"color": colour},
-            capprops={"color": colour},
+            whiskerprops={"color": color},
+            capprops={"color": color},
         )
     one.axhline(0, color=INK, lw=0.9, ls=(0, (4, 3)), zorder=0)
     last = "+" if (np.asarray(results.set_size) > sizes[-1]).any() else ""
@@ -145,7 +145,7 @@ def residuals_by_set_size(
 
 
 def ranking_curves(results: Results, systems: list[str], output: int = 0) -> Figure | None:
-    """ROC and precision-recall curves; ``systems`` in colour, all others in thin grey."""
+    """ROC and precision-recall curves; ``systems`` in color, all others in thin grey."""
     from sklearn.metrics import precision_recall_curve, roc_curve
 
     truth = np.asarray(results.measured, dtype=np.float64)[:, output]
@@ -155,17 +155,17 @@ def ranking_curves(results: Results, systems: list[str], output: int = 0) -> Fig
     prevalence = np.nanmean(truth)
     axes[0, 0].plot([0, 1], [0, 1], color=INK, lw=0.9, ls=(0, (4, 3)))
     axes[0, 1].axhline(prevalence, color=INK, lw=0.9, ls=(0, (4, 3)), label=f"prevalence {prevalence:.3f}")
-    colours = dict(zip(systems, (BLUE, ORANGE), strict=False))
-    for system in sorted(results.ordered, key=lambda name: name in colours):
+    colors = dict(zip(systems, (BLUE, ORANGE), strict=False))
+    for system in sorted(results.ordered, key=lambda name: name in colors):
         score = np.asarray(results.systems[system], dtype=np.float64)[:, output]
         held = ~np.isnan(truth) & ~np.isnan(score)
         if len(np.unique(truth[held])) < 2:
             continue
         fall_out, hit, _ = roc_curve(truth[held], score[held])
         precision, recall, _ = precision_recall_curve(truth[held], score[held])
-        colour = colours.get(system, GREEN if system == results.ceiling else RULE)
-        style = {"color": colour, "lw": 2.0 if system in colours else 1.1}
-        label = system if system in colours or system == results.ceiling else None
+        color = colors.get(system, GREEN if system == results.ceiling else RULE)
+        style = {"color": color, "lw": 2.0 if system in colors else 1.1}
+        label = system if system in colors or system == results.ceiling else None
         axes[0, 0].plot(fall_out, hit, label=label, **style)
         axes[0, 1].step(recall, precision, where="post", **style)
     axes[0, 0].set(xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1.01))
@@ -198,12 +198,12 @@ def learning_curves(history: pd.DataFrame) -> Figure | None:
     if not losses and not scores:
         return None
     figure, axes = canvas(8.4, 3.2, 2)
-    for name, colour in zip(losses, (GREY, BLUE), strict=False):
+    for name, color in zip(losses, (GREY, BLUE), strict=False):
         rows = history[["epoch", name]].dropna()
-        axes[0, 0].plot(rows.epoch, rows[name], color=colour, lw=1.8, marker=_marker(rows), ms=3, label=name)
-    for name, colour in zip(scores, PALETTE, strict=False):
+        axes[0, 0].plot(rows.epoch, rows[name], color=color, lw=1.8, marker=_marker(rows), ms=3, label=name)
+    for name, color in zip(scores, PALETTE, strict=False):
         rows = history[["epoch", name]].dropna()
-        axes[0, 1].plot(rows.epoch, rows[name], color=colour, lw=1.8, marker=_marker(rows), ms=3, label=name)
+        axes[0, 1].plot(rows.epoch, rows[name], color=color, lw=1.8, marker=_marker(rows), ms=3, label=name)
     if "val/score" in history and history["val/score"].notna().any():
         rows = history[["epoch", "val/score"]].dropna()
         epoch, score = rows.to_numpy(dtype=float)[rows["val/score"].argmax()]

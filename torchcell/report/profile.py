@@ -58,7 +58,7 @@ def sections(table: pd.DataFrame, title: str) -> list[Section]:
         return found
     said = (
         f"A full step of each row against {reference}. Time is that of the processor on a CPU; memory is the most that "
-        "tensors hold at once in the step, above weights and the optimiser's state."
+        "tensors hold at once in the step, above weights and the optimizer's state."
     )
     return [
         Section(f"Against {reference}", said, against(full), None, "against", "A full step of each row."),
@@ -80,7 +80,7 @@ def headline(table: pd.DataFrame) -> str:
 
 
 def against(full: pd.DataFrame) -> Figure:
-    """Milliseconds and MB of a full step, a bar a row, labelled with its share of the reference's."""
+    """Milliseconds and MB of a full step, a bar a row, labeled with its share of the reference's."""
     figure, axes = canvas(8.4, 0.9 + 0.32 * len(full), columns=2, sharey=True)
     sides = {"busy_ms": ("time_to_reference", "busy ms a step"), "tensors_mb": ("memory_to_reference", "MB of tensors")}
     for axis, (column, (ratio, label)) in zip(axes[0], sides.items(), strict=True):
@@ -102,7 +102,7 @@ def caption(table: pd.DataFrame) -> str:
         f"{last['batch_size']:,.0f} samples a batch and process, samples/s of all processes together.",
         "A phase contains the one before it. Peak: " + _peak_means(last["device"] == "cpu"),
         "Busy: time of the processor on a CPU, which others may share. Tensors: the most that they held at once in a "
-        "step, above weights and the optimiser's state.",
+        "step, above weights and the optimizer's state.",
     ]
     naive = table[table["representation"] == "naive"]
     if len(naive):
@@ -114,16 +114,16 @@ def caption(table: pd.DataFrame) -> str:
 
 
 def bars(table: pd.DataFrame, title: str) -> Figure:
-    """Samples a second as bars on a logarithmic scale: a group a representation, a colour a phase."""
+    """Samples a second as bars on a logarithmic scale: a group a representation, a color a phase."""
     names, phases = list(dict.fromkeys(table["representation"])), list(dict.fromkeys(table["phase"]))
     figure, axes = canvas(1.0 + 1.6 * max(len(names), 3), 4.2)
     one, width = axes[0, 0], 0.8 / len(phases)
     rate = table.set_index(["representation", "phase"])["samples_per_s"]
     bottom = 10 ** np.floor(np.log10(table["samples_per_s"].min()) - 0.3)
-    for k, (phase, colour) in enumerate(zip(phases, COLOURS, strict=False)):
+    for k, (phase, color) in enumerate(zip(phases, COLOURS, strict=False)):
         heights = np.array([rate[name, phase] for name in names], dtype=float)
         place = np.arange(len(names)) + (k - (len(phases) - 1) / 2) * width
-        one.bar(place, heights - bottom, 0.9 * width, bottom=bottom, color=colour, label=phase)
+        one.bar(place, heights - bottom, 0.9 * width, bottom=bottom, color=color, label=phase)
         for x, height in zip(place, heights, strict=True):
             one.annotate(
                 _short(height), (x, height), (0, 2), textcoords="offset points", ha="center", fontsize=6.5, color=INK

@@ -60,7 +60,7 @@ def default_sections(
     """What makes the sections of every report, in order; what can't be drawn says why."""
     return {
         "Against the best baseline": lambda: [_comparison(evaluation, results)],
-        "Against rivals": lambda: _rivals(evaluation, results),
+        "Against comparators": lambda: _comparators(evaluation, results),
         "Predictions": lambda: _predictions(evaluation, results, info),
         "Training": lambda: _training(history),
         "Checks": lambda: [_checks(checks)],
@@ -83,14 +83,17 @@ def _comparison(evaluation: Evaluation, results: Results) -> Section:
     )
 
 
-def _rivals(evaluation: Evaluation, results: Results) -> list[Section]:
+def _comparators(evaluation: Evaluation, results: Results) -> list[Section]:
     """One section on the other trained models, where there are any."""
-    if not evaluation.rivals:
+    if not evaluation.comparators:
         return []
-    said = " ".join(f"{results.model} {one.text}." for one in evaluation.rivals)
-    rows = [row for one in evaluation.rivals for row in one.per_metric]
-    text = f"{said} Differences are {results.model} minus the rival, as above; rivals have no part in the verdict."
-    return [Section("Against rivals", text, table=_differences(rows, "rival"))]
+    said = " ".join(f"{results.model} {one.text}." for one in evaluation.comparators)
+    rows = [row for one in evaluation.comparators for row in one.per_metric]
+    text = (
+        f"{said} Differences are {results.model} minus the comparator, as above; comparators have no part in the "
+        "verdict."
+    )
+    return [Section("Against comparators", text, table=_differences(rows, "comparator"))]
 
 
 def _differences(rows: Sequence[Comparison], other: str) -> pd.DataFrame:

@@ -56,7 +56,7 @@ def _blocks(table: pd.DataFrame) -> Iterator[_Block]:
     single = table[table["level"] == "run"].groupby(keys, sort=False)
     differences = {tuple(names): group for names, group in table[table["level"] == DIFFERENCES].groupby(keys)}
     groups = list(table[table["level"].isin(["mean", LINES])].groupby([*keys, "level"], sort=False))
-    # The hard split is the headline, and what is true of all lines stands before what is true of one.
+    # The held-out split is the headline, and what is true of all lines stands before what is true of one.
     place = {config: i for i, config in enumerate(dict.fromkeys(table["config"]))}
     groups.sort(key=lambda found: (found[0][0], found[0][2] == "random", place[found[0][1]], found[0][-1] != LINES))
     for (*key, level), group in groups:
@@ -136,7 +136,7 @@ MOST_BLOCKS = 5
 """Tables shown on the screen; all outputs are in ``metrics.csv``."""
 LOG_WIDTH = 160
 """Characters a line in a log file, which has no width of its own; rich would assume 80."""
-_STYLE = {"model": "bold cyan", "rival": "cyan", "ceiling": "italic green", "no skill": "dim"}
+_STYLE = {"model": "bold cyan", "comparator": "cyan", "ceiling": "italic green", "no skill": "dim"}
 
 
 COLORS = {"green": "bold green", "red": "bold red", "grey": "bold"}
@@ -162,16 +162,16 @@ def print_table(
 
 
 def render(evaluation: Evaluation, results: Results, width: int = 160) -> Group:
-    """The tables, a line for the outputs left out, the verdict, and a line a rival; a narrow screen gets the metrics
-    that are compared.
+    """The tables, a line for the outputs left out, the verdict, and a line a comparator; a narrow screen gets the
+    metrics that are compared.
     """
     every = blocks(evaluation)
     parts: list[Table | Text] = [_table(block, results.part, width) for block in every[:MOST_BLOCKS]]
     if len(every) > MOST_BLOCKS:
         parts.append(Text(f"and {len(every) - MOST_BLOCKS} more outputs in metrics.csv", style="dim"))
     verdict = evaluation.verdict
-    rivals = [Text(f"{results.model} {one.text}", style="bold") for one in evaluation.rivals]
-    return Group(*parts, Text(f"{results.model}: {verdict.text}", style=COLORS[verdict.color]), *rivals)
+    comparators = [Text(f"{results.model} {one.text}", style="bold") for one in evaluation.comparators]
+    return Group(*parts, Text(f"{results.model}: {verdict.text}", style=COLORS[verdict.color]), *comparators)
 
 
 def _table(block: Block, part: str, width: int) -> Table:
@@ -192,7 +192,7 @@ def _table(block: Block, part: str, width: int) -> Table:
 
 
 def _name(row: Row) -> Text:
-    suffix = f" ({row.role})" if row.role in ("ceiling", "rival") else ""
+    suffix = f" ({row.role})" if row.role in ("ceiling", "comparator") else ""
     return Text(row.system + suffix, style=_STYLE.get(row.role, ""))
 
 

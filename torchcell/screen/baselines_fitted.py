@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from torchcell.core.predictor import Predictor, validation_score
 from torchcell.graph.cell_graph import CellGraph
-from torchcell.graph.neighborhood import cosine_neighbours, neighbourhoods
+from torchcell.graph.neighborhood import cosine_neighbors, neighborhoods
 from torchcell.screen.baselines import AdditiveRidge, Mean, of_unknown_genes, over_genes
 from torchcell.screen.models.cell_graph_transformer.heads import alternating_least_squares
 from torchcell.screen.record import KINDS, Screen
@@ -50,10 +50,10 @@ def raised(weight: sp.csr_matrix, power: float) -> sp.csr_matrix:
 
 
 def smooth_one(weight: sp.csr_matrix, matrix: sp.csr_matrix, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Sum of ``matrix`` over the pair itself and the pairs in which one item gives way to a neighbour.
+    """Sum of ``matrix`` over the pair itself and the pairs in which one item gives way to a neighbor.
 
     Args:
-        weight: W, neighbours of each item [items, items].
+        weight: W, neighbors of each item [items, items].
         matrix: R, symmetric, values of the known pairs [items, items].
         left: Items of the pairs asked for [P].
         right: The other items [P].
@@ -261,9 +261,9 @@ class LowRankALS(Predictor):
         return self
 
     def _fit_one(self, train: Screen, val: Screen, pairs: SetPairs, asked: SetPairs, t: int) -> _Fitted:
-        def factorise(offset: Offset, rank: int, penalty: float, n_iter: int) -> _Fitted:
+        def factorize(offset: Offset, rank: int, penalty: float, n_iter: int) -> _Fitted:
             matrix = pairs.matrix(train.phenotype[:, t] - offset.of(train)[:, t], len(self.items))
-            return self._factorise(matrix, offset, rank, penalty, n_iter)
+            return self._factorize(matrix, offset, rank, penalty, n_iter)
 
         def score(fitted: _Fitted) -> float:
             return validation_score(val.phenotype[:, t], _apply(fitted, val, asked, t), train.task)
@@ -271,15 +271,15 @@ class LowRankALS(Predictor):
         # A narrow and short fit tells which offset serves; the penalty is compared at full width. Where val has
         # only genes without training values every score is -inf, and nothing is left to choose.
         candidates, penalties = offsets(train, val), self.penalties
-        narrow = [factorise(offset, min(self.rank, 32), penalties[0], 3) for offset in candidates]
+        narrow = [factorize(offset, min(self.rank, 32), penalties[0], 3) for offset in candidates]
         scores = [score(fitted) for fitted in narrow]
         offset = candidates[int(np.argmax(scores))]
         if np.isneginf(scores).all():
             return narrow[0]
-        wide = [score(factorise(offset, self.rank, penalty, 3)) for penalty in penalties]
-        return factorise(offset, self.rank, penalties[int(np.argmax(wide))], self.n_iter)
+        wide = [score(factorize(offset, self.rank, penalty, 3)) for penalty in penalties]
+        return factorize(offset, self.rank, penalties[int(np.argmax(wide))], self.n_iter)
 
-    def _factorise(self, matrix: sp.csr_matrix, offset: Offset, rank: int, penalty: float, n_iter: int) -> _Fitted:
+    def _factorize(self, matrix: sp.csr_matrix, offset: Offset, rank: int, penalty: float, n_iter: int) -> _Fitted:
         size = (float(np.sqrt(np.mean(matrix.data**2))) if matrix.nnz else 0.0) or 1.0
         scaled = sp.csr_matrix((matrix.data / size, matrix.indices, matrix.indptr), shape=matrix.shape)
         u, v = alternating_least_squares(scaled, rank, penalty, self.missing_weight, n_iter, self.seed)
@@ -302,7 +302,7 @@ def _apply(fitted: _Fitted, record: Screen, asked: SetPairs, t: int) -> np.ndarr
 
 
 @dataclass(frozen=True, eq=False)
-class _FittedNeighbours:
+class _FittedNeighbors:
     """One phenotype: what is taken off, the training pairs, who is near whom, and the prior."""
 
     offset: Offset
@@ -311,25 +311,25 @@ class _FittedNeighbours:
     prior: float
 
 
-class NetworkNeighbours(Predictor):
+class NetworkNeighbors(Predictor):
     """Pair (i, j) is the weighted mean of the training pairs (k, l), k near or equal i, l near or equal j.
 
-    Nearness is the cosine of two genes' neighbourhoods in all relations and, where the graph has them, of
+    Nearness is the cosine of two genes' neighborhoods in all relations and, where the graph has them, of
     their annotations. The mean is shrunk towards an offset (zero, the mean or the additive ridge,
     chosen on val), which is the prediction of a set that no training pair is near to. Larger sets get the
     mean over their pairs, a single gene is paired with the unperturbed cell. NaN without a graph, or for
     a kind of perturbation unseen in train.
 
     Args:
-        k: Neighbours a gene.
+        k: Neighbors a gene.
         powers: Exponents of the cosine to choose from.
         priors: Pseudo-evidence to choose from, in units of the mean evidence of the validation pairs.
     """
 
-    name = "network_neighbours"
+    name = "network_neighbors"
     items: Items
     n_outputs: int
-    fitted: list[_FittedNeighbours]
+    fitted: list[_FittedNeighbors]
 
     def __init__(
         self,
@@ -345,9 +345,9 @@ class NetworkNeighbours(Predictor):
         if graph is None:
             return self
         # The same gene perturbed in another way is another item, near none of this kind.
-        genes = sp.kron(neighbourhoods(graph, train.genes), sp.eye(self.items.n_kinds, dtype=np.float32))
+        genes = sp.kron(neighborhoods(graph, train.genes), sp.eye(self.items.n_kinds, dtype=np.float32))
         feature = sp.vstack([genes, sp.csr_matrix((1, genes.shape[1]), dtype=np.float32)], format="csr")
-        cosine = cosine_neighbours(feature, self.k)
+        cosine = cosine_neighbors(feature, self.k)
         weights = [raised(cosine, power) for power in self.powers]
         pairs, asked = SetPairs.of(train, self.items), SetPairs.of(val, self.items)
         for t in range(train.phenotype.shape[1]):
@@ -356,7 +356,7 @@ class NetworkNeighbours(Predictor):
 
     def _fit_one(
         self, train: Screen, val: Screen, pairs: SetPairs, asked: SetPairs, t: int, weights: Sequence[sp.csr_matrix]
-    ) -> _FittedNeighbours:
+    ) -> _FittedNeighbors:
         best, best_score = None, -np.inf
         candidates = offsets(train, val)
         known = present(pairs.matrix(train.phenotype[:, t], len(self.items)))
@@ -370,7 +370,7 @@ class NetworkNeighbours(Predictor):
                     prediction = offset.of(val)[:, t] + asked.mean(shrunk(total, evidence, prior * middle))
                     score = validation_score(val.phenotype[:, t], prediction, train.task)
                     if best is None or score > best_score:
-                        best, best_score = _FittedNeighbours(offset, matrix, weight, prior * middle), score
+                        best, best_score = _FittedNeighbors(offset, matrix, weight, prior * middle), score
         assert best is not None
         return best
 
@@ -388,7 +388,7 @@ class NetworkNeighbours(Predictor):
         return np.stack(columns, axis=1).astype(np.float32)
 
 
-class ProfileNeighbours(Predictor):
+class ProfileNeighbors(Predictor):
     """Pair (i, j) is the weighted mean of the training pairs (k, j), k near i, and (i, l), l near j.
 
     A gene's profile is its row in the matrix of training pairs; nearness is the cosine of two rows. The
@@ -397,15 +397,15 @@ class ProfileNeighbours(Predictor):
     NaN for a set with a gene that has no training value: it has no profile.
 
     Args:
-        k: Neighbours a gene.
+        k: Neighbors a gene.
         powers: Exponents of the cosine to choose from.
         priors: Pseudo-evidence to choose from, in units of the mean evidence of the validation pairs.
         damping: Added to the length of a profile, in root mean squares of the values.
     """
 
-    name = "profile_neighbours"
+    name = "profile_neighbors"
     items: Items
-    fitted: list[_FittedNeighbours]
+    fitted: list[_FittedNeighbors]
 
     def __init__(
         self,
@@ -423,7 +423,7 @@ class ProfileNeighbours(Predictor):
         self.fitted = [self._fit_one(train, val, pairs, asked, t) for t in range(train.phenotype.shape[1])]
         return self
 
-    def _fit_one(self, train: Screen, val: Screen, pairs: SetPairs, asked: SetPairs, t: int) -> _FittedNeighbours:
+    def _fit_one(self, train: Screen, val: Screen, pairs: SetPairs, asked: SetPairs, t: int) -> _FittedNeighbors:
         candidates = [
             (offset, pairs.matrix(train.phenotype[:, t] - offset.of(train)[:, t], len(self.items)))
             for offset in offsets(train, val)
@@ -432,7 +432,7 @@ class ProfileNeighbours(Predictor):
         truth = np.where(strange, np.nan, val.phenotype[:, t])
         if np.isnan(truth).all():  # held-out genes have no profile: nothing to choose by, nothing to predict
             offset, matrix = candidates[0]
-            return _FittedNeighbours(offset, matrix, raised(self._cosine(matrix), self.powers[0]), self.priors[0])
+            return _FittedNeighbors(offset, matrix, raised(self._cosine(matrix), self.powers[0]), self.priors[0])
         best, best_score = None, -np.inf
         for offset, matrix in candidates:
             cosine = self._cosine(matrix)
@@ -444,13 +444,13 @@ class ProfileNeighbours(Predictor):
                     prediction = offset.of(val)[:, t] + asked.mean(shrunk(total, evidence, prior * middle))
                     score = validation_score(truth, prediction, train.task)
                     if best is None or score > best_score:
-                        best, best_score = _FittedNeighbours(offset, matrix, weight, prior * middle), score
+                        best, best_score = _FittedNeighbors(offset, matrix, weight, prior * middle), score
         assert best is not None
         return best
 
     def _cosine(self, matrix: sp.csr_matrix) -> sp.csr_matrix:
         size = float(np.sqrt(np.mean(matrix.data**2))) if matrix.nnz else 1.0
-        return cosine_neighbours(matrix, self.k, self.damping * size)
+        return cosine_neighbors(matrix, self.k, self.damping * size)
 
     def predict(self, record: Screen) -> np.ndarray:
         """See ``Predictor``."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from torchcell.core.predictor import Predictor, one_thread, validation_score
 from torchcell.graph.cell_graph import CellGraph, unit_rows
-from torchcell.graph.neighborhood import adjacencies, neighbourhoods, rows_of
+from torchcell.graph.neighborhood import adjacencies, neighborhoods, rows_of
 from torchcell.screen.baselines import AdditiveRidge, measured, of_unknown_genes, over_genes
 from torchcell.screen.baselines_fitted import Items, SetPairs
 from torchcell.screen.record import KINDS, Screen
@@ -228,8 +228,8 @@ class GradientBoosting(Predictor):
     """Histogram gradient boosting of what the additive ridge leaves, over features free of the set's order.
 
     Per set: its size; members per kind; mean and largest log degree in each relation; mean, spread and
-    pairwise product of an SVD of the genes' neighbourhoods; over its pairs, mean and largest edge weight in
-    each relation, and the mean and largest cosine of neighbourhoods. NaN without a graph.
+    pairwise product of an SVD of the genes' neighborhoods; over its pairs, mean and largest edge weight in
+    each relation, and the mean and largest cosine of neighborhoods. NaN without a graph.
 
     Args:
         dim: Width of the SVD.
@@ -279,9 +279,9 @@ class GradientBoosting(Predictor):
         return self
 
     def _read(self, graph: CellGraph) -> None:
-        """What the features take from the graph as it is: neighbourhoods, and edges by the positions of their ends."""
+        """What the features take from the graph as it is: neighborhoods, and edges by the positions of their ends."""
         index = graph.index(self.genes)
-        self.near = unit_rows(neighbourhoods(graph, self.genes))
+        self.near = unit_rows(neighborhoods(graph, self.genes))
         self.edges = [rows_of(rows_of(matrix, index).T.tocsr(), index).T.tocsr() for _, matrix in adjacencies(graph)]
 
     def load_state_dict(self, state: Mapping[str, Any], graph: CellGraph | None = None) -> Self:
@@ -362,7 +362,7 @@ class GradientBoosting(Predictor):
 
 
 def _svd(near: sp.csr_matrix, dim: int, seed: int) -> np.ndarray:
-    """The first principal axes of the neighbourhoods [genes, dim]."""
+    """The first principal axes of the neighborhoods [genes, dim]."""
     u, s, _ = randomized_svd(near, n_components=min(dim, *near.shape), random_state=seed)
     # Beyond six digits stands rounding noise, which a tree would split on where an axis is constant.
     return (u * s).astype(np.float64).round(6)

@@ -148,7 +148,7 @@ class PerturbationDataModule(RecordDataModule):
     """Batches of perturbation sets for models that look genes up by index; see ``RecordDataModule``.
 
     The same batch serves the lazy representation, where a model reads the whole graph without the set's genes, and
-    the k-hop one, where it reads their neighbourhood: node sets are made on the device from the indices.
+    the k-hop one, where it reads their neighborhood: node sets are made on the device from the indices.
 
     Args:
         batch_size: Samples a training batch and process; none: 16 to 1,024, for about 32 steps an epoch.
@@ -204,12 +204,12 @@ class PerturbationDataModule(RecordDataModule):
             per_step = int((self.split.part == "train").sum()) // STEPS
             self.batch_size = min(max(per_step, SMALLEST_BATCH), LARGEST_BATCH)
 
-    def deal(self, record: Screen, split: Mapping[str, Any]) -> Split:
+    def assign_folds(self, record: Screen, split: Mapping[str, Any]) -> Split:
         """By the ``split`` config; ``held_out_genes`` is ``gene_disjoint_any`` where each fold then tests genes enough
         for a verdict, else ``random``. Folds of one screen never differ in it.
         """
         if split["method"] != HELD_OUT_GENES:
-            return super().deal(record, split)
+            return super().assign_folds(record, split)
         n_genes, n_folds = len(np.unique(record.gene)), split["n_folds"]
         enough = n_genes >= FEWEST_CLUSTERS * n_folds
         if not enough:
@@ -217,7 +217,7 @@ class PerturbationDataModule(RecordDataModule):
                 f"{n_genes} genes in {n_folds} folds leave fewer than {FEWEST_CLUSTERS} to test, so samples are dealt "
                 "at random; split=gene_disjoint_any holds genes out all the same"
             )
-        return super().deal(record, {**split, "method": "gene_disjoint_any" if enough else "random"})
+        return super().assign_folds(record, {**split, "method": "gene_disjoint_any" if enough else "random"})
 
     def fingerprinted(self) -> dict[str, Any]:
         """The samples, the graph, and a user's features of genes."""
@@ -254,7 +254,7 @@ class PerturbationDataModule(RecordDataModule):
         return tuple(KINDS[k] for k in np.unique(record.kind))
 
     @staticmethod
-    def admit(record: Screen, vocabulary: tuple[str, ...], policy: str) -> tuple[Screen, dict[str, int]]:
+    def filter_known(record: Screen, vocabulary: tuple[str, ...], policy: str) -> tuple[Screen, dict[str, int]]:
         """Refuse genes outside the vocabulary, or drop the sets that name one."""
         known = np.isin(record.genes, vocabulary)[record.gene]
         if known.all():
@@ -291,7 +291,7 @@ class PerturbationDataModule(RecordDataModule):
         """The samples with each other's perturbations."""
         packed = self.packed
         assert isinstance(packed, PerturbationSets)
-        keys = self.record_whole.subset(index.numpy()).twin_keys()
+        keys = self.record_whole.subset(index.numpy()).duplicate_keys()
         order = derangement(torch.from_numpy(np.unique(keys, return_inverse=True)[1]), generator)
         return None if order is None else packed.exchanged(index, index[order])
 
@@ -314,10 +314,10 @@ class PerturbationDataModule(RecordDataModule):
         said = [] if self.why_random is None else [self.why_random]
         costly = None if self.graph is None else cost_note(record, self.graph)
         said += [] if costly is None else [costly]
-        unlabelled = record.columns.get("unlabelled", np.zeros(1, dtype=bool))
-        if unlabelled.any():
+        unlabeled = record.columns.get("unlabeled", np.zeros(1, dtype=bool))
+        if unlabeled.any():
             said.append(
-                f"{int(unlabelled.sum()):,} of {len(record):,} samples are sampled negatives: unlabelled sets, not "
+                f"{int(unlabeled.sum()):,} of {len(record):,} samples are sampled negatives: unlabeled sets, not "
                 "sets known to be without interaction. Scores say how well measured positives are told from them."
             )
         if record.level is not None and len(np.unique(record.level[~np.isnan(record.level)])) > 1:

@@ -32,7 +32,7 @@ class Screen:
         task: ``regression``, or ``binary`` for 0/1 phenotypes.
         level: Dose or expression level per member, float32 [M], NaN where it has none.
         columns: Further values per sample, each [n]. ``query`` and ``array`` name the genes in that
-            role, joined by ``|``; ``unlabelled`` marks sampled negatives.
+            role, joined by ``|``; ``unlabeled`` marks sampled negatives.
         replicates: Single measurements, float32 [n, R, T], where there are any.
         truth: Noiseless phenotype, float32 [n, T]; simulated data only.
         lost: What parsing left out and how many of each, for the reader of the report.
@@ -101,7 +101,7 @@ class Screen:
         """The same samples with nothing measured: what a baseline may see of a test part."""
         return replace(self, phenotype=np.full_like(self.phenotype, np.nan), replicates=None, truth=None)
 
-    def twin_keys(self) -> np.ndarray:
+    def duplicate_keys(self) -> np.ndarray:
         """A text per sample [n], the same for two samples that perturb the same genes in the same way."""
         names = np.char.add(self.genes.astype(str), ":")[self.gene]
         members = np.char.add(names, self.kind.astype(str)).tolist()

@@ -158,7 +158,7 @@ class Triples:
 
 
 def kuzmin2018(negatives: Negatives = "uniform", negatives_per_positive: int = 1, seed: int = 0) -> Screen:
-    """Significant trigenic interactions (1) and triples sampled from query pair x array gene (0, unlabelled).
+    """Significant trigenic interactions (1) and triples sampled from query pair x array gene (0, unlabeled).
 
     The file has no score and no confirmed null triple: a sampled triple was probably measured and not significant,
     and nobody says so. How negatives are drawn decides the score: the frequency of the query pair alone gives AUROC
@@ -176,7 +176,7 @@ def kuzmin2018(negatives: Negatives = "uniform", negatives_per_positive: int = 1
 
     Returns:
         A binary screen with phenotype ``trigenic_interaction``, sample ids of the sorted ORFs joined by ``|``, and the
-        columns ``query`` (two ORFs joined by ``|``), ``array`` and ``unlabelled`` (True for sampled triples).
+        columns ``query`` (two ORFs joined by ``|``), ``array`` and ``unlabeled`` (True for sampled triples).
 
     Raises:
         InputError: An unknown way of sampling, more negatives than there are triples, or no file.
@@ -289,20 +289,20 @@ def _screen(positives: list[tuple[str, str, str]], sampled: list[tuple[str, str,
     triples = np.array(positives + sampled, dtype=str)
     members = np.sort(triples, axis=1)
     genes, gene = np.unique(members, return_inverse=True)
-    unlabelled = np.arange(len(triples)) >= len(positives)
+    unlabeled = np.arange(len(triples)) >= len(positives)
     return Screen(
         name=KUZMIN,
         genes=genes,
         gene=gene.reshape(-1).astype(np.int64),
         ptr=np.arange(0, 3 * len(triples) + 1, 3, dtype=np.int64),
         kind=np.full(3 * len(triples), KINDS.index("absent"), dtype=np.int8),
-        phenotype=(~unlabelled)[:, None].astype(np.float32),
+        phenotype=(~unlabeled)[:, None].astype(np.float32),
         phenotype_names=("trigenic_interaction",),
         sample_id=np.array(["|".join(row) for row in members]),
         task="binary",
         columns={
             "query": np.array(["|".join(row[:2]) for row in triples]),
             "array": triples[:, 2],
-            "unlabelled": unlabelled,
+            "unlabeled": unlabeled,
         },
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from torchcell.core.split import SplitMethods, deal, padded
+from torchcell.core.split import SplitMethods, assign_folds, padded
 from torchcell.io.errors import InputError
 from torchcell.screen.record import Screen
 
@@ -12,21 +12,21 @@ from torchcell.screen.record import Screen
 def query_disjoint(record: Screen, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
     """A set is test if any of its genes, in whatever role, is a held-out query gene."""
     queries = query_genes(record)
-    part_of = deal(queries, n_folds, fold, seed)
+    part_of = assign_folds(queries, n_folds, fold, seed)
     part, group = _by_strictest(record, part_of)
     return part, group, "query gene"
 
 
 def gene_disjoint_any(record: Screen, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
     """A set is test if any of its genes is held out."""
-    part_of = deal(record.genes[np.unique(record.gene)], n_folds, fold, seed)
+    part_of = assign_folds(record.genes[np.unique(record.gene)], n_folds, fold, seed)
     part, group = _by_strictest(record, part_of)
     return part, group, "gene"
 
 
 def gene_disjoint_all(record: Screen, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
     """A set is test if all of its genes are held out; sets of mixed parts are ``unused``."""
-    part_of = deal(record.genes[np.unique(record.gene)], n_folds, fold, seed)
+    part_of = assign_folds(record.genes[np.unique(record.gene)], n_folds, fold, seed)
     parts = [{part_of[gene] for gene in genes} for genes in record.sets()]
     part = np.array([of.pop() if len(of) == 1 else "unused" for of in parts])
     return part, *genes_of_sets(record)

@@ -82,7 +82,7 @@ def fit_baselines(datamodule: RecordDataModule, configs: Mapping[str, Any], part
         part: Which samples to predict.
     """
     wanted = {name: config for name, config in configs.items() if config is not None}
-    asked = datamodule.asked(part)
+    asked = datamodule.evaluation_inputs(part)
     found = Baselines({what: {} for what in asked})
     if not wanted:
         return found
@@ -162,7 +162,9 @@ class Fit:
         """Predictions of all that is asked, in that order, as ``asked0``, ``asked1``, ..."""
         data, fitted = self.datamodule, self.predictor()
         return {
-            f"asked{i}": data.condense(part, what, np.asarray(fitted.predict(make().blind()), dtype=np.float32))
+            f"asked{i}": data.summarize_prediction(
+                part, what, np.asarray(fitted.predict(make().blind()), dtype=np.float32)
+            )
             for i, (what, make) in enumerate(track(asked.items(), f"{self.label}, predict"))
         }
 

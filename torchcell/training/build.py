@@ -25,7 +25,7 @@ from torchcell.io.paths import looking_in
 from torchcell.io.progress import stage
 from torchcell.training.checkpoint import AtomicCheckpointIO, Checkpoint
 from torchcell.training.distributed.placement import OneDeviceANode, one_device_a_node
-from torchcell.training.distributed.processes import Process
+from torchcell.training.distributed.processes import DistributedContext
 from torchcell.training.distributed.slurm import Requeue, Signals
 from torchcell.training.loggers import CheckpointAfterHistory, History, StepLog
 from torchcell.training.pruning import Pruning
@@ -92,7 +92,7 @@ def datamodule_of(saved: Checkpoint, trust: Sequence[str] = (), data_changed: st
 
 
 def trainer(
-    cfg: DictConfig, folder: RunFolder, logs: list[Logger], process: Process, signals: Signals | None = None
+    cfg: DictConfig, folder: RunFolder, logs: list[Logger], process: DistributedContext, signals: Signals | None = None
 ) -> lightning.Trainer:
     """One process's trainer, with the run's checkpoints, loggers and callbacks; with ``signals`` it saves when told.
 

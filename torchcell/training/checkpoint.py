@@ -122,7 +122,7 @@ class Checkpoint:
         if not (isinstance(found, type) and issubclass(found, Model)):
             raise InputError(f"{self.path}: its model {name!r} is no model of torchcell; nothing of it was run")
         try:
-            model = built(self.config.model, spec or self.spec, self.prior_plain is not None)
+            model = built(self.config.model, spec or self.spec)
         except (TypeError, InstantiationException) as error:
             raise InputError(
                 f"{self.path} was written by torchcell {self.version}, and this version can't build its model "
@@ -219,21 +219,19 @@ class Checkpoint:
         return get_class(self.config.data._target_)
 
 
-def built(config: Any, spec: Spec, has_prior: bool = False, mean: torch.Tensor | None = None) -> Model:
-    """The model of a config.
+def built(config: Any, spec: Spec) -> Model:
+    """The model of a config, ready to take its prior where it names one.
 
     Args:
-        config: The config's ``model``; its key ``prior`` is no argument of the class.
+        config: The config's ``model``; its keys ``prior`` and ``prior_use`` are no arguments of the class.
         spec: Inputs and outputs.
-        has_prior: Whether it is the residual of a prior.
-        mean: See ``Model.take_prior``.
     """
     given = config.copy()
     with open_dict(given):
-        given.pop("prior", None)
+        prior, use = given.pop("prior", None), given.pop("prior_use", "residual")
     model: Model = instantiate(given, _partial_=True)(spec=spec)
-    if has_prior:
-        model.take_prior(mean)
+    if prior is not None:
+        model.take_prior(averaged=use == "average")
     return model
 
 

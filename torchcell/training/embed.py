@@ -96,7 +96,7 @@ def asked_sets(path: str, spec: Spec, representation: Any, unknown_genes: str, p
         prior: The model's, if it has one.
     """
     asked = representation.read_request(path, spec)
-    record, lost = representation.admit(asked, spec.genes, unknown_genes)
+    record, lost = representation.filter_known(asked, spec.genes, unknown_genes)
     if not len(record):
         raise InputError(f"{path}: no row is left to embed ({lost or 'the file is empty'})")
     columns = getattr(record, "columns", {})

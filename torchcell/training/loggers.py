@@ -32,7 +32,7 @@ PREFIX = "step/"
 
 
 class StepLog(lightning.Callback):
-    """Logs every ``every_n_steps``-th optimiser step to all loggers, the loss of the step's last batch.
+    """Logs every ``every_n_steps``-th optimizer step to all loggers, the loss of the step's last batch.
 
     Args:
         every_n_steps: Steps between two rows; each waits for the device.

@@ -20,7 +20,7 @@ from torchcell.io.errors import InputError
 from torchcell.report.layout import number
 from torchcell.report.sections import Section
 from torchcell.training.build import PRECISIONS
-from torchcell.training.distributed.processes import Process
+from torchcell.training.distributed.processes import DistributedContext
 from torchcell.training.profile import Plan, Subject, measure
 from torchcell.training.run_folder import RunFolder
 
@@ -77,7 +77,7 @@ def advice(cfg: DictConfig, command: str = "config") -> list[str]:
     if str(OmegaConf.select(cfg, "trainer.precision")).startswith("32"):
         found.append("trainer.precision=bf16-mixed (half the activations)")
     if (OmegaConf.select(cfg, "data.hops") or 0) > 1:
-        found.append("data.hops=1 (smaller neighbourhoods)")
+        found.append("data.hops=1 (smaller neighborhoods)")
     for key in ("model.dim", "model.layers", "model.hidden"):
         value = OmegaConf.select(cfg, key)
         if isinstance(value, int) and value > 1:
@@ -147,7 +147,7 @@ def memory_sections(
     Fresh models of the run's config take a few steps, in one process; the run's own weights and random state stay.
 
     Args:
-        cfg: Of the run; ``evaluation.lever_step_s`` says how long a step of it may take, by fewer samples a batch.
+        cfg: Of the run; ``evaluation.memory_step_s`` says how long a step of it may take, by fewer samples a batch.
         data: Its data.
         device: Where it was trained.
         samples_per_s: Speed of one process while it was.
@@ -155,7 +155,7 @@ def memory_sections(
     Returns:
         One section; none where nothing saves memory, or nothing is to be measured.
     """
-    on, plain, seconds = options_on(cfg), memory_options(cfg), cfg.evaluation.lever_step_s
+    on, plain, seconds = options_on(cfg), memory_options(cfg), cfg.evaluation.memory_step_s
     if not on or seconds is None:
         return []
     fits = seconds * samples_per_s
@@ -175,7 +175,7 @@ def memory_sections(
     table = pd.DataFrame([{"setting": name} | _cells(cost, costs["plain"]) for name, cost in costs.items()])
     text = (
         f"A training step of {size} sample(s) on the {device.type}, after the run, with fresh weights and without "
-        "a curriculum: the most that tensors held at once above weights and the optimiser's state, and its time (of "
+        "a curriculum: the most that tensors held at once above weights and the optimizer's state, and its time (of "
         "the processor on a CPU). Plain has " + ", ".join(_override(key, plain[key]) for key in on) + ". "
         "python -m torchcell.profile measures at length, and what this run has not switched on."
     )
@@ -197,7 +197,7 @@ def _changed(cfg: DictConfig, values: dict[str, Any]) -> DictConfig:
 
 def _cost(cfg: DictConfig, data: RecordDataModule, device: torch.device, size: int) -> dict[str, float] | None:
     """What a full step takes; none where it does not fit."""
-    process = Process(device)
+    process = DistributedContext(device)
     try:
         return measure(Subject(cfg, data, process, size), "full step", PLAN, process)
     except (RuntimeError, MemoryError) as error:

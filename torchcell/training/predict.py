@@ -35,7 +35,7 @@ def predict_part(
     return prediction.numpy()
 
 
-def predict_asked(
+def predict_inputs(
     model: Model, datamodule: RecordDataModule, part: str, prediction: np.ndarray, device: torch.device | str
 ) -> dict[str, np.ndarray]:
     """What is kept of the model's answers to all that is asked of ``part``, by record; to the part itself it has given
@@ -43,9 +43,9 @@ def predict_asked(
     """
     kept = {}
     with answering(model, device):  # once for all records: the wild type is encoded once
-        for what, make in track(datamodule.asked(part).items(), f"{type(model).__name__}, predict"):
+        for what, make in track(datamodule.evaluation_inputs(part).items(), f"{type(model).__name__}, predict"):
             raw = predict_record(model, datamodule, make(), device) if what else prediction
-            kept[what] = datamodule.condense(part, what, raw)
+            kept[what] = datamodule.summarize_prediction(part, what, raw)
     return kept
 
 

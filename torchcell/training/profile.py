@@ -34,7 +34,7 @@ from torchcell.io.errors import InputError, near, some
 from torchcell.io.progress import track
 from torchcell.training import build, checkpoint
 from torchcell.training.build import PRECISIONS
-from torchcell.training.distributed.processes import Process
+from torchcell.training.distributed.processes import DistributedContext
 from torchcell.training.entry import conf_dir
 
 
@@ -98,7 +98,7 @@ class Subject:
     """
 
     def __init__(
-        self, cfg: DictConfig, data: RecordDataModule, process: Process, batch_size: int | None = None
+        self, cfg: DictConfig, data: RecordDataModule, process: DistributedContext, batch_size: int | None = None
     ) -> None:
         torch.manual_seed(cfg.seed)
         self.model = checkpoint.built(cfg.model, data.spec).to(process.device)
@@ -167,7 +167,7 @@ class Plan:
             )
 
 
-def measure(subject: Subject, phase: str, plan: Plan, process: Process) -> dict[str, float]:
+def measure(subject: Subject, phase: str, plan: Plan, process: DistributedContext) -> dict[str, float]:
     """Run one phase in all processes.
 
     Returns:
@@ -202,7 +202,7 @@ def measure(subject: Subject, phase: str, plan: Plan, process: Process) -> dict[
     }
 
 
-def _warm_up(step: Callable[[], int], plan: Plan, process: Process) -> int:
+def _warm_up(step: Callable[[], int], plan: Plan, process: DistributedContext) -> int:
     """Take the untimed steps, for half of ``max_seconds`` at most; the number of timed ones, the same everywhere."""
     taken: list[float] = []
     while len(taken) < plan.warmup and sum(taken) < plan.max_seconds / 2:
@@ -272,7 +272,7 @@ NAIVE, AS_IS = "naive", "as_is"
 """The row of the usual way, and the representation that changes nothing in the config."""
 
 
-def rows(cfg: DictConfig, process: Process) -> list[dict[str, Any]]:
+def rows(cfg: DictConfig, process: DistributedContext) -> list[dict[str, Any]]:
     """Measure what ``cfg.profile`` asks for; every process takes part, and the first one shows a bar.
 
     Returns:
@@ -305,7 +305,7 @@ def rows(cfg: DictConfig, process: Process) -> list[dict[str, Any]]:
     return _against_reference(table, cfg.profile.reference)
 
 
-def _subject(name: str, cfg: DictConfig, data: RecordDataModule, process: Process) -> Subject:
+def _subject(name: str, cfg: DictConfig, data: RecordDataModule, process: DistributedContext) -> Subject:
     """What a row measures; what these data can't give is told with the row's name."""
     try:
         return Subject(cfg, data, process, cfg.profile.batch_size)
@@ -399,7 +399,7 @@ class _Builder:
         return self._known[text]
 
 
-def naive_rows(cfg: DictConfig, data: RecordDataModule, process: Process) -> list[dict[str, Any]]:
+def naive_rows(cfg: DictConfig, data: RecordDataModule, process: DistributedContext) -> list[dict[str, Any]]:
     """The usual way on the same graph and sets, measured in one process by the file ``cfg.profile.naive``.
 
     Where it cannot be measured a sentence says why, and there are no rows.
@@ -443,7 +443,7 @@ def naive_rows(cfg: DictConfig, data: RecordDataModule, process: Process) -> lis
 
 
 def _measure_of(path: Path) -> Callable[..., dict[str, float]]:
-    """The function ``measure`` of a file outside the package, which may import its neighbours."""
+    """The function ``measure`` of a file outside the package, which may import its neighbors."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None

@@ -33,9 +33,9 @@ from torchcell.io.errors import InputError, near
 from torchcell.io.progress import stage
 from torchcell.report.sections import Section
 from torchcell.training.baselines import Baselines, departures, fit_baselines, saved_systems
-from torchcell.training.comparators import Rival
+from torchcell.training.comparators import Comparator
 from torchcell.training.embed import report_latents
-from torchcell.training.predict import predict_asked, predict_part, predict_without_inputs
+from torchcell.training.predict import predict_inputs, predict_part, predict_without_inputs
 
 NETWORK_ALONE = "network_alone"
 """Row of what the network of a model with a prior predicts without it; the prior's own row is its baseline's."""
@@ -187,7 +187,7 @@ def score(
     baselines: Mapping[str, Any],
     how: Scoring,
     history: pd.DataFrame | None = None,
-    rivals: Mapping[str, Rival] = MappingProxyType({}),
+    comparators: Mapping[str, Comparator] = MappingProxyType({}),
 ) -> Scored | None:
     """Predict with the model, the baselines and the ceiling, evaluate them, and check what the verdict rests on.
 
@@ -198,7 +198,7 @@ def score(
         baselines: Configs by name, see ``conf/baselines``.
         how: What is scored, and how.
         history: One row an epoch, if the model was trained here.
-        rivals: Other trained models by name, with what they predict of the same.
+        comparators: Other trained models by name, with what they predict of the same.
 
     Returns:
         The outcome, nothing written yet; None on all processes but the first.
@@ -207,19 +207,21 @@ def score(
     if model.stacking is not None:
         with model.without_prior():
             alone = {"": predict_part(trainer, model, datamodule, how.part)}
-        rivals = {NETWORK_ALONE: Rival(Path(NETWORK_ALONE), alone, None), **rivals}
+        comparators = {NETWORK_ALONE: Comparator(Path(NETWORK_ALONE), alone, None), **comparators}
     spoilt = predict_without_inputs(trainer, model, datamodule, how.part, how.seed)
     if not trainer.is_global_zero:
         return None
     # One process is enough from here, and the others have left.
     device = trainer.strategy.root_device
     fitted = fit_baselines(datamodule, baselines, how.part)
-    every = _all_results(model, datamodule, fitted, how, prediction, device, rivals)
+    every = _all_results(model, datamodule, fitted, how, prediction, device, comparators)
     flat = None if history is None else converged(history["val/score"].tolist(), how.min_delta)
     evaluation = evaluate(every, how.n_boot, how.seed, flat, how.primary)
-    evaluation = replace(evaluation, rivals=tuple(rivals[one.rival].noted(one) for one in evaluation.rivals))
+    evaluation = replace(
+        evaluation, comparators=tuple(comparators[one.comparator].noted(one) for one in evaluation.comparators)
+    )
     weakened = departures(baselines)
-    models = evaluation.table[~evaluation.table["system"].isin(every[0].rivals)]
+    models = evaluation.table[~evaluation.table["system"].isin(every[0].comparators)]
     inspected = datamodule.TASK.inspect(model, models, how.seed)
     evaluation = evaluation.with_checks(
         *input_checks(every[0], spoilt, datamodule.inputs(), how),
@@ -233,8 +235,10 @@ def score(
     )
     checks = checks_summary(evaluation, history, inspected.checks)
     summary = _summary(model, datamodule, evaluation, checks, how, flat) | {"baseline_departures": list(weakened)}
-    if rivals:
-        summary["rivals"] = {one.rival: rivals[one.rival].facts | one.summary() for one in evaluation.rivals}
+    if comparators:
+        summary["comparators"] = {
+            one.comparator: comparators[one.comparator].facts | one.summary() for one in evaluation.comparators
+        }
 
     def latents() -> list[Section]:
         return report_latents(model, datamodule, every[0], device, how.umap, how.seed)
@@ -258,15 +262,15 @@ def _all_results(
     how: Scoring,
     prediction: np.ndarray,
     device: torch.device,
-    rivals: Mapping[str, Rival],
+    comparators: Mapping[str, Comparator],
 ) -> list[Results]:
     """What every system predicts of all that is asked of the part."""
     name, ceiling = type(model).__name__, datamodule.ceiling(datamodule.record(how.part))
-    kept = predict_asked(model, datamodule, how.part, prediction, device)
+    kept = predict_inputs(model, datamodule, how.part, prediction, device)
     predictions = {what: {name: own} for what, own in kept.items()}
-    for rival, found in rivals.items():
+    for comparator, found in comparators.items():
         for what, theirs in found.predictions.items():
-            predictions[what][rival] = theirs
+            predictions[what][comparator] = theirs
     for what, by_baseline in baselines.predictions.items():
         predictions[what] |= by_baseline
     if ceiling is not None:
@@ -274,7 +278,7 @@ def _all_results(
     active = model.active_outputs()
     mask = None if active is None else active.cpu().numpy()
     scored = datamodule.results(how.part, predictions, name, None if ceiling is None else "replicate_ceiling")
-    return [replace(one, active=mask, rivals=tuple(rivals)) for one in scored]
+    return [replace(one, active=mask, comparators=tuple(comparators)) for one in scored]
 
 
 def input_checks(
@@ -336,7 +340,7 @@ def _summary(
         "data_fingerprint": datamodule.spec.data_fingerprint,
         "split": {
             "name": split.name,
-            "dealt": split.dealt or split.hash,
+            "assignment_hash": split.assignment_hash or split.hash,
             "method": split.method,
             "seed": split.seed,
             **split.counts(),

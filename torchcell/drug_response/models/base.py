@@ -79,7 +79,7 @@ class GINE(nn.Module):
     def forward(
         self, x_AW: Float[Tensor, "A W"], e_EW: Float[Tensor, "E W"], index_2E: Int[Tensor, "2 E"]
     ) -> Float[Tensor, "A W"]:
-        """One row an atom; the layer's input is normalised."""
+        """One row an atom; the layer's input is normalized."""
         h_AW = self.norm(x_AW)
         message_EW = torch.relu(h_AW[index_2E[0]] + e_EW)
         sum_AW = torch.zeros_like(h_AW).index_add(0, index_2E[1], message_EW.to(h_AW.dtype))

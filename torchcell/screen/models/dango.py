@@ -145,8 +145,8 @@ class SAGE(nn.Module):
     .. math::
         y_i = W_1 x_i + W_2 \, \frac{\sum_j A_{ij} x_j}{\sum_j |A_{ij}|}
 
-    The mean is over the true neighbours, weighted by the confidence of their edges (for a binary relation
-    it is the plain mean); a gene without neighbours gets zeros there. The aggregation is one sparse
+    The mean is over the true neighbors, weighted by the confidence of their edges (for a binary relation
+    it is the plain mean); a gene without neighbors gets zeros there. The aggregation is one sparse
     product, so nothing of size edges x features is made, in either direction.
 
     Args:
@@ -161,25 +161,25 @@ class SAGE(nn.Module):
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
         self.own = nn.Linear(in_features, out_features)
-        self.neighbours = nn.Linear(in_features, out_features, bias=False)
+        self.neighbors = nn.Linear(in_features, out_features, bias=False)
 
     def reset_parameters(self) -> None:
         """Draw new weights."""
         self.own.reset_parameters()
-        self.neighbours.reset_parameters()
+        self.neighbors.reset_parameters()
 
     def forward(self, graph: CellGraph, relation: str, x_ND: Float[Tensor, "N D"]) -> Float[Tensor, "N K"]:
-        """One row a gene: own features and the mean of its neighbours', each through its map."""
+        """One row a gene: own features and the mean of its neighbors', each through its map."""
         # In place: on a CPU a step is bound by memory, and no backward pass reads the first term.
-        return self.own(x_ND).add_(self.neighbours(neighbour_mean(graph, relation, x_ND)))
+        return self.own(x_ND).add_(self.neighbors(neighbor_mean(graph, relation, x_ND)))
 
     def extra_repr(self) -> str:
         """Input and output width."""
         return f"{self.in_features}, {self.out_features}"
 
 
-def neighbour_mean(graph: CellGraph, relation: str, x_ND: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
-    """Mean of the neighbours' rows, weighted by |edge weight|; zeros for a gene without neighbours.
+def neighbor_mean(graph: CellGraph, relation: str, x_ND: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
+    """Mean of the neighbors' rows, weighted by |edge weight|; zeros for a gene without neighbors.
 
     Args:
         graph: Holds the relation.

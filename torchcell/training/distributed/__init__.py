@@ -3,8 +3,8 @@
 The contract, which nothing outside of this package needs to know:
 
 - ``processes.run_in_processes(task, config)`` calls ``task(config, context)`` in as many processes as the trainer's
-  config asks for. It starts them itself, or finds those that srun or torchrun started. Each gets a ``Process``: its
-  rank, how many there are, its device.
+  config asks for. It starts them itself, or finds those that srun or torchrun started. Each gets a
+  ``DistributedContext``: its rank, how many there are, its device.
 - ``placement`` says which device a process takes. To Lightning every process is a node with one device
   (``one_device_a_node``, ``OneDeviceANode``), so each launcher and each way to bind GPUs is alike.
 - All processes end together: one that is lost, refuses or fails ends the others within ``trainer.lost_after_s``

@@ -205,13 +205,13 @@ class Watch:
         self._store.clone().compare_set("said", "", text)  # type: ignore[attr-defined]
 
 
-Task = Callable[[DictConfig, "Process"], Any]
+Task = Callable[[DictConfig, "DistributedContext"], Any]
 """What every process runs."""
 _RUNS = itertools.count()
 
 
 @dataclass(frozen=True)
-class Process:
+class DistributedContext:
     """One of ``world`` processes and its device."""
 
     device: torch.device
@@ -260,7 +260,7 @@ def run_in_processes(task: Task, cfg: DictConfig) -> Any:
     place = placed(os.environ)
     device, count = asked_for(cfg, place)
     if place is None and count == 1:
-        return task(cfg, Process(device))
+        return task(cfg, DistributedContext(device))
     children: list[BaseProcess] = []
     watch = Watch(
         place.rank if place else 0,
@@ -302,7 +302,7 @@ def _joined(
     count: int,
     watch: Watch,
     children: list[BaseProcess],
-) -> Process:
+) -> DistributedContext:
     """This process among the others, once all have come."""
     wait = timedelta(seconds=cfg.trainer.wait_s)
     if place is None:
@@ -330,7 +330,7 @@ def _joined(
         world_size=place.world,
         timeout=wait,
     )
-    return Process(device, place.rank, place.world, store)
+    return DistributedContext(device, place.rank, place.world, store)
 
 
 @functools.cache

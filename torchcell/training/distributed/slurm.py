@@ -21,7 +21,7 @@ from torch import Tensor
 from torchcell.io.errors import InputError
 
 KEY = "torchcell_epoch"
-"""Of a checkpoint that was saved within an epoch: what each process holds besides weights, optimiser and progress."""
+"""Of a checkpoint that was saved within an epoch: what each process holds besides weights, optimizer and progress."""
 
 
 class Told(Protocol):
@@ -42,7 +42,7 @@ class Told(Protocol):
 class Requeue(lightning.Callback):
     """Saves ``last.ckpt`` once the run was told to end, and raises what ends it.
 
-    Within an epoch it saves at the end of an optimiser step. The last step of an epoch and validation are left to the
+    Within an epoch it saves at the end of an optimizer step. The last step of an epoch and validation are left to the
     checkpoint that each epoch ends with. Of several processes any may have been told; all stop at the same step.
 
     A run that goes on gets back the state of its random numbers, the sums of the epoch's log and the position in the

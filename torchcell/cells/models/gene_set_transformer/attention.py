@@ -21,7 +21,7 @@ NUMBERS = {"sparse": 2**18, "gather": 2**26}
 """Numbers on edges that each way holds at a time; cells are taken so many at once."""
 
 
-def neighbour_attention(
+def neighbor_attention(
     qkv_CT3HD: Float[Tensor, "C T 3 H D"], seen: CSR, way: str | None = None
 ) -> Float[Tensor, "C T H D"]:
     r"""Each gene attends to the tokens of its list, each global token to all.
@@ -40,12 +40,12 @@ def neighbour_attention(
     Returns:
         [C, T, H, D].
     """
-    return _NeighbourAttention.apply(
+    return _NeighborAttention.apply(
         qkv_CT3HD, seen.indptr, seen.indices, way or ("sparse" if qkv_CT3HD.device.type == "cpu" else "gather")
     )
 
 
-class _NeighbourAttention(torch.autograd.Function):
+class _NeighborAttention(torch.autograd.Function):
     """Within a few cells heads come first: X = cells x heads."""
 
     @staticmethod
@@ -163,7 +163,7 @@ class TokenAttention(nn.Module):
         if seen is None:
             y_CTHd = scaled_dot_product_attention(*qkv_CT3Hd.permute(2, 0, 3, 1, 4)).transpose(1, 2)
         else:
-            y_CTHd = neighbour_attention(qkv_CT3Hd, seen)
+            y_CTHd = neighbor_attention(qkv_CT3Hd, seen)
         return self.output(y_CTHd.flatten(2))
 
     def extra_repr(self) -> str:
@@ -240,7 +240,7 @@ class InducedAttention(nn.Module):
         return f"{self.features}, heads={self.heads}, points={len(self.point_embedding)}"
 
 
-ATTENTIONS = ("full", "neighbours", "induced")
+ATTENTIONS = ("full", "neighbors", "induced")
 """What ``GeneSetEncoder`` can be told to use."""
 
 
@@ -257,7 +257,7 @@ class GeneSetEncoder(nn.Module):
         heads: Of each layer, D / heads at least 16.
         expansion: Width of the inner network in units of D.
         dropout: Share of both additions dropped in training.
-        attention: ``full``, ``neighbours`` or ``induced``; the first two have the same weights.
+        attention: ``full``, ``neighbors`` or ``induced``; the first two have the same weights.
         points: Of induced attention.
         gradient_checkpointing: Keep only the layers' inputs, and compute them again in the backward pass.
 
@@ -418,7 +418,7 @@ class GeneTokens(nn.Module):
         """Tokens of all cells.
 
         Args:
-            value_BSA: Expression of the active genes, standardised.
+            value_BSA: Expression of the active genes, standardized.
             e_AD: What each active gene is.
             p_BD: Of the perturbations.
             place_M: Where each perturbed gene stands among the active; -1 where it does not.
@@ -435,21 +435,21 @@ class GeneTokens(nn.Module):
         return torch.cat([global_BSPD, gene_BSAD], 2)
 
 
-def seen_tokens(neighbour_GK: Int[Tensor, "G K"], active_A: Int[Tensor, " A"], n_global: int) -> CSR:
+def seen_tokens(neighbor_GK: Int[Tensor, "G K"], active_A: Int[Tensor, " A"], n_global: int) -> CSR:
     """Tokens that each active gene sees, each once, whatever the lists say twice.
 
     Args:
-        neighbour_GK: Neighbours of every gene, positions among all G genes; -1 pads [G, K].
+        neighbor_GK: Neighbors of every gene, positions among all G genes; -1 pads [G, K].
         active_A: Positions of the active genes [A], each once.
         n_global: Global tokens P, which come first and are seen by all.
 
     Returns:
         Row i of A: columns of the P + A tokens, in order, with ones as weights.
     """
-    place_G = neighbour_GK.new_full((len(neighbour_GK) + 1,), -1)  # the last one is for the pads
+    place_G = neighbor_GK.new_full((len(neighbor_GK) + 1,), -1)  # the last one is for the pads
     place_G[active_A] = torch.arange(len(active_A), device=active_A.device) + n_global
     rows = place_G[active_A, None]
-    seen_AS = torch.cat([place_G[neighbour_GK[active_A]], rows], 1).sort(1).values
+    seen_AS = torch.cat([place_G[neighbor_GK[active_A]], rows], 1).sort(1).values
     keep_AS = seen_AS >= 0
     keep_AS[:, 1:] &= seen_AS[:, 1:] != seen_AS[:, :-1]
     everywhere = torch.arange(n_global, device=active_A.device).expand(len(active_A), -1)

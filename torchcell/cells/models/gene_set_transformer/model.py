@@ -40,13 +40,13 @@ def check_choices(
     attention: str,
     global_tokens: int,
     free_drop: float | int,
-    standardise: str,
+    standardize: str,
     distribution: bool = False,
 ) -> None:
     """Refuse what the model or its data can't give.
 
     Raises:
-        InputError: An unknown choice, no global token, sparse attention without neighbours, or a term on cells where
+        InputError: An unknown choice, no global token, sparse attention without neighbors, or a term on cells where
             the data train on means.
     """
     if distribution and spec.pseudobulk:
@@ -54,15 +54,15 @@ def check_choices(
             "model.distribution=true is a term on the cells of a condition, and data.pseudobulk=true trains on means; "
             "set one of them to false"
         )
-    if standardise not in UNITS:
-        raise InputError(f"model.standardise={standardise!r}: choose one of {list(UNITS)}")
+    if standardize not in UNITS:
+        raise InputError(f"model.standardize={standardize!r}: choose one of {list(UNITS)}")
     if global_tokens < 1:
         raise InputError(f"model.global_tokens={global_tokens}: the perturbation needs at least one to enter by")
     if not 0 <= free_drop <= 1:
         raise InputError(f"model.free_drop={free_drop} is a share between 0 and 1")
-    if attention == "neighbours" and spec.neighbors is None:
+    if attention == "neighbors" and spec.neighbors is None:
         raise InputError(
-            "model.attention=neighbours needs a list of neighbours a gene, which these data don't give; choose "
+            "model.attention=neighbors needs a list of neighbors a gene, which these data don't give; choose "
             "data with a network, or model.attention=full or induced"
         )
 
@@ -196,18 +196,18 @@ class GeneSetTransformer(Model):
     in standard deviations of a control cell, over the root of the number of genes.
 
     Args:
-        spec: Of the task ``cells``; with ``neighbours`` [G, K] for sparse attention.
+        spec: Of the task ``cells``; with ``neighbors`` [G, K] for sparse attention.
         dim: Width D of a token.
         layers: Attention layers.
         heads: Of each layer, dim / heads at least 16.
         expansion: Width of a layer's inner network in units of ``dim``.
         dropout: Share dropped in the layers.
-        attention: ``full``, ``neighbours`` of the spec, itself and the global tokens, or ``induced``.
+        attention: ``full``, ``neighbors`` of the spec, itself and the global tokens, or ``induced``.
         global_tokens: Tokens that see all genes and are seen by all, and carry the perturbation.
         points: Of induced attention.
         gradient_checkpointing: Keep only the layers' inputs, and compute them again in the backward pass.
         free_drop: See ``PerturbationVector``.
-        standardise: The unit of a residual: how far ``cells`` spread, controls and perturbed; standard deviation of the
+        standardize: The unit of a residual: how far ``cells`` spread, controls and perturbed; standard deviation of the
             training conditions' ``change``; or ``none``.
         singles: Whether to tell what the perturbed genes did alone; nothing where training has no single perturbation.
         distribution: Whether there is a term on the distribution of cells.
@@ -216,7 +216,7 @@ class GeneSetTransformer(Model):
         loss_weights: See ``Model``.
 
     Raises:
-        InputError: An unknown choice, no global token, sparse attention without neighbours, or ``distribution`` where
+        InputError: An unknown choice, no global token, sparse attention without neighbors, or ``distribution`` where
             the data train on means.
     """
 
@@ -227,8 +227,8 @@ class GeneSetTransformer(Model):
     memory_options: Mapping[str, Any] = {"attention": "full", "gradient_checkpointing": False}
 
     active_G: Tensor
-    neighbour_GK: Tensor
-    centre_G: Tensor
+    neighbor_GK: Tensor
+    center_G: Tensor
     spread_G: Tensor
     mean_G: Tensor
     sd_G: Tensor
@@ -248,7 +248,7 @@ class GeneSetTransformer(Model):
         points: int = 32,
         gradient_checkpointing: bool = False,
         free_drop: float | int = 0.0,
-        standardise: str = "cells",
+        standardize: str = "cells",
         singles: bool = False,
         distribution: bool = False,
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
@@ -256,8 +256,8 @@ class GeneSetTransformer(Model):
         loss_weights: LossWeights | None = None,
     ) -> None:
         super().__init__(spec, optimizer, scheduler, loss_weights)
-        check_choices(spec, attention, global_tokens, free_drop, standardise, distribution)
-        self.distribution, self.sparse, self.n_global = distribution, attention == "neighbours", global_tokens
+        check_choices(spec, attention, global_tokens, free_drop, standardize, distribution)
+        self.distribution, self.sparse, self.n_global = distribution, attention == "neighbors", global_tokens
         n_measured, known = len(spec.outputs), spec.gene_features
         features = None if known is None else torch.from_numpy(known.values)
         self.identity = GeneIdentity(n_measured, spec.n_trained_with, len(spec.genes), dim, features)
@@ -270,15 +270,15 @@ class GeneSetTransformer(Model):
             nn.init.normal_(layer.weight, std=0.02)  # near no change, yet with a gradient for all
         scale = spec.gene_scale.float()
         scale = torch.where(scale > 0, scale, 1.0)
-        unit = {"cells": scale, "change": spec.change_scale, "none": torch.ones_like(scale)}[standardise]
-        neighbours = spec.neighbors if self.sparse else torch.empty(n_measured, 0, dtype=torch.int64)
+        unit = {"cells": scale, "change": spec.change_scale, "none": torch.ones_like(scale)}[standardize]
+        neighbors = spec.neighbors if self.sparse else torch.empty(n_measured, 0, dtype=torch.int64)
         for name, value in {
-            "centre_G": spec.gene_center.float(),
+            "center_G": spec.gene_center.float(),
             "spread_G": scale,
             "mean_G": spec.change_center,
             "sd_G": spec.change_scale,
             "unit_G": unit,
-            "neighbour_GK": neighbours,
+            "neighbor_GK": neighbors,
         }.items():
             self.register_buffer(name, value, persistent=False)
         # Part of the state, so that a checkpoint from the middle of a curriculum knows what it was trained on.
@@ -327,7 +327,7 @@ class GeneSetTransformer(Model):
     # What is predicted -----------------------------------------------------------------------------
 
     def forward(self, batch: CellSetBatch) -> Float[Tensor, "B G"]:
-        """Mean expression of the perturbed cells, log-normalised."""
+        """Mean expression of the perturbed cells, log-normalized."""
         active_A = self.active_G.nonzero()[:, 0]
         if torch.is_grad_enabled():
             read_BSA = self._read(batch, batch.input_cells, active_A)
@@ -362,11 +362,11 @@ class GeneSetTransformer(Model):
         free_ND, known_ND = self.identity()
         p_BD = self.perturbation(free_ND, known_ND, batch.gene, batch.ptr)
         e_AD = free_ND[active_A] + known_ND[active_A]
-        value_BSA = (control.dense(active_A) - self.centre_G[active_A]) / self.spread_G[active_A]
+        value_BSA = (control.dense(active_A) - self.center_G[active_A]) / self.spread_G[active_A]
         place_N = active_A.new_full((len(self.spec.genes),), -1)
         place_N[active_A] = torch.arange(len(active_A), device=active_A.device)
         x_BSTD = self.tokens(value_BSA, e_AD, p_BD, place_N[batch.gene], batch.ptr)
-        seen = seen_tokens(self.neighbour_GK, active_A, self.n_global) if self.sparse else None
+        seen = seen_tokens(self.neighbor_GK, active_A, self.n_global) if self.sparse else None
         h_CTD = self.encoder(x_BSTD.flatten(0, 1), seen)
         h_BSAD = h_CTD[:, self.n_global :].unflatten(0, x_BSTD.shape[:2])
         width = p_BD.shape[1] ** 0.5

@@ -318,7 +318,7 @@ def expert_section(
         f"Sums of routing weights over the epoch of these weights. Entropy {entropy:.2f} of the {n_experts} experts' "
         f"shares, 1 being even; {f'dead: {list(dead)}' if dead else 'no expert is dead'} (below a tenth of an even "
         "share). Columns that look alike mean that the choice does not depend on the line, or on the dose. Whether the "
-        "mixture beats one network of equal cost is said by torchcell.evaluate with rivals=[CKPT], CKPT being a "
+        "mixture beats one network of equal cost is said by torchcell.evaluate with comparators=[CKPT], CKPT being a "
         "checkpoint of model=response_mlp on the same split."
     )
     table = pd.concat([pd.DataFrame({"expert": range(n_experts), "share": share_E.round(3)}), *within.values()], axis=1)

@@ -23,13 +23,13 @@ class TypedEncoder(nn.Module):
         x^{l+1} = (1 - a) \, \mathrm{HGT}(x^l) + a \, x^0
 
     with d_i the degrees of node i in each relation of the graph that is given, so that they hold no edge that was
-    taken out. The initial residual a keeps nodes apart that have the same neighbours (Chen et al., GCNII, ICML 2020).
+    taken out. The initial residual a keeps nodes apart that have the same neighbors (Chen et al., GCNII, ICML 2020).
 
     Args:
         sizes: Nodes of each kind.
         relations: Kinds of source and target of each relation [R].
         inputs: ``free``, a learned embedding a node; or ``constant``, one a kind, which collapses every kind whose
-            nodes have alike neighbours: for showing that.
+            nodes have alike neighbors: for showing that.
         embedding: Width of the embeddings.
         hidden: Width D of all else.
         layers: HGT layers.

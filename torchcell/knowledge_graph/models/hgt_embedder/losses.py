@@ -17,23 +17,23 @@ from torchcell.knowledge_graph.models.hgt_embedder.decoder import DistMult, Link
 from torchcell.knowledge_graph.typed_graph import TypedGraph
 
 CHUNK = 2_048
-"""Rows whose common neighbours are counted at once."""
+"""Rows whose common neighbors are counted at once."""
 
 
 def similar_pairs(
-    neighbours: sp.csr_matrix, above: float | int, most: int = 32
+    neighbors: sp.csr_matrix, above: float | int, most: int = 32
 ) -> tuple[Int[np.ndarray, " P"], Int[np.ndarray, " P"]]:
-    """Ordered pairs of rows whose neighbours have a Jaccard index above a threshold.
+    """Ordered pairs of rows whose neighbors have a Jaccard index above a threshold.
 
     Args:
-        neighbours: A row a node [n, M], nonzero for a neighbour.
+        neighbors: A row a node [n, M], nonzero for a neighbor.
         above: The Jaccard index |A and B| / |A or B| that a pair must exceed.
         most: Pairs a row at most, those of the largest index; ties by position.
 
     Returns:
         first and second [P], int64, sorted by first; both orders of a pair stand there unless ``most`` cut one.
     """
-    table = sp.csr_matrix(neighbours, dtype=np.float32, copy=True)
+    table = sp.csr_matrix(neighbors, dtype=np.float32, copy=True)
     table.sum_duplicates()
     table.data[:] = 1
     size, first, second = np.diff(table.indptr).astype(np.float32), [], []
@@ -223,10 +223,10 @@ class LinkTerm(nn.Module):
 def similar_nodes(
     graph: TypedGraph, kind: int, above: float | int, most: int = 32
 ) -> tuple[Int[np.ndarray, " P"], Int[np.ndarray, " P"]]:
-    """Pairs of nodes of one kind by the Jaccard index of their neighbours, whatever the metaedge.
+    """Pairs of nodes of one kind by the Jaccard index of their neighbors, whatever the metaedge.
 
     Args:
-        graph: The message graph; what is held out is no neighbour.
+        graph: The message graph; what is held out is no neighbor.
         kind: Number of the kind.
         above: See ``similar_pairs``, as is ``most``.
 
@@ -235,13 +235,13 @@ def similar_nodes(
     """
     bounds = [int(bound) for bound in graph.bounds]
     shape = bounds[kind + 1] - bounds[kind], bounds[-1]
-    neighbours = sp.csr_matrix(shape, dtype=np.float32)
+    neighbors = sp.csr_matrix(shape, dtype=np.float32)
     for r, relation in enumerate(graph.relations):
         if relation.target == kind:
             indptr, indices, weight = (part.cpu().numpy() for part in graph.csr(r))
             place = indices.astype(np.int64) + bounds[relation.source]
-            neighbours = neighbours + sp.csr_matrix((weight, place, indptr), shape=shape)
-    return similar_pairs(neighbours, above, most)
+            neighbors = neighbors + sp.csr_matrix((weight, place, indptr), shape=shape)
+    return similar_pairs(neighbors, above, most)
 
 
 def variance_hinge(z_ND: Float[Tensor, "N D"], bounds: Sequence[int], least: float = 1.0) -> Float[Tensor, ""]:

@@ -38,7 +38,7 @@ from torchcell.knowledge_graph.models.hgt_embedder.losses import (
     variance_hinge,
 )
 from torchcell.knowledge_graph.spec import KnowledgeGraphSpec
-from torchcell.knowledge_graph.typed_graph import NeighbourSampler, TypedGraph
+from torchcell.knowledge_graph.typed_graph import NeighborSampler, TypedGraph
 
 
 def message_graph(spec: KnowledgeGraphSpec) -> TypedGraph:
@@ -110,7 +110,7 @@ class StepGraph:
 
     def __init__(self, graph: TypedGraph, fan_outs: Sequence[int] | None) -> None:
         self.graph, self.fan_outs = graph, fan_outs
-        self.sampler: NeighbourSampler | None = None
+        self.sampler: NeighborSampler | None = None
 
     def encode(
         self, encoder: TypedEncoder, code_P: Int[Tensor, " P"], number_P: Int[Tensor, " P"], node_n: Int[Tensor, " n"]
@@ -135,7 +135,7 @@ class StepGraph:
         if self.fan_outs is None:
             return encoder(csrs, bounds, degree_NR), bounds, row_N, csrs
         if self.sampler is None:  # made here and not before: now the graph is on its device
-            self.sampler = NeighbourSampler(self.graph)
+            self.sampler = NeighborSampler(self.graph)
         part = self.sampler.sample(node_n.unique(), self.fan_outs, weights=weights)
         row_N[part.node_M] = torch.arange(len(part.node_M), device=node_n.device)
         degree_MR = None if degree_NR is None else degree_NR[part.node_M]
@@ -167,7 +167,7 @@ class HGTEmbedder(WildTypeModel):
     A training step takes its links out of the messages, so none is read off the graph: the positives of its batch and
     ``edge_sample_size`` further edges. Terms: ``phenotype``, BCE on the batch's candidates; ``target``, its positives
     told from shared negatives; ``walk``, the same by walks alone; ``link``, the further edges of all metaedges;
-    ``contrastive``, InfoNCE over nodes with alike training neighbours; with ``variance`` the hinge on spread. A term of
+    ``contrastive``, InfoNCE over nodes with alike training neighbors; with ``variance`` the hinge on spread. A term of
     no parts is left out.
 
     Args:
@@ -183,7 +183,7 @@ class HGTEmbedder(WildTypeModel):
         matched_share: Of them, in proportion to degree.
         link_loss: ``bce`` or ``softmax``, see ``LinkTerm``.
         contrastive_kinds: Kinds whose similar nodes attract; by default the ends of the supervised metaedges.
-        contrastive_above: Jaccard index of the neighbours that makes nodes similar.
+        contrastive_above: Jaccard index of the neighbors that makes nodes similar.
         contrastive_temperature: See ``InfoNCE``.
         variance: Whether the hinge on spread is a term.
         fan_outs: In training, edges read into each node at each hop; none reads all. Evaluation reads all.

@@ -227,7 +227,7 @@ class HardMask(nn.Module):
     .. math::
         y_i = \sum_{j \in A(i)} \alpha_{ij} v_j, \quad \alpha_{ij} \propto \exp(q_i \cdot k_j / \sqrt{D})
 
-    A(i) of a gene: its neighbours in the relation (the sources of the edges into it, each counting once, whatever
+    A(i) of a gene: its neighbors in the relation (the sources of the edges into it, each counting once, whatever
     its weight), itself, and the special tokens. Special tokens see all tokens. Only allowed pairs are visited, so
     nothing is of size N x N.
 
@@ -285,7 +285,7 @@ def _allowed(network: sp.csr_matrix, specials: int) -> sp.csr_matrix:
 
 
 class TransformerLayer(nn.Module):
-    r"""Self-attention and a two-layer network, each on normalised input and added to it (pre-norm).
+    r"""Self-attention and a two-layer network, each on normalized input and added to it (pre-norm).
 
     .. math::
         x' = x + W_O \, \mathrm{attention}(\mathrm{LayerNorm}(x)), \quad
@@ -395,7 +395,7 @@ class CellEncoder(nn.Module):
     """CLS + N gene tokens through pre-norm layers and a last LayerNorm; see ``TransformerLayer``.
 
     Args:
-        layers: The layers, first to last; none gives the normalised tokens.
+        layers: The layers, first to last; none gives the normalized tokens.
         features: Width D of a token.
         gradient_checkpointing: Compute each layer again in the backward pass and keep only its input.
 

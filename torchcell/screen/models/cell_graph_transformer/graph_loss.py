@@ -21,7 +21,7 @@ from torchcell.screen.models.cell_graph_transformer.attention import log_sum_exp
 
 
 class GraphTarget(nn.Module):
-    r"""The row-normalised adjacency of one relation between genes, in parts.
+    r"""The row-normalized adjacency of one relation between genes, in parts.
 
     .. math::
         \tilde A_{ij} = |w_{ij}| / \sum_j |w_{ij}|
@@ -36,10 +36,10 @@ class GraphTarget(nn.Module):
             others are neither row nor column.
 
     Attributes:
-        row_R: Covered genes with a neighbour, int64 [R].
+        row_R: Covered genes with a neighbor, int64 [R].
         column_C: Covered genes, int64 [C].
         other_X: Genes that are not covered, int64 [X].
-        degree_N: Neighbours a gene, int64 [N].
+        degree_N: Neighbors a gene, int64 [N].
         total_N: Sum of the absolute weights of a row, float64 [N].
         entropy_N: sum_j A~_ij log A~_ij, float64 [N].
 
@@ -116,8 +116,8 @@ class GraphTarget(nn.Module):
         place_N[column_M] = torch.arange(len(column_M), device=column_M.device)
         return place_N
 
-    def neighbours(self, row_S: Int[Tensor, " S"], place_N: Int[Tensor, " N"], n_columns: int) -> Bool[Tensor, "S M"]:
-        """Which of M columns are neighbours of which of S rows; for a chunk of rows, not for all."""
+    def neighbors(self, row_S: Int[Tensor, " S"], place_N: Int[Tensor, " N"], n_columns: int) -> Bool[Tensor, "S M"]:
+        """Which of M columns are neighbors of which of S rows; for a chunk of rows, not for all."""
         csr = self.csr()
         edge_E, _, whose_E = out_edges(csr, row_S)
         column_E = place_N[csr.indices[edge_E]]
@@ -127,7 +127,7 @@ class GraphTarget(nn.Module):
         return near_SM
 
     def has_edge(self, row_P: Int[Tensor, " P"], column_P: Int[Tensor, " P"]) -> Bool[Tensor, " P"]:
-        """Whether column j is a neighbour of row i, for P pairs: a binary search in each row."""
+        """Whether column j is a neighbor of row i, for P pairs: a binary search in each row."""
         indptr, indices, _ = self.csr()
         low_P, end_P = indptr[row_P].long(), indptr[row_P + 1].long()
         high_P = end_P.clone()
@@ -200,7 +200,7 @@ def _sums(
     target: GraphTarget, q_ND: Tensor, k_ND: Tensor, row_S: Tensor, place_N: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
     score_SC = q_ND[row_S] @ k_ND[target.column_C].T * scale
-    near_SC = target.neighbours(row_S, place_N, len(target.column_C))
+    near_SC = target.neighbors(row_S, place_N, len(target.column_C))
     other_SC = ~near_SC
     other_SC[torch.arange(len(row_S), device=row_S.device), place_N[row_S]] = False
     return softplus(-score_SC[near_SC]).sum(), softplus(score_SC[other_SC]).sum()
@@ -256,15 +256,15 @@ def sampled_log_sum_exp(
     A few rows at a time, computed again in backward.
 
     Args:
-        target: Whose neighbours N(i) and C covered genes.
+        target: Whose neighbors N(i) and C covered genes.
         q_SD: Queries of the rows [S, D].
         k_ND: Keys of all genes [N, D].
         row_S: Which genes the rows are [S].
-        column_M: The sample M of covered genes, shared by all rows [M]; neighbours in it are not counted twice.
+        column_M: The sample M of covered genes, shared by all rows [M]; neighbors in it are not counted twice.
         scale: Of the scores.
 
     Returns:
-        [S]; a row without a sampled non-neighbour counts its neighbours alone.
+        [S]; a row without a sampled non-neighbor counts its neighbors alone.
     """
     place_N, parts = target.place(column_M), []
     for rows in _chunks(target.degree_N[row_S]):
@@ -280,7 +280,7 @@ def _log_sum_exp(
     degree_S = target.degree_N[row_S]
     whose_E = torch.repeat_interleave(degree_S)
     edge_E = (q_SD.index_select(0, whose_E) * k_ND.index_select(0, rows.indices)).sum(-1) * scale
-    near_SM = target.neighbours(row_S, place_N, len(column_M))
+    near_SM = target.neighbors(row_S, place_N, len(column_M))
     left_S = (~near_SM).sum(1)
     # Where none is left all scores are -inf, whatever is added to them.
     weight_S = ((len(target.column_C) - degree_S) / left_S.clamp(min=1)).to(q_SD.dtype)
@@ -310,13 +310,13 @@ difference of two nearly equal numbers has few digits left."""
 
 
 class GraphTerm(nn.Module):
-    r"""Row-wise divergence of a head's attention over genes from the row-normalised adjacency A~ of one relation.
+    r"""Row-wise divergence of a head's attention over genes from the row-normalized adjacency A~ of one relation.
 
     .. math::
         \mathrm{KL}_i = \sum_j \tilde A_{ij} \log \tilde A_{ij} - s \, q_i \cdot (\tilde A K)_i + \ell_i, \quad
         \ell_i = \log \sum_{j \in C} e^{s \, q_i \cdot k_j}, \quad s = 1 / \sqrt{D}
 
-    and its mean over the covered genes i with a neighbour. The softmax runs over the covered genes C alone:
+    and its mean over the covered genes i with a neighbor. The softmax runs over the covered genes C alone:
     special tokens and genes that the relation does not know are neither row nor column, so nothing is learned
     from edges that nobody could have seen. The edges cost one sparse product of width D.
 
@@ -328,7 +328,7 @@ class GraphTerm(nn.Module):
         relation: Which of its relations, between genes.
         loss: ``kl`` or ``bce``.
         rows: Rows drawn a step in training, for ``kl``; by default all.
-        negatives: Genes drawn a step that stand for all that are not a row's neighbours; by default no sample.
+        negatives: Genes drawn a step that stand for all that are not a row's neighbors; by default no sample.
         covered: Genes that the relation speaks of [N]; by default those with an edge in either direction.
         specials: Special tokens, such as CLS, before the genes.
 
@@ -439,7 +439,7 @@ class GraphTerm(nn.Module):
     def edge_recall(
         self, q_TD: Float[Tensor, "T D"], k_TD: Float[Tensor, "T D"], chunk: int = 512
     ) -> Float[Tensor, ""]:
-        """How much of the relation the head shows: 1 if each gene attends most to its neighbours.
+        """How much of the relation the head shows: 1 if each gene attends most to its neighbors.
 
         Args:
             q_TD: The head's queries [T, D].
@@ -447,8 +447,8 @@ class GraphTerm(nn.Module):
             chunk: Rows whose scores exist at once.
 
         Returns:
-            Mean over rows of the share of a gene's n neighbours among the n covered genes, other than itself,
-            with its highest attention weights; NaN if no gene has neighbours.
+            Mean over rows of the share of a gene's n neighbors among the n covered genes, other than itself,
+            with its highest attention weights; NaN if no gene has neighbors.
         """
         self._check(q_TD)
         q_ND, k_ND = (full_precision(each)[self.specials :] for each in (q_TD, k_TD))
@@ -456,7 +456,7 @@ class GraphTerm(nn.Module):
         if not target.n_edges:
             return q_ND.new_full((), torch.nan)
         k_CD, shares = k_ND[target.column_C], []
-        # Rows of like degree together, so that no row is searched deeper than it has neighbours.
+        # Rows of like degree together, so that no row is searched deeper than it has neighbors.
         row_R = target.row_R[target.degree_N[target.row_R].argsort()]
         for row_S in row_R.split(chunk):
             degree_S = target.degree_N[row_S]
@@ -464,7 +464,7 @@ class GraphTerm(nn.Module):
                 score_SC = q_ND[row_S] @ k_CD.T
             score_SC.scatter_(1, place_N[row_S, None], -torch.inf)
             best_SB = score_SC.topk(int(degree_S[-1]), 1).indices
-            hit_SB = target.neighbours(row_S, place_N, len(k_CD)).gather(1, best_SB)
+            hit_SB = target.neighbors(row_S, place_N, len(k_CD)).gather(1, best_SB)
             within_SB = torch.arange(best_SB.shape[1], device=row_S.device) < degree_S[:, None]
             shares.append((hit_SB & within_SB).sum(1).to(q_ND.dtype) / degree_S)
         return torch.cat(shares).mean()

@@ -197,7 +197,7 @@ def graph_term_section(rows: Sequence[Sequence[Any]], history: pd.DataFrame | No
     table = pd.DataFrame([(*row, share) for row, share in zip(rows, shares, strict=True)], columns=list(COLUMNS))
     return Section(
         title="How much of each network the tied heads show",
-        text="Edge recall is the share of a gene's true neighbours among its degree highest attention weights.",
+        text="Edge recall is the share of a gene's true neighbors among its degree highest attention weights.",
         figure=_bars(table),
         table=table,
         name="edge_recall",
@@ -213,9 +213,9 @@ def _last(history: pd.DataFrame, column: str) -> float:
 def _bars(table: pd.DataFrame) -> Figure:
     figure, axes = canvas(6.2, 0.8 + 0.42 * len(table))
     place = np.arange(len(table))
-    for shift, column, colour in ((-0.18, "edge recall before", GREY), (0.18, "edge recall after", BLUE)):
+    for shift, column, color in ((-0.18, "edge recall before", GREY), (0.18, "edge recall after", BLUE)):
         values = table[column].to_numpy(dtype=float)
-        axes[0, 0].barh(place + shift, values, 0.34, color=colour, label=column.removeprefix("edge recall "))
+        axes[0, 0].barh(place + shift, values, 0.34, color=color, label=column.removeprefix("edge recall "))
     names = [f"{row.relation}  (layer {row.layer}, head {row.head})" for row in table.itertuples()]
     axes[0, 0].set_yticks(place, names)
     axes[0, 0].invert_yaxis()

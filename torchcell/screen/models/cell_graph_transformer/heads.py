@@ -64,7 +64,7 @@ def alternating_least_squares(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Factors u and v [n, rank] of a symmetric table with known and missing entries; zeros for empty rows.
 
-    Minimises the squared error of u_i . v_j over the known entries, plus that of all missing ones as zeros with a
+    Minimizes the squared error of u_i . v_j over the known entries, plus that of all missing ones as zeros with a
     small weight, plus ``penalty`` times both factors' squared length. Deterministic.
 
     Args:
@@ -222,7 +222,7 @@ class PairTable(nn.Module):
     def start(
         self, gene_M: Int[Tensor, " M"], ptr_P: Int[Tensor, " Q"], target_BT: Float[Tensor, "B T"], penalty: float
     ) -> None:
-        """Factorise the table of measured pairs, and let factors and signs say just that; see ``pair_factors``.
+        """Factorize the table of measured pairs, and let factors and signs say just that; see ``pair_factors``.
 
         Args:
             gene_M: Members of all training sets.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchcell.core.cached_encoding import WildTypeModel
 from torchcell.core.model import LossWeights
 from torchcell.graph.cell_graph import CellGraph
-from torchcell.graph.features import randomise
+from torchcell.graph.features import randomize
 from torchcell.io.errors import InputError
 from torchcell.nn.gene_embedding import ColdStart, FeatureProjection, GeneVectors
 from torchcell.report.sections import Section
@@ -134,7 +134,7 @@ class CellGraphTransformer(WildTypeModel):
         pair_penalty: Ridge penalty of that start.
         pair_decay: Weight of the members' mean squared length of f.
         pair_trained: Whether f moves from its start.
-        cold_start: Trained genes with the most similar neighbourhoods that lend a gene without training samples
+        cold_start: Trained genes with the most similar neighborhoods that lend a gene without training samples
             their mean free embedding and pair factors; 0 leaves it with its own.
         cold_power: Exponent of their similarity.
         cold_share: Share of the genes that are treated so in a training step, as if they had never been trained.
@@ -210,7 +210,7 @@ class CellGraphTransformer(WildTypeModel):
         self.pairs = PairTable(*sizes, pair_width, n_outputs, cold, pair_trained) if pair_width else None
 
         self.ties = graph_ties(self.graph, ties, graph_weight, layers, heads)
-        drawn = randomise(self.graph, seed=network_seed) if networks == "random" else self.graph
+        drawn = randomize(self.graph, seed=network_seed) if networks == "random" else self.graph
         masks: list[dict[int, HardMask]] = [{} for _ in range(layers)]
         if hard_mask:
             for tie in self.ties:
@@ -330,7 +330,7 @@ class CellGraphTransformer(WildTypeModel):
 
     @torch.no_grad()
     def start_pairs(self, train: PerturbationBatch) -> None:
-        """Factorise the table of training pairs, and let the pair factors say just that.
+        """Factorize the table of training pairs, and let the pair factors say just that.
 
         A pair without a value counts as 0 in the target's own units: the wild type's, not the mean.
 

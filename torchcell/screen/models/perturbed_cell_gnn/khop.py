@@ -32,13 +32,13 @@ def first_layer(
     node_C: Int[Tensor, " C"],
     keep_C: Float[Tensor, " C"],
 ) -> tuple[Float[Tensor, "C D"], Float[Tensor, "C D"]]:
-    """An additive layer on the neighbourhoods before and after the deletion.
+    """An additive layer on the neighborhoods before and after the deletion.
 
     All rows of one node have the same input, so the products with W_r have one row a node, not one a row.
 
     Args:
         layer: The first layer.
-        pairs: Edges within the neighbourhoods, over their rows.
+        pairs: Edges within the neighborhoods, over their rows.
         x_ND: Input features of all nodes.
         node_C: Node of each row.
         keep_C: 0 at deleted rows.
@@ -65,15 +65,15 @@ def pooled_layer(
     gone_K: Int[Tensor, " K"],
     ptr_P: Int[Tensor, " P"],
 ) -> Float[Tensor, "B D"]:
-    """What a linear last layer loses, summed over each neighbourhood; see ``pooled_change``.
+    """What a linear last layer loses, summed over each neighborhood; see ``pooled_change``.
 
     Args:
         layer: The last layer.
-        pairs: Edges within the neighbourhoods, over their rows.
+        pairs: Edges within the neighborhoods, over their rows.
         before_CD: Its input before the deletion.
         after_CD: Its input after it.
         keep_C: 0 at deleted rows.
-        rows_P: Pointers of the neighbourhoods [B + 1].
+        rows_P: Pointers of the neighborhoods [B + 1].
         gone_K: Deleted rows.
         ptr_P: Pointers of the deleted rows [B + 1].
     """
@@ -95,10 +95,10 @@ def pooled_layer(
 
 
 DENSE = 0.3
-"""Share of all nodes in an average neighbourhood from which a mask over the whole graph serves; not tuned."""
+"""Share of all nodes in an average neighborhood from which a mask over the whole graph serves; not tuned."""
 
 RUN_BYTES = 100e6
-"""Neighbourhoods computed at once: about 256 pairs of yeast, twice as fast as 1,024 that leave the cache (notes)."""
+"""Neighborhoods computed at once: about 256 pairs of yeast, twice as fast as 1,024 that leave the cache (notes)."""
 
 
 def lost_within(
@@ -109,13 +109,13 @@ def lost_within(
     node_K: Int[Tensor, " K"],
     ptr_P: Int[Tensor, " P"],
 ) -> Float[Tensor, "B D"]:
-    r"""Sum over the nodes of the neighbourhood of h(G_k) - h(G_k \ S).
+    r"""Sum over the nodes of the neighborhood of h(G_k) - h(G_k \ S).
 
-    Small neighbourhoods are made edge lists of their own, all samples side by side; large ones are a mask over
+    Small neighborhoods are made edge lists of their own, all samples side by side; large ones are a mask over
     the shared graph, one sample at a time. Weights by wild-type degree are those of the whole graph in both.
 
     L layers change nodes up to L hops from S, and these read up to 2 L hops; without the last layer's nonlinearity,
-    2 (L - 1). A neighbourhood as large as that gives the whole graph's numbers, by the whole graph's faster ways.
+    2 (L - 1). A neighborhood as large as that gives the whole graph's numbers, by the whole graph's faster ways.
 
     Args:
         cell: The layers and relations.
@@ -142,14 +142,14 @@ def lost_within(
 
 
 def reads_all(cell: PerturbedCell, k: int) -> bool:
-    """Whether a neighbourhood of k hops holds everything that the layers read for the difference."""
+    """Whether a neighborhood of k hops holds everything that the layers read for the difference."""
     return k >= 2 * (len(cell.layers) - cell.pools) and not cell.mixes_nodes
 
 
 def _side_by_side(
     cell: PerturbedCell, x_ND: Tensor, subgraph: Subgraph, node_K: Tensor, ptr_P: Tensor
 ) -> Float[Tensor, "B D"]:
-    """Both computations on one block-diagonal graph of all neighbourhoods."""
+    """Both computations on one block-diagonal graph of all neighborhoods."""
     pairs, kind_C = _pairs(cell, subgraph), cell.kind_N[subgraph.node]
     x_CD = x_ND[subgraph.node]
     gone_K = subgraph.position(owner(ptr_P, len(node_K)), node_K)

@@ -29,7 +29,7 @@ from torchcell.screen.spec import ScreenSpec
 
 
 def oversmoothing(x_ND: Tensor) -> Tensor:
-    """Mean squared distance to the mean row over mean squared norm: 1 for centred rows, 0 when all are one.
+    """Mean squared distance to the mean row over mean squared norm: 1 for centered rows, 0 when all are one.
 
     Args:
         x_ND: One row a node [N, D].
@@ -122,12 +122,12 @@ class PerturbedCellGNN(WildTypeModel):
         score: Of the local head, ``product`` or ``difference``.
         spectral: Width of the fixed features from each relation's spectrum; 0 leaves them out.
         cold_start: A gene that no training set names takes the mean embedding of so many trained genes with the most
-            similar neighbourhoods; 0 leaves it as it is.
+            similar neighborhoods; 0 leaves it as it is.
         cold_share: Share of the nodes that lose their free embedding in a training step, so that the model learns to
             do without it, as it must for genes it was never trained on.
         dropout: Share of the heads' inputs dropped in training.
         embedding_sd: Length of a fresh embedding. A gene that is never trained keeps it: 0 is best where fixed
-            features or neighbours tell genes apart.
+            features or neighbors tell genes apart.
         embedding_gain: The embedding is this times the table's row, so it moves so many times faster.
         embedding_decay: Weight of the members' mean squared embedding length; 0 leaves the term out.
         optimizer: See ``Model``.
@@ -238,7 +238,7 @@ class PerturbedCellGNN(WildTypeModel):
         return self.center + self.scale * raw_BT
 
     def lost(self, wild: WildType, batch: PerturbationBatch) -> Float[Tensor, "B D"]:
-        r"""Sum over the nodes of F(G) - F(G \ S), over the whole cell or the set's neighbourhood."""
+        r"""Sum over the nodes of F(G) - F(G \ S), over the whole cell or the set's neighborhood."""
         node_K, ptr_P = deleted_nodes(self.graph, batch.gene, batch.ptr)
         if self.closure is None:
             return self.cell.lost(wild, node_K, ptr_P)
@@ -278,7 +278,7 @@ class PerturbedCellGNN(WildTypeModel):
     def diagnostics(self, batch: PerturbationBatch) -> dict[str, Tensor]:
         """Oversmoothing and effective rank of wild type (z_w), perturbed (z_p) and difference (z_d).
 
-        Of the batch's first set, and over the whole cell also where the model sees a neighbourhood of it.
+        Of the batch's first set, and over the whole cell also where the model sees a neighborhood of it.
         """
         if self.whole is None:
             return {}

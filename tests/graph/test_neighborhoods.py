@@ -1,4 +1,4 @@
-"""Neighbourhoods of genes: each network weighs the same, annotations count where the graph has them."""
+"""Neighborhoods of genes: each network weighs the same, annotations count where the graph has them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from torchcell.graph.cell_graph import CellGraph, annotation_table, has_annotations
-from torchcell.graph.neighborhood import ANNOTATION_WEIGHT, cosine_neighbours, neighbourhoods
+from torchcell.graph.neighborhood import ANNOTATION_WEIGHT, cosine_neighbors, neighborhoods
 
 GENES = list("abcdef")
 
@@ -28,7 +28,7 @@ def test_annotations_are_one_more_block_of_their_own_weight():
     with_terms, without = cell(True), cell(False)
     assert has_annotations(with_terms)
     assert not has_annotations(without)
-    rows, plain = neighbourhoods(with_terms, GENES).toarray(), neighbourhoods(without, GENES).toarray()
+    rows, plain = neighborhoods(with_terms, GENES).toarray(), neighborhoods(without, GENES).toarray()
     assert plain.shape == (6, 3 * 6)  # the path, and both directions of the directed relation
     np.testing.assert_array_equal(rows[:, :18], plain)
     np.testing.assert_allclose(rows[:, 18:], ANNOTATION_WEIGHT * annotation_table(with_terms).toarray(), rtol=1e-6)
@@ -37,18 +37,18 @@ def test_annotations_are_one_more_block_of_their_own_weight():
 
 
 def test_each_relation_and_direction_has_length_one():
-    parts = neighbourhoods(cell(False), GENES).toarray().reshape(6, 3, 6)
+    parts = neighborhoods(cell(False), GENES).toarray().reshape(6, 3, 6)
     np.testing.assert_allclose(np.linalg.norm(parts, axis=2), 1, rtol=1e-6)
 
 
 def test_rows_come_in_the_order_asked_for_and_a_stranger_is_empty():
-    whole, asked = neighbourhoods(cell(True), GENES).toarray(), neighbourhoods(cell(True), ["f", "stranger", "a"])
+    whole, asked = neighborhoods(cell(True), GENES).toarray(), neighborhoods(cell(True), ["f", "stranger", "a"])
     np.testing.assert_array_equal(asked.toarray(), np.stack([whole[5], np.zeros_like(whole[0]), whole[0]]))
 
 
 def test_a_shared_term_brings_genes_together_that_no_network_joins():
-    near = cosine_neighbours(neighbourhoods(cell(False), GENES), 5)
-    nearer = cosine_neighbours(neighbourhoods(cell(True), GENES), 5)
+    near = cosine_neighbors(neighborhoods(cell(False), GENES), 5)
+    nearer = cosine_neighbors(neighborhoods(cell(True), GENES), 5)
     assert near[5, 0] == 0
     assert nearer[5, 0] > 0.1
     assert nearer[4].nnz == 0
@@ -60,7 +60,7 @@ def test_cosines_are_those_of_a_dense_loop_and_only_the_largest_stay():
     feature.data = rng.normal(size=feature.nnz).astype(np.float32)
     dense = feature.toarray()
     length = np.linalg.norm(dense, axis=1)
-    found = cosine_neighbours(feature, 4, damping=0.1).toarray()
+    found = cosine_neighbors(feature, 4, damping=0.1).toarray()
     for i in range(30):
         cosine = dense @ dense[i] / ((length + 0.1) * (length[i] + 0.1))
         cosine[i] = 0

@@ -1,4 +1,4 @@
-"""Attention over lists of neighbours against dense attention under the same mask."""
+"""Attention over lists of neighbors against dense attention under the same mask."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.nn.largest_tensor import LargestTensor
 from torchcell.cells.models.gene_set_transformer.attention import (
     NUMBERS,
     TokenAttention,
-    neighbour_attention,
+    neighbor_attention,
     seen_tokens,
 )
 from torchcell.io.errors import InputError
@@ -22,18 +22,18 @@ C, H, D, G, K = 2, 3, 16, 11, 4
 def lists(seed: int = 0) -> Tensor:
     """Lists with pads, a gene that names itself, one named twice, one without any."""
     draw = torch.Generator().manual_seed(seed)
-    neighbour_GK = torch.randint(-1, G, (G, K), generator=draw)
-    neighbour_GK[0, 0], neighbour_GK[1, :2], neighbour_GK[2] = 0, 5, -1
-    return neighbour_GK
+    neighbor_GK = torch.randint(-1, G, (G, K), generator=draw)
+    neighbor_GK[0, 0], neighbor_GK[1, :2], neighbor_GK[2] = 0, 5, -1
+    return neighbor_GK
 
 
-def mask(neighbour_GK: Tensor, active_A: Tensor, n_global: int) -> Tensor:
+def mask(neighbor_GK: Tensor, active_A: Tensor, n_global: int) -> Tensor:
     """Pairs of tokens [T, T] that may see each other, written out by loops."""
     place = {int(gene): n_global + i for i, gene in enumerate(active_A)}
     allowed = torch.zeros(n_global + len(active_A), n_global + len(active_A), dtype=torch.bool)
     allowed[:n_global] = allowed[:, :n_global] = True
     for gene, row in place.items():
-        for other in [gene, *neighbour_GK[gene].tolist()]:
+        for other in [gene, *neighbor_GK[gene].tolist()]:
             if other in place:
                 allowed[row, place[other]] = True
     return allowed
@@ -60,7 +60,7 @@ def test_equals_dense_attention_under_the_same_mask_in_value_and_gradient(
     tensors = [torch.randn(C, H, n_global + len(active), D, dtype=dtype, requires_grad=True) for _ in range(3)]
     q, k, v = tensors
     qkv = torch.stack(tensors, 2).permute(0, 3, 2, 1, 4)
-    ours = neighbour_attention(qkv, seen_tokens(lists(), active_A, n_global), way).transpose(1, 2)
+    ours = neighbor_attention(qkv, seen_tokens(lists(), active_A, n_global), way).transpose(1, 2)
     scores = (q @ k.mT / D**0.5).masked_fill(~mask(lists(), active_A, n_global), -torch.inf)
     wanted = scores.softmax(-1) @ v
     torch.testing.assert_close(ours, wanted, rtol=off, atol=off)

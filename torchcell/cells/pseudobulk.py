@@ -1,4 +1,4 @@
-"""``Conditions``: one row per perturbation and group of cells, paired with the controls of its group."""
+"""``Pseudobulk``: one row per perturbation and group of cells, paired with the controls of its group."""
 
 from __future__ import annotations
 
@@ -97,12 +97,12 @@ def keep_members(ptr: np.ndarray, member: np.ndarray, kept: np.ndarray) -> tuple
 
 
 @dataclass(frozen=True, eq=False)
-class Conditions:
+class Pseudobulk:
     """n conditions over G genes; a condition is what is split, trained on and scored.
 
     Attributes:
         name: Short name.
-        cells: The cells, log-normalised.
+        cells: The cells, log-normalized.
         sample_id: ``perturbation|group`` [n].
         perturbation: Label of each condition [n]; ``A+B`` perturbs two genes, which stand in the order of the alphabet.
         group: Values of the pairing covariates joined by ``|``, or ``all`` [n].
@@ -208,7 +208,7 @@ class Conditions:
             total += sums(self.cells.X[at[start : start + CHUNK]])
         return total / len(at)
 
-    def subset(self, index: np.ndarray) -> Conditions:
+    def subset(self, index: np.ndarray) -> Pseudobulk:
         """The conditions at ``index`` (integers or a mask), in that order; the cells stay whole."""
         at = as_positions(index)
         ptr, member = take_rows(self.ptr, self.member, at)
@@ -224,7 +224,7 @@ class Conditions:
             control_member=control_member,
         )
 
-    def blind(self) -> Conditions:
+    def blind(self) -> Pseudobulk:
         """The same conditions with nothing but control cells: what was measured after perturbation is not there."""
         kept, control_member = np.unique(self.control_member, return_inverse=True)
         return replace(
@@ -236,7 +236,7 @@ class Conditions:
             control_half=self.control_half[kept],
         )
 
-    def reachable(self) -> Conditions:
+    def reachable(self) -> Pseudobulk:
         """The same conditions over the cells that they name, their own and their controls; all others are gone."""
         kept = np.unique(np.concatenate([self.member, self.control_member]))
         return replace(
@@ -247,7 +247,7 @@ class Conditions:
             control_half=self.control_half[kept],
         )
 
-    def limited(self, max_cells: int, seed: int = 0) -> Conditions:
+    def limited(self, max_cells: int, seed: int = 0) -> Pseudobulk:
         """The same conditions with so many cells in all, drawn at random; each keeps its share, and so do controls."""
         owner = np.full(len(self.cells), "", dtype=object)
         owner[self.control_member] = np.char.add("control|", self.group.repeat(np.diff(self.control_ptr)).astype(str))
@@ -268,7 +268,7 @@ class Conditions:
             )
         return replace(self, **limits).reachable()  # type: ignore[arg-type]
 
-    def on_genes(self, genes: Sequence[str] | np.ndarray) -> Conditions:
+    def on_genes(self, genes: Sequence[str] | np.ndarray) -> Pseudobulk:
         """The same conditions over ``genes`` in that order; a gene that is not measured is an error."""
         return replace(self, cells=self.cells.on_genes(genes))
 
@@ -280,7 +280,7 @@ class Conditions:
         place = self.covariates.index(covariate)
         return np.array([text.split(BAR)[place] for text in self.group.tolist()])
 
-    def twin_keys(self) -> np.ndarray:
+    def duplicate_keys(self) -> np.ndarray:
         """A text per condition [n], the same for two that perturb the same genes in the same group."""
         return np.char.add(np.char.add(ordered(self.perturbation), BAR), self.group.astype(str))
 
@@ -288,11 +288,11 @@ class Conditions:
         """A hash over the cells, their conditions and the halves of the controls, not over ``name`` and ``lost``."""
         return record_fingerprint(self)
 
-    def validate(self) -> Conditions:
+    def validate(self) -> Pseudobulk:
         """Return self, or raise one ``InputError`` that names the offending cells or conditions."""
         self.cells.validate()
         if self.cells.scale != "lognorm":
-            raise InputError(f"{self.name}: the cells are {self.cells.scale}; log-normalise them first (library)")
+            raise InputError(f"{self.name}: the cells are {self.cells.scale}; log-normalize them first (library)")
         refuse_repeats(self.name, self.sample_id, "sample ids")
         refuse(self.name, self.sample_id[self.sizes == 0], "no cells", "drop them")
         for half in (True, False):
@@ -310,8 +310,8 @@ class Conditions:
         min_cells: int = 10,
         few_cells: Literal["error", "drop"] = "error",
         seed: int = 0,
-    ) -> Conditions:
-        """Group log-normalised cells by perturbation and covariates, and pair each with its group's controls.
+    ) -> Pseudobulk:
+        """Group log-normalized cells by perturbation and covariates, and pair each with its group's controls.
 
         Args:
             cells: With controls.

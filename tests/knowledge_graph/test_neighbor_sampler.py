@@ -1,4 +1,4 @@
-"""Sampled parts of a knowledge graph: the whole neighbourhood where the fan-out is large, few edges where not."""
+"""Sampled parts of a knowledge graph: the whole neighborhood where the fan-out is large, few edges where not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.knowledge_graph.random_typed import ENDS, knowledge_graph
-from torchcell.knowledge_graph.typed_graph import NeighbourSampler, SampledGraph, TypedGraph
+from torchcell.knowledge_graph.typed_graph import NeighborSampler, SampledGraph, TypedGraph
 from torchcell.nn.hgt import TypedHGT
 
 
@@ -41,7 +41,7 @@ def test_a_fan_out_above_every_degree_gives_the_whole_graphs_vectors_at_the_seed
     layers = [TypedHGT(4, kinds, len(graph.kinds), 2).double() for _ in range(hops)]
     x = torch.randn(len(graph), 4, dtype=torch.float64)
     seeds = torch.randint(len(graph), (3,))
-    part = NeighbourSampler(graph).sample(seeds, [1_000] * hops)
+    part = NeighborSampler(graph).sample(seeds, [1_000] * hops)
     whole, few = x, x[part.node_M]
     for layer in layers:
         whole, few = layer(whole, graph.bounds, graph.csrs()), layer(few, part.bounds, part.csrs)
@@ -54,7 +54,7 @@ def test_the_part_holds_true_edges_within_its_nodes_and_no_more_a_node_than_its_
     graph = graph_of(seed)
     torch.manual_seed(seed)
     seeds = torch.randint(len(graph), (4,))
-    part = NeighbourSampler(graph).sample(seeds, [first, second])
+    part = NeighborSampler(graph).sample(seeds, [first, second])
     assert part.node_M.tolist() == sorted(set(part.node_M.tolist()))
     assert (part.node_M[part.seed_position_S] == seeds).all()
     for number, (a, b) in enumerate(itertools.pairwise(part.bounds)):
@@ -76,7 +76,7 @@ def test_the_part_holds_true_edges_within_its_nodes_and_no_more_a_node_than_its_
 
 def test_draws_are_even_over_all_relations_together():
     graph = graph_of(5, (30, 20, 60), 0.5)
-    sampler, counts = NeighbourSampler(graph), torch.zeros(len(graph.relations))
+    sampler, counts = NeighborSampler(graph), torch.zeros(len(graph.relations))
     gene = torch.tensor([graph.bounds[2]])
     degree = torch.tensor([float(csr.indptr[1] - csr.indptr[0]) if r.target == 2 else 0.0
                            for r, csr in zip(graph.relations, graph.csrs(), strict=True)])  # fmt: skip
@@ -89,7 +89,7 @@ def test_draws_are_even_over_all_relations_together():
 
 def test_same_seed_same_part_and_the_global_seed_counts_without_a_generator():
     graph = graph_of(1, density=0.6)
-    sampler, seeds = NeighbourSampler(graph), torch.tensor([0, 5, 5])
+    sampler, seeds = NeighborSampler(graph), torch.tensor([0, 5, 5])
     drawn = [sampler.sample(seeds, [3, 3], torch.Generator().manual_seed(n)) for n in (0, 0, 1)]
     for n in (2, 2):
         torch.manual_seed(n)
@@ -106,7 +106,7 @@ def test_edges_taken_out_of_the_graph_have_weight_0_in_a_part():
     source, target = (end[gone] for end in graph.edges("GiG"))
     out = set(zip(source.tolist(), target.tolist(), strict=True))
     weights = graph.weights_without(code, gone)
-    part = NeighbourSampler(graph).sample(torch.arange(len(graph)), [1_000], weights=weights)
+    part = NeighborSampler(graph).sample(torch.arange(len(graph)), [1_000], weights=weights)
     for relation, found in zip(graph.relations, sampled_entries(graph, part), strict=True):
         for s, t, weight in found:
             barred = relation.metaedge == "GiG" and ((s, t) in out or (t, s) in out)
@@ -116,7 +116,7 @@ def test_edges_taken_out_of_the_graph_have_weight_0_in_a_part():
 @pytest.mark.parametrize("fan_outs", [[], [0], [2, 0]])
 def test_a_part_without_edges_is_still_a_graph(fan_outs):
     graph = graph_of(3)
-    part = NeighbourSampler(graph).sample(torch.tensor([4]), fan_outs[:1] if fan_outs == [0] else fan_outs)
+    part = NeighborSampler(graph).sample(torch.tensor([4]), fan_outs[:1] if fan_outs == [0] else fan_outs)
     assert part.bounds[-1] == len(part.node_M)
     assert 4 in part.node_M.tolist()
     assert all(int(csr.indptr[-1]) == len(csr.indices) for csr in part.csrs)
