@@ -27,7 +27,7 @@ def call(*arguments: str, cwd: Path, **environment: str) -> subprocess.Completed
         (["+experiment=simulated_dango", "splt.fold=1"], ["splt.fold", "split.fold"]),
         (["splitt=random"], ["splitt", "split"]),
         (["split=query_disjont"], ["query_disjont", "query_disjoint"]),
-        (["model.dimm=3"], ["model.dimm", "model.dim"]),
+        (["model.encoder.dimm=3"], ["model.encoder.dimm", "model.encoder.dim"]),
         (["trainer.max_epoch=3"], ["trainer.max_epoch", "trainer.max_epochs"]),
         (["modle=dango"], ["modle", "model"]),
         (["data=screen", "data.recrod.path=x.csv"], ["data.recrod.path", "data.record.path"]),
@@ -74,7 +74,7 @@ def test_a_key_without_a_value_is_named_before_anything_is_loaded(tmp_path):
     ("arguments", "said"),
     [
         (["seed=abc"], "error: seed=abc: it must be a whole number, as its default 0 is"),
-        (["trainer.max_epochs=ten", "model.dropout=x"], "model.dropout=x: it must be a number"),
+        (["trainer.max_epochs=ten", "model.readout.dropout=x"], "model.readout.dropout=x: it must be a number"),
         (["evaluation.primary=pearsn"], "evaluation.primary=pearsn: no metric is called so; there are ['pearson'"),
         (["trainer.max_epochs=0"], "trainer.max_epochs=0 trains nothing"),
         (
@@ -94,7 +94,7 @@ def test_a_bad_value_is_one_line_before_any_training_and_leaves_no_folder(tmp_pa
 
 def test_a_warning_of_ours_is_a_note(tmp_path):
     (tmp_path / "s.csv").write_text(",genes,y\n" + "".join(f"{i},A{i}|B,{i / 7}\n" for i in range(9)))
-    given = ("data=screen", "data.record.path=s.csv", "model.dim=abc")
+    given = ("data=screen", "data.record.path=s.csv", "model.encoder.dim=abc")
     answer = call("torchcell.train", *given, cwd=tmp_path)
     assert "note: s.csv: the first column has no name" in answer.stderr
     assert "UserWarning" not in answer.stderr

@@ -28,6 +28,10 @@ SAYINGS = ("out of memory", "can't allocate memory", "not enough memory", "bad_a
 """How CUDA, torch's CPU allocator, C++ and numpy say it."""
 
 
+SIZES = ("dim", "layers", "hidden")
+"""Names of the keys of a model, at any depth, of which half a value needs less memory and makes another model."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` says that an allocation failed, on the GPU or the CPU."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
@@ -78,10 +82,21 @@ def advice(cfg: DictConfig, command: str = "config") -> list[str]:
         found.append("trainer.precision=bf16-mixed (half the activations)")
     if (OmegaConf.select(cfg, "data.hops") or 0) > 1:
         found.append("data.hops=1 (smaller neighborhoods)")
-    for key in ("model.dim", "model.layers", "model.hidden"):
-        value = OmegaConf.select(cfg, key)
-        if isinstance(value, int) and value > 1:
-            found.append(f"{key}={value // 2} (another model)")
+    sizes = _sizes(cfg.get("model"), "model")
+    ordered = sorted(sizes, key=lambda key: SIZES.index(key.rpartition(".")[2]))
+    return found + [f"{key}={sizes[key] // 2} (another model)" for key in ordered]
+
+
+def _sizes(node: Any, prefix: str) -> dict[str, int]:
+    """Dotted key -> value of the ``SIZES`` above 1 in a node and in those below it."""
+    if not isinstance(node, DictConfig):
+        return {}
+    found: dict[str, int] = {}
+    for key in node:
+        value = OmegaConf.select(node, str(key))
+        if key in SIZES and isinstance(value, int) and value > 1:
+            found[f"{prefix}.{key}"] = value
+        found |= _sizes(value, f"{prefix}.{key}")
     return found
 
 

@@ -58,7 +58,7 @@ class GraphTarget(nn.Module):
         super().__init__()
         if graph.ends(relation) != ("gene", "gene"):
             source, target = graph.ends(relation)
-            raise InputError(f"relation {relation} joins {source}s to {target}s: tie a head to one between genes")
+            raise InputError(f"relation {relation} joins {source}s to {target}s: assign a head to one between genes")
         if covered is not None and len(covered) != len(graph):
             raise InputError(f"the mask of {relation} covers {len(covered)} genes, the graph has {len(graph)}")
         matrix = _between(graph.scipy(relation), None if covered is None else covered.cpu().numpy())
@@ -309,7 +309,7 @@ HEAVY = math.log(0.9)
 difference of two nearly equal numbers has few digits left."""
 
 
-class GraphTerm(nn.Module):
+class GraphLoss(nn.Module):
     r"""Row-wise divergence of a head's attention over genes from the row-normalized adjacency A~ of one relation.
 
     .. math::
@@ -352,16 +352,16 @@ class GraphTerm(nn.Module):
     ) -> None:
         super().__init__()
         if loss not in ("kl", "bce"):
-            raise InputError(f"the graph term's loss is 'kl' or 'bce', not {loss!r}")
+            raise InputError(f"the graph loss's loss is 'kl' or 'bce', not {loss!r}")
         for name, size in (("rows", rows), ("negatives", negatives)):
             if size is not None and size < 1:
-                raise InputError(f"{name}={size} of the graph term of {relation}: give at least 1, or none for all")
+                raise InputError(f"{name}={size} of the graph loss of {relation}: give at least 1, or none for all")
         if specials < 0:
-            raise InputError(f"specials={specials} of the graph term of {relation}: give 0 or more")
+            raise InputError(f"specials={specials} of the graph loss of {relation}: give 0 or more")
         if negatives is not None and rows is None:
-            raise InputError(f"negatives={negatives} of the graph term of {relation} needs rows: give both or none")
+            raise InputError(f"negatives={negatives} of the graph loss of {relation} needs rows: give both or none")
         if loss == "bce" and rows is not None:
-            raise InputError(f"rows={rows} of the graph term of {relation} is for loss 'kl': 'bce' samples edges")
+            raise InputError(f"rows={rows} of the graph loss of {relation} is for loss 'kl': 'bce' samples edges")
         self.relation, self.loss, self.specials = relation, loss, specials
         self.rows, self.negatives = rows, negatives
         self.target = GraphTarget(graph, relation, covered)
@@ -382,7 +382,7 @@ class GraphTerm(nn.Module):
         """The mean over rows.
 
         Args:
-            q_TD: The tied head's queries [T, D].
+            q_TD: The assigned head's queries [T, D].
             k_TD: Its keys [T, D].
             lse_T: Log-sum-exp of its scores over all tokens [T], as ``attention`` gives it. Without it, it is
                 computed again where it is needed.
@@ -473,7 +473,7 @@ class GraphTerm(nn.Module):
         wanted = self.specials + self.target.n_genes
         if len(q_TD) != wanted:
             raise InputError(
-                f"the head tied to {self.relation} has {len(q_TD)} tokens; give {self.specials} special ones "
+                f"the head assigned to {self.relation} has {len(q_TD)} tokens; give {self.specials} special ones "
                 f"and the graph's {self.target.n_genes} genes, {wanted} in all"
             )
 

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from torchcell.graph.cell_graph import owner
 from torchcell.io.errors import InputError
-from torchcell.nn.gene_embedding import ColdStart, GeneVectors
+from torchcell.nn.gene_embedding import GeneVectors, Imputation
 from torchcell.nn.ragged import segment_mean, segment_sum
 from torchcell.nn.sparse import full_precision
 from torchcell.screen.models.common import HyperSAGNN
@@ -197,7 +197,7 @@ class PairTable(nn.Module):
         n_own: Genes that have factors of their own, see ``GeneVectors``.
         width: Width P of the factors.
         outputs: Number T of scores.
-        cold: See ``GeneVectors``.
+        imputation: See ``GeneVectors``.
         trained: Whether the factors move from where they start.
 
     Shapes:
@@ -205,10 +205,16 @@ class PairTable(nn.Module):
     """
 
     def __init__(
-        self, n_genes: int, n_own: int, width: int, outputs: int, cold: ColdStart | None = None, trained: bool = True
+        self,
+        n_genes: int,
+        n_own: int,
+        width: int,
+        outputs: int,
+        imputation: Imputation | None = None,
+        trained: bool = True,
     ) -> None:
         super().__init__()
-        self.vectors = GeneVectors(n_genes, n_own, width, cold)
+        self.vectors = GeneVectors(n_genes, n_own, width, imputation)
         self.vectors.table.requires_grad_(trained)
         self.product = PairProduct(width, outputs)
 
