@@ -19,6 +19,7 @@ from torchcell.screen.models.cell_graph_transformer import graph_loss as graph_t
 from torchcell.screen.models.cell_graph_transformer import graph_loss as graph_term_sampled
 from torchcell.screen.models.cell_graph_transformer.attention import attention
 from torchcell.screen.models.cell_graph_transformer.graph_loss import GraphLoss
+from torchcell.screen.models.cell_graph_transformer.options import GraphLossOptions
 
 
 def dense_kl(matrix, q_TD, k_TD, specials=1, covered=None):
@@ -197,11 +198,6 @@ def test_nothing_of_size_n_by_n_or_edges_by_width_is_made():
     [
         ({"relation": "rr"}, "no relation 'rr'"),
         ({"relation": "makes"}, "joins genes to reactions"),
-        ({"loss": "mse"}, "'kl' or 'bce', not 'mse'"),
-        ({"rows": 0}, "rows=0"),
-        ({"rows": 2, "negatives": -1}, "negatives=-1"),
-        ({"negatives": 5}, "needs rows"),
-        ({"loss": "bce", "rows": 5}, "'bce' samples edges"),
         ({"specials": -1}, "specials=-1"),
         ({"covered": torch.ones(5, dtype=torch.bool)}, "covers 5 genes, the graph has 12"),
     ],
@@ -218,6 +214,24 @@ def test_a_wrong_argument_is_an_error_that_says_so(given, message):
     )
     with pytest.raises(InputError, match=message):
         GraphLoss(graph, **{"relation": "r", **given})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"form": "mse"}, r"model.graph_loss.form='mse': choose from \['kl', 'bce'\]"),
+        (
+            {"rows": 0, "negatives": -1},
+            "graph_loss.rows=0: it must be 1 or more, or null; model.graph_loss.negatives=-1",
+        ),
+        ({"negatives": 5}, "negatives=5 needs model.graph_loss.rows"),
+        ({"form": "bce", "rows": 5}, "rows=5 is for form=kl: bce samples edges"),
+    ],
+    ids=["form", "sizes", "negatives alone", "rows of bce"],
+)
+def test_options_that_do_not_fit_each_other_are_refused(given, message):
+    with pytest.raises(InputError, match=message):
+        GraphLossOptions(**given)
 
 
 def test_the_wrong_number_of_tokens_is_an_error():

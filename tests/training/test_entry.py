@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from torchcell.training.entry import as_text
+from torchcell.training.entry import _composed, _keys, as_text
+from torchcell.training.renamed import new_names
 
 
 def call(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -44,6 +45,31 @@ def test_a_wrong_name_is_answered_with_the_nearest(tmp_path, arguments, words):
     named, nearest = lines[0].split("the nearest are")
     assert words[0] in named or words[0].split(".")[-1] in named
     assert f"'{words[1]}'" in nearest
+
+
+@pytest.mark.parametrize(
+    ("model", "key", "new"),
+    [
+        ("dango", "model.dim", ["model.encoder.dim"]),
+        ("dango", "model.heads", ["model.readout.heads"]),
+        ("perturbed_cell_gnn", "model.heads", ["model.readout.parts"]),
+        ("cell_graph_transformer", "model.heads", ["model.encoder.heads"]),
+        ("cell_graph_transformer", "model.ties.physical", ["model.graph_loss.head_assignments.physical"]),
+        ("cell_graph_transformer", "model.hard_mask", ["model=cell_graph_transformer_hard_mask"]),
+        ("cell_graph_transformer", "model.channels", []),
+        ("cell_graph_transformer", "model.optimizer.lr", []),
+    ],
+)
+def test_an_old_key_has_the_name_that_the_model_at_hand_calls_it_by(model, key, new):
+    valid = list(_keys(_composed("config", [f"model={model}"])))
+    assert new_names(key, valid) == new
+
+
+def test_an_old_key_on_the_command_line_is_answered_with_its_new_name(tmp_path):
+    answer = call("torchcell.train", "+experiment=simulated_cgt", "model.cold_share=0.1", cwd=tmp_path)
+    assert answer.returncode == 1
+    new = "model.embedding.imputation.untrained_rate"
+    assert answer.stderr.splitlines() == [f"error: model.cold_share is called {new} since torchcell 0.2: write that"]
 
 
 @pytest.mark.parametrize(

@@ -68,11 +68,11 @@ def _scores(q_ND: Tensor, k_MD: Tensor, scale: float) -> Iterator[tuple[slice, T
     """The scores of ROWS rows after the other, always in the same memory."""
     if not len(k_MD):
         return
-    held = q_ND.new_empty(min(LSE_ROWS, len(q_ND)), len(k_MD))
+    buffer = q_ND.new_empty(min(LSE_ROWS, len(q_ND)), len(k_MD))
     with torch.autocast(q_ND.device.type, enabled=False):
         for first in range(0, len(q_ND), LSE_ROWS):
             rows = slice(first, min(first + LSE_ROWS, len(q_ND)))
-            yield rows, torch.mm(q_ND[rows] * scale, k_MD.T, out=held[: rows.stop - rows.start])
+            yield rows, torch.mm(q_ND[rows] * scale, k_MD.T, out=buffer[: rows.stop - rows.start])
 
 
 KERNEL_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -161,32 +161,32 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_HTD, grad_KT):
-        held = ctx.saved_tensors
+        saved = ctx.saved_tensors
         if grad_HTD is None:
-            grad_HTD = torch.zeros_like(held[3])
+            grad_HTD = torch.zeros_like(saved[3])
         if grad_KT is None or not ctx.assigned:
-            return *_gradients(grad_HTD, held), None
-        grad_lse_HT = grad_KT.new_zeros(held[4].shape).index_copy_(0, torch.tensor(ctx.assigned), grad_KT)
+            return *_gradients(grad_HTD, saved), None
+        grad_lse_HT = grad_KT.new_zeros(saved[4].shape).index_copy_(0, torch.tensor(ctx.assigned), grad_KT)
         if full_precision(grad_HTD[:0]).dtype == grad_HTD.dtype:
-            return *_gradients(grad_HTD, held, grad_lse_HT), None
+            return *_gradients(grad_HTD, saved, grad_lse_HT), None
         assigned = list(ctx.assigned)
-        free = [head for head in range(len(held[0])) if head not in ctx.assigned]
-        grads = [torch.empty_like(each) for each in held[:3]]
+        free = [head for head in range(len(saved[0])) if head not in ctx.assigned]
+        grads = [torch.empty_like(each) for each in saved[:3]]
         with torch.autocast(grad_HTD.device.type, enabled=False):
             # In half precision g, one over the number of rows, would lose digits or vanish.
-            wide = [full_precision(each[assigned]) for each in held]
+            wide = [full_precision(each[assigned]) for each in saved]
             parts = [(assigned, _gradients(full_precision(grad_HTD[assigned]), wide, grad_lse_HT[assigned]))]
             if free:
-                parts.append((free, _gradients(grad_HTD[free], [each[free] for each in held])))
+                parts.append((free, _gradients(grad_HTD[free], [each[free] for each in saved])))
         for heads, part in parts:
             for whole, some in zip(grads, part, strict=True):
                 whole[heads] = some.to(whole.dtype)
         return *grads, None
 
 
-def _gradients(grad_HTD: Tensor, held: Sequence[Tensor], grad_lse_HT: Tensor | None = None) -> list[Tensor]:
-    """Of q, k and v, by the stock kernel; ``held`` is q, k, v, the output and the log-sum-exp."""
-    q, k, v, out, lse = held
+def _gradients(grad_HTD: Tensor, saved: Sequence[Tensor], grad_lse_HT: Tensor | None = None) -> list[Tensor]:
+    """Of q, k and v, by the stock kernel; ``saved`` is q, k, v, the output and the log-sum-exp."""
+    q, k, v, out, lse = saved
     if grad_lse_HT is not None:
         grad_HTD, out = _with_lse(grad_HTD, out, grad_lse_HT[..., None].to(grad_HTD.dtype))
     # Half precisions are packed anew a call, so there all queries go at once.

@@ -64,7 +64,7 @@ class GraphTarget(nn.Module):
         matrix = _between(graph.scipy(relation), None if covered is None else covered.cpu().numpy())
         transpose = matrix.T.tocsr()
         degree = np.diff(matrix.indptr)
-        held = (degree > 0) | (np.diff(transpose.indptr) > 0) if covered is None else covered.cpu().numpy()
+        is_covered = (degree > 0) | (np.diff(transpose.indptr) > 0) if covered is None else covered.cpu().numpy()
         exact = matrix.astype(np.float64)
         total = np.asarray(exact.sum(1)).ravel()
         exact.data /= np.repeat(total, degree)
@@ -75,8 +75,8 @@ class GraphTarget(nn.Module):
             self._hold("backward", transpose)
         for name, values in (
             ("row_R", np.flatnonzero(degree)),
-            ("column_C", np.flatnonzero(held)),
-            ("other_X", np.flatnonzero(~held)),
+            ("column_C", np.flatnonzero(is_covered)),
+            ("other_X", np.flatnonzero(~is_covered)),
             ("degree_N", degree.astype(np.int64)),
             ("total_N", total),
             ("entropy_N", np.asarray(exact.sum(1)).ravel()),
@@ -291,7 +291,7 @@ def _log_sum_exp(
 
 
 def _chunks(degree_S: Tensor) -> Iterator[slice]:
-    """Runs of at most ROWS rows with at most EDGES edges, or of one row."""
+    """Chunks of at most ROWS rows with at most EDGES edges, or of one row."""
     first, edges = 0, 0
     for row, degree in enumerate(degree_S.tolist()):
         if row > first and (row - first == ROWS or edges + degree > EDGES):
@@ -336,8 +336,8 @@ class GraphLoss(nn.Module):
         q_TD, k_TD [specials + N, D] and lse_T [specials + N] -> a number.
 
     Raises:
-        InputError: A relation that is unknown or has other ends; an unknown loss; sizes below 1; ``negatives``
-            without ``rows``; a mask or tokens of another length.
+        InputError: A relation that is unknown or has other ends; a mask or tokens of another length. The choices are
+            checked by ``GraphLossOptions``.
     """
 
     def __init__(
@@ -351,17 +351,8 @@ class GraphLoss(nn.Module):
         specials: int = 1,
     ) -> None:
         super().__init__()
-        if loss not in ("kl", "bce"):
-            raise InputError(f"the graph loss's loss is 'kl' or 'bce', not {loss!r}")
-        for name, size in (("rows", rows), ("negatives", negatives)):
-            if size is not None and size < 1:
-                raise InputError(f"{name}={size} of the graph loss of {relation}: give at least 1, or none for all")
         if specials < 0:
             raise InputError(f"specials={specials} of the graph loss of {relation}: give 0 or more")
-        if negatives is not None and rows is None:
-            raise InputError(f"negatives={negatives} of the graph loss of {relation} needs rows: give both or none")
-        if loss == "bce" and rows is not None:
-            raise InputError(f"rows={rows} of the graph loss of {relation} is for loss 'kl': 'bce' samples edges")
         self.relation, self.loss, self.specials = relation, loss, specials
         self.rows, self.negatives = rows, negatives
         self.target = GraphTarget(graph, relation, covered)

@@ -244,7 +244,7 @@ class PairTable(nn.Module):
 
 
 POOLINGS: tuple[str, ...] = ("mean", "sum", "hyper_sagnn")
-"""What ``SetPooling`` can be told to do."""
+"""How ``SetPooling`` can pool."""
 
 
 class SetPooling(nn.Module):
