@@ -26,8 +26,7 @@ from torchcell.nn.relations import RelationStack
 from torchcell.screen.datamodule import PerturbationBatch, PerturbationSets
 from torchcell.screen.models.cell_graph_transformer.attention import attention
 from torchcell.screen.models.cell_graph_transformer.graph_loss import GraphLoss
-from torchcell.screen.models.cell_graph_transformer.heads import PerturbationHead
-from torchcell.screen.models.cell_graph_transformer.model import CellGraphTransformer
+from torchcell.screen.models.cell_graph_transformer.model import CellGraphTransformer, PerturbationHead
 from torchcell.screen.models.cell_graph_transformer.options import EncoderOptions, GraphLossOptions
 from torchcell.screen.models.perturbed_cell_gnn.layers import RelationalLayer
 from torchcell.screen.models.perturbed_cell_gnn.perturbed_cell import PerturbedCell

@@ -92,11 +92,11 @@ def _sizes(node: Any, prefix: str) -> dict[str, int]:
     if not isinstance(node, DictConfig):
         return {}
     found: dict[str, int] = {}
-    for key in node:
-        value = OmegaConf.select(node, str(key))
-        if key in SIZES and isinstance(value, int) and value > 1:
-            found[f"{prefix}.{key}"] = value
-        found |= _sizes(value, f"{prefix}.{key}")
+    for name in map(str, node):
+        value = OmegaConf.select(node, name)
+        if name in SIZES and isinstance(value, int) and value > 1:
+            found[f"{prefix}.{name}"] = value
+        found |= _sizes(value, f"{prefix}.{name}")
     return found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -16,6 +16,7 @@ from torchcell.core.model import LossWeights
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.io.errors import InputError
 from torchcell.nn.gene_embedding import FeatureProjection, GeneVectors, Imputation
+from torchcell.nn.sparse import full_precision
 from torchcell.report.sections import Section
 from torchcell.screen.datamodule import PerturbationBatch
 from torchcell.screen.models.cell_graph_transformer.attention import HeadScores, attention
@@ -25,7 +26,7 @@ from torchcell.screen.models.cell_graph_transformer.head_assignments import (
     assign_heads,
     graph_loss_section,
 )
-from torchcell.screen.models.cell_graph_transformer.heads import PairTable, PerturbationHead
+from torchcell.screen.models.cell_graph_transformer.heads import PairTable, SetPooling, set_attention
 from torchcell.screen.models.cell_graph_transformer.options import (
     EmbeddingOptions,
     EncoderOptions,
@@ -161,6 +162,129 @@ class CellEncoder(nn.Module):
                 found[number, head] = HeadScores(q_KTd[place], k_KTd[place], lse_T)
         x_TD = self.norm(x_TD)
         return EncodedCell(x_TD[0], x_TD[1:], [found[place] for place in shown])
+
+
+class PerturbationHead(nn.Module):
+    r"""Cross-attention from a perturbed set to all genes, whose values know what happened to the perturbed ones.
+
+    .. math::
+        q_S = \mathrm{pool}_{i \in S}(h_i + k_{m_i}), \quad
+        \beta_{Si} = \mathrm{softmax}_i \, \frac{q_S \cdot W h_i}{\sqrt{D}}, \quad
+        z_S = \sum_i \beta_{Si} \, \phi(h_i, m_i)
+
+    .. math::
+        \phi(h, m) = W_2 \, \mathrm{GELU}(W_1 \mathrm{LayerNorm}(h) + e_m + l_m \cdot \mathrm{level}) + b
+
+    A gene outside S is present, a state with its own e. As phi depends on m at the members only,
+
+    .. math::
+        z_S = \sum_i \beta_{Si} \, \phi(h_i, \mathrm{present})
+            + \sum_{i \in S} \beta_{Si} \, (\phi(h_i, m_i) - \phi(h_i, \mathrm{present}))
+
+    which is one [B, N] x [N, D] product and one row a member; nothing is of size B x N x D. The attention is made
+    in chunks of sets and made again in the backward pass, so nothing of size B x N is kept. A gene that stands twice
+    in a set counts once a row.
+
+    Args:
+        features: Width D of the genes' vectors.
+        n_kinds: Kinds of perturbation that were trained. One kind alone would only shift all queries alike, so
+            then there is no k.
+        pooling: Of q_S: ``mean``, ``sum`` or ``hyper_sagnn``.
+        heads: Of the pooling, where it has any.
+        hidden: Width of phi inside; D by default.
+        levels: Read the members' levels; without, there is no l and levels are ignored.
+
+    Shapes:
+        h_ND [N, D]; gene, kind and level [M]; ptr [B + 1] -> [B, D].
+    """
+
+    def __init__(
+        self,
+        features: int,
+        n_kinds: int,
+        pooling: str = "mean",
+        heads: int = 4,
+        hidden: int | None = None,
+        levels: bool = False,
+    ) -> None:
+        super().__init__()
+        self.features, self.n_kinds = features, n_kinds
+        self.hidden = hidden = features if hidden is None else hidden
+        self.pooling = SetPooling(features, pooling, heads)
+        self.kind_query = nn.Embedding(n_kinds, features) if n_kinds > 1 else None
+        self.query = nn.Linear(features, features, bias=False)  # a bias of W h would shift all scores of a set alike
+        self.norm = nn.LayerNorm(features)
+        self.inner = nn.Linear(features, hidden, bias=False)  # e is its bias
+        self.present = nn.Parameter(torch.empty(hidden))
+        self.kind_state = nn.Embedding(n_kinds, hidden)
+        self.level_state = nn.Embedding(n_kinds, hidden) if levels else None
+        self.outer = nn.Linear(hidden, features)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new weights: W starts at 1, so that a fresh head looks at the members and at genes like them.
+
+        With a random W every gene would get 1 / N, and the members would not be seen among thousands of others.
+        """
+        for layer in (self.pooling, self.norm, self.inner, self.outer):
+            layer.reset_parameters()
+        nn.init.eye_(self.query.weight)
+        nn.init.normal_(self.present, std=0.5)
+        nn.init.normal_(self.kind_state.weight, std=0.5)
+        for embedding in (self.kind_query, self.level_state):
+            if embedding is not None:
+                nn.init.zeros_(embedding.weight)
+
+    def forward(
+        self,
+        h_ND: Float[Tensor, "N D"],
+        gene_M: Int[Tensor, " M"],
+        kind_M: Int[Tensor, " M"],
+        level_M: Float[Tensor, " M"],
+        ptr_P: Int[Tensor, " P"],
+    ) -> Float[Tensor, "B D"]:
+        """z_S, one row a set.
+
+        Args:
+            h_ND: The wild type's genes [N, D].
+            gene_M: Members, rows of h [M].
+            kind_M: What happened to them, 0 to ``n_kinds`` - 1, [M].
+            level_M: How much of it [M], in the screen's unit; NaN where there is none, which counts as 0.
+            ptr_P: Set b holds members ``ptr[b]`` to ``ptr[b + 1]``, [B + 1].
+        """
+        inner_NH = self.inner(self.norm(h_ND))
+        present_NH = nn.functional.gelu(inner_NH + self.present)
+        state_MH = self.kind_state(kind_M)
+        if self.level_state is not None:
+            state_MH = state_MH + self.level_state(kind_M) * torch.nan_to_num(level_M, nan=0.0)[:, None]
+        member_MH = nn.functional.gelu(inner_NH.index_select(0, gene_M) + state_MH)
+        shift_MH = member_MH - present_NH.index_select(0, gene_M)
+        query_BD = full_precision(self._query(h_ND, gene_M, kind_M, ptr_P))
+        value_NH, shift_MH = full_precision(present_NH), full_precision(shift_MH)
+        read_BH = set_attention(query_BD, full_precision(h_ND), value_NH, shift_MH, gene_M, ptr_P)
+        # W_2 is linear and each row of beta sums to one, so it may come after the sum.
+        return self.outer(read_BH.to(present_NH.dtype))
+
+    def attention(
+        self,
+        h_ND: Float[Tensor, "N D"],
+        gene_M: Int[Tensor, " M"],
+        kind_M: Int[Tensor, " M"],
+        ptr_P: Int[Tensor, " P"],
+    ) -> Float[Tensor, "B N"]:
+        """Beta, to see which genes the head looks at [B, N]; hand in few sets at a time."""
+        return (self._query(h_ND, gene_M, kind_M, ptr_P) @ h_ND.T).softmax(-1)
+
+    def _query(self, h_ND: Tensor, gene_M: Tensor, kind_M: Tensor, ptr_P: Tensor) -> Float[Tensor, "B D"]:
+        """W^T q_S / sqrt(D): W on this side costs one row a set and leaves h as the key."""
+        x_MD = h_ND.index_select(0, gene_M)
+        if self.kind_query is not None:
+            x_MD = x_MD + self.kind_query(kind_M)
+        return self.query(self.pooling(x_MD, ptr_P)) * self.features**-0.5
+
+    def extra_repr(self) -> str:
+        """Widths, kinds, and whether levels are read."""
+        return f"{self.features}, n_kinds={self.n_kinds}, hidden={self.hidden}, levels={self.level_state is not None}"
 
 
 class EncodedWildType(NamedTuple):
