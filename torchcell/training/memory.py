@@ -21,7 +21,7 @@ from torchcell.report.layout import number
 from torchcell.report.sections import Section
 from torchcell.training.build import PRECISIONS
 from torchcell.training.distributed.processes import DistributedContext
-from torchcell.training.profile import Plan, Subject, measure
+from torchcell.training.profile import Plan, Subject, measure, sizes_of
 from torchcell.training.run_folder import RunFolder
 
 SAYINGS = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "Unable to allocate")
@@ -82,22 +82,9 @@ def advice(cfg: DictConfig, command: str = "config") -> list[str]:
         found.append("trainer.precision=bf16-mixed (half the activations)")
     if (OmegaConf.select(cfg, "data.hops") or 0) > 1:
         found.append("data.hops=1 (smaller neighborhoods)")
-    sizes = _sizes(cfg.get("model"), "model")
+    sizes = {key: value for key, value in sizes_of(cfg.get("model"), SIZES).items() if value > 1}
     ordered = sorted(sizes, key=lambda key: SIZES.index(key.rpartition(".")[2]))
     return found + [f"{key}={sizes[key] // 2} (another model)" for key in ordered]
-
-
-def _sizes(node: Any, prefix: str) -> dict[str, int]:
-    """Dotted key -> value of the ``SIZES`` above 1 in a node and in those below it."""
-    if not isinstance(node, DictConfig):
-        return {}
-    found: dict[str, int] = {}
-    for name in map(str, node):
-        value = OmegaConf.select(node, name)
-        if name in SIZES and isinstance(value, int) and value > 1:
-            found[f"{prefix}.{name}"] = value
-        found |= _sizes(value, f"{prefix}.{name}")
-    return found
 
 
 @contextmanager

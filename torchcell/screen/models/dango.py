@@ -258,12 +258,12 @@ class Dango(WildTypeModel):
 
     .. code-block:: text
 
-        embedding e [N, D] ─┬─ GraphSAGE layers on channel 1 ─ z_1 [N, D] ─┐
-                            ├─ ...                                         ├─ rows of the members [C, M, D]
-                            └─ GraphSAGE layers on channel C ─ z_C [N, D] ─┘              │
-                                        │                                  softmax over channels [M, D]
-                                 reconstruction loss                                      │
-                                                          Hyper-SAGNN ─ scale, center ─ y [B, T]
+        embedding e [N, D] --+-> GraphSAGE layers on channel 1 -> z_1 [N, D] --+
+                             +-> ...                                           +-> members of the sets [C, M, D]
+                             +-> GraphSAGE layers on channel C -> z_C [N, D] --+               |
+                                                                   |            softmax over channels [M, D]
+                                                          reconstruction loss                  |
+                                                                                     Hyper-SAGNN -> y [B, T]
 
     One embedding e_i a gene, shared by all channels; two GraphSAGE layers a channel give z_ic, which
     reconstructs the channel, A_ij ~ z_ic . e_j; a softmax over channels per gene merges them; Hyper-SAGNN

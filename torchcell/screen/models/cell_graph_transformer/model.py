@@ -299,14 +299,14 @@ class CellGraphTransformer(WildTypeModel):
 
     .. code-block:: text
 
-        gene features [N, F] ─ projection ──┐
-        free embedding [N, D] ─ imputation ─┴─ tokens [N, D] ─ CLS added ─ attention layers ─┬─ h_CLS [D]
-                                                                                  │          └─ H [N, D]
-                      networks ─ graph losses ─ queries and keys of assigned heads ┘
+        gene features [N, F] -> projection ---+
+        free embedding [N, D] -> imputation --+-> tokens [N, D], CLS -> attention layers --+-> h_CLS [D]
+                                                                               |           +-> H [N, D]
+                    networks -> graph losses <-- queries, keys of assigned heads
 
-        H, batch (genes, kinds, levels [M]) ─ perturbation head ─ z_S [B, D] ─ MLP([h_CLS, z_S]) ─ [B, T] ─┐
-        rows of H [M, D] ─ Hyper-SAGNN ─────────────────────────────────────────────────────────── [B, T] ─┤
-        pair factors f [M, P] ─ products of pairs ──────────────────────────────────────────────── [B, T] ─┴─ y [B, T]
+        H, batch: genes, kinds, levels [M] -> perturbation head -> z_S [B, D] -> MLP([h_CLS, z_S]) -> [B, T] --+
+        rows of H [M, D] -> Hyper-SAGNN ------------------------------------------------------------> [B, T] --+-> y
+        pair factors f [M, P] -> products of pairs -------------------------------------------------> [B, T] --+
 
     .. math::
         [h_{CLS}, H] = \mathrm{encoder}(x_1 \dots x_N), \quad

@@ -105,14 +105,15 @@ class PerturbedCellGNN(WildTypeModel):
 
     .. code-block:: text
 
-        free embedding + fixed features + node type ─ nodes x [N, D]
-                                   │
-                 ┌─────────────────┴──────────────────┐
-         layers on the cell G              layers on G \ S, or on what S changes
-                 │                                    │
-            F(G) [N, D] ───────── minus ───── F(G \ S) [N, D]
-                 │                  └─ sum over nodes [B, D] ─ global part ─ [B, T] ─┐
-                 └─ members [M, D] ─ Hyper-SAGNN: the local part ─────────── [B, T] ─┴ gate ─ scale, center ─ y
+        free embedding + fixed features + node type -> nodes x [N, D]
+                                                           |
+                  +----------------------------------------+-----+
+                  v                                              v
+        layers on the cell G                     layers on G \ S, or on what S changes
+                  |                                              |
+             F(G) [N, D] -------------- minus ------------ F(G \ S) [N, D]
+                  |                       +-> sum over nodes [B, D] -> global part -> [B, T] --+
+                  +-> members [M, D] -> Hyper-SAGNN, the local part ----------------> [B, T] --+-> gate -> y
 
     The global part reads the sum over all nodes of F(G) - F(G \ S); the local part, Hyper-SAGNN, the members'
     embeddings in the wild type; a gate mixes both. With ``spec.hops`` = k, F sees only the nodes within k
