@@ -5,6 +5,7 @@ A check takes a ``Case`` and raises ``AssertionError``. ``torchcell.new``'s mode
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -242,7 +243,8 @@ def memory_options_change_nothing(case: Case, tmp: Path) -> None:
     for key, plain in case.model.memory_options.items():
         if not isinstance(plain, bool):
             continue
-        cfg = OmegaConf.merge(case.cfg.model, {key: not case.cfg.model[key]})
+        cfg = copy.deepcopy(case.cfg.model)
+        OmegaConf.update(cfg, key, not OmegaConf.select(cfg, key))
         model = instantiate(cfg, _partial_=True)(spec=case.data.spec)
         model.load_state_dict(case.model.state_dict())
         model.trainer = case.model.trainer

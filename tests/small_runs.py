@@ -22,7 +22,14 @@ CELLS = (
     "+data.eval_batch_size=1",
 )  # fmt: skip
 SETS = ("model.dim=16", "model.heads=1", "model.layers=1")
-GNN = ("model=perturbed_cell_gnn", "model.dim=16", "model.attention_heads=1", *SCREEN)
+CGT = (
+    "model=cell_graph_transformer",
+    "model.encoder.dim=16",
+    "model.encoder.heads=1",
+    "model.encoder.layers=1",
+    *SCREEN,
+)
+GNN = ("model=perturbed_cell_gnn", "model.encoder.dim=16", "model.encoder.attention_heads=1", *SCREEN)
 GRAPHS = (
     "data.molecules._target_=torchcell.drug_response.molecules.MoleculeGraphs",
     "~data.molecules.bits",
@@ -30,11 +37,11 @@ GRAPHS = (
 )
 NARROW = ("model.gene_width=16", "model.expert_hidden=[16,8]")
 MODELS: dict[str, tuple[str, ...]] = {
-    "dango": (*SCREEN, "model.dim=16", "model.heads=1"),
-    "gnn_index": (*GNN, "model.heads=[local]"),
+    "dango": (*SCREEN, "model.encoder.dim=16", "model.readout.heads=1"),
+    "gnn_index": (*GNN, "model.readout.parts=[local]"),
     "gnn_lazy": GNN,
     "gnn_khop": (*GNN, "data.hops=1"),
-    "cell_graph_transformer": ("model=cell_graph_transformer", *SCREEN, *SETS, "model.ties={physical: [[0, 0]]}"),
+    "cell_graph_transformer": (*CGT, "model.graph_loss.head_assignments={physical: [[0, 0]]}"),
     "hgt_embedder": (
         "+experiment=simulated_hgt", "data.record.n_genes=60", "data.record.n_compounds=40",
         "data.record.n_diseases=30", "data.record.n_communities=5", "model.embedding=16", "model.hidden=16",

@@ -20,17 +20,20 @@ from torchcell.io.errors import InputError
 from torchcell.io.gene_features import GeneFeatures
 from torchcell.predict import predict
 from torchcell.screen.datamodule import PerturbationDataModule
-from torchcell.screen.models.cell_graph_transformer.graph_loss import GraphTerm
+from torchcell.screen.models.cell_graph_transformer.graph_loss import GraphLoss
 from torchcell.screen.models.cell_graph_transformer.model import CellGraphTransformer
+from torchcell.screen.models.cell_graph_transformer.options import EmbeddingOptions, EncoderOptions
 from torchcell.training import checkpoint
 from torchcell.training.entry import conf_dir
 
 SPLIT = {"method": "random", "n_folds": 5, "fold": 0, "seed": 0}
 COLUMNS = ("x", "y", "z")
-SMALL = {"dim": 32, "heads": 2, "layers": 1}
-FEATURES_ONLY = {"free_embedding": False}
-ALL = {"cold_start": 5, "pair_width": 4, "pooling": "hyper_sagnn"}
-MASKED = {"hard_mask": True, "networks": "random"}
+CONTROLS = "torchcell.screen.models.cell_graph_transformer.controls"
+SMALL = {"encoder.dim": 32, "encoder.heads": 2, "encoder.layers": 1, "embedding.imputation.neighbors": 0}
+FEATURES_ONLY = {"embedding.free": False}
+ALL = {"embedding.imputation.neighbors": 5, "readout.pairs.width": 4, "readout.pooling": "hyper_sagnn"}
+RANDOM = {"graph_loss._target_": f"{CONTROLS}.RandomNetworks"}
+MASKED = {"_target_": f"{CONTROLS}.HardMaskTransformer", **RANDOM}
 
 
 @pytest.fixture
@@ -42,11 +45,9 @@ def save(pairs, ring, tmp_path):
         table = np.random.default_rng(0).normal(size=(len(graph), len(columns))).astype(np.float32)
         features = GeneFeatures(graph.genes, columns, table) if columns else None
         spec = PerturbationDataModule(pairs, SPLIT, graph, features=features).spec
-        model = {
-            "_target_": "torchcell.screen.models.cell_graph_transformer.model.CellGraphTransformer",
-            **SMALL,
-            **choices,
-        }
+        model = OmegaConf.load(conf_dir() / "model" / "cell_graph_transformer.yaml")
+        for key, value in {**SMALL, **choices}.items():
+            OmegaConf.update(model, key, value)
         data = {"_target_": "torchcell.screen.datamodule.PerturbationDataModule"}
         config = OmegaConf.create({"model": model, "data": data})
         torch.manual_seed(0)
@@ -98,7 +99,7 @@ def test_sets_may_name_added_genes_and_known_sets_keep_nearly_their_prediction(s
 
 
 def test_to_a_model_of_features_alone_an_added_gene_is_its_twin(save):
-    """With the features of A05 it is A05, in whatever company; free tokens, untied heads and all."""
+    """With the features of A05 it is A05, in whatever company; free tokens, unassigned heads and all."""
     ckpt = save(**FEATURES_ONLY)
     file = added(ckpt, {"N1": features_of(ckpt, "A05"), "N2": features_of(ckpt, "Q07")})
     told = ask(ckpt, ["A05", "N1", "A05|Q01", "N1|Q01", "A05|Q07|A09", "N1|N2|A09"], file)["y"].to_numpy()
@@ -148,8 +149,8 @@ def test_added_genes_never_enter_the_graph_term(save):
     q_TD, k_TD = (torch.randn(len(spec.genes) + 3, 16, requires_grad=True) for _ in range(2))
     for relation in ("ring", "star"):
         for loss in ("kl", "bce"):
-            own = GraphTerm(spec.graph, relation, loss).eval()
-            more = GraphTerm(extended(spec).graph, relation, loss).eval()
+            own = GraphLoss(spec.graph, relation, loss).eval()
+            more = GraphLoss(extended(spec).graph, relation, loss).eval()
             value = more(q_TD, k_TD)
             assert torch.equal(value, own(q_TD[:-2], k_TD[:-2]))
             assert torch.equal(more.edge_recall(q_TD, k_TD), own.edge_recall(q_TD[:-2], k_TD[:-2]))
@@ -158,7 +159,7 @@ def test_added_genes_never_enter_the_graph_term(save):
                 assert gradient[1:-2].abs().sum() > 0
 
 
-@pytest.mark.parametrize("choices", [{}, {"networks": "random"}, {"graph_loss": "bce"}], ids=str)
+@pytest.mark.parametrize("choices", [{}, RANDOM, {"graph_loss.form": "bce"}], ids=str)
 def test_the_models_own_terms_do_not_see_added_genes_either(save, choices):
     """In the first layer queries and keys are each gene's own; the random networks must be the same ones."""
     saved = checkpoint.load(save(**choices))
@@ -234,7 +235,8 @@ def organism(n: int, seed: int) -> tuple[CellGraphTransformer, object]:
     scaler = torch.tensor([float(y.mean())]), torch.tensor([float(y.std())])
     spec = screen_spec("regression", ("y",), genes, ("absent",), *scaler, graph, gene_features=features)
     torch.manual_seed(0)
-    model = CellGraphTransformer(spec, dim=32, heads=2, layers=1, dropout=0.0, free_embedding=False)
+    encoder = EncoderOptions(dim=32, heads=2, layers=1, dropout=0.0)
+    model = CellGraphTransformer(spec, encoder=encoder, embedding=EmbeddingOptions(free=False))
     return model, make_batch(pairs.tolist(), target=torch.from_numpy(y).float()[:, None])
 
 

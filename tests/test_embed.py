@@ -31,14 +31,15 @@ SMALL = [
     "data.record.n_sets=400",
     "data.record.n_queries=16",
     "data.record.n_arrays=60",
-    "model.dim=16",
-    "model.heads=1",
+    "model.encoder.dim=16",
+    "model.readout.heads=1",
     "trainer.max_epochs=1",
     "evaluation.n_boot=20",
     "baselines=none",
 ]
 SPLIT = {"method": "random", "n_folds": 5, "fold": 0, "seed": 0}
-GNN = {"_target_": "torchcell.screen.models.perturbed_cell_gnn.model.PerturbedCellGNN", "dim": 8}
+NARROW = {"_target_": "torchcell.screen.models.perturbed_cell_gnn.options.EncoderOptions", "dim": 8}
+GNN = {"_target_": "torchcell.screen.models.perturbed_cell_gnn.model.PerturbedCellGNN", "encoder": NARROW}
 
 
 @pytest.fixture(scope="module")

@@ -28,11 +28,11 @@ CELL = (
     "data.record.n_queries=16",
     "data.record.n_arrays=60",
     "data.batch_size=32",
-    "model.dim=16",
+    "model.encoder.dim=16",
 )
 BRIEF = ("profile.steps=2", "profile.warmup=1")
-GNN = ("model=perturbed_cell_gnn", "model.attention_heads=1")
-DANGO = ("+experiment=simulated_dango", "model.heads=1")
+GNN = ("model=perturbed_cell_gnn", "model.encoder.attention_heads=1")
+DANGO = ("+experiment=simulated_dango", "model.readout.heads=1")
 
 
 def config(*overrides: str) -> DictConfig:
@@ -120,7 +120,7 @@ def test_a_representation_changes_a_copy_of_the_config():
     before = OmegaConf.to_container(cfg)
     changed = representations(cfg)
     assert OmegaConf.to_container(cfg) == before
-    assert changed["index"].model.heads == ["local"]
+    assert changed["index"].model.readout.parts == ["local"]
     assert [changed[f"khop{k}"].data.hops for k in (1, 2, 3)] == [1, 2, 3]
 
 
@@ -132,11 +132,11 @@ def test_a_representation_changes_a_copy_of_the_config():
         ([*GNN, "+profile.representations.far={modle.dim: 4}"], "far sets 'modle.dim', which this config does not"),
         (
             ["model=dango", "model@profile=perturbed_cell_gnn/profile"],
-            r"index sets model.heads=\['local'\], but here it is 4.*another model than Dango.*as_is",
+            "index sets 'model.readout.parts', which this config does not",
         ),
         ([*GNN, "profile.reference=lazzy"], "profile.reference names 'lazzy'; the nearest are .*'lazy'"),
         ([*GNN, "profile.only=[]"], "profile.only names nothing"),
-        ([*GNN, "model.heads=[local]"], "index and lazy come out as the same config"),
+        ([*GNN, "model.readout.parts=[local]"], "index and lazy come out as the same config"),
     ],
 )
 def test_a_representation_that_does_not_fit_is_named_with_what_to_do(overrides, words):
@@ -235,5 +235,5 @@ def test_the_command_helps_and_fails_with_status_1_in_one_line(tmp_path):
     assert told.returncode == 0
     assert "torchcell.profile +experiment=" in told.stdout
     assert failed.returncode == 1
-    assert failed.stderr.strip().splitlines()[-1].startswith("error: profile.representations.index sets model.heads")
+    assert failed.stderr.strip().splitlines()[-1].startswith("error: profile.representations.index sets")
     assert "Traceback" not in failed.stderr

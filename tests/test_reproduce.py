@@ -24,7 +24,7 @@ from torchcell.training.run_folder import environment_facts
 ROOT = Path(__file__).resolve().parents[1]
 TINY = (
     "data.record.n_genes=120", "data.record.n_sets=300", "data.record.n_queries=16", "data.record.n_arrays=60",
-    "model.dim=16", "model.heads=1", "model.dropout=0.2", "trainer.max_epochs=2", "trainer.warmup_steps=2",
+    "model.encoder.dim=16", "model.readout.heads=1", "model.readout.dropout=0.2", "trainer.max_epochs=2", "trainer.warmup_steps=2",
     "evaluation.n_boot=10", "baselines=none", "logger=wandb", "ckpt_path=auto",
 )  # fmt: skip
 

@@ -28,9 +28,9 @@ SMALL = (
     "data.record.n_queries=16",
     "data.record.n_arrays=60",
     "data.batch_size=128",
-    "model.dim=16",
-    "model.heads=1",
-    "model.dropout=0.2",
+    "model.encoder.dim=16",
+    "model.readout.heads=1",
+    "model.readout.dropout=0.2",
     "trainer.max_epochs=3",
     "trainer.warmup_steps=2",
     "evaluation.n_boot=50",
@@ -238,9 +238,9 @@ def test_a_run_that_failed_before_its_first_checkpoint_may_simply_be_tried_again
         raise RuntimeError("in the first step")
 
     with pytest.raises(InputError):
-        train(config(tmp_path, "model.channels=[physcal]"))
+        train(config(tmp_path, "model.encoder.channels=[physcal]"))
     assert not list(tmp_path.iterdir()), "a failed start leaves no folder"
-    cfg = config(tmp_path, "model.channels=[physical]", "trainer.max_epochs=1")
+    cfg = config(tmp_path, "model.encoder.channels=[physical]", "trainer.max_epochs=1")
     with pytest.raises(InputError, match="no network named|no relation"):
         train(OmegaConf.merge(cfg, {"graph": {"relations": ["coexpression"]}}))
     with monkeypatch.context() as patched:

@@ -8,7 +8,7 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" WANDB_MODE="${WANDB_MODE:-offline
 runs="${RUNS:-runs}"
 # The experiment's settings were chosen on the validation part of Costanzo's held-out split, and Kuzmin takes them untuned;
 # these were chosen on the validation part of Costanzo's random split.
-random="split=random model.decoder=own model.embedding_decay=0.3 model.loss_weights.reconstruction=1 data.batch_size=2048"
+random="model=dango_own_decoder split=random model.embedding.decay=0.3 model.loss_weights.reconstruction=1 data.batch_size=2048"
 commands() {
   for seed in 0 1 2; do
     echo "seed=$seed +experiment=costanzo2010_dango split=query_disjoint paths.runs=$runs"

@@ -1,4 +1,4 @@
-"""Compare the graph term with its controls over seeds, and seeds with their ensemble, on the same held-out units.
+"""Compare the graph regularization loss with its controls, and seeds with their ensemble, on the same held-out units.
 
     python experiments/003-cell-graph-transformer/controls.py RUNS -o FOLDER [--reference "lambda 1"]
 
@@ -22,8 +22,6 @@ from torchcell.evaluation.bootstrap import Interval, interval, resample
 from torchcell.evaluation.registry import metric
 from torchcell.io.errors import InputError
 from torchcell.report.plots import BLUE, GREY, ORANGE, canvas
-
-MODEL = "CellGraphTransformer"
 
 
 def main() -> None:
@@ -53,15 +51,16 @@ def read(folder: Path) -> dict[str, object]:
     """What a run was and what it predicted."""
     config = OmegaConf.load(folder / "config.yaml")
     model = config.model
-    setting = f"lambda {float(model.graph_weight):g}"  # a lambda a relation is another study
-    if model.hard_mask:
+    weight, system = float(model.graph_loss.weight), str(model._target_).rpartition(".")[2]
+    setting = f"lambda {weight:g}"  # a lambda a relation is another study
+    if system == "HardMaskTransformer":
         setting = "hard mask"
-    elif model.networks != "real":
-        setting += f", {model.networks}"
+    elif model.graph_loss._target_.endswith(".RandomNetworks"):
+        setting += ", random"
     held = pd.read_parquet(folder / "split.parquet")
     predicted = pd.read_parquet(folder / "predictions.parquet").merge(held[["sample_id", "group"]], on="sample_id")
-    return {"name": str(config.name), "split": str(config.split.method), "setting": setting,
-            "weight": float(model.graph_weight), "seed": int(config.seed), "table": predicted}  # fmt: skip
+    return {"name": str(config.name), "split": str(config.split.method), "setting": setting, "weight": weight,
+            "seed": int(config.seed), "table": predicted.rename(columns={system: "model"})}  # fmt: skip
 
 
 def compare(runs: pd.DataFrame, reference: str, name: str, n_boot: int) -> pd.DataFrame:
@@ -74,7 +73,7 @@ def compare(runs: pd.DataFrame, reference: str, name: str, n_boot: int) -> pd.Da
     measured = first["measured"].to_numpy(dtype=float)
 
     drawn = {
-        setting: {row.seed: row.table[MODEL].to_numpy(dtype=float) for row in part.itertuples()}
+        setting: {row.seed: row.table["model"].to_numpy(dtype=float) for row in part.itertuples()}
         for setting, part in runs.groupby("setting")
     }
     drawn_values = {

@@ -11,12 +11,12 @@ LONG="$LONG +model.scheduler._partial_=true +model.scheduler.mode=max +model.sch
 if wanted simulated; then
     for seed in $SEEDS; do
         for weight in 1.0 0.0 0.1 0.01 0.001; do
-            for networks in real random; do
-                [ "$weight$networks" = 0.0random ] && continue # the same as real
-                echo "simulated +experiment=simulated_cgt split=query_disjoint model.graph_weight=$weight model.networks=$networks seed=$seed $LONG"
+            for networks in "" _random_networks; do
+                [ "$weight$networks" = 0.0_random_networks ] && continue # the same as the true ones
+                echo "simulated +experiment=simulated_cgt model=cell_graph_transformer$networks split=query_disjoint model.graph_loss.weight=$weight seed=$seed $LONG"
             done
         done
-        echo "simulated +experiment=simulated_cgt split=query_disjoint model.hard_mask=true seed=$seed $LONG"
+        echo "simulated +experiment=simulated_cgt model=cell_graph_transformer_hard_mask split=query_disjoint seed=$seed $LONG"
         echo "simulated +experiment=simulated_cgt split=random seed=$seed $LONG"
         for split in query_disjoint random; do # with the experiment's own schedule
             echo "shipped +experiment=simulated_cgt split=$split seed=$seed"
@@ -31,10 +31,10 @@ if wanted real; then
         for seed in $SEEDS; do
             echo "real +experiment=costanzo2010_cgt split=query_disjoint seed=$seed"
         done
-        echo "real +experiment=costanzo2010_cgt split=query_disjoint model.graph_weight=0.0"
-        echo "real +experiment=costanzo2010_cgt split=query_disjoint model.networks=random"
+        echo "real +experiment=costanzo2010_cgt split=query_disjoint model.graph_loss.weight=0.0"
+        echo "real +experiment=costanzo2010_cgt model=cell_graph_transformer_random_networks split=query_disjoint"
         echo "real +experiment=costanzo2010_cgt split=query_disjoint graph=yeast data.features.terms=0 name=costanzo2010_cgt_without_go"
-        echo "real +experiment=costanzo2010_cgt split=random model.cold_share=0.0"
+        echo "real +experiment=costanzo2010_cgt split=random model.embedding.imputation.untrained_rate=0.0"
         echo "real +experiment=kuzmin2018_cgt split=query_disjoint"
         echo "real +experiment=kuzmin2018_cgt split=random"
     } | train

@@ -1,4 +1,4 @@
-"""The cell graph transformer on a cell of yeast's size: its graph term against the dense one, and what a step costs.
+"""The cell graph transformer on a cell of yeast's size: its graph loss against the dense one, and what a step costs.
 
 d = 64, 4 layers of 4 heads, 9 tied ones; pairs and triples. A step is forward, all loss terms and backward, without the
 optimizer. ``tile`` is the naive way of the other network, two layers of width 32 on each perturbed cell (see
@@ -25,9 +25,9 @@ from torchcell.graph.cell_graph import CellGraph, deleted_nodes
 from torchcell.nn.relations import RelationStack
 from torchcell.screen.datamodule import PerturbationBatch, PerturbationSets
 from torchcell.screen.models.cell_graph_transformer.attention import attention
-from torchcell.screen.models.cell_graph_transformer.graph_loss import GraphTerm
-from torchcell.screen.models.cell_graph_transformer.heads import PerturbationHead
-from torchcell.screen.models.cell_graph_transformer.model import CellGraphTransformer
+from torchcell.screen.models.cell_graph_transformer.graph_loss import GraphLoss
+from torchcell.screen.models.cell_graph_transformer.model import CellGraphTransformer, PerturbationHead
+from torchcell.screen.models.cell_graph_transformer.options import EncoderOptions, GraphLossOptions
 from torchcell.screen.models.perturbed_cell_gnn.layers import RelationalLayer
 from torchcell.screen.models.perturbed_cell_gnn.perturbed_cell import PerturbedCell
 from torchcell.screen.record import Screen
@@ -58,7 +58,7 @@ def run() -> list[Target]:
 def _one_head(graph: CellGraph) -> list[Target]:
     """Attention of one head and its divergence from the largest relation, forward and backward."""
     relation = max(graph.relations, key=lambda name: len(graph.csr(name).indices))
-    term, divergence = GraphTerm(graph, relation), DenseDivergence(graph, relation)
+    term, divergence = GraphLoss(graph, relation), DenseDivergence(graph, relation)
     q, k, v = (torch.randn(1, 1 + len(graph), WIDTH, requires_grad=True) for _ in range(3))
 
     def sparse() -> tuple[Tensor, ...]:
@@ -75,7 +75,7 @@ def _one_head(graph: CellGraph) -> list[Target]:
     ways = {"sparse": sparse, "dense": dense, "fused attention alone": plain}
     taken = {name: seconds(way, repeats=3) for name, way in ways.items()}
     memory = {name: tensor_megabytes(way, CPU) for name, way in ways.items()}
-    _show(f"one head and its graph term, {relation}, T = {1 + len(graph):,}", taken, memory)
+    _show(f"one head and its graph loss, {relation}, T = {1 + len(graph):,}", taken, memory)
     return [
         at_least("graph KL of one head, sparse against dense: time", taken["dense"] / taken["sparse"], 4),
         at_least("graph KL of one head, sparse against dense: memory", memory["dense"] / memory["sparse"], 20),
@@ -107,7 +107,7 @@ class DenseDivergence:
         return total / len(self.row_R)
 
 
-def _off(term: GraphTerm, divergence: DenseDivergence, q_TD: Tensor, k_TD: Tensor) -> float:
+def _off(term: GraphLoss, divergence: DenseDivergence, q_TD: Tensor, k_TD: Tensor) -> float:
     """Largest difference of value, dQ and dK, each relative to its largest entry."""
     single = [each.detach().requires_grad_() for each in (q_TD, k_TD)]
     double = [each.detach().double().requires_grad_() for each in (q_TD, k_TD)]
@@ -141,7 +141,7 @@ def _steps(graph: CellGraph) -> list[Target]:
     memory = {f"B = {size:,}": _peak(steps[f"B = {size:,}"]) for size in (MEDIUM, LARGE)}
     memory[once] = _peak(steps[once])
     sizes = dict.fromkeys(taken, MEDIUM) | {f"B = {size:,}": size for size in batches} | {tiles: BATCH}
-    _show(f"steps, d = {DIM}, {LAYERS} layers, {len(tied.ties)} ties", taken, memory, sizes)
+    _show(f"steps, d = {DIM}, {LAYERS} layers, {len(tied.assignments)} assigned heads", taken, memory, sizes)
     rate = {name: sizes[name] / taken[name] for name in taken}
     tile, medium, large = rate[tiles], f"B = {MEDIUM}", f"B = {LARGE:,}"
     added = 100 * (taken[medium] / taken[f"{medium}, lambda 0"] - 1)
@@ -162,7 +162,11 @@ def transformer(graph: CellGraph, screen: Screen, weight: float) -> CellGraphTra
     names, genes = tuple(screen.phenotype_names), tuple(graph.genes.tolist())
     trained = {"trained_genes": torch.arange(len(genes)), "trained_sizes": (2,)}
     spec = ScreenSpec("regression", names, genes, ("absent",), *scaler, graph, "", **trained)
-    return CellGraphTransformer(spec, dim=DIM, layers=LAYERS, heads=HEADS, graph_weight=weight)
+    return CellGraphTransformer(
+        spec,
+        encoder=EncoderOptions(dim=DIM, layers=LAYERS, heads=HEADS),
+        graph_loss=GraphLossOptions(weight=weight),
+    )
 
 
 def step(model: CellGraphTransformer, batch: PerturbationBatch) -> None:

@@ -88,7 +88,7 @@ def no_memory(folder: Path, most: int = 4) -> Outcome:
 
 def disk_fills(folder: Path) -> Outcome:
     """No file can grow to the size of a checkpoint from the second epoch on: that of the first one stays."""
-    cfg = config(folder, "trainer.max_epochs=3", "model.dim=32")
+    cfg = config(folder, "trainer.max_epochs=3", "model.encoder.dim=32")
     with no_file_from_step(4, 100_000):
         text = refusal(lambda: train(cfg))
     epochs = [torch.load(path, weights_only=True)["epoch"] for path in folder.rglob("last.ckpt")]

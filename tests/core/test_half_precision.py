@@ -37,7 +37,9 @@ from torchcell.training.entry import conf_dir
 
 HGT = MODELS["hgt_embedder"]
 FEW = ("data.batch_size=8", "data.eval_batch_size=4")
-CGT = ("model=cell_graph_transformer", *SCREEN, "model.dim=80", "model.heads=5", "model.layers=1")
+CGT = (
+    "model=cell_graph_transformer", *SCREEN, "model.encoder.dim=80", "model.encoder.heads=5", "model.encoder.layers=1",
+)  # fmt: skip
 FEATURES = (
     "+data.features._target_=torchcell.graph.features.network_features", "+data.features._partial_=true",
     "+data.features.spectral=4", "+data.features.terms=0",
@@ -59,7 +61,14 @@ FILES: dict[str, tuple[str, ...]] = {
     "hgt_embedder_low_memory": (*HGT, "model=hgt_embedder_low_memory", *SMALL_HGT),
     "hgt_embedder_quick": (*HGT, "model=hgt_embedder_quick", *SMALL_HGT),
     "latent_shift": MODELS["latent_shift"],
-    "pairwise_factors": ("model=pairwise_factors", "graph=none", *SCREEN, *SETS, "model.pair_width=8"),
+    "pairwise_factors": (
+        "model=pairwise_factors",
+        "graph=none",
+        *SCREEN,
+        "model.encoder.dim=16",
+        "model.encoder.heads=1",
+        "model.readout.pairs.width=8",
+    ),
     "perturbed_cell_gnn": (*GNN, *FEW),
     "perturbed_cell_gnn_index": (*GNN, *FEW, "model=perturbed_cell_gnn_index"),
     "perturbed_cell_gnn_large": (*GNN, *FEW, "model=perturbed_cell_gnn_large"),
@@ -70,36 +79,36 @@ FILES: dict[str, tuple[str, ...]] = {
 
 OPTIONS: dict[str, list[str]] = {
     "dango": [
-        "model.score=product model.decoder=own model.residual=false model.dropout=0.1",
+        "model.readout.score=product model=dango_own_decoder model.encoder.residual=false model.readout.dropout=0.1",
         "+model.loss_weights._target_=torchcell.nn.losses.LinearUntilUniform "
         "+model.loss_weights.transition=0.25 ~model.loss_weights.phenotype ~model.loss_weights.reconstruction",
     ],
     "perturbed_cell_gnn": [
-        "model.heads=[global] model.dropout=0.1",
-        "model.score=difference model.spectral=4 model.cold_start=5 model.cold_share=0.3 model.embedding_decay=1.0",
+        "model.readout.parts=[global] model.readout.dropout=0.1",
+        "model.readout.score=difference model.embedding.spectral=4 model.embedding.imputation.neighbors=5 model.embedding.imputation.untrained_rate=0.3 model.embedding.decay=1.0",
         "data.hops=1",
-        "data.hops=2 model.linear_readout=false",
-        *(f"model.computation={way}" for way in ("tile", "hybrid", "delta")),
-        *(f"model.computation={way} model.linear_readout=false" for way in ("tile", "hybrid", "delta")),
-        *(f"model.aggregation={name}" for name in ("sage", "gin", "hgt")),
-        *(f"model.merge={name}" for name in ("mean", "attention", "pairwise")),
-        "model.degree='true'",
-        "model.degree=sum model.norm=none model.residual=false",
-        "model.norm=batch model.computation=tile",
-        "model.norm=graph model.computation=tile",
+        "data.hops=2 model.encoder.linear_readout=false",
+        *(f"model.encoder.strategy={way}" for way in ("tile", "hybrid", "delta")),
+        *(f"model.encoder.strategy={way} model.encoder.linear_readout=false" for way in ("tile", "hybrid", "delta")),
+        *(f"model.messages.aggregation={name}" for name in ("sage", "gin", "hgt")),
+        *(f"model.messages.merge={name}" for name in ("mean", "attention", "pairwise")),
+        "model.messages.degree='true'",
+        "model.messages.degree=sum model.encoder.norm=none model.encoder.residual=false",
+        "model.encoder.norm=batch model.encoder.strategy=tile",
+        "model.encoder.norm=graph model.encoder.strategy=tile",
     ],
     "cell_graph_transformer": [
-        "model.graph_loss=bce",
-        "model.graph_rows=20 model.graph_negatives=30",
-        "model.networks=random model.ties={physical: [[0, 0]]}",
-        "model.hard_mask=true",
-        "model.graph_weight=0 model.cold_start=0 model.score=null",
-        "model.gradient_checkpointing=true model.layers=2",
-        "model.pooling=sum model.score=difference model.levels=true",
-        "model.pooling=hyper_sagnn model.embedding_decay=1.0 model.cold_share=0.3",
-        "model.pair_width=8 model.pair_decay=1.0",
-        "model.pair_width=8 model.pair_start=least_squares model.pair_trained=false",
-        " ".join(("model.free_embedding=false", *FEATURES)),
+        "model.graph_loss.form=bce",
+        "model.graph_loss.rows=20 model.graph_loss.negatives=30",
+        "model=cell_graph_transformer_random_networks model.graph_loss.head_assignments={physical: [[0, 0]]}",
+        "model=cell_graph_transformer_hard_mask",
+        "model.graph_loss.weight=0 model.embedding.imputation.neighbors=0 model.readout.score=null",
+        "model.encoder.gradient_checkpointing=true model.encoder.layers=2",
+        "model.readout.pooling=sum model.readout.score=difference model.readout.levels=true",
+        "model.readout.pooling=hyper_sagnn model.embedding.decay=1.0 model.embedding.imputation.untrained_rate=0.3",
+        "model.readout.pairs.width=8 model.readout.pairs.decay=1.0",
+        "model.readout.pairs.width=8 model.readout.pairs.start=least_squares model.readout.pairs.trained=false",
+        " ".join(("model.embedding.free=false", *FEATURES)),
     ],
     "hgt_embedder": [
         "model.inputs=constant model.degrees=false model.node_bias=false",
@@ -245,15 +254,16 @@ def screen_with_kinds(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("name", ["dango", "cell_graph_transformer"])
 def test_kinds_levels_and_missing_phenotypes_are_read_in_half_precision(tmp_path, name):
-    levels = ["model.levels=true"] if name == "cell_graph_transformer" else []
-    sizes = ["model.dim=32", "model.heads=2"]
-    cfg = composed(f"model={name}", *screen_with_kinds(tmp_path), *sizes, *levels)
+    own = ["model.readout.heads=2"]
+    if name == "cell_graph_transformer":
+        own = ["model.encoder.heads=2", "model.readout.levels=true"]
+    cfg = composed(f"model={name}", *screen_with_kinds(tmp_path), "model.encoder.dim=32", *own)
     check(cfg, assemble.datamodule(cfg))
 
 
 @pytest.mark.parametrize("aggregation", ["rgcn", "sage", "hgt"])
 def test_reactions_are_read_in_half_precision(aggregation):
-    cfg = composed(*GNN, *FEW, f"model.aggregation={aggregation}")
+    cfg = composed(*GNN, *FEW, f"model.messages.aggregation={aggregation}")
     networks = instantiate(cfg.graph.networks)
     genes = sorted({name for network in networks for name in network.source.tolist()})[:12]
     reactions = np.array([f"r{i // 3}" for i in range(len(genes))])

@@ -25,11 +25,11 @@ from torchcell.io.file_facts import remembered, verifying
 from torchcell.io.fingerprint import NOT_VALUES, fingerprint, matrix_fingerprint
 from torchcell.knowledge_graph.record import link_samples
 from torchcell.knowledge_graph.simulate import simulate_knowledge_graph
-from torchcell.screen.simulate import simulate_cell
+from torchcell.screen.simulate import CellDesign, simulate_cell
 
 
 def screen():
-    made = simulate_cell(n_genes=120, n_sets=80, n_queries=8, n_arrays=30).screen
+    made = simulate_cell(CellDesign(n_genes=120, n_sets=80, n_queries=8, n_arrays=30)).screen
     level = np.where(np.arange(len(made.gene)) % 2, 0.5, np.nan).astype(np.float32)
     return replace(made, level=level)
 

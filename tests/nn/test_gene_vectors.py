@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from torchcell.graph.cell_graph import CellGraph
-from torchcell.nn.gene_embedding import ColdStart, GeneVectors
+from torchcell.nn.gene_embedding import GeneVectors, Imputation
 
 N, OWN, WIDTH = 10, 8, 6
 FEATURES = torch.eye(N)
@@ -15,13 +15,13 @@ FEATURES[8] = FEATURES[2] + FEATURES[3]  # of two added genes one is like 2 and 
 FEATURES[9] = 1
 
 
-def cold(everyone: bool = False) -> ColdStart:
+def cold(everyone: bool = False) -> Imputation:
     """Genes 2, 3 and 4 have the same neighbors; 6 was not trained and knows only 7; 8 and 9 are in no network."""
     matrix = np.zeros((N, N), dtype=np.float32)
     matrix[:2, 2:5] = matrix[0, 5] = matrix[6, 7] = 1
     graph = CellGraph([f"g{i}" for i in range(N)], {"r": np.maximum(matrix, matrix.T)})
     trained = torch.tensor([0, 1, 2, 3, 4, 5, 7])
-    return ColdStart(graph, trained, k=2, features=FEATURES, everyone=everyone)
+    return Imputation(graph, trained, k=2, features=FEATURES, everyone=everyone)
 
 
 def test_rows_have_length_1_on_average_whatever_the_width():

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.sparse as sp
 import torch
+from model_options import with_options
 from small_specs import screen_spec
 
 from torchcell.graph.cell_graph import CellGraph
@@ -57,10 +58,13 @@ def make_batch(sets, kind="absent", outputs=1, target=None, level=None) -> Pertu
     return PerturbationBatch(gene=gene, ptr=ptr, kind=kinds, level=level, target=target, sample=torch.arange(len(sets)))
 
 
-def make(spec: ScreenSpec | None = None, seed: int = 0, **choices) -> CellGraphTransformer:
+def make(
+    spec: ScreenSpec | None = None, seed: int = 0, model: type[CellGraphTransformer] = CellGraphTransformer, **choices
+) -> CellGraphTransformer:
     """Two layers of two heads, without dropout."""
     torch.manual_seed(seed)
-    return CellGraphTransformer(spec or make_spec(), **({"dim": 32, "heads": 2, "dropout": 0.0} | choices))
+    small = {"encoder__dim": 32, "encoder__heads": 2, "encoder__dropout": 0.0}
+    return model(spec or make_spec(), **with_options(model, small | choices))
 
 
 def total(model: CellGraphTransformer, batch: PerturbationBatch) -> torch.Tensor:

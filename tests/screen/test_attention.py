@@ -22,9 +22,9 @@ def tensors(heads: int, tokens: int, width: int, size: float = 1.0) -> list[torc
     return [(size * torch.randn(shape, dtype=torch.float64)).requires_grad_() for _ in range(3)]
 
 
-def dense(q, k, v, tied):
+def dense(q, k, v, assigned):
     score = q @ k.transpose(1, 2) / q.shape[-1] ** 0.5
-    return score.softmax(-1) @ v, torch.logsumexp(score, -1)[list(tied)]
+    return score.softmax(-1) @ v, torch.logsumexp(score, -1)[list(assigned)]
 
 
 def both(out, lse):
@@ -42,9 +42,9 @@ def largest(x: torch.Tensor) -> float:
 @settings(max_examples=25, deadline=None)
 @given(st.data(), st.integers(1, 4), st.integers(1, 70), st.integers(1, 20), st.floats(0.1, 5))
 def test_equals_the_dense_form(form, data, heads, tokens, width, size):
-    tied = data.draw(st.lists(st.integers(0, heads - 1), min_size=1, unique=True))
+    assigned = data.draw(st.lists(st.integers(0, heads - 1), min_size=1, unique=True))
     given = tensors(heads, tokens, width, size)
-    ours, wanted = FORMS[form](*given, tied), dense(*given, tied)
+    ours, wanted = FORMS[form](*given, assigned), dense(*given, assigned)
     found = torch.autograd.grad(both(*ours), given)
     truth = torch.autograd.grad(both(*wanted), given)
     # Gradients are sums over tokens that grow with the inputs; so does what rounding leaves of them.
@@ -52,13 +52,13 @@ def test_equals_the_dense_form(form, data, heads, tokens, width, size):
         torch.testing.assert_close(mine, reference, rtol=1e-12, atol=1e-12 * max(1, largest(reference)))
 
 
-@pytest.mark.parametrize("tied", [[], [1], [2, 0]], ids="tied={}".format)
+@pytest.mark.parametrize("assigned", [[], [1], [2, 0]], ids="assigned={}".format)
 @pytest.mark.parametrize("rows", [1, 5, 12], ids="rows={}".format)
-def test_the_backward_pass_may_take_the_queries_in_runs(monkeypatch, rows, tied):
+def test_the_backward_pass_may_take_the_queries_in_runs(monkeypatch, rows, assigned):
     monkeypatch.setattr(module, "ROWS", rows)
     given = tensors(3, 12, 4)
-    found = torch.autograd.grad(both(*attention(*given, tied)), given)
-    for mine, truth in zip(found, torch.autograd.grad(both(*dense(*given, tied)), given), strict=True):
+    found = torch.autograd.grad(both(*attention(*given, assigned)), given)
+    for mine, truth in zip(found, torch.autograd.grad(both(*dense(*given, assigned)), given), strict=True):
         torch.testing.assert_close(mine, truth, rtol=1e-12, atol=1e-12)
 
 
@@ -149,7 +149,7 @@ def test_no_scores_are_kept():
     assert seen.numel <= 2 * 1500 * 5
 
 
-@pytest.mark.parametrize("tied", [[2], [-1], [0, 0]], ids=str)
-def test_a_tied_head_that_does_not_exist_or_stands_twice_is_an_error(tied):
+@pytest.mark.parametrize("assigned", [[2], [-1], [0, 0]], ids=str)
+def test_a_tied_head_that_does_not_exist_or_stands_twice_is_an_error(assigned):
     with pytest.raises(InputError, match="from 0 to 1"):
-        attention(*tensors(2, 5, 4), tied)
+        attention(*tensors(2, 5, 4), assigned)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from torchcell.screen.models.cell_graph_transformer.attention import CellEncoder, TransformerLayer
+from torchcell.screen.models.cell_graph_transformer.model import CellEncoder, TransformerLayer
 
 N, HEADS, WIDTH = 10, 2, 16
 DIM = HEADS * WIDTH

@@ -9,27 +9,32 @@ import pytest
 import torch
 
 from tests.screen.small_transformers import SETS, N, fit, make, make_batch, make_spec, total
+from torchcell.screen.models.cell_graph_transformer.controls import HardMaskTransformer, RandomNetworks
 from torchcell.screen.models.cell_graph_transformer.model import CellGraphTransformer
 from torchcell.screen.record import KINDS
 
 CHOICES = {
     "plain": {},
-    "features only": {"free_embedding": False},
+    "features only": {"embedding__free": False},
     "names only": {"features": False},
-    "pairs": {"pair_width": 6, "pair_decay": 0.1, "embedding_decay": 0.1},
+    "pairs": {"readout__pairs__width": 6, "readout__pairs__decay": 0.1, "embedding__decay": 0.1},
     "kinds": {"kinds": ("absent", "overexpressed")},
-    "levels": {"kinds": ("absent", "knockdown"), "levels": True},
-    "pooled by hyper_sagnn": {"pooling": "hyper_sagnn", "heads": 2},
-    "score of differences": {"score": "difference"},
-    "no score of members": {"score": None, "pooling": "sum"},
-    "bce": {"graph_loss": "bce"},
-    "sampled rows": {"graph_rows": 5, "graph_negatives": 4},
-    "hard mask": {"hard_mask": True},
-    "no graph term": {"graph_weight": 0.0},
-    "random networks": {"networks": "random"},
-    "no layers": {"layers": 0, "ties": {}},
-    "layers computed again": {"gradient_checkpointing": True, "dropout": 0.1},
-    "cold genes": {"cold_start": 3, "cold_share": 0.3, "pair_width": 4},
+    "levels": {"kinds": ("absent", "knockdown"), "readout__levels": True},
+    "pooled by hyper_sagnn": {"readout__pooling": "hyper_sagnn", "encoder__heads": 2},
+    "score of differences": {"readout__score": "difference"},
+    "no score of members": {"readout__score": None, "readout__pooling": "sum"},
+    "bce": {"graph_loss__form": "bce"},
+    "sampled rows": {"graph_loss__rows": 5, "graph_loss__negatives": 4},
+    "hard mask": {"model": HardMaskTransformer},
+    "no graph loss": {"graph_loss__weight": 0.0},
+    "random networks": {"graph_loss": RandomNetworks()},
+    "no layers": {"encoder__layers": 0, "graph_loss__head_assignments": {}},
+    "layers computed again": {"encoder__gradient_checkpointing": True, "encoder__dropout": 0.1},
+    "untrained genes": {
+        "embedding__imputation__neighbors": 3,
+        "embedding__imputation__untrained_rate": 0.3,
+        "readout__pairs__width": 4,
+    },
     "binary": {"task": "binary"},
     "two outputs": {"outputs": ("a", "b")},
 }
@@ -84,7 +89,7 @@ def test_the_order_of_members_changes_nothing_and_one_set_alone_is_a_batch(choic
     assert len(whole.unique()) == whole.numel()
 
 
-@pytest.mark.parametrize("choice", [{}, {"pair_width": 4}, {"features": False}], ids=str)
+@pytest.mark.parametrize("choice", [{}, {"readout__pairs__width": 4}, {"features": False}], ids=str)
 def test_no_shape_depends_on_samples_or_task(choice):
     shapes = [{name: p.shape for name, p in build(choice | {"task": t})[0].named_parameters()}
               for t in ("regression", "binary")]  # fmt: skip
@@ -93,17 +98,17 @@ def test_no_shape_depends_on_samples_or_task(choice):
 
 def test_without_names_no_parameter_knows_how_many_genes_there_are():
     spec = [make_spec(n=n) for n in (N, N + 10)]
-    bare = [{name: value.shape for name, value in make(each, free_embedding=False).state_dict().items()}
+    bare = [{name: value.shape for name, value in make(each, embedding__free=False).state_dict().items()}
             for each in spec]  # fmt: skip
     assert bare[0] == bare[1]
-    assert not make(spec[0], free_embedding=False).reads_names
+    assert not make(spec[0], embedding__free=False).reads_names
     assert make(spec[0]).reads_names
-    assert make(spec[0], free_embedding=False, pair_width=4).reads_names
+    assert make(spec[0], embedding__free=False, readout__pairs__width=4).reads_names
 
 
 def test_prediction_is_in_the_units_of_the_target():
     """Heads that say nothing predict the training mean; a bias of 1, one standard deviation above."""
-    model = make(score=None)
+    model = make(readout__score=None)
     with torch.no_grad():
         model.readout[-1].weight.zero_()
         model.readout[-1].bias.fill_(1.0)
@@ -111,7 +116,7 @@ def test_prediction_is_in_the_units_of_the_target():
 
 
 def test_terms_are_named_and_missing_targets_are_masked():
-    model = make(pair_width=4, pair_decay=0.5, embedding_decay=0.25)
+    model = make(readout__pairs__width=4, readout__pairs__decay=0.5, embedding__decay=0.25)
     batch = make_batch([(0, 1), (2, 3)], target=torch.tensor([[1.0], [float("nan")]]))
     terms = model.losses(batch, model(batch))
     assert list(terms) == ["phenotype", "graph_physical", "graph_coexpression", "embedding", "pairs"]
@@ -120,11 +125,11 @@ def test_terms_are_named_and_missing_targets_are_masked():
     rows = {"embedding": (0.25, model.embedding), "pairs": (0.5, model.pairs.vectors)}
     for name, (weight, vectors) in rows.items():
         torch.testing.assert_close(terms[name], weight * vectors.table.weight[:4].square().sum(1).mean())
-    assert list(make(hard_mask=True).losses(batch, torch.zeros(2, 1))) == ["phenotype"]
+    assert list(make(model=HardMaskTransformer).losses(batch, torch.zeros(2, 1))) == ["phenotype"]
 
 
 def test_bfloat16_changes_the_objective_by_rounding_only():
-    model, batch = make(pair_width=4), make_batch(SETS)
+    model, batch = make(readout__pairs__width=4), make_batch(SETS)
     exact = total(model, batch)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = total(model, batch)
@@ -137,7 +142,7 @@ def test_layers_computed_again_give_the_same_loss_and_gradients():
     """Also with dropout, whose draws must be the same the second time."""
     found = []
     for again in (False, True):
-        model = make(gradient_checkpointing=again, dropout=0.3)
+        model = make(encoder__gradient_checkpointing=again, encoder__dropout=0.3)
         torch.manual_seed(1)
         loss = total(model, make_batch(SETS))
         loss.backward()
@@ -151,7 +156,7 @@ def test_the_loss_falls_on_a_small_screen():
     pairs = torch.combinations(torch.arange(N))[::2]
     y = effect[pairs].prod(1, keepdim=True)
     spec = make_spec(center=float(y.mean()), scale=float(y.std()))
-    losses = fit(make(spec, graph_weight=0.0), make_batch(pairs.tolist(), target=y), 30)
+    losses = fit(make(spec, graph_loss__weight=0.0), make_batch(pairs.tolist(), target=y), 30)
     assert losses[-1] < 0.5 * losses[0]
 
 
@@ -159,7 +164,7 @@ def test_the_loss_falls_on_a_small_screen():
 
 
 def test_the_encoder_runs_once_a_step():
-    model, batch = make(pair_width=4), make_batch(SETS)
+    model, batch = make(readout__pairs__width=4), make_batch(SETS)
     calls = count_encodings(model)
     for step in range(1, 3):
         total(model, batch).backward()
@@ -209,7 +214,7 @@ def test_evaluation_encodes_once_until_the_parameters_change():
 
 
 def test_latents_have_names_and_a_row_a_set_or_gene():
-    model = make(pair_width=6).eval()
+    model = make(readout__pairs__width=6).eval()
     with torch.no_grad():
         sets, genes, cell = model.set_embeddings(make_batch(SETS)), model.gene_embeddings(), model.cell_embeddings()
         beta = model.attended(make_batch(SETS))
@@ -223,7 +228,7 @@ def test_latents_have_names_and_a_row_a_set_or_gene():
 
 
 def test_kinds_and_levels_enter():
-    model = make(make_spec(kinds=("absent", "knockdown")), levels=True).eval()
+    model = make(make_spec(kinds=("absent", "knockdown")), readout__levels=True).eval()
     with torch.no_grad():
         model.head.level_state.weight.normal_()
         absent, less, more = (

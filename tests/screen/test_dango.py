@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from model_options import with_options
 from small_specs import screen_spec
 
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.io.errors import InputError
 from torchcell.screen.datamodule import PerturbationBatch
-from torchcell.screen.models.dango import Dango
+from torchcell.screen.models.dango import Dango, OwnDecoderDango
 from torchcell.screen.record import KINDS
 from torchcell.screen.spec import ScreenSpec
 
@@ -42,6 +43,10 @@ def make_batch(sets, kind="absent", outputs=1, target=None) -> PerturbationBatch
     return PerturbationBatch(gene=gene, ptr=ptr, kind=kinds, level=level, target=target, sample=torch.arange(len(sets)))
 
 
+def small(spec: ScreenSpec, model: type[Dango] = Dango, **choices) -> Dango:
+    return model(spec, **with_options(model, {"encoder__dim": 32, "readout__heads": 2} | choices))
+
+
 def total(model: Dango, batch: PerturbationBatch) -> torch.Tensor:
     return torch.stack(list(model.losses(batch, model(batch)).values())).sum()
 
@@ -54,7 +59,7 @@ SETS = [(0, 1), (2, 3, 4), (5,), (6, 7, 8, 9)]
 @pytest.mark.parametrize("decoder", ["own", "shared"])
 def test_every_parameter_gets_a_gradient_in_one_step(score, task, decoder):
     spec = make_spec(kinds=("absent", "overexpressed"), task=task)
-    model = Dango(spec, dim=32, heads=2, score=score, decoder=decoder, embedding_decay=0.1)
+    model = small(spec, OwnDecoderDango if decoder == "own" else Dango, readout__score=score, embedding__decay=0.1)
     kind = [KINDS.index("overexpressed" if i % 3 else "absent") for i in range(10)]
     total(model, make_batch(SETS, kind, target=torch.tensor([[0.0], [1.0], [1.0], [0.0]]))).backward()
     dead = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
@@ -63,7 +68,7 @@ def test_every_parameter_gets_a_gradient_in_one_step(score, task, decoder):
 
 def test_prediction_is_in_the_units_of_the_target():
     """A head that says 0 predicts the training mean; one that says 1, one standard deviation above."""
-    model = Dango(make_spec(center=0.4, scale=2.0), dim=32, heads=2)
+    model = small(make_spec(center=0.4, scale=2.0))
     with torch.no_grad():
         model.head.readout.weight.zero_()
         model.head.readout.bias.fill_(1.0)
@@ -71,7 +76,7 @@ def test_prediction_is_in_the_units_of_the_target():
 
 
 def test_terms_are_named_and_missing_targets_are_masked():
-    model = Dango(make_spec(), dim=32, heads=2, embedding_decay=0.0)
+    model = small(make_spec(), embedding__decay=0.0)
     batch = make_batch([(0, 1), (2, 3)], target=torch.tensor([[1.0], [float("nan")]]))
     terms = model.losses(batch, model(batch))
     assert list(terms) == ["phenotype", "reconstruction"]
@@ -80,7 +85,7 @@ def test_terms_are_named_and_missing_targets_are_masked():
 
 
 def test_embedding_term_is_the_mean_squared_length_of_the_members():
-    model = Dango(make_spec(), dim=32, heads=2, embedding_decay=0.5)
+    model = small(make_spec(), embedding__decay=0.5)
     batch = make_batch(SETS)
     expected = 0.5 * model.genes()[batch.gene].square().sum(1).mean()
     torch.testing.assert_close(model.losses(batch, model(batch))["embedding"], expected)
@@ -88,7 +93,7 @@ def test_embedding_term_is_the_mean_squared_length_of_the_members():
 
 def test_the_encoder_runs_once_a_step(monkeypatch):
     """Elsewhere two forward passes a step: one for the prediction, one for the reconstruction."""
-    model, batch = Dango(make_spec(), dim=32, heads=2), make_batch(SETS)
+    model, batch = small(make_spec()), make_batch(SETS)
     encode, calls = model.encode, []
     monkeypatch.setattr(model, "encode", lambda: calls.append(1) or encode())
     for step in range(1, 3):
@@ -97,10 +102,10 @@ def test_the_encoder_runs_once_a_step(monkeypatch):
 
 
 def test_evaluation_encodes_once_until_the_parameters_change(monkeypatch):
-    model, batch = Dango(make_spec(), dim=32, heads=2).eval(), make_batch(SETS)
+    model, batch = small(make_spec()).eval(), make_batch(SETS)
     encode, calls = model.encode, []
     monkeypatch.setattr(model, "encode", lambda: calls.append(1) or encode())
-    other = Dango(make_spec(), dim=32, heads=2).eval()
+    other = small(make_spec()).eval()
     with torch.no_grad():
         before = model(batch)
         model(batch)
@@ -117,7 +122,7 @@ def test_evaluation_encodes_once_until_the_parameters_change(monkeypatch):
 
 
 def test_kinds_enter_and_start_without_effect():
-    model = Dango(make_spec(kinds=("absent", "overexpressed")), dim=32, heads=2)
+    model = small(make_spec(kinds=("absent", "overexpressed")))
     absent, over = make_batch(SETS), make_batch(SETS, "overexpressed")
     torch.testing.assert_close(model(absent), model(over))
     with torch.no_grad():
@@ -126,13 +131,13 @@ def test_kinds_enter_and_start_without_effect():
 
 
 def test_a_kind_that_training_never_saw_is_refused_by_name():
-    model = Dango(make_spec(kinds=("absent",)), dim=32, heads=2).eval()
+    model = small(make_spec(kinds=("absent",))).eval()
     with pytest.raises(InputError, match="'knockdown'"):
         model(make_batch(SETS, "knockdown"))
 
 
 def test_a_step_runs_under_mixed_precision():
-    model = Dango(make_spec(), dim=32, heads=2)
+    model = small(make_spec())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         total(model, make_batch(SETS)).backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
@@ -140,7 +145,7 @@ def test_a_step_runs_under_mixed_precision():
 
 def test_shapes_do_not_depend_on_samples_and_binary_adds_nothing():
     shapes = [
-        {name: p.shape for name, p in Dango(make_spec(task=task), dim=32, heads=2).named_parameters()}
+        {name: p.shape for name, p in small(make_spec(task=task)).named_parameters()}
         for task in ("regression", "binary")
     ]
     assert shapes[0] == shapes[1]
@@ -148,14 +153,14 @@ def test_shapes_do_not_depend_on_samples_and_binary_adds_nothing():
 
 
 def test_channels_choose_relations_and_bad_ones_are_refused():
-    model = Dango(make_spec(), channels=["coexpression"], dim=32, heads=2, zero_weight={"coexpression": 0.5})
+    model = small(make_spec(), encoder__channels=["coexpression"], reconstruction__zero_weight={"coexpression": 0.5})
     assert len(model.encoders) == 1
     with pytest.raises(InputError, match=r"'coexpresion'.*coexpression"):
-        Dango(make_spec(), channels=["coexpresion"])
+        small(make_spec(), encoder__channels=["coexpresion"])
     with pytest.raises(InputError, match="each once"):
-        Dango(make_spec(), channels=["physical", "physical"])
+        small(make_spec(), encoder__channels=["physical", "physical"])
     with pytest.raises(InputError, match="no entry for the channels"):
-        Dango(make_spec(), zero_weight={"physical": 1.0})
+        small(make_spec(), reconstruction__zero_weight={"physical": 1.0})
     with pytest.raises(InputError, match="no graph"):
         Dango(dataclasses.replace(make_spec(), graph=None))
 
@@ -173,16 +178,16 @@ def test_only_relations_among_genes_are_channels():
         return dataclasses.replace(spec, graph=CellGraph(GENES, chosen, held, None, {"term": terms}, held))
 
     mixed = over({"annotated": annotated} | matrices | {"is_a": is_a})
-    model = Dango(mixed, dim=32, heads=2)
+    model = small(mixed)
     assert model.channels == ["physical", "coexpression"]
-    assert Dango(mixed, channels=["coexpression"], dim=32, heads=2).channels == ["coexpression"]
-    plain = Dango(spec, dim=32, heads=2)
+    assert small(mixed, encoder__channels=["coexpression"]).channels == ["coexpression"]
+    plain = small(spec)
     plain.load_state_dict(model.state_dict())
     torch.testing.assert_close(total(model.eval(), make_batch(SETS, target=torch.ones(4, 1))),
                                total(plain.eval(), make_batch(SETS, target=torch.ones(4, 1))))  # fmt: skip
     for relation, joins in (("annotated", "genes to terms"), ("is_a", "terms to terms")):
         with pytest.raises(InputError, match=f"'{relation}', which joins {joins}.*'physical', 'coexpression'"):
-            Dango(mixed, channels=["physical", relation])
+            small(mixed, encoder__channels=["physical", relation])
     with pytest.raises(InputError, match="networks among genes, and the graph has none"):
         Dango(over({"annotated": annotated}))
 
@@ -195,7 +200,7 @@ def test_learns_a_planted_product_that_no_additive_model_can(score):
     pairs = torch.combinations(torch.arange(30))[torch.randperm(435)]
     y = (u[pairs[:, 0]] * u[pairs[:, 1]])[:, None]
     train, test = (make_batch(pairs[part].tolist(), target=y[part]) for part in (slice(335), slice(335, None)))
-    model = Dango(make_spec(center=float(y.mean()), scale=1.0), dim=32, heads=2, score=score, embedding_decay=0.0)
+    model = small(make_spec(center=float(y.mean()), scale=1.0), readout__score=score, embedding__decay=0.0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.01)
     for _ in range(150):
         optimizer.zero_grad()
@@ -209,7 +214,7 @@ def test_learns_a_planted_product_that_no_additive_model_can(score):
 
 def test_a_sets_latent_is_the_mean_of_its_members():
     """Of one member: that gene's own embedding, whatever stands beside it in the batch."""
-    model = Dango(make_spec(), dim=32, heads=2).eval()
+    model = small(make_spec()).eval()
     with torch.no_grad():
         genes = model.gene_embeddings()["genes"]
         members = model.set_embeddings(make_batch(SETS))["members"]
@@ -219,7 +224,7 @@ def test_a_sets_latent_is_the_mean_of_its_members():
 
 
 def test_the_latent_of_a_set_tells_kinds_apart_and_refuses_unknown_ones():
-    model = Dango(make_spec(kinds=("absent", "overexpressed")), dim=32, heads=2).eval()
+    model = small(make_spec(kinds=("absent", "overexpressed"))).eval()
     torch.nn.init.normal_(model.kind_embedding.weight)
     with torch.no_grad():
         absent, over = (model.set_embeddings(make_batch(SETS, kind))["members"] for kind in ("absent", "overexpressed"))

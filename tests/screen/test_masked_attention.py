@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.io.errors import InputError
-from torchcell.screen.models.cell_graph_transformer.attention import HardMask
+from torchcell.screen.models.cell_graph_transformer.controls import HardMask
 
 N, WIDTH = 9, 4
 

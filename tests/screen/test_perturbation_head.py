@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from torchcell.screen.models.cell_graph_transformer import heads as module
-from torchcell.screen.models.cell_graph_transformer.heads import POOLINGS, PerturbationHead
+from torchcell.screen.models.cell_graph_transformer.heads import POOLINGS
+from torchcell.screen.models.cell_graph_transformer.model import PerturbationHead
 
 N, WIDTH, KINDS = 11, 8, 3
 PTR = torch.tensor([0, 2, 3, 7, 9])

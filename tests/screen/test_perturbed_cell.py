@@ -236,9 +236,12 @@ def test_a_batch_without_sets_loses_nothing(way):
 @pytest.mark.parametrize("way", ["hybrid", "delta"])
 def test_a_norm_over_nodes_is_refused_where_only_changed_rows_are_computed(norm, way):
     graph = random_graph(np.random.default_rng(0), 8, hetero=False)
-    with pytest.raises(InputError, match=rf"computation={way} is not exact with (Batch|Graph)Norm.*computation=tile"):
+    with pytest.raises(
+        InputError,
+        match=rf"model.encoder.strategy={way} is not exact with (Batch|Graph)Norm.*model.encoder.strategy=tile",
+    ):
         network(graph, 2, "rgcn", "sum", "sum", False, norm=norm)(way)
-    assert network(graph, 2, "rgcn", "sum", "sum", False, norm=norm)("auto").way == "tile"
+    assert network(graph, 2, "rgcn", "sum", "sum", False, norm=norm)("auto").strategy == "tile"
 
 
 def test_tiles_with_graph_norm_equal_copies_of_the_graph():
@@ -252,13 +255,13 @@ def test_tiles_with_graph_norm_equal_copies_of_the_graph():
 
 def test_auto_chooses_by_depth():
     graph = random_graph(np.random.default_rng(0), 8, hetero=False)
-    ways = {n: network(graph, n, "rgcn", "sum", "sum", False)("auto").way for n in (1, 2, 3, 4)}
+    ways = {n: network(graph, n, "rgcn", "sum", "sum", False)("auto").strategy for n in (1, 2, 3, 4)}
     assert ways == {1: "delta", 2: "delta", 3: "hybrid", 4: "hybrid"}
 
 
 def test_an_unknown_way_is_named():
     graph = random_graph(np.random.default_rng(0), 8, hetero=False)
-    with pytest.raises(InputError, match="computation='detla'.*delta"):
+    with pytest.raises(InputError, match="model.encoder.strategy='detla'.*delta"):
         network(graph, 1, "rgcn", "sum", "sum", False)("detla")
 
 

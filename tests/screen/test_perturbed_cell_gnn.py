@@ -9,14 +9,17 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from model_options import with_options
 
 from tests.core.test_base import RANDOM, fit
 from torchcell.graph.cell_graph import CellGraph, deleted_nodes
 from torchcell.graph.network import GeneRules, Network
 from torchcell.io.errors import InputError
 from torchcell.screen.datamodule import PerturbationDataModule
+from torchcell.screen.models.common import ImputationOptions
 from torchcell.screen.models.dango import Dango
 from torchcell.screen.models.perturbed_cell_gnn.model import PerturbedCellGNN
+from torchcell.screen.models.perturbed_cell_gnn.options import EncoderOptions, NodeEmbeddingOptions
 from torchcell.screen.simulate import simulated_networks, simulated_screen
 from torchcell.screen.spec import ScreenSpec
 from torchcell.screen.yeast_cell import yeast_cell_networks, yeast_gene_rules, yeast_genes
@@ -49,19 +52,25 @@ def batch_of(module: PerturbationDataModule, n: int = 6):
 
 def model_of(module: PerturbationDataModule, seed: int = 0, **choices) -> PerturbedCellGNN:
     torch.manual_seed(seed)
-    return PerturbedCellGNN(module.spec, **({"dim": 8, "attention_heads": 2} | choices))
+    small = {"encoder__dim": 8, "encoder__attention_heads": 2}
+    return PerturbedCellGNN(module.spec, **with_options(PerturbedCellGNN, small | choices))
 
 
 CHOICES = [
-    {"aggregation": "rgcn", "linear_readout": True},
-    {"aggregation": "sage", "merge": "mean", "degree": "true"},
-    {"aggregation": "gin", "merge": "attention", "degree": "sum"},
-    {"aggregation": "rgcn", "merge": "pairwise"},
-    {"aggregation": "hgt"},
-    {"heads": ["local"]},
-    {"heads": ["global"]},
-    {"spectral": 4, "embedding_decay": 1.0, "cold_share": 0.2, "cold_start": 5},
-    {"norm": "graph", "computation": "tile"},
+    {"messages__aggregation": "rgcn", "encoder__linear_readout": True},
+    {"messages__aggregation": "sage", "messages__merge": "mean", "messages__degree": "true"},
+    {"messages__aggregation": "gin", "messages__merge": "attention", "messages__degree": "sum"},
+    {"messages__aggregation": "rgcn", "messages__merge": "pairwise"},
+    {"messages__aggregation": "hgt"},
+    {"readout__parts": ["local"]},
+    {"readout__parts": ["global"]},
+    {
+        "embedding__spectral": 4,
+        "embedding__decay": 1.0,
+        "embedding__imputation__untrained_rate": 0.2,
+        "embedding__imputation__neighbors": 5,
+    },
+    {"encoder__norm": "graph", "encoder__strategy": "tile"},
 ]
 
 
@@ -90,7 +99,7 @@ def test_the_order_of_a_sets_members_changes_nothing_and_one_set_alone_is_a_batc
 def test_all_ways_to_compute_give_one_prediction(module, linear):
     predictions = []
     for way in ("tile", "hybrid", "delta"):
-        model = model_of(module, computation=way, linear_readout=linear).double().eval()
+        model = model_of(module, encoder__strategy=way, encoder__linear_readout=linear).double().eval()
         predictions.append(model(batch_of(module)))
     torch.testing.assert_close(predictions[0], predictions[1], rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(predictions[0], predictions[2], rtol=1e-9, atol=1e-9)
@@ -128,7 +137,7 @@ def test_a_sample_that_loses_every_gene_has_a_finite_prediction(cell, make_scree
     everything = "|".join(cell.genes.tolist())
     module = PerturbationDataModule(make_screen([everything, "Q00|A00", *FURTHER]), RANDOM, cell)
     for hops in (None, 1):
-        model = PerturbedCellGNN(dataclasses.replace(module.spec, hops=hops), dim=8)
+        model = PerturbedCellGNN(dataclasses.replace(module.spec, hops=hops), encoder=EncoderOptions(dim=8))
         prediction = model(batch_of(module, 2))
         prediction.sum().backward()
         assert torch.isfinite(prediction).all()
@@ -142,7 +151,14 @@ def test_it_learns_what_only_the_networks_tell():
     split = {"method": "query_disjoint", "n_folds": 5, "fold": 0, "seed": 0}
     graph = CellGraph.from_networks(simulated_networks(seed=0))
     module = PerturbationDataModule(simulated_screen(seed=0), split, graph, batch_size=256)
-    model = model_of(module, dim=32, linear_readout=True, spectral=8, embedding_decay=1.0, optimizer=FAST)
+    model = model_of(
+        module,
+        encoder__dim=32,
+        encoder__linear_readout=True,
+        embedding__spectral=8,
+        embedding__decay=1.0,
+        optimizer=FAST,
+    )
     trainer = fit(model, module, epochs=6)
     assert float(trainer.callback_metrics["val/score"]) > 0.1
 
@@ -158,15 +174,15 @@ def test_oversmoothing_is_logged_for_wild_type_perturbed_and_difference(module):
 @pytest.mark.parametrize(
     ("choice", "said"),
     [
-        ({"relations": ["rnig"]}, "no relation 'rnig'.*ring"),
-        ({"relations": []}, "at least one relation"),
-        ({"heads": ["locl"]}, "choose local, global or both"),
-        ({"degree": "mean"}, "model.degree='mean'"),
-        ({"computation": "fast"}, "computation='fast'"),
-        ({"norm": "batch", "computation": "delta"}, "not exact with BatchNorm"),
-        ({"aggregation": "gat"}, "aggregation='gat'"),
-        ({"aggregation": "hgt", "norm": "graph"}, "hgt has one softmax.*norm=graph"),
-        ({"aggregation": "hgt", "merge": "mean"}, "hgt has one softmax.*merge=mean"),
+        ({"messages__relations": ["rnig"]}, "no relation 'rnig'.*ring"),
+        ({"messages__relations": []}, "at least one relation"),
+        ({"readout__parts": ["locl"]}, "choose local, global or both"),
+        ({"messages__degree": "mean"}, "model.messages.degree='mean'"),
+        ({"encoder__strategy": "fast"}, "model.encoder.strategy='fast'"),
+        ({"encoder__norm": "batch", "encoder__strategy": "delta"}, "not exact with BatchNorm"),
+        ({"messages__aggregation": "gat"}, "aggregation='gat'"),
+        ({"messages__aggregation": "hgt", "encoder__norm": "graph"}, "hgt has one softmax.*norm=graph"),
+        ({"messages__aggregation": "hgt", "messages__merge": "mean"}, "hgt has one softmax.*merge=mean"),
     ],
 )
 def test_what_does_not_go_together_is_refused(module, choice, said):
@@ -197,7 +213,7 @@ def test_a_model_that_sees_no_neighborhoods_refuses_hops(pairs, cell):
 
 def test_hops_are_counted_along_the_models_own_relations(pairs, cell):
     module = PerturbationDataModule(pairs, RANDOM, cell, hops=1)
-    few = model_of(module, relations=["ring"]).sample_size(batch_of(module))
+    few = model_of(module, messages__relations=["ring"]).sample_size(batch_of(module))
     all_of_them = model_of(module).sample_size(batch_of(module))
     assert few[0] <= 6 < all_of_them[0]  # two genes and their neighbors on the ring; the star reaches everyone
 
@@ -214,11 +230,14 @@ def test_an_edge_of_weight_zero_is_left_out_and_harms_nobody(pairs, ring):
 def test_a_checkpoint_alone_predicts_what_the_model_does(pairs, cell, tmp_path, monkeypatch):
     """With hops, gene rules, borrowed embeddings and fixed features; where no cache can be written."""
     module = PerturbationDataModule(pairs, RANDOM, cell, hops=1)
-    model = model_of(module, spectral=4, cold_start=5).eval()
+    model = model_of(module, embedding__spectral=4, embedding__imputation__neighbors=5).eval()
     torch.save({"spec": module.spec.to_plain(), "state": model.state_dict()}, tmp_path / "model.pt")
     monkeypatch.setenv("TORCHCELL_DATA", str(tmp_path / "model.pt" / "no folder"))
     held = torch.load(tmp_path / "model.pt", weights_only=True)
-    again = PerturbedCellGNN(ScreenSpec.from_plain(held["spec"]), dim=8, attention_heads=2, spectral=4, cold_start=5)
+    embedding = NodeEmbeddingOptions(spectral=4, imputation=ImputationOptions(neighbors=5))
+    again = PerturbedCellGNN(
+        ScreenSpec.from_plain(held["spec"]), encoder=EncoderOptions(dim=8, attention_heads=2), embedding=embedding
+    )
     again.load_state_dict(held["state"])
     torch.testing.assert_close(again.eval()(batch_of(module)), model(batch_of(module)))
 
@@ -251,7 +270,7 @@ def test_the_metabolic_cell_of_yeast_is_read_by_hgt_within_one_hop(mirror, make_
     graph = CellGraph.from_networks(yeast_cell_networks(), yeast_genes(), rules=yeast_gene_rules())
     screen = make_screen(["YDL174C|YEL039C", "YAL002W|YBR200W", *(f"YAL002W|{gene}" for gene in yeast_genes()[:9])])
     module = PerturbationDataModule(screen, RANDOM, graph, hops=1)
-    model = model_of(module, aggregation="hgt", dim=16, attention_heads=1)
+    model = model_of(module, messages__aggregation="hgt", encoder__dim=16, encoder__attention_heads=1)
     batch = batch_of(module, 2)
     model(batch).sum().backward()
     nodes, edges = model.sample_size(batch)
@@ -277,7 +296,7 @@ def test_latents_are_what_the_heads_read(module):
 def test_a_head_that_is_not_there_has_no_latent(module):
     batch = batch_of(module)
     for head, name in (("local", "members"), ("global", "difference")):
-        assert list(model_of(module, heads=[head]).eval().set_embeddings(batch)) == [name]
+        assert list(model_of(module, readout__parts=[head]).eval().set_embeddings(batch)) == [name]
 
 
 def test_the_latent_of_a_kind_that_the_model_cannot_read_is_refused(module):

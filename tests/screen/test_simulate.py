@@ -14,12 +14,17 @@ from torchcell.io.errors import InputError
 from torchcell.knowledge_graph.simulate import simulate_knowledge_graph
 from torchcell.screen.simulate import (
     NETWORKS,
+    CellDesign,
     SimulatedCell,
     simulate_cell,
     simulated_networks,
     simulated_screen,
     true_edges,
 )
+
+
+def simulated_cell(seed: int) -> SimulatedCell:
+    return simulate_cell(CellDesign(seed=seed))
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +46,7 @@ def digest(value: object) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-@pytest.mark.parametrize("simulate", [simulate_cell, simulate_cells, simulate_response, simulate_knowledge_graph])
+@pytest.mark.parametrize("simulate", [simulated_cell, simulate_cells, simulate_response, simulate_knowledge_graph])
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(simulate) -> None:
     assert digest(simulate(seed=3)) == digest(simulate(seed=3))
     assert digest(simulate(seed=3)) != digest(simulate(seed=4))
@@ -210,15 +215,17 @@ def test_knowing_the_pathways_beats_the_additive_ridge_by_far(cell: SimulatedCel
         ({"n_genes": 50}, "at least"),
         ({"n_buffers": 60}, "leave room for"),
         ({"phenotypes": ("growth",)}, "choose from"),
-        ({"n_sets": 60_000}, "are asked for"),
+        ({"n_sets": 60_000}, "cannot be drawn"),
         ({"n_queries": 400}, "do not fit"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused_with_a_reason(arguments: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        simulate_cell(**arguments)
+        simulate_cell(CellDesign(**arguments))
 
 
 def test_a_small_cell_works_for_quick_tests() -> None:
-    cell = simulate_cell(n_genes=80, n_sets=200, n_queries=12, n_arrays=40, n_pathways=6, n_buffers=5, seed=1)
+    cell = simulate_cell(
+        CellDesign(n_genes=80, n_sets=200, n_queries=12, n_arrays=40, n_pathways=6, n_buffers=5, seed=1)
+    )
     assert len(cell.screen.validate()) == 200

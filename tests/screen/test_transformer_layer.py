@@ -12,7 +12,8 @@ from torch import Tensor
 from tests.screen.small_networks import N, network
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.io.errors import InputError
-from torchcell.screen.models.cell_graph_transformer.attention import HardMask, TransformerLayer
+from torchcell.screen.models.cell_graph_transformer.controls import HardMask, MaskedLayer
+from torchcell.screen.models.cell_graph_transformer.model import TransformerLayer
 
 HEADS, WIDTH = 3, 16
 DIM = HEADS * WIDTH
@@ -22,7 +23,8 @@ TIGHT = {"rtol": 1e-11, "atol": 1e-11}
 def a_layer(masked: Sequence[int] = (), dropout: float = 0.0) -> TransformerLayer:
     torch.manual_seed(0)
     graph = CellGraph([f"g{i}" for i in range(N)], {"r": sp.csr_matrix(network())})
-    layer = TransformerLayer(DIM, HEADS, dropout=dropout, masks={head: HardMask(graph, "r") for head in masked})
+    masks = {head: HardMask(graph, "r") for head in masked}
+    layer = MaskedLayer(DIM, HEADS, dropout=dropout, masks=masks) if masks else TransformerLayer(DIM, HEADS, 2, dropout)
     for parameter in layer.parameters():
         torch.nn.init.normal_(parameter, std=0.3)  # norms and biases too
     return layer.double()

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from model_options import with_options
 from omegaconf import DictConfig
 
 from tests.core.test_base import RANDOM, fit
@@ -20,6 +21,7 @@ from torchcell.graph.cell_graph import CellGraph
 from torchcell.io.errors import InputError
 from torchcell.screen.datamodule import PerturbationDataModule
 from torchcell.screen.models.cell_graph_transformer.model import CellGraphTransformer
+from torchcell.screen.models.cell_graph_transformer.options import EncoderOptions, PairOptions, ReadoutOptions
 from torchcell.train import train
 from torchcell.training.entry import conf_dir
 
@@ -31,10 +33,10 @@ SMALL = (
     "data.record.n_queries=16",
     "data.record.n_arrays=60",
     "data.batch_size=128",
-    "model.dim=32",
-    "model.heads=2",
-    "model.layers=1",
-    "model.ties={physical: [[0, 0]]}",
+    "model.encoder.dim=32",
+    "model.encoder.heads=2",
+    "model.encoder.layers=1",
+    "model.graph_loss.head_assignments={physical: [[0, 0]]}",
     "trainer.max_epochs=3",
     "evaluation.n_boot=20",
     "baselines=none",
@@ -53,8 +55,13 @@ def module(pairs, ring) -> PerturbationDataModule:
 
 def make(module: PerturbationDataModule, **choices) -> CellGraphTransformer:
     torch.manual_seed(0)
-    given = {"dim": 32, "heads": 2, "layers": 1, "pair_width": 8, "pair_start": "least_squares", "optimizer": FAST}
-    return CellGraphTransformer(module.spec, **(given | choices))
+    pairs = PairOptions(width=8, start="least_squares")
+    given = {
+        "encoder": EncoderOptions(dim=32, heads=2, layers=1),
+        "readout": ReadoutOptions(pairs=pairs),
+        "optimizer": FAST,
+    }
+    return CellGraphTransformer(module.spec, **with_options(CellGraphTransformer, given | choices))
 
 
 def test_the_start_happens_once_in_a_models_life(module, monkeypatch):
@@ -64,7 +71,7 @@ def test_the_start_happens_once_in_a_models_life(module, monkeypatch):
         CellGraphTransformer, "start_pairs", lambda self, train: starts.append(len(train)) or original(self, train)
     )
     model = make(module)
-    fresh = model.graph_terms.recalls(model.eval().wild_type().cell.scores)
+    fresh = model.graph_losses.recalls(model.eval().wild_type().cell.scores)
     fit(model.train(), module)
     assert starts == [len(module.split.index("train"))], "the training part alone"
     assert model.recall_before == [float(recall) for recall in fresh]
@@ -77,8 +84,8 @@ def test_the_start_happens_once_in_a_models_life(module, monkeypatch):
 
 def test_without_a_least_squares_start_nothing_is_factorized(module, monkeypatch):
     monkeypatch.setattr(CellGraphTransformer, "start_pairs", lambda *_: pytest.fail("not asked for"))
-    fit(make(module, pair_start="random"), module)
-    fit(make(module, pair_start="random", pair_width=0), module)
+    fit(make(module, readout__pairs__start="random"), module)
+    fit(make(module, readout__pairs__start="random", readout__pairs__width=0), module)
 
 
 def test_the_start_reads_no_value_but_those_of_training(pairs, ring):
@@ -110,8 +117,8 @@ def test_the_start_takes_samples_from_the_cpu_where_the_weights_are_on_the_gpu_a
 
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, monkeypatch):
     """With dropout, sampled rows, genes marked as cold and a least-squares start that must not happen twice."""
-    real = ("model.graph_rows=20", "model.graph_negatives=16", "model.cold_start=5", "model.cold_share=0.2",
-            "model.pair_width=8", "model.pair_start=least_squares", "model.gradient_checkpointing=true", "trainer.warmup_steps=2")  # fmt: skip
+    real = ("model.graph_loss.rows=20", "model.graph_loss.negatives=16", "model.embedding.imputation.neighbors=5", "model.embedding.imputation.untrained_rate=0.2",
+            "model.readout.pairs.width=8", "model.readout.pairs.start=least_squares", "model.encoder.gradient_checkpointing=true", "trainer.warmup_steps=2")  # fmt: skip
     whole = train(config(tmp_path / "whole", *real))
     cfg = config(tmp_path / "parts", *real)
     interrupt(monkeypatch, cfg, epoch=2)
@@ -146,10 +153,10 @@ def table_of(folder: Path, columns: tuple[str, ...]) -> str:
 
 def test_weights_go_on_with_another_organism_and_sets_and_genes_are_embedded(tmp_path):
     xyz = table_of(tmp_path, ("x", "y", "z"))
-    first = train(config(tmp_path, xyz, "model.free_embedding=false", "trainer.max_epochs=1"))
+    first = train(config(tmp_path, xyz, "model.embedding.free=false", "trainer.max_epochs=1"))
     other = ("data.record.n_genes=132", "data.record.seed=1", f"init_from={first.folder.best}")
-    ties = "++model.ties.pathway=[[0, 1]]"  # the other cell may have other networks
-    still = (*other, ties, "model.free_embedding=false", "model.optimizer.lr=0.0", "trainer.max_epochs=1")
+    ties = "++model.graph_loss.head_assignments.pathway=[[0, 1]]"  # the other cell may have other networks
+    still = (*other, ties, "model.embedding.free=false", "model.optimizer.lr=0.0", "trainer.max_epochs=1")
     tuned = train(config(tmp_path, xyz, *still))
     assert len(tuned.model.spec.genes) == 132
     for (name, a), b in zip(first.model.named_parameters(), tuned.model.parameters(), strict=True):

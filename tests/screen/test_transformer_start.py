@@ -28,7 +28,7 @@ def test_the_least_squares_start_says_what_the_training_pairs_were_before_any_st
     sets, y = planted(task, size, outputs)
     spec = make_spec(outputs=("a", "b")[:outputs], task=task, center=0.4, scale=float(y.std()))
     batch = make_batch(sets.tolist(), target=y)
-    model = make(spec, pair_width=8 * outputs, pair_penalty=0.5).eval()
+    model = make(spec, readout__pairs__width=8 * outputs, readout__pairs__penalty=0.5).eval()
     with torch.no_grad():
         before, _ = model(batch), model.start_pairs(batch)
         predicted = model(batch)
@@ -41,7 +41,7 @@ def test_the_least_squares_start_says_what_the_training_pairs_were_before_any_st
 def test_a_set_without_a_measured_pair_starts_as_the_wild_type_and_not_as_the_mean():
     sets, y = planted()
     spec = make_spec(center=0.7, scale=2.0)
-    model = make(spec, pair_width=8).eval()
+    model = make(spec, readout__pairs__width=8).eval()
     with torch.no_grad():
         model.start_pairs(make_batch(sets.tolist(), target=y))
         torch.testing.assert_close(model(make_batch([(5,), (7,)])), torch.zeros(2, 1), atol=1e-6, rtol=0.0)
@@ -50,7 +50,9 @@ def test_a_set_without_a_measured_pair_starts_as_the_wild_type_and_not_as_the_me
 def test_every_parameter_still_gets_a_gradient_after_the_start_and_the_loss_falls():
     sets, y = planted()
     batch = make_batch(sets.tolist(), target=y)
-    model = make(make_spec(center=float(y.mean()), scale=float(y.std())), pair_width=8, graph_weight=0.0)
+    model = make(
+        make_spec(center=float(y.mean()), scale=float(y.std())), readout__pairs__width=8, graph_loss__weight=0.0
+    )
     model.start_pairs(batch)
     losses = fit(model, batch, 30, lr=3e-3)
     assert losses[-1] < losses[0]
@@ -62,7 +64,7 @@ def test_every_parameter_still_gets_a_gradient_after_the_start_and_the_loss_fall
 def test_factors_that_are_not_trained_stay_as_they_started():
     sets, y = planted()
     batch = make_batch(sets.tolist(), target=y)
-    model = make(pair_width=8, pair_trained=False)
+    model = make(readout__pairs__width=8, readout__pairs__trained=False)
     model.start_pairs(batch)
     held = model.pairs.vectors.table.weight.clone()
     fit(model, batch, 2)

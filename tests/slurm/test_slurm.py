@@ -22,7 +22,7 @@ from torchcell.training import checkpoint
 ROOT = Path(__file__).parents[2]
 SMALL = (
     "data.record.n_genes=120 data.record.n_sets=500 data.record.n_queries=16 data.record.n_arrays=60 "
-    "model.dim=16 model.heads=1 model.dropout=0.2 trainer.warmup_steps=30 trainer.early_stopping.patience=1000 "
+    "model.encoder.dim=16 model.readout.heads=1 model.readout.dropout=0.2 trainer.warmup_steps=30 trainer.early_stopping.patience=1000 "
     "evaluation.n_boot=20 baselines=none"
 )
 LONG = f"{SMALL} trainer.max_epochs=8 data.batch_size=8"

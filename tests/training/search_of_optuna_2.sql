@@ -66,18 +66,18 @@ CREATE TABLE trial_params (
 	UNIQUE (trial_id, param_name), 
 	FOREIGN KEY(trial_id) REFERENCES trials (trial_id)
 );
-INSERT INTO "trial_params" VALUES(1,1,'model.dim',1.0,'{"name": "CategoricalDistribution", "attributes": {"choices": [16, 32]}}');
+INSERT INTO "trial_params" VALUES(1,1,'model.encoder.dim',1.0,'{"name": "CategoricalDistribution", "attributes": {"choices": [16, 32]}}');
 INSERT INTO "trial_params" VALUES(2,1,'model.optimizer.lr',1.18802854054902203712e-02,'{"name": "LogUniformDistribution", "attributes": {"low": 0.0003, "high": 0.03}}');
-INSERT INTO "trial_params" VALUES(3,1,'model.layers',3.0,'{"name": "IntUniformDistribution", "attributes": {"low": 1, "high": 3, "step": 1}}');
-INSERT INTO "trial_params" VALUES(4,2,'model.dim',0.0,'{"name": "CategoricalDistribution", "attributes": {"choices": [16, 32]}}');
+INSERT INTO "trial_params" VALUES(3,1,'model.encoder.layers',3.0,'{"name": "IntUniformDistribution", "attributes": {"low": 1, "high": 3, "step": 1}}');
+INSERT INTO "trial_params" VALUES(4,2,'model.encoder.dim',0.0,'{"name": "CategoricalDistribution", "attributes": {"choices": [16, 32]}}');
 INSERT INTO "trial_params" VALUES(5,2,'model.optimizer.lr',1.52724511102743116391e-03,'{"name": "LogUniformDistribution", "attributes": {"low": 0.0003, "high": 0.03}}');
-INSERT INTO "trial_params" VALUES(6,2,'model.layers',1.0,'{"name": "IntUniformDistribution", "attributes": {"low": 1, "high": 3, "step": 1}}');
-INSERT INTO "trial_params" VALUES(7,3,'model.dim',0.0,'{"name": "CategoricalDistribution", "attributes": {"choices": [16, 32]}}');
+INSERT INTO "trial_params" VALUES(6,2,'model.encoder.layers',1.0,'{"name": "IntUniformDistribution", "attributes": {"low": 1, "high": 3, "step": 1}}');
+INSERT INTO "trial_params" VALUES(7,3,'model.encoder.dim',0.0,'{"name": "CategoricalDistribution", "attributes": {"choices": [16, 32]}}');
 INSERT INTO "trial_params" VALUES(8,3,'model.optimizer.lr',1.65536406671946446922e-02,'{"name": "LogUniformDistribution", "attributes": {"low": 0.0003, "high": 0.03}}');
-INSERT INTO "trial_params" VALUES(9,3,'model.layers',3.0,'{"name": "IntUniformDistribution", "attributes": {"low": 1, "high": 3, "step": 1}}');
-INSERT INTO "trial_params" VALUES(10,4,'model.dim',1.0,'{"name": "CategoricalDistribution", "attributes": {"choices": [16, 32]}}');
+INSERT INTO "trial_params" VALUES(9,3,'model.encoder.layers',3.0,'{"name": "IntUniformDistribution", "attributes": {"low": 1, "high": 3, "step": 1}}');
+INSERT INTO "trial_params" VALUES(10,4,'model.encoder.dim',1.0,'{"name": "CategoricalDistribution", "attributes": {"choices": [16, 32]}}');
 INSERT INTO "trial_params" VALUES(11,4,'model.optimizer.lr',9.23759686871296857579e-03,'{"name": "LogUniformDistribution", "attributes": {"low": 0.0003, "high": 0.03}}');
-INSERT INTO "trial_params" VALUES(12,4,'model.layers',3.0,'{"name": "IntUniformDistribution", "attributes": {"low": 1, "high": 3, "step": 1}}');
+INSERT INTO "trial_params" VALUES(12,4,'model.encoder.layers',3.0,'{"name": "IntUniformDistribution", "attributes": {"low": 1, "high": 3, "step": 1}}');
 CREATE TABLE trial_system_attributes (
 	trial_system_attribute_id INTEGER NOT NULL, 
 	trial_id INTEGER, 

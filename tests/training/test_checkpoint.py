@@ -72,19 +72,19 @@ def test_a_checkpoint_of_the_format_before_names_its_version_and_what_to_do(save
 
     def edit(content):
         about = content[checkpoint.KEY]
-        about |= {"format": 1, "version": "0.9"}
+        about |= {"format": 2, "version": "0.9"}
         about["spec"] = {"task": "regression", "extras": {"trained_genes": torch.arange(3)}}
         target = {"model": {"_target_": "torchcell.models.dango.Dango"}}
         about["config"] = OmegaConf.to_yaml(OmegaConf.create(CONFIG | target))
 
     change(saved, edit)
     said = (
-        "best.ckpt was written by torchcell 0.9 in format 1, and this version reads format 2 only; install that version"
+        "best.ckpt was written by torchcell 0.9 in format 2, and this version reads format 3 only; install that version"
     )
     with pytest.raises(InputError, match=f"{said}.*or train again with this one: the same experiment and overrides"):
         checkpoint.load(saved)
     change(saved, lambda content: content[checkpoint.KEY].pop("format"))
-    with pytest.raises(InputError, match="in format None, and this version reads format 2 only"):
+    with pytest.raises(InputError, match="in format None, and this version reads format 3 only"):
         checkpoint.load(saved)
 
 

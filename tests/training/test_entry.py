@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from torchcell.training.entry import as_text
+from torchcell.training.entry import _composed, _keys, as_text
+from torchcell.training.renamed import new_names
 
 
 def call(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -27,7 +28,7 @@ def call(*arguments: str, cwd: Path, **environment: str) -> subprocess.Completed
         (["+experiment=simulated_dango", "splt.fold=1"], ["splt.fold", "split.fold"]),
         (["splitt=random"], ["splitt", "split"]),
         (["split=query_disjont"], ["query_disjont", "query_disjoint"]),
-        (["model.dimm=3"], ["model.dimm", "model.dim"]),
+        (["model.encoder.dimm=3"], ["model.encoder.dimm", "model.encoder.dim"]),
         (["trainer.max_epoch=3"], ["trainer.max_epoch", "trainer.max_epochs"]),
         (["modle=dango"], ["modle", "model"]),
         (["data=screen", "data.recrod.path=x.csv"], ["data.recrod.path", "data.record.path"]),
@@ -44,6 +45,31 @@ def test_a_wrong_name_is_answered_with_the_nearest(tmp_path, arguments, words):
     named, nearest = lines[0].split("the nearest are")
     assert words[0] in named or words[0].split(".")[-1] in named
     assert f"'{words[1]}'" in nearest
+
+
+@pytest.mark.parametrize(
+    ("model", "key", "new"),
+    [
+        ("dango", "model.dim", ["model.encoder.dim"]),
+        ("dango", "model.heads", ["model.readout.heads"]),
+        ("perturbed_cell_gnn", "model.heads", ["model.readout.parts"]),
+        ("cell_graph_transformer", "model.heads", ["model.encoder.heads"]),
+        ("cell_graph_transformer", "model.ties.physical", ["model.graph_loss.head_assignments.physical"]),
+        ("cell_graph_transformer", "model.hard_mask", ["model=cell_graph_transformer_hard_mask"]),
+        ("cell_graph_transformer", "model.channels", []),
+        ("cell_graph_transformer", "model.optimizer.lr", []),
+    ],
+)
+def test_an_old_key_has_the_name_that_the_model_at_hand_calls_it_by(model, key, new):
+    valid = list(_keys(_composed("config", [f"model={model}"])))
+    assert new_names(key, valid) == new
+
+
+def test_an_old_key_on_the_command_line_is_answered_with_its_new_name(tmp_path):
+    answer = call("torchcell.train", "+experiment=simulated_cgt", "model.cold_share=0.1", cwd=tmp_path)
+    assert answer.returncode == 1
+    new = "model.embedding.imputation.untrained_rate"
+    assert answer.stderr.splitlines() == [f"error: model.cold_share is called {new} since torchcell 0.2: write that"]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +100,7 @@ def test_a_key_without_a_value_is_named_before_anything_is_loaded(tmp_path):
     ("arguments", "said"),
     [
         (["seed=abc"], "error: seed=abc: it must be a whole number, as its default 0 is"),
-        (["trainer.max_epochs=ten", "model.dropout=x"], "model.dropout=x: it must be a number"),
+        (["trainer.max_epochs=ten", "model.readout.dropout=x"], "model.readout.dropout=x: it must be a number"),
         (["evaluation.primary=pearsn"], "evaluation.primary=pearsn: no metric is called so; there are ['pearson'"),
         (["trainer.max_epochs=0"], "trainer.max_epochs=0 trains nothing"),
         (
@@ -94,7 +120,7 @@ def test_a_bad_value_is_one_line_before_any_training_and_leaves_no_folder(tmp_pa
 
 def test_a_warning_of_ours_is_a_note(tmp_path):
     (tmp_path / "s.csv").write_text(",genes,y\n" + "".join(f"{i},A{i}|B,{i / 7}\n" for i in range(9)))
-    given = ("data=screen", "data.record.path=s.csv", "model.dim=abc")
+    given = ("data=screen", "data.record.path=s.csv", "model.encoder.dim=abc")
     answer = call("torchcell.train", *given, cwd=tmp_path)
     assert "note: s.csv: the first column has no name" in answer.stderr
     assert "UserWarning" not in answer.stderr

@@ -27,7 +27,7 @@ from torchcell.training import build
 from torchcell.training.entry import conf_dir
 
 TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "screen": ("screen", (*SCREEN, "model.dim=16", "model.heads=1")),
+    "screen": ("screen", (*SCREEN, "model.encoder.dim=16", "model.readout.heads=1")),
     "response": ("response", (*RESPONSE, "model.gene_width=16", "model.expert_hidden=[16,8]")),
     "cells": ("cells", (*CELLS, *SETS)),
     "links": (

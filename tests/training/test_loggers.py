@@ -14,7 +14,7 @@ from torchcell.training.loggers import History, chosen_logger, wandb_logger
 
 TINY = (
     "data.record.n_genes=120", "data.record.n_sets=300", "data.record.n_queries=16", "data.record.n_arrays=60",
-    "model.dim=16", "model.heads=1", "trainer.max_epochs=2", "trainer.warmup_steps=2", "evaluation.n_boot=10",
+    "model.encoder.dim=16", "model.readout.heads=1", "trainer.max_epochs=2", "trainer.warmup_steps=2", "evaluation.n_boot=10",
     "baselines=none", "evaluation.memory_step_s=null",
 )  # fmt: skip
 ENVIRONMENT = {"host": "here", "config_hash": "0123456789", "wandb_id": "abc123"}

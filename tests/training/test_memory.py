@@ -47,6 +47,19 @@ def test_training_names_what_needs_less():
     assert any(each.startswith("data.hops=1") for each in found)
 
 
+def test_the_sizes_of_a_model_are_found_at_any_depth():
+    cfg = OmegaConf.create(
+        {"model": {"hidden": 8, "encoder": {"layers": 4, "dim": 64, "inner": {"dim": 32}, "heads": 2}}}
+    )
+    assert advice(cfg)[-4:] == [
+        "model.encoder.dim=32 (another model)",
+        "model.encoder.inner.dim=16 (another model)",
+        "model.encoder.layers=2 (another model)",
+        "model.hidden=4 (another model)",
+    ]
+    assert "model.encoder.dim=32 (another model)" in advice(composed("model=cell_graph_transformer"))
+
+
 def test_a_batch_that_the_data_choose_can_be_made_smaller_too():
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         train, profile = (compose(name, ["data=screen", "data.record.path=x.csv"]) for name in ("config", "profile"))

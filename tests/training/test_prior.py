@@ -26,7 +26,13 @@ from torchcell.training import build, checkpoint
 from torchcell.training.entry import conf_dir
 from torchcell.training.prior import _folds, fit_prior
 
-SMALL = (*SCREEN, "model.dim=16", "model.heads=1", "+model.prior=additive_ridge", "trainer.max_epochs=2")
+SMALL = (
+    *SCREEN,
+    "model.encoder.dim=16",
+    "model.readout.heads=1",
+    "+model.prior=additive_ridge",
+    "trainer.max_epochs=2",
+)
 
 
 def small(*overrides: str) -> OmegaConf:

@@ -21,8 +21,8 @@ SMALL = (
     "data.record.n_queries=16",
     "data.record.n_arrays=60",
     "data.batch_size=64",
-    "model.dim=16",
-    "model.heads=1",
+    "model.encoder.dim=16",
+    "model.readout.heads=1",
 )
 CELL_SETS = (
     "+experiment=simulated_perturbseq",
@@ -155,12 +155,12 @@ def share(cfg: DictConfig, process: DistributedContext) -> dict[str, list]:
 @pytest.mark.long
 def test_two_processes_take_different_samples_and_the_same_step():
     """The averaged gradients of two shares are those of one process on both."""
-    several = run_in_processes(share, config("trainer=ddp_cpu", "model.embedding_decay=0.0"))
+    several = run_in_processes(share, config("trainer=ddp_cpu", "model.embedding.decay=0.0"))
     first, second = several["sample"]
     assert not set(first) & set(second)
     assert several["gradient"][0] == several["gradient"][1]
     assert any(several["gradient"][0])
-    alone = run_in_processes(share, config("profile.batch_size=128", "model.embedding_decay=0.0"))
+    alone = run_in_processes(share, config("profile.batch_size=128", "model.embedding.decay=0.0"))
     assert sorted(alone["sample"][0]) == sorted(first + second)
     assert alone["gradient"][0] == pytest.approx(several["gradient"][0], rel=1e-3, abs=1e-7)
 

@@ -24,7 +24,7 @@ from torchcell.training.study import AGAIN, counted, open_storage, revive
 MODELS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
 TINY = (
     "data.record.n_genes=120", "data.record.n_sets=300", "data.record.n_queries=16", "data.record.n_arrays=60",
-    "model.dim=16", "model.heads=1", "trainer.max_epochs=3", "trainer.warmup_steps=2", "evaluation.n_boot=10",
+    "model.encoder.dim=16", "model.readout.heads=1", "trainer.max_epochs=3", "trainer.warmup_steps=2", "evaluation.n_boot=10",
     "baselines=none",
 )  # fmt: skip
 TESTS = Path(__file__).resolve().parents[1]
@@ -101,7 +101,7 @@ def test_a_variant_is_searched_as_its_base_unless_it_has_a_space_of_its_own():
     assert space("chemoe_small") == space("chemoe") != space("response_mlp")
     assert space("latent_shift") == space("response_product") == space("response_mlp")
     large, small = space("perturbed_cell_gnn_large"), space("perturbed_cell_gnn")
-    assert {key for key in large if large[key] != small[key]} == {"model.dim"}
+    assert {key for key in large if large[key] != small[key]} == {"model.encoder.dim"}
 
 
 def started(*overrides: str):

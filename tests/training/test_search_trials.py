@@ -62,7 +62,7 @@ class Launcher:
 def composed(folder, *overrides):
     prefer_own_choices()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        swept = [one for one in ("model.dim=choice(16,32)", *overrides) if any(word in one for word in SWEEPS)]
+        swept = [one for one in ("model.encoder.dim=choice(16,32)", *overrides) if any(word in one for word in SWEEPS)]
         own = ["hydra/sweeper=optuna", f'paths.runs="{folder}"', "hydra.sweeper.n_trials=4"]
         cfg = compose("config", [*own, *(one for one in overrides if one not in swept)], return_hydra_config=True)
     with read_write(cfg):
@@ -112,7 +112,7 @@ def test_a_shuffled_range_is_a_choice():
 def test_each_choice_is_one_that_optuna_has(tmp_path, name):
     group = "sampler" if name in SAMPLERS else "pruner"
     cfg = composed(tmp_path, f"hydra/sweeper/{group}={name}")
-    further = {"search_space": {"model.dim": [16]}} if name == "grid" else {}
+    further = {"search_space": {"model.encoder.dim": [16]}} if name == "grid" else {}
     assert isinstance(
         instantiate(cfg.hydra.sweeper[group], **further), (optuna.samplers.BaseSampler, optuna.pruners.BasePruner)
     )
@@ -146,10 +146,10 @@ def test_several_trials_at_a_time_are_launched_together(tmp_path):
 
 
 def test_each_trial_is_told_its_place_in_the_study_and_what_is_fixed(tmp_path):
-    launcher, study = searched(tmp_path, by_rate, "hydra/sweeper/pruner=median", "model.dropout=0.5")
+    launcher, study = searched(tmp_path, by_rate, "hydra/sweeper/pruner=median", "model.readout.dropout=0.5")
     for number, given in enumerate(launcher.drawn):
         assert given["ckpt_path"] == "auto"
-        assert given["model.dropout"] == "0.5"
+        assert given["model.readout.dropout"] == "0.5"
         address = TrialAddress(**json.loads(given[f"+hydra.job.env_set.{VARIABLE}"][1:-1]))
         assert (address.number, address.study) == (number, study.study_name)
         assert Path(address.storage).is_absolute()
@@ -211,11 +211,11 @@ def test_a_pruned_trial_is_no_failure_and_keeps_its_last_score(tmp_path, capsys)
 
 
 def test_a_grid_is_tried_once_each_also_when_it_goes_on(tmp_path):
-    grid = ["hydra/sweeper/sampler=grid", "model.optimizer.lr=choice(0.1,0.2)", "model.embedding_decay=range(1,3)",
+    grid = ["hydra/sweeper/sampler=grid", "model.optimizer.lr=choice(0.1,0.2)", "model.embedding.decay=range(1,3)",
             "model.loss_weights.reconstruction=1.0", "hydra.sweeper.n_trials=20"]  # fmt: skip
     first, _ = searched(tmp_path, by_rate, *grid, "hydra.sweeper.n_trials=3")
     second, study = searched(tmp_path, by_rate, *grid)
-    names = ("model.dim", "model.optimizer.lr", "model.embedding_decay")
+    names = ("model.encoder.dim", "model.optimizer.lr", "model.embedding.decay")
     points = [tuple(given[name] for name in names) for given in (*first.drawn, *second.drawn)]
     assert len(points) == len(set(points)) == 2 * 2 * 2
     assert {point[2] for point in points} == {"1", "2"}, "a range of Hydra's ends before its stop"
@@ -228,12 +228,12 @@ def test_a_grid_of_an_interval_is_refused(tmp_path):
 
 
 def draw_more(config, trial):
-    trial.suggest_int("model.heads", 1, 2)
+    trial.suggest_int("model.readout.heads", 1, 2)
 
 
 def test_a_function_may_draw_more(tmp_path):
     launcher, _ = searched(tmp_path, by_rate, f"hydra.sweeper.custom_search_space={__name__}.draw_more")
-    assert {given["model.heads"] for given in launcher.drawn} <= {"1", "2"}
+    assert {given["model.readout.heads"] for given in launcher.drawn} <= {"1", "2"}
 
 
 def test_the_trials_that_an_earlier_version_kept_in_sqlite_are_taken_over(tmp_path):
@@ -244,7 +244,7 @@ def test_the_trials_that_an_earlier_version_kept_in_sqlite_are_taken_over(tmp_pa
     connection.executescript(OLD_STUDY.read_text())
     connection.close()
     before = (folder / OLD).read_bytes()
-    space = ["model.layers=1", "hydra.sweeper.study_name=abcd1234", "hydra.sweeper.n_trials=5"]
+    space = ["model.encoder.layers=1", "hydra.sweeper.study_name=abcd1234", "hydra.sweeper.n_trials=5"]
     launcher, study = searched(tmp_path, by_rate, *space)
     states = [trial.state.name for trial in study.trials]
     assert states == ["COMPLETE", "FAIL", "COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]

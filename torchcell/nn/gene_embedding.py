@@ -13,7 +13,7 @@ from torchcell.graph.neighborhood import CHUNK, neighborhoods
 from torchcell.nn.relations import relational_product
 
 
-class ColdStart(nn.Module):
+class Imputation(nn.Module):
     r"""A gene without training samples takes what its neighbors learned.
 
     .. math::
@@ -40,7 +40,7 @@ class ColdStart(nn.Module):
     """
 
     own_N: Tensor
-    cold_N: Tensor
+    missing_N: Tensor
 
     def __init__(
         self,
@@ -55,15 +55,15 @@ class ColdStart(nn.Module):
         super().__init__()
         self.k, self.power, self.everyone = k, power, everyone
         self.n_genes, self.n_nodes = len(graph), graph.n_nodes
-        held = np.zeros(len(graph), dtype=bool)
-        held[trained.cpu().numpy()] = True
-        asked = np.arange(len(graph)) if everyone else np.flatnonzero(~held)
-        cosine = _nearest(unit_rows(neighborhoods(graph, graph.genes)), held, asked, k)
+        has_samples = np.zeros(len(graph), dtype=bool)
+        has_samples[trained.cpu().numpy()] = True
+        rows_wanted = np.arange(len(graph)) if everyone else np.flatnonzero(~has_samples)
+        cosine = _nearest(unit_rows(neighborhoods(graph, graph.genes)), has_samples, rows_wanted, k)
         if features is not None:
-            lonely = asked[np.diff(cosine.indptr)[asked] == 0]
+            lonely = rows_wanted[np.diff(cosine.indptr)[rows_wanted] == 0]
             known = features.detach().cpu().numpy()
             centered = known - known[:n_own].mean(0)  # added genes must not shift each other's
-            cosine = cosine + _nearest(unit_rows(sp.csr_matrix(centered)), held, lonely, k)
+            cosine = cosine + _nearest(unit_rows(sp.csr_matrix(centered)), has_samples, lonely, k)
         cosine.data **= power
         total = np.asarray(cosine.sum(1)).ravel()
         weight = (sp.diags(np.divide(1, total, out=np.zeros_like(total), where=total > 0)) @ cosine).tocsr()
@@ -72,42 +72,44 @@ class ColdStart(nn.Module):
                 kind = np.float32 if part == "weight" else np.int32
                 self.register_buffer(f"{name}_{part}", torch.from_numpy(values.astype(kind)), persistent=False)
         self.register_buffer("own_N", torch.from_numpy(total == 0), persistent=False)
-        self.register_buffer("cold_N", torch.from_numpy(~held), persistent=False)
+        self.register_buffer("missing_N", torch.from_numpy(~has_samples), persistent=False)
 
-    def forward(self, x_OD: Float[Tensor, "O D"], as_cold_N: Bool[Tensor, " N"] | None = None) -> Float[Tensor, "M D"]:
-        """Rows of untrained genes replaced, and of those that ``as_cold_N`` [genes] marks."""
-        if as_cold_N is not None and not self.everyone:
-            raise ValueError("as_cold_N marks genes whose neighbors were not looked for; build with everyone=True")
+    def forward(
+        self, x_OD: Float[Tensor, "O D"], untrained_N: Bool[Tensor, " N"] | None = None
+    ) -> Float[Tensor, "M D"]:
+        """Rows of untrained genes replaced, and of those that ``untrained_N`` [genes] marks."""
+        if untrained_N is not None and not self.everyone:
+            raise ValueError("untrained_N marks genes whose neighbors were not looked for; build with everyone=True")
         if self.n_genes < len(x_OD) != self.n_nodes:
             raise ValueError(f"{len(x_OD)} rows are neither of {self.n_genes} genes nor of {self.n_nodes} nodes")
         others = x_OD[self.n_genes :] if len(x_OD) == self.n_nodes else x_OD[:0]
         x_ND = x_OD[: self.n_genes]
         x_ND = nn.functional.pad(x_ND, (0, 0, 0, self.n_genes - len(x_ND)))
-        cold_N = self.cold_N if as_cold_N is None else self.cold_N | as_cold_N
+        missing_N = self.missing_N if untrained_N is None else self.missing_N | untrained_N
         mean_ND = relational_product([(self._csr("forward"), self._csr("backward"))], x_ND, None, True)
-        return torch.cat([torch.where((cold_N & ~self.own_N)[:, None], mean_ND, x_ND), others])
+        return torch.cat([torch.where((missing_N & ~self.own_N)[:, None], mean_ND, x_ND), others])
 
     def _csr(self, name: str) -> CSR:
         return CSR(*(getattr(self, f"{name}_{part}") for part in CSR._fields))
 
     def extra_repr(self) -> str:
         """Neighbors, exponent, and how many genes take theirs from others."""
-        n_cold = int((self.cold_N & ~self.own_N).sum())
-        return f"k={self.k}, power={self.power}, everyone={self.everyone}, {n_cold:,} cold genes"
+        n_imputed = int((self.missing_N & ~self.own_N).sum())
+        return f"k={self.k}, power={self.power}, everyone={self.everyone}, {n_imputed:,} genes imputed"
 
 
-def _nearest(unit: sp.csr_matrix, held: np.ndarray, asked: np.ndarray, k: int) -> sp.csr_matrix:
-    """Cosine of each gene ``asked`` for to the k nearest of those ``held``, itself left out, [genes, genes]."""
-    columns = (sp.diags(held.astype(np.float32)) @ unit).T.tocsr()
+def _nearest(unit: sp.csr_matrix, donors: np.ndarray, rows_wanted: np.ndarray, k: int) -> sp.csr_matrix:
+    """Cosine of each gene of ``rows_wanted`` to the k nearest of the ``donors``, itself left out, [genes, genes]."""
+    columns = (sp.diags(donors.astype(np.float32)) @ unit).T.tocsr()
     rows, found, values = [np.empty(0, dtype=int)], [np.empty(0, dtype=int)], [np.empty(0, dtype=np.float32)]
-    for start in range(0, len(asked), CHUNK):
-        part = asked[start : start + CHUNK]
+    for start in range(0, len(rows_wanted), CHUNK):
+        part = rows_wanted[start : start + CHUNK]
         cosine = (unit[part] @ columns).toarray()
         cosine[np.arange(len(part)), part] = 0
         best = (
             np.argpartition(-cosine, k, axis=1)[:, :k]
-            if k < len(held)
-            else np.tile(np.arange(len(held)), (len(part), 1))
+            if k < len(donors)
+            else np.tile(np.arange(len(donors)), (len(part), 1))
         )
         value = np.take_along_axis(cosine, best, 1)
         near = value > 0
@@ -115,7 +117,7 @@ def _nearest(unit: sp.csr_matrix, held: np.ndarray, asked: np.ndarray, k: int) -
         found.append(best[near])
         values.append(value[near])
     parts = np.concatenate(values), (np.concatenate(rows), np.concatenate(found))
-    return sp.csr_matrix(parts, shape=(len(held), len(held)), dtype=np.float32)
+    return sp.csr_matrix(parts, shape=(len(donors), len(donors)), dtype=np.float32)
 
 
 class FeatureProjection(nn.Module):
@@ -159,16 +161,16 @@ class GeneVectors(nn.Module):
         n_genes: Genes N of the cell.
         n_own: Genes that have a row of their own; those after them were added to a trained model.
         width: Width W.
-        cold: What a gene without training samples takes from its neighbors. Without it such a gene keeps its fresh
-            row, and an added gene has zeros.
+        imputation: What a gene without training samples takes from its neighbors. Without it such a gene keeps its
+            fresh row, and an added gene has zeros.
 
     Shapes:
         -> [N, W].
     """
 
-    def __init__(self, n_genes: int, n_own: int, width: int, cold: ColdStart | None = None) -> None:
+    def __init__(self, n_genes: int, n_own: int, width: int, imputation: Imputation | None = None) -> None:
         super().__init__()
-        self.n_genes, self.cold = n_genes, cold
+        self.n_genes, self.imputation = n_genes, imputation
         self.table = nn.Embedding(n_own, width)
         self.reset_parameters()
 
@@ -176,12 +178,12 @@ class GeneVectors(nn.Module):
         """Draw new rows."""
         nn.init.normal_(self.table.weight, std=self.table.embedding_dim**-0.5)
 
-    def forward(self, as_cold_N: Tensor | None = None) -> Float[Tensor, "N W"]:
-        """One row a gene; ``as_cold_N`` [N] marks genes to treat as if they had no training samples."""
+    def forward(self, untrained_N: Tensor | None = None) -> Float[Tensor, "N W"]:
+        """One row a gene; ``untrained_N`` [N] marks genes to treat as if they had no training samples."""
         x_OW = self.table.weight
-        if self.cold is None:
+        if self.imputation is None:
             return nn.functional.pad(x_OW, (0, 0, 0, self.n_genes - len(x_OW)))
-        return self.cold(x_OW, as_cold_N)
+        return self.imputation(x_OW, untrained_N)
 
     def length(self, gene_M: Tensor) -> Float[Tensor, ""]:
         """Mean squared length of the members' own rows."""

@@ -74,15 +74,15 @@ class AdditiveRidge(Predictor):
         x_train, x_val = incidence(train), incidence(val)
         self.models = []
         for t in range(train.phenotype.shape[1]):
-            held = measured(train, t)
+            has_value = measured(train, t)
             best, best_score = None, -np.inf
             for alpha in self.alphas:
-                if not held.any():
+                if not has_value.any():
                     break
                 # sparse_cg solves on the sparse table itself; 1e-8 is far below the noise of any screen.
                 model = Ridge(alpha=alpha, solver="sparse_cg", tol=1e-8)
                 with one_thread():
-                    model.fit(x_train[held], train.phenotype[held, t].astype(np.float64))
+                    model.fit(x_train[has_value], train.phenotype[has_value, t].astype(np.float64))
                 score = validation_score(val.phenotype[:, t], model.predict(x_val), train.task)
                 if best is None or score > best_score:
                     best, best_score = model, score
@@ -126,9 +126,9 @@ def replicate_ceiling(record: Screen) -> np.ndarray | None:
 
 def half_means(replicates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Means of every other replicate [n, R, T] -> two [n, T]; NaN where a half has none."""
-    held = ~np.isnan(replicates)
-    first = held & (np.cumsum(held, axis=1) % 2 == 1)
-    return _mean_of(replicates, first), _mean_of(replicates, held & ~first)
+    has_value = ~np.isnan(replicates)
+    first = has_value & (np.cumsum(has_value, axis=1) % 2 == 1)
+    return _mean_of(replicates, first), _mean_of(replicates, has_value & ~first)
 
 
 def _mean_of(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
@@ -140,20 +140,20 @@ def _mean_of(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
 def _ceiling(value: np.ndarray) -> np.ndarray:
     """The stand-in for one phenotype with replicates ``value`` [n, R]; float32 [n]."""
     stand_in = np.full(len(value), np.nan, dtype=np.float32)
-    held = ~np.isnan(value)
-    enough = held.sum(1) >= 2
+    has_value = ~np.isnan(value)
+    enough = has_value.sum(1) >= 2
     if enough.sum() < 2:
         return stand_in
-    value, held = value[enough], held[enough]
-    count = held.sum(1)
-    mean = np.where(held, value, 0).sum(1) / count
-    within = np.where(held, value - mean[:, None], 0) ** 2
+    value, has_value = value[enough], has_value[enough]
+    count = has_value.sum(1)
+    mean = np.where(has_value, value, 0).sum(1) / count
+    within = np.where(has_value, value - mean[:, None], 0) ** 2
     noise = within.sum() / (count - 1).sum()  # variance of a single replicate, pooled
     total = mean.var()
     reliability = float(np.clip(1 - noise * np.mean(1 / count) / total, 0, 1)) if total > 0 else 0.0
-    first = held & (np.cumsum(held, axis=1) % 2 == 1)
-    n_a, n_b = first.sum(1), (held & ~first).sum(1)
-    a, b = np.where(first, value, 0).sum(1) / n_a, np.where(held & ~first, value, 0).sum(1) / n_b
+    first = has_value & (np.cumsum(has_value, axis=1) % 2 == 1)
+    n_a, n_b = first.sum(1), (has_value & ~first).sum(1)
+    a, b = np.where(first, value, 0).sum(1) / n_a, np.where(has_value & ~first, value, 0).sum(1) / n_b
     error = (a - b) * np.sqrt(n_a * n_b) / count
     stand_in[enough] = mean.mean() + reliability * (mean - mean.mean()) + np.sqrt(reliability) * error
     return stand_in
@@ -167,9 +167,9 @@ class Mean(Predictor):
 
     def fit(self, train: Screen, val: Screen, graph: CellGraph | None) -> Self:
         """See ``Predictor``."""
-        held = ~np.isnan(train.phenotype)
-        total = np.where(held, train.phenotype, 0.0).sum(0, dtype=np.float64)
-        self.mean_T = np.where(held.any(0), total / np.maximum(held.sum(0), 1), np.nan)
+        has_value = ~np.isnan(train.phenotype)
+        total = np.where(has_value, train.phenotype, 0.0).sum(0, dtype=np.float64)
+        self.mean_T = np.where(has_value.any(0), total / np.maximum(has_value.sum(0), 1), np.nan)
         return self
 
     def predict(self, record: Screen) -> np.ndarray:
@@ -200,12 +200,12 @@ class QueryPairMean(Predictor):
         keys = np.array(query_pairs(train))
         self.tables, self.means = [], []
         for t in range(train.phenotype.shape[1]):
-            held = measured(train, t) & (keys != "")
+            has_value = measured(train, t) & (keys != "")
             table: dict[str, float] = {}
             mean = np.nan
-            if held.any():
-                values = train.phenotype[held, t].astype(np.float64)
-                names, position, count = np.unique(keys[held], return_inverse=True, return_counts=True)
+            if has_value.any():
+                values = train.phenotype[has_value, t].astype(np.float64)
+                names, position, count = np.unique(keys[has_value], return_inverse=True, return_counts=True)
                 mean = float(values.mean())
                 total = np.bincount(position, weights=values)
                 tables = [

@@ -55,7 +55,7 @@ def smooth_one(weight: sp.csr_matrix, matrix: sp.csr_matrix, left: np.ndarray, r
     Args:
         weight: W, neighbors of each item [items, items].
         matrix: R, symmetric, values of the known pairs [items, items].
-        left: Items of the pairs asked for [P].
+        left: Items of the wanted pairs [P].
         right: The other items [P].
 
     Returns:
@@ -63,24 +63,24 @@ def smooth_one(weight: sp.csr_matrix, matrix: sp.csr_matrix, left: np.ndarray, r
     """
     row, column = np.concatenate([left, right]), np.concatenate([right, left])
     half = np.empty(len(row), dtype=np.float32)
-    for asked, rows, place in _chunks(row):
+    for chosen, rows, place in _chunks(row):
         product = (weight[rows] @ matrix).toarray()
-        half[asked] = product[place, column[asked]]
+        half[chosen] = product[place, column[chosen]]
     return np.asarray(matrix[left, right]).ravel() + half[: len(left)] + half[len(left) :]
 
 
 def smooth_both(weight: sp.csr_matrix, matrix: sp.csr_matrix, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """As ``smooth_one``, and with both items replaced: ((I + W) R (I + W)^T)_ij, float32 [P].
 
-    Only rows of items that are asked for are computed: all for a whole screen, few for a few pairs.
+    Only rows of the wanted items are computed: all for a whole screen, few for a few pairs.
     """
     whole = (weight + sp.eye(weight.shape[0], dtype=np.float32)).tocsr()
     total = np.empty(len(left), dtype=np.float32)
     others, place_right = np.unique(right, return_inverse=True)
     of_others = whole[others]
-    for asked, rows, place in _chunks(left):
+    for chosen, rows, place in _chunks(left):
         product = of_others @ (whole[rows] @ matrix).toarray().T
-        total[asked] = product[place_right[asked], place]
+        total[chosen] = product[place_right[chosen], place]
     return total
 
 
@@ -91,8 +91,8 @@ def _chunks(index: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndar
     bounds = np.append(first, len(index))
     for start in range(0, len(rows), CHUNK):
         some = rows[start : start + CHUNK]
-        asked = order[bounds[start] : bounds[start + len(some)]]
-        yield asked, some, np.searchsorted(some, index[asked])
+        chosen = order[bounds[start] : bounds[start + len(some)]]
+        yield chosen, some, np.searchsorted(some, index[chosen])
 
 
 def shrunk(total: np.ndarray, evidence: np.ndarray, prior: float) -> np.ndarray:
@@ -184,12 +184,12 @@ class SetPairs:
             value: One value a sample [n]; NaN is missing.
             n_items: Side of the matrix.
         """
-        held = ~np.isnan(value[self.owner])
-        low, high = np.minimum(self.left, self.right)[held], np.maximum(self.left, self.right)[held]
+        has_value = ~np.isnan(value[self.owner])
+        low, high = np.minimum(self.left, self.right)[has_value], np.maximum(self.left, self.right)[has_value]
         key, position = np.unique(low * n_items + high, return_inverse=True)
         # Sorted before summing, so that the order of the samples does not change the rounding.
-        order = np.lexsort((value[self.owner][held], position))
-        total = np.bincount(position[order], weights=value[self.owner][held][order], minlength=len(key))
+        order = np.lexsort((value[self.owner][has_value], position))
+        total = np.bincount(position[order], weights=value[self.owner][has_value][order], minlength=len(key))
         mean = (total / np.bincount(position, minlength=len(key))).astype(np.float32)
         low, high = key // n_items, key % n_items
         rows, columns = np.concatenate([low, high]), np.concatenate([high, low])
@@ -256,17 +256,17 @@ class LowRankALS(Predictor):
     def fit(self, train: Screen, val: Screen, graph: CellGraph | None) -> Self:
         """See ``Predictor``."""
         self.items = Items.of(train)
-        pairs, asked = SetPairs.of(train, self.items), SetPairs.of(val, self.items)
-        self.fitted = [self._fit_one(train, val, pairs, asked, t) for t in range(train.phenotype.shape[1])]
+        pairs, record_pairs = SetPairs.of(train, self.items), SetPairs.of(val, self.items)
+        self.fitted = [self._fit_one(train, val, pairs, record_pairs, t) for t in range(train.phenotype.shape[1])]
         return self
 
-    def _fit_one(self, train: Screen, val: Screen, pairs: SetPairs, asked: SetPairs, t: int) -> _Fitted:
+    def _fit_one(self, train: Screen, val: Screen, pairs: SetPairs, record_pairs: SetPairs, t: int) -> _Fitted:
         def factorize(offset: Offset, rank: int, penalty: float, n_iter: int) -> _Fitted:
             matrix = pairs.matrix(train.phenotype[:, t] - offset.of(train)[:, t], len(self.items))
             return self._factorize(matrix, offset, rank, penalty, n_iter)
 
         def score(fitted: _Fitted) -> float:
-            return validation_score(val.phenotype[:, t], _apply(fitted, val, asked, t), train.task)
+            return validation_score(val.phenotype[:, t], _apply(fitted, val, record_pairs, t), train.task)
 
         # A narrow and short fit tells which offset serves; the penalty is compared at full width. Where val has
         # only genes without training values every score is -inf, and nothing is left to choose.
@@ -288,17 +288,17 @@ class LowRankALS(Predictor):
 
     def predict(self, record: Screen) -> np.ndarray:
         """See ``Predictor``."""
-        asked = SetPairs.of(record, self.items)
-        columns = [_apply(fitted, record, asked, t) for t, fitted in enumerate(self.fitted)]
+        record_pairs = SetPairs.of(record, self.items)
+        columns = [_apply(fitted, record, record_pairs, t) for t, fitted in enumerate(self.fitted)]
         return np.stack(columns, axis=1).astype(np.float32)
 
 
-def _apply(fitted: _Fitted, record: Screen, asked: SetPairs, t: int) -> np.ndarray:
-    """Predictions of phenotype t for a record with the pairs ``asked`` [n]; NaN with a gene unseen in train."""
-    i, j, u, v = asked.left, asked.right, fitted.u, fitted.v
+def _apply(fitted: _Fitted, record: Screen, record_pairs: SetPairs, t: int) -> np.ndarray:
+    """Predictions of phenotype t for a record with the pairs ``record_pairs`` [n]; NaN with a gene unseen in train."""
+    i, j, u, v = record_pairs.left, record_pairs.right, fitted.u, fitted.v
     product = np.einsum("pr,pr->p", u[i], v[j]) + np.einsum("pr,pr->p", u[j], v[i])
-    prediction = fitted.offset.of(record)[:, t] + asked.mean(fitted.size / 2 * product)
-    return np.where(asked.strangers(fitted.seen), np.nan, prediction)
+    prediction = fitted.offset.of(record)[:, t] + record_pairs.mean(fitted.size / 2 * product)
+    return np.where(record_pairs.strangers(fitted.seen), np.nan, prediction)
 
 
 @dataclass(frozen=True, eq=False)
@@ -349,25 +349,31 @@ class NetworkNeighbors(Predictor):
         feature = sp.vstack([genes, sp.csr_matrix((1, genes.shape[1]), dtype=np.float32)], format="csr")
         cosine = cosine_neighbors(feature, self.k)
         weights = [raised(cosine, power) for power in self.powers]
-        pairs, asked = SetPairs.of(train, self.items), SetPairs.of(val, self.items)
+        pairs, record_pairs = SetPairs.of(train, self.items), SetPairs.of(val, self.items)
         for t in range(train.phenotype.shape[1]):
-            self.fitted.append(self._fit_one(train, val, pairs, asked, t, weights))
+            self.fitted.append(self._fit_one(train, val, pairs, record_pairs, t, weights))
         return self
 
     def _fit_one(
-        self, train: Screen, val: Screen, pairs: SetPairs, asked: SetPairs, t: int, weights: Sequence[sp.csr_matrix]
+        self,
+        train: Screen,
+        val: Screen,
+        pairs: SetPairs,
+        record_pairs: SetPairs,
+        t: int,
+        weights: Sequence[sp.csr_matrix],
     ) -> _FittedNeighbors:
         best, best_score = None, -np.inf
         candidates = offsets(train, val)
         known = present(pairs.matrix(train.phenotype[:, t], len(self.items)))
         for weight in weights:
-            evidence = smooth_both(weight, known, asked.left, asked.right)
+            evidence = smooth_both(weight, known, record_pairs.left, record_pairs.right)
             middle = float(evidence.mean()) if len(evidence) else 1.0
             for offset in candidates:
                 matrix = pairs.matrix(train.phenotype[:, t] - offset.of(train)[:, t], len(self.items))
-                total = smooth_both(weight, matrix, asked.left, asked.right)
+                total = smooth_both(weight, matrix, record_pairs.left, record_pairs.right)
                 for prior in self.priors:
-                    prediction = offset.of(val)[:, t] + asked.mean(shrunk(total, evidence, prior * middle))
+                    prediction = offset.of(val)[:, t] + record_pairs.mean(shrunk(total, evidence, prior * middle))
                     score = validation_score(val.phenotype[:, t], prediction, train.task)
                     if best is None or score > best_score:
                         best, best_score = _FittedNeighbors(offset, matrix, weight, prior * middle), score
@@ -378,13 +384,13 @@ class NetworkNeighbors(Predictor):
         """See ``Predictor``."""
         if not self.fitted:
             return np.full((len(record), self.n_outputs), np.nan, dtype=np.float32)
-        asked = SetPairs.of(record, self.items)
+        record_pairs = SetPairs.of(record, self.items)
         columns = []
         for t, fitted in enumerate(self.fitted):
             weight = fitted.weight
-            total = smooth_both(weight, fitted.matrix, asked.left, asked.right)
-            evidence = smooth_both(weight, present(fitted.matrix), asked.left, asked.right)
-            columns.append(fitted.offset.of(record)[:, t] + asked.mean(shrunk(total, evidence, fitted.prior)))
+            total = smooth_both(weight, fitted.matrix, record_pairs.left, record_pairs.right)
+            evidence = smooth_both(weight, present(fitted.matrix), record_pairs.left, record_pairs.right)
+            columns.append(fitted.offset.of(record)[:, t] + record_pairs.mean(shrunk(total, evidence, fitted.prior)))
         return np.stack(columns, axis=1).astype(np.float32)
 
 
@@ -419,16 +425,16 @@ class ProfileNeighbors(Predictor):
     def fit(self, train: Screen, val: Screen, graph: CellGraph | None) -> Self:
         """See ``Predictor``."""
         self.items = Items.of(train)
-        pairs, asked = SetPairs.of(train, self.items), SetPairs.of(val, self.items)
-        self.fitted = [self._fit_one(train, val, pairs, asked, t) for t in range(train.phenotype.shape[1])]
+        pairs, record_pairs = SetPairs.of(train, self.items), SetPairs.of(val, self.items)
+        self.fitted = [self._fit_one(train, val, pairs, record_pairs, t) for t in range(train.phenotype.shape[1])]
         return self
 
-    def _fit_one(self, train: Screen, val: Screen, pairs: SetPairs, asked: SetPairs, t: int) -> _FittedNeighbors:
+    def _fit_one(self, train: Screen, val: Screen, pairs: SetPairs, record_pairs: SetPairs, t: int) -> _FittedNeighbors:
         candidates = [
             (offset, pairs.matrix(train.phenotype[:, t] - offset.of(train)[:, t], len(self.items)))
             for offset in offsets(train, val)
         ]
-        strange = asked.strangers(_seen(candidates[0][1]))
+        strange = record_pairs.strangers(_seen(candidates[0][1]))
         truth = np.where(strange, np.nan, val.phenotype[:, t])
         if np.isnan(truth).all():  # held-out genes have no profile: nothing to choose by, nothing to predict
             offset, matrix = candidates[0]
@@ -438,10 +444,10 @@ class ProfileNeighbors(Predictor):
             cosine = self._cosine(matrix)
             for power in self.powers:
                 weight = raised(cosine, power)
-                total, evidence = _evidence(weight, matrix, asked)
+                total, evidence = _evidence(weight, matrix, record_pairs)
                 middle = float(evidence.mean())
                 for prior in self.priors:
-                    prediction = offset.of(val)[:, t] + asked.mean(shrunk(total, evidence, prior * middle))
+                    prediction = offset.of(val)[:, t] + record_pairs.mean(shrunk(total, evidence, prior * middle))
                     score = validation_score(truth, prediction, train.task)
                     if best is None or score > best_score:
                         best, best_score = _FittedNeighbors(offset, matrix, weight, prior * middle), score
@@ -454,12 +460,12 @@ class ProfileNeighbors(Predictor):
 
     def predict(self, record: Screen) -> np.ndarray:
         """See ``Predictor``."""
-        asked = SetPairs.of(record, self.items)
+        record_pairs = SetPairs.of(record, self.items)
         columns = []
         for t, fitted in enumerate(self.fitted):
-            total, evidence = _evidence(fitted.weight, fitted.matrix, asked)
-            column = fitted.offset.of(record)[:, t] + asked.mean(shrunk(total, evidence, fitted.prior))
-            columns.append(np.where(asked.strangers(_seen(fitted.matrix)), np.nan, column))
+            total, evidence = _evidence(fitted.weight, fitted.matrix, record_pairs)
+            column = fitted.offset.of(record)[:, t] + record_pairs.mean(shrunk(total, evidence, fitted.prior))
+            columns.append(np.where(record_pairs.strangers(_seen(fitted.matrix)), np.nan, column))
         return np.stack(columns, axis=1).astype(np.float32)
 
 
@@ -468,6 +474,6 @@ def _seen(matrix: sp.csr_matrix) -> np.ndarray:
     return np.diff(matrix.indptr) > 0
 
 
-def _evidence(weight: sp.csr_matrix, matrix: sp.csr_matrix, asked: SetPairs) -> tuple[np.ndarray, np.ndarray]:
-    total = smooth_one(weight, matrix, asked.left, asked.right)
-    return total, smooth_one(abs(weight), present(matrix), asked.left, asked.right)
+def _evidence(weight: sp.csr_matrix, matrix: sp.csr_matrix, record_pairs: SetPairs) -> tuple[np.ndarray, np.ndarray]:
+    total = smooth_one(weight, matrix, record_pairs.left, record_pairs.right)
+    return total, smooth_one(abs(weight), present(matrix), record_pairs.left, record_pairs.right)

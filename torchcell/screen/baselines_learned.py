@@ -115,14 +115,14 @@ class EmbeddingSumMLP(Predictor):
         self.net.load_state_dict(best)
 
     def _loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        held = ~target.isnan()
+        has_value = ~target.isnan()
         # A missing value adds nothing; filled before the difference, since 0 * NaN is NaN in the gradient.
-        filled = torch.where(held, target, prediction.detach())
+        filled = torch.where(has_value, target, prediction.detach())
         if self.binary:
             each = nn.functional.binary_cross_entropy_with_logits(prediction, filled, reduction="none")
         else:
             each = (prediction - filled).square()
-        return (each * held).sum() / held.sum().clamp(min=1)
+        return (each * has_value).sum() / has_value.sum().clamp(min=1)
 
     def state_dict(self) -> dict[str, Any]:
         """See ``Predictor``; also the network's weights."""
@@ -295,11 +295,11 @@ class GradientBoosting(Predictor):
 
     def _fit_one(self, x_train: np.ndarray, train: Screen, x_val: np.ndarray, val: Screen, t: int) -> Trees | None:
         """Grow all trees on the training residuals; how many of them serve is chosen on val."""
-        held = measured(train, t)
-        if not held.any():
+        has_value = measured(train, t)
+        if not has_value.any():
             return None
         assert self.additive is not None
-        residual = (train.phenotype - self.additive.predict(train))[held, t]
+        residual = (train.phenotype - self.additive.predict(train))[has_value, t]
         model = HistGradientBoostingRegressor(
             max_iter=self.max_iter,
             learning_rate=self.learning_rate,
@@ -310,7 +310,7 @@ class GradientBoosting(Predictor):
         )
         base, truth = self.additive.predict(val)[:, t], val.phenotype[:, t]
         with one_thread():
-            model.fit(x_train[held], residual)
+            model.fit(x_train[has_value], residual)
             stages = [validation_score(truth, base + boost, train.task) for boost in model.staged_predict(x_val)]
         return Trees.of(model, int(np.argmax(stages)) + 1)
 

@@ -78,8 +78,8 @@ def _size(graph: CellGraph) -> int:
 def _renamed(perturbed: np.ndarray, graph: CellGraph, aliases: str | Path) -> tuple[CellGraph, dict[str, int]]:
     """The graph with the screen's names for what the table says is the same gene, and counts of both sorts of alias."""
     known = MeasuredGenes(graph.genes, alias_table(aliases))
-    asked = np.setdiff1d(perturbed, graph.genes).tolist()
-    found = {name: gene for name in asked if (gene := known.find(name)) is not None}
+    missing = np.setdiff1d(perturbed, graph.genes).tolist()
+    found = {name: gene for name in missing if (gene := known.find(name)) is not None}
     names_of = Counter(found.values())
     own = set(perturbed.tolist())
     several = [f"{name} = {gene}" for name, gene in found.items() if names_of[gene] > 1 or gene in own]
@@ -87,7 +87,7 @@ def _renamed(perturbed: np.ndarray, graph: CellGraph, aliases: str | Path) -> tu
         raise InputError(
             f"{aliases}: genes of the screen are one gene of the network: {some(several)}; give each gene one name"
         )
-    counts, unclear = {"genes that the network knows by another name": len(found)}, known.unclear(asked)
+    counts, unclear = {"genes that the network knows by another name": len(found)}, known.unclear(missing)
     if unclear:
         counts[f"aliases of several genes, which are not used ({some(unclear, 3)})"] = len(unclear)
     return graph.renamed({gene: name for name, gene in found.items()}), counts

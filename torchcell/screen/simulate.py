@@ -193,7 +193,7 @@ def draw_pairs(queries: np.ndarray, arrays: np.ndarray, n_pairs: int, rng: np.ra
     grid = grid[grid[:, 0] != grid[:, 1]]
     _, first = np.unique(np.sort(grid, axis=1), axis=0, return_index=True)
     if not 0 < n_pairs <= len(first):
-        raise InputError(f"{n_pairs} pairs are asked for; the queries and arrays allow 1 to {len(first)}")
+        raise InputError(f"{n_pairs} pairs cannot be drawn; the queries and arrays allow 1 to {len(first)}")
     return grid[np.sort(rng.choice(first, n_pairs, replace=False))]
 
 
@@ -223,7 +223,7 @@ def draw_triples(
             triple = (*pair.tolist(), array)
             found.setdefault(tuple(sorted(triple)), triple)
     if n_triples > len(found):
-        raise InputError(f"{n_triples} triples are asked for; the queries and arrays gave {len(found)}")
+        raise InputError(f"{n_triples} triples cannot be drawn; the queries and arrays gave {len(found)}")
     return np.array(list(found.values()), dtype=np.int64).reshape(-1, 3)[:n_triples]
 
 
@@ -247,10 +247,10 @@ def plant_networks(mechanism: Mechanism, genes: np.ndarray, rng: np.random.Gener
     networks: list[Network] = []
     for name, (coverage, noise) in NETWORKS.items():
         true = true_edges(mechanism, name, rng)
-        held = true[rng.random(len(true)) < coverage]
+        covered = true[rng.random(len(true)) < coverage]
         by_name = {network.name: network for network in networks}
-        n_random = len(by_name["coexpression"].source) if noise == 1 else round(len(held) * noise / (1 - noise))
-        edges = np.concatenate([held, _random_edges(len(genes), n_random, held, rng)])
+        n_random = len(by_name["coexpression"].source) if noise == 1 else round(len(covered) * noise / (1 - noise))
+        edges = np.concatenate([covered, _random_edges(len(genes), n_random, covered, rng)])
         edges = edges[np.lexsort((edges[:, 1], edges[:, 0]))]
         networks.append(
             Network(
@@ -309,26 +309,11 @@ class SimulatedCell:
     mechanism: Mechanism
 
 
-def simulate_cell(
-    n_genes: int = 540,
-    n_sets: int = 6000,
-    seed: int = 0,
-    phenotypes: Sequence[str] = ("gene_interaction",),
-    n_queries: int = 48,
-    n_arrays: int = 240,
-    triple_share: float = 0.2,
-    noise_sd: float = 0.055,
-    n_replicates: int = 3,
-    n_pathways: int = 12,
-    n_buffers: int = 30,
-) -> SimulatedCell:
-    """Draw a cell and screen it as synthetic genetic arrays do: query genes crossed with array genes.
+@dataclass(frozen=True)
+class CellDesign:
+    """What ``simulate_cell`` draws.
 
-    Pairs are drawn from the grid of queries and arrays, each unordered pair at most once. Triples cross
-    pairs of queries with arrays. With ``fitness`` among the phenotypes every screened gene is measured
-    alone too, with a missing ``gene_interaction``. Same arguments, same bytes.
-
-    Args:
+    Attributes:
         n_genes: Genes of the cell, all of which the networks cover.
         n_sets: Perturbation sets, singles included.
         seed: Seed of everything that is drawn.
@@ -336,7 +321,7 @@ def simulate_cell(
             units of wild-type growth.
         n_queries: Query genes, spread evenly over the pathways.
         n_arrays: Array genes; a third of the queries is among them.
-        triple_share: Share of triples among the sets.
+        triple_share: Fraction of triples among the sets.
         noise_sd: Standard deviation of one replicate, in units of wild-type growth. At the default two
             tables of three replicates each agree at a Pearson of .9 (a test holds it).
         n_replicates: Replicates of each measurement; the phenotype is their mean.
@@ -344,18 +329,45 @@ def simulate_cell(
         n_buffers: Pairs of pathways that back each other up.
 
     Raises:
-        InputError: An unknown phenotype, or sizes that do not fit each other.
+        InputError: An unknown phenotype.
     """
-    unknown = [name for name in phenotypes if name not in PHENOTYPES]
-    if unknown or not phenotypes:
-        raise InputError(f"phenotypes {list(phenotypes)} of a simulated cell; choose from {some(PHENOTYPES)}")
-    rng = np.random.default_rng(seed)
-    genes = np.array([f"G{i + 1:04d}" for i in range(n_genes)])
-    mechanism = plant_mechanism(n_genes, n_pathways, n_buffers, rng)
+
+    n_genes: int = 540
+    n_sets: int = 6000
+    seed: int = 0
+    phenotypes: Sequence[str] = ("gene_interaction",)
+    n_queries: int = 48
+    n_arrays: int = 240
+    triple_share: float = 0.2
+    noise_sd: float = 0.055
+    n_replicates: int = 3
+    n_pathways: int = 12
+    n_buffers: int = 30
+
+    def __post_init__(self) -> None:
+        """Check the phenotypes; sizes are checked against each other as they are drawn."""
+        if not self.phenotypes or set(self.phenotypes) - set(PHENOTYPES):
+            raise InputError(f"phenotypes {list(self.phenotypes)} of a simulated cell; choose from {some(PHENOTYPES)}")
+
+
+def simulate_cell(design: CellDesign = CellDesign()) -> SimulatedCell:
+    """Draw a cell and screen it as synthetic genetic arrays do: query genes crossed with array genes.
+
+    Pairs are drawn from the grid of queries and arrays, each unordered pair at most once. Triples cross
+    pairs of queries with arrays. With ``fitness`` among the phenotypes every screened gene is measured
+    alone too, with a missing ``gene_interaction``. The same design gives the same bytes.
+
+    Raises:
+        InputError: Sizes that do not fit each other.
+    """
+    n_sets, phenotypes = design.n_sets, tuple(design.phenotypes)
+    rng = np.random.default_rng(design.seed)
+    genes = np.array([f"G{i + 1:04d}" for i in range(design.n_genes)])
+    mechanism = plant_mechanism(design.n_genes, design.n_pathways, design.n_buffers, rng)
     networks = plant_networks(mechanism, genes, rng)
-    queries, arrays = draw_library(mechanism, n_queries, n_arrays, rng)
+    queries, arrays = draw_library(mechanism, design.n_queries, design.n_arrays, rng)
     alone = np.union1d(queries, arrays) if "fitness" in phenotypes else np.array([], dtype=np.int64)
-    n_triples = round(triple_share * n_sets)
+    n_triples = round(design.triple_share * n_sets)
     n_pairs = n_sets - n_triples - len(alone)
     members = np.full((n_sets, 3), -1)
     members[len(alone) : len(alone) + n_pairs, :2] = draw_pairs(queries, arrays, n_pairs, rng)
@@ -363,20 +375,20 @@ def simulate_cell(
     members[n_sets - n_triples :] = draw_triples(mechanism, queries, arrays, n_triples, rng)
     measure = {"gene_interaction": mechanism.interaction, "fitness": mechanism.fitness}
     truth = np.stack([measure[name](members) for name in phenotypes], axis=1)
-    error = rng.normal(0.0, noise_sd, (n_sets, n_replicates, len(phenotypes)))
+    error = rng.normal(0.0, design.noise_sd, (n_sets, design.n_replicates, len(phenotypes)))
     replicates = (truth[:, None, :] + error).astype(np.float32)
-    screen = _screen(genes, members, truth, replicates, tuple(phenotypes)).validate()
+    screen = _screen(genes, members, truth, replicates, phenotypes).validate()
     return SimulatedCell(screen, networks, mechanism)
 
 
-def simulated_screen(**arguments: Any) -> Screen:
-    """The screen of ``simulate_cell``, which takes the same arguments."""
-    return simulate_cell(**arguments).screen
+def simulated_screen(**design: Any) -> Screen:
+    """The screen of ``simulate_cell``; the arguments are the fields of ``CellDesign``."""
+    return simulate_cell(CellDesign(**design)).screen
 
 
-def simulated_networks(**arguments: Any) -> list[Network]:
-    """The networks of ``simulate_cell``, which takes the same arguments."""
-    return simulate_cell(**arguments).networks
+def simulated_networks(**design: Any) -> list[Network]:
+    """The networks of ``simulate_cell``; the arguments are the fields of ``CellDesign``."""
+    return simulate_cell(CellDesign(**design)).networks
 
 
 def _screen(

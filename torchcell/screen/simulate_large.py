@@ -126,26 +126,30 @@ def edge_counts(n_genes: int, n_relations: int, n_edges: int) -> list[int]:
 def _draw_edges(share: np.ndarray, n: int, directed: bool, rng: np.random.Generator) -> np.ndarray:
     """``n`` different edges source * n_genes + target, sorted, int64 [n]; undirected ones have source < target."""
     n_genes, cumulative = len(share), np.cumsum(share)
-    held = np.empty(0, dtype=np.int64)
-    while len(held) < n:
+    collected = np.empty(0, dtype=np.int64)
+    while len(collected) < n:
         # Where hubs are joined to all already, further draws of them are lost; uniform ends reach the rest.
-        size = 2 * (n - len(held)) + FLEXIBLE
+        size = 2 * (n - len(collected)) + FLEXIBLE
         source = np.searchsorted(cumulative[:-1], rng.random(size))
         even = rng.random(size) < 0.1
         target = np.where(even, rng.integers(0, n_genes, size), np.searchsorted(cumulative[:-1], rng.random(size)))
         if not directed:
             source, target = np.minimum(source, target), np.maximum(source, target)
         drawn = np.unique((source * n_genes + target)[source != target])
-        held = np.union1d(held, rng.permutation(drawn)[: n - len(held)]) if len(held) else rng.permutation(drawn)[:n]
-    return np.sort(held)
+        collected = (
+            np.union1d(collected, rng.permutation(drawn)[: n - len(collected)])
+            if len(collected)
+            else rng.permutation(drawn)[:n]
+        )
+    return np.sort(collected)
 
 
 def _draw_sets(n_genes: int, size: int, n: int, rng: np.random.Generator) -> np.ndarray:
     """``n`` different sets of ``size`` different genes, in random order, int64 [n, size]."""
     power = n_genes ** np.arange(size, dtype=np.int64)[::-1]
-    held = np.empty(0, dtype=np.int64)
-    while len(held) < n:
-        gene = np.sort(rng.integers(0, n_genes, (2 * (n - len(held)) + FLEXIBLE, size)), axis=1)
+    collected = np.empty(0, dtype=np.int64)
+    while len(collected) < n:
+        gene = np.sort(rng.integers(0, n_genes, (2 * (n - len(collected)) + FLEXIBLE, size)), axis=1)
         key = gene[(np.diff(gene, axis=1) > 0).all(1)] @ power
-        held = np.concatenate([held, rng.permutation(np.setdiff1d(key, held))[: n - len(held)]])
-    return held[:, None] // power % n_genes
+        collected = np.concatenate([collected, rng.permutation(np.setdiff1d(key, collected))[: n - len(collected)]])
+    return collected[:, None] // power % n_genes

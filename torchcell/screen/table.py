@@ -68,6 +68,30 @@ def read_screen(
     table = read_table(path)
     members = _members(table, path)
     chosen = [phenotypes] if isinstance(phenotypes, str) else list(phenotypes or ())
+    values, measured = _measured(table, path, chosen)
+    phenotype = np.column_stack([numbers for column in measured if (numbers := values[column]) is not None])
+    screen = replace(
+        members,
+        name=name or Path(path).stem,
+        phenotype=single_precision(path, phenotype, measured),
+        phenotype_names=tuple(measured),
+        task=task,
+        columns=_columns(table, values, measured),
+    ).validate()
+    constant = [
+        f"{column} has one value only ({np.fmin.reduce(numbers):g})"
+        for column, numbers in zip(measured, phenotype.T, strict=True)
+        if _is_constant(numbers)
+    ]
+    if constant:
+        raise InputError(f"{path}: {', '.join(constant)}; data.record.phenotypes=[NAME] chooses columns that vary")
+    return screen
+
+
+def _measured(
+    table: pd.DataFrame, path: str | Path, chosen: list[str]
+) -> tuple[dict[str, np.ndarray | None], list[str]]:
+    """The cells of each column that is no role, none where they are text, and the columns that hold phenotypes."""
     others = [column for column in table.columns if column not in ROLES]
     values = {
         column: number_cells(table[column], column, path, lenient=bool(chosen) and column not in chosen)
@@ -91,23 +115,7 @@ def read_screen(
             f"; {column!r} holds no numbers{said}" for column in others if (said := _no_numbers(table, column))
         )
         raise InputError(f"{path} has no column of numbers to learn from; it has {list(table.columns)}{hint}")
-    phenotype = np.column_stack([numbers for column in measured if (numbers := values[column]) is not None])
-    screen = replace(
-        members,
-        name=name or Path(path).stem,
-        phenotype=single_precision(path, phenotype, measured),
-        phenotype_names=tuple(measured),
-        task=task,
-        columns=_columns(table, values, measured),
-    ).validate()
-    constant = [
-        f"{column} has one value only ({np.fmin.reduce(numbers):g})"
-        for column, numbers in zip(measured, phenotype.T, strict=True)
-        if _is_constant(numbers)
-    ]
-    if constant:
-        raise InputError(f"{path}: {', '.join(constant)}; data.record.phenotypes=[NAME] chooses columns that vary")
-    return screen
+    return values, measured
 
 
 def is_measured(table: pd.DataFrame, path: str | Path) -> bool:
@@ -136,7 +144,7 @@ def _phenotypes(path: str | Path, values: dict[str, np.ndarray | None]) -> list[
         warnings.warn(
             f"{path}: columns that {what} are no phenotypes: {some(columns)}; "
             "data.record.phenotypes=[NAME] chooses others",
-            stacklevel=3,
+            stacklevel=4,
         )
     return [column for column, said in use.items() if not said]
 
@@ -350,7 +358,7 @@ def _number(text: str) -> float:
 
 
 def _columns(table: pd.DataFrame, values: dict[str, np.ndarray | None], measured: list[str]) -> dict[str, np.ndarray]:
-    """What is kept beside the phenotypes: roles, numbers that were not asked for, truth values and text."""
+    """What is kept beside the phenotypes: roles, numbers that are no phenotypes, truth values and text."""
     kept = {role: _texts(table, role) for role in ("query", "array") if role in table}
     for name, numbers in values.items():
         if name in measured:
@@ -369,7 +377,7 @@ def screen_notes(record: Screen, spec: ScreenSpec, reads_levels: bool) -> Notes:
     """Set sizes, genes and perturbation types without training samples; levels that are not read, or out of range.
 
     Args:
-        record: What is asked for.
+        record: The request.
         spec: Of the checkpoint.
         reads_levels: Whether the model does.
     """

@@ -26,8 +26,8 @@ from torchcell.io.paths import located
 from torchcell.training.data_changes import other_indices, other_names, other_values
 
 KEY = "torchcell"
-FORMAT = 2
-"""Of the description: 2 has a typed spec a task, 1 had one dictionary of extras for all."""
+FORMAT = 3
+"""Of the description: in 3 models group their keys, in 2 they were flat, in 1 all tasks had one dictionary."""
 
 DATA_CHANGED = ("error", "allow")
 """What to do with data that changed since a checkpoint was trained: the values of ``data_changed``."""

@@ -16,7 +16,7 @@ from typing import Any
 from torchcell.io.errors import InputError, near
 from torchcell.io.progress import say
 from torchcell.training.choices import REGISTERED, register
-from torchcell.training.renamed import RENAMED
+from torchcell.training.renamed import new_names
 
 UNWRITABLE = (errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT)
 """Read-only, no permission, full, over quota: the message alone says what to do."""
@@ -225,8 +225,8 @@ def _explain_override(error: BaseException, config_name: str, arguments: list[st
     if key and not any(other.startswith(f"{group}.") for other in valid) and (conf_dir() / group).is_dir():
         choices = sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
         return f"{name} has no effect without a {group}: choose one, {group}=NAME of {choices}"
-    if name in RENAMED:
-        return f"{name} is called {RENAMED[name]} since torchcell 0.2: write that"
+    if new := new_names(name, valid):
+        return f"{name} is called {' or '.join(new)} since torchcell 0.2: write that"
     hint = near(name, valid) or near(name.rpartition(".")[2], valid)
     return f"no config key or group {name!r}; the nearest are {hint or sorted({v.split('.')[0] for v in valid})}"
 

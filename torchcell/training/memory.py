@@ -21,11 +21,15 @@ from torchcell.report.layout import number
 from torchcell.report.sections import Section
 from torchcell.training.build import PRECISIONS
 from torchcell.training.distributed.processes import DistributedContext
-from torchcell.training.profile import Plan, Subject, measure
+from torchcell.training.profile import Plan, Subject, measure, sizes_of
 from torchcell.training.run_folder import RunFolder
 
 SAYINGS = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "Unable to allocate")
 """How CUDA, torch's CPU allocator, C++ and numpy say it."""
+
+
+SIZES = ("dim", "layers", "hidden")
+"""Names of the keys of a model, at any depth, of which half a value needs less memory and makes another model."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -78,11 +82,9 @@ def advice(cfg: DictConfig, command: str = "config") -> list[str]:
         found.append("trainer.precision=bf16-mixed (half the activations)")
     if (OmegaConf.select(cfg, "data.hops") or 0) > 1:
         found.append("data.hops=1 (smaller neighborhoods)")
-    for key in ("model.dim", "model.layers", "model.hidden"):
-        value = OmegaConf.select(cfg, key)
-        if isinstance(value, int) and value > 1:
-            found.append(f"{key}={value // 2} (another model)")
-    return found
+    sizes = {key: value for key, value in sizes_of(cfg.get("model"), SIZES).items() if value > 1}
+    ordered = sorted(sizes, key=lambda key: SIZES.index(key.rpartition(".")[2]))
+    return found + [f"{key}={sizes[key] // 2} (another model)" for key in ordered]
 
 
 @contextmanager

@@ -399,13 +399,27 @@ class _Builder:
         return self._known[text]
 
 
+def sizes_of(node: Any, names: Sequence[str], prefix: str = "model") -> dict[str, int]:
+    """Dotted key -> whole number of the keys of these names, in a node of the config and in those below it."""
+    if not isinstance(node, DictConfig):
+        return {}
+    found: dict[str, int] = {}
+    for name in map(str, node):
+        value = OmegaConf.select(node, name)
+        if name in names and isinstance(value, int):
+            found[f"{prefix}.{name}"] = value
+        found |= sizes_of(value, names, f"{prefix}.{name}")
+    return found
+
+
 def naive_rows(cfg: DictConfig, data: RecordDataModule, process: DistributedContext) -> list[dict[str, Any]]:
     """The usual way on the same graph and sets, measured in one process by the file ``cfg.profile.naive``.
 
     Where it cannot be measured a sentence says why, and there are no rows.
     """
     path = conf_dir().parent / cfg.profile.naive
-    dim, layers = (OmegaConf.select(cfg, f"model.{key}") for key in ("dim", "layers"))
+    sizes = {key.rpartition(".")[2]: size for key, size in sizes_of(cfg.model, ("layers", "dim")).items()}
+    dim, layers = sizes.get("dim"), sizes.get("layers")
     missing = [
         (not path.is_file(), f"there is no file {path}"),
         (data.graph is None, "the data has no graph"),

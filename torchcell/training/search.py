@@ -88,7 +88,7 @@ class Search:
             )
         self.space = Space.of(config)
         if not self.space.ranges:
-            raise InputError("nothing to search for: give a range, e.g. 'model.dim=choice(32,64)'")
+            raise InputError("nothing to search for: give a range, e.g. 'model.encoder.dim=choice(32,64)'")
         if keys.storage is None:
             raise InputError(
                 "hydra.sweeper.storage is null: give the file in which the trials are kept, or leave it out"

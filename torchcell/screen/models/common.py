@@ -1,17 +1,59 @@
-"""What models of screens share: merging relations, perturbation types, Hyper-SAGNN."""
+"""What models of screens share: options, merging relations, perturbation types, Hyper-SAGNN."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torchcell.core.options import a_rate, at_least, check_options
 from torchcell.io.errors import InputError, some
 from torchcell.nn.ragged import pad
 from torchcell.screen.record import KINDS
+
+
+@dataclass(frozen=True)
+class ImputationOptions:
+    """What stands for the free vector of a gene without training samples; see ``Imputation``.
+
+    Attributes:
+        neighbors: Trained genes with the most similar neighborhoods that lend it their mean; 0 leaves it with its own.
+        power: Exponent of their similarity.
+        untrained_rate: Rate of the genes that a training step treats as untrained.
+    """
+
+    neighbors: int = 0
+    power: float = 2.0
+    untrained_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        check_options(
+            "model.embedding.imputation", self, neighbors=at_least(0), power=at_least(0), untrained_rate=a_rate()
+        )
+
+
+@dataclass(frozen=True)
+class EmbeddingOptions:
+    """A free embedding a gene, of a table's rows.
+
+    Attributes:
+        sd: Length of a fresh embedding; each entry is drawn with sd / sqrt(dim). A gene that is never trained keeps it.
+        gain: The embedding is this times the table's row, so Adam moves it so many times faster than weights.
+        decay: Weight of the loss ``embedding``, the members' mean squared embedding length; 0 leaves it out.
+    """
+
+    sd: float = 1.0
+    gain: float = 3.0
+    decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        check_options("model.embedding", self, sd=at_least(0), decay=at_least(0))
 
 
 class HyperSAGNN(nn.Module):
@@ -46,7 +88,7 @@ class HyperSAGNN(nn.Module):
     ) -> None:
         super().__init__()
         if features % heads:
-            raise ValueError(f"{features} features do not divide into {heads} heads")
+            raise InputError(f"{features} features do not divide into {heads} heads")
         if score not in ("difference", "product"):
             raise ValueError(f"score is 'difference' or 'product', not {score!r}")
         self.features, self.outputs, self.heads = features, outputs, heads

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -13,13 +14,66 @@ from torch import Tensor, nn
 
 from torchcell.core.cached_encoding import WildTypeModel
 from torchcell.core.model import LossWeights
+from torchcell.core.options import a_rate, at_least, check_options, one_of
 from torchcell.graph.cell_graph import CSR, CellGraph
 from torchcell.io.errors import InputError, near, some
 from torchcell.nn.ragged import segment_mean
 from torchcell.nn.sparse import full_precision, spmm
 from torchcell.screen.datamodule import PerturbationBatch
-from torchcell.screen.models.common import HyperSAGNN, KindRows, RelationMerge
+from torchcell.screen.models.common import EmbeddingOptions, HyperSAGNN, KindRows, RelationMerge
 from torchcell.screen.spec import ScreenSpec
+
+
+@dataclass(frozen=True)
+class EncoderOptions:
+    """GraphSAGE layers on each network.
+
+    Attributes:
+        channels: Relations of the graph to use; none takes all that are among genes.
+        dim: Width D of the embeddings.
+        layers: GraphSAGE layers a channel.
+        residual: Add a gene's own embedding to what each channel gives.
+    """
+
+    channels: Sequence[str] | None = None
+    dim: int = 64
+    layers: int = 2
+    residual: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the values; channels are checked against the graph by the model."""
+        check_options("model.encoder", self, dim=at_least(1), layers=at_least(1))
+
+
+@dataclass(frozen=True)
+class ReconstructionOptions:
+    """The loss ``reconstruction`` of the networks' adjacencies, see ``Reconstruction``.
+
+    Attributes:
+        zero_weight: Lambda of absent edges, for all channels or by channel.
+    """
+
+    zero_weight: float | Mapping[str, float] = 0.1
+
+
+@dataclass(frozen=True)
+class ReadoutOptions:
+    """Hyper-SAGNN on the members of a set.
+
+    Attributes:
+        heads: Attention heads, dim / heads of at least 16.
+        score: ``difference`` or ``product``, see ``HyperSAGNN``.
+        dropout: Rate of the members' features dropped in training.
+    """
+
+    heads: int = 4
+    score: str = "difference"
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        rules = {"heads": at_least(1), "score": one_of("product", "difference"), "dropout": a_rate()}
+        check_options("model.readout", self, **rules)
 
 
 class Reconstruction(nn.Module):
@@ -84,13 +138,15 @@ def zero_weights(channels: Sequence[str], zero_weight: float | Mapping[str, floa
     for name in zero_weight:
         if name not in channels:
             hint = near(name, list(channels)) or list(channels)
-            raise InputError(f"zero_weight names {name!r}, which is no channel; the nearest are {hint}")
+            raise InputError(
+                f"model.reconstruction.zero_weight names {name!r}, which is no channel; the nearest are {hint}"
+            )
     missing = [channel for channel in channels if channel not in zero_weight]
     if missing:
-        raise InputError(f"zero_weight has no entry for the channels {missing}; add them")
+        raise InputError(f"model.reconstruction.zero_weight has no entry for the channels {missing}; add them")
     negative = [name for name, weight in zero_weight.items() if not 0 <= weight < float("inf")]
     if negative:
-        raise InputError(f"zero_weight must be a number from 0 up; mend the entries of {negative}")
+        raise InputError(f"model.reconstruction.zero_weight must be a number from 0 up; mend the entries of {negative}")
     return {channel: float(zero_weight[channel]) for channel in channels}
 
 
@@ -200,30 +256,28 @@ def neighbor_mean(graph: CellGraph, relation: str, x_ND: Float[Tensor, "N D"]) -
 class Dango(WildTypeModel):
     r"""DANGO (Zhang et al., bioRxiv 2020.11.26.400739) for perturbation sets of any size.
 
+    .. code-block:: text
+
+        embedding e [N, D] --+-> GraphSAGE layers on channel 1 -> z_1 [N, D] --+
+                             +-> ...                                           +-> members of the sets [C, M, D]
+                             +-> GraphSAGE layers on channel C -> z_C [N, D] --+               |
+                                                                   |            softmax over channels [M, D]
+                                                          reconstruction loss                  |
+                                                                                     Hyper-SAGNN -> y [B, T]
+
     One embedding e_i a gene, shared by all channels; two GraphSAGE layers a channel give z_ic, which
-    reconstructs the channel; a softmax over channels per gene merges them; Hyper-SAGNN
-    scores the set. Terms: ``phenotype``, ``reconstruction`` (the mean over channels, 1 is no skill), and
-    with ``embedding_decay`` also ``embedding``.
+    reconstructs the channel, A_ij ~ z_ic . e_j; a softmax over channels per gene merges them; Hyper-SAGNN
+    scores the set. Losses: ``phenotype``, ``reconstruction`` (the mean over channels, 1 is no skill), and
+    with ``embedding.decay`` also ``embedding``.
 
     The encoder runs once a step for all genes; in evaluation, once until the parameters change.
 
     Args:
         spec: Needs a graph.
-        channels: Relations of the graph to use; by default all that are among genes.
-        dim: Width of the embeddings.
-        layers: GraphSAGE layers a channel.
-        heads: Attention heads.
-        dropout: Share of the members' features dropped in training.
-        score: Of Hyper-SAGNN, ``difference`` or ``product``.
-        zero_weight: Weight of absent edges in the reconstruction, for all channels or by channel.
-        decoder: Columns that reconstruct an adjacency row: ``own``, a fully connected layer a channel as
-            published, A_ij ~ z_ic . w_jc; or ``shared``, the embeddings themselves, A_ij ~ z_ic . e_j, which
-            ties them to the networks more tightly.
-        residual: Add e_i to what each channel gives.
-        embedding_sd: Length of a fresh embedding; each entry is drawn with sd / sqrt(dim).
-        embedding_gain: e_i is this times a row of the table, so Adam moves embeddings so many times faster
-            than weights.
-        embedding_decay: Weight of the members' mean squared embedding length; 0 leaves the term out.
+        encoder: See ``EncoderOptions``.
+        reconstruction: See ``ReconstructionOptions``.
+        embedding: See ``EmbeddingOptions``.
+        readout: See ``ReadoutOptions``.
         optimizer: See ``Model``.
         scheduler: See ``Model``.
         loss_weights: See ``Model``; ``torchcell.nn.losses`` has the paper's schedules.
@@ -231,6 +285,9 @@ class Dango(WildTypeModel):
     Raises:
         InputError: No graph, or none among genes; a channel that is unknown, repeated or not among genes; a
             zero_weight that does not fit the channels.
+
+    Example:
+        >>> model = Dango(spec, encoder=EncoderOptions(dim=128))  # doctest: +SKIP
     """
 
     reads = ScreenSpec
@@ -241,42 +298,39 @@ class Dango(WildTypeModel):
         self,
         spec: ScreenSpec,
         *,
-        channels: Sequence[str] | None = None,
-        dim: int = 64,
-        layers: int = 2,
-        heads: int = 4,
-        dropout: float = 0.0,
-        score: str = "difference",
-        zero_weight: float | Mapping[str, float] = 0.1,
-        decoder: str = "shared",
-        residual: bool = True,
-        embedding_sd: float = 1.0,
-        embedding_gain: float = 3.0,
-        embedding_decay: float = 3.0,
+        encoder: EncoderOptions = EncoderOptions(),
+        reconstruction: ReconstructionOptions = ReconstructionOptions(),
+        embedding: EmbeddingOptions = EmbeddingOptions(decay=3.0),
+        readout: ReadoutOptions = ReadoutOptions(),
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
         scheduler: Callable[..., Any] | None = None,
         loss_weights: LossWeights | None = None,
     ) -> None:
         super().__init__(spec, optimizer, scheduler, loss_weights)
-        self.channels = _channels(spec, channels)
-        if decoder not in ("own", "shared"):
-            raise InputError(f"model.decoder is 'own' or 'shared', not {decoder!r}")
-        self.residual, self.gain, self.embedding_decay = residual, embedding_gain, embedding_decay
+        self.channels = _channels(spec, encoder.channels)
+        self.residual, self.gain, self.embedding_decay = encoder.residual, embedding.gain, embedding.decay
+        dim, layers = encoder.dim, encoder.layers
         self.embedding = nn.Embedding(len(spec.genes), dim)
-        nn.init.normal_(self.embedding.weight, std=embedding_sd / embedding_gain / dim**0.5)
+        nn.init.normal_(self.embedding.weight, std=embedding.sd / embedding.gain / dim**0.5)
         self.encoders = nn.ModuleList(nn.ModuleList(SAGE(dim, dim) for _ in range(layers)) for _ in self.channels)
-        owners = self.channels if decoder == "own" else []
-        fresh = [0.1 / dim**0.5 * torch.randn(len(spec.genes), dim) for _ in owners]
-        self.decoders = nn.ModuleList(nn.Embedding.from_pretrained(columns, freeze=False) for columns in fresh)
-        self.reconstruction = Reconstruction(self.graph, self.channels, zero_weight)
+        self.decoders = self.make_decoders(dim)
+        self.reconstruction = Reconstruction(self.graph, self.channels, reconstruction.zero_weight)
         self.merge = RelationMerge(len(self.channels), dim)
-        self.dropout = nn.Dropout(dropout)
-        self.head = HyperSAGNN(dim, len(spec.outputs), heads, score)
+        self.dropout = nn.Dropout(readout.dropout)
+        self.head = HyperSAGNN(dim, len(spec.outputs), readout.heads, readout.score)
         self.kind_rows = KindRows(spec.kinds)
         # One kind alone would only shift all members alike, so it has no embedding.
         self.kind_embedding = nn.Embedding(len(spec.kinds), dim) if len(spec.kinds) > 1 else None
         if self.kind_embedding is not None:
             nn.init.zeros_(self.kind_embedding.weight)
+
+    def make_decoders(self, dim: int) -> nn.ModuleList:
+        """Weights of the reconstruction alone: none, the embeddings themselves are its columns."""
+        return nn.ModuleList()
+
+    def columns(self) -> list[Float[Tensor, "N D"]]:
+        """What reconstructs an adjacency row of each channel beside z_ic [N, D]."""
+        return [self.genes()] * len(self.channels)
 
     def genes(self) -> Float[Tensor, "N D"]:
         """The embeddings e_i that all channels share [N, D]."""
@@ -295,16 +349,16 @@ class Dango(WildTypeModel):
 
     def forward(self, batch: PerturbationBatch) -> Float[Tensor, "B T"]:
         """The prediction in the target's units, log-odds for a binary target."""
-        raw_BT = self.head(self.dropout(self._members(self.wild_type(), batch)), batch.ptr)
+        member_MD = self._members(self.wild_type(), batch)
+        raw_BT = self.head(self.dropout(member_MD), batch.ptr)  # [M, D] -> [B, T]
         return self.center + self.scale * raw_BT
 
     def losses(self, batch: PerturbationBatch, prediction: Tensor) -> dict[str, Tensor]:
         """Phenotype and reconstruction, from the same encoding that gave the prediction."""
         encoded = self.take_step()
-        columns = [cast(nn.Embedding, each).weight for each in self.decoders] or [self.genes()] * len(encoded)
         terms = [
             self.reconstruction(self.graph, channel, z_ND, w_ND)
-            for channel, z_ND, w_ND in zip(self.channels, encoded, columns, strict=True)
+            for channel, z_ND, w_ND in zip(self.channels, encoded, self.columns(), strict=True)
         ]
         losses = super().losses(batch, prediction) | {"reconstruction": torch.stack(terms).mean()}
         if self.embedding_decay:
@@ -327,6 +381,22 @@ class Dango(WildTypeModel):
         return member_MD if self.kind_embedding is None else member_MD + self.kind_embedding(row_M)
 
 
+class OwnDecoderDango(Dango):
+    """``Dango`` with a fully connected decoder a channel, A_ij ~ z_ic . w_jc, as published: a control.
+
+    The networks then reach the embeddings only through the GraphSAGE layers.
+    """
+
+    def make_decoders(self, dim: int) -> nn.ModuleList:
+        """Columns w_c of each channel [N, D], drawn anew."""
+        fresh = [0.1 / dim**0.5 * torch.randn(len(self.spec.genes), dim) for _ in self.channels]
+        return nn.ModuleList(nn.Embedding.from_pretrained(columns, freeze=False) for columns in fresh)
+
+    def columns(self) -> list[Float[Tensor, "N D"]]:
+        """Each channel's own."""
+        return [cast(nn.Embedding, each).weight for each in self.decoders]
+
+
 def _channels(spec: ScreenSpec, channels: Sequence[str] | None) -> list[str]:
     """The relations to use, all of them among genes."""
     if spec.graph is None:
@@ -338,12 +408,12 @@ def _channels(spec: ScreenSpec, channels: Sequence[str] | None) -> list[str]:
         raise InputError("DANGO needs networks among genes, and the graph has none; choose one, e.g. graph=yeast")
     chosen = list(among if channels is None else channels)
     if not chosen or len(set(chosen)) < len(chosen):
-        raise InputError(f"model.channels must name at least one relation, and each once, not {chosen}")
+        raise InputError(f"model.encoder.channels must name at least one relation, and each once, not {chosen}")
     for channel in chosen:
         source, target = spec.graph.ends(channel)  # raises with the nearest names
         if channel not in among:
             raise InputError(
-                f"model.channels names {channel!r}, which joins {source}s to {target}s; DANGO reads relations among "
-                f"genes: {some(among)}"
+                f"model.encoder.channels names {channel!r}, which joins {source}s to {target}s; DANGO reads relations "
+                f"among genes: {some(among)}"
             )
     return chosen

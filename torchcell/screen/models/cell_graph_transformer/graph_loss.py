@@ -58,13 +58,13 @@ class GraphTarget(nn.Module):
         super().__init__()
         if graph.ends(relation) != ("gene", "gene"):
             source, target = graph.ends(relation)
-            raise InputError(f"relation {relation} joins {source}s to {target}s: tie a head to one between genes")
+            raise InputError(f"relation {relation} joins {source}s to {target}s: assign a head to one between genes")
         if covered is not None and len(covered) != len(graph):
             raise InputError(f"the mask of {relation} covers {len(covered)} genes, the graph has {len(graph)}")
         matrix = _between(graph.scipy(relation), None if covered is None else covered.cpu().numpy())
         transpose = matrix.T.tocsr()
         degree = np.diff(matrix.indptr)
-        held = (degree > 0) | (np.diff(transpose.indptr) > 0) if covered is None else covered.cpu().numpy()
+        is_covered = (degree > 0) | (np.diff(transpose.indptr) > 0) if covered is None else covered.cpu().numpy()
         exact = matrix.astype(np.float64)
         total = np.asarray(exact.sum(1)).ravel()
         exact.data /= np.repeat(total, degree)
@@ -75,8 +75,8 @@ class GraphTarget(nn.Module):
             self._hold("backward", transpose)
         for name, values in (
             ("row_R", np.flatnonzero(degree)),
-            ("column_C", np.flatnonzero(held)),
-            ("other_X", np.flatnonzero(~held)),
+            ("column_C", np.flatnonzero(is_covered)),
+            ("other_X", np.flatnonzero(~is_covered)),
             ("degree_N", degree.astype(np.int64)),
             ("total_N", total),
             ("entropy_N", np.asarray(exact.sum(1)).ravel()),
@@ -291,7 +291,7 @@ def _log_sum_exp(
 
 
 def _chunks(degree_S: Tensor) -> Iterator[slice]:
-    """Runs of at most ROWS rows with at most EDGES edges, or of one row."""
+    """Chunks of at most ROWS rows with at most EDGES edges, or of one row."""
     first, edges = 0, 0
     for row, degree in enumerate(degree_S.tolist()):
         if row > first and (row - first == ROWS or edges + degree > EDGES):
@@ -309,7 +309,7 @@ HEAVY = math.log(0.9)
 difference of two nearly equal numbers has few digits left."""
 
 
-class GraphTerm(nn.Module):
+class GraphLoss(nn.Module):
     r"""Row-wise divergence of a head's attention over genes from the row-normalized adjacency A~ of one relation.
 
     .. math::
@@ -336,8 +336,8 @@ class GraphTerm(nn.Module):
         q_TD, k_TD [specials + N, D] and lse_T [specials + N] -> a number.
 
     Raises:
-        InputError: A relation that is unknown or has other ends; an unknown loss; sizes below 1; ``negatives``
-            without ``rows``; a mask or tokens of another length.
+        InputError: A relation that is unknown or has other ends; a mask or tokens of another length. The choices are
+            checked by ``GraphLossOptions``.
     """
 
     def __init__(
@@ -351,17 +351,8 @@ class GraphTerm(nn.Module):
         specials: int = 1,
     ) -> None:
         super().__init__()
-        if loss not in ("kl", "bce"):
-            raise InputError(f"the graph term's loss is 'kl' or 'bce', not {loss!r}")
-        for name, size in (("rows", rows), ("negatives", negatives)):
-            if size is not None and size < 1:
-                raise InputError(f"{name}={size} of the graph term of {relation}: give at least 1, or none for all")
         if specials < 0:
-            raise InputError(f"specials={specials} of the graph term of {relation}: give 0 or more")
-        if negatives is not None and rows is None:
-            raise InputError(f"negatives={negatives} of the graph term of {relation} needs rows: give both or none")
-        if loss == "bce" and rows is not None:
-            raise InputError(f"rows={rows} of the graph term of {relation} is for loss 'kl': 'bce' samples edges")
+            raise InputError(f"specials={specials} of the graph loss of {relation}: give 0 or more")
         self.relation, self.loss, self.specials = relation, loss, specials
         self.rows, self.negatives = rows, negatives
         self.target = GraphTarget(graph, relation, covered)
@@ -382,7 +373,7 @@ class GraphTerm(nn.Module):
         """The mean over rows.
 
         Args:
-            q_TD: The tied head's queries [T, D].
+            q_TD: The assigned head's queries [T, D].
             k_TD: Its keys [T, D].
             lse_T: Log-sum-exp of its scores over all tokens [T], as ``attention`` gives it. Without it, it is
                 computed again where it is needed.
@@ -473,7 +464,7 @@ class GraphTerm(nn.Module):
         wanted = self.specials + self.target.n_genes
         if len(q_TD) != wanted:
             raise InputError(
-                f"the head tied to {self.relation} has {len(q_TD)} tokens; give {self.specials} special ones "
+                f"the head assigned to {self.relation} has {len(q_TD)} tokens; give {self.specials} special ones "
                 f"and the graph's {self.target.n_genes} genes, {wanted} in all"
             )
 

@@ -20,7 +20,7 @@ from torchcell.screen.models.perturbed_cell_gnn.perturbed_cell import (
     PerturbedCell,
     WildType,
     by_sample,
-    in_runs,
+    in_chunks,
     inverse,
 )
 
@@ -97,7 +97,7 @@ def pooled_layer(
 DENSE = 0.3
 """Share of all nodes in an average neighborhood from which a mask over the whole graph serves; not tuned."""
 
-RUN_BYTES = 100e6
+CHUNK_BYTES = 100e6
 """Neighborhoods computed at once: about 256 pairs of yeast, twice as fast as 1,024 that leave the cache (notes)."""
 
 
@@ -115,7 +115,7 @@ def lost_within(
     the shared graph, one sample at a time. Weights by wild-type degree are those of the whole graph in both.
 
     L layers change nodes up to L hops from S, and these read up to 2 L hops; without the last layer's nonlinearity,
-    2 (L - 1). A neighborhood as large as that gives the whole graph's numbers, by the whole graph's faster ways.
+    2 (L - 1). A neighborhood as large as that gives the whole graph's numbers, by the whole graph's faster strategies.
 
     Args:
         cell: The layers and relations.
@@ -138,7 +138,7 @@ def lost_within(
     # Some 300 bytes a row, and 20 for each edge of a row, of which about a quarter stays.
     bytes_C = 300 + 20 * cell.out_degree[inside_C].float()
     cost_B = 8.0 * cell.stack.n_nodes + segment_sum(bytes_C[:, None], rows_P)[:, 0]
-    return in_runs(side_by_side, node_K, ptr_P, cost_B, RUN_BYTES)
+    return in_chunks(side_by_side, node_K, ptr_P, cost_B, CHUNK_BYTES)
 
 
 def reads_all(cell: PerturbedCell, k: int) -> bool:

@@ -19,7 +19,7 @@ class PairwiseMerge(nn.Module):
         y_i = \sum_{r < s} \alpha_{rs} \, V_{rs} \, \mathrm{relu}(U_{rs} z_{ri} + U'_{rs} z_{si} + b_{rs}), \quad
         \alpha = \mathrm{softmax}(a)
 
-    So a node can be told apart by what two networks say together. A single relation is paired with itself.
+    So a node can be distinguished by what two networks say together. A single relation is paired with itself.
 
     Args:
         relations: Number R of relations.

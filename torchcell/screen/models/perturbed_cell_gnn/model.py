@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torchcell.graph.cell_graph import CellGraph, deleted_nodes
 from torchcell.graph.features import spectral_features
 from torchcell.graph.neighborhood import closure
 from torchcell.io.errors import InputError, some
-from torchcell.nn.gene_embedding import ColdStart
+from torchcell.nn.gene_embedding import Imputation
 from torchcell.nn.hgt import HGT
 from torchcell.nn.ragged import segment_mean
 from torchcell.nn.relations import RelationStack
@@ -23,6 +23,12 @@ from torchcell.screen.datamodule import PerturbationBatch
 from torchcell.screen.models.common import HyperSAGNN
 from torchcell.screen.models.perturbed_cell_gnn.khop import lost_within, reads_all
 from torchcell.screen.models.perturbed_cell_gnn.layers import RelationalLayer
+from torchcell.screen.models.perturbed_cell_gnn.options import (
+    EncoderOptions,
+    MessageOptions,
+    NodeEmbeddingOptions,
+    ReadoutOptions,
+)
 from torchcell.screen.models.perturbed_cell_gnn.perturbed_cell import PerturbedCell, WildType
 from torchcell.screen.record import KINDS
 from torchcell.screen.spec import ScreenSpec
@@ -91,51 +97,43 @@ class DifferenceHead(nn.Module):
         return self.second(self.dropout(hidden_BK))
 
 
-HEADS = ("local", "global")
 ABSENT = KINDS.index("absent")
 
 
 class PerturbedCellGNN(WildTypeModel):
     r"""h(F(G) - F(G \ S)): message passing over the relations of a cell, with and without the deleted genes.
 
-    The global head reads the sum over all nodes of F(G) - F(G \ S); the local head, Hyper-SAGNN, the members'
+    .. code-block:: text
+
+        free embedding + fixed features + node type -> nodes x [N, D]
+                                                           |
+                  +----------------------------------------+-----+
+                  v                                              v
+        layers on the cell G                     layers on G \ S, or on what S changes
+                  |                                              |
+             F(G) [N, D] -------------- minus ------------ F(G \ S) [N, D]
+                  |                       +-> sum over nodes [B, D] -> global part -> [B, T] --+
+                  +-> members [M, D] -> Hyper-SAGNN, the local part ----------------> [B, T] --+-> gate -> y
+
+    The global part reads the sum over all nodes of F(G) - F(G \ S); the local part, Hyper-SAGNN, the members'
     embeddings in the wild type; a gate mixes both. With ``spec.hops`` = k, F sees only the nodes within k
     hops of the set; no parameter depends on it. Where the graph has reactions, those that lose their genes go too.
 
-    Terms: ``phenotype``, and with ``embedding_decay`` also ``embedding``.
+    Losses: ``phenotype``, and with ``embedding.decay`` also ``embedding``.
 
     Args:
         spec: Needs a graph; sets of absent genes only.
-        relations: Of the graph, all by default; hops are counted along these.
-        dim: Width of all node features.
-        layers: Message-passing layers.
-        aggregation: ``rgcn``, ``sage``, ``gin`` or ``hgt``.
-        merge: Of the relations: ``sum``, ``mean``, ``attention`` or ``pairwise``; HGT has its own.
-        degree: Messages are added up (``sum``) or divided by the ``wild_type`` degree or by the ``true`` one, among
-            the nodes that are left.
-        norm: ``layer`` or ``none``; ``batch`` and ``graph`` with ``computation=tile`` only.
-        residual: Each layer adds its input to its output; HGT has a gate for that.
-        linear_readout: The last layer is linear, so that its sum over nodes needs no edges; never HGT's.
-        computation: ``auto``, ``tile``, ``hybrid`` or ``delta``: all give the same numbers.
-        heads: ``local``, ``global`` or both.
-        attention_heads: Of HGT and of the local head.
-        score: Of the local head, ``product`` or ``difference``.
-        spectral: Width of the fixed features from each relation's spectrum; 0 leaves them out.
-        cold_start: A gene that no training set names takes the mean embedding of so many trained genes with the most
-            similar neighborhoods; 0 leaves it as it is.
-        cold_share: Share of the nodes that lose their free embedding in a training step, so that the model learns to
-            do without it, as it must for genes it was never trained on.
-        dropout: Share of the heads' inputs dropped in training.
-        embedding_sd: Length of a fresh embedding. A gene that is never trained keeps it: 0 is best where fixed
-            features or neighbors tell genes apart.
-        embedding_gain: The embedding is this times the table's row, so it moves so many times faster.
-        embedding_decay: Weight of the members' mean squared embedding length; 0 leaves the term out.
-        optimizer: See ``Model``.
-        scheduler: See ``Model``.
-        loss_weights: See ``Model``.
+        encoder: See ``EncoderOptions``.
+        messages: See ``MessageOptions``.
+        embedding: See ``NodeEmbeddingOptions``; ``sd`` 0 is best where fixed features or neighbors tell genes apart.
+        readout: See ``ReadoutOptions``.
+        optimizer, scheduler, loss_weights: See ``Model``.
 
     Raises:
-        InputError: No graph, an unknown relation or choice, kinds other than absent, ways that are not exact.
+        InputError: No graph, an unknown relation, kinds other than absent, options that do not fit each other.
+
+    Example:
+        >>> model = PerturbedCellGNN(spec, encoder=EncoderOptions(dim=64))  # doctest: +SKIP
     """
 
     reads = ScreenSpec
@@ -147,74 +145,67 @@ class PerturbedCellGNN(WildTypeModel):
         self,
         spec: ScreenSpec,
         *,
-        relations: Sequence[str] | None = None,
-        dim: int = 32,
-        layers: int = 2,
-        aggregation: str = "rgcn",
-        merge: str = "sum",
-        degree: str = "wild_type",
-        norm: str = "layer",
-        residual: bool = True,
-        linear_readout: bool = False,
-        computation: str = "auto",
-        heads: Sequence[str] = HEADS,
-        attention_heads: int = 2,
-        score: str = "product",
-        spectral: int = 0,
-        cold_start: int = 0,
-        cold_share: float = 0.0,
-        dropout: float = 0.0,
-        embedding_sd: float = 1.0,
-        embedding_gain: float = 3.0,
-        embedding_decay: float = 0.0,
+        encoder: EncoderOptions = EncoderOptions(),
+        messages: MessageOptions = MessageOptions(),
+        embedding: NodeEmbeddingOptions = NodeEmbeddingOptions(),
+        readout: ReadoutOptions = ReadoutOptions(),
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
         scheduler: Callable[..., Any] | None = None,
         loss_weights: LossWeights | None = None,
     ) -> None:
         super().__init__(spec, optimizer, scheduler, loss_weights)
-        chosen = _checked(spec, relations, degree, heads)
-        if aggregation == "hgt" and (norm not in ("layer", "none") or merge != "sum" or degree == "true"):
-            raise InputError(
-                "model.aggregation=hgt has one softmax over all relations and nodes that are there: keep merge=sum, "
-                f"degree=wild_type, norm=layer or none; not merge={merge}, degree={degree}, norm={norm}"
-            )
-        self.cold_share, self.gain, self.embedding_decay = cold_share, embedding_gain, embedding_decay
-        graph, n_outputs = self.graph, len(spec.outputs)
+        chosen = _checked(spec, encoder, messages)
+        self.options = embedding
+        self._make_nodes(chosen, encoder.dim, embedding)
+        self._make_layers(chosen, encoder, messages)
+        hops = spec.hops
+        self.closure = None
+        if hops is not None and "global" in readout.parts and not reads_all(self.cell, hops):
+            self.closure = closure(self.seen, hops)
+        dim, outputs, dropout = encoder.dim, len(spec.outputs), readout.dropout
+        self.dropout = nn.Dropout(dropout)
+        local, whole = ("local" in readout.parts, "global" in readout.parts)
+        self.local = HyperSAGNN(dim, outputs, encoder.attention_heads, readout.score) if local else None
+        self.whole = DifferenceHead(dim, outputs, 2 * dim, dropout) if whole else None
+        self.gate = nn.Linear(dim, outputs) if local and whole else None
+
+    def _make_nodes(self, relations: list[str], dim: int, embedding: NodeEmbeddingOptions) -> None:
+        """What the input features of the nodes are made of."""
+        graph, imputation = self.graph, embedding.imputation
         self.embedding = nn.Embedding(graph.n_nodes, dim)
-        nn.init.normal_(self.embedding.weight, std=embedding_sd / embedding_gain / dim**0.5)
-        self.cold = ColdStart(graph, spec.trained_genes, cold_start) if cold_start else None
+        nn.init.normal_(self.embedding.weight, std=embedding.sd / embedding.gain / dim**0.5)
+        self.imputation = None
+        if imputation.neighbors:
+            self.imputation = Imputation(graph, self.spec.trained_genes, imputation.neighbors, imputation.power)
         self.features: Tensor | None
-        features = torch.from_numpy(spectral_features(graph, chosen, spectral)) if spectral else None
+        spectral = embedding.spectral
+        features = torch.from_numpy(spectral_features(graph, relations, spectral)) if spectral else None
         self.register_buffer("features", features)
         self.project = None if features is None else nn.Linear(features.shape[1], dim)
         self.kind_embedding = nn.Embedding(len(graph.node_types), dim) if len(graph.node_types) > 1 else None
 
-        self.seen = graph.only(chosen)
-        stack = RelationStack(self.seen, chosen, mean=degree == "wild_type")
-        steps: list[RelationalLayer | HGT] = []
-        for number in range(layers):
-            if aggregation == "hgt":
-                steps.append(HGT(dim, len(stack), len(graph.node_types), attention_heads, norm == "layer"))
+    def _make_layers(self, relations: list[str], encoder: EncoderOptions, messages: MessageOptions) -> None:
+        """Message passing over the chosen relations, on the whole cell and without the deleted genes."""
+        dim, norm, n_types = encoder.dim, encoder.norm, len(self.graph.node_types)
+        self.seen = self.graph.only(relations)
+        stack = RelationStack(self.seen, relations, mean=messages.degree == "wild_type")
+        layers: list[RelationalLayer | HGT] = []
+        for number in range(encoder.layers):
+            if messages.aggregation == "hgt":
+                layers.append(HGT(dim, len(stack), n_types, encoder.attention_heads, norm == "layer"))
             else:
-                linear = linear_readout and number == layers - 1
-                steps.append(RelationalLayer(dim, len(stack), aggregation, merge, norm, residual, linear))
-        self.cell = PerturbedCell(stack, steps, _kinds(graph), computation, degree == "true")
-        hops = spec.hops
-        self.closure = None
-        if hops is not None and "global" in heads and not reads_all(self.cell, hops):
-            self.closure = closure(self.seen, hops)
-        self.dropout = nn.Dropout(dropout)
-        self.local = HyperSAGNN(dim, n_outputs, attention_heads, score) if "local" in heads else None
-        self.whole = DifferenceHead(dim, n_outputs, 2 * dim, dropout) if "global" in heads else None
-        self.gate = nn.Linear(dim, n_outputs) if len(heads) == 2 else None
+                kind = messages.aggregation, messages.merge
+                linear = encoder.linear_readout and number == encoder.layers - 1
+                layers.append(RelationalLayer(dim, len(stack), *kind, norm, encoder.residual, linear))
+        self.cell = PerturbedCell(stack, layers, _kinds(self.graph), encoder.strategy, messages.degree == "true")
 
     def nodes(self) -> Float[Tensor, "N D"]:
         """Input features of all nodes: free embedding, fixed features, node type."""
-        x_ND = self.gain * self.embedding.weight
-        if self.cold is not None:
-            x_ND = self.cold(x_ND)
-        if self.training and self.cold_share:
-            x_ND = x_ND * (torch.rand_like(x_ND[:, :1]) >= self.cold_share)
+        x_ND = self.options.gain * self.embedding.weight
+        if self.imputation is not None:
+            x_ND = self.imputation(x_ND)
+        if self.training and self.options.imputation.untrained_rate:
+            x_ND = x_ND * (torch.rand_like(x_ND[:, :1]) >= self.options.imputation.untrained_rate)
         if self.project is not None:
             x_ND = x_ND + self.project(self.features)
         return x_ND if self.kind_embedding is None else x_ND + self.kind_embedding(self.cell.kind_N)
@@ -226,12 +217,12 @@ class PerturbedCellGNN(WildTypeModel):
     def forward(self, batch: PerturbationBatch) -> Float[Tensor, "B T"]:
         """The prediction in the target's units, log-odds for a binary target."""
         self._check_kinds(batch)
-        wild, scores = self.wild_type(), []
+        wild, scores = self.wild_type(), []  # scores of the parts, each [B, T]
         member_MD = wild.x[-1].index_select(0, batch.gene)
         if self.local is not None:
             scores.append(self.local(self.dropout(member_MD), batch.ptr))
         if self.whole is not None:
-            scores.append(self.whole(self.lost(wild, batch)))
+            scores.append(self.whole(self.lost(wild, batch)))  # [B, D] -> [B, T]
         raw_BT = scores[0]
         if self.gate is not None:
             raw_BT = torch.lerp(scores[0], scores[1], self.gate(segment_mean(member_MD, batch.ptr)).sigmoid())
@@ -248,13 +239,13 @@ class PerturbedCellGNN(WildTypeModel):
         """The phenotype, and how long the members' embeddings are."""
         self._step = None  # no term reads it, and kept it would double the memory of the next step
         losses = super().losses(batch, prediction)
-        if self.embedding_decay:
-            length_M = (self.gain * self.embedding(batch.gene)).square().sum(-1)
-            losses["embedding"] = self.embedding_decay * length_M.mean()
+        if self.options.decay:
+            length_M = (self.options.gain * self.embedding(batch.gene)).square().sum(-1)
+            losses["embedding"] = self.options.decay * length_M.mean()
         return losses
 
     def set_embeddings(self, batch: PerturbationBatch) -> dict[str, Tensor]:
-        r"""What the heads read [B, D]: ``difference``, the sum of F(G) - F(G \ S); ``members``, the mean over S."""
+        r"""What the parts read [B, D]: ``difference``, the sum of F(G) - F(G \ S); ``members``, the mean over S."""
         self._check_kinds(batch)
         wild = self.wild_type()
         found = {} if self.whole is None else {"difference": self.lost(wild, batch)}
@@ -307,7 +298,7 @@ def _kinds(graph: CellGraph) -> Int[Tensor, " N"]:
     return torch.cat([torch.full((span.stop - span.start,), number) for number, span in enumerate(spans)])
 
 
-def _checked(spec: ScreenSpec, relations: Sequence[str] | None, degree: str, heads: Sequence[str]) -> list[str]:
+def _checked(spec: ScreenSpec, encoder: EncoderOptions, messages: MessageOptions) -> list[str]:
     """The relations to use, and errors for what does not go together."""
     if spec.graph is None:
         raise InputError("PerturbedCellGNN needs a cell, and the data has no graph; choose one, e.g. graph=yeast")
@@ -317,13 +308,16 @@ def _checked(spec: ScreenSpec, relations: Sequence[str] | None, degree: str, hea
             f"PerturbedCellGNN takes genes out of a graph, and the data also has kinds {some(others)}; leave these "
             "sets out, or use a model that reads kinds, e.g. model=dango"
         )
-    if degree not in ("sum", "wild_type", "true"):
-        raise InputError(f"model.degree={degree!r}: choose sum, wild_type or true")
-    if not heads or set(heads) - set(HEADS) or len(set(heads)) < len(heads):
-        raise InputError(f"model.heads={list(heads)}: choose local, global or both, each once")
-    chosen = list(spec.graph.relations if relations is None else relations)
+    chosen = list(spec.graph.relations if messages.relations is None else messages.relations)
     if not chosen or len(set(chosen)) < len(chosen):
-        raise InputError(f"model.relations must name at least one relation, and each once, not {chosen}")
+        raise InputError(f"model.messages.relations must name at least one relation, and each once, not {chosen}")
     for relation in chosen:
         spec.graph.csr(relation)  # raises with the nearest names
+    merge, degree, norm = messages.merge, messages.degree, encoder.norm
+    if messages.aggregation == "hgt" and (norm not in ("layer", "none") or merge != "sum" or degree == "true"):
+        raise InputError(
+            "model.messages.aggregation=hgt has one softmax over all relations and nodes that are there: keep "
+            "model.messages.merge=sum, model.messages.degree=wild_type, model.encoder.norm=layer or none; not "
+            f"merge={merge}, degree={degree}, norm={norm}"
+        )
     return chosen

@@ -191,30 +191,30 @@ BUDGET = 1e9
 """Bytes that the temporary tensors of a batch may take before they are computed again in the backward pass."""
 
 
-def in_runs(
+def in_chunks(
     work: Callable[[Tensor, Tensor], Tensor],
     node_K: Int[Tensor, " K"],
     ptr_P: Int[Tensor, " P"],
     cost_B: Float[Tensor, " B"],
-    run_bytes: float | None = None,
+    chunk_bytes: float | None = None,
 ) -> Float[Tensor, "B D"]:
-    """``work`` on all sets, or on one run of sets after the other.
+    """``work`` on all sets, or on one chunk of sets after the other.
 
     Args:
         work: Gives one row a set from members and pointers; each set's row must depend on that set alone.
         node_K: Members of all sets [K].
         ptr_P: Pointers [B + 1].
         cost_B: Estimated bytes of each set [B].
-        run_bytes: Of one run, less than ``BUDGET`` where smaller runs are faster.
+        chunk_bytes: Of one chunk, less than ``BUDGET`` where smaller chunks are faster.
 
     Returns:
         The rows of all sets [B, D].
     """
-    runs = list(_cut(cost_B, min(run_bytes or BUDGET, BUDGET)))
-    if len(runs) <= 1:
+    chunks = list(_cut(cost_B, min(chunk_bytes or BUDGET, BUDGET)))
+    if len(chunks) <= 1:
         return work(node_K, ptr_P)
     again, rows = torch.is_grad_enabled() and float(cost_B.sum()) > BUDGET, []
-    for first, last in runs:
+    for first, last in chunks:
         span = slice(int(ptr_P[first]), int(ptr_P[last]))
         arguments = node_K[span], ptr_P[first : last + 1] - ptr_P[first]
         rows.append(checkpoint(work, *arguments, use_reentrant=False) if again else work(*arguments))
@@ -222,7 +222,7 @@ def in_runs(
 
 
 def _cut(cost_B: Tensor, most: float) -> Iterator[tuple[int, int]]:
-    """Runs of sets that together cost no more than ``most`` bytes; one set at least."""
+    """Chunks of sets that together cost no more than ``most`` bytes; one set at least."""
     done = torch.cat([cost_B.new_zeros(1), cost_B.double().cumsum(0)]).cpu()
     first = 0
     while first < len(cost_B):
@@ -232,7 +232,7 @@ def _cut(cost_B: Tensor, most: float) -> Iterator[tuple[int, int]]:
         first = last
 
 
-WAYS = ("auto", "tile", "hybrid", "delta")
+STRATEGIES = ("auto", "tile", "hybrid", "delta")
 KEPT_BYTES = 256e6
 """What the tiles of a batch may keep for the backward pass; beyond it they are computed again there."""
 FEW_EDGES = 0.45
@@ -255,18 +255,18 @@ class WildType:
 
 
 class PerturbedCell(nn.Module):
-    """Layers over the relations of a cell, and the ways to run them on it with nodes missing.
+    """Layers over the relations of a cell, and strategies to run them on it with nodes missing.
 
     Args:
         stack: The relations.
         layers: Message-passing layers, first to last.
         kind_N: Type of each node, int64 [M].
-        way: ``tile``, ``hybrid`` or ``delta``; ``auto`` chooses by depth and layers.
+        strategy: ``tile``, ``hybrid`` or ``delta``; ``auto`` chooses by depth and layers.
         true_degree: Divide messages by the degree among the nodes that are there; otherwise the stack's weights
             stay as they are when nodes go.
 
     Raises:
-        InputError: A way that does not exist, or one that a layer's norm makes inexact.
+        InputError: A strategy that does not exist, or one that a layer's norm makes inexact.
     """
 
     def __init__(
@@ -274,12 +274,14 @@ class PerturbedCell(nn.Module):
         stack: RelationStack,
         layers: Sequence[Layer],
         kind_N: Int[Tensor, " N"],
-        way: str = "auto",
+        strategy: str = "auto",
         true_degree: bool = False,
     ) -> None:
         super().__init__()
-        if way not in WAYS:
-            raise InputError(f"computation={way!r}: choose one of {near(way, WAYS) or list(WAYS)}")
+        if strategy not in STRATEGIES:
+            raise InputError(
+                f"model.encoder.strategy={strategy!r}: choose one of {near(strategy, STRATEGIES) or list(STRATEGIES)}"
+            )
         self.stack, self.layers, self.true_degree = stack, nn.ModuleList(layers), true_degree
         self.kind_N: Tensor
         self.out_degree: Tensor
@@ -287,14 +289,15 @@ class PerturbedCell(nn.Module):
         leaving = [stack.csr(number, transpose=True).indptr.diff() for number in range(len(stack))]
         self.register_buffer("out_degree", torch.stack(leaving).sum(0), persistent=False)
         self.mixes_nodes = mixing = next((layer.mixes_nodes for layer in layers if layer.mixes_nodes), "")
-        if mixing and way in ("hybrid", "delta"):
+        if mixing and strategy in ("hybrid", "delta"):
             raise InputError(
-                f"computation={way} is not exact with {mixing}: it reads all nodes, so a deletion changes every row "
-                "and not only those it reaches. Set norm=layer, or computation=tile"
+                f"model.encoder.strategy={strategy} is not exact with {mixing}: it reads all nodes, so "
+                "a deletion changes every row and not only those it reaches. "
+                "Set model.encoder.norm=layer, or model.encoder.strategy=tile"
             )
         # From the third layer on everything has changed: columns pay in the second one only.
         best = "delta" if len(layers) <= 2 and not isinstance(layers[0], HGT) else "hybrid"
-        self.way = way if way != "auto" else "tile" if mixing else best
+        self.strategy = strategy if strategy != "auto" else "tile" if mixing else best
 
     @property
     def steps(self) -> list[Layer]:
@@ -335,11 +338,11 @@ class PerturbedCell(nn.Module):
             node_K: Nodes that go, sorted and unique within a set [K].
             ptr_P: Set b is ``node[ptr[b]:ptr[b + 1]]`` [B + 1].
         """
-        if self.way == "tile" or isinstance(self.steps[0], HGT):
+        if self.strategy == "tile" or isinstance(self.steps[0], HGT):
             return self._one_by_one(wild, node_K, ptr_P, None)
         # A row of marks over the nodes, and some 500 bytes an edge out of a deleted node.
         edges_B = segment_sum(self.out_degree[node_K][:, None].float(), ptr_P)[:, 0]
-        return in_runs(partial(self._by_change, wild), node_K, ptr_P, 8.0 * self.stack.n_nodes + 500 * edges_B)
+        return in_chunks(partial(self._by_change, wild), node_K, ptr_P, 8.0 * self.stack.n_nodes + 500 * edges_B)
 
     def _by_change(self, wild: WildType, node_K: Tensor, ptr_P: Tensor) -> Float[Tensor, "B D"]:
         """From what the first layer's output changed to."""
@@ -348,7 +351,7 @@ class PerturbedCell(nn.Module):
         change = first_change(self.stack, first, wild.x, wild.messages[0], node_K, ptr_P, self.true_degree)
         if len(self.layers) == 1:
             return -segment_sum(change.delta_CD, change.ptr_P)
-        if self.way == "delta" and len(self.layers) == 2 and self.pools and isinstance(last, RelationalLayer):
+        if self.strategy == "delta" and len(self.layers) == 2 and self.pools and isinstance(last, RelationalLayer):
             return pooled_change(self.stack, last, wild.x[-1], change, node_K, ptr_P)
         return self._one_by_one(wild, node_K, ptr_P, change)
 
@@ -383,10 +386,10 @@ class PerturbedCell(nn.Module):
         if change is not None:
             x_ND = wild.x[1].index_add(0, change.node_C, change.delta_CD)
             layers.pop(0)
-            if self.way == "delta" and isinstance(layers[0], RelationalLayer) and self._few(change.node_C):
+            if self.strategy == "delta" and isinstance(layers[0], RelationalLayer) and self._few(change.node_C):
                 x_ND = self._by_columns(layers[0], wild, x_ND, change, cell)
                 layers.pop(0)
-        elif self.way != "tile" and isinstance(layers[0], HGT):
+        elif self.strategy != "tile" and isinstance(layers[0], HGT):
             row_C = torch.cat([removed, self.stack.columns(removed).csr.indices.long()]).unique()
             x_ND = wild.x[1].index_copy(0, row_C, layers[0].at(row_C, wild.x[0], wild.messages[0], cell))
             layers.pop(0)
@@ -409,5 +412,5 @@ class PerturbedCell(nn.Module):
         return layer.finish(x_ND, wild.messages[1] + sent, cell)
 
     def extra_repr(self) -> str:
-        """The way in use."""
-        return f"way={self.way}, true_degree={self.true_degree}"
+        """The strategy in use."""
+        return f"strategy={self.strategy}, true_degree={self.true_degree}"

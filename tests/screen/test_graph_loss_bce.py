@@ -9,7 +9,7 @@ from torch.nn.functional import softplus
 
 from tests.screen.small_networks import TIGHT, WIDTH, N, assert_same, cell, edges, network, tensors
 from torchcell.screen.models.cell_graph_transformer import graph_loss as module
-from torchcell.screen.models.cell_graph_transformer.graph_loss import GraphTarget, GraphTerm
+from torchcell.screen.models.cell_graph_transformer.graph_loss import GraphLoss, GraphTarget
 
 
 def dense_bce(matrix, q_TD, k_TD, specials=1, covered=None):
@@ -28,7 +28,7 @@ def test_in_evaluation_equals_the_dense_form(monkeypatch, chunk, directed, mask)
     monkeypatch.setattr(module, "ROWS", chunk)
     matrix = network(directed=directed)
     covered = {"edges": None, "all": torch.ones(N, dtype=torch.bool), "half": torch.arange(N) % 4 != 2}[mask]
-    term = GraphTerm(cell(matrix, directed), "r", "bce", covered=covered, specials=2).eval()
+    term = GraphLoss(cell(matrix, directed), "r", "bce", covered=covered, specials=2).eval()
     q, k, _ = tensors(N + 2, WIDTH)
     assert not term.needs_lse
     assert_same(term(q, k), dense_bce(matrix, q, k, 2, covered), (q, k))
@@ -38,7 +38,7 @@ def test_in_evaluation_equals_the_dense_form(monkeypatch, chunk, directed, mask)
 def test_in_training_it_is_right_on_average(monkeypatch, pairs):
     monkeypatch.setattr(module, "PAIRS", pairs)
     matrix = network()
-    term = GraphTerm(cell(matrix), "r", "bce")
+    term = GraphLoss(cell(matrix), "r", "bce")
     q, k, _ = tensors(N + 1, WIDTH)
     torch.manual_seed(0)
     draws = torch.stack([term(q, k) for _ in range(400)]).detach()
@@ -77,7 +77,7 @@ def test_an_edge_is_found_by_binary_search(directed, share):
 
 def test_a_complete_relation_has_no_other_pairs():
     matrix = np.ones((N, N), dtype=np.float32) - np.eye(N, dtype=np.float32)
-    term = GraphTerm(cell(np.pad(matrix, (0, 1))), "r", "bce")
+    term = GraphLoss(cell(np.pad(matrix, (0, 1))), "r", "bce")
     q, k, _ = tensors(N + 2, WIDTH)
     wanted = dense_bce(np.pad(matrix, (0, 1)), q, k)
     torch.testing.assert_close(term(q, k), wanted, **TIGHT)

@@ -7,7 +7,7 @@ import torch
 
 from tests.screen.small_networks import TIGHT, WIDTH, N, assert_same, cell, edges, network, tensors
 from torchcell.screen.models.cell_graph_transformer import graph_loss as module
-from torchcell.screen.models.cell_graph_transformer.graph_loss import GraphTarget, GraphTerm, sampled_log_sum_exp
+from torchcell.screen.models.cell_graph_transformer.graph_loss import GraphLoss, GraphTarget, sampled_log_sum_exp
 
 
 @pytest.mark.parametrize("chunk", [(1, 1), (3, 100), (100, 3), (100, 100)], ids="rows, edges={}".format)
@@ -49,7 +49,7 @@ def test_the_sum_is_right_on_average():
 
 
 def test_one_seed_one_sample_and_the_mean_over_rows_is_right_on_average():
-    term = GraphTerm(cell(network()), "r", rows=4)
+    term = GraphLoss(cell(network()), "r", rows=4)
     q, k, _ = tensors(N + 1, WIDTH)
     torch.manual_seed(0)
     draws = torch.stack([term(q, k) for _ in range(500)]).detach()

@@ -18,7 +18,8 @@ from torchcell.io.errors import InputError
 from torchcell.screen.models.cell_graph_transformer import graph_loss as graph_term
 from torchcell.screen.models.cell_graph_transformer import graph_loss as graph_term_sampled
 from torchcell.screen.models.cell_graph_transformer.attention import attention
-from torchcell.screen.models.cell_graph_transformer.graph_loss import GraphTerm
+from torchcell.screen.models.cell_graph_transformer.graph_loss import GraphLoss
+from torchcell.screen.models.cell_graph_transformer.options import GraphLossOptions
 
 
 def dense_kl(matrix, q_TD, k_TD, specials=1, covered=None):
@@ -39,7 +40,7 @@ def test_the_whole_equals_the_dense_form(monkeypatch, few, specials, directed, m
     matrix = network(directed=directed)
     graph = cell(matrix, directed)
     covered = {"edges": None, "all": torch.ones(N, dtype=torch.bool), "half": torch.arange(N) % 4 != 2}[mask]
-    term = GraphTerm(graph, "r", covered=covered, specials=specials)
+    term = GraphLoss(graph, "r", covered=covered, specials=specials)
     assert term.needs_lse == (specials + len(term.target.other_X) <= few)
     q, k, v = inputs = tensors(3, specials + N, WIDTH)
     out, lse = attention(q, k, v, [2, 0])
@@ -55,7 +56,7 @@ def test_the_whole_equals_the_dense_form(monkeypatch, few, specials, directed, m
 @given(st.integers(0, 99), st.floats(0.05, 1), st.booleans(), st.integers(0, 3), st.floats(0.1, 6), st.booleans())
 def test_any_network_equals_the_dense_form(seed, share, directed, specials, size, fused):
     matrix = network(seed, share=share, directed=directed)
-    term = GraphTerm(cell(matrix, directed), "r", specials=specials)
+    term = GraphLoss(cell(matrix, directed), "r", specials=specials)
     q, k, _ = tensors(specials + N, WIDTH, size=size, seed=seed)
     ours = term(q, k, lse_of(q, k) if fused else None)
     wanted = dense_kl(matrix, q, k, specials)
@@ -68,7 +69,7 @@ def test_any_network_equals_the_dense_form(seed, share, directed, specials, size
 def test_a_cls_that_outweighs_the_genes_leaves_values_and_gradients_right(above, dtype):
     """Taken out of the log-sum-exp, it left an error of 6e-5 at e^5 and NaN in the gradients at e^14."""
     matrix = network()
-    term = GraphTerm(cell(matrix), "r").to(dtype)
+    term = GraphLoss(cell(matrix), "r").to(dtype)
     q, k, v = tensors(1, N + 1, WIDTH)
     with torch.no_grad():
         q[0, :, 0], k[0, :, 0] = 1, 0
@@ -88,7 +89,7 @@ def test_a_cls_that_outweighs_the_genes_leaves_values_and_gradients_right(above,
 
 def test_an_added_gene_and_an_uncovered_one_feel_nothing():
     """Genes 3 and 7 have no edges; whatever they are, the term and all gradients stay as they are."""
-    term = GraphTerm(cell(network()), "r")
+    term = GraphLoss(cell(network()), "r")
     q, k, _ = tensors(N + 1, WIDTH)
     grads = torch.autograd.grad(term(q, k, lse_of(q, k)), (q, k))
     assert all(grad[[0, 4, 8]].abs().max() < 1e-15 for grad in grads)
@@ -102,7 +103,7 @@ def test_an_added_gene_and_an_uncovered_one_feel_nothing():
 def test_a_relation_of_self_loops_alone_contributes_exactly_nothing(loss, training):
     graph = CellGraph([f"g{i}" for i in range(N)], {"r": sp.identity(N)})
     for covered in (None, torch.ones(N, dtype=torch.bool)):
-        term = GraphTerm(graph, "r", loss, covered=covered).train(training)
+        term = GraphLoss(graph, "r", loss, covered=covered).train(training)
         q, k, _ = tensors(N + 1, WIDTH)
         lse = lse_of(q, k)
         assert not term.needs_lse
@@ -115,7 +116,7 @@ def test_a_relation_of_self_loops_alone_contributes_exactly_nothing(loss, traini
 def test_perfect_attention_has_a_kl_of_zero_and_finds_all_edges():
     """Three cliques, and a head whose scores are high within a clique and lowest with oneself."""
     matrix = np.kron(np.eye(3), np.ones((4, 4))) - np.eye(12)
-    term = GraphTerm(cell(matrix.astype(np.float32)), "r", specials=0)
+    term = GraphLoss(cell(matrix.astype(np.float32)), "r", specials=0)
     score = torch.from_numpy(60 * matrix)
     q, k = score * 12**0.5, torch.eye(12, dtype=torch.float64)
     torch.testing.assert_close(term(q, k, lse_of(q, k)), torch.zeros((), dtype=torch.float64), atol=1e-12, rtol=0)
@@ -126,7 +127,7 @@ def test_perfect_attention_has_a_kl_of_zero_and_finds_all_edges():
 @pytest.mark.parametrize("chunk", [1, 5, 512], ids="chunk={}".format)
 def test_edge_recall_equals_a_loop_over_genes(chunk):
     matrix = network()
-    term = GraphTerm(cell(matrix), "r")
+    term = GraphLoss(cell(matrix), "r")
     q, k, _ = tensors(N + 1, WIDTH)
     weight, covered = edges(matrix)
     score = (q[1:] @ k[1:].T).detach().masked_fill(~covered, -torch.inf).fill_diagonal_(-torch.inf)
@@ -139,7 +140,7 @@ def test_edge_recall_equals_a_loop_over_genes(chunk):
 
 def test_bfloat16_autocast_is_near():
     matrix = network()
-    term = GraphTerm(cell(matrix), "r")
+    term = GraphLoss(cell(matrix), "r")
     q, k, v = (each.detach().float().requires_grad_() for each in tensors(2, N + 1, 16))
     with torch.autocast("cpu", torch.bfloat16):
         low = [each.bfloat16() for each in (q, k, v)]
@@ -154,7 +155,7 @@ def test_bfloat16_autocast_is_near():
 def test_all_rows_and_all_non_neighbors_equal_the_whole(monkeypatch, rows, negatives):
     """9 of the 10 rows drawn, summed over all ways to draw them, are the whole; N asks for more than there are."""
     matrix = network()
-    term = GraphTerm(cell(matrix), "r", rows=rows, negatives=negatives)
+    term = GraphLoss(cell(matrix), "r", rows=rows, negatives=negatives)
     assert len(term.target.row_R) == 10
     for name in ("ROWS", "EDGES"):
         monkeypatch.setattr(graph_term_sampled, name, 4)
@@ -184,7 +185,7 @@ def test_nothing_of_size_n_by_n_or_edges_by_width_is_made():
     q, k, _ = tensors(n + 1, 16)
     lse = lse_of(q, k).detach()
     for extra in ({}, {"covered": torch.arange(n) < n - 100}, {"rows": 700}, {"rows": 700, "negatives": 300}):
-        term = GraphTerm(graph, "r", **extra)
+        term = GraphLoss(graph, "r", **extra)
         with LargestTensor() as seen:
             term(q, k, lse).backward()
             term.edge_recall(q, k)
@@ -197,11 +198,6 @@ def test_nothing_of_size_n_by_n_or_edges_by_width_is_made():
     [
         ({"relation": "rr"}, "no relation 'rr'"),
         ({"relation": "makes"}, "joins genes to reactions"),
-        ({"loss": "mse"}, "'kl' or 'bce', not 'mse'"),
-        ({"rows": 0}, "rows=0"),
-        ({"rows": 2, "negatives": -1}, "negatives=-1"),
-        ({"negatives": 5}, "needs rows"),
-        ({"loss": "bce", "rows": 5}, "'bce' samples edges"),
         ({"specials": -1}, "specials=-1"),
         ({"covered": torch.ones(5, dtype=torch.bool)}, "covers 5 genes, the graph has 12"),
     ],
@@ -217,11 +213,29 @@ def test_a_wrong_argument_is_an_error_that_says_so(given, message):
         ends={"makes": ("gene", "reaction")},
     )
     with pytest.raises(InputError, match=message):
-        GraphTerm(graph, **{"relation": "r", **given})
+        GraphLoss(graph, **{"relation": "r", **given})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"form": "mse"}, r"model.graph_loss.form='mse': choose from \['kl', 'bce'\]"),
+        (
+            {"rows": 0, "negatives": -1},
+            "graph_loss.rows=0: it must be 1 or more, or null; model.graph_loss.negatives=-1",
+        ),
+        ({"negatives": 5}, "negatives=5 needs model.graph_loss.rows"),
+        ({"form": "bce", "rows": 5}, "rows=5 is for form=kl: bce samples edges"),
+    ],
+    ids=["form", "sizes", "negatives alone", "rows of bce"],
+)
+def test_options_that_do_not_fit_each_other_are_refused(given, message):
+    with pytest.raises(InputError, match=message):
+        GraphLossOptions(**given)
 
 
 def test_the_wrong_number_of_tokens_is_an_error():
-    term = GraphTerm(cell(network()), "r", specials=2)
+    term = GraphLoss(cell(network()), "r", specials=2)
     q, k, _ = tensors(N + 1, WIDTH)
     for call in (term, term.edge_recall):
         with pytest.raises(InputError, match="13 tokens; give 2 special ones and the graph's 12 genes, 14"):
@@ -229,4 +243,4 @@ def test_the_wrong_number_of_tokens_is_an_error():
 
 
 def test_nothing_of_it_is_in_a_checkpoint():
-    assert not GraphTerm(cell(network()), "r").state_dict()
+    assert not GraphLoss(cell(network()), "r").state_dict()

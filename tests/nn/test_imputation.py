@@ -9,7 +9,7 @@ import torch
 
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.graph.neighborhood import neighborhoods
-from torchcell.nn.gene_embedding import ColdStart
+from torchcell.nn.gene_embedding import Imputation
 
 
 def cliques() -> CellGraph:
@@ -28,7 +28,7 @@ def cliques() -> CellGraph:
 
 def test_an_untrained_gene_takes_the_mean_of_its_clique_and_all_others_keep_theirs():
     x = torch.randn(10, 3)
-    out = ColdStart(cliques(), torch.tensor([1, 2, 3, 4, 5, 6]), k=50)(x)
+    out = Imputation(cliques(), torch.tensor([1, 2, 3, 4, 5, 6]), k=50)(x)
     torch.testing.assert_close(out[0], x[1:4].mean(0))
     torch.testing.assert_close(out[7], x[4:7].mean(0))
     torch.testing.assert_close(out[1:7], x[1:7])
@@ -41,14 +41,14 @@ def test_only_the_nearest_count():
     matrix[0, 3] = matrix[3, 0] = 1  # and a gene that shares less with gene 0
     graph = CellGraph(list("abcd"), {"r": sp.csr_matrix(matrix)})
     x = torch.randn(4, 2)
-    out = ColdStart(graph, torch.tensor([1, 3]), k=1)(x)
+    out = Imputation(graph, torch.tensor([1, 3]), k=1)(x)
     torch.testing.assert_close(out[0], x[1])
 
 
 def test_with_all_genes_trained_nothing_changes_and_gradients_reach_the_lenders():
     graph, x = cliques(), torch.randn(10, 3, requires_grad=True)
-    torch.testing.assert_close(ColdStart(graph, torch.arange(9))(x), x)
-    ColdStart(graph, torch.tensor([1, 2]))(x)[0].sum().backward()
+    torch.testing.assert_close(Imputation(graph, torch.arange(9))(x), x)
+    Imputation(graph, torch.tensor([1, 2]))(x)[0].sum().backward()
     torch.testing.assert_close(x.grad[1:3], torch.full((2, 3), 0.5))
     assert (x.grad[0] == 0).all()
 
@@ -87,7 +87,7 @@ def test_weights_are_powers_of_the_true_cosine_as_a_loop_finds_them(annotated):
     feature = neighborhoods(graph, graph.genes).toarray()
     assert (np.ptp(np.linalg.norm(feature, axis=1)) > 0.1) == annotated
     x = torch.randn(graph.n_nodes, 3)
-    out = ColdStart(graph, torch.tensor(trained), k=100, power=1.5)(x)
+    out = Imputation(graph, torch.tensor(trained), k=100, power=1.5)(x)
     for gene in range(20):
         expected = x[gene] if gene in trained else by_loop(feature, trained, gene, x, 100, 1.5)
         torch.testing.assert_close(out[gene], expected, rtol=1e-4, atol=1e-5)
@@ -97,8 +97,8 @@ def test_weights_are_powers_of_the_true_cosine_as_a_loop_finds_them(annotated):
 def test_a_gene_marked_cold_takes_from_the_others_never_from_itself():
     graph, trained, x = random_cell(True), list(range(0, 20, 2)), torch.randn(24, 3)
     feature = neighborhoods(graph, graph.genes).toarray()
-    cold = ColdStart(graph, torch.tensor(trained), k=100, power=2.0, everyone=True)
-    plain = ColdStart(graph, torch.tensor(trained), k=100, power=2.0)
+    cold = Imputation(graph, torch.tensor(trained), k=100, power=2.0, everyone=True)
+    plain = Imputation(graph, torch.tensor(trained), k=100, power=2.0)
     torch.testing.assert_close(cold(x), plain(x))
     as_cold = torch.zeros(20, dtype=torch.bool)
     as_cold[[1, 4, 6]] = True
@@ -111,13 +111,13 @@ def test_a_gene_marked_cold_takes_from_the_others_never_from_itself():
 
 def test_a_marked_gene_without_neighbors_keeps_its_own():
     x = torch.randn(10, 3)
-    out = ColdStart(cliques(), torch.arange(9), everyone=True)(x, torch.arange(9) == 8)
+    out = Imputation(cliques(), torch.arange(9), everyone=True)(x, torch.arange(9) == 8)
     torch.testing.assert_close(out, x)
 
 
 def test_marks_need_neighbors_for_everyone():
     with pytest.raises(ValueError, match="everyone=True"):
-        ColdStart(cliques(), torch.arange(4))(torch.randn(10, 3), torch.zeros(9, dtype=torch.bool))
+        Imputation(cliques(), torch.arange(4))(torch.randn(10, 3), torch.zeros(9, dtype=torch.bool))
 
 
 def test_added_genes_take_from_the_genes_of_like_features():
@@ -128,14 +128,14 @@ def test_added_genes_take_from_the_genes_of_like_features():
     features[9] = features[2] + 0.01
     x = torch.randn(9, 3)
     given = torch.from_numpy(features)
-    out = ColdStart(graph, torch.tensor(trained), k=2, features=given)(x)
+    out = Imputation(graph, torch.tensor(trained), k=2, features=given)(x)
     assert out.shape == (11, 3)
     padded, centered = torch.nn.functional.pad(x, (0, 0, 0, 2)), features - features.mean(0)
     for gene in (8, 9, 10):
         expected = by_loop(centered, trained, gene, padded, 2, 2.0)
         torch.testing.assert_close(out[gene], expected, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(out[9], padded[9])
-    without = ColdStart(graph, torch.tensor(trained), k=2)(x)
+    without = Imputation(graph, torch.tensor(trained), k=2)(x)
     torch.testing.assert_close(out[:8], without[:8])
     torch.testing.assert_close(without[8:], padded[8:])  # its own row, and zeros for what was added
 
@@ -148,12 +148,12 @@ def test_an_added_gene_takes_the_same_alone_and_in_a_crowd():
     for added in (one, np.concatenate([one, crowd])):
         graph = cliques().with_genes([f"n{i}" for i in range(len(added))])
         features = torch.from_numpy(np.concatenate([own, added]).astype(np.float32))
-        found.append(ColdStart(graph, torch.tensor([0, 1, 2, 4, 5]), k=2, features=features, n_own=9)(x)[9])
+        found.append(Imputation(graph, torch.tensor([0, 1, 2, 4, 5]), k=2, features=features, n_own=9)(x)[9])
     torch.testing.assert_close(found[0], found[1])
 
 
 def test_a_table_of_all_nodes_keeps_the_others_and_one_of_genes_has_none():
-    cold, x = ColdStart(cliques(), torch.tensor([1, 2, 5])), torch.randn(10, 3)
+    cold, x = Imputation(cliques(), torch.tensor([1, 2, 5])), torch.randn(10, 3)
     torch.testing.assert_close(cold(x[:9]), cold(x)[:9])
     torch.testing.assert_close(cold(x)[9], x[9])
     with pytest.raises(ValueError, match="11 rows are neither of 9 genes nor of 10 nodes"):
@@ -162,7 +162,7 @@ def test_a_table_of_all_nodes_keeps_the_others_and_one_of_genes_has_none():
 
 def test_the_gradient_is_that_of_the_rows_that_were_taken():
     graph, trained = random_cell(True), torch.arange(0, 20, 2)
-    cold = ColdStart(graph, trained, k=3, everyone=True)
+    cold = Imputation(graph, trained, k=3, everyone=True)
     as_cold, g = torch.rand(20) < 0.5, torch.randn(20, 3)
     weight = torch.stack([cold(row[:, None], as_cold)[:, 0] for row in torch.eye(20)], dim=1)  # the map, densely
     x = torch.randn(20, 3, requires_grad=True)

@@ -19,11 +19,11 @@ from torchcell.io.errors import InputError, near
 from torchcell.report.plots import BLUE, GREY, canvas
 from torchcell.report.sections import Section
 from torchcell.screen.models.cell_graph_transformer.attention import HeadScores
-from torchcell.screen.models.cell_graph_transformer.graph_loss import GraphTerm
+from torchcell.screen.models.cell_graph_transformer.graph_loss import GraphLoss
 
 
-class Tie(NamedTuple):
-    """One relation on one head of one layer, with the weight lambda of its term in the objective."""
+class HeadAssignment(NamedTuple):
+    """One relation on one head of one layer, with the weight lambda of its loss in the objective."""
 
     relation: str
     layer: int
@@ -31,56 +31,59 @@ class Tie(NamedTuple):
     weight: float
 
 
-def graph_ties(
+def assign_heads(
     graph: CellGraph,
-    ties: Mapping[str, Sequence[Any]] | None,
+    assignments: Mapping[str, Sequence[Any]] | None,
     weight: float | int | Mapping[str, float | int],
     layers: int,
     heads: int,
-) -> list[Tie]:
-    """Check a config of ties against the graph and the network.
+) -> list[HeadAssignment]:
+    """Check a config of assignments against the graph and the network.
 
     Args:
-        graph: The cell; relations between genes can be tied.
-        ties: Relation -> pairs [layer, head], both from 0; a relation may have several heads. None ties each relation
-            among genes to one head, filling the first layers first; else a relation not named has no head.
+        graph: The cell; relations between genes can be assigned.
+        assignments: Relation -> pairs [layer, head], both from 0; a relation may have several heads. None assigns each
+            relation among genes to one head, filling the first layers first; else a relation not named has no head.
         weight: Lambda of all relations, or relation -> lambda.
         layers: Attention layers.
         heads: Heads of each.
 
     Returns:
-        One tie a head, in the order of layers and heads.
+        One assignment a head, in the order of layers and heads.
 
     Raises:
         InputError: An unknown relation or one that leaves the genes, a head that does not exist or has two relations,
-            more relations than heads, a negative or missing lambda, ties that are no pairs.
+            more relations than heads, a negative or missing lambda, assignments that are no pairs.
     """
     among = [name for name in graph.relations if graph.ends(name) == ("gene", "gene")]
-    if ties is None and layers == 0:
-        ties = {}
-    if ties is None:
+    if assignments is None and layers == 0:
+        assignments = {}
+    if assignments is None:
         if len(among) > layers * heads:
             raise InputError(
                 f"{len(among)} relations and {layers * heads} heads ({layers} layers of {heads}): name fewer relations "
-                "in model.ties, or give the model more layers or heads"
+                "in model.graph_loss.head_assignments, or give the model more layers or heads"
             )
-        ties = {name: [divmod(number, heads)] for number, name in enumerate(among)}
-    for given, key in ((ties, "ties"), (weight if isinstance(weight, Mapping) else {}, "graph_weight")):
+        assignments = {name: [divmod(number, heads)] for number, name in enumerate(among)}
+    for given, key in ((assignments, "head_assignments"), (weight if isinstance(weight, Mapping) else {}, "weight")):
         for name in given:
             if name not in among:
-                raise InputError(f"model.{key} names {name!r}, no relation among genes; the nearest are "
+                raise InputError(f"model.graph_loss.{key} names {name!r}, no relation among genes; the nearest are "
                                  f"{near(name, among) or among}")  # fmt: skip
-    found: dict[tuple[int, int], Tie] = {}
-    for name, places in ties.items():
+    found: dict[tuple[int, int], HeadAssignment] = {}
+    for name, places in assignments.items():
         for layer, head in _pairs(name, places):
             if not (0 <= layer < layers and 0 <= head < heads):
-                raise InputError(f"model.ties puts {name} on layer {layer}, head {head}; there are {layers} layers and "
-                                 f"{heads} heads, counted from 0")  # fmt: skip
+                raise InputError(f"model.graph_loss.head_assignments puts {name} on layer {layer}, head {head}; there "
+                                 f"are {layers} layers and {heads} heads, counted from 0")  # fmt: skip
             if (layer, head) in found:
                 other = found[layer, head].relation
                 both = f"{name} twice" if other == name else f"both {other} and {name}"
-                raise InputError(f"model.ties puts {both} on layer {layer}, head {head}; a head has one relation")
-            found[layer, head] = Tie(name, layer, head, _lambda(name, weight))
+                raise InputError(
+                    f"model.graph_loss.head_assignments puts {both} on layer {layer}, head {head}; a head has one "
+                    "relation"
+                )
+            found[layer, head] = HeadAssignment(name, layer, head, _lambda(name, weight))
     return [found[place] for place in sorted(found)]
 
 
@@ -89,87 +92,94 @@ def _pairs(name: str, places: Sequence[Any]) -> list[tuple[int, int]]:
         return [(index(layer), index(head)) for layer, head in places]
     except (TypeError, ValueError):
         raise InputError(
-            f"model.ties gives {name} {places}; write pairs of layer and head, e.g. [[0, 1], [1, 0]]"
+            f"model.graph_loss.head_assignments gives {name} {places}; write pairs of layer and head, "
+            "e.g. [[0, 1], [1, 0]]"
         ) from None
 
 
 def _lambda(name: str, weight: float | int | Mapping[str, float | int]) -> float:
     if isinstance(weight, Mapping) and name not in weight:
-        raise InputError(f"model.graph_weight gives no lambda for {name}; 0 leaves its term out")
+        raise InputError(f"model.graph_loss.weight gives no lambda for {name}; 0 leaves its loss out")
     value = weight[name] if isinstance(weight, Mapping) else weight
     if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-        raise InputError(f"model.graph_weight of {name} is {value}; lambda must be a number, 0 or more")
+        raise InputError(f"model.graph_loss.weight of {name} is {value}; lambda must be a number, 0 or more")
     return float(value)
 
 
-class GraphTerms(nn.Module):
-    r"""One ``GraphTerm`` a relation, on all heads that are tied to it.
+class GraphLosses(nn.Module):
+    r"""One ``GraphLoss`` a relation, on all heads that are assigned to it.
 
     .. math::
-        L_r = \frac{\lambda_r}{K} \sum_{(l, h) \text{ tied to } r} \mathrm{KL}_{r}(\alpha^{(l, h)})
+        L_r = \frac{\lambda_r}{K} \sum_{(l, h) \text{ assigned to } r} \mathrm{KL}_{r}(\alpha^{(l, h)})
 
-    with K ties in all, so that the sum over relations is a mean over heads and does not grow with them.
+    with K assignments in all, so that the sum over relations is a mean over heads and does not grow with them.
 
     Args:
         graph: The networks that the heads are drawn towards.
-        ties: Which relation is on which head, see ``graph_ties``.
+        assignments: Which relation is on which head, see ``assign_heads``.
         loss: ``kl`` or ``bce``.
-        rows: See ``GraphTerm``.
-        negatives: See ``GraphTerm``.
+        rows: See ``GraphLoss``.
+        negatives: See ``GraphLoss``.
     """
 
     def __init__(
         self,
         graph: CellGraph,
-        ties: Sequence[Tie],
+        assignments: Sequence[HeadAssignment],
         loss: str = "kl",
         rows: int | None = None,
         negatives: int | None = None,
     ) -> None:
         super().__init__()
-        self.ties, self.loss = list(ties), loss
+        self.assignments, self.loss = list(assignments), loss
         # By number: a relation may have any name, a module may not.
-        self.relations = list(dict.fromkeys(tie.relation for tie in ties))
-        self.terms = nn.ModuleList(GraphTerm(graph, name, loss, rows, negatives) for name in self.relations)
+        self.relations = list(dict.fromkeys(one.relation for one in assignments))
+        self.terms = nn.ModuleList(GraphLoss(graph, name, loss, rows, negatives) for name in self.relations)
 
     @property
     def places(self) -> list[tuple[int, int]]:
-        """(layer, head) of each tie: whose queries and keys the terms read."""
-        return [(tie.layer, tie.head) for tie in self.ties]
+        """(layer, head) of each assignment: whose queries and keys the terms read."""
+        return [(one.layer, one.head) for one in self.assignments]
 
     @property
     def summed(self) -> list[tuple[int, int]]:
         """Those of them whose log-sum-exp the objective reads in this mode."""
-        return [(tie.layer, tie.head) for tie in self.ties if self.training and tie.weight and self._of(tie).needs_lse]
+        return [
+            (one.layer, one.head)
+            for one in self.assignments
+            if self.training and one.weight and self._of(one).needs_lse
+        ]
 
     def losses(self, scores: Sequence[HeadScores]) -> dict[str, Float[Tensor, ""]]:
         """``graph_<relation>`` -> L_r, without relations whose lambda is 0."""
         found: dict[str, Tensor] = {}
-        for tie, each in zip(self.ties, scores, strict=True):
-            if tie.weight:
-                term, name = tie.weight / len(self.ties) * self._of(tie)(*each), f"graph_{tie.relation}"
+        for one, each in zip(self.assignments, scores, strict=True):
+            if one.weight:
+                term, name = one.weight / len(self.assignments) * self._of(one)(*each), f"graph_{one.relation}"
                 found[name] = found[name] + term if name in found else term
         return found
 
     def diagnostics(self, scores: Sequence[HeadScores]) -> dict[str, Float[Tensor, ""]]:
         """``graph_kl_<relation>`` and ``edge_recall_<relation>``, lambda or not; the mean over a relation's heads."""
         found: dict[str, list[Tensor]] = {}
-        for tie, value, recall in zip(self.ties, self.values(scores), self.recalls(scores), strict=True):
-            found.setdefault(f"graph_{self.loss}_{tie.relation}", []).append(value)
-            found.setdefault(f"edge_recall_{tie.relation}", []).append(recall)
+        for one, value, recall in zip(self.assignments, self.values(scores), self.recalls(scores), strict=True):
+            found.setdefault(f"graph_{self.loss}_{one.relation}", []).append(value)
+            found.setdefault(f"edge_recall_{one.relation}", []).append(recall)
         return {name: torch.stack(values).mean() for name, values in found.items()}
 
     def recalls(self, scores: Sequence[HeadScores]) -> list[Float[Tensor, ""]]:
-        """Edge recall of each tied head."""
-        return [self._of(tie).edge_recall(each.q_TD, each.k_TD) for tie, each in zip(self.ties, scores, strict=True)]
+        """Edge recall of each assigned head."""
+        return [
+            self._of(one).edge_recall(each.q_TD, each.k_TD) for one, each in zip(self.assignments, scores, strict=True)
+        ]
 
     def values(self, scores: Sequence[HeadScores]) -> list[Float[Tensor, ""]]:
-        """Divergence of each tied head, without lambda."""
-        return [self._of(tie)(*each) for tie, each in zip(self.ties, scores, strict=True)]
+        """Divergence of each assigned head, without lambda."""
+        return [self._of(one)(*each) for one, each in zip(self.assignments, scores, strict=True)]
 
-    def _of(self, tie: Tie) -> GraphTerm:
-        term = self.terms[self.relations.index(tie.relation)]
-        assert isinstance(term, GraphTerm)
+    def _of(self, one: HeadAssignment) -> GraphLoss:
+        term = self.terms[self.relations.index(one.relation)]
+        assert isinstance(term, GraphLoss)
         return term
 
 
@@ -185,23 +195,23 @@ COLUMNS = (
 )
 
 
-def graph_term_section(rows: Sequence[Sequence[Any]], history: pd.DataFrame | None) -> Section:
-    """A bar a tied head, and the table.
+def graph_loss_section(rows: Sequence[Sequence[Any]], history: pd.DataFrame | None) -> Section:
+    """A bar an assigned head, and the table.
 
     Args:
-        rows: In the order of ``COLUMNS`` but the last, one a tie; NaN where a value is not known, as the recall before
+        rows: In the order of ``COLUMNS`` but the last, one a head; NaN where a value is not known, as the recall before
             training is not where a run goes on.
         history: One row an epoch; the last one has each relation's share of the objective.
     """
     shares = [math.nan if history is None else _last(history, f"train/share/graph_{row[0]}") for row in rows]
     table = pd.DataFrame([(*row, share) for row, share in zip(rows, shares, strict=True)], columns=list(COLUMNS))
     return Section(
-        title="How much of each network the tied heads show",
+        title="How much of each network the assigned heads show",
         text="Edge recall is the share of a gene's true neighbors among its degree highest attention weights.",
         figure=_bars(table),
         table=table,
         name="edge_recall",
-        caption="Edge recall of each tied head before training and after.",
+        caption="Edge recall of each assigned head before training and after.",
     )
 
 
