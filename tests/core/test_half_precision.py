@@ -107,7 +107,7 @@ OPTIONS: dict[str, list[str]] = {
         "model.jump=true model.recompute=true",
         "model.fan_outs=[4,4] model.recompute=true",
         "model.edge_sample_size=0 model.contrastive_kinds=[] ~model.loss_weights.contrastive",
-        "data.record.metaedges=all data.batch_size=64",
+        "data.record.edge_types=all data.batch_size=64",
     ],
     "chemoe": [
         *(f"model.router={name}" for name in ("dense", "uniform", "hash")),

@@ -27,7 +27,7 @@ SMALL = {"embedding": 24, "hidden": 32, "heads": 2, "edge_sample_size": 60, "neg
 
 
 def make_spec(nodes: TypedGraph = NODES, supervised=("CtD",)) -> KnowledgeGraphSpec:
-    outputs = tuple(f"{name}_{kind}" for name in supervised for kind in ("matched", "uniform"))
+    outputs = tuple(f"{name}_{node_type}" for name in supervised for node_type in ("matched", "uniform"))
     own = {"knowledge_graph": nodes.to_plain(), "supervised": tuple(supervised)}
     zero, one = torch.zeros(len(outputs)), torch.ones(len(outputs))
     return KnowledgeGraphSpec("binary", outputs, (), (), zero, one, None, "hash", **own)
@@ -36,7 +36,7 @@ def make_spec(nodes: TypedGraph = NODES, supervised=("CtD",)) -> KnowledgeGraphS
 def make_batch(supervised=("CtD",), nodes: TypedGraph = NODES, seed=0) -> LinkBatch:
     links = link_samples(GRAPH, list(supervised), seed=seed)
     place = torch.from_numpy(nodes.from_record)
-    code = torch.tensor([nodes.metaedges.index(name) for name in links.metaedge.tolist()])
+    code = torch.tensor([nodes.edge_types.index(name) for name in links.edge_type.tolist()])
     source, target = (place[torch.from_numpy(index)] for index in (links.source_index, links.target_index))
     return LinkBatch(torch.from_numpy(links.label), torch.arange(len(links)), source, target, code)
 
@@ -82,13 +82,13 @@ def test_the_links_of_a_step_are_read_nowhere_in_it():
 
     model.step_graph.encode = spy
     model(few)
-    ends = {name: NODES.edges(name) for name in NODES.metaedges}
+    ends = {name: NODES.edges(name) for name in NODES.edge_types}
     gone = {
-        (code, int(ends[NODES.metaedges[code]][0][number]), int(ends[NODES.metaedges[code]][1][number]))
+        (code, int(ends[NODES.edge_types[code]][0][number]), int(ends[NODES.edge_types[code]][1][number]))
         for code, number in zip(seen["code"].tolist(), seen["number"].tolist(), strict=True)
     }
     positive = (few.target == 1).any(1)
-    asked = zip(*(each[positive].tolist() for each in (few.metaedge, few.source_node, few.target_node)), strict=True)
+    asked = zip(*(each[positive].tolist() for each in (few.edge_type, few.source_node, few.target_node)), strict=True)
     assert set(asked) <= gone
     drawn = model._drawn
     linked = {(d.code, i, j) for d in drawn.links for i, j in zip(d.source.tolist(), d.target.tolist(), strict=True)}
@@ -127,7 +127,7 @@ def test_node_embeddings_are_the_final_vectors_whatever_the_mode():
     assert torch.equal(z_ND, model.eval().node_embeddings())
     batch = make_batch()
     with torch.no_grad():
-        ends = (z_ND[batch.source_node], z_ND[batch.target_node], batch.metaedge, batch.source_node, batch.target_node)
+        ends = (z_ND[batch.source_node], z_ND[batch.target_node], batch.edge_type, batch.source_node, batch.target_node)
         torch.testing.assert_close(model(batch)[:, 0], model.decoder(*ends))
 
 
@@ -144,7 +144,7 @@ def test_terms_follow_the_choices():
     named = {
         "phenotype target link contrastive": {},
         "phenotype target contrastive": {"edge_sample_size": 0},
-        "phenotype target link variance": {"contrastive_kinds": [], "variance": True},
+        "phenotype target link variance": {"contrastive_types": [], "variance": True},
     }
     for names, options in named.items():
         model = HGTEmbedder(make_spec(), **SMALL | options)
@@ -174,11 +174,11 @@ def test_sampled_steps_with_wide_fans_equal_whole_ones():
 def test_walks_are_read_where_the_pairs_are_few_and_never_over_the_asked_links():
     both, options = ("CtD", "GiG"), {"walk_pairs": 600, "dropout": 0.0, "edge_sample_size": 0}
     model, batch = HGTEmbedder(make_spec(supervised=both), **SMALL | options), make_batch(both)
-    code = NODES.metaedges.index("CtD")
+    code = NODES.edge_types.index("CtD")
     assert list(model.walks) == [str(code)]  # 30 x 20 pairs, but 60 x 60 of genes
     assert list(model.losses(batch, model(batch))) == ["phenotype", "target", "walk", "contrastive"]
     torch.nn.init.ones_(model.walks[str(code)].straight[0].weight)
-    positive = (batch.target == 1).any(1) & (batch.metaedge == code)
+    positive = (batch.target == 1).any(1) & (batch.edge_type == code)
     model(part(batch, positive.nonzero()[:, 0]))
     bare = NODES.csrs(NODES.weights_without(*_numbered(batch, positive, code)))
     torch.testing.assert_close(model._drawn.scores.walks[code].score_AB, model.walks[str(code)](bare))
@@ -186,7 +186,7 @@ def test_walks_are_read_where_the_pairs_are_few_and_never_over_the_asked_links()
     with torch.no_grad():
         z_ND, scores = model.encode()
         torch.testing.assert_close(scores.walks[code].score_AB, model.walks[str(code)](NODES.csrs()))
-        ends = (z_ND[batch.source_node], z_ND[batch.target_node], batch.metaedge, batch.source_node, batch.target_node)
+        ends = (z_ND[batch.source_node], z_ND[batch.target_node], batch.edge_type, batch.source_node, batch.target_node)
         torch.testing.assert_close(model(batch)[:, 0], scores(*ends))
 
 
@@ -223,12 +223,19 @@ def test_bounds_of_health_are_chosen_by_name():
 
 def test_bad_choices_are_refused():
     with pytest.raises(InputError, match=r"'Diseas'.*Disease"):
-        HGTEmbedder(make_spec(), **SMALL, contrastive_kinds=["Diseas"])
+        HGTEmbedder(make_spec(), **SMALL, contrastive_types=["Diseas"])
     with pytest.raises(InputError, match="one number a layer"):
         HGTEmbedder(make_spec(), **SMALL, fan_outs=[4])
-    edges = {name: tuple(end.numpy() for end in NODES.edges(name)) for name in NODES.metaedges if name != "CtD"}
+    edges = {name: tuple(end.numpy() for end in NODES.edges(name)) for name in NODES.edge_types if name != "CtD"}
     bare = TypedGraph(
-        NODES.node_id, NODES.node_name, NODES.kinds, NODES.bounds, NODES.ends, edges, NODES.symmetric, NODES.from_record
+        NODES.node_id,
+        NODES.node_name,
+        NODES.node_types,
+        NODES.bounds,
+        NODES.ends,
+        edges,
+        NODES.symmetric,
+        NODES.from_record,
     )
     with pytest.raises(InputError, match=r"no edges of .*CtD"):
         HGTEmbedder(make_spec(bare), **SMALL)
@@ -245,7 +252,7 @@ def test_finds_planted_paths_that_it_was_not_shown():
     shown = GRAPH.subset(~np.isin(GRAPH.sample_id, list(out)))
     nodes = TypedGraph.from_knowledge_graph(shown)
     assert (nodes.from_record == NODES.from_record).all()
-    model = HGTEmbedder(make_spec(nodes), **SMALL, contrastive_kinds=[])
+    model = HGTEmbedder(make_spec(nodes), **SMALL, contrastive_types=[])
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=1e-2)
     train = (~held).nonzero()[:, 0]
     for step in range(30):

@@ -1,4 +1,4 @@
-"""The graph of a step: shares of metaedges, links taken out, sampled like whole."""
+"""The graph of a step: shares of edge types, links taken out, sampled like whole."""
 
 from __future__ import annotations
 

@@ -31,15 +31,15 @@ def encoded(model: TypedEncoder, graph: TypedGraph, weights=None) -> torch.Tenso
 
 def test_degrees_are_counted_in_the_graph_that_is_given(graph):
     """An edge that was taken out must not be seen in the degree of its ends either."""
-    model, code = encoder(graph), graph.metaedges.index("CtD")
+    model, code = encoder(graph), graph.edge_types.index("CtD")
     chosen = torch.arange(5)
     weights = graph.weights_without(torch.full((5,), code), chosen)
     for csrs, gone in ((graph.csrs(), False), (graph.csrs(weights), True)):
         counted = model.degrees(csrs).exp() - 1
         for number, relation in enumerate(graph.relations):
-            source, target = graph.degree(relation.metaedge)
+            source, target = graph.degree(relation.edge_type)
             expected = (source if relation.reverse else target).float()
-            if gone and relation.metaedge == "CtD":
+            if gone and relation.edge_type == "CtD":
                 ends = graph.edges("CtD")[0 if relation.reverse else 1][chosen]
                 expected = expected - torch.bincount(ends, minlength=len(graph))
             first, last = graph.bounds[relation.target : relation.target + 2]
@@ -48,14 +48,21 @@ def test_degrees_are_counted_in_the_graph_that_is_given(graph):
 
 
 def test_a_missing_edge_is_read_nowhere(graph):
-    model, code = encoder(graph), graph.metaedges.index("CtD")
+    model, code = encoder(graph), graph.edge_types.index("CtD")
     chosen = torch.arange(5)
     without = encoded(model, graph, graph.weights_without(torch.full((5,), code), chosen))
     source, target = (end.numpy() for end in graph.edges("CtD"))
-    edges = {name: tuple(end.numpy() for end in graph.edges(name)) for name in graph.metaedges}
+    edges = {name: tuple(end.numpy() for end in graph.edges(name)) for name in graph.edge_types}
     edges["CtD"] = source[5:], target[5:]
     smaller = TypedGraph(
-        graph.node_id, graph.node_name, graph.kinds, graph.bounds, graph.ends, edges, graph.symmetric, graph.from_record
+        graph.node_id,
+        graph.node_name,
+        graph.node_types,
+        graph.bounds,
+        graph.ends,
+        edges,
+        graph.symmetric,
+        graph.from_record,
     )
     torch.testing.assert_close(without, encoded(model, smaller))
     assert not torch.allclose(without, encoded(model, graph))

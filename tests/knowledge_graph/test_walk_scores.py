@@ -1,4 +1,4 @@
-"""Walk scores: damped walks against an enumeration, edges taken out, both ends, and what two kinds must have."""
+"""Walk scores: damped walks against an enumeration, edges taken out, both ends, and what two node types must have."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from tests.knowledge_graph.random_typed import knowledge_graph
 from torchcell.io.errors import InputError
-from torchcell.knowledge_graph.models.hgt_embedder.decoder import SMOOTHING, WalkScores, walk_types
+from torchcell.knowledge_graph.models.hgt_embedder.decoder import SMOOTHING, MetapathScores, metapaths_between
 from torchcell.knowledge_graph.typed_graph import TypedGraph
 
 GRAPH = TypedGraph.from_knowledge_graph(knowledge_graph(seed=3))
@@ -19,9 +19,11 @@ NAMES = [relation.name for relation in GRAPH.relations]
 SIZES = np.diff(GRAPH.bounds).tolist()
 
 
-def walks_of(metaedge: str, back: str, **options) -> WalkScores:
+def walks_of(edge_type: str, back: str, **options) -> MetapathScores:
     torch.manual_seed(0)
-    walks = WalkScores(RELATIONS, SIZES, (NAMES.index(metaedge), NAMES.index(back)), GRAPH.csrs(), hidden=5, **options)
+    walks = MetapathScores(
+        RELATIONS, SIZES, (NAMES.index(edge_type), NAMES.index(back)), GRAPH.csrs(), hidden=5, **options
+    )
     for linear in walks.straight:
         torch.nn.init.normal_(linear.weight)
     return walks
@@ -39,10 +41,10 @@ def dense(csrs) -> list[np.ndarray]:
     return out
 
 
-@pytest.mark.parametrize(("metaedge", "back"), [("CtD", "CtD<"), ("CrC", "CrC"), ("DaG", "DaG<")])
-def test_walks_equal_products_of_damped_matrices_whatever_end_they_start_from(metaedge, back):
-    walks, matrices = walks_of(metaedge, back), dense(GRAPH.csrs())
-    own = NAMES.index(back if walks.turned else metaedge)
+@pytest.mark.parametrize(("edge_type", "back"), [("CtD", "CtD<"), ("CrC", "CrC"), ("DaG", "DaG<")])
+def test_walks_equal_products_of_damped_matrices_whatever_end_they_start_from(edge_type, back):
+    walks, matrices = walks_of(edge_type, back), dense(GRAPH.csrs())
+    own = NAMES.index(back if walks.turned else edge_type)
     start, end = walks.ends[::-1] if walks.turned else walks.ends
     expected = {}
     for n_steps in (1, 2, 3):
@@ -57,12 +59,19 @@ def test_walks_equal_products_of_damped_matrices_whatever_end_they_start_from(me
 
 
 def test_an_edge_that_is_taken_out_is_walked_nowhere_and_counts_in_no_degree():
-    walks, code = walks_of("CtD", "CtD<"), GRAPH.metaedges.index("CtD")
+    walks, code = walks_of("CtD", "CtD<"), GRAPH.edge_types.index("CtD")
     gone = torch.arange(0, GRAPH.n_edges("CtD"), 2)
-    edges = {name: tuple(end.numpy() for end in GRAPH.edges(name)) for name in GRAPH.metaedges}
+    edges = {name: tuple(end.numpy() for end in GRAPH.edges(name)) for name in GRAPH.edge_types}
     edges["CtD"] = tuple(end[1::2] for end in edges["CtD"])
     rest = TypedGraph(
-        GRAPH.node_id, GRAPH.node_name, GRAPH.kinds, GRAPH.bounds, GRAPH.ends, edges, GRAPH.symmetric, GRAPH.from_record
+        GRAPH.node_id,
+        GRAPH.node_name,
+        GRAPH.node_types,
+        GRAPH.bounds,
+        GRAPH.ends,
+        edges,
+        GRAPH.symmetric,
+        GRAPH.from_record,
     )
     without = GRAPH.csrs(GRAPH.weights_without(torch.full_like(gone, code), gone))
     torch.testing.assert_close(walks(without), walks(rest.csrs()))
@@ -72,7 +81,7 @@ def test_an_edge_that_is_taken_out_is_walked_nowhere_and_counts_in_no_degree():
     torch.testing.assert_close(walks.degrees(GRAPH.csrs())[0][:, column], (degree + SMOOTHING).log())
 
 
-def test_scores_are_the_formula_and_of_a_metaedge_without_direction_the_same_both_ways():
+def test_scores_are_the_formula_and_of_a_edge_type_without_direction_the_same_both_ways():
     walks, csrs = walks_of("CtD", "CtD<"), GRAPH.csrs()
     inputs = [(walks.walks(csrs) / walks.unit).log1p(), *walks.degrees(csrs)]
     inputs = [(x - x.flatten(0, -2).mean(0)) / x.flatten(0, -2).std(0, correction=0).clamp(min=1e-6) for x in inputs]
@@ -85,14 +94,14 @@ def test_scores_are_the_formula_and_of_a_metaedge_without_direction_the_same_bot
 
 
 def test_types_of_walks_stand_with_their_beginnings():
-    assert walk_types([(0, 1), (1, 0), (1, 1)], 0, 1, 3) == [(0,), (0, 1, 0), (0, 2), (0, 2, 2)]
+    assert metapaths_between([(0, 1), (1, 0), (1, 1)], 0, 1, 3) == [(0,), (0, 1, 0), (0, 2), (0, 2, 2)]
 
 
-def test_kinds_that_no_walk_joins_are_refused():
+def test_types_that_no_walk_joins_are_refused():
     csrs = [GRAPH.csr(NAMES.index("CtD")), GRAPH.csr(NAMES.index("CtD<"))]
     ends = [RELATIONS[NAMES.index(name)] for name in ("CtD", "CtD<")]
     with pytest.raises(InputError, match=r"no walk of at most 2 steps.*walk_pairs=0"):
-        WalkScores(ends, SIZES, (0, 1), csrs, longest=2)
+        MetapathScores(ends, SIZES, (0, 1), csrs, longest=2)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -128,7 +128,7 @@ def request_of(task: str, data: RecordDataModule, folder: Path) -> dict[str, str
         rows = rows.assign(**{role: record.columns[role] for role in ("query", "array") if role in record.columns})
     elif task == "links":
         ends = record.node_id[record.source_index], record.node_id[record.target_index]
-        rows = pd.DataFrame({"source": ends[0], "target": ends[1], "metaedge": record.metaedge})
+        rows = pd.DataFrame({"source": ends[0], "target": ends[1], "edge_type": record.edge_type})
     else:
         rows = pd.DataFrame({"perturbation": record.perturbation, "cell_line": record.group})
     rows.to_csv(folder / "asked.csv", index=False)

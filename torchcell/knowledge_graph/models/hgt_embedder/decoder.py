@@ -17,49 +17,49 @@ from torchcell.nn.sparse import full_precision, multiply
 
 
 class DistMult(nn.Module):
-    r"""Score of the links (source i, metaedge m, target j); Yang et al., ICLR 2015, arXiv:1412.6575.
+    r"""Score of the links (source i, edge type m, target j); Yang et al., ICLR 2015, arXiv:1412.6575.
 
     .. math::
         s_{imj} = \sum_d w_{md} z_{id} z_{jd} / \sqrt{D} + c_m + b^{source}_{mi} + b^{target}_{mj}
 
-    The product says the same of both directions. A directed metaedge within one kind, e.g. ``Gr>G``, also has
+    The product says the same of both directions. A directed edge type within one node type, e.g. ``Gr>G``, also has
     an antisymmetric part, the imaginary one of ComplEx (Trouillon et al., ICML 2016): with the halves z = [a, b],
-    sum_d v_md (a_id b_jd - b_id a_jd) / sqrt(D). Other metaedges join two kinds, whose vectors differ anyway.
+    sum_d v_md (a_id b_jd - b_id a_jd) / sqrt(D). Other edge types join two node types, whose vectors differ anyway.
 
     Args:
-        features: D, even if any metaedge is ``directed``.
-        n_metaedges: Metaedges.
+        features: D, even if any edge type is ``directed``.
+        n_edge_types: Edge types.
         n_nodes: N, rows of the biases; 0 leaves the biases out.
-        directed: Codes of the metaedges with an antisymmetric part.
-        symmetric: Codes of the metaedges without direction, whose two ends share one bias a node.
+        directed: Codes of the edge types with an antisymmetric part.
+        symmetric: Codes of the edge types without direction, whose two ends share one bias a node.
 
     Shapes:
-        source_PD, target_PD [P, D], and the metaedge and node numbers [P] -> [P].
+        source_PD, target_PD [P, D], and the edge type and node numbers [P] -> [P].
     """
 
     def __init__(
         self,
         features: int,
-        n_metaedges: int,
+        n_edge_types: int,
         n_nodes: int = 0,
         directed: Sequence[int] = (),
         symmetric: Sequence[int] = (),
     ) -> None:
         super().__init__()
         if directed and features % 2:
-            raise InputError(f"{features} features: directed metaedges need an even number")
-        self.features, self.n_metaedges, self.n_nodes = features, n_metaedges, n_nodes
-        self.weight = nn.Parameter(torch.empty(n_metaedges, features))
+            raise InputError(f"{features} features: directed edge types need an even number")
+        self.features, self.n_edge_types, self.n_nodes = features, n_edge_types, n_nodes
+        self.weight = nn.Parameter(torch.empty(n_edge_types, features))
         self.turn = nn.Parameter(torch.empty(len(directed), features // 2)) if directed else None
-        row = torch.full((n_metaedges,), -1)
+        row = torch.full((n_edge_types,), -1)
         row[list(directed)] = torch.arange(len(directed))
         self.turn_row: Tensor
         self.register_buffer("turn_row", row, persistent=False)
-        self.bias = nn.Parameter(torch.zeros(n_metaedges))
-        # One table a metaedge and end, so that a node's bias for one relation says nothing of another.
-        self.node_bias = nn.Parameter(torch.zeros(2, n_metaedges, n_nodes)) if n_nodes else None
+        self.bias = nn.Parameter(torch.zeros(n_edge_types))
+        # One table an edge type and end, so that a node's bias for one relation says nothing of another.
+        self.node_bias = nn.Parameter(torch.zeros(2, n_edge_types, n_nodes)) if n_nodes else None
         self.target_end: Tensor
-        end = torch.ones(n_metaedges, dtype=torch.int64)
+        end = torch.ones(n_edge_types, dtype=torch.int64)
         end[list(symmetric)] = 0
         self.register_buffer("target_end", end, persistent=False)
         self.reset_parameters()
@@ -76,7 +76,7 @@ class DistMult(nn.Module):
         self,
         source_PD: Float[Tensor, "P D"],
         target_PD: Float[Tensor, "P D"],
-        metaedge_P: Int[Tensor, " P"],
+        edge_type_P: Int[Tensor, " P"],
         source_P: Int[Tensor, " P"],
         target_P: Int[Tensor, " P"],
     ) -> Float[Tensor, " P"]:
@@ -85,27 +85,27 @@ class DistMult(nn.Module):
         Args:
             source_PD: Vectors of the sources [P, D].
             target_PD: Vectors of the targets [P, D].
-            metaedge_P: Codes of the metaedges [P].
+            edge_type_P: Codes of the edge types [P].
             source_P: Node numbers of the sources, for the biases [P].
             target_P: Node numbers of the targets [P].
 
         Returns:
             [P].
         """
-        query_PD = self.query(source_PD, metaedge_P)
+        query_PD = self.query(source_PD, edge_type_P)
         score_P = (query_PD * target_PD).sum(-1)
         return (
             score_P
-            + self.offset(metaedge_P, source_P, 0)
-            + self.offset(metaedge_P, target_P, 1)
-            + self.bias[metaedge_P]
+            + self.offset(edge_type_P, source_P, 0)
+            + self.offset(edge_type_P, target_P, 1)
+            + self.bias[edge_type_P]
         )
 
-    def query(self, source_PD: Float[Tensor, "P D"], metaedge_P: Int[Tensor, " P"]) -> Float[Tensor, "P D"]:
+    def query(self, source_PD: Float[Tensor, "P D"], edge_type_P: Int[Tensor, " P"]) -> Float[Tensor, "P D"]:
         """What a target's vector is multiplied with, so that many targets cost one matrix product [P, D]."""
-        query_PD = source_PD * self.weight[metaedge_P]
+        query_PD = source_PD * self.weight[edge_type_P]
         if self.turn is not None:
-            row_P = self.turn_row[metaedge_P]
+            row_P = self.turn_row[edge_type_P]
             turn_PH = self.turn[row_P.clamp(min=0)] * (row_P >= 0)[:, None]
             a_PH, b_PH = source_PD.chunk(2, dim=-1)
             query_PD = query_PD + torch.cat([-turn_PH * b_PH, turn_PH * a_PH], dim=-1)
@@ -119,35 +119,35 @@ class DistMult(nn.Module):
         source_P: Int[Tensor, " P"],
         target_K: Int[Tensor, " K"],
     ) -> Float[Tensor, "P K"]:
-        """Log-odds of one metaedge between each of P sources and each of K targets [P, K]; see ``forward``."""
+        """Log-odds of one edge type between each of P sources and each of K targets [P, K]; see ``forward``."""
         code_P, code_K = torch.full_like(source_P, code), torch.full_like(target_K, code)
         with torch.autocast(source_PD.device.type, enabled=False):  # rounded log-odds would tie in a ranking
             score_PK = self.query(full_precision(source_PD), code_P) @ full_precision(target_KD).T
         offset_PK = self.offset(code_P, source_P, 0)[:, None] + self.offset(code_K, target_K, 1)
         return score_PK + offset_PK + self.bias[code]
 
-    def offset(self, metaedge_P: Int[Tensor, " P"], node_P: Int[Tensor, " P"], end: int) -> Tensor:
+    def offset(self, edge_type_P: Int[Tensor, " P"], node_P: Int[Tensor, " P"], end: int) -> Tensor:
         """Biases of nodes at one end, 0 the source and 1 the target [P]; zeros without biases."""
         if self.node_bias is None:
             return self.bias.new_zeros(len(node_P))
-        table_P = self.target_end[metaedge_P] * end
-        return self.node_bias[table_P, metaedge_P, node_P]
+        table_P = self.target_end[edge_type_P] * end
+        return self.node_bias[table_P, edge_type_P, node_P]
 
     def extra_repr(self) -> str:
-        """Width, metaedges, and whether nodes have biases."""
-        return f"{self.features}, metaedges={self.n_metaedges}, node_biases={self.node_bias is not None}"
+        """Width, edge types, and whether nodes have biases."""
+        return f"{self.features}, edge_types={self.n_edge_types}, node_biases={self.node_bias is not None}"
 
 
 class LinkNegatives(nn.Module):
-    """Draws the other ends that a metaedge's links are told from, shared by all links of a step.
+    """Draws the other ends that an edge type's links are told from, shared by all links of a step.
 
-    A share of the draws is in proportion to the nodes' degree in that metaedge (an end of a random edge), so that
-    degree alone tells little; the others are uniform over the nodes of the end's kind.
+    A share of the draws is in proportion to the nodes' degree in that edge type (an end of a random edge), so that
+    degree alone tells little; the others are uniform over the nodes of the end's node type.
 
     Args:
-        edges: Of each metaedge the known edges, source and target node numbers int64 [E].
-        ranges: Of each metaedge the node numbers of its sources and its targets, ((first, last), (first, last)).
-        symmetric: Codes of the metaedges whose edges have no direction.
+        edges: Of each edge type the known edges, source and target node numbers int64 [E].
+        ranges: Of each edge type the node numbers of its sources and its targets, ((first, last), (first, last)).
+        symmetric: Codes of the edge types whose edges have no direction.
         n_nodes: N.
         matched: Share that is drawn by degree.
     """
@@ -173,10 +173,10 @@ class LinkNegatives(nn.Module):
                 self.register_buffer(f"{name}{code}", tensor, persistent=False)
 
     def draw(self, code: int, end: int, count: int) -> Int[Tensor, " K"]:
-        """Node numbers for one end of a metaedge, 0 its source and 1 its target, int64 [K].
+        """Node numbers for one end of an edge type, 0 its source and 1 its target, int64 [K].
 
         Args:
-            code: Of the metaedge; without edges all draws are uniform.
+            code: Of the edge type; without edges all draws are uniform.
             end: Which end is replaced.
             count: K; drawn with repetition, by torch's global generator.
         """
@@ -187,13 +187,13 @@ class LinkNegatives(nn.Module):
         return torch.cat([chosen, torch.randint(first, last, (count - n_matched,), device=ends.device)])
 
     def ends(self, code: int, number: Int[Tensor, " P"]) -> tuple[Int[Tensor, " P"], Int[Tensor, " P"]]:
-        """Source and target of edges of a metaedge by their numbers [P]."""
+        """Source and target of edges of an edge type by their numbers [P]."""
         return self.get_buffer(f"source{code}")[number], self.get_buffer(f"target{code}")[number]
 
     def edge_number(
         self, code: int, source: Int[Tensor, "*shape"], target: Int[Tensor, "*shape"]
     ) -> Int[Tensor, "*shape"]:
-        """Number of each pair among the metaedge's edges, in either direction if it has none; -1: no edge."""
+        """Number of each pair among the edge type's edges, in either direction if it has none; -1: no edge."""
         keys, asked = self.get_buffer(f"key{code}"), source * self.n_nodes + target
         if not len(keys):
             return torch.full_like(source, -1)
@@ -201,12 +201,12 @@ class LinkNegatives(nn.Module):
         return torch.where(keys[at] == asked, self.get_buffer(f"order{code}")[at] % self.n_edges[code], -1)
 
     def known(self, code: int, source: Int[Tensor, "*shape"], target: Int[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
-        """Whether pairs are edges of the metaedge, or one node twice."""
+        """Whether pairs are edges of the edge type, or one node twice."""
         return (self.edge_number(code, source, target) >= 0) | (source == target)
 
 
-class WalkTable(NamedTuple):
-    """Log-odds of one metaedge from walks.
+class MetapathTable(NamedTuple):
+    """Log-odds of one edge type from walks.
 
     Attributes:
         score_AB: Of each source with each target [A, B].
@@ -224,27 +224,27 @@ class LinkScores:
 
     Args:
         decoder: Reads vectors; none: walks alone are told.
-        walks: Code of a metaedge -> its table; others have none.
-        weight: Any parameter: of its place and type is the 0 of a metaedge without a table.
+        walks: Code of an edge type -> its table; others have none.
+        weight: Any parameter: of its place and type is the 0 of an edge type without a table.
     """
 
-    def __init__(self, decoder: DistMult | None, walks: Mapping[int, WalkTable], weight: Tensor) -> None:
+    def __init__(self, decoder: DistMult | None, walks: Mapping[int, MetapathTable], weight: Tensor) -> None:
         self.decoder, self.walks, self.weight = decoder, walks, weight
 
     def __call__(
         self,
         source_PD: Float[Tensor, "P D"],
         target_PD: Float[Tensor, "P D"],
-        metaedge_P: Int[Tensor, " P"],
+        edge_type_P: Int[Tensor, " P"],
         source_P: Int[Tensor, " P"],
         target_P: Int[Tensor, " P"],
     ) -> Float[Tensor, " P"]:
         """Log-odds of P links [P]; see ``DistMult.forward``."""
         score_P = self.weight.new_zeros(len(source_P))
         if self.decoder is not None:
-            score_P = self.decoder(source_PD, target_PD, metaedge_P, source_P, target_P)
+            score_P = self.decoder(source_PD, target_PD, edge_type_P, source_P, target_P)
         for code, (score_AB, first_source, first_target) in self.walks.items():
-            at = (metaedge_P == code).nonzero()[:, 0]
+            at = (edge_type_P == code).nonzero()[:, 0]
             walk_p = score_AB[source_P[at] - first_source, target_P[at] - first_target]
             score_P = score_P.index_add(0, at, walk_p.to(score_P.dtype))
         return score_P
@@ -257,7 +257,7 @@ class LinkScores:
         source_P: Int[Tensor, " P"],
         target_K: Int[Tensor, " K"],
     ) -> Float[Tensor, "P K"]:
-        """Log-odds of one metaedge between each of P sources and each of K targets [P, K]."""
+        """Log-odds of one edge type between each of P sources and each of K targets [P, K]."""
         score_PK = self.weight.new_zeros(len(source_P), len(target_K))
         if self.decoder is not None:
             score_PK = self.decoder.grid(source_PD, target_KD, code, source_P, target_K)
@@ -282,7 +282,7 @@ def link_ranks(
         z_ND: Vectors of all nodes [N, D].
         scores: Reads them.
         known: Links of the message graph, which leave the lists, as the other given links do.
-        code: Of the metaedge.
+        code: Of the edge type.
         source_P: Node numbers [P].
         target_P: Node numbers [P].
     """
@@ -329,13 +329,13 @@ Path = tuple[int, ...]
 """Numbers of the relations of a walk, in the order in which they are taken."""
 
 
-def walk_types(relations: Sequence[tuple[int, int]], first: int, last: int, longest: int) -> list[Path]:
-    """All ways from a kind to a kind in at most so many steps, sorted so that common beginnings stand together.
+def metapaths_between(relations: Sequence[tuple[int, int]], first: int, last: int, longest: int) -> list[Path]:
+    """All metapaths between two node types of at most so many steps, sorted so that common beginnings stand together.
 
     Args:
-        relations: Kinds of source and target of each relation [R].
-        first: The kind that walks start from.
-        last: The kind that they end in.
+        relations: Node types of source and target of each relation [R].
+        first: The node type that walks start from.
+        last: The node type that they end in.
         longest: Steps at most.
     """
     found: list[Path] = []
@@ -348,7 +348,7 @@ def walk_types(relations: Sequence[tuple[int, int]], first: int, last: int, long
     return sorted(found)
 
 
-class WalkScores(nn.Module):
+class MetapathScores(nn.Module):
     r"""A perceptron on the degree-damped walks between each two nodes, and on the degrees of both.
 
     .. math::
@@ -356,25 +356,25 @@ class WalkScores(nn.Module):
         s_{ij} = g \, (w \cdot h_{ij} + v \cdot \mathrm{gelu}(W h_{ij} + c)), \quad
         h_{ij} = [\log(1 + x_{ij} / u), \log(d_i + .1), \log(d_j + .1)]
 
-    for each type of walk p of at most ``longest`` steps but the metaedge itself (Himmelstein and Baranzini, PLoS
+    for each type of walk p of at most ``longest`` steps but the edge type itself (Himmelstein and Baranzini, PLoS
     Comput. Biol. 2015, 10.1371/journal.pcbi.1004259). Degrees and walks are those of the graph that is given, so no
     edge that was taken out of it is counted; they are data, and have no gradient. Damped sums hardly change when some
     edges are taken out, as counts do.
 
     Args:
-        relations: Kinds of source and target of each relation [R].
-        sizes: Nodes of each kind.
+        relations: Node types of source and target of each relation [R].
+        sizes: Nodes of each type.
         own: The relation that is predicted, from source to target, and the one that reads it backwards (the same for
-            a metaedge without direction).
+            an edge type without direction).
         csrs: The whole graph's matrices [R], from which the scale of each input is taken.
         longest: Steps of a walk at most.
         hidden: Width of the perceptron.
 
     Shapes:
-        csrs -> [A, B], nodes of the source kind by nodes of the target kind.
+        csrs -> [A, B], nodes of the source type by nodes of the target type.
 
     Raises:
-        InputError: Two kinds that no walk joins.
+        InputError: Two node types that no walk joins.
     """
 
     def __init__(
@@ -389,13 +389,13 @@ class WalkScores(nn.Module):
         super().__init__()
         self.relations, self.sizes, self.own = list(relations), list(sizes), own
         self.ends = self.relations[own[0]]
-        # Walks start at the smaller kind: a column a start.
+        # Walks start at the smaller node type: a column a start.
         self.turned = self.sizes[self.ends[1]] < self.sizes[self.ends[0]]
         first, last = self.ends[::-1] if self.turned else self.ends
         asked = own[1] if self.turned else own[0]
-        self.paths = [path for path in walk_types(self.relations, first, last, longest) if path != (asked,)]
+        self.paths = [path for path in metapaths_between(self.relations, first, last, longest) if path != (asked,)]
         if not self.paths:
-            raise InputError(f"no walk of at most {longest} steps joins the two kinds; set model.walk_pairs=0")
+            raise InputError(f"no walk of at most {longest} steps joins the two node types; set model.walk_pairs=0")
         self.reads = [[r for r, (_, target) in enumerate(self.relations) if target == end] for end in self.ends]
         with torch.no_grad():
             walks_ABF, degrees = self.walks(csrs), self.degrees(csrs)
@@ -417,7 +417,7 @@ class WalkScores(nn.Module):
                 weight.zero_()
 
     def forward(self, csrs: Sequence[CSR]) -> Float[Tensor, "A B"]:
-        """Log-odds of all pairs, but for a constant; of a metaedge without direction the same both ways.
+        """Log-odds of all pairs, but for a constant; of an edge type without direction the same both ways.
 
         Args:
             csrs: The matrices of all relations [R].
@@ -458,7 +458,7 @@ class WalkScores(nn.Module):
 
     def extra_repr(self) -> str:
         """Types of walks."""
-        return f"walk_types={len(self.paths)}"
+        return f"metapaths_between={len(self.paths)}"
 
 
 def _joined(maps: nn.ModuleList, inputs: Sequence[Tensor]) -> Float[Tensor, "A B H"]:
@@ -483,7 +483,7 @@ def _damped(csr: CSR, n_columns: int) -> CSR:
 
 
 class StreamingLinks(Metric):
-    """Code of the metaedge, source and target of each link [n, 3]; ranks need all of them at once."""
+    """Code of the edge type, source and target of each link [n, 3]; ranks need all of them at once."""
 
     full_state_update = False
     links: list[Tensor]
@@ -492,9 +492,9 @@ class StreamingLinks(Metric):
         super().__init__()
         self.add_state("links", [], dist_reduce_fx="cat")
 
-    def update(self, metaedge_P: Int[Tensor, " P"], source_P: Int[Tensor, " P"], target_P: Int[Tensor, " P"]) -> None:
+    def update(self, edge_type_P: Int[Tensor, " P"], source_P: Int[Tensor, " P"], target_P: Int[Tensor, " P"]) -> None:
         """Add the links of a batch."""
-        self.links.append(torch.stack([metaedge_P, source_P, target_P], dim=1))
+        self.links.append(torch.stack([edge_type_P, source_P, target_P], dim=1))
 
     def compute(self) -> Int[Tensor, "n 3"]:
         """The links since the last ``reset``, sorted: the same whatever the batches and processes."""

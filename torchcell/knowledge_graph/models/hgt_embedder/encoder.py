@@ -26,9 +26,9 @@ class TypedEncoder(nn.Module):
     taken out. The initial residual a keeps nodes apart that have the same neighbors (Chen et al., GCNII, ICML 2020).
 
     Args:
-        sizes: Nodes of each kind.
-        relations: Kinds of source and target of each relation [R].
-        inputs: ``free``, a learned embedding a node; or ``constant``, one a kind, which collapses every kind whose
+        sizes: Nodes of each type.
+        relations: Node types of source and target of each relation [R].
+        inputs: ``free``, a learned embedding a node; or ``constant``, one a node type, which collapses every type whose
             nodes have alike neighbors: for showing that.
         embedding: Width of the embeddings.
         hidden: Width D of all else.
@@ -89,9 +89,9 @@ class TypedEncoder(nn.Module):
         self.jump = nn.Parameter(torch.empty(layers + 1, hidden, hidden)) if jump else None
         self.last = nn.LayerNorm(hidden) if jump else None
         self.dropout = nn.Dropout(dropout)
-        self.kind_N: Tensor
-        kind_N = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(self.sizes))
-        self.register_buffer("kind_N", kind_N, persistent=False)
+        self.type_N: Tensor
+        type_N = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(self.sizes))
+        self.register_buffer("type_N", type_N, persistent=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -113,10 +113,10 @@ class TypedEncoder(nn.Module):
         """Vectors of the nodes.
 
         Args:
-            csrs: A matrix a relation [R], rows the nodes of its target kind and columns those of its source kind.
-            bounds: Kind k occupies the rows bounds[k] to bounds[k + 1] of the nodes.
+            csrs: A matrix a relation [R], rows the nodes of its target type and columns those of its source type.
+            bounds: Node type k occupies the rows bounds[k] to bounds[k + 1] of the nodes.
             degree_MR: See ``degrees``; needed where they are read.
-            node_M: Which nodes, sorted by kind, if not all.
+            node_M: Which nodes, sorted by node type, if not all.
         """
         first_MD = self._first(bounds, degree_MR, node_M)
         x_MD, seen = first_MD, [first_MD]
@@ -135,18 +135,18 @@ class TypedEncoder(nn.Module):
         """log(1 + summed weight) of the edges into each node [N, R], of the whole graph; none where none are read."""
         if self.read_degree is None:
             return None
-        columns, starts = [], [sum(self.sizes[:kind]) for kind in range(len(self.sizes) + 1)]
+        columns, starts = [], [sum(self.sizes[:node_type]) for node_type in range(len(self.sizes) + 1)]
         for (_, target), csr in zip(self.relations, csrs, strict=True):
             total_E = torch.cat([csr.weight.new_zeros(1), csr.weight.cumsum(0)])
-            column_N = csr.weight.new_zeros(len(self.kind_N))
+            column_N = csr.weight.new_zeros(len(self.type_N))
             column_N[starts[target] : starts[target + 1]] = total_E[csr.indptr.long()].diff().log1p()
             columns.append(column_N)
         return torch.stack(columns, dim=1)
 
     def _first(self, bounds: Sequence[int], degree_MR: Tensor | None, node_M: Tensor | None) -> Tensor:
         """x^0 [M, D]."""
-        number_M = torch.arange(len(self.kind_N), device=self.kind_N.device) if node_M is None else node_M
-        row_M = number_M if self.inputs == "free" else self.kind_N[number_M]
+        number_M = torch.arange(len(self.type_N), device=self.type_N.device) if node_M is None else node_M
+        row_M = number_M if self.inputs == "free" else self.type_N[number_M]
         raw_ME = self.dropout(self.embedding.weight if row_M is number_M and node_M is None else self.embedding(row_M))
         parts = [
             raw_ME[first:last] @ matrix

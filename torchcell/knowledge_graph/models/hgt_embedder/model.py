@@ -24,9 +24,9 @@ from torchcell.knowledge_graph.models.hgt_embedder.decoder import (
     DistMult,
     LinkNegatives,
     LinkScores,
+    MetapathScores,
+    MetapathTable,
     StreamingLinks,
-    WalkScores,
-    WalkTable,
     link_ranks,
 )
 from torchcell.knowledge_graph.models.hgt_embedder.encoder import TypedEncoder
@@ -46,12 +46,12 @@ def message_graph(spec: KnowledgeGraphSpec) -> TypedGraph:
     nodes = TypedGraph.from_plain(spec.knowledge_graph)
     empty = [name for name in spec.supervised if not len(nodes.edges(name)[0])]
     if empty:
-        raise InputError(f"no edges of {some(empty)} are left to train on; change the split or data.metaedges")
+        raise InputError(f"no edges of {some(empty)} are left to train on; change the split or data.edge_types")
     return nodes
 
 
 def health_bounds(chosen: Mapping[str, float | int] | None) -> TrainingBounds:
-    """The bounds by which a kind's vectors count as healthy; those not named are the usual ones."""
+    """The bounds by which a node type's vectors count as healthy; those not named are the usual ones."""
     known = [one.name for one in fields(TrainingBounds)]
     unknown = [name for name in chosen or {} if name not in known]
     if unknown:
@@ -59,39 +59,39 @@ def health_bounds(chosen: Mapping[str, float | int] | None) -> TrainingBounds:
     return TrainingBounds(**(chosen or {}))
 
 
-def alike_kinds(nodes: TypedGraph, chosen: Sequence[str] | None, supervised: Sequence[str]) -> list[int]:
-    """Numbers of the kinds whose similar nodes attract."""
+def similar_types(nodes: TypedGraph, chosen: Sequence[str] | None, supervised: Sequence[str]) -> list[int]:
+    """Numbers of the node types whose similar nodes attract."""
     if chosen is None:
-        return sorted({kind for name in supervised for kind in nodes.ends[name]})
+        return sorted({node_type for name in supervised for node_type in nodes.ends[name]})
     for name in chosen:
-        if name not in nodes.kinds:
-            hint = near(name, nodes.kinds) or list(nodes.kinds)
-            raise InputError(f"model.contrastive_kinds: no kind {name!r}; the nearest are {hint}")
-    return [nodes.kinds.index(name) for name in chosen]
+        if name not in nodes.node_types:
+            hint = near(name, nodes.node_types) or list(nodes.node_types)
+            raise InputError(f"model.contrastive_kinds: no node type {name!r}; the nearest are {hint}")
+    return [nodes.node_types.index(name) for name in chosen]
 
 
-def walk_readers(nodes: TypedGraph, supervised: Sequence[str], most: int, steps: int, hidden: int) -> nn.ModuleDict:
-    """``WalkScores`` of the supervised metaedges whose kinds have at most so many pairs, by the metaedge's number."""
+def metapath_scores(nodes: TypedGraph, supervised: Sequence[str], most: int, steps: int, hidden: int) -> nn.ModuleDict:
+    """``MetapathScores`` of the supervised edge types of at most so many pairs of nodes, by the edge type's number."""
     relations = [(relation.source, relation.target) for relation in nodes.relations]
     sizes, readers = np.diff(nodes.bounds).tolist(), nn.ModuleDict()
     for name in supervised:
-        if math.prod(sizes[kind] for kind in nodes.ends[name]) <= most:
-            own = [number for number, relation in enumerate(nodes.relations) if relation.metaedge == name]
-            reader = WalkScores(relations, sizes, (own[0], own[-1]), nodes.csrs(), steps, hidden)
-            readers[str(nodes.metaedges.index(name))] = reader
+        if math.prod(sizes[node_type] for node_type in nodes.ends[name]) <= most:
+            own = [number for number, relation in enumerate(nodes.relations) if relation.edge_type == name]
+            reader = MetapathScores(relations, sizes, (own[0], own[-1]), nodes.csrs(), steps, hidden)
+            readers[str(nodes.edge_types.index(name))] = reader
     return readers
 
 
 def draw_edges(
     n_edges: Sequence[int], size: int, balance: float | int, most: float | int, device: torch.device | None = None
 ) -> list[Int[Tensor, " P"]]:
-    """Numbers of sampled edges of each metaedge, none twice, by torch's global generator.
+    """Numbers of sampled edges of each edge type, none twice, by torch's global generator.
 
     Args:
-        n_edges: Edges of each metaedge.
+        n_edges: Edges of each edge type.
         size: Edges in all, or fewer where ``most`` binds.
-        balance: A metaedge's share goes with (its edges) ** balance.
-        most: Share of a metaedge's edges that are drawn at most.
+        balance: An edge type's share goes with (its edges) ** balance.
+        most: Share of an edge type's edges that are drawn at most.
         device: Of the numbers.
     """
     share = [edges**balance if edges else 0.0 for edges in n_edges]
@@ -119,13 +119,13 @@ class StepGraph:
 
         Args:
             encoder: Makes the vectors.
-            code_P: Metaedges of the edges that are left out [P].
+            code_P: Edge types of the edges that are left out [P].
             number_P: Their numbers [P]; they are left out in both directions.
             node_n: The nodes whose vectors are read.
 
         Returns:
-            z_MD, vectors of all nodes or of the sampled ones; their bounds by kind; the row of each node of the graph
-            in them [N], meaningless for a node that was not sampled; and the matrices of all relations, whole but for
+            z_MD, vectors of all nodes or of the sampled ones; their bounds by node type; the row of each node of the
+            graph in them [N], meaningless for a node that was not sampled; and the matrices of all relations, whole but for
             the edges that are left out [R].
         """
         weights, bounds = self.graph.weights_without(code_P, number_P), list(self.graph.bounds)
@@ -143,7 +143,7 @@ class StepGraph:
 
 
 RANKED = 100
-"""Held-out links a metaedge that are ranked after each epoch."""
+"""Held-out links an edge type that are ranked after each epoch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +152,7 @@ class _Step:
 
     links: list[LinkDraw]
     targets: list[LinkDraw]
-    similar: list[tuple[Tensor, ...]]  # of each kind the nodes i, j and k of InfoNCE
+    similar: list[tuple[Tensor, ...]]  # of each node type the nodes i, j and k of InfoNCE
     look: Callable[[Tensor], Tensor]
     z_MD: Tensor
     bounds: Sequence[int]
@@ -162,40 +162,40 @@ class _Step:
 class HGTEmbedder(WildTypeModel):
     r"""Node embeddings by typed attention over the message graph, read by DistMult with node biases.
 
-    Where ``walk_pairs`` allows, walks between the two ends add to the log-odds (``WalkScores``); embeddings hold none.
+    Where ``walk_pairs`` allows, metapaths between the two ends add to the log-odds; embeddings hold none.
 
     A training step takes its links out of the messages, so none is read off the graph: the positives of its batch and
     ``edge_sample_size`` further edges. Terms: ``phenotype``, BCE on the batch's candidates; ``target``, its positives
-    told from shared negatives; ``walk``, the same by walks alone; ``link``, the further edges of all metaedges;
+    told from shared negatives; ``walk``, the same by walks alone; ``link``, the further edges of all edge types;
     ``contrastive``, InfoNCE over nodes with alike training neighbors; with ``variance`` the hinge on spread. A term of
     no parts is left out.
 
     Args:
-        spec: With the message graph and the supervised metaedges.
+        spec: With the message graph and the supervised edge types.
         inputs: See ``TypedEncoder``, as are embedding, hidden, layers, heads, residual, jump, degrees,
             embedding_sd and recompute.
         dropout: Share of the embeddings' and layers' entries dropped in training.
-        node_bias: A bias a node, metaedge and end.
-        edge_sample_size: Edges of all metaedges that enter ``link`` in a step; 0 leaves the term out.
-        edge_balance: 1 samples metaedges in proportion to their edges, 0 all alike.
-        mask_share: At most this share of a metaedge's edges is sampled in a step, so messages remain.
-        negatives: K, negatives that the links of a metaedge share, at either end.
+        node_bias: A bias a node, edge type and end.
+        edge_sample_size: Edges of all edge types that enter ``link`` in a step; 0 leaves the term out.
+        edge_balance: 1 samples edge types in proportion to their edges, 0 all alike.
+        mask_share: At most this share of an edge type's edges is sampled in a step, so messages remain.
+        negatives: K, negatives that the links of an edge type share, at either end.
         matched_share: Of them, in proportion to degree.
         link_loss: ``bce`` or ``softmax``, see ``LinkTerm``.
-        contrastive_kinds: Kinds whose similar nodes attract; by default the ends of the supervised metaedges.
+        contrastive_types: Node types whose similar nodes attract; by default the ends of the supervised edge types.
         contrastive_above: Jaccard index of the neighbors that makes nodes similar.
         contrastive_temperature: See ``InfoNCE``.
         variance: Whether the hinge on spread is a term.
         fan_outs: In training, edges read into each node at each hop; none reads all. Evaluation reads all.
-        walk_pairs: Supervised metaedges of at most so many pairs of nodes are scored by walks too; 0: none.
+        walk_pairs: Supervised edge types of at most so many pairs of nodes are scored by walks too; 0: none.
         walk_steps: Steps of a walk at most.
         walk_hidden: Width of the perceptron that reads walks.
-        health: From where on a kind's vectors count as healthy, see ``TrainingBounds``.
+        health: From where on a node type's vectors count as healthy, see ``TrainingBounds``.
         optimizer, scheduler, loss_weights: See ``Model``.
 
     Raises:
-        InputError: Data that are no links, an unknown kind, a metaedge without any edge left, fan-outs that are not one
-            a layer.
+        InputError: Data that are no links, an unknown node type, an edge type without any edge left, fan-outs that are not
+            one a layer.
     """
 
     reads = KnowledgeGraphSpec
@@ -225,7 +225,7 @@ class HGTEmbedder(WildTypeModel):
         negatives: int = 64,
         matched_share: float | int = 0.5,
         link_loss: str = "softmax",
-        contrastive_kinds: Sequence[str] | None = None,
+        contrastive_types: Sequence[str] | None = None,
         contrastive_above: float | int = 0.1,
         contrastive_temperature: float | int = 0.2,
         variance: bool = False,
@@ -261,25 +261,25 @@ class HGTEmbedder(WildTypeModel):
             embedding_sd=embedding_sd,
             recompute=recompute,
         )
-        symmetric = [code for code, name in enumerate(nodes.metaedges) if name in nodes.symmetric]
-        ends = [nodes.ends[name] for name in nodes.metaedges]
+        symmetric = [code for code, name in enumerate(nodes.edge_types) if name in nodes.symmetric]
+        ends = [nodes.ends[name] for name in nodes.edge_types]
         directed = [code for code, (a, b) in enumerate(ends) if a == b and code not in symmetric]
         self.decoder = DistMult(hidden, len(ends), len(nodes) if node_bias else 0, directed, symmetric)
         known = LinkNegatives(
-            [nodes.edges(name) for name in nodes.metaedges],
+            [nodes.edges(name) for name in nodes.edge_types],
             [(self._span(source), self._span(target)) for source, target in ends],
             symmetric,
             len(nodes),
             matched_share,
         )
         self.link_term = LinkTerm(known, negatives, link_loss)
-        self.walks = walk_readers(nodes, spec.supervised, walk_pairs, walk_steps, walk_hidden)
+        self.walks = metapath_scores(nodes, spec.supervised, walk_pairs, walk_steps, walk_hidden)
         self.step_graph = StepGraph(nodes, fan_outs)
-        alike = alike_kinds(nodes, contrastive_kinds, spec.supervised)
-        self._firsts = [self.bounds[kind] for kind in alike]
+        alike = similar_types(nodes, contrastive_types, spec.supervised)
+        self._firsts = [self.bounds[node_type] for node_type in alike]
         self.contrastive = nn.ModuleList(
-            InfoNCE(*similar_nodes(nodes, kind, contrastive_above), sizes[kind], contrastive_temperature)
-            for kind in alike
+            InfoNCE(*similar_nodes(nodes, node_type, contrastive_above), sizes[node_type], contrastive_temperature)
+            for node_type in alike
         )
         self.val_links = StreamingLinks()
         self._drawn: _Step | None = None
@@ -298,7 +298,7 @@ class HGTEmbedder(WildTypeModel):
             z_ND, scores = self.wild_type()
             look = z_ND.__getitem__
         score_B = scores(
-            look(batch.source_node), look(batch.target_node), batch.metaedge, batch.source_node, batch.target_node
+            look(batch.source_node), look(batch.target_node), batch.edge_type, batch.source_node, batch.target_node
         )
         return score_B[:, None].expand(-1, len(self.spec.outputs))
 
@@ -332,10 +332,10 @@ class HGTEmbedder(WildTypeModel):
         """See ``Model``; the links are kept, to be ranked when all are seen."""
         super().validation_step(batch, batch_idx)
         at = (batch.target == 1).any(1)
-        self.val_links.update(batch.metaedge[at], batch.source_node[at], batch.target_node[at])
+        self.val_links.update(batch.edge_type[at], batch.source_node[at], batch.target_node[at])
 
     def held_out_scores(self) -> dict[str, Tensor]:
-        """``<metaedge>_tail/MRR`` and ``_head``, of at most ``RANKED`` links a metaedge.
+        """``<edge_type>_tail/MRR`` and ``_head``, of at most ``RANKED`` links an edge type.
 
         Those of the evaluator, but that test links stay in the lists: the model does not know of them.
         """
@@ -344,7 +344,7 @@ class HGTEmbedder(WildTypeModel):
         self.val_links.reset()
         (z_ND, scores), known = self.wild_type(), self.link_term.negatives
         for name in self.spec.supervised:
-            code = self.nodes.metaedges.index(name)
+            code = self.nodes.edge_types.index(name)
             source_P, target_P = links_n3[links_n3[:, 0] == code, 1:].T
             chosen = torch.randperm(len(source_P), generator=torch.Generator().manual_seed(0))[:RANKED]
             chosen = chosen.to(source_P.device)
@@ -363,20 +363,20 @@ class HGTEmbedder(WildTypeModel):
         finally:
             self.train(was)
 
-    def _span(self, kind: int) -> tuple[int, int]:
-        """Where the nodes of a kind stand."""
-        return self.bounds[kind], self.bounds[kind + 1]
+    def _span(self, node_type: int) -> tuple[int, int]:
+        """Where the nodes of a type stand."""
+        return self.bounds[node_type], self.bounds[node_type + 1]
 
     def _scores_on(self, csrs: Sequence[CSR]) -> LinkScores:
         """What scores links on a graph."""
         tables = {}
         for code, walks in self.walks.items():
-            source, target = self.nodes.ends[self.nodes.metaedges[int(code)]]
-            tables[int(code)] = WalkTable(walks(csrs), self.bounds[source], self.bounds[target])
+            source, target = self.nodes.ends[self.nodes.edge_types[int(code)]]
+            tables[int(code)] = MetapathTable(walks(csrs), self.bounds[source], self.bounds[target])
         return LinkScores(self.decoder, tables, self.decoder.weight)
 
     def _contrastive(self, step: _Step) -> Tensor:
-        """Mean over kinds of InfoNCE."""
+        """Mean over node types of InfoNCE."""
         terms = [
             term(step.look(i), step.look(j), step.look(k), i - first, k - first)
             for first, term, (i, j, k) in zip(self._firsts, self.contrastive, step.similar, strict=True)
@@ -387,8 +387,8 @@ class HGTEmbedder(WildTypeModel):
         """Links and similar nodes of a step, and the vectors of what they name from the graph without the links."""
         codes, numbers, targets, links = [], [], [], []
         known = self.link_term.negatives
-        for code in batch.metaedge.unique().tolist():
-            at = (batch.metaedge == code).nonzero()[:, 0]
+        for code in batch.edge_type.unique().tolist():
+            at = (batch.edge_type == code).nonzero()[:, 0]
             number = known.edge_number(code, batch.source_node[at], batch.target_node[at])
             at, number = at[number >= 0], number[number >= 0]  # edges of the graph: no label is read
             targets.append(self.link_term.draw(code, batch.source_node[at], batch.target_node[at]))
