@@ -242,7 +242,8 @@ def memory_options_change_nothing(case: Case, tmp: Path) -> None:
     for key, plain in case.model.memory_options.items():
         if not isinstance(plain, bool):
             continue
-        cfg = OmegaConf.merge(case.cfg.model, {key: not case.cfg.model[key]})
+        cfg = OmegaConf.create(OmegaConf.to_container(case.cfg.model))
+        OmegaConf.update(cfg, key, not OmegaConf.select(cfg, key))
         model = instantiate(cfg, _partial_=True)(spec=case.data.spec)
         model.load_state_dict(case.model.state_dict())
         model.trainer = case.model.trainer

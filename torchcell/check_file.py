@@ -128,9 +128,11 @@ ALIASES = "gene aliases"
 
 def _check_table(finding: Finding) -> None:
     from torchcell.io.tables import read_table
+    from torchcell.knowledge_graph.record import FORMER
 
     table = read_table(finding.path)
     present = {str(column) for column in table.columns}
+    present |= {name for name, former in FORMER.items() if former in present}
     for kind, (wanted, look) in TABLES.items():
         if all(any(name in present for name in names.split("|")) for names in wanted):
             finding.kind = kind
@@ -277,7 +279,7 @@ def _knowledge_graph(nodes: Finding, edges: Finding) -> None:
 
     before = len(edges.wrong)
     tables = {"type": read_table(nodes.path), "edge_type": read_table(edges.path)}
-    columns = {name: FORMER[name] for name, table in tables.items() if name not in table}
+    columns = {name: FORMER[name] for name, table in tables.items() if name not in table and FORMER[name] in table}
     with edges.reading():
         graph = read_knowledge_graph(nodes.path, edges.path, columns)
         edges.facts.append(f"{len(graph):,} edges that fit the nodes, {len(graph.edge_types)} edge types")
@@ -373,9 +375,9 @@ def _embeddings(finding: Finding, table: pd.DataFrame) -> None:
 
 TABLES: dict[str, tuple[tuple[str, ...], Callable[[Finding, Any], None]]] = {
     SCREEN: (("genes",), _screen),
-    EDGES: (("source", "edge_type|metaedge", "target"), _edges),
+    EDGES: (("source", "edge_type", "target"), _edges),
     NETWORK: (("source", "target"), _network),
-    NODES: (("id", "name", "type|kind"), _nodes),
+    NODES: (("id", "name", "type"), _nodes),
     "a split": (("sample_id", "part"), _split),
     ALIASES: (("alias", "gene"), _aliases),
     "treatments to predict": (("drug|perturbation|smiles", "dose_value|dose", "time", "cell_line"), _treatments),

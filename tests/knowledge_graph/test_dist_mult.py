@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from torchcell.io.errors import InputError
-from torchcell.knowledge_graph.models.hgt_embedder.decoder import DistMult
+from torchcell.knowledge_graph.models.hgt_embedder.model import DistMult
 
 
 def links(n=40, nodes=9, edge_types=3, features=8):

@@ -54,7 +54,7 @@ def fitted(planted) -> dict[str, Predictor]:
 
 
 def quick(name: str) -> Predictor:
-    changes = {"steps": 200, "check_every": 50, "batch_size": 256} if name == "distmult" else {}
+    changes = {"adam": {"steps": 200, "check_every": 50, "batch_size": 256}} if name == "distmult" else {}
     return instantiate(CONFIGS[name], **changes)
 
 
@@ -160,7 +160,7 @@ def test_a_node_without_edges_is_scored(name) -> None:
     record = of(graph, "c1 CtD d1", "c2 CtD d1", "c9 CtD d1")
     label = np.array([[1, 1], [0, np.nan], [np.nan, 0]], dtype=np.float32)
     record = replace(record, label=label, positive=np.array([True, False, False]))
-    baseline = instantiate(CONFIGS[name], **({"steps": 3} if name == "distmult" else {}))
+    baseline = instantiate(CONFIGS[name], **({"adam": {"steps": 3}} if name == "distmult" else {}))
     assert np.isfinite(baseline.fit(record, record.blind(), None).predict(record)).all()
 
 

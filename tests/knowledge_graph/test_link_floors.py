@@ -102,7 +102,7 @@ def test_four_named_metapaths_alone_reach_the_floor(deals):
 
 def test_distmult_soon_stands_well_above_the_degree_product(deals):
     """A fifth of its steps on one seed; with all of them it has .914, .461 and .737 over three."""
-    auroc, mrr, hits = score(deals[0], "distmult", steps=200)
+    auroc, mrr, hits = score(deals[0], "distmult", adam={"steps": 200})
     degree = score(deals[0], "degree_product")
     assert auroc > 0.88
     assert mrr > degree[1] + 0.1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from torchcell.knowledge_graph.models.hgt_embedder.decoder import LinkNegatives
+from torchcell.knowledge_graph.models.hgt_embedder.sampling import LinkNegatives
 
 N = 20
 

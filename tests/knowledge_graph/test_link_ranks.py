@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from tests.knowledge_graph.test_link_negatives import sample_links
-from torchcell.knowledge_graph.models.hgt_embedder.decoder import DistMult, LinkScores, link_ranks
+from torchcell.knowledge_graph.models.hgt_embedder.model import DistMult, LinkScores
+from torchcell.knowledge_graph.models.hgt_embedder.ranking import link_ranks
 
 
 @pytest.mark.parametrize("ties", [False, True])

@@ -9,8 +9,8 @@ import torch
 
 from tests.knowledge_graph.test_link_negatives import sample_links
 from torchcell.io.errors import InputError
-from torchcell.knowledge_graph.models.hgt_embedder.decoder import DistMult
 from torchcell.knowledge_graph.models.hgt_embedder.losses import LinkTerm
+from torchcell.knowledge_graph.models.hgt_embedder.model import DistMult
 
 
 def parts(form: str, count: int = 6):

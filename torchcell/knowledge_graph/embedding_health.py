@@ -28,7 +28,7 @@ class TrainingBounds:
     rank: float | int = 0.4
 
     def __post_init__(self) -> None:
-        _refuse_outside({"cosine": self.cosine, "components": self.components, "rank": self.rank})
+        _refuse_outside({f"model.encoder.health.{name}": value for name, value in asdict(self).items()})
 
     @property
     def cosine_bound(self) -> float:

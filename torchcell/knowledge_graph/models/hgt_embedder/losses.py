@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from torchcell.io.errors import InputError
-from torchcell.knowledge_graph.models.hgt_embedder.decoder import DistMult, LinkNegatives, LinkScores
+from torchcell.knowledge_graph.models.hgt_embedder.sampling import LinkNegatives
 from torchcell.knowledge_graph.typed_graph import TypedGraph
 
 CHUNK = 2_048
@@ -41,8 +41,8 @@ def similar_pairs(
         common = (table[start : start + CHUNK] @ table.T).tocoo()
         row, column = common.row.astype(np.int64) + start, common.col.astype(np.int64)
         jaccard = common.data / (size[row] + size[column] - common.data)
-        held = (jaccard > above) & (row != column)
-        row, column, jaccard = row[held], column[held], jaccard[held]
+        alike = (jaccard > above) & (row != column)
+        row, column, jaccard = row[alike], column[alike], jaccard[alike]
         order = np.lexsort((column, -jaccard, row))
         row, column = row[order], column[order]
         rank = np.arange(len(row)) - np.searchsorted(row, row)
@@ -121,17 +121,32 @@ class InfoNCE(nn.Module):
 
     def _similar(self, first_S: Tensor, other_K: Tensor) -> Tensor:
         """Which nodes k are similar to a node i, or are it [S, K]."""
-        asked_SK = first_S[:, None] * self.n_nodes + other_K
-        at_SK = torch.searchsorted(self.keys, asked_SK).clamp(max=len(self.keys) - 1)
-        return (self.keys[at_SK] == asked_SK) | (first_S[:, None] == other_K)
+        wanted_SK = first_S[:, None] * self.n_nodes + other_K
+        at_SK = torch.searchsorted(self.keys, wanted_SK).clamp(max=len(self.keys) - 1)
+        return (self.keys[at_SK] == wanted_SK) | (first_S[:, None] == other_K)
 
 
 Look = Callable[[Tensor], Tensor]
 """Node numbers [n] -> their vectors [n, D]."""
 
 
+class LinkScorer:
+    """What gives links log-odds: ``DistMult`` alone, or with metapaths (``LinkScores``).
+
+    A call takes source_PD, target_PD, edge types, source and target numbers [P], and gives [P]; ``grid`` gives those
+    of one edge type between each of P sources and each of K targets [P, K].
+    """
+
+    __call__: Callable[..., Any]
+    weight: Any
+
+    def grid(self, source_PD: Tensor, target_KD: Tensor, code: int, source_P: Tensor, target_K: Tensor) -> Tensor:
+        """Log-odds [P, K]."""
+        raise NotImplementedError("what scores links must define grid")
+
+
 class LinkDraw(NamedTuple):
-    """P links of one edge type and what they are told from.
+    """P links of one edge type and what they are compared with.
 
     Attributes:
         code: Of the edge type.
@@ -154,7 +169,7 @@ class LinkDraw(NamedTuple):
 
 
 class LinkTerm(nn.Module):
-    r"""How badly links are told from shared negatives, mean over links and over the two ends.
+    r"""How badly links are separated from shared negatives, mean over links and over the two ends.
 
     ``bce``: softplus(-s) of the link + the mean over its negatives of softplus(s), 2 ln 2 at constant scores; the
     prior of log-odds made so is one half. ``softmax``: -log of the link's share of exp(s) among itself and its
@@ -170,14 +185,14 @@ class LinkTerm(nn.Module):
     def __init__(self, negatives: LinkNegatives, count: int, form: str) -> None:
         super().__init__()
         if form not in ("bce", "softmax"):
-            raise InputError(f"model.link_loss is 'bce' or 'softmax', not {form!r}")
+            raise InputError(f"model.losses.links is 'bce' or 'softmax', not {form!r}")
         self.negatives, self.count, self.form = negatives, count, form
 
     def draw(self, code: int, source: Int[Tensor, " P"], target: Int[Tensor, " P"]) -> LinkDraw:
         """The negatives of P links of one edge type."""
         return LinkDraw(code, source, target, *(self._others(code, end) for end in (0, 1)))
 
-    def forward(self, look: Look, decoder: DistMult | LinkScores, draws: Sequence[LinkDraw]) -> Float[Tensor, ""]:
+    def forward(self, look: Look, decoder: LinkScorer, draws: Sequence[LinkDraw]) -> Float[Tensor, ""]:
         """The term over the links of several edge types, each link counting the same.
 
         Args:
@@ -195,7 +210,7 @@ class LinkTerm(nn.Module):
             return torch.arange(first, last, device=self.negatives.get_buffer(f"key{code}").device)
         return self.negatives.draw(code, end, self.count)
 
-    def _sum(self, look: Look, decoder: DistMult | LinkScores, draw: LinkDraw) -> Tensor:
+    def _sum(self, look: Look, decoder: LinkScorer, draw: LinkDraw) -> Tensor:
         source_PD, target_PD = look(draw.source), look(draw.target)
         code_P = torch.full_like(draw.source, draw.code)
         link_P = decoder(source_PD, target_PD, code_P, draw.source, draw.target)
@@ -226,7 +241,7 @@ def similar_nodes(
     """Pairs of nodes of one type by the Jaccard index of their neighbors, whatever the edge type.
 
     Args:
-        graph: The message graph; what is held out is no neighbor.
+        graph: The message graph; a held-out link makes no neighbor.
         node_type: Number of the node type.
         above: See ``similar_pairs``, as is ``most``.
 

@@ -1,4 +1,4 @@
-"""Walk scores: damped walks against an enumeration, edges taken out, both ends, and what two node types must have."""
+"""Metapath scores: damped paths against an enumeration, edges taken out, both ends, and what two node types must have."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from tests.knowledge_graph.random_typed import knowledge_graph
 from torchcell.io.errors import InputError
-from torchcell.knowledge_graph.models.hgt_embedder.decoder import SMOOTHING, MetapathScores, metapaths_between
+from torchcell.knowledge_graph.models.hgt_embedder.metapaths import SMOOTHING, MetapathScores, metapaths_between
 from torchcell.knowledge_graph.typed_graph import TypedGraph
 
 GRAPH = TypedGraph.from_knowledge_graph(knowledge_graph(seed=3))
@@ -19,14 +19,14 @@ NAMES = [relation.name for relation in GRAPH.relations]
 SIZES = np.diff(GRAPH.bounds).tolist()
 
 
-def walks_of(edge_type: str, back: str, **options) -> MetapathScores:
+def scores_of(edge_type: str, back: str, **options) -> MetapathScores:
     torch.manual_seed(0)
-    walks = MetapathScores(
+    scores = MetapathScores(
         RELATIONS, SIZES, (NAMES.index(edge_type), NAMES.index(back)), GRAPH.csrs(), hidden=5, **options
     )
-    for linear in walks.straight:
+    for linear in scores.straight:
         torch.nn.init.normal_(linear.weight)
-    return walks
+    return scores
 
 
 def dense(csrs) -> list[np.ndarray]:
@@ -42,24 +42,24 @@ def dense(csrs) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize(("edge_type", "back"), [("CtD", "CtD<"), ("CrC", "CrC"), ("DaG", "DaG<")])
-def test_walks_equal_products_of_damped_matrices_whatever_end_they_start_from(edge_type, back):
-    walks, matrices = walks_of(edge_type, back), dense(GRAPH.csrs())
-    own = NAMES.index(back if walks.turned else edge_type)
-    start, end = walks.ends[::-1] if walks.turned else walks.ends
+def test_path_sums_equal_products_of_damped_matrices_whatever_end_they_start_from(edge_type, back):
+    scores, matrices = scores_of(edge_type, back), dense(GRAPH.csrs())
+    own = NAMES.index(back if scores.turned else edge_type)
+    start, end = scores.ends[::-1] if scores.turned else scores.ends
     expected = {}
     for n_steps in (1, 2, 3):
         for path in itertools.product(range(len(RELATIONS)), repeat=n_steps):
             joined = all(RELATIONS[a][1] == RELATIONS[b][0] for a, b in itertools.pairwise(path))
             if joined and RELATIONS[path[0]][0] == start and RELATIONS[path[-1]][1] == end and path != (own,):
                 product = np.linalg.multi_dot([matrices[r] for r in path]) if n_steps > 1 else matrices[path[0]]
-                expected[path] = product.T if walks.turned else product
-    assert walks.paths == sorted(expected)
-    found = walks.walks(GRAPH.csrs()).numpy()
-    np.testing.assert_allclose(found, np.stack([expected[path] for path in walks.paths], axis=-1), atol=1e-5)
+                expected[path] = product.T if scores.turned else product
+    assert scores.paths == sorted(expected)
+    found = scores.path_sums(GRAPH.csrs()).numpy()
+    np.testing.assert_allclose(found, np.stack([expected[path] for path in scores.paths], axis=-1), atol=1e-5)
 
 
-def test_an_edge_that_is_taken_out_is_walked_nowhere_and_counts_in_no_degree():
-    walks, code = walks_of("CtD", "CtD<"), GRAPH.edge_types.index("CtD")
+def test_an_edge_that_is_taken_out_is_on_no_path_and_counts_in_no_degree():
+    scores, code = scores_of("CtD", "CtD<"), GRAPH.edge_types.index("CtD")
     gone = torch.arange(0, GRAPH.n_edges("CtD"), 2)
     edges = {name: tuple(end.numpy() for end in GRAPH.edges(name)) for name in GRAPH.edge_types}
     edges["CtD"] = tuple(end[1::2] for end in edges["CtD"])
@@ -74,39 +74,39 @@ def test_an_edge_that_is_taken_out_is_walked_nowhere_and_counts_in_no_degree():
         GRAPH.from_record,
     )
     without = GRAPH.csrs(GRAPH.weights_without(torch.full_like(gone, code), gone))
-    torch.testing.assert_close(walks(without), walks(rest.csrs()))
-    assert not torch.allclose(walks(without), walks(GRAPH.csrs()))
+    torch.testing.assert_close(scores(without), scores(rest.csrs()))
+    assert not torch.allclose(scores(without), scores(GRAPH.csrs()))
     degree = GRAPH.degree("CtD")[0][GRAPH.bounds[0] : GRAPH.bounds[1]]
-    column = walks.reads[0].index(NAMES.index("CtD<"))
-    torch.testing.assert_close(walks.degrees(GRAPH.csrs())[0][:, column], (degree + SMOOTHING).log())
+    column = scores.reads[0].index(NAMES.index("CtD<"))
+    torch.testing.assert_close(scores.degrees(GRAPH.csrs())[0][:, column], (degree + SMOOTHING).log())
 
 
-def test_scores_are_the_formula_and_of_a_edge_type_without_direction_the_same_both_ways():
-    walks, csrs = walks_of("CtD", "CtD<"), GRAPH.csrs()
-    inputs = [(walks.walks(csrs) / walks.unit).log1p(), *walks.degrees(csrs)]
+def test_scores_are_the_formula_and_of_an_edge_type_without_direction_the_same_both_ways():
+    scores, csrs = scores_of("CtD", "CtD<"), GRAPH.csrs()
+    inputs = [(scores.path_sums(csrs) / scores.unit).log1p(), *scores.degrees(csrs)]
     inputs = [(x - x.flatten(0, -2).mean(0)) / x.flatten(0, -2).std(0, correction=0).clamp(min=1e-6) for x in inputs]
     pair = torch.cat([inputs[0][2, 1], inputs[1][2], inputs[2][1]])
-    weight, straight = (torch.cat([linear.weight for linear in maps], dim=1) for maps in (walks.maps, walks.straight))
-    hidden = torch.nn.functional.gelu(weight @ pair + walks.maps[0].bias)
-    torch.testing.assert_close(walks(csrs)[2, 1], 8 * (walks.read(hidden) + straight @ pair)[0])
-    both = walks_of("CrC", "CrC")(csrs)
+    weight, straight = (torch.cat([linear.weight for linear in maps], dim=1) for maps in (scores.maps, scores.straight))
+    hidden = torch.nn.functional.gelu(weight @ pair + scores.maps[0].bias)
+    torch.testing.assert_close(scores(csrs)[2, 1], 8 * (scores.read(hidden) + straight @ pair)[0])
+    both = scores_of("CrC", "CrC")(csrs)
     torch.testing.assert_close(both, both.T)
 
 
-def test_types_of_walks_stand_with_their_beginnings():
+def test_metapaths_stand_with_their_beginnings():
     assert metapaths_between([(0, 1), (1, 0), (1, 1)], 0, 1, 3) == [(0,), (0, 1, 0), (0, 2), (0, 2, 2)]
 
 
-def test_types_that_no_walk_joins_are_refused():
+def test_types_that_no_metapath_joins_are_refused():
     csrs = [GRAPH.csr(NAMES.index("CtD")), GRAPH.csr(NAMES.index("CtD<"))]
     ends = [RELATIONS[NAMES.index(name)] for name in ("CtD", "CtD<")]
-    with pytest.raises(InputError, match=r"no walk of at most 2 steps.*walk_pairs=0"):
+    with pytest.raises(InputError, match=r"no metapath of at most 2 steps.*model.decoder.metapath_pairs=0"):
         MetapathScores(ends, SIZES, (0, 1), csrs, longest=2)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_does_not_round_log_odds(dtype):
-    walks, csrs = walks_of("CtD", "CtD<"), GRAPH.csrs()
+    model, csrs = scores_of("CtD", "CtD<"), GRAPH.csrs()
     with torch.autocast("cpu", dtype):
-        scores = walks(csrs)
-    assert torch.equal(scores, walks(csrs))
+        found = model(csrs)
+    assert torch.equal(found, model(csrs))
