@@ -260,13 +260,17 @@ def _together(screen: Finding, network: Finding, number: int, aliases: Path | No
 
 
 def _nodes(finding: Finding, table: pd.DataFrame) -> None:
-    types = table["type" if "type" in table else "kind"].astype(str).value_counts()
+    from torchcell.knowledge_graph.record import FORMER
+
+    types = table["type" if "type" in table else FORMER["type"]].astype(str).value_counts()
     finding.facts.append("node types: " + ", ".join(f"{name} {n:,}" for name, n in types.items()))
     finding.use = "check it together with its edges: python -m torchcell.data check NODES EDGES"
 
 
 def _edges(finding: Finding, table: pd.DataFrame) -> None:
-    types = table["edge_type" if "edge_type" in table else "metaedge"].astype(str).value_counts()
+    from torchcell.knowledge_graph.record import FORMER
+
+    types = table["edge_type" if "edge_type" in table else FORMER["edge_type"]].astype(str).value_counts()
     finding.facts.append("edge types: " + ", ".join(f"{name} {n:,}" for name, n in types.items()))
     finding.use = "check it together with its nodes: python -m torchcell.data check NODES EDGES"
 

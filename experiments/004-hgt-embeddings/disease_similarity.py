@@ -39,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ckpt", type=Path, help="checkpoint whose graph gives the similarity")
     parser.add_argument("embeddings", type=Path, help="embeddings of its nodes")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="folder for <kind>_similarity.csv and .png")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder for <type>_similarity.csv and .png")
     parser.add_argument("--type", dest="node_type", default="Disease")
     parser.add_argument("--above", type=float, default=0.1, help="Jaccard index above which a pair is similar")
     parser.add_argument("--n-boot", type=int, default=1000)

@@ -399,9 +399,9 @@ class PathFeatures(LinkBaseline):
 
     def _score_one_way(self, edge_type: str, fitted: _Fitted, source: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Feature by feature, so that none is in memory for all pairs, and each start is visited once."""
-        weight, n_walks = fitted.weight / fitted.scale, 2 * len(fitted.paths)
+        weight, n_counts = fitted.weight / fitted.scale, 2 * len(fitted.paths)
         score = np.full(len(source), -float(fitted.center @ weight))
-        column = n_walks
+        column = n_counts
         for node_type, at, _ in self._ends(edge_type, source, target):
             steps = self.steps.leaving(node_type)
             logs = np.stack([np.log(self.steps.degree(step) + SMOOTHING) for step in steps], axis=1)
