@@ -146,7 +146,7 @@ def test_the_command_line_reads_such_a_file_in_the_place_of_two_tables(tmp_path)
     for pair in (("mine.pt", "mine.pt"), ("nodes.csv", "edges.csv")):
         paths = [f"data.record.{part}={tmp_path / name}" for part, name in zip(("nodes", "edges"), pair, strict=True)]
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            directed = f"data.record.directed=[{','.join(repr(name) for name in simulated.directed)}]"
+            directed = f"data.record.graph.directed=[{','.join(repr(name) for name in simulated.directed)}]"
             cfg = compose("config", ["data=knowledge_graph", "data.record.supervised=all", directed, *paths])
         found.append(assemble.datamodule(cfg))
     assert found[0].sample_id.tolist() == found[1].sample_id.tolist()
