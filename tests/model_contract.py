@@ -243,7 +243,7 @@ def memory_options_change_nothing(case: Case, tmp: Path) -> None:
     for key, plain in case.model.memory_options.items():
         if not isinstance(plain, bool):
             continue
-        cfg = copy.deepcopy(case.cfg.model)
+        cfg = OmegaConf.create(OmegaConf.to_container(case.cfg.model))
         OmegaConf.update(cfg, key, not OmegaConf.select(cfg, key))
         model = instantiate(cfg, _partial_=True)(spec=case.data.spec)
         model.load_state_dict(case.model.state_dict())

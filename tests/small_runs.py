@@ -44,8 +44,9 @@ MODELS: dict[str, tuple[str, ...]] = {
     "cell_graph_transformer": (*CGT, "model.graph_loss.head_assignments={physical: [[0, 0]]}"),
     "hgt_embedder": (
         "+experiment=simulated_hgt", "data.record.n_genes=60", "data.record.n_compounds=40",
-        "data.record.n_diseases=30", "data.record.n_communities=5", "model.embedding=16", "model.hidden=16",
-        "model.heads=1", "model.walk_pairs=10000", "model.edge_sample_size=50", "data.batch_size=16",
+        "data.record.n_diseases=30", "data.record.n_communities=5", "model.encoder.embedding_dim=16",
+        "model.encoder.dim=16", "model.encoder.heads=1", "model.decoder.metapath_pairs=10000", "model.sampling.edges=50",
+        "data.batch_size=16",
     ),
     # With one expert a sample and few samples a batch, some expert is idle in most steps.
     "chemoe": (*RESPONSE, *NARROW, "model.experts=6", "model.top_k=1", "model.balance_rate=0.01",

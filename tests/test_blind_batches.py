@@ -43,7 +43,7 @@ def cells(_) -> RecordDataModule:
 
 
 def knowledge_graph(_) -> RecordDataModule:
-    return LinkDataModule(simulated_links(metaedges="CtD"), SPLIT)
+    return LinkDataModule(simulated_links(edge_types="CtD"), SPLIT)
 
 
 TASKS = {make.__name__: make for make in (screen, drug_response, cells, knowledge_graph)}

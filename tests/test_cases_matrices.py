@@ -27,7 +27,7 @@ from torchcell.io.errors import InputError
 from torchcell.io.gct import ABOUT_GENES, ABOUT_WELLS, MATRIX
 from torchcell.io.gene_features import read_gene_features
 from torchcell.knowledge_graph.record import KnowledgeGraph
-from torchcell.knowledge_graph.table import read_knowledge_graph
+from torchcell.knowledge_graph.table import GraphOptions, read_knowledge_graph
 from torchcell.screen.table import read_screen
 
 DRUGS, GENES = ["propranolol", "aspirin"], [f"G{i}" for i in range(6)]
@@ -475,24 +475,26 @@ def test_expression_beyond_reason_is_named_by_well_and_gene(tmp_path: Path, valu
 
 # Repeated rows of a knowledge graph --------------------------------------------------------------------
 
-NODES = "id,name,kind\nd1,one,Drug\ng1,a,Gene\ng2,b,Gene\ng3,c,Gene\n"
-EDGES = "source,metaedge,target,licence\nd1,binds,g1,CC0\ng1,meets,g2,CC0\ng1,moves,g2,CC0\nd1,binds,g3,CC0\n"
+NODES = "id,name,type\nd1,one,Drug\ng1,a,Gene\ng2,b,Gene\ng3,c,Gene\n"
+EDGES = "source,edge_type,target,licence\nd1,binds,g1,CC0\ng1,meets,g2,CC0\ng1,moves,g2,CC0\nd1,binds,g3,CC0\n"
 
 
 def graph_of(folder: Path, nodes: str = "", edges: str = "", **options: object) -> KnowledgeGraph:
     (folder / "nodes.csv").write_text(NODES + nodes)
     (folder / "edges.csv").write_text(EDGES + edges)
-    return read_knowledge_graph(folder / "nodes.csv", folder / "edges.csv", directed=["moves"], **options)  # type: ignore[arg-type]
+    return read_knowledge_graph(
+        folder / "nodes.csv", folder / "edges.csv", options=GraphOptions(directed=["moves"], **options)
+    )  # type: ignore[arg-type]
 
 
 def test_repeated_rows_of_a_knowledge_graph_are_refused_or_dropped_and_counted(tmp_path: Path) -> None:
     plain = graph_of(tmp_path)
     nodes = "g1,a,Gene\nd1,one,Drug\n"
     edges = "d1,binds,g1,CC0\nd1,binds,g1,CC0\ng2,meets,g1,CC0\ng2,moves,g1,CC0\n"
-    with pytest.raises(InputError, match="node ids used twice: 'd1', 'g1'; .*data.record.drop_duplicates=true"):
+    with pytest.raises(InputError, match="node ids used twice: 'd1', 'g1'; .*data.record.graph.drop_duplicates=true"):
         graph_of(tmp_path, nodes)
     with pytest.raises(
-        InputError, match="3 sample.s. with an edge that an earlier row has .*data.record.drop_duplicates"
+        InputError, match="3 sample.s. with an edge that an earlier row has .*data.record.graph.drop_duplicates"
     ):
         graph_of(tmp_path, edges=edges)
     found = graph_of(tmp_path, nodes, edges, drop_duplicates=True)
@@ -508,7 +510,7 @@ def test_repeated_rows_of_a_knowledge_graph_are_refused_or_dropped_and_counted(t
         ("g1,another,Gene\n", "", "node ids used twice: 'g1'"),
         ("g1,a,Drug\n", "", "node ids used twice: 'g1'"),
         ("", "d1,binds,g1,CC BY\n", "an edge that an earlier row has too"),
-        ("", "g1,binds,d1,CC0\n", "metaedge 'binds' joins Drug-Gene and Gene-Drug"),
+        ("", "g1,binds,d1,CC0\n", "edge type 'binds' joins Drug-Gene and Gene-Drug"),
         ("", "d1,binds,g8,CC0\ng9,binds,d1,CC0\n", "outside the node table"),
     ],
 )

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from torchcell import embed as embed_verb
 from torchcell.io.errors import InputError
 from torchcell.knowledge_graph.datamodule import LinkDataModule
-from torchcell.knowledge_graph.embedding_health import kind_health
+from torchcell.knowledge_graph.embedding_health import type_health
 from torchcell.predict import predict
 from torchcell.training import build as assemble
 from torchcell.training import checkpoint
@@ -29,7 +29,7 @@ CONFIG = {
         "_target_": "torchcell.knowledge_graph.datamodule.LinkDataModule",
         "record": {
             "_target_": "torchcell.knowledge_graph.simulate.simulated_links",
-            "metaedges": "CtD",
+            "edge_types": "CtD",
             "n_genes": 120,
             "n_compounds": 50,
             "n_diseases": 30,
@@ -84,11 +84,11 @@ def test_embed_writes_every_node_and_judges_it_by_held_out_links(data, tmp_path,
     table, graph = anndata.read_h5ad(tmp_path / "e.h5ad"), data.spec.knowledge_graph
     assert table.obs["id"].tolist() == table.obs_names.tolist() == list(graph.node_id)
     assert table.obs["name"].tolist() == list(graph.node_name)
-    kind_of = dict(zip(data.record_whole.node_id, data.record_whole.graph.node_kind, strict=True))
-    assert table.obs["kind"].tolist() == [kind_of[name] for name in graph.node_id]
+    type_of = dict(zip(data.record_whole.node_id, data.record_whole.graph.node_type, strict=True))
+    assert table.obs["type"].tolist() == [type_of[name] for name in graph.node_id]
     assert table.uns["split_hash"] == data.split.hash
-    genes = kind_health("Gene", table.X[(table.obs["kind"] == "Gene").to_numpy()])
-    health = {one.kind: one for one in found.health}
+    genes = type_health("Gene", table.X[(table.obs["type"] == "Gene").to_numpy()])
+    health = {one.node_type: one for one in found.health}
     assert health["Gene"] == genes
     (skill,) = health["Disease"].links
     assert (skill.auroc, skill.degree_auroc) == pytest.approx(one_by_one(data, part, table.X), abs=1e-6)
@@ -102,7 +102,7 @@ def test_embed_leaves_with_3_on_a_collapse_only_where_that_is_asked_for(data, tm
     given = composed("embed", ckpt, tmp_path / "e.csv", "held_out_links=false")
     embed_verb.main(given)
     shown = capsys.readouterr().out
-    assert "collapsed: all 3 kinds. Compound: all vectors are one among 50 nodes" in shown
+    assert "collapsed: all 3 node types. Compound: all vectors are one among 50 nodes" in shown
     given.fail_on_collapse = True
     with pytest.raises(SystemExit) as left:
         embed_verb.main(given)
@@ -145,7 +145,7 @@ def test_links_that_changed_since_training_mark_and_judge_nothing_unless_that_is
     @functools.wraps(original)
     def one_edge_less(**known):
         found = original(**known)
-        of_another = np.flatnonzero(found.graph.metaedge == "GiG")
+        of_another = np.flatnonzero(found.graph.edge_type == "GiG")
         return replace(found, graph=found.graph.subset(np.delete(np.arange(len(found.graph)), of_another[0])))
 
     monkeypatch.setattr(simulate, "simulated_links", one_edge_less)

@@ -167,7 +167,7 @@ def lonely(spec: KnowledgeGraphSpec, node: str) -> KnowledgeGraphSpec:
     """The spec without a node's edges in its graph."""
     graph = TypedGraph.from_plain(spec.knowledge_graph)
     at, edges = graph.node_id.tolist().index(node), {}
-    for name in graph.metaedges:
+    for name in graph.edge_types:
         source, target = (end.numpy() for end in graph.edges(name))
         kept = (source != at) & (target != at)
         edges[name] = source[kept], target[kept]
@@ -186,7 +186,7 @@ def test_links_tell_of_nodes_without_edges_and_of_edge_types_that_were_not_train
     content["state_dict"] = instantiate(composed(*MODELS["hgt_embedder"]).model, _partial_=True)(spec=spec).state_dict()
     torch.save(content, ckpt)
     found = ask(ckpt, pd.DataFrame({"source": compounds[2:4], "target": [disease, disease]}))
-    assert list(found) == ["sample_id", "metaedge", "source", "source_name", "target", "target_name", "score", "note"]
+    assert list(found) == ["sample_id", "edge_type", "source", "source_name", "target", "target_name", "score", "note"]
     assert found["note"].tolist() == ["", f"no edge in the graph of training: {compounds[3]}"]
     assert "1 of 2 predictions carry a note: node without an edge (1)" in capsys.readouterr().out
 
@@ -196,7 +196,7 @@ def test_links_tell_of_nodes_without_edges_and_of_edge_types_that_were_not_train
     assert 1 <= n_noted < 20
     assert ranked.loc[compounds[2:4], "score"].tolist() == pytest.approx(found["score"].tolist(), abs=1e-6)
     assert f"{n_noted} of 40 ranked links carry a note" in capsys.readouterr().out
-    other = ask(ckpt, None, f"source='{compounds[2]}'", "metaedge=CbG", "held_out_links=false")
+    other = ask(ckpt, None, f"source='{compounds[2]}'", "edge_type=CbG", "held_out_links=false")
     assert set(other["note"]) >= {"not trained to predict CbG"}
 
 

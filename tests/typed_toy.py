@@ -26,7 +26,7 @@ def toy_graph() -> TypedGraph:
 
 def toy_spec(supervised: tuple[str, ...] = ("CtD",)) -> KnowledgeGraphSpec:
     """What a model of the graph is given."""
-    outputs = tuple(f"{name}_{kind}" for name in supervised for kind in ("matched", "uniform"))
+    outputs = tuple(f"{name}_{node_type}" for name in supervised for node_type in ("matched", "uniform"))
     own = {"knowledge_graph": toy_graph().to_plain(), "supervised": tuple(supervised)}
     zeros, ones = torch.zeros(len(outputs)), torch.ones(len(outputs))
     return KnowledgeGraphSpec("binary", outputs, (), (), zeros, ones, None, "0" * 64, **own)

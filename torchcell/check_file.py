@@ -28,7 +28,8 @@ FEW_COUNTS = 500
 OTHER_WORDS = {
     "source": ("head", "subject", "from", "gene1", "gene_1", "gene_a", "node1"),
     "target": ("tail", "object", "to", "gene2", "gene_2", "gene_b", "node2"),
-    "metaedge": ("relation", "predicate", "edge_type"),
+    "edge_type": ("relation", "predicate"),
+    "type": ("node_type", "label"),
 }
 """Column of a table -> what else it is called."""
 USUAL_BATCH = 1024
@@ -127,9 +128,11 @@ ALIASES = "gene aliases"
 
 def _check_table(finding: Finding) -> None:
     from torchcell.io.tables import read_table
+    from torchcell.knowledge_graph.record import FORMER
 
     table = read_table(finding.path)
     present = {str(column) for column in table.columns}
+    present |= {name for name, former in FORMER.items() if former in present}
     for kind, (wanted, look) in TABLES.items():
         if all(any(name in present for name in names.split("|")) for names in wanted):
             finding.kind = kind
@@ -257,36 +260,46 @@ def _together(screen: Finding, network: Finding, number: int, aliases: Path | No
 
 
 def _nodes(finding: Finding, table: pd.DataFrame) -> None:
-    kinds = table["kind"].astype(str).value_counts()
-    finding.facts.append("kinds: " + ", ".join(f"{kind} {n:,}" for kind, n in kinds.items()))
+    from torchcell.knowledge_graph.record import FORMER
+
+    types = table["type" if "type" in table else FORMER["type"]].astype(str).value_counts()
+    finding.facts.append("node types: " + ", ".join(f"{name} {n:,}" for name, n in types.items()))
     finding.use = "check it together with its edges: python -m torchcell.data check NODES EDGES"
 
 
 def _edges(finding: Finding, table: pd.DataFrame) -> None:
-    metaedges = table["metaedge"].astype(str).value_counts()
-    finding.facts.append("metaedges: " + ", ".join(f"{name} {n:,}" for name, n in metaedges.items()))
+    from torchcell.knowledge_graph.record import FORMER
+
+    types = table["edge_type" if "edge_type" in table else FORMER["edge_type"]].astype(str).value_counts()
+    finding.facts.append("edge types: " + ", ".join(f"{name} {n:,}" for name, n in types.items()))
     finding.use = "check it together with its nodes: python -m torchcell.data check NODES EDGES"
 
 
 def _knowledge_graph(nodes: Finding, edges: Finding) -> None:
     """Read nodes and edges as the one graph that they are."""
+    from torchcell.io.tables import read_table
+    from torchcell.knowledge_graph.record import FORMER
     from torchcell.knowledge_graph.table import read_knowledge_graph
 
     before = len(edges.wrong)
+    tables = {"type": read_table(nodes.path), "edge_type": read_table(edges.path)}
+    columns = {name: FORMER[name] for name, table in tables.items() if name not in table and FORMER[name] in table}
     with edges.reading():
-        graph = read_knowledge_graph(nodes.path, edges.path)
-        edges.facts.append(f"{len(graph):,} edges that fit the nodes, {len(graph.metaedges)} metaedges")
+        graph = read_knowledge_graph(nodes.path, edges.path, columns)
+        edges.facts.append(f"{len(graph):,} edges that fit the nodes, {len(graph.edge_types)} edge types")
     if len(edges.wrong) == before:
+        mapped = f" {_typed('data.record.columns', columns)}" if columns else ""
         nodes.use = (
             f"python -m torchcell.train data=knowledge_graph {given('data.record.nodes', nodes.path)} "
-            f"{given('data.record.edges', edges.path)} data.record.supervised={graph.metaedges[0]}{_batch(graph)}"
+            f"{given('data.record.edges', edges.path)} data.record.supervised={graph.edge_types[0]}"
+            f"{mapped}{_batch(graph)}"
         )
         edges.use = "with the nodes, see above"
 
 
 def _batch(graph: KnowledgeGraph) -> str:
     """A quarter of the training candidates as the batch, where the usual one would hold most of them."""
-    n_train = 2 * int((graph.metaedge == graph.metaedges[0]).sum())  # about: beside each edge are sampled non-edges
+    n_train = 2 * int((graph.edge_type == graph.edge_types[0]).sum())  # about: beside each edge are sampled non-edges
     return f" data.batch_size={max(n_train // 4, 1)}" if n_train < 2 * USUAL_BATCH else ""
 
 
@@ -366,9 +379,9 @@ def _embeddings(finding: Finding, table: pd.DataFrame) -> None:
 
 TABLES: dict[str, tuple[tuple[str, ...], Callable[[Finding, Any], None]]] = {
     SCREEN: (("genes",), _screen),
-    EDGES: (("source", "metaedge", "target"), _edges),
+    EDGES: (("source", "edge_type", "target"), _edges),
     NETWORK: (("source", "target"), _network),
-    NODES: (("id", "name", "kind"), _nodes),
+    NODES: (("id", "name", "type"), _nodes),
     "a split": (("sample_id", "part"), _split),
     ALIASES: (("alias", "gene"), _aliases),
     "treatments to predict": (("drug|perturbation|smiles", "dose_value|dose", "time", "cell_line"), _treatments),

@@ -203,7 +203,7 @@ def ranked(cfg: DictConfig, out: Path) -> pd.DataFrame:
 
     from torchcell.core.datamodule import RecordDataModule
     from torchcell.io.errors import InputError
-    from torchcell.knowledge_graph.embed import held_links, ranked_links
+    from torchcell.knowledge_graph.embed import held_out_links, ranked_links
     from torchcell.knowledge_graph.spec import KnowledgeGraphSpec
     from torchcell.training import build, checkpoint
 
@@ -212,12 +212,12 @@ def ranked(cfg: DictConfig, out: Path) -> pd.DataFrame:
         raise InputError("perturbations names rows to predict, source and target a node to rank links of; give one")
     saved = checkpoint.load(cfg.ckpt, cfg.trust)
     model = saved.model(cfg.trust).to("cuda" if torch.cuda.is_available() else "cpu")
-    held = None
+    held_out = None
     if cfg.held_out_links and isinstance(saved.spec, KnowledgeGraphSpec):
         data = build.datamodule_of(saved, cfg.trust, cfg.data_changed)
-        held = held_links(data.record_whole, data.split.part)
+        held_out = held_out_links(data.record_whole, data.split.part)
     size = cfg.batch_size or RecordDataModule.request_batch
-    table = ranked_links(model, cfg.metaedge, cfg.source, cfg.target, cfg.top, held, size)
+    table = ranked_links(model, cfg.edge_type, cfg.source, cfg.target, cfg.top, held_out, size)
     _write(table, out)
     console = Console(markup=False)
     console.print(table.to_string(index=False, max_rows=50), soft_wrap=True, highlight=False)

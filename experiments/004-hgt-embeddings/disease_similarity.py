@@ -3,10 +3,10 @@
     python -m torchcell.embed ckpt=RUN/checkpoints/best.ckpt out=embeddings.h5ad
     python experiments/004-hgt-embeddings/disease_similarity.py RUN/checkpoints/best.ckpt embeddings.h5ad -o FOLDER
 
-The similarity is the Jaccard index of two nodes' neighbors in the graph that the model saw, over all metaedges, as in
+The similarity is the Jaccard index of two nodes' neighbors in the graph that the model saw, over all edge types, as in
 the contrastive term; a pair is similar above `--above`. AUROC is the chance that a similar pair has a higher cosine
-than one that is not; the same is asked of edges between nodes of the kind, such as DrD. As a control the embeddings
-are dealt to the wrong nodes of the kind. Intervals resample nodes: a pair counts as often as the product of its ends.
+than one that is not; the same is asked of edges between nodes of the type, such as DrD. As a control the embeddings
+are dealt to the wrong nodes of the type. Intervals resample nodes: a pair counts as often as the product of its ends.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from torchcell.report.plots import BLUE, GREY, INK, canvas
 from torchcell.training import checkpoint
 
 MOST = 1_000
-"""Nodes of a kind that are compared; of more, so many are drawn."""
+"""Nodes of a type that are compared; of more, so many are drawn."""
 BINS = np.array([0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 1.0])
 
 
@@ -39,16 +39,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ckpt", type=Path, help="checkpoint whose graph gives the similarity")
     parser.add_argument("embeddings", type=Path, help="embeddings of its nodes")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="folder for <kind>_similarity.csv and .png")
-    parser.add_argument("--kind", default="Disease")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder for <type>_similarity.csv and .png")
+    parser.add_argument("--type", dest="node_type", default="Disease")
     parser.add_argument("--above", type=float, default=0.1, help="Jaccard index above which a pair is similar")
     parser.add_argument("--n-boot", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     graph = TypedGraph.from_plain(checkpoint.load(given.ckpt).spec.knowledge_graph)
-    if given.kind not in graph.kinds:
-        raise InputError(f"--kind {given.kind}: the nearest kinds are {near(given.kind, graph.kinds) or graph.kinds}")
-    code = graph.kinds.index(given.kind)
+    if given.node_type not in graph.node_types:
+        raise InputError(
+            f"--type {given.node_type}: the nearest are {near(given.node_type, graph.node_types) or graph.node_types}"
+        )
+    code = graph.node_types.index(given.node_type)
     rng = np.random.default_rng(given.seed)
     node = graph.bounds[code] + np.sort(rng.permutation(graph.bounds[code + 1] - graph.bounds[code])[:MOST])
     x_ND = rows(read_embeddings(given.embeddings).validate(given.embeddings), graph.node_id[node])
@@ -58,9 +60,9 @@ def main() -> None:
     jaccard = shared_neighbors(graph, node)[first, second]
 
     found = {f"Jaccard > {given.above:g}": jaccard > given.above}
-    for metaedge in graph.metaedges:
-        if graph.ends[metaedge] == (code, code):
-            found[f"{metaedge} edge"] = joined(graph, metaedge, node)[first, second]
+    for edge_type in graph.edge_types:
+        if graph.ends[edge_type] == (code, code):
+            found[f"{edge_type} edge"] = joined(graph, edge_type, node)[first, second]
     weights = pair_weights(len(node), first, second, given.n_boot, given.seed)
     table = []
     for question, similar in found.items():
@@ -68,13 +70,18 @@ def main() -> None:
             value = (
                 interval(auroc(similar.astype(float), values, weights)) if similar.any() else Interval(*[np.nan] * 3, 0)
             )
-            about = {"kind": given.kind, "nodes": len(node), "question": question, "similar pairs": int(similar.sum())}
+            about = {
+                "type": given.node_type,
+                "nodes": len(node),
+                "question": question,
+                "similar pairs": int(similar.sum()),
+            }
             table.append(about | {"cosine of": what, "auroc": value.value, "low": value.low, "high": value.high})
     print(pd.DataFrame(table).round(3).to_string(index=False))
     print(f"Spearman of cosine and Jaccard over {len(cosine):,} pairs: {spearmanr(cosine, jaccard)[0]:.3f}")
     given.out.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(table).round(4).to_csv(given.out / f"{given.kind.lower()}_similarity.csv", index=False)
-    draw(jaccard, cosine, wrong, given.above, given.kind, given.out / f"{given.kind.lower()}_similarity.png")
+    pd.DataFrame(table).round(4).to_csv(given.out / f"{given.node_type.lower()}_similarity.csv", index=False)
+    draw(jaccard, cosine, wrong, given.above, given.node_type, given.out / f"{given.node_type.lower()}_similarity.png")
 
 
 def rows(table: EmbeddingTable, ids: np.ndarray) -> np.ndarray:
@@ -93,8 +100,8 @@ def cosines(x_ND: np.ndarray) -> np.ndarray:
 
 
 def shared_neighbors(graph: TypedGraph, node: np.ndarray) -> np.ndarray:
-    """Jaccard index of the neighbors of each pair of nodes, whatever the metaedge [n, n]."""
-    ends = [torch.cat(side) for side in zip(*(graph.edges(name) for name in graph.metaedges), strict=True)]
+    """Jaccard index of the neighbors of each pair of nodes, whatever the edge type [n, n]."""
+    ends = [torch.cat(side) for side in zip(*(graph.edges(name) for name in graph.edge_types), strict=True)]
     source, target = (end.numpy() for end in ends)
     whole = sp.csr_matrix((np.ones(len(source)), (source, target)), shape=(len(graph), len(graph)))
     incidence = ((whole + whole.T)[node] > 0).astype(np.float64)
@@ -103,9 +110,9 @@ def shared_neighbors(graph: TypedGraph, node: np.ndarray) -> np.ndarray:
     return np.divide(both, either, out=np.zeros_like(both), where=either > 0)
 
 
-def joined(graph: TypedGraph, metaedge: str, node: np.ndarray) -> np.ndarray:
+def joined(graph: TypedGraph, edge_type: str, node: np.ndarray) -> np.ndarray:
     """Whether each pair of nodes has an edge, in either direction [n, n]."""
-    source, target = (end.numpy() for end in graph.edges(metaedge))
+    source, target = (end.numpy() for end in graph.edges(edge_type))
     whole = sp.csr_matrix((np.ones(len(source)), (source, target)), shape=(len(graph), len(graph)))
     part = whole[node][:, node]
     return ((part + part.T) > 0).toarray()
@@ -117,7 +124,7 @@ def pair_weights(n: int, first: np.ndarray, second: np.ndarray, n_boot: int, see
     return Weights(count[:, first] * count[:, second], np.arange(len(first)))
 
 
-def draw(jaccard: np.ndarray, cosine: np.ndarray, wrong: np.ndarray, above: float, kind: str, path: Path) -> None:
+def draw(jaccard: np.ndarray, cosine: np.ndarray, wrong: np.ndarray, above: float, node_type: str, path: Path) -> None:
     """Quartiles of the cosine by similarity, beside those of the control."""
     figure, axes = canvas(6.4, 3.4)
     axis, place = axes[0, 0], np.arange(len(BINS) - 1)
@@ -139,7 +146,7 @@ def draw(jaccard: np.ndarray, cosine: np.ndarray, wrong: np.ndarray, above: floa
     names = [f"{low:g} to {high:g}\n(n = {(bin_of == k).sum():,})" for k, (low, high) in enumerate(pairwise(BINS))]
     axis.set_xticks(place, names, fontsize=7)
     axis.axvline(np.searchsorted(BINS, above) - 0.5, color=INK, lw=0.9, ls=":")
-    axis.set(xlabel="Jaccard index of neighbors in the training graph", ylabel=f"cosine of two {kind} embeddings")
+    axis.set(xlabel="Jaccard index of neighbors in the training graph", ylabel=f"cosine of two {node_type} embeddings")
     axis.legend(frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
     figure.savefig(path, dpi=160)
 

@@ -44,15 +44,15 @@ def main() -> None:
     parser.add_argument("ckpt", type=Path, help="checkpoint whose data and split are used")
     parser.add_argument("embeddings", type=Path, help="embeddings of all nodes at the ends of the links")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder for downstream.csv")
-    parser.add_argument("--metaedge", help="supervised metaedge; may be left out where there is one")
+    parser.add_argument("--edge-type", help="supervised edge type; may be left out where there is one")
     parser.add_argument("--n-boot", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     saved = checkpoint.load(given.ckpt)
     data = build.datamodule_of(saved)
     table = read_embeddings(given.embeddings).validate(given.embeddings)
-    metaedge = given.metaedge or saved.spec.supervised[0]
-    pairs = {part: of_metaedge(data.record(part), metaedge) for part in ("train", "val", "test")}
+    edge_type = given.edge_type or saved.spec.supervised[0]
+    pairs = {part: of_edge_type(data.record(part), edge_type) for part in ("train", "val", "test")}
     features = {part: vectors(table, record) for part, record in pairs.items()}
     scores, chosen = boosted(pairs, features, given.seed)
     print(f"gradient boosting: chosen on validation {chosen}")
@@ -61,7 +61,7 @@ def main() -> None:
     graph = TypedGraph.from_plain(saved.spec.knowledge_graph)
     ends = [graph.position_of(pairs["test"].node_id[at].tolist()) for at in ends_of(pairs["test"])]
     with torch.inference_mode():
-        systems = {"gradient boosting": scores, type(model).__name__: link_scores(model, metaedge, *ends)}
+        systems = {"gradient boosting": scores, type(model).__name__: link_scores(model, edge_type, *ends)}
     systems["degree product"] = degree_product(pairs["train"], pairs["test"])
     found = compare(data, pairs["test"], systems, given.n_boot)
     given.out.mkdir(parents=True, exist_ok=True)
@@ -69,11 +69,11 @@ def main() -> None:
     print(found.round(3).to_string(index=False))
 
 
-def of_metaedge(record: Links, metaedge: str) -> Links:
-    """The candidates of one metaedge."""
-    if metaedge not in record.supervised:
-        raise InputError(f"--metaedge {metaedge}: the run predicts {some(record.supervised)}")
-    return record.subset(record.metaedge == metaedge)
+def of_edge_type(record: Links, edge_type: str) -> Links:
+    """The candidates of one edge type."""
+    if edge_type not in record.supervised:
+        raise InputError(f"--edge-type {edge_type}: the run predicts {some(record.supervised)}")
+    return record.subset(record.edge_type == edge_type)
 
 
 def ends_of(record: Links) -> tuple[np.ndarray, np.ndarray]:
@@ -116,10 +116,10 @@ def boosted(
 
 
 def degree_product(train: Links, asked: Links) -> np.ndarray:
-    """(d_s + .1) (d_t + .1) with the degrees of the metaedge's training links."""
+    """(d_s + .1) (d_t + .1) with the degrees of the edge type's training links."""
     known, n_nodes = train.subset(train.positive), len(train.node_id)
     degrees = [np.bincount(at, minlength=n_nodes) + SMOOTHING for at in ends_of(known)]
-    if train.metaedge[0] in train.graph.symmetric:
+    if train.edge_type[0] in train.graph.symmetric:
         degrees = [degrees[0] + degrees[1]] * 2
     return degrees[0][asked.source_index] * degrees[1][asked.target_index]
 

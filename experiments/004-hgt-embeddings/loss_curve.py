@@ -1,6 +1,6 @@
 """Does the loss leave chance? BCE of links + BCE of negatives by epoch; 2 ln 2 where all log-odds are 0.
 
-    python -m torchcell.train +experiment=hetionet_hgt model.link_loss=bce name=hetionet_hgt_bce
+    python -m torchcell.train +experiment=hetionet_hgt model.losses.links=bce name=hetionet_hgt_bce
     python experiments/004-hgt-embeddings/loss_curve.py RUN/history.csv -o FOLDER/loss_curve.png
 
 The history holds weighted terms: `--weight` is `model.loss_weights.target` of the run.
@@ -22,7 +22,7 @@ CURVES = (("train/loss/target", BLUE, "training, shared negatives"), ("val_sampl
 def main() -> None:
     """Draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("history", type=Path, help="history.csv of a run with model.link_loss=bce")
+    parser.add_argument("history", type=Path, help="history.csv of a run with model.losses.links=bce")
     parser.add_argument("-o", "--out", type=Path, required=True, help="the figure")
     parser.add_argument("--weight", type=float, default=1.0, help="model.loss_weights.target")
     given = parser.parse_args()

@@ -8,10 +8,11 @@ if wanted simulated; then
     {
         for seed in $SEEDS; do echo "simulated +experiment=simulated_hgt seed=$seed"; done
         # Two faults seen elsewhere, on purpose: what does the report call them?
-        echo "bce +experiment=simulated_hgt model.link_loss=bce model.walk_pairs=0 name=simulated_hgt_bce"
-        echo "collapse +experiment=simulated_hgt model.inputs=constant name=simulated_hgt_constant_inputs"
-        echo "collapse +experiment=simulated_hgt model.residual=0.0 model.degrees=false name=simulated_hgt_no_residual"
-        echo "collapse +experiment=simulated_hgt model.inputs=constant model.residual=0.0 model.degrees=false name=simulated_hgt_both"
+        constant=model._target_=torchcell.knowledge_graph.models.hgt_embedder.model.ConstantInputHGT
+        echo "bce +experiment=simulated_hgt model.losses.links=bce model.decoder.metapath_pairs=0 name=simulated_hgt_bce"
+        echo "collapse +experiment=simulated_hgt $constant name=simulated_hgt_constant_inputs"
+        echo "collapse +experiment=simulated_hgt model.encoder.residual=0.0 model.encoder.degrees=false name=simulated_hgt_no_residual"
+        echo "collapse +experiment=simulated_hgt $constant model.encoder.residual=0.0 model.encoder.degrees=false name=simulated_hgt_both"
     } | train
     "$PYTHON" "$OUT/loss_curve.py" "$RUNS"/bce/simulated_hgt_bce/*/history.csv -o "$OUT/simulated/loss_curve.png"
 fi
@@ -29,7 +30,7 @@ fi
 if wanted batches; then # the same model, the whole graph a step against sampled parts of it
     {
         echo "batches +experiment=hetionet_hgt trainer.max_epochs=6 name=full_batch"
-        echo "batches +experiment=hetionet_hgt trainer.max_epochs=6 name=mini_batch model.fan_outs=[16,16] data.batch_size=114 trainer.accumulate_grad_batches=4"
+        echo "batches +experiment=hetionet_hgt trainer.max_epochs=6 name=mini_batch model.sampling.fan_outs=[16,16] data.batch_size=114 trainer.accumulate_grad_batches=4"
     } | train
 fi
 

@@ -36,22 +36,22 @@ def run() -> list[Target]:
 
 def layer_of(graph: TypedGraph) -> TypedHGT:
     """With a learned gate and no norm, as PyG's."""
-    return TypedHGT(DIM, [(r.source, r.target) for r in graph.relations], len(graph.kinds), HEADS, norm=False)
+    return TypedHGT(DIM, [(r.source, r.target) for r in graph.relations], len(graph.node_types), HEADS, norm=False)
 
 
 def _tenth() -> list[Target]:
     graph = TypedGraph.from_knowledge_graph(synthetic_knowledge_graph(0.1))
     layer, x_ND, csrs = layer_of(graph), torch.randn(len(graph), DIM, requires_grad=True), graph.csrs()
     fast = seconds(lambda: _step(lambda: layer(x_ND, graph.bounds, csrs)))
-    types = [(graph.kinds[r.source], r.name, graph.kinds[r.target]) for r in graph.relations]
+    types = [(graph.node_types[r.source], r.name, graph.node_types[r.target]) for r in graph.relations]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyG's word on dots in names of types
-        conv = HGTConv(DIM, DIM, (list(graph.kinds), types), HEADS)
+        conv = HGTConv(DIM, DIM, (list(graph.node_types), types), HEADS)
     index = {each: torch.stack(pair) for each, pair in zip(types, edge_lists(csrs), strict=True)}
 
     def shipped() -> Tensor:
-        by_kind = dict(zip(graph.kinds, x_ND.split([b - a for a, b in _pairs(graph)]), strict=True))
-        return torch.cat([y for y in conv(by_kind, index).values() if y is not None])
+        by_type = dict(zip(graph.node_types, x_ND.split([b - a for a, b in _pairs(graph)]), strict=True))
+        return torch.cat([y for y in conv(by_type, index).values() if y is not None])
 
     slow = _once(shipped)
     _show(graph, {"ours": (fast, None), "HGTConv as shipped": (slow, None)})

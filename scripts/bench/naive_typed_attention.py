@@ -12,7 +12,7 @@ from torchcell.graph.cell_graph import CSR
 from torchcell.nn.hgt import TypedHGT
 
 Lists = list[tuple[Tensor, Tensor]]
-"""Sources and targets of each relation, counted within their kinds, int64 [E] each."""
+"""Sources and targets of each relation, counted within their node types, int64 [E] each."""
 
 
 def edge_lists(csrs: Sequence[CSR]) -> Lists:

@@ -44,7 +44,13 @@ FEATURES = (
     "+data.features._target_=torchcell.graph.features.network_features", "+data.features._partial_=true",
     "+data.features.spectral=4", "+data.features.terms=0",
 )  # fmt: skip
-SMALL_HGT = ("model.embedding=16", "model.hidden=16", "model.heads=1", "model.edge_sample_size=50")
+SMALL_HGT = (
+    "model.encoder.embedding_dim=16",
+    "model.encoder.dim=16",
+    "model.encoder.heads=1",
+    "model.sampling.edges=50",
+)
+CONSTANT = "torchcell.knowledge_graph.models.hgt_embedder.model.ConstantInputHGT"
 FILES: dict[str, tuple[str, ...]] = {
     "additive_latent": MODELS["additive_latent"],
     "cell_graph_transformer": CGT,
@@ -111,12 +117,12 @@ OPTIONS: dict[str, list[str]] = {
         " ".join(("model.embedding.free=false", *FEATURES)),
     ],
     "hgt_embedder": [
-        "model.inputs=constant model.degrees=false model.node_bias=false",
-        "model.link_loss=bce model.variance=true model.walk_pairs=0",
-        "model.jump=true model.recompute=true",
-        "model.fan_outs=[4,4] model.recompute=true",
-        "model.edge_sample_size=0 model.contrastive_kinds=[] ~model.loss_weights.contrastive",
-        "data.record.metaedges=all data.batch_size=64",
+        f"model._target_={CONSTANT} model.encoder.degrees=false model.decoder.node_bias=false",
+        "model.losses.links=bce model.losses.variance=true model.decoder.metapath_pairs=0",
+        "model.encoder.jump=true model.encoder.recompute=true",
+        "model.sampling.fan_outs=[4,4] model.encoder.recompute=true",
+        "model.sampling.edges=0 model.losses.similar_types=[] ~model.loss_weights.contrastive",
+        "data.record.edge_types=all data.batch_size=64",
     ],
     "chemoe": [
         *(f"model.router={name}" for name in ("dense", "uniform", "hash")),

@@ -164,7 +164,7 @@ def test_several_outputs_prefix_the_metric(make_results: Make) -> None:
 
 
 def test_of_many_outputs_no_more_than_each_once_is_held(make_results: Make) -> None:
-    """A view of a converted table kept all outputs for each of them: 8 GB for 24 metaedges."""
+    """A view of a converted table kept all outputs for each of them: 8 GB for 24 edge types."""
     one = make_results(net=0.8)
     wide = {name: np.repeat(values[:, :1], 30, axis=1).astype(np.float32) for name, values in one.systems.items()}
     measured = np.repeat(one.measured[:, :1], 30, axis=1).astype(np.float32)

@@ -24,32 +24,32 @@ def table() -> EmbeddingTable:
 def test_what_is_written_is_read_again(table, tmp_path, name):
     table.write(tmp_path / name)
     again = read_embeddings(tmp_path / name).validate(name)
-    for column in ("node_id", "node_name", "node_kind"):
+    for column in ("node_id", "node_name", "node_type"):
         assert getattr(again, column).tolist() == getattr(table, column).tolist()
     np.testing.assert_array_equal(again.values, table.values)
 
 
-def test_an_h5ad_has_ids_names_and_kinds_as_columns_and_says_where_it_is_from(table, tmp_path):
+def test_an_h5ad_has_ids_names_and_types_as_columns_and_says_where_it_is_from(table, tmp_path):
     table.write(tmp_path / "e.h5ad", {"checkpoint": "best.ckpt"})
     held = anndata.read_h5ad(tmp_path / "e.h5ad")
     assert held.obs_names.tolist() == IDS.tolist()
-    assert list(held.obs) == ["id", "name", "kind"]
+    assert list(held.obs) == ["id", "name", "type"]
     assert held.uns["checkpoint"] == "best.ckpt"
 
 
 def test_another_programs_h5ad_is_read_by_its_index_sparse_or_not(table, tmp_path):
-    obs = pd.DataFrame({"type": ["a", "a", "b", "b"]}, index=IDS)
+    obs = pd.DataFrame({"sort": ["a", "a", "b", "b"]}, index=IDS)
     anndata.AnnData(sp.csr_matrix(table.values), obs=obs).write_h5ad(tmp_path / "e.h5ad")
-    again = read_embeddings(tmp_path / "e.h5ad", kind="type")
+    again = read_embeddings(tmp_path / "e.h5ad", node_type="sort")
     np.testing.assert_array_equal(again.values, table.values)
     assert again.node_id.tolist() == IDS.tolist()
-    assert again.node_kind.tolist() == [*"aabb"]
-    assert set(read_embeddings(tmp_path / "e.h5ad").node_kind) == {"all"}
+    assert again.node_type.tolist() == [*"aabb"]
+    assert set(read_embeddings(tmp_path / "e.h5ad").node_type) == {"all"}
 
 
 def test_arrays_of_an_npz_are_read_and_objects_are_not_unpickled(table, tmp_path):
-    np.savez(tmp_path / "e.npz", ids=IDS, vectors=table.values, kinds=table.node_kind)
-    assert read_embeddings(tmp_path / "e.npz").node_kind.tolist() == table.node_kind.tolist()
+    np.savez(tmp_path / "e.npz", ids=IDS, vectors=table.values, types=table.node_type)
+    assert read_embeddings(tmp_path / "e.npz").node_type.tolist() == table.node_type.tolist()
     np.savez(tmp_path / "p.npz", ids=IDS.astype(object), vectors=table.values)
     with pytest.raises(InputError, match="can't be read as npz of plain arrays"):
         read_embeddings(tmp_path / "p.npz")
@@ -62,14 +62,14 @@ def test_arrays_of_an_npz_are_read_and_objects_are_not_unpickled(table, tmp_path
 
 
 def test_columns_go_by_the_names_that_are_given(tmp_path):
-    (tmp_path / "e.csv").write_text("node,type,x,y\nNA,a,1,2\nb,a,3,4\n")
-    found = read_embeddings(tmp_path / "e.csv", "node", "type")
+    (tmp_path / "e.csv").write_text("node,sort,x,y\nNA,a,1,2\nb,a,3,4\n")
+    found = read_embeddings(tmp_path / "e.csv", "node", "sort")
     assert (found.node_id.tolist(), found.values.tolist()) == (["NA", "b"], [[1, 2], [3, 4]])
     with pytest.raises(InputError, match=r"no column 'id'; the nearest are .*; name it with --ids"):
         read_embeddings(tmp_path / "e.csv")
-    with pytest.raises(InputError, match=r"no column 'tpye'; the nearest are \['type'.*; name it with --kind"):
-        read_embeddings(tmp_path / "e.csv", "node", "tpye")
-    with pytest.raises(InputError, match="columns that hold no numbers: 'type'"):
+    with pytest.raises(InputError, match=r"no column 'srot'; the nearest are \['sort'.*; name it with --type"):
+        read_embeddings(tmp_path / "e.csv", "node", "srot")
+    with pytest.raises(InputError, match="columns that hold no numbers: 'sort'"):
         read_embeddings(tmp_path / "e.csv", "node")
 
 

@@ -19,19 +19,21 @@ from torchcell.training.entry import conf_dir
 
 
 def small() -> KnowledgeGraph:
-    """Nodes and edges in mixed order, with names, licences and a directed metaedge."""
+    """Nodes and edges in mixed order, with names, licences and a directed edge type."""
     nodes = pd.DataFrame(
-        {"id": ["g1", "d1", "g2", "g3"], "name": list("abcd"), "kind": ["Gene", "Drug", "Gene", "Gene"]}
+        {"id": ["g1", "d1", "g2", "g3"], "name": list("abcd"), "type": ["Gene", "Drug", "Gene", "Gene"]}
     )
     edges = [("g2", "Gr>G", "g1"), ("d1", "DbG", "g3"), ("g1", "GiG", "g3"), ("d1", "DbG", "g1"), ("g1", "Gr>G", "g2")]
-    table = pd.DataFrame(edges, columns=["source", "metaedge", "target"]).assign(licence=list("xyxyz"))
+    table = pd.DataFrame(edges, columns=["source", "edge_type", "target"]).assign(licence=list("xyxyz"))
     return KnowledgeGraph.from_tables(nodes, table, directed=("Gr>G",)).validate()
 
 
 @pytest.mark.parametrize("graph", [small(), simulate_knowledge_graph().graph], ids=["small", "simulated"])
 def test_there_and_back_again_it_is_the_same_graph(graph, tmp_path):
     write_hetero_data(graph.to_hetero_data(), tmp_path / "graph.pt")
-    back = KnowledgeGraph.from_hetero_data(read_hetero_data(tmp_path / "graph.pt"), kinds=graph.kinds).validate()
+    back = KnowledgeGraph.from_hetero_data(
+        read_hetero_data(tmp_path / "graph.pt"), node_types=graph.node_types
+    ).validate()
     assert back.fingerprint() == graph.fingerprint()
     assert back.sample_id.tolist() == graph.sample_id.tolist()
 
@@ -69,7 +71,7 @@ def test_a_graph_without_names_gets_them_from_types_and_numbers():
         "drug:1|drug-to-disease|disease:0",
         "protein:0|binds|protein:1",
     ]
-    assert graph.kinds == ("drug", "protein", "disease")
+    assert graph.node_types == ("drug", "protein", "disease")
 
 
 def test_edges_that_torch_geometric_added_backwards_are_no_facts_and_are_counted():
@@ -79,14 +81,14 @@ def test_edges_that_torch_geometric_added_backwards_are_no_facts_and_are_counted
     doubled = ToUndirected()(data)
     assert ("Gene", "rev_DbG", "Drug") in doubled.edge_types
     graph = KnowledgeGraph.from_hetero_data(doubled).validate()
-    assert graph.metaedges == ("DbG",)
+    assert graph.edge_types == ("DbG",)
     assert graph.lost == {"rev_DbG: reverse edges": 2}
 
 
 def test_a_relation_that_is_only_called_reverse_stays():
     data = made()
     data["protein", "rev_binds", "protein"].edge_index = torch.tensor([[2], [0]])
-    assert "rev_binds" in KnowledgeGraph.from_hetero_data(data).validate().metaedges
+    assert "rev_binds" in KnowledgeGraph.from_hetero_data(data).validate().edge_types
 
 
 @pytest.mark.parametrize(
@@ -144,7 +146,7 @@ def test_the_command_line_reads_such_a_file_in_the_place_of_two_tables(tmp_path)
     for pair in (("mine.pt", "mine.pt"), ("nodes.csv", "edges.csv")):
         paths = [f"data.record.{part}={tmp_path / name}" for part, name in zip(("nodes", "edges"), pair, strict=True)]
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            directed = f"data.record.directed=[{','.join(repr(name) for name in simulated.directed)}]"
+            directed = f"data.record.graph.directed=[{','.join(repr(name) for name in simulated.directed)}]"
             cfg = compose("config", ["data=knowledge_graph", "data.record.supervised=all", directed, *paths])
         found.append(assemble.datamodule(cfg))
     assert found[0].sample_id.tolist() == found[1].sample_id.tolist()

@@ -195,11 +195,11 @@ def aliases(path: Path) -> object:
 
 
 def nodes(path: Path) -> object:
-    return read_knowledge_graph(path, write(path.parent, "source,metaedge,target\nA,m,B\n", "edges.csv"))
+    return read_knowledge_graph(path, write(path.parent, "source,edge_type,target\nA,m,B\n", "edges.csv"))
 
 
 def edges(path: Path) -> object:
-    return read_knowledge_graph(write(path.parent, "id,name,kind\nA,A,k\nB,B,k\n", "nodes.csv"), path)
+    return read_knowledge_graph(write(path.parent, "id,name,type\nA,A,k\nB,B,k\n", "nodes.csv"), path)
 
 
 def structures(path: Path) -> object:
@@ -210,8 +210,8 @@ READERS = {
     read_screen: ("genes,y", "A|B,1", "C,2"),
     net: ("source,target", "A,B", "B,C"),
     aliases: ("alias,gene", "X,A", "Y,B"),
-    nodes: ("id,name,kind", "A,a,k", "B,b,k"),
-    edges: ("source,metaedge,target", "A,m,B", "A,n,B"),
+    nodes: ("id,name,type", "A,a,k", "B,b,k"),
+    edges: ("source,edge_type,target", "A,m,B", "A,n,B"),
     structures: ("pert_id,smiles", "A,C", "B,CC"),
     read_embeddings: ("id,x", "A,1", "B,2"),
     read_gene_features: ("gene,x", "A,1", "B,2"),

@@ -1,4 +1,4 @@
-"""Small knowledge graphs for tests: nodes of several kinds out of order, metaedges of every sort."""
+"""Small knowledge graphs for tests: nodes of several types out of order, edge types of every sort."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ def knowledge_graph(
 ) -> KnowledgeGraph:
     """Compounds, diseases and genes in a random order; ``CrC`` and ``GiG`` are symmetric, written either way round."""
     rng = np.random.default_rng(seed)
-    kinds = ("Compound", "Disease", "Gene")
-    kind = rng.permutation(np.repeat(kinds, sizes))
-    node_id = np.array([f"{name}::{i}" for i, name in enumerate(kind)])
-    source, metaedge, target = [], [], []
+    node_types = ("Compound", "Disease", "Gene")
+    node_type = rng.permutation(np.repeat(node_types, sizes))
+    node_id = np.array([f"{name}::{i}" for i, name in enumerate(node_type)])
+    source, edge_type, target = [], [], []
     for name, (a, b) in ENDS.items():
         if name in without:
             continue
-        for i in np.flatnonzero(kind == a):
-            for j in np.flatnonzero(kind == b):
+        for i in np.flatnonzero(node_type == a):
+            for j in np.flatnonzero(node_type == b):
                 if i == j or (a == b and name != "Gr>G" and i > j) or rng.random() > density:
                     continue
                 first, second = (j, i) if a == b and name != "Gr>G" and rng.random() < 0.5 else (i, j)
                 source.append(node_id[first])
-                metaedge.append(name)
+                edge_type.append(name)
                 target.append(node_id[second])
     shuffled = rng.permutation(len(source))
-    columns = (np.array(each, dtype="U16")[shuffled] for each in (source, metaedge, target))
+    columns = (np.array(each, dtype="U16")[shuffled] for each in (source, edge_type, target))
     directed = () if "Gr>G" in without else ("Gr>G",)
-    return KnowledgeGraph("toy", node_id, np.char.lower(node_id), kind, kinds, *columns, directed=directed)
+    return KnowledgeGraph("toy", node_id, np.char.lower(node_id), node_type, node_types, *columns, directed=directed)

@@ -76,7 +76,7 @@ def test_draws_are_similar_pairs_and_the_seed_decides_them():
     assert not torch.equal(drawn[0][2], drawn[2][2])
 
 
-def test_a_kind_without_similar_nodes_costs_nothing():
+def test_a_type_without_similar_nodes_costs_nothing():
     none = np.zeros(0, dtype=np.int64)
     info = InfoNCE(none, none, 4)
     i, j, k = info.draw()

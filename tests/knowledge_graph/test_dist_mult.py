@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from torchcell.io.errors import InputError
-from torchcell.knowledge_graph.models.hgt_embedder.decoder import DistMult
+from torchcell.knowledge_graph.models.hgt_embedder.model import DistMult
 
 
-def links(n=40, nodes=9, metaedges=3, features=8):
+def links(n=40, nodes=9, edge_types=3, features=8):
     z_ND = torch.randn(nodes, features, dtype=torch.float64)
     source, target = torch.randint(nodes, (2, n))
-    return z_ND, torch.randint(metaedges, (n,)), source, target
+    return z_ND, torch.randint(edge_types, (n,)), source, target
 
 
 def drawn(*args, **kwargs) -> DistMult:
@@ -35,7 +35,7 @@ def test_is_the_formula_of_the_docstring():
         torch.testing.assert_close(score[p], expected)
 
 
-def test_only_directed_metaedges_tell_the_two_directions_apart():
+def test_only_directed_edge_types_tell_the_two_directions_apart():
     z, _, source, target = links()
     decoder = drawn(8, 3, n_nodes=9, directed=[1], symmetric=[2])
     forth, back = (

@@ -1,4 +1,4 @@
-"""The split of candidate edges: each metaedge in the same shares, and its negatives too."""
+"""The split of candidate edges: each edge type in the same shares, and its negatives too."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torchcell.knowledge_graph.splits import SPLITS
 
 
 @pytest.mark.parametrize("per_positive", [1, 2])
-def test_every_part_has_equal_shares_of_the_edges_and_of_each_kind_of_negatives(per_positive: int) -> None:
+def test_every_part_has_equal_shares_of_the_edges_and_of_each_type_of_negatives(per_positive: int) -> None:
     links = simulated_links(["CtD", "GiG"], negatives_per_positive=per_positive)
     split = SPLITS.make(links, "edges", n_folds=10)
     assert split.key == "source node"
     assert split.group.tolist() == links.node_id[links.source_index].tolist()
-    for metaedge in links.supervised:
-        own = links.metaedge == metaedge
-        edges, column = own & links.positive, links.outputs.index(f"{metaedge}_matched")
+    for edge_type in links.supervised:
+        own = links.edge_type == edge_type
+        edges, column = own & links.positive, links.outputs.index(f"{edge_type}_matched")
         for part, share in (("train", 0.8), ("val", 0.1), ("test", 0.1)):
             n = int((split.part[edges] == part).sum())
             assert abs(n - share * edges.sum()) <= 2

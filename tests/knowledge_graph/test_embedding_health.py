@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from torchcell.knowledge_graph.embedding_health import (
-    KindHealth,
     LinkSkill,
+    TypeHealth,
     components_for,
     embedding_health,
     health_guard,
-    kind_health,
     mean_cosine,
     n_distinct,
     rank_me,
+    type_health,
 )
 from torchcell.screen.models.perturbed_cell_gnn.model import effective_rank
 
@@ -26,7 +26,7 @@ GAUSS = RNG.normal(size=(500, 16))
 
 
 def test_vectors_at_right_angles_have_cosine_0_and_full_rank():
-    found = kind_health("A", 3 * np.eye(8))
+    found = type_health("A", 3 * np.eye(8))
     assert found.cosine == pytest.approx(0)
     assert found.rank == pytest.approx(8)
     assert found.room == 7
@@ -45,7 +45,7 @@ def test_a_simplex_has_the_least_cosine_that_n_vectors_can_have():
 
 
 def test_identical_vectors_are_collapsed_and_said_to_be_one():
-    found = kind_health("A", np.tile(RNG.normal(size=12).astype(np.float32), (50, 1)))
+    found = type_health("A", np.tile(RNG.normal(size=12).astype(np.float32), (50, 1)))
     assert found.cosine == pytest.approx(1)
     assert found.components == 0
     assert found.rank == pytest.approx(1, abs=1e-6)
@@ -55,7 +55,7 @@ def test_identical_vectors_are_collapsed_and_said_to_be_one():
 
 
 def test_a_few_vectors_repeated_are_counted():
-    found = kind_health("A", GAUSS[:4][RNG.integers(0, 4, 300)] + 1e-7 * RNG.normal(size=(300, 16)))
+    found = type_health("A", GAUSS[:4][RNG.integers(0, 4, 300)] + 1e-7 * RNG.normal(size=(300, 16)))
     assert found.distinct == 4
     assert "only 4 vectors differ among 300 nodes" in found.why
 
@@ -68,7 +68,7 @@ def test_distinct_vectors_are_counted_as_a_search_over_all_pairs_does(copies):
 
 
 def test_rank_one_is_named_by_its_components_and_its_rank():
-    found = kind_health("A", RNG.normal(size=(200, 1)) * RNG.normal(size=(1, 32)))
+    found = type_health("A", RNG.normal(size=(200, 1)) * RNG.normal(size=(1, 32)))
     assert abs(found.cosine) < 0.1  # both signs of one direction: the cosine alone would not tell
     assert found.components == 1
     assert found.rank == pytest.approx(1)
@@ -76,7 +76,7 @@ def test_rank_one_is_named_by_its_components_and_its_rank():
 
 
 def test_an_isotropic_cloud_is_healthy():
-    found = kind_health("A", GAUSS)
+    found = type_health("A", GAUSS)
     assert found.status == "healthy"
     assert abs(found.cosine) < 0.02
     assert 13 <= found.components <= 16
@@ -85,7 +85,7 @@ def test_an_isotropic_cloud_is_healthy():
 
 
 def test_a_shared_offset_is_a_collapse_of_the_cosine():
-    found = kind_health("A", GAUSS + 3)
+    found = type_health("A", GAUSS + 3)
     assert found.cosine == pytest.approx(9 / 10, abs=0.01)
     assert [reason for reason in found.reasons if "cosine" in reason] == ["mean cosine 0.90 is not below 0.5"]
 
@@ -106,42 +106,42 @@ def test_the_closed_forms_equal_pairs_and_decompositions():
 def test_health_does_not_change_with_scale_rotation_or_order(shape):
     x = RNG.normal(size=shape) + 0.2
     turn, _ = np.linalg.qr(RNG.normal(size=(shape[1], shape[1])))
-    one, other = kind_health("A", x), kind_health("A", 1e3 * (x @ turn)[::-1])
+    one, other = type_health("A", x), type_health("A", 1e3 * (x @ turn)[::-1])
     for name in ("cosine", "components", "rank", "distinct"):
         assert getattr(one, name) == pytest.approx(getattr(other, name), rel=1e-6)
 
 
 def test_more_dimensions_than_nodes_are_judged_by_the_nodes():
-    found = kind_health("A", RNG.normal(size=(5, 300)))
+    found = type_health("A", RNG.normal(size=(5, 300)))
     assert found.room == 4
     assert found.status == "healthy"
 
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_fewer_than_three_nodes_are_undefined(n):
-    found = kind_health("A", np.ones((n, 4)))
+    found = type_health("A", np.ones((n, 4)))
     assert (found.status, np.isnan(found.cosine)) == ("undefined", True)
     assert found.why == f"{n} node(s); 3 are needed"
 
 
 def test_zero_vectors_are_a_collapse_of_their_own():
-    found = kind_health("A", np.concatenate([GAUSS[:30], np.zeros((2, 16))]))
+    found = type_health("A", np.concatenate([GAUSS[:30], np.zeros((2, 16))]))
     assert found.status == "collapsed"
     assert found.why == "2 of 32 vectors are zero"
     assert found.cosine == pytest.approx(mean_cosine(GAUSS[:30]))
-    assert kind_health("A", np.zeros((5, 3))).why.startswith(
+    assert type_health("A", np.zeros((5, 3))).why.startswith(
         "5 of 5 vectors are zero; all vectors are one among 5 nodes"
     )
     assert np.isnan(rank_me(np.zeros((4, 4))))
 
 
-def test_links_no_better_than_the_degree_product_collapse_the_kinds_at_their_ends():
-    kind = np.repeat(["Compound", "Disease", "Gene"], 60)
+def test_links_no_better_than_the_degree_product_collapse_the_types_at_their_ends():
+    node_type = np.repeat(["Compound", "Disease", "Gene"], 60)
     links = [LinkSkill("CtD", ("Compound", "Disease"), 0.55, 0.6), LinkSkill("GiG", ("Gene", "Gene"), 0.8, 0.7)]
-    found = {one.kind: one for one in embedding_health(GAUSS[:180], kind, links)}
+    found = {one.node_type: one for one in embedding_health(GAUSS[:180], node_type, links)}
     assert found["Gene"].status == "healthy"
     assert found["Compound"].why == found["Disease"].why == "AUROC of CtD 0.550, the degree product's is 0.600"
-    assert all(one.status == "healthy" for one in embedding_health(GAUSS[:180], kind))
+    assert all(one.status == "healthy" for one in embedding_health(GAUSS[:180], node_type))
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_links_must_be_told_better_than_by_degree_and_by_chance(auroc, degree, a
     assert LinkSkill("CtD", ("Compound", "Disease"), auroc, degree).above is above
 
 
-def test_the_guard_is_plain_json_and_names_the_collapsed_kinds():
+def test_the_guard_is_plain_json_and_names_the_collapsed_types():
     found = embedding_health(
         np.concatenate([GAUSS[:30], np.ones((30, 16)), np.ones((1, 16))]), np.array([*"a" * 30, *"b" * 30, "c"])
     )
@@ -159,5 +159,5 @@ def test_the_guard_is_plain_json_and_names_the_collapsed_kinds():
     assert guard["collapsed"] is True
     assert guard["collapsed_outputs"] == ["b"]
     assert guard["finding"].startswith("b: all vectors are one among 30 nodes")
-    assert guard["kinds"]["c"]["cosine"] is None
-    assert isinstance(found[0], KindHealth)
+    assert guard["types"]["c"]["cosine"] is None
+    assert isinstance(found[0], TypeHealth)

@@ -1,4 +1,4 @@
-"""The collapse table, its sentence and its figures say what was found, kind by kind."""
+"""The collapse table, its sentence and its figures say what was found, type by type."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def test_a_collapse_is_a_pile_at_1_and_does_not_fall_off_the_histogram(x):
 
 @pytest.fixture
 def x() -> np.ndarray:
-    """A healthy kind, a collapsed one and a single node."""
+    """A healthy node type, a collapsed one and a single node."""
     rng = np.random.default_rng(0)
     return np.concatenate([rng.normal(size=(40, 6)), np.ones((40, 6)), rng.normal(size=(1, 6))]).astype(np.float32)
 
 
-def test_the_table_has_a_row_a_kind_and_shouts_a_collapse(x):
+def test_the_table_has_a_row_a_type_and_shouts_a_collapse(x):
     table = health_table(embedding_health(x, KIND))
     assert table["status"].tolist() == ["healthy", "COLLAPSED", "undefined"]
     assert table["nodes"].tolist() == ["40", "40", "1"]
@@ -49,18 +49,18 @@ def test_skill_on_links_has_a_column_where_it_is_known(x):
     assert health_table(found)["AUROC (degree product)"].tolist() == ["AtC 0.500 (0.610)", "", "AtC 0.500 (0.610)"]
 
 
-def test_the_sentence_names_the_kinds_and_why(x):
+def test_the_sentence_names_the_types_and_why(x):
     found = embedding_health(x, KIND)
-    assert health_line(found) == "collapsed: 1 of 2 kinds. b: all vectors are one among 40 nodes"
+    assert health_line(found) == "collapsed: 1 of 2 node types. b: all vectors are one among 40 nodes"
     assert health_line(found[:1]) == "healthy: a: mean cosine 0.02 is below 0.5"
-    assert health_line(found[2:]) == "undefined: no kind has 3 nodes"
+    assert health_line(found[2:]) == "undefined: no node type has 3 nodes"
 
 
-def test_the_screen_shows_every_kind(x, capsys):
+def test_the_screen_shows_every_type(x, capsys):
     print_health(embedding_health(x, KIND))
     shown = capsys.readouterr().out
     assert "COLLAPSED" in shown
-    assert "collapsed: 1 of 2 kinds" in shown
+    assert "collapsed: 1 of 2 node types" in shown
 
 
 def test_cosines_of_pairs_are_all_of_them_or_a_draw_with_their_mean():
@@ -99,4 +99,4 @@ def test_the_guard_is_a_row_of_the_report_that_says_why(x):
     assert row["status"] == "COLLAPSED b"
     assert row["finding"].startswith("b: all vectors are one among 40 nodes; mean cosine 1.00")
     (row,) = check_rows("embeddings", health_guard(embedding_health(x[:40], KIND[:40])))
-    assert (row["status"], row["finding"]) == ("ok", "no kind of node has collapsed")
+    assert (row["status"], row["finding"]) == ("ok", "no node type has collapsed")

@@ -18,20 +18,20 @@ from torchcell.knowledge_graph.sources import (
     hetionet_core_graph,
     hetionet_networks,
 )
-from torchcell.knowledge_graph.table import knowledge_graph_file, read_knowledge_graph
+from torchcell.knowledge_graph.table import GraphOptions, knowledge_graph_file, read_knowledge_graph
 
 
 @pytest.mark.mirror
 def test_the_core_has_its_known_counts(mirror: Path) -> None:
     graph = hetionet_core_graph().validate()
-    assert pd.Series(graph.node_kind).value_counts().to_dict() == {
+    assert pd.Series(graph.node_type).value_counts().to_dict() == {
         "Gene": 16_582, "Pathway": 1_822, "Compound": 1_394, "Disease": 136,
     }  # fmt: skip
-    assert pd.Series(graph.metaedge).value_counts().to_dict() == {
+    assert pd.Series(graph.edge_type).value_counts().to_dict() == {
         "GiG": 146_937, "GpPW": 84_372, "DaG": 12_623, "CbG": 11_571, "CtD": 755, "DrD": 543, "CpD": 390,
     }  # fmt: skip
     assert graph.symmetric == {"GiG", "DrD"}
-    assert (graph.node_kind == np.sort(graph.node_kind)).all()
+    assert (graph.node_type == np.sort(graph.node_type)).all()
     assert not graph.lost
     assert len(hetionet_core()) == 3 * 755
 
@@ -59,9 +59,9 @@ def test_the_licence_filter_keeps_edges_by_the_files_own_words(mirror: Path) -> 
 
 
 @pytest.mark.mirror
-def test_the_5k_sample_has_all_metaedges_and_only_nodes_with_edges(mirror: Path) -> None:
+def test_the_5k_sample_has_all_edge_types_and_only_nodes_with_edges(mirror: Path) -> None:
     whole = hetionet_5k_graph()
-    assert (len(whole.node_id), len(whole.kinds), len(whole.metaedges), len(whole)) == (47_031, 11, 24, 99_676)
+    assert (len(whole.node_id), len(whole.node_types), len(whole.edge_types), len(whole)) == (47_031, 11, 24, 99_676)
     links = hetionet_5k()
     assert links.lost == {"nodes without an edge": 20_457}
     assert len(links.node_id) == 47_031 - 20_457
@@ -70,25 +70,25 @@ def test_the_5k_sample_has_all_metaedges_and_only_nodes_with_edges(mirror: Path)
 
 def toy(**changes: object) -> KnowledgeGraph:
     rng = np.random.default_rng(0)
-    ids = [f"{kind}{i:02d}" for kind in "XY" for i in range(20)]
-    nodes = pd.DataFrame({"id": ids, "name": ids, "kind": ["X"] * 20 + ["Y"] * 20})
+    ids = [f"{node_type}{i:02d}" for node_type in "XY" for i in range(20)]
+    nodes = pd.DataFrame({"id": ids, "name": ids, "type": ["X"] * 20 + ["Y"] * 20})
     pairs = np.argwhere(rng.random((20, 19)) < np.linspace(0.05, 0.6, 20)[:, None])  # Y19 has no edge
     edges = pd.DataFrame({"source": [ids[i] for i, _ in pairs], "target": [ids[20 + j] for _, j in pairs]})
-    return KnowledgeGraph.from_tables(nodes, edges.assign(metaedge="XY"), "toy").validate()
+    return KnowledgeGraph.from_tables(nodes, edges.assign(edge_type="XY"), "toy").validate()
 
 
-def test_a_limit_keeps_the_best_connected_nodes_of_each_kind_in_proportion() -> None:
+def test_a_limit_keeps_the_best_connected_nodes_of_each_type_in_proportion() -> None:
     graph = connected(toy())
     assert graph.lost == {"nodes without an edge": 1}
     small = best_connected(graph, 20).validate()
-    assert pd.Series(small.node_kind).value_counts().to_dict() == {"X": 10, "Y": 9}
+    assert pd.Series(small.node_type).value_counts().to_dict() == {"X": 10, "Y": 9}
     degree = np.bincount(graph.source_index, minlength=39)[:20]
     kept = np.isin(graph.node_id[:20], small.node_id)
     assert degree[kept].min() >= degree[~kept].max()
     assert small.lost["nodes beyond limit_nodes=20"] == 20
     assert small.lost["edges of such nodes"] == len(graph) - len(small)
     assert best_connected(graph, None) is graph
-    with pytest.raises(InputError, match="limit_nodes=3: 2 kinds need at least 4 nodes"):
+    with pytest.raises(InputError, match="limit_nodes=3: 2 node types need at least 4 nodes"):
         best_connected(graph, 3)
 
 
@@ -97,24 +97,24 @@ def test_licences_that_nobody_told_cannot_be_filtered() -> None:
         of_licences(toy(), ["CC0"])
 
 
-NODES = "node;label;type\n".replace(";", ",") + "g1,one,Gene\ng2,two,Gene\nd1,NA,Drug\nd2,other,Drug\ng3,three,Gene\n"
+NODES = "node;label;sort\n".replace(";", ",") + "g1,one,Gene\ng2,two,Gene\nd1,NA,Drug\nd2,other,Drug\ng3,three,Gene\n"
 
 
 def files(folder: Path, edges: str, nodes: str = NODES, ending: str = ".csv") -> dict:
     (folder / "nodes.csv").write_text(nodes)
     (folder / f"edges{ending}").write_text(edges)
-    columns = {"id": "node", "name": "label", "kind": "type"}
+    columns = {"id": "node", "name": "label", "type": "sort"}
     return {"nodes": folder / "nodes.csv", "edges": folder / f"edges{ending}", "columns": columns}
 
 
 def test_any_two_files_are_read_by_their_column_names(tmp_path: Path) -> None:
     rows = [("d1", "binds", "g1"), ("d1", "binds", "g2"), ("g1", "meets", "g3"), ("d2", "binds", "g3")]
-    text = "\n".join(["source,metaedge,target", *(",".join(row) for row in rows)])
+    text = "\n".join(["source,edge_type,target", *(",".join(row) for row in rows)])
     graph = read_knowledge_graph(**files(tmp_path, text))
-    assert graph.node_id.tolist() == ["d1", "d2", "g1", "g2", "g3"]  # by kind, else in the file's order
+    assert graph.node_id.tolist() == ["d1", "d2", "g1", "g2", "g3"]  # by node type, else in the file's order
     assert graph.node_name.tolist() == ["NA", "other", "one", "two", "three"]
     assert graph.sample_id.tolist() == ["|".join(row) for row in rows]
-    for head in ("source\tmetaedge\ttarget\n", ""):
+    for head in ("source\tedge_type\ttarget\n", ""):
         sif = head + "\n".join("\t".join(row) for row in rows)
         again = read_knowledge_graph(**files(tmp_path, sif, ending=".sif"))
         assert again.sample_id.tolist() == graph.sample_id.tolist()
@@ -127,14 +127,28 @@ def test_any_two_files_are_read_by_their_column_names(tmp_path: Path) -> None:
         ("d1,binds,g1\nd1,binds,g1", {}, "an edge that an earlier row has too.*'d1.binds.g1'"),
         ("g1,meets,g2\ng2,meets,g1", {}, "in either direction: 'g2.meets.g1'"),
         ("g1,meets,g1", {}, "from a node to itself: 'g1.meets.g1'"),
-        ("d1,binds,g1", {"kinds": ["Drug", "Gene", "Disease"]}, "kinds without nodes: 'Disease'"),
-        ("d1,binds,g1", {"supervised": "bind"}, "no metaedge 'bind' with edges; the nearest are .'binds'"),
-        ("d1,binds,g1", {"licences": ["CC0"]}, "no column of licences"),
+        ("d1,binds,g1", {"graph": GraphOptions(node_types=["Drug", "Gene", "Disease"])}, "node types without nodes: 'Disease'"),
+        ("d1,binds,g1", {"supervised": "bind"}, "no edge type 'bind' with edges; the nearest are .'binds'"),
+        ("d1,binds,g1", {"graph": GraphOptions(licences=["CC0"])}, "no column of licences"),
     ],
 )  # fmt: skip
 def test_bad_files_are_refused_and_the_rows_named(tmp_path: Path, rows: str, options: dict, message: str) -> None:
-    given = files(tmp_path, f"source,metaedge,target\n{rows}") | {"supervised": "binds"} | options
+    given = files(tmp_path, f"source,edge_type,target\n{rows}") | {"supervised": "binds"} | options
     with pytest.raises(InputError, match=message):
         knowledge_graph_file(**given)
-    with pytest.raises(InputError, match="no column 'kind'"):
+    with pytest.raises(InputError, match="no column 'type'"):
         knowledge_graph_file(**(given | {"columns": {"id": "node", "name": "label"}}))
+
+
+@pytest.mark.parametrize("ending", [".csv", ".sif"])
+def test_columns_named_as_before_are_refused_with_the_key_that_reads_them(tmp_path: Path, ending: str) -> None:
+    blank = "," if ending == ".csv" else "\t"
+    rows = "\n".join(blank.join(row) for row in [("source", "metaedge", "target"), ("d1", "binds", "g1")])
+    given = files(tmp_path, rows, NODES.replace("sort", "kind").replace("node,label", "id,name"), ending)
+    said = (
+        r"'type', but 'kind'; .*'edge_type', but 'metaedge': .*'data.record.columns={type: kind, edge_type: metaedge}'"
+    )
+    with pytest.raises(InputError, match=said):
+        read_knowledge_graph(given["nodes"], given["edges"])
+    columns = {"type": "kind", "edge_type": "metaedge"}
+    assert read_knowledge_graph(given["nodes"], given["edges"], columns).sample_id.tolist() == ["d1|binds|g1"]

@@ -21,8 +21,8 @@ from torchcell.knowledge_graph.baselines import (
     DegreeProduct,
     NearestSources,
     OwnEdges,
+    PathCounts,
     Steps,
-    Walks,
     by_rows,
 )
 from torchcell.knowledge_graph.baselines_learned import EdgeDraws, PathFeatures
@@ -44,7 +44,7 @@ def assign_folds(links: Links, seed: int = 0) -> tuple[Links, Links, Links]:
 
 @pytest.fixture(scope="module")
 def planted() -> tuple[Links, Links, Links]:
-    """CtD and GiG of a simulated graph: one metaedge between two kinds, one within a kind without direction."""
+    """CtD and GiG of a simulated graph: one edge type between two node types, one within a node type without direction."""
     return assign_folds(link_samples(simulate_knowledge_graph(150, 80, 40, noise=0.05, seed=1).graph, ["CtD", "GiG"]))
 
 
@@ -54,27 +54,27 @@ def fitted(planted) -> dict[str, Predictor]:
 
 
 def quick(name: str) -> Predictor:
-    changes = {"steps": 200, "check_every": 50, "batch_size": 256} if name == "distmult" else {}
+    changes = {"adam": {"steps": 200, "check_every": 50, "batch_size": 256}} if name == "distmult" else {}
     return instantiate(CONFIGS[name], **changes)
 
 
 def toy(edges: list[str], directed: tuple[str, ...] = ()) -> KnowledgeGraph:
-    """A graph from edges as ``c1 CbG g2``; the first letter of a node is its kind."""
+    """A graph from edges as ``c1 CbG g2``; the first letter of a node is its node type."""
     rows = [edge.split() for edge in edges]
     ids = np.array(sorted({node for source, _, target in rows for node in (source, target)}))
-    source, metaedge, target = (np.array(column) for column in zip(*rows, strict=True))
-    kind = np.array([node[0] for node in ids.tolist()])
-    kinds = tuple(np.unique(kind).tolist())
-    return KnowledgeGraph("toy", ids, ids, kind, kinds, source, metaedge, target, directed).validate()
+    source, edge_type, target = (np.array(column) for column in zip(*rows, strict=True))
+    node_type = np.array([node[0] for node in ids.tolist()])
+    node_types = tuple(np.unique(node_type).tolist())
+    return KnowledgeGraph("toy", ids, ids, node_type, node_types, source, edge_type, target, directed).validate()
 
 
 def of(graph: KnowledgeGraph, *pairs: str) -> Links:
     """Unlabeled candidates ``c1 CtD d2`` of a graph."""
-    source, metaedge, target = (np.array(column) for column in zip(*(pair.split() for pair in pairs), strict=True))
-    outputs = tuple(f"{name}_{negatives}" for name in np.unique(metaedge) for negatives in ("matched", "uniform"))
+    source, edge_type, target = (np.array(column) for column in zip(*(pair.split() for pair in pairs), strict=True))
+    outputs = tuple(f"{name}_{negatives}" for name in np.unique(edge_type) for negatives in ("matched", "uniform"))
     label = np.full((len(pairs), len(outputs)), np.nan, dtype=np.float32)
     ends = (graph.index(source), graph.index(target))
-    return Links("toy", graph, metaedge, *ends, label, outputs, np.zeros(len(pairs), dtype=bool))
+    return Links("toy", graph, edge_type, *ends, label, outputs, np.zeros(len(pairs), dtype=bool))
 
 
 GRAPH = toy(["c1 CtD d1", "c1 CtD d2", "c2 CtD d2", "c1 CbG g1", "c2 CbG g1", "c2 CbG g2",
@@ -113,12 +113,14 @@ def test_what_was_planted_is_found_and_a_fit_repeats(name, planted, fitted) -> N
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_order_of_candidates_and_of_the_ends_of_a_symmetric_metaedge_changes_nothing(name, planted, fitted) -> None:
+def test_the_order_of_candidates_and_of_the_ends_of_a_symmetric_edge_type_changes_nothing(
+    name, planted, fitted
+) -> None:
     test = planted[2]
     score = fitted[name].predict(test)
     order = np.random.default_rng(2).permutation(len(test))
     np.testing.assert_allclose(fitted[name].predict(test.subset(order)), score[order], rtol=1e-4, atol=1e-5)
-    both = test.subset(test.metaedge == "GiG")
+    both = test.subset(test.edge_type == "GiG")
     turned = replace(both, source_index=both.target_index, target_index=both.source_index)
     np.testing.assert_allclose(fitted[name].predict(turned), fitted[name].predict(both), rtol=1e-4, atol=1e-5)
 
@@ -145,7 +147,7 @@ def test_nodes_are_found_by_id(name, planted, fitted) -> None:
     """A request comes in a checkpoint's order of nodes, which is not the record's."""
     record = planted[2].blind()
     n, graph = len(record.node_id), record.graph
-    turned = replace(graph, node_id=graph.node_id[::-1].copy(), node_kind=graph.node_kind[::-1].copy())
+    turned = replace(graph, node_id=graph.node_id[::-1].copy(), node_type=graph.node_type[::-1].copy())
     ends = n - 1 - record.source_index, n - 1 - record.target_index
     found = fitted[name].predict(replace(record, graph=turned, source_index=ends[0], target_index=ends[1]))
     assert found.tobytes() == fitted[name].predict(record).tobytes()
@@ -154,11 +156,11 @@ def test_nodes_are_found_by_id(name, planted, fitted) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_node_without_edges_is_scored(name) -> None:
     graph = replace(GRAPH, node_id=np.append(GRAPH.node_id, "c9"), node_name=np.append(GRAPH.node_name, "c9"),
-                    node_kind=np.append(GRAPH.node_kind, "c"))  # fmt: skip
+                    node_type=np.append(GRAPH.node_type, "c"))  # fmt: skip
     record = of(graph, "c1 CtD d1", "c2 CtD d1", "c9 CtD d1")
     label = np.array([[1, 1], [0, np.nan], [np.nan, 0]], dtype=np.float32)
     record = replace(record, label=label, positive=np.array([True, False, False]))
-    baseline = instantiate(CONFIGS[name], **({"steps": 3} if name == "distmult" else {}))
+    baseline = instantiate(CONFIGS[name], **({"adam": {"steps": 3}} if name == "distmult" else {}))
     assert np.isfinite(baseline.fit(record, record.blind(), None).predict(record)).all()
 
 
@@ -171,7 +173,7 @@ def test_degree_product_is_the_formula() -> None:
 def test_common_neighbors_are_shared_genes_or_where_there_are_none_any_nodes() -> None:
     record = of(GRAPH, "c1 CtD d2", "c2 CtD d2", "g1 GiG g3", "d1 DrD d2", "c1 CbG g1")
     through_genes = CommonNeighbors("Gene").fit(record, record, None)
-    assert through_genes.predict(record)[:2, 0].tolist() == [2, 2]  # any kind: here no kind is called Gene
+    assert through_genes.predict(record)[:2, 0].tolist() == [2, 2]  # any node type: here no node type is called Gene
     genes = CommonNeighbors("g").fit(record, record, None).predict(record)[:, 0]
     assert genes.tolist() == [1, 2, 1, 1, 0]
 
@@ -183,26 +185,26 @@ def test_nearest_sources_are_those_that_share_neighbors() -> None:
     assert score[0] > score[1] + 2  # though d2 has the higher degree
 
 
-@pytest.mark.parametrize("metaedge", ["CtD", "GiG"])
-def test_votes_are_the_product_of_nearness_and_edges_from_either_end(metaedge, planted, fitted) -> None:
+@pytest.mark.parametrize("edge_type", ["CtD", "GiG"])
+def test_votes_are_the_product_of_nearness_and_edges_from_either_end(edge_type, planted, fitted) -> None:
     baseline, steps = fitted["nearest_sources"], Steps.of(planted[0])
-    first, last = steps.ends[metaedge]
+    first, last = steps.ends[edge_type]
     profile = baseline.profile[first].toarray()
     near = (profile @ profile.T) ** 2
     np.fill_diagonal(near, 0)
-    expected = near @ steps.into[metaedge].toarray().T
-    expected = expected + expected.T if metaedge == "GiG" else expected
+    expected = near @ steps.into[edge_type].toarray().T
+    expected = expected + expected.T if edge_type == "GiG" else expected
     for few in (0, 1):  # three sources with all targets, then all sources with three targets
-        sizes = [3 if end == few else steps.size[kind] for end, kind in enumerate((first, last))]
+        sizes = [3 if end == few else steps.size[node_type] for end, node_type in enumerate((first, last))]
         source, target = (index.ravel() for index in np.indices(sizes))
-        votes = baseline._votes(metaedge, 2.0, source, target)
+        votes = baseline._votes(edge_type, 2.0, source, target)
         np.testing.assert_allclose(votes, expected[source, target], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("damping", [0.0, 0.5])
 def test_walks_are_products_of_matrices(damping, monkeypatch) -> None:
     steps = Steps.of(of(GRAPH, "c1 CtD d1"))
-    walks, dense = Walks(steps, damping), {}
+    walks, dense = PathCounts(steps, damping), {}
     for step, into in steps.into.items():
         rows, columns = (np.maximum(into.toarray().sum(axis), 1) ** -damping for axis in (1, 0))
         dense[step] = rows[:, None] * into.toarray() * columns
@@ -221,21 +223,23 @@ def test_walks_are_products_of_matrices(damping, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("damping", [0.0, 0.5])
-@pytest.mark.parametrize("metaedge", ["CtD", "GiG"])
+@pytest.mark.parametrize("edge_type", ["CtD", "GiG"])
 @pytest.mark.parametrize("gather", [0, np.inf])
-def test_walks_without_the_own_edge_are_those_in_the_graph_without_it(damping, metaedge, gather, monkeypatch) -> None:
+def test_walks_without_the_own_edge_are_those_in_the_graph_without_it(damping, edge_type, gather, monkeypatch) -> None:
     monkeypatch.setattr(typed_counts, "GATHER", gather)
     graph = simulate_knowledge_graph(30, 12, 8, 2, seed=3).graph
-    record = link_samples(graph, metaedge)
+    record = link_samples(graph, edge_type)
     steps, edges = Steps.of(record), record.subset(record.positive).subset(np.arange(12))
     source, target = steps.local[edges.source_index], steps.local[edges.target_index]
-    paths = steps.metapaths(metaedge, 3)
-    n_ends, own = steps.size[steps.ends[metaedge][1]], OwnEdges(metaedge, source, target)
+    paths = steps.metapaths(edge_type, 3)
+    n_ends, own = steps.size[steps.ends[edge_type][1]], OwnEdges(edge_type, source, target)
     number, end = (index.ravel() for index in np.indices((len(source), n_ends)))
-    fast = dict(Walks(steps, damping).between(paths, source, number, end, own))
+    fast = dict(PathCounts(steps, damping).between(paths, source, number, end, own))
     for column, edge in enumerate(edges.sample_id.tolist()):
         without, alone = Steps.of(replace(record, graph=graph.subset(graph.sample_id != edge))), source[[column]]
-        for i, slow in Walks(without, damping).between(paths, alone, np.zeros(n_ends, dtype=int), np.arange(n_ends)):
+        for i, slow in PathCounts(without, damping).between(
+            paths, alone, np.zeros(n_ends, dtype=int), np.arange(n_ends)
+        ):
             np.testing.assert_allclose(fast[i][number == column], slow, rtol=2e-3, atol=1e-4)
 
 
@@ -261,9 +265,9 @@ def test_training_edges_are_looked_at_as_if_they_were_not_there() -> None:
     assert abs(auroc - 0.5) < 0.2
     fitted = baseline.fitted["CtD"]
     source, target = (baseline.steps.local[index] for index in (train.source_index, train.target_index))
-    own = baseline._walked_without("CtD", fitted.paths, source[train.positive], target[train.positive])
-    with_edge = baseline._walked(fitted.paths, source[train.positive], target[train.positive])
-    other = baseline._walked(fitted.paths, source[~train.positive], target[~train.positive])
+    own = baseline._counts_without("CtD", fitted.paths, source[train.positive], target[train.positive])
+    with_edge = baseline._counts(fitted.paths, source[train.positive], target[train.positive])
+    other = baseline._counts(fitted.paths, source[~train.positive], target[~train.positive])
     assert with_edge[:, 0].min() >= 1
     assert own[:, 0].mean() < 3 * other[:, 0].mean()
 
@@ -272,13 +276,13 @@ def test_scores_are_the_regression_on_all_features_though_none_is_held_for_all_p
     """With all features of 3.3 million pairs of GiG at hand, a run on Hetionet's core did not come to an end."""
     train, val, test = planted
     baseline = PathFeatures().fit(train, val, None)
-    for metaedge, fitted in baseline.fitted.items():
-        at = test.metaedge == metaedge
+    for edge_type, fitted in baseline.fitted.items():
+        at = test.edge_type == edge_type
         source, target = (baseline.steps.local[index[at]] for index in (test.source_index, test.target_index))
-        walked = np.log1p(baseline._walked(fitted.paths, source, target) / fitted.unit)
-        x = np.concatenate([walked, baseline._degrees(metaedge, source, target, own=0)], axis=1)
+        walked = np.log1p(baseline._counts(fitted.paths, source, target) / fitted.unit)
+        x = np.concatenate([walked, baseline._degrees(edge_type, source, target, own=0)], axis=1)
         expected = ((x - fitted.center) / fitted.scale) @ fitted.weight
-        np.testing.assert_allclose(baseline._score_one_way(metaedge, fitted, source, target), expected, atol=1e-4)
+        np.testing.assert_allclose(baseline._score_one_way(edge_type, fitted, source, target), expected, atol=1e-4)
 
 
 def test_only_the_metapaths_asked_for_are_used_and_unknown_ones_are_refused(planted) -> None:
@@ -293,7 +297,7 @@ def test_only_the_metapaths_asked_for_are_used_and_unknown_ones_are_refused(plan
 
 def test_the_choice_of_knobs_is_one_for_the_truth_and_low_for_its_opposite(planted) -> None:
     train, val, _ = planted
-    of_val = val.subset(val.metaedge == "CtD")
+    of_val = val.subset(val.edge_type == "CtD")
     choice = Choice(Steps.of(train), "CtD", of_val)
     edges = of_val.subset(of_val.positive)
     local = Steps.of(train).local
@@ -309,10 +313,10 @@ def test_the_choice_of_knobs_is_one_for_the_truth_and_low_for_its_opposite(plant
 def test_negatives_have_the_density_that_is_taken_out_of_the_logits() -> None:
     draws = EdgeDraws(GRAPH, Steps.of(of(GRAPH, "c1 CtD d1")), torch.Generator().manual_seed(0))
     for name in ("CtD", "GiG"):
-        weight = torch.tensor([float(metaedge == name) for metaedge in draws.metaedges])
+        weight = torch.tensor([float(edge_type == name) for edge_type in draws.edge_types])
         draw = draws.draw(1, 100_000, weight)
         negatives = draw.ends[:, draw.label == 0]
-        first, last = (len(draws.members[kind]) for kind in draws.kinds[draws.metaedges.index(name)])
+        first, last = (len(draws.members[node_type]) for node_type in draws.node_types[draws.edge_types.index(name)])
         key = (negatives[0] * len(GRAPH.node_id) + negatives[1]).numpy()
         _, position, count = np.unique(key, return_index=True, return_counts=True)
         assert len(count) == first * last

@@ -40,16 +40,16 @@ def assign_folds(links: Links, seed: int) -> tuple[Links, Links, Links]:
 @pytest.fixture(scope="module")
 def deals(mirror: Path) -> list[tuple[Links, Links, Links]]:
     """Three seeds; made once, since a graph looks up its hundred thousands of node names only once."""
-    links = hetionet_core(metaedges="CtD")
+    links = hetionet_core(edge_types="CtD")
     return [assign_folds(links, seed) for seed in range(3)]
 
 
 def all_pairs(links: Links) -> Links:
     """Every compound with every disease, unlabeled."""
-    compounds, diseases = (np.flatnonzero(links.graph.node_kind == kind) for kind in ("Compound", "Disease"))
+    compounds, diseases = (np.flatnonzero(links.graph.node_type == node_type) for node_type in ("Compound", "Disease"))
     source, target = np.repeat(compounds, len(diseases)), np.tile(diseases, len(compounds))
-    metaedge = np.full(len(source), "CtD")
-    return replace(links.blind(), metaedge=metaedge, source_index=source, target_index=target,
+    edge_type = np.full(len(source), "CtD")
+    return replace(links.blind(), edge_type=edge_type, source_index=source, target_index=target,
                    label=np.full((len(source), 2), np.nan, dtype=np.float32),
                    positive=np.zeros(len(source), dtype=bool))  # fmt: skip
 
@@ -61,7 +61,7 @@ def score(parts: tuple[Links, Links, Links], name: str, **changes: object) -> np
     train, val, test = parts
     record = all_pairs(train)
     predicted = baseline.fit(train, val, None).predict(record)[:, 0]
-    n_diseases = (train.graph.node_kind == "Disease").sum()
+    n_diseases = (train.graph.node_type == "Disease").sum()
     n_nodes = len(train.node_id)
     asked = record.source_index * n_nodes + record.target_index
 
@@ -102,7 +102,7 @@ def test_four_named_metapaths_alone_reach_the_floor(deals):
 
 def test_distmult_soon_stands_well_above_the_degree_product(deals):
     """A fifth of its steps on one seed; with all of them it has .914, .461 and .737 over three."""
-    auroc, mrr, hits = score(deals[0], "distmult", steps=200)
+    auroc, mrr, hits = score(deals[0], "distmult", adam={"steps": 200})
     degree = score(deals[0], "degree_product")
     assert auroc > 0.88
     assert mrr > degree[1] + 0.1

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from torchcell.knowledge_graph.models.hgt_embedder.decoder import LinkNegatives
+from torchcell.knowledge_graph.models.hgt_embedder.sampling import LinkNegatives
 
 N = 20
 
 
 def sample_links(matched=0.5) -> LinkNegatives:
-    """Nodes 0 to 7 of one kind, 8 to 19 of another; metaedge 0 joins them, 1 the first kind, 2 has no edge."""
+    """Nodes 0 to 7 of one node type, 8 to 19 of another; edge type 0 joins them, 1 the first node type, 2 has no edge."""
     crossing = torch.tensor([0, 0, 0, 5]), torch.tensor([8, 9, 11, 8])
     within = torch.tensor([1, 2]), torch.tensor([4, 3])
     none = torch.zeros(2, 0, dtype=torch.int64)
@@ -18,7 +18,7 @@ def sample_links(matched=0.5) -> LinkNegatives:
     return LinkNegatives([crossing, within, (none[0], none[1])], ranges, [1], N, matched)
 
 
-def test_matched_draws_follow_the_degree_and_uniform_ones_the_kind():
+def test_matched_draws_follow_the_degree_and_uniform_ones_the_type():
     torch.manual_seed(0)
     matched, uniform = (sample_links(share).draw(0, 0, 4_000) for share in (1.0, 0.0))
     assert set(matched.tolist()) == {0, 5}
@@ -32,11 +32,11 @@ def test_matched_draws_follow_the_degree_and_uniform_ones_the_kind():
     assert half.min() >= 8
 
 
-def test_either_end_of_a_symmetric_metaedge_has_the_whole_degree():
+def test_either_end_of_a_symmetric_edge_type_has_the_whole_degree():
     assert set(sample_links(1.0).draw(1, 0, 500).tolist()) == {1, 2, 3, 4}
 
 
-def test_a_metaedge_without_edges_draws_from_the_kind():
+def test_a_edge_type_without_edges_draws_from_the_type():
     drawn = sample_links(1.0).draw(2, 0, 300)
     assert set(drawn.tolist()) == set(range(8, 20))
     assert not sample_links().known(2, torch.tensor([9]), torch.tensor([1])).any()

@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from tests.knowledge_graph.test_link_negatives import sample_links
-from torchcell.knowledge_graph.models.hgt_embedder.decoder import DistMult, LinkScores, link_ranks
+from torchcell.knowledge_graph.models.hgt_embedder.model import DistMult, LinkScores
+from torchcell.knowledge_graph.models.hgt_embedder.ranking import link_ranks
 
 
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("code", [0, 1])
 def test_ranks_equal_a_naive_count_with_ties_and_filtering(code, ties):
-    """Metaedge 0 joins nodes 0 to 7 and 8 to 19; metaedge 1 has no direction, among the nodes 0 to 7."""
+    """Edge type 0 joins nodes 0 to 7 and 8 to 19; edge type 1 has no direction, among the nodes 0 to 7."""
     torch.manual_seed(2)
     known, decoder = sample_links(), DistMult(8, 3, n_nodes=20, symmetric=[1])
     z_ND = torch.randint(0, 2, (20, 8)).float() if ties else torch.randn(20, 8)

@@ -33,7 +33,7 @@ def test_links_go_through_train_evaluate_and_predict(tmp_path: Path) -> None:
     trained = train(cfg)
     scored, folder = trained.scored, trained.folder.path
     assert scored is not None
-    names = [f"CtD_{kind}/{name}" for kind in ("matched", "uniform") for name in ("auroc", "auprc", "brier")]
+    names = [f"CtD_{node_type}/{name}" for node_type in ("matched", "uniform") for name in ("auroc", "auprc", "brier")]
     names += [f"CtD_{end}/{name}" for end in ("tail", "head") for name in ("mrr", "hits@1", "hits@10")]
     table = pd.read_csv(folder / "metrics.csv")
     assert table[table.system == "degrees"].metric.tolist() == [*names, "mrr"]

@@ -1,18 +1,19 @@
-"""Scores of links: a list and a grid agree, and walks add to the metaedges that have a table."""
+"""Scores of links: a list and a grid agree, and metapaths add to the edge types that have a table."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from torchcell.knowledge_graph.models.hgt_embedder.decoder import DistMult, LinkScores, WalkTable
+from torchcell.knowledge_graph.models.hgt_embedder.metapaths import MetapathTable
+from torchcell.knowledge_graph.models.hgt_embedder.model import DistMult, LinkScores
 
 
 @pytest.mark.parametrize("code", [0, 1])
-def test_a_grid_is_the_list_of_its_pairs_and_walks_are_added_where_there_are_some(code):
+def test_a_grid_is_the_list_of_its_pairs_and_metapaths_are_added_where_there_are_some(code):
     torch.manual_seed(0)
     z_ND, decoder = torch.randn(12, 8), DistMult(8, 2, n_nodes=12)
-    table = WalkTable(torch.randn(5, 7), first_source=0, first_target=5)
+    table = MetapathTable(torch.randn(5, 7), first_source=0, first_target=5)
     scores, source, target = LinkScores(decoder, {0: table}, decoder.weight), torch.arange(5), torch.arange(5, 12)
     grid = scores.grid(z_ND[source], z_ND[target], code, source, target)
     pairs = torch.cartesian_prod(source, target)
@@ -23,10 +24,10 @@ def test_a_grid_is_the_list_of_its_pairs_and_walks_are_added_where_there_are_som
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_does_not_round_log_odds(dtype):
-    """Eight digits of bfloat16 would tie a hundred candidates in a few places; adding walks to them once failed."""
+    """Eight digits of bfloat16 would tie a hundred candidates in a few places; adding metapaths to them once failed."""
     torch.manual_seed(0)
     z_ND, decoder = torch.randn(12, 8).to(dtype), DistMult(8, 1, n_nodes=12)
-    table = WalkTable(torch.randn(5, 7).to(dtype), first_source=0, first_target=5)
+    table = MetapathTable(torch.randn(5, 7).to(dtype), first_source=0, first_target=5)
     scores, source, target = LinkScores(decoder, {0: table}, decoder.weight), torch.arange(5), torch.arange(5, 12)
     with torch.autocast("cpu", dtype):
         grid = scores.grid(z_ND[source], z_ND[target], 0, source, target)
@@ -37,8 +38,8 @@ def test_half_precision_does_not_round_log_odds(dtype):
     torch.testing.assert_close(links, exact.flatten())
 
 
-def test_without_a_decoder_walks_alone_are_told():
-    table, weight, at = WalkTable(torch.randn(2, 2), 0, 2), torch.zeros(1), torch.tensor([0, 1])
+def test_without_a_decoder_metapaths_alone_count():
+    table, weight, at = MetapathTable(torch.randn(2, 2), 0, 2), torch.zeros(1), torch.tensor([0, 1])
     alone = LinkScores(None, {1: table}, weight)
     z_ND = torch.randn(4, 3)
     torch.testing.assert_close(alone(z_ND[:2], z_ND[2:], torch.tensor([1, 0]), at, at + 2)[0], table.score_AB[0, 0])

@@ -9,8 +9,8 @@ import torch
 
 from tests.knowledge_graph.test_link_negatives import sample_links
 from torchcell.io.errors import InputError
-from torchcell.knowledge_graph.models.hgt_embedder.decoder import DistMult
 from torchcell.knowledge_graph.models.hgt_embedder.losses import LinkTerm
+from torchcell.knowledge_graph.models.hgt_embedder.model import DistMult
 
 
 def parts(form: str, count: int = 6):
@@ -56,7 +56,7 @@ def test_a_constant_score_of_zero_costs_two_ln_two():
     assert math.isclose(term(z.__getitem__, decoder, draws).item(), 2 * math.log(2), rel_tol=1e-12)
 
 
-def test_a_kind_smaller_than_the_count_is_ranked_whole():
+def test_a_type_smaller_than_the_count_is_ranked_whole():
     _term, _, _, draws = parts("softmax", count=12)
     assert draws[0].heads.tolist() == list(range(8))
     assert draws[0].tails.tolist() == list(range(8, 20))

@@ -37,8 +37,8 @@ def sampled_entries(graph: TypedGraph, part: SampledGraph) -> list[list[tuple[in
 def test_a_fan_out_above_every_degree_gives_the_whole_graphs_vectors_at_the_seeds(seed, hops):
     graph = graph_of(seed, density=0.1)
     torch.manual_seed(seed)
-    kinds = [(r.source, r.target) for r in graph.relations]
-    layers = [TypedHGT(4, kinds, len(graph.kinds), 2).double() for _ in range(hops)]
+    node_types = [(r.source, r.target) for r in graph.relations]
+    layers = [TypedHGT(4, node_types, len(graph.node_types), 2).double() for _ in range(hops)]
     x = torch.randn(len(graph), 4, dtype=torch.float64)
     seeds = torch.randint(len(graph), (3,))
     part = NeighborSampler(graph).sample(seeds, [1_000] * hops)
@@ -101,7 +101,7 @@ def test_same_seed_same_part_and_the_global_seed_counts_without_a_generator():
 
 def test_edges_taken_out_of_the_graph_have_weight_0_in_a_part():
     graph = graph_of(2)
-    code = torch.full((5,), graph.metaedges.index("GiG"))
+    code = torch.full((5,), graph.edge_types.index("GiG"))
     gone = torch.tensor([0, 3, 4, 7, 8])
     source, target = (end[gone] for end in graph.edges("GiG"))
     out = set(zip(source.tolist(), target.tolist(), strict=True))
@@ -109,7 +109,7 @@ def test_edges_taken_out_of_the_graph_have_weight_0_in_a_part():
     part = NeighborSampler(graph).sample(torch.arange(len(graph)), [1_000], weights=weights)
     for relation, found in zip(graph.relations, sampled_entries(graph, part), strict=True):
         for s, t, weight in found:
-            barred = relation.metaedge == "GiG" and ((s, t) in out or (t, s) in out)
+            barred = relation.edge_type == "GiG" and ((s, t) in out or (t, s) in out)
             assert weight == (0.0 if barred else 1.0)
 
 

@@ -14,18 +14,18 @@ from torchcell.knowledge_graph.embed import embed_nodes, tabulated_skill, write_
 from torchcell.knowledge_graph.embedding_health import LinkSkill, TrainingBounds
 
 
-def test_nodes_come_with_id_name_and_kind_and_the_model_stays_as_it_was():
+def test_nodes_come_with_id_name_and_type_and_the_model_stays_as_it_was():
     model = Dots(toy_spec()).train()
     found = embed_nodes(model, "best.ckpt")
     assert model.training
     assert found.table.node_id.tolist() == IDS.tolist()
     assert found.table.node_name.tolist() == NAMES.tolist()
-    assert found.table.node_kind.tolist() == ["Compound"] * 4 + ["Disease"] * 5
+    assert found.table.node_type.tolist() == ["Compound"] * 4 + ["Disease"] * 5
     np.testing.assert_array_equal(found.table.values, model.vectors)
-    assert [one.kind for one in found.health] == ["Compound", "Disease"]
+    assert [one.node_type for one in found.health] == ["Compound", "Disease"]
 
 
-def test_energies_are_those_of_each_metaedge():
+def test_energies_are_those_of_each_edge_type():
     vectors = torch.zeros(9, 3)
     vectors[:4, 0], vectors[4:, 1] = 1, 1  # compounds lie at right angles to diseases, diseases on each other
     found = embed_nodes(Dots(toy_spec(), vectors), "best.ckpt")
@@ -50,7 +50,7 @@ def test_a_model_may_set_the_bounds_of_its_own_vectors():
     model.health = TrainingBounds(cosine=1.0, components=0.0, rank=0.0)
     found = embed_nodes(model, "best.ckpt")
     assert not found.collapsed
-    assert found.guard()["kinds"]["Compound"]["bounds"] == {"cosine": 1.0, "components": 0.0, "rank": 0.0}
+    assert found.guard()["types"]["Compound"]["bounds"] == {"cosine": 1.0, "components": 0.0, "rank": 0.0}
 
 
 def test_skill_is_read_from_a_table_where_both_scores_are_there():

@@ -1,4 +1,4 @@
-"""A row a metaedge with the model's scores and the best baseline's."""
+"""A row an edge type with the model's scores and the best baseline's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TABLE = scores(
 )
 
 
-def test_each_metaedge_has_a_row_with_the_best_baseline_and_the_mean_is_that_of_one_baseline():
+def test_each_edge_type_has_a_row_with_the_best_baseline_and_the_mean_is_that_of_one_baseline():
     table = relation_table(TABLE, "Model", ["CtD", "CbG"]).set_index("relation")
     assert table.columns.tolist() == list(COLUMNS)
     assert table["AUROC, matched"].tolist() == ["0.900 (0.800)", "0.700 (0.800)", "0.800 (0.700)"]
@@ -28,6 +28,6 @@ def test_each_metaedge_has_a_row_with_the_best_baseline_and_the_mean_is_that_of_
     assert set(table["Hits@10 of the source"]) == {"–"}
 
 
-def test_one_metaedge_needs_no_table_of_them_and_other_data_have_none():
+def test_one_edge_type_needs_no_table_of_them_and_other_data_have_none():
     assert relation_sections(TABLE, "Model", ["CtD"]) == relation_sections(TABLE, "Model", ()) == []
     assert len(relation_sections(TABLE, "Model", ["CtD", "CbG"])) == 1

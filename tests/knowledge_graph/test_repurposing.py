@@ -13,9 +13,9 @@ from typed_toy import IDS, NAMES, Dots, toy_spec
 from torchcell.core.model import Model
 from torchcell.core.spec import Spec
 from torchcell.io.errors import InputError
-from torchcell.knowledge_graph.embed import held_links, link_scores, ranked_links
+from torchcell.knowledge_graph.embed import held_out_links, link_scores, ranked_links
 
-COLUMNS = ["rank", "source", "source_name", "metaedge", "target", "target_name", "score", "known", "note"]
+COLUMNS = ["rank", "source", "source_name", "edge_type", "target", "target_name", "score", "known", "note"]
 
 
 @pytest.fixture
@@ -52,13 +52,13 @@ def test_links_held_out_of_the_graph_are_marked_by_their_part(model):
     record = SimpleNamespace(
         node_id=IDS,
         source_index=np.array([0, 0, 0, 1]),
-        metaedge=np.array(["CtD"] * 4),
+        edge_type=np.array(["CtD"] * 4),
         target_index=np.array([4, 6, 7, 6]),
         positive=np.array([True, True, True, False]),
     )
-    held = held_links(record, np.array(["train", "val", "test", "test"]))
-    assert held["part"].tolist() == ["val", "test"]
-    table = ranked_links(model, source="aspirin", top=None, held=held).set_index("target_name")
+    held_out = held_out_links(record, np.array(["train", "val", "test", "test"]))
+    assert held_out["part"].tolist() == ["val", "test"]
+    table = ranked_links(model, source="aspirin", top=None, held_out=held_out).set_index("target_name")
     assert table["known"].to_dict() == {"flu": "train", "gout": "train", "asthma": "val", "pain": "test", "malaria": ""}
 
 
@@ -70,9 +70,11 @@ def test_links_so_sure_that_their_probabilities_are_all_1_are_still_ranked():
     assert (table["score"] == 1).all()
 
 
-def test_a_symmetric_metaedge_leaves_out_the_node_itself_and_knows_both_directions(model):
-    held = pd.DataFrame({"source": ["Disease::4"], "metaedge": ["DrD"], "target": ["Disease::0"], "part": ["test"]})
-    table = ranked_links(model, "DrD", source="flu", top=None, held=held).set_index("target_name")
+def test_a_symmetric_edge_type_leaves_out_the_node_itself_and_knows_both_directions(model):
+    held_out = pd.DataFrame(
+        {"source": ["Disease::4"], "edge_type": ["DrD"], "target": ["Disease::0"], "part": ["test"]}
+    )
+    table = ranked_links(model, "DrD", source="flu", top=None, held_out=held_out).set_index("target_name")
     assert sorted(table.index) == ["asthma", "gout", "malaria", "pain"]
     assert table["known"].to_dict() == {"gout": "train", "malaria": "test", "asthma": "", "pain": ""}
 
@@ -96,7 +98,7 @@ def test_pairs_are_scored_alike_in_batches_of_any_size(model):
         ({"source": "flu"}, "source=flu: no Compound has this id or name"),
         ({"source": "aspirin", "target": "flu"}, "give either source"),
         ({}, "give either source"),
-        ({"source": "aspirin", "metaedge": "CtT"}, r"metaedge=CtT: .* the nearest are \['CtD'"),
+        ({"source": "aspirin", "edge_type": "CtT"}, r"edge_type=CtT: .* the nearest are \['CtD'"),
         ({"source": "aspirin", "top": 0}, "top=0: must be 1 or more"),
     ],
 )
@@ -105,11 +107,11 @@ def test_what_can_not_be_ranked_is_said(model, given, said):
         ranked_links(model, **given)
 
 
-def test_one_of_several_supervised_metaedges_must_be_named():
+def test_one_of_several_supervised_edge_types_must_be_named():
     model = Dots(toy_spec(("CtD", "DrD")))
-    with pytest.raises(InputError, match="2 metaedges are supervised; name one by metaedge=: 'CtD', 'DrD'"):
+    with pytest.raises(InputError, match="2 edge types are supervised; name one by edge_type=: 'CtD', 'DrD'"):
         ranked_links(model, source="flu")
-    assert set(ranked_links(model, "DrD", source="flu")["metaedge"]) == {"DrD"}
+    assert set(ranked_links(model, "DrD", source="flu")["edge_type"]) == {"DrD"}
 
 
 def test_a_model_of_cells_ranks_no_links(model):

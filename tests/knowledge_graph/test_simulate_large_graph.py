@@ -25,13 +25,13 @@ def test_the_counts_are_those_of_the_table(mirror):
 
 def test_a_tenth_is_a_valid_record_with_a_tenth_of_everything():
     graph = synthetic_knowledge_graph(SCALE).validate()
-    assert dict(zip(*np.unique(graph.node_kind, return_counts=True), strict=True)) == {
-        kind: round(SCALE * n) for kind, n in NODES.items()
+    assert dict(zip(*np.unique(graph.node_type, return_counts=True), strict=True)) == {
+        node_type: round(SCALE * n) for node_type, n in NODES.items()
     }
-    assert dict(zip(*np.unique(graph.metaedge, return_counts=True), strict=True)) == {
+    assert dict(zip(*np.unique(graph.edge_type, return_counts=True), strict=True)) == {
         name: round(SCALE * n) for name, (*_, n) in EDGES.items()
     }
-    _, degree = np.unique(graph.source_id[graph.metaedge == "GpBP"], return_counts=True)
+    _, degree = np.unique(graph.source_id[graph.edge_type == "GpBP"], return_counts=True)
     assert degree.max() > 5 * np.median(degree)  # a heavy tail
 
 

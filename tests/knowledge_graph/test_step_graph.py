@@ -1,15 +1,25 @@
-"""The graph of a step: shares of metaedges, links taken out, sampled like whole."""
+"""The graph of a step: shares of edge types, links taken out, sampled like whole."""
 
 from __future__ import annotations
 
 import torch
 
 from tests.knowledge_graph.test_typed_encoder import encoder
-from torchcell.knowledge_graph.models.hgt_embedder.model import StepGraph, draw_edges
+from torchcell.knowledge_graph.models.hgt_embedder.model import TypedEncoder
+from torchcell.knowledge_graph.models.hgt_embedder.sampling import StepGraph, draw_edges
 from torchcell.knowledge_graph.simulate import simulate_knowledge_graph
 from torchcell.knowledge_graph.typed_graph import TypedGraph
 
 GRAPH = TypedGraph.from_knowledge_graph(simulate_knowledge_graph(seed=1).graph)
+
+
+def vectors(model: TypedEncoder, step: StepGraph, code: torch.Tensor, number: torch.Tensor, node: torch.Tensor):
+    """Vectors of the nodes of the part, and the row of each node of the graph among them."""
+    part, every = step.without(code, number, node), slice(None)
+    degree_MR = model.degrees(part.whole)[every if part.node_M is None else part.node_M]
+    z_MD = model(part.csrs, part.bounds, degree_MR, part.node_M)
+    assert part.bounds[-1] == len(z_MD)
+    return z_MD, part.row_N
 
 
 def test_edges_are_drawn_once_by_share_and_never_too_many():
@@ -28,8 +38,7 @@ def test_a_sampled_part_with_wide_fans_gives_what_the_whole_gives():
     node = torch.tensor([3, 150, 40, 3, 170])
     answers = []
     for fan_outs in (None, [10_000, 10_000]):
-        z_MD, bounds, row_N, _ = StepGraph(GRAPH, fan_outs).encode(model, code, number, node)
-        assert bounds[-1] == len(z_MD)
+        z_MD, row_N = vectors(model, StepGraph(GRAPH, fan_outs), code, number, node)
         answers.append(z_MD[row_N[node]])
     torch.testing.assert_close(*answers)
     weights = GRAPH.weights_without(code, number)
@@ -42,7 +51,7 @@ def test_narrow_fans_read_fewer_nodes_and_follow_the_seed():
     part, found = StepGraph(GRAPH, [1, 1]), []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
-        z_MD, _, row_N, _ = part.encode(model, none, none, torch.tensor([3, 150]))
+        z_MD, row_N = vectors(model, part, none, none, torch.tensor([3, 150]))
         assert len(z_MD) <= 2 + 2 + 4
         found.append(z_MD[row_N[torch.tensor([3, 150])]])
     assert torch.equal(found[0], found[1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from torchcell.knowledge_graph.models.hgt_embedder.decoder import StreamingLinks
+from torchcell.knowledge_graph.models.hgt_embedder.ranking import StreamingLinks
 
 
 def test_the_links_do_not_depend_on_their_batches_and_are_forgotten_on_reset() -> None:

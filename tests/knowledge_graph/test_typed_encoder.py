@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from torchcell.io.errors import InputError
-from torchcell.knowledge_graph.models.hgt_embedder.encoder import TypedEncoder
+from torchcell.knowledge_graph.models.hgt_embedder.model import ConstantEncoder, EncoderOptions, TypedEncoder
 from torchcell.knowledge_graph.simulate import simulate_knowledge_graph
 from torchcell.knowledge_graph.typed_graph import TypedGraph
 
@@ -18,10 +18,10 @@ def graph() -> TypedGraph:
     return TypedGraph.from_knowledge_graph(simulate_knowledge_graph(seed=1).graph)
 
 
-def encoder(graph: TypedGraph, **options) -> TypedEncoder:
+def encoder(graph: TypedGraph, made: type[TypedEncoder] = TypedEncoder, **options) -> TypedEncoder:
     sizes = [last - first for first, last in itertools.pairwise(graph.bounds)]
-    options = {"embedding": 24, "hidden": 32, "heads": 2} | options
-    return TypedEncoder(sizes, [(r.source, r.target) for r in graph.relations], **options)
+    options = {"embedding_dim": 24, "dim": 32, "heads": 2, "dropout": 0.0, "residual": 0.2} | options
+    return made(sizes, [(r.source, r.target) for r in graph.relations], EncoderOptions(**options))
 
 
 def encoded(model: TypedEncoder, graph: TypedGraph, weights=None) -> torch.Tensor:
@@ -31,15 +31,15 @@ def encoded(model: TypedEncoder, graph: TypedGraph, weights=None) -> torch.Tenso
 
 def test_degrees_are_counted_in_the_graph_that_is_given(graph):
     """An edge that was taken out must not be seen in the degree of its ends either."""
-    model, code = encoder(graph), graph.metaedges.index("CtD")
+    model, code = encoder(graph), graph.edge_types.index("CtD")
     chosen = torch.arange(5)
     weights = graph.weights_without(torch.full((5,), code), chosen)
     for csrs, gone in ((graph.csrs(), False), (graph.csrs(weights), True)):
         counted = model.degrees(csrs).exp() - 1
         for number, relation in enumerate(graph.relations):
-            source, target = graph.degree(relation.metaedge)
+            source, target = graph.degree(relation.edge_type)
             expected = (source if relation.reverse else target).float()
-            if gone and relation.metaedge == "CtD":
+            if gone and relation.edge_type == "CtD":
                 ends = graph.edges("CtD")[0 if relation.reverse else 1][chosen]
                 expected = expected - torch.bincount(ends, minlength=len(graph))
             first, last = graph.bounds[relation.target : relation.target + 2]
@@ -48,14 +48,21 @@ def test_degrees_are_counted_in_the_graph_that_is_given(graph):
 
 
 def test_a_missing_edge_is_read_nowhere(graph):
-    model, code = encoder(graph), graph.metaedges.index("CtD")
+    model, code = encoder(graph), graph.edge_types.index("CtD")
     chosen = torch.arange(5)
     without = encoded(model, graph, graph.weights_without(torch.full((5,), code), chosen))
     source, target = (end.numpy() for end in graph.edges("CtD"))
-    edges = {name: tuple(end.numpy() for end in graph.edges(name)) for name in graph.metaedges}
+    edges = {name: tuple(end.numpy() for end in graph.edges(name)) for name in graph.edge_types}
     edges["CtD"] = source[5:], target[5:]
     smaller = TypedGraph(
-        graph.node_id, graph.node_name, graph.kinds, graph.bounds, graph.ends, edges, graph.symmetric, graph.from_record
+        graph.node_id,
+        graph.node_name,
+        graph.node_types,
+        graph.bounds,
+        graph.ends,
+        edges,
+        graph.symmetric,
+        graph.from_record,
     )
     torch.testing.assert_close(without, encoded(model, smaller))
     assert not torch.allclose(without, encoded(model, graph))
@@ -64,8 +71,8 @@ def test_a_missing_edge_is_read_nowhere(graph):
 def test_constant_inputs_without_a_residual_make_nodes_of_alike_degrees_one_point(graph):
     """The collapse that is made on purpose: all a node can be known by is how many edges of each relation it has."""
     options = {"degrees": False, "layers": 1}
-    flat = encoded(encoder(graph, inputs="constant", residual=0, **options), graph)
-    free = encoded(encoder(graph, inputs="free", residual=0.3, **options), graph)
+    flat = encoded(encoder(graph, ConstantEncoder, residual=0, **options), graph)
+    free = encoded(encoder(graph, residual=0.3, **options), graph)
     degree_NR = encoder(graph).degrees(graph.csrs())
     for first, last in itertools.pairwise(graph.bounds):
         _, group = degree_NR[first:last].unique(dim=0, return_inverse=True)
@@ -97,17 +104,19 @@ def test_recomputation_changes_neither_value_nor_gradient(graph, jump):
 
 def test_widths_are_exactly_as_configured(graph):
     """Elsewhere a width of 512 became 160 without a word."""
-    model = encoder(graph, embedding=512, hidden=256, heads=8)
+    model = encoder(graph, embedding_dim=512, dim=256, heads=8)
     assert model.embedding.weight.shape == (len(graph), 512)
     assert encoded(model, graph).shape == (len(graph), 256)
 
 
 def test_bad_choices_are_refused(graph):
     for options, said in (
-        ({"hidden": 60, "heads": 4}, "16 or more"),
-        ({"hidden": 64, "heads": 5}, "divide"),
-        ({"inputs": "zeros"}, "'zeros'"),
-        ({"residual": 1}, "1 left out"),
+        ({"dim": 60, "heads": 4}, "model.encoder.dim=60 with model.encoder.heads=4.*16 or more"),
+        ({"dim": 64, "heads": 5}, "divide"),
+        ({"residual": 1}, "model.encoder.residual=1 .*1 left out"),
+        ({"dropout": 1.5}, "model.encoder.dropout=1.5: must lie in 0 to 1"),
+        ({"layers": 0, "dim": -1}, "model.encoder.dim=-1, model.encoder.layers=0: must be 1 or more"),
+        ({"embedding_sd": 0}, "model.encoder.embedding_sd=0 must be above 0"),
     ):
         with pytest.raises(InputError, match=said):
             encoder(graph, **options)

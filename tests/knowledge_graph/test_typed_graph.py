@@ -21,7 +21,7 @@ SEEDS = st.integers(0, 10_000)
 
 
 def triples(record: KnowledgeGraph) -> list[tuple[str, str, str]]:
-    return list(zip(record.source_id.tolist(), record.metaedge.tolist(), record.target_id.tolist(), strict=True))
+    return list(zip(record.source_id.tolist(), record.edge_type.tolist(), record.target_id.tolist(), strict=True))
 
 
 def entries(graph: TypedGraph, number: int, weights: list | None = None) -> set[tuple[str, str]]:
@@ -39,19 +39,19 @@ def entries(graph: TypedGraph, number: int, weights: list | None = None) -> set[
 
 def wanted(record: KnowledgeGraph, graph: TypedGraph, number: int, gone=()) -> set[tuple[str, str]]:
     relation = graph.relations[number]
-    kept = [(s, t) for s, m, t in triples(record) if m == relation.metaedge and (s, m, t) not in gone]
+    kept = [(s, t) for s, m, t in triples(record) if m == relation.edge_type and (s, m, t) not in gone]
     back = {(t, s) for s, t in kept}
-    if relation.metaedge in graph.symmetric:
+    if relation.edge_type in graph.symmetric:
         return set(kept) | back
     return back if relation.reverse else set(kept)
 
 
 @settings(max_examples=25, deadline=None)
 @given(SEEDS, st.sampled_from([0.0, 0.1, 0.5, 1.0]))
-def test_each_relation_holds_the_edges_of_its_metaedge_and_direction(seed, density):
+def test_each_relation_holds_the_edges_of_its_edge_type_and_direction(seed, density):
     record = knowledge_graph(seed, density=density)
     graph = TypedGraph.from_knowledge_graph(record, ENDS)
-    assert graph.metaedges == tuple(sorted(ENDS))
+    assert graph.edge_types == tuple(sorted(ENDS))
     assert [r.name for r in graph.relations] == ["CrC", "CtD", "CtD<", "DaG", "DaG<", "GiG", "Gr>G", "Gr>G<"]
     for number in range(len(graph.relations)):
         assert entries(graph, number) == wanted(record, graph, number)
@@ -59,7 +59,7 @@ def test_each_relation_holds_the_edges_of_its_metaedge_and_direction(seed, densi
 
 @settings(max_examples=25, deadline=None)
 @given(SEEDS)
-def test_nodes_stand_kind_by_kind_and_keep_their_ids_and_names(seed):
+def test_nodes_stand_type_by_type_and_keep_their_ids_and_names(seed):
     record = knowledge_graph(seed)
     graph = TypedGraph.from_knowledge_graph(record)
     assert sorted(graph.node_id) == sorted(record.node_id)
@@ -68,8 +68,10 @@ def test_nodes_stand_kind_by_kind_and_keep_their_ids_and_names(seed):
     assert (graph.node_name[graph.from_record] == record.node_name).all()
     assert (graph.position_of(record.node_id) == graph.from_record).all()
     assert graph.position_of(["nobody"]).tolist() == [-1]
-    for number, kind in enumerate(graph.kinds):
-        assert all(name.startswith(kind) for name in graph.node_id[graph.bounds[number] : graph.bounds[number + 1]])
+    for number, node_type in enumerate(graph.node_types):
+        assert all(
+            name.startswith(node_type) for name in graph.node_id[graph.bounds[number] : graph.bounds[number + 1]]
+        )
 
 
 @settings(max_examples=25, deadline=None)
@@ -77,7 +79,7 @@ def test_nodes_stand_kind_by_kind_and_keep_their_ids_and_names(seed):
 def test_an_edges_number_is_its_place_and_a_stranger_has_none(seed):
     record = knowledge_graph(seed)
     graph = TypedGraph.from_knowledge_graph(record)
-    for name in graph.metaedges:
+    for name in graph.edge_types:
         source, target = graph.edges(name)
         mine = [(s, t) for s, m, t in triples(record) if m == name]
         found = {(str(graph.node_id[s]), str(graph.node_id[t])) for s, t in zip(source, target, strict=True)}
@@ -104,10 +106,10 @@ def test_an_edge_that_is_taken_out_is_gone_in_every_direction_and_no_other(seed,
     graph = TypedGraph.from_knowledge_graph(record)
     chosen = np.random.default_rng(seed).random(len(record)) < share
     gone = {triple for triple, out in zip(triples(record), chosen, strict=True) if out}
-    code = torch.tensor([graph.metaedges.index(m) for _, m, _ in gone], dtype=torch.long)
+    code = torch.tensor([graph.edge_types.index(m) for _, m, _ in gone], dtype=torch.long)
     ends = [torch.from_numpy(graph.position_of([t[i] for t in gone])) for i in (0, 2)]
     edge = torch.full_like(code, -1)
-    for number, name in enumerate(graph.metaedges):
+    for number, name in enumerate(graph.edge_types):
         edge[code == number] = graph.edge_number(name, *(end[code == number] for end in ends))
     weights = graph.weights_without(code, edge)
     for number in range(len(graph.relations)):
@@ -115,10 +117,10 @@ def test_an_edge_that_is_taken_out_is_gone_in_every_direction_and_no_other(seed,
         assert entries(graph, number) == wanted(record, graph, number)  # the graph itself is as it was
 
 
-def test_degrees_count_both_ends_of_a_symmetric_metaedge_together():
+def test_degrees_count_both_ends_of_a_symmetric_edge_type_together():
     record = knowledge_graph(3)
     graph = TypedGraph.from_knowledge_graph(record)
-    for name in graph.metaedges:
+    for name in graph.edge_types:
         start = [sum(1 for s, m, _ in triples(record) if (s, m) == (node, name)) for node in graph.node_id]
         stop = [sum(1 for _, m, t in triples(record) if (t, m) == (node, name)) for node in graph.node_id]
         both = [a + b for a, b in zip(start, stop, strict=True)]
@@ -162,12 +164,12 @@ def test_no_buffer_is_in_the_state_and_all_move_with_the_module():
 
 def test_unknown_names_are_named():
     record = knowledge_graph(1)
-    with pytest.raises(InputError, match="no metaedge 'CtG'.*CtD"):
+    with pytest.raises(InputError, match="no edge type 'CtG'.*CtD"):
         TypedGraph.from_knowledge_graph(record).edges("CtG")
-    with pytest.raises(InputError, match="'PdD'.*kinds that it lacks"):
+    with pytest.raises(InputError, match="'PdD'.*node types that it lacks"):
         TypedGraph.from_knowledge_graph(record, {"PdD": ("Pathway", "Disease")})
 
 
 def test_repr_says_what_is_in_it():
     graph = TypedGraph.from_knowledge_graph(knowledge_graph(1))
-    assert repr(graph).startswith("TypedGraph(6 Compounds, 4 Diseases, 9 Genes; 5 metaedges")
+    assert repr(graph).startswith("TypedGraph(6 Compounds, 4 Diseases, 9 Genes; 5 edge types")

@@ -66,5 +66,5 @@ def test_heads_must_divide_the_width():
 
 def test_repr_and_shape():
     _, cell, layer, x = setting()
-    assert repr(layer).startswith("HGT(6, heads=2, relations=5, kinds=3")
+    assert repr(layer).startswith("HGT(6, heads=2, relations=5, types=3")
     assert layer(x, cell).shape == x.shape

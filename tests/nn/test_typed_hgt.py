@@ -22,14 +22,18 @@ def setting(seed: int = 0, without: tuple[str, ...] = ("CtD",)) -> tuple[TypedGr
     """By default ``CtD`` has no edges, but its two relations stand."""
     torch.manual_seed(seed)
     graph = TypedGraph.from_knowledge_graph(knowledge_graph(seed, without=without), ENDS)
-    layer = TypedHGT(D, [(r.source, r.target) for r in graph.relations], len(graph.kinds), HEADS, norm=False).double()
+    layer = TypedHGT(
+        D, [(r.source, r.target) for r in graph.relations], len(graph.node_types), HEADS, norm=False
+    ).double()
     for parameter in (layer.gate, layer.prior, layer.project_bias, layer.out_bias):
         torch.nn.init.normal_(parameter)
     return graph, layer, torch.randn(len(graph), D, dtype=torch.float64, requires_grad=True)
 
 
 def edge_types(graph: TypedGraph) -> list[tuple[str, str, str]]:
-    return [(graph.kinds[r.source], r.name.replace("<", "_back"), graph.kinds[r.target]) for r in graph.relations]
+    return [
+        (graph.node_types[r.source], r.name.replace("<", "_back"), graph.node_types[r.target]) for r in graph.relations
+    ]
 
 
 def edge_index(graph: TypedGraph, number: int) -> torch.Tensor:
@@ -40,16 +44,16 @@ def edge_index(graph: TypedGraph, number: int) -> torch.Tensor:
 
 def with_equal_weights(graph: TypedGraph, layer: TypedHGT) -> HGTConv:
     """PyG's layer; a relation and head r, h is number h x R + r there."""
-    conv = HGTConv(D, D, (list(graph.kinds), edge_types(graph)), HEADS).double()
+    conv = HGTConv(D, D, (list(graph.node_types), edge_types(graph)), HEADS).double()
     with torch.no_grad():
-        for kind, name in enumerate(graph.kinds):
-            query, key, value = layer.project[kind].chunk(3, 1)
+        for node_type, name in enumerate(graph.node_types):
+            query, key, value = layer.project[node_type].chunk(3, 1)
             conv.kqv_lin.lins[name].weight.copy_(torch.cat([key, query, value], 1).T)
-            query, key, value = layer.project_bias[kind].chunk(3)
+            query, key, value = layer.project_bias[node_type].chunk(3)
             conv.kqv_lin.lins[name].bias.copy_(torch.cat([key, query, value]))
-            conv.out_lin.lins[name].weight.copy_(layer.out[kind].T)
-            conv.out_lin.lins[name].bias.copy_(layer.out_bias[kind])
-            conv.skip[name].copy_(layer.gate[kind : kind + 1])
+            conv.out_lin.lins[name].weight.copy_(layer.out[node_type].T)
+            conv.out_lin.lins[name].bias.copy_(layer.out_bias[node_type])
+            conv.skip[name].copy_(layer.gate[node_type : node_type + 1])
         conv.k_rel.weight.copy_(layer.attend.transpose(0, 1).flatten(0, 1))
         conv.v_rel.weight.copy_(layer.send.transpose(0, 1).flatten(0, 1))
         for number, each in enumerate(edge_types(graph)):
@@ -58,9 +62,9 @@ def with_equal_weights(graph: TypedGraph, layer: TypedHGT) -> HGTConv:
 
 
 def run_conv(graph: TypedGraph, conv: HGTConv, x: torch.Tensor) -> dict[str, torch.Tensor]:
-    by_kind = {k: x[a:b] for k, (a, b) in zip(graph.kinds, itertools.pairwise(graph.bounds), strict=True)}
+    by_type = {k: x[a:b] for k, (a, b) in zip(graph.node_types, itertools.pairwise(graph.bounds), strict=True)}
     # In metadata order: PyG's answer depends on it, and is wrong in another order.
-    return conv(by_kind, {each: edge_index(graph, number) for number, each in enumerate(edge_types(graph))})
+    return conv(by_type, {each: edge_index(graph, number) for number, each in enumerate(edge_types(graph))})
 
 
 @pytest.mark.parametrize("without", [("CtD",), (), ("CtD", "DaG")], ids=str)
@@ -71,19 +75,19 @@ def test_equals_hgtconv_in_value_and_gradient(monkeypatch, without, chunk):
     graph, layer, x = setting(1, without)
     conv = with_equal_weights(graph, layer)
     ours = layer(x, graph.bounds, graph.csrs())
-    theirs = torch.cat([run_conv(graph, conv, x)[kind] for kind in graph.kinds])
+    theirs = torch.cat([run_conv(graph, conv, x)[node_type] for node_type in graph.node_types])
     torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
     seed = torch.randn_like(ours)
     mine = [x, layer.attend, layer.send, layer.prior, layer.project, layer.out, layer.gate]
     mine = torch.autograd.grad((ours * seed).sum(), mine)
-    lins = [conv.kqv_lin.lins[kind].weight for kind in graph.kinds] + [
-        conv.out_lin.lins[kind].weight for kind in graph.kinds
+    lins = [conv.kqv_lin.lins[node_type].weight for node_type in graph.node_types] + [
+        conv.out_lin.lins[node_type].weight for node_type in graph.node_types
     ]
     priors = [conv.p_rel["__".join(each)] for each in edge_types(graph)]
-    skips = [conv.skip[kind] for kind in graph.kinds]
+    skips = [conv.skip[node_type] for node_type in graph.node_types]
     inputs = [x, conv.k_rel.weight, conv.v_rel.weight, *lins, *priors, *skips]
     found = list(torch.autograd.grad((theirs * seed).sum(), inputs))
-    n = len(graph.kinds)
+    n = len(graph.node_types)
     by_relation = [each.unflatten(0, (HEADS, -1)).transpose(0, 1) for each in found[1:3]]
     key, query, value = torch.stack(found[3 : 3 + n]).chunk(3, 1)
     reference = [
@@ -101,8 +105,8 @@ def test_equals_hgtconv_in_value_and_gradient(monkeypatch, without, chunk):
 def test_edges_of_weight_0_are_as_good_as_gone():
     graph, layer, x = setting(2, ())
     record = knowledge_graph(2, without=())
-    without = TypedGraph.from_knowledge_graph(record.subset(record.metaedge != "CtD"), ENDS)
-    code = torch.full((graph.n_edges("CtD"),), graph.metaedges.index("CtD"))
+    without = TypedGraph.from_knowledge_graph(record.subset(record.edge_type != "CtD"), ENDS)
+    code = torch.full((graph.n_edges("CtD"),), graph.edge_types.index("CtD"))
     weights = graph.weights_without(code, torch.arange(len(code)))
     torch.testing.assert_close(
         layer(x, graph.bounds, graph.csrs(weights)), layer(x, without.bounds, without.csrs()), rtol=1e-12, atol=1e-12
@@ -111,8 +115,8 @@ def test_edges_of_weight_0_are_as_good_as_gone():
 
 def test_a_fixed_residual_keeps_that_share_of_the_input():
     graph, _, x = setting(3)
-    kinds = [(r.source, r.target) for r in graph.relations]
-    layers = [TypedHGT(D, kinds, 3, HEADS, norm=False, residual=share).double() for share in (0.0, 0.25)]
+    node_types = [(r.source, r.target) for r in graph.relations]
+    layers = [TypedHGT(D, node_types, 3, HEADS, norm=False, residual=share).double() for share in (0.0, 0.25)]
     layers[1].load_state_dict(layers[0].state_dict())
     nothing, quarter = (layer(x, graph.bounds, graph.csrs()) for layer in layers)
     torch.testing.assert_close(quarter, 0.75 * nothing + 0.25 * x)
@@ -132,5 +136,5 @@ def test_heads_must_divide_the_width():
 
 def test_repr_and_shape():
     graph, layer, x = setting()
-    assert repr(layer) == "TypedHGT(8, heads=2, relations=8, kinds=3)"
+    assert repr(layer) == "TypedHGT(8, heads=2, relations=8, types=3)"
     assert layer(x, graph.bounds, graph.csrs()).shape == x.shape

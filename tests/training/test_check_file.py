@@ -124,12 +124,17 @@ def test_a_screen_and_its_network_are_compared(tmp_path, capsys):
 
 
 def test_nodes_and_edges_are_read_as_one_graph(tmp_path):
-    nodes = written(tmp_path, "nodes.csv", "id,name,kind\nc1,x,Compound\nd1,y,Disease\n")
-    edges = written(tmp_path, "edges.csv", "source,metaedge,target\nc1,CtD,d1\n")
+    nodes = written(tmp_path, "nodes.csv", "id,name,type\nc1,x,Compound\nd1,y,Disease\n")
+    edges = written(tmp_path, "edges.csv", "source,edge_type,target\nc1,CtD,d1\n")
     first, second = check_files([nodes, edges])
     assert not second.wrong
     assert "data.record.supervised=CtD data.batch_size=1" in first.use, "1,024 would hold all candidates at once"
-    stray = written(tmp_path, "stray.csv", "source,metaedge,target\nc1,CtD,nobody\n")
+    former = [
+        written(tmp_path, "former_nodes.csv", nodes.read_text().replace("type", "kind")),
+        written(tmp_path, "former_edges.csv", edges.read_text().replace("edge_type", "metaedge")),
+    ]
+    assert "'data.record.columns={type: kind,edge_type: metaedge}'" in check_files(former)[0].use
+    stray = written(tmp_path, "stray.csv", "source,edge_type,target\nc1,CtD,nobody\n")
     assert "nobody" in check_files([nodes, stray])[1].wrong[0]
 
 
@@ -139,7 +144,7 @@ def test_nodes_and_edges_are_read_as_one_graph(tmp_path):
         ("gnes,fitness\nA|B,1\n", "nearest is a screen: genes; rename 'gnes' for 'genes'"),
         ("Genes,fitness\nA|B,1\n", "nearest is a screen: genes; rename 'Genes' for 'genes'"),
         ("gene1,gene2,score\nA,B,1\n", "as A|B"),
-        ("head,relation,tail\na,r,b\n", "'head' for 'source', 'relation' for 'metaedge', 'tail' for 'target'"),
+        ("head,relation,tail\na,r,b\n", "'head' for 'source', 'relation' for 'edge_type', 'tail' for 'target'"),
         ("A|B,0.5\nA|C,1.5\n", "looks like data; write the names of the columns"),
         ("genes fitness\nA|B 1\n", "separated by blanks"),
         ("x,y\n1,2\n", "a screen needs a column genes"),

@@ -34,8 +34,9 @@ TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
         "links",
         (
             "+experiment=simulated_hgt", "data.record.n_genes=60", "data.record.n_compounds=40",
-            "data.record.n_diseases=30", "data.record.n_communities=5", "model.embedding=16", "model.hidden=16",
-            "model.heads=1", "model.walk_pairs=10000", "model.edge_sample_size=50", "data.batch_size=16",
+            "data.record.n_diseases=30", "data.record.n_communities=5", "model.encoder.embedding_dim=16",
+            "model.encoder.dim=16", "model.encoder.heads=1", "model.decoder.metapath_pairs=10000", "model.sampling.edges=50",
+            "data.batch_size=16",
         ),
     ),
 }  # fmt: skip
@@ -45,7 +46,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "embedding_sum_mlp": {"max_epochs": 3},
     "gradient_boosting": {"max_iter": 20},
     "path_features": {"penalties": [0.1], "most_edges": 300},
-    "distmult": {"dim": 16, "steps": 40, "check_every": 20},
+    "distmult": {"dim": 16, "adam": {"steps": 40, "check_every": 20}},
     "gaussian_process": {"most": 100},
 }
 NAMES = [
@@ -128,7 +129,7 @@ def request_of(task: str, data: RecordDataModule, folder: Path) -> dict[str, str
         rows = rows.assign(**{role: record.columns[role] for role in ("query", "array") if role in record.columns})
     elif task == "links":
         ends = record.node_id[record.source_index], record.node_id[record.target_index]
-        rows = pd.DataFrame({"source": ends[0], "target": ends[1], "metaedge": record.metaedge})
+        rows = pd.DataFrame({"source": ends[0], "target": ends[1], "edge_type": record.edge_type})
     else:
         rows = pd.DataFrame({"perturbation": record.perturbation, "cell_line": record.group})
     rows.to_csv(folder / "asked.csv", index=False)

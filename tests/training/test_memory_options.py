@@ -57,7 +57,7 @@ def test_settings_that_save_memory_are_known_by_their_value():
     [
         ("gene_set_transformer", {"model.attention", "model.gradient_checkpointing"}),
         ("cell_graph_transformer", {"model.encoder.gradient_checkpointing"}),
-        ("hgt_embedder", {"model.recompute"}),
+        ("hgt_embedder", {"model.encoder.recompute"}),
         ("dango", set()),
     ],
 )

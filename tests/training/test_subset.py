@@ -35,13 +35,13 @@ def test_the_samples_of_a_trial_are_drawn_by_the_splits_seed_alone(experiment):
     assert split_of(experiment, "split.seed=1").hash != one.hash
 
 
-def test_a_trial_of_many_metaedges_keeps_one_edge_a_fold_of_each():
-    """``+experiment=hetionet5k_hgt +debug=fast`` was refused: of 24 metaedges the drawn candidates had no CpD."""
-    given = ["+experiment=simulated_hgt", "data.record.metaedges=all", "data.subset=60"]
+def test_a_trial_of_many_edge_types_keeps_one_edge_a_fold_of_each():
+    """``+experiment=hetionet5k_hgt +debug=fast`` was refused: of 24 edge types the drawn candidates had no CpD."""
+    given = ["+experiment=simulated_hgt", "data.record.edge_types=all", "data.subset=60"]
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         data = assemble.datamodule(compose("config", given))
     record = data.record_whole
-    edges = {name: int((record.positive & (record.metaedge == name)).sum()) for name in record.supervised}
+    edges = {name: int((record.positive & (record.edge_type == name)).sum()) for name in record.supervised}
     assert len(edges) > 3
     assert min(edges.values()) == 10, "split=edges has ten folds"
-    assert all(len(np.unique(data.split.part[record.metaedge == name])) >= 3 for name in record.supervised)
+    assert all(len(np.unique(data.split.part[record.edge_type == name])) >= 3 for name in record.supervised)

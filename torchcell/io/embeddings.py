@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -164,9 +165,9 @@ def _number_columns(source: Path, value: Any, name: Any) -> np.ndarray:
 
 
 ENDINGS = (".h5ad", ".parquet", ".csv", ".tsv")
-"""Of the files that are written; ``.npz`` (``ids``, ``vectors``, optional ``kinds``) and ``.csv.gz`` are read too."""
-ONE_KIND = "all"
-"""Kind of every node of a file that tells none."""
+"""Of the files that are written; ``.npz`` (``ids``, ``vectors``, optional ``types``) and ``.csv.gz`` are read too."""
+ONE_TYPE = "all"
+"""Type of every node of a file that tells none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,13 +177,13 @@ class EmbeddingTable:
     Attributes:
         node_id: Unique ids [N].
         node_name: Names for people [N].
-        node_kind: Kind of each node [N].
+        node_type: Type of each node [N].
         values: float32 [N, D].
     """
 
     node_id: np.ndarray
     node_name: np.ndarray
-    node_kind: np.ndarray
+    node_type: np.ndarray
     values: np.ndarray
 
     def __len__(self) -> int:
@@ -216,15 +217,15 @@ class EmbeddingTable:
         return self
 
     def to_frame(self) -> pd.DataFrame:
-        """``id, name, kind``, then a column a dimension."""
+        """``id, name, type``, then a column a dimension."""
         import pandas as pd
 
-        about = {"id": self.node_id, "name": self.node_name, "kind": self.node_kind}
+        about = {"id": self.node_id, "name": self.node_name, "type": self.node_type}
         columns = [f"embedding_{i}" for i in range(self.values.shape[1])]
         return pd.concat([pd.DataFrame(about), pd.DataFrame(self.values, columns=columns)], axis=1)
 
     def write(self, path: str | Path, uns: dict[str, object] | None = None) -> None:
-        """Write as h5ad (``X``, ``obs``: id, name, kind), parquet, CSV or TSV, by the ending.
+        """Write as h5ad (``X``, ``obs``: id, name, type), parquet, CSV or TSV, by the ending.
 
         Args:
             path: The file.
@@ -238,7 +239,7 @@ class EmbeddingTable:
         import anndata
         import pandas as pd
 
-        obs = pd.DataFrame({"id": self.node_id, "name": self.node_name, "kind": self.node_kind}, index=self.node_id)
+        obs = pd.DataFrame({"id": self.node_id, "name": self.node_name, "type": self.node_type}, index=self.node_id)
         var = pd.DataFrame(index=pd.Index([f"embedding_{i}" for i in range(self.values.shape[1])]))
         table = anndata.AnnData(X=self.values, obs=obs.astype(str), var=var, uns=dict(uns or {}))
         with atomic_write(path) as temporary:
@@ -251,14 +252,14 @@ def refuse_ending(path: Path) -> None:
         raise InputError(f"out={path}: the name must end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}")
 
 
-def read_embeddings(path: str | Path, ids: str = "id", kind: str | None = None) -> EmbeddingTable:
+def read_embeddings(path: str | Path, ids: str = "id", node_type: str | None = None) -> EmbeddingTable:
     """Read embeddings that any program wrote; ``validate`` them afterwards.
 
     Args:
-        path: h5ad (``X`` and ``obs``), npz (``ids``, ``vectors``, optional ``kinds``), or a table whose other columns
+        path: h5ad (``X`` and ``obs``), npz (``ids``, ``vectors``, optional ``types``), or a table whose other columns
             of numbers are the dimensions.
         ids: Column of the ids; the index of an h5ad where ``obs`` has no such column.
-        kind: Column of the kinds; by default ``kind`` where there is one, else all nodes are of one kind.
+        node_type: Column of the node types; by default ``type`` where there is one, else all nodes are of one type.
 
     Raises:
         InputError: No such file or column, text where numbers belong, no dimensions.
@@ -269,9 +270,14 @@ def read_embeddings(path: str | Path, ids: str = "id", kind: str | None = None) 
     table, values = _read_h5ad(path, ids) if path.suffix == ".h5ad" else (read_table(path), None)
     if ids not in table:
         raise InputError(_no_column(path, ids, list(table.columns), "--ids"))
-    if kind is not None and kind not in table:
-        raise InputError(_no_column(path, kind, list(table.columns), "--kind"))
-    kinds = text_cells(table, kind or "kind") if (kind or "kind") in table else [ONE_KIND] * len(table)
+    if node_type is not None and node_type not in table:
+        raise InputError(_no_column(path, node_type, list(table.columns), "--type"))
+    column = node_type or "type"
+    if column not in table and "kind" in table:
+        warnings.warn(
+            f"{path}: all nodes count as one type; --type kind reads the types from the column 'kind'", stacklevel=2
+        )
+    types = text_cells(table, column) if column in table else [ONE_TYPE] * len(table)
     node_id = np.array(text_cells(table, ids), dtype=str)
     unnamed = [f"row {i + 2}" for i in np.flatnonzero(node_id == "")]
     if unnamed:
@@ -280,8 +286,8 @@ def read_embeddings(path: str | Path, ids: str = "id", kind: str | None = None) 
         refuse_spoiled_names(path, ids, node_id.tolist())
     names = text_cells(table, "name") if "name" in table else node_id.tolist()
     if values is None:
-        values = _numbers(path, table, {ids, kind or "kind", "name", "kind"})
-    return EmbeddingTable(node_id, np.array(names, dtype=str), np.array(kinds, dtype=str), values)
+        values = _numbers(path, table, {ids, column, "name", "type"})
+    return EmbeddingTable(node_id, np.array(names, dtype=str), np.array(types, dtype=str), values)
 
 
 def _numbers(path: Path, table: pd.DataFrame, about: set[str]) -> np.ndarray:
@@ -290,7 +296,7 @@ def _numbers(path: Path, table: pd.DataFrame, about: set[str]) -> np.ndarray:
     numbers = {column: number_cells(table[column], column, path, lenient=False) for column in rest}
     text = [column for column, values in numbers.items() if values is None]
     if text:
-        raise InputError(f"{path}: columns that hold no numbers: {some(text)}; leave them out, or call them by --kind")
+        raise InputError(f"{path}: columns that hold no numbers: {some(text)}; leave them out, or call them by --type")
     if not rest:
         raise InputError(f"{path} has no column of numbers beside {some(sorted(about & set(table.columns)))}")
     values = np.column_stack([column for column in numbers.values() if column is not None])
@@ -312,7 +318,7 @@ def _read_h5ad(path: Path, ids: str) -> tuple[pd.DataFrame, np.ndarray]:
 
 
 def read_npz(path: Path, ids_name: str = "ids", vectors_name: str = "vectors") -> EmbeddingTable:
-    """Read an npz of plain arrays: ids, vectors and optional ``kinds``; see ``read_embeddings``."""
+    """Read an npz of plain arrays: ids, vectors and optional ``types``; see ``read_embeddings``."""
     path = located(path)
     try:
         with np.load(path, allow_pickle=False) as held:
@@ -323,13 +329,15 @@ def read_npz(path: Path, ids_name: str = "ids", vectors_name: str = "vectors") -
     if missing:
         raise InputError(f"{path} has no array {some(missing)}; it holds {sorted(arrays)}")
     ids, vectors = arrays[ids_name].astype(str), arrays[vectors_name]
-    kinds = arrays["kinds"].astype(str) if "kinds" in arrays else np.full(len(ids), ONE_KIND)
-    if vectors.ndim != 2 or vectors.dtype.kind not in "fiu" or not len(ids) == len(vectors) == len(kinds):
+    if "kinds" in arrays and "types" not in arrays:
+        raise InputError(f"{path}: the array 'kinds' is called 'types' since torchcell 0.2; write it so")
+    types = arrays["types"].astype(str) if "types" in arrays else np.full(len(ids), ONE_TYPE)
+    if vectors.ndim != 2 or vectors.dtype.kind not in "fiu" or not len(ids) == len(vectors) == len(types):
         raise InputError(
-            f"{path}: {len(ids)} ids, {len(kinds)} kinds and vectors of shape {vectors.shape} and type "
+            f"{path}: {len(ids)} ids, {len(types)} types and vectors of shape {vectors.shape} and type "
             f"{vectors.dtype} don't fit; a row of numbers an id is needed"
         )
-    return EmbeddingTable(ids, ids, kinds, as_float32(vectors))
+    return EmbeddingTable(ids, ids, types, as_float32(vectors))
 
 
 def _no_column(path: Path, name: str, present: list[str], flag: str) -> str:

@@ -76,25 +76,25 @@ def read_hetero_data(path: str | Path) -> HeteroData:
     return HeteroData.from_dict(content)
 
 
-def hetero_node_names(data: HeteroData, kind: str, key: str = "node_id") -> np.ndarray:
-    """Texts of one node type [N]: its ``node_id``, or ``<kind>:<number>`` where that is numbers or missing.
+def hetero_node_names(data: HeteroData, node_type: str, key: str = "node_id") -> np.ndarray:
+    """Texts of one node type [N]: its ``node_id``, or ``<node_type>:<number>`` where that is numbers or missing.
 
     Args:
         data: The graph.
-        kind: The node type.
+        node_type: The node type.
         key: Another list of texts beside the nodes.
 
     Raises:
         InputError: Not one for each node.
     """
-    store = data[kind]
+    store = data[node_type]
     known = [len(store[one]) for one in ("node_id", key) if one in store]
     size = known[0] if known else int(store.num_nodes or 0)
     if any(length != size for length in known) or ("num_nodes" in store and int(store.num_nodes or 0) != size):
-        raise InputError(f"node type {kind}: {key} has {known[-1]} entries for {store.num_nodes or size} nodes")
+        raise InputError(f"node type {node_type}: {key} has {known[-1]} entries for {store.num_nodes or size} nodes")
     listed = np.asarray(store[key]) if key in store else np.arange(size)
     if listed.dtype.kind in "iu":
-        return np.array([f"{kind}:{number}" for number in listed.tolist()], dtype=str)
+        return np.array([f"{node_type}:{number}" for number in listed.tolist()], dtype=str)
     return np.asarray(listed, dtype=str)
 
 
@@ -111,14 +111,16 @@ def edge_types(data: HeteroData) -> list[EdgeType]:
         ends = "-".join((source, relation, target))
         if "edge_index" not in store:
             raise InputError(f"edge type {ends} has no edge_index, int64 [2, E]: give sources and targets")
-        strange = [kind for kind in (source, target) if kind not in data.node_types]
+        strange = [node_type for node_type in (source, target) if node_type not in data.node_types]
         if strange:
             raise InputError(f"edge type {ends} joins node types without nodes: {some(strange)}")
         index = store.edge_index.cpu().numpy().astype(np.int64)
-        for kind, positions in zip((source, target), index, strict=True):
-            outside = positions[(positions < 0) | (positions >= len(hetero_node_names(data, kind)))]
+        for node_type, positions in zip((source, target), index, strict=True):
+            outside = positions[(positions < 0) | (positions >= len(hetero_node_names(data, node_type)))]
             if len(outside):
-                raise InputError(f"edge type {ends}: no such nodes of type {kind}: {some(np.unique(outside).tolist())}")
+                raise InputError(
+                    f"edge type {ends}: no such nodes of type {node_type}: {some(np.unique(outside).tolist())}"
+                )
         name = relation if count[relation] == 1 else ends
         found.append(EdgeType(name, (source, target), index[0], index[1], store))
     return found

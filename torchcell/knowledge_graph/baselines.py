@@ -29,21 +29,21 @@ SMOOTHING = 0.1
 """Added to a degree before its logarithm: on Hetionet's CtD it lifts the AUROC of the product from .757 to .898."""
 
 Mass = np.ndarray | sp.csr_matrix
-"""How much has arrived at each node [nodes of a kind, S], a column a start."""
+"""How much has arrived at each node [nodes of a type, S], a column a start."""
 
 
 @dataclass(frozen=True, eq=False)
 class Steps:
     """The edges of a graph as directed steps: ``CbG`` from a compound to a gene, ``CbG<`` back.
 
-    A metaedge whose two directions mean the same is one step that holds both.
+    An edge type whose two directions mean the same is one step that holds both.
 
     Attributes:
         node_id: All nodes [N].
-        local: Position of each node among the nodes of its kind, int64 [N].
-        members: Nodes of each kind, int64.
-        ends: Kinds a step joins, from and to.
-        into: Per step, 0 and 1, float32 [nodes of the kind it ends in, nodes of the kind it starts from].
+        local: Position of each node among the nodes of its type, int64 [N].
+        members: Nodes of each type, int64.
+        ends: Node types a step joins, from and to.
+        into: Per step, 0 and 1, float32 [nodes of the type it ends in, nodes of the type it starts from].
     """
 
     node_id: np.ndarray
@@ -54,27 +54,27 @@ class Steps:
 
     @classmethod
     def of(cls, train: Links) -> Steps:
-        """The steps of the graph that training may see; a supervised metaedge without edges there has empty ones."""
+        """The steps of the graph that training may see; a supervised edge type without edges there has empty ones."""
         graph = train.graph
-        members = {kind: np.flatnonzero(graph.node_kind == kind) for kind in graph.kinds}
+        members = {node_type: np.flatnonzero(graph.node_type == node_type) for node_type in graph.node_types}
         edges, ends = {}, {}
-        for metaedge in np.union1d(graph.metaedges, train.supervised).tolist():
-            held = graph.metaedge == metaedge
-            source, target = edges[metaedge] = graph.source_index[held], graph.target_index[held]
-            seen = np.flatnonzero(train.metaedge == metaedge)
+        for edge_type in np.union1d(graph.edge_types, train.supervised).tolist():
+            of_type = graph.edge_type == edge_type
+            source, target = edges[edge_type] = graph.source_index[of_type], graph.target_index[of_type]
+            seen = np.flatnonzero(train.edge_type == edge_type)
             example = (
                 (source[0], target[0]) if len(source) else (train.source_index[seen][0], train.target_index[seen][0])
             )
-            ends[metaedge] = str(graph.node_kind[example[0]]), str(graph.node_kind[example[1]])
+            ends[edge_type] = str(graph.node_type[example[0]]), str(graph.node_type[example[1]])
         symmetric = {name for name, (a, b) in ends.items() if a == b and name not in graph.directed}
         return cls._of(graph.node_id, members, ends, edges, symmetric)
 
     @classmethod
     def of_typed(cls, graph: TypedGraph) -> Steps:
-        """The same of a graph as a checkpoint holds it, its nodes in order of their kind."""
+        """The same of a graph as a checkpoint holds it, its nodes in order of their node type."""
         bounds = zip(graph.bounds, graph.bounds[1:], strict=False)
-        members = {kind: np.arange(a, b) for kind, (a, b) in zip(graph.kinds, bounds, strict=True)}
-        ends = {name: (graph.kinds[a], graph.kinds[b]) for name, (a, b) in graph.ends.items()}
+        members = {node_type: np.arange(a, b) for node_type, (a, b) in zip(graph.node_types, bounds, strict=True)}
+        ends = {name: (graph.node_types[a], graph.node_types[b]) for name, (a, b) in graph.ends.items()}
         edges = {name: tuple(end.numpy() for end in graph.edges(name)) for name in sorted(ends)}
         return cls._of(graph.node_id, members, ends, edges, graph.symmetric)
 
@@ -88,52 +88,54 @@ class Steps:
         symmetric: Collection[str],
     ) -> Steps:
         local = np.zeros(len(node_id), dtype=np.int64)
-        for of_kind in members.values():
-            local[of_kind] = np.arange(len(of_kind))
+        for of_type in members.values():
+            local[of_type] = np.arange(len(of_type))
         joined: dict[str, tuple[str, str]] = {}
         into: dict[str, sp.csr_matrix] = {}
-        for metaedge, (source, target) in edges.items():
-            first, last = ends[metaedge]
+        for edge_type, (source, target) in edges.items():
+            first, last = ends[edge_type]
             rows, columns = local[target], local[source]
-            if metaedge in symmetric:
+            if edge_type in symmetric:
                 rows, columns = np.concatenate([rows, columns]), np.concatenate([columns, rows])
             ones = np.ones(len(rows), dtype=np.float32)
             matrix = sp.csr_matrix((ones, (rows, columns)), shape=(len(members[last]), len(members[first])))
-            joined[metaedge], into[metaedge] = (first, last), matrix
-            if metaedge not in symmetric:
-                joined[f"{metaedge}<"], into[f"{metaedge}<"] = (last, first), matrix.T.tocsr()
+            joined[edge_type], into[edge_type] = (first, last), matrix
+            if edge_type not in symmetric:
+                joined[f"{edge_type}<"], into[f"{edge_type}<"] = (last, first), matrix.T.tocsr()
         return cls(node_id, local, members, joined, into)
 
     @property
     def size(self) -> dict[str, int]:
-        """Nodes of each kind."""
-        return {kind: len(nodes) for kind, nodes in self.members.items()}
+        """Nodes of each type."""
+        return {node_type: len(nodes) for node_type, nodes in self.members.items()}
 
     def back(self, step: str) -> str:
         """The step that undoes ``step``."""
         other = step[:-1] if step.endswith("<") else f"{step}<"
         return other if other in self.into else step
 
-    def leaving(self, kind: str) -> list[str]:
-        """The steps that start from a kind, sorted."""
-        return sorted(step for step, (first, _) in self.ends.items() if first == kind)
+    def leaving(self, node_type: str) -> list[str]:
+        """The steps that start from a node type, sorted."""
+        return sorted(step for step, (first, _) in self.ends.items() if first == node_type)
 
     def degree(self, step: str) -> np.ndarray:
-        """How many edges a step finds at each node of the kind it starts from, float64."""
+        """How many edges a step finds at each node of the type it starts from, float64."""
         return np.diff(self.into[self.back(step)].indptr).astype(np.float64)
 
-    def metapaths(self, metaedge: str, longest: int) -> list[tuple[str, ...]]:
-        """The ways from the source kind to the target kind in at most ``longest`` steps, but for the edge itself."""
-        start, end = self.ends[metaedge]
+    def metapaths(self, edge_type: str, longest: int) -> list[tuple[str, ...]]:
+        """The ways from the source type to the target type in at most ``longest`` steps, but for the edge itself."""
+        start, end = self.ends[edge_type]
         found: list[tuple[str, ...]] = []
         open_ends: list[tuple[tuple[str, ...], str]] = [((), start)]
         for _ in range(longest):
-            open_ends = [((*path, step), self.ends[step][1]) for path, kind in open_ends for step in self.leaving(kind)]
-            found += [path for path, kind in open_ends if kind == end and path != (metaedge,)]
+            open_ends = [
+                ((*path, step), self.ends[step][1]) for path, node_type in open_ends for step in self.leaving(node_type)
+            ]
+            found += [path for path, node_type in open_ends if node_type == end and path != (edge_type,)]
         return found
 
     def places(self, record: Links) -> tuple[np.ndarray, np.ndarray]:
-        """Position of both ends of each candidate among the nodes of their kinds, int64 [n]; nodes are found by id.
+        """Position of both ends of each candidate among the nodes of their types, int64 [n]; nodes are found by id.
 
         Raises:
             InputError: A record with a node that the graph does not have.
@@ -154,27 +156,27 @@ class Steps:
 
 @dataclass(frozen=True, eq=False)
 class OwnEdges:
-    """One edge per column of a walk that this column may not use: the answer, when a training pair is looked at.
+    """One edge per column of a count that this column may not use: the answer, when a training pair is looked at.
 
     Attributes:
-        metaedge: Its type.
-        source: Place of its source among the nodes of its kind, int64 [P].
-        target: Place of its target among the nodes of its kind, int64 [P].
+        edge_type: Its type.
+        source: Place of its source among the nodes of its type, int64 [P].
+        target: Place of its target among the nodes of its type, int64 [P].
     """
 
-    metaedge: str
+    edge_type: str
     source: np.ndarray
     target: np.ndarray
 
 
-class Walks:
-    """Sums over walks of given types; a step from i to j weighs (degree of i x degree of j)^-damping.
+class PathCounts:
+    """Sums over the paths of given metapaths; a step from i to j weighs (degree of i x degree of j)^-damping.
 
     Degree-weighted path counts: Himmelstein and Baranzini, PLoS Comput. Biol. 2015, 10.1371/journal.pcbi.1004259.
 
     Args:
         steps: The graph's steps.
-        damping: Exponent of the degrees within a step; 0 counts walks.
+        damping: Exponent of the degrees within a step; 0 counts paths.
     """
 
     def __init__(self, steps: Steps, damping: float) -> None:
@@ -192,20 +194,20 @@ class Walks:
         end: np.ndarray,
         own: OwnEdges | None = None,
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Number of each path and the sums over its walks between pairs of nodes, float32 [P].
+        """Number of each metapath and the sums over its paths between pairs of nodes, float32 [P].
 
-        Common beginnings are walked once, and the last step is taken into the ends that are asked for only, unless
+        Common beginnings are walked once, and the last step is taken into the wanted ends only, unless
         nearly all are.
 
         Args:
-            paths: Metapaths that join the same two kinds.
-            start: Where each column starts, places within the kind, int64 [S].
+            paths: Metapaths that join the same two node types.
+            start: Where each column starts, places within the node type, int64 [S].
             number: Column of each pair, 0 to S - 1 [P].
-            end: Other end of each pair, places within the kind [P].
+            end: Other end of each pair, places within the node type [P].
             own: Edges that are taken out, one a column, in either direction; degrees are those without them.
         """
-        kind, ones = self.steps.ends[paths[0][0]][0], np.ones(len(start), dtype=np.float32)
-        first = sp.csr_matrix((ones, (start, np.arange(len(start)))), shape=(self.steps.size[kind], len(start)))
+        node_type, ones = self.steps.ends[paths[0][0]][0], np.ones(len(start), dtype=np.float32)
+        first = sp.csr_matrix((ones, (start, np.arange(len(start)))), shape=(self.steps.size[node_type], len(start)))
         begun: list[tuple[tuple[str, ...], Mass]] = [((), first)]
         dense: dict[tuple[str, ...], np.ndarray] = {}  # of the last beginning only
         for i in sorted(range(len(paths)), key=lambda i: paths[i]):
@@ -272,7 +274,7 @@ class Walks:
 
     def _barred(self, step: str, own: OwnEdges | None) -> list[tuple[np.ndarray, np.ndarray]]:
         """From where to where the own edges lead in this step; both ways if the step holds both."""
-        if own is None or step.removesuffix("<") != own.metaedge:
+        if own is None or step.removesuffix("<") != own.edge_type:
             return []
         there, back = (own.source, own.target), (own.target, own.source)
         if self.steps.back(step) == step:
@@ -319,11 +321,11 @@ def _dense(mass: Mass) -> np.ndarray:
 
 MOST_QUERIES, MOST_OTHERS, MOST_LABELLED = 100, 1000, 1500
 """For a choice of knobs at most so many validation edges are ranked, each among so many other nodes a side, and at most
-so many labeled candidates are told apart. More took a minute for each of Hetionet's large metaedges."""
+so many labeled candidates are compared. More took a minute for each of Hetionet's large edge types."""
 
 
 class LinkBaseline(Predictor):
-    """A score for (source, metaedge, target), fitted for each supervised metaedge on the graph of train."""
+    """A score for (source, edge type, target), fitted for each supervised edge type on the graph of train."""
 
     supervised: list[str]
     fitted: dict[str, Any]
@@ -333,9 +335,9 @@ class LinkBaseline(Predictor):
         self.steps, self.supervised, self.fitted = Steps.of(train), list(train.supervised), {}
         self.prepare()
         self.train_on(train, val)
-        for metaedge in self._each(train.supervised):
-            of_train, of_val = (part.subset(part.metaedge == metaedge) for part in (train, val))
-            self.fitted[metaedge] = self.fit_one(metaedge, of_train, of_val)
+        for edge_type in self._each(train.supervised):
+            of_train, of_val = (part.subset(part.edge_type == edge_type) for part in (train, val))
+            self.fitted[edge_type] = self.fit_one(edge_type, of_train, of_val)
         return self
 
     def load_state_dict(self, state: Mapping[str, Any], graph: TypedGraph | None = None) -> Self:
@@ -351,30 +353,30 @@ class LinkBaseline(Predictor):
         """See ``Predictor``: one score a candidate, the same in all outputs (a read-only view, float32 [n, T])."""
         source, target = self.steps.places(record)
         score = np.full(len(record), np.nan, dtype=np.float32)
-        for metaedge in np.unique(record.metaedge).tolist():
-            at = np.flatnonzero(record.metaedge == metaedge)
-            score[at] = self.score(metaedge, self.fitted[metaedge], source[at], target[at])
+        for edge_type in np.unique(record.edge_type).tolist():
+            at = np.flatnonzero(record.edge_type == edge_type)
+            score[at] = self.score(edge_type, self.fitted[edge_type], source[at], target[at])
         return np.broadcast_to(score[:, None], (len(record), len(record.outputs)))
 
-    def _each(self, metaedges: Collection[str]) -> Iterator[str]:
-        """The metaedges, under a bar where there are several: Hetionet's larger ones take some seconds each."""
+    def _each(self, edge_types: Collection[str]) -> Iterator[str]:
+        """The edge types, under a bar where there are several: Hetionet's larger ones take some seconds each."""
         from tqdm import tqdm
 
-        yield from tqdm(metaedges, desc=f"{self.name}, fit", leave=False, disable=len(metaedges) < 2)
+        yield from tqdm(edge_types, desc=f"{self.name}, fit", leave=False, disable=len(edge_types) < 2)
 
     def prepare(self) -> None:
         """What the steps alone tell, before anything is fitted or loaded; nothing by default."""
 
     def train_on(self, train: Links, val: Links) -> None:
-        """Fit what all metaedges share; nothing by default."""
+        """Fit what all edge types share; nothing by default."""
 
     @abstractmethod
-    def fit_one(self, metaedge: str, train: Links, val: Links) -> Any:
-        """What is fitted for one metaedge, from its candidates."""
+    def fit_one(self, edge_type: str, train: Links, val: Links) -> Any:
+        """What is fitted for one edge type, from its candidates."""
 
     @abstractmethod
-    def score(self, metaedge: str, fitted: Any, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """Scores of pairs [P], float; the ends are places within the two kinds, int64 [P]."""
+    def score(self, edge_type: str, fitted: Any, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """Scores of pairs [P], float; the ends are places within the two node types, int64 [P]."""
 
 
 class Choice:
@@ -385,27 +387,27 @@ class Choice:
 
     Args:
         steps: The training graph.
-        metaedge: The metaedge of all candidates.
-        val: Validation candidates of this metaedge, with labels.
+        edge_type: The edge type of all candidates.
+        val: Validation candidates of this edge type, with labels.
         seed: Of the draw, where there are more edges or nodes than serve.
 
     Attributes:
-        source: Of the pairs that are to be scored, places within the kind, int64 [P].
+        source: Of the pairs that are to be scored, places within the node type, int64 [P].
         target: Likewise.
     """
 
-    def __init__(self, steps: Steps, metaedge: str, val: Links, seed: int = 0) -> None:
+    def __init__(self, steps: Steps, edge_type: str, val: Links, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
         source, target = steps.local[val.source_index], steps.local[val.target_index]
         labeled = rng.permutation(len(val))[:MOST_LABELLED]
         edges = np.flatnonzero(val.positive)
-        known = _known(steps, metaedge, source[edges], target[edges])
+        known = _known(steps, edge_type, source[edges], target[edges])
         if len(edges) > MOST_QUERIES:
             edges = rng.choice(edges, MOST_QUERIES, replace=False)
         self.label, self.out = val.label[labeled], []
         pairs = [np.stack([source[labeled], target[labeled]])]
-        for end, kind in enumerate(steps.ends[metaedge]):
-            others = np.arange(steps.size[kind])
+        for end, node_type in enumerate(steps.ends[edge_type]):
+            others = np.arange(steps.size[node_type])
             if len(others) > MOST_OTHERS:
                 others = rng.choice(others, MOST_OTHERS, replace=False)
             queries = np.repeat(np.stack([source[edges], target[edges]])[:, :, None], 1 + len(others), axis=2)
@@ -413,7 +415,7 @@ class Choice:
             out = np.zeros(queries.shape[1:], dtype=bool)
             if len(edges):
                 out = np.asarray(known[queries[0].ravel(), queries[1].ravel()]).reshape(out.shape) > 0
-            out[:, :1] = False  # the edge that is asked for heads its list
+            out[:, :1] = False  # the edge that is scored heads its list
             self.out.append(out)
             pairs.append(queries.reshape(2, -1))
         self.source, self.target = np.concatenate(pairs, axis=1)
@@ -431,19 +433,19 @@ class Choice:
         return float(np.mean(defined)) if defined else -np.inf
 
 
-def _known(steps: Steps, metaedge: str, source: np.ndarray, target: np.ndarray) -> sp.csr_matrix:
-    """Edges of the training graph and those given [nodes of the source kind, nodes of the target kind]."""
-    known = steps.into[metaedge].T.tocsr()
-    if steps.back(metaedge) == metaedge:
+def _known(steps: Steps, edge_type: str, source: np.ndarray, target: np.ndarray) -> sp.csr_matrix:
+    """Edges of the training graph and those given [nodes of the source type, nodes of the target type]."""
+    known = steps.into[edge_type].T.tocsr()
+    if steps.back(edge_type) == edge_type:
         source, target = np.concatenate([source, target]), np.concatenate([target, source])
     return known + sp.csr_matrix((np.ones(len(source)), (source, target)), shape=known.shape)
 
 
 class CommonNeighbors(LinkBaseline):
-    """Number of walks of two steps between the ends, through nodes of one kind.
+    """Number of paths of two steps between the ends, through nodes of one type.
 
     Args:
-        through: The kind between; where no such walk exists for a metaedge, any kind serves.
+        through: The node type between; where no such path exists for an edge type, any node type serves.
     """
 
     name = "common_neighbors"
@@ -453,43 +455,45 @@ class CommonNeighbors(LinkBaseline):
         self.through = through
 
     def prepare(self) -> None:
-        """Count walks, undamped."""
-        self.walks = Walks(self.steps, damping=0.0)
+        """Count paths, undamped."""
+        self.counts = PathCounts(self.steps, damping=0.0)
 
-    def fit_one(self, metaedge: str, train: Links, val: Links) -> list[tuple[str, ...]]:
+    def fit_one(self, edge_type: str, train: Links, val: Links) -> list[tuple[str, ...]]:
         """The metapaths that are counted."""
-        paths = [path for path in self.steps.metapaths(metaedge, 2) if len(path) > 1]
+        paths = [path for path in self.steps.metapaths(edge_type, 2) if len(path) > 1]
         return [path for path in paths if self.steps.ends[path[0]][1] == self.through] or paths
 
-    def score(self, metaedge: str, fitted: list[tuple[str, ...]], source: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """See ``LinkBaseline``; 0 for all where the kinds have no neighbors in common."""
+    def score(
+        self, edge_type: str, fitted: list[tuple[str, ...]], source: np.ndarray, target: np.ndarray
+    ) -> np.ndarray:
+        """See ``LinkBaseline``; 0 for all where the node types have no neighbors in common."""
         score = np.zeros(len(source), dtype=np.float32)
         if not fitted:
             return score
         turned = [tuple(self.steps.back(step) for step in path[::-1]) for path in fitted]
         for reverse, at, start, number, end in by_rows(source, target):
-            for _, walked in self.walks.between(turned if reverse else fitted, start, number, end):
-                score[at] += walked
+            for _, counted in self.counts.between(turned if reverse else fitted, start, number, end):
+                score[at] += counted
         return score
 
 
 class DegreeProduct(LinkBaseline):
-    """log (d_s + .1)(d_t + .1), with the degrees in the candidate's metaedge in the training graph."""
+    """log (d_s + .1)(d_t + .1), with the degrees in the candidate's edge type in the training graph."""
 
     name = "degree_product"
     fitted: dict[str, None]
 
-    def fit_one(self, metaedge: str, train: Links, val: Links) -> None:
+    def fit_one(self, edge_type: str, train: Links, val: Links) -> None:
         """Nothing is fitted: the degrees are the graph's."""
 
-    def score(self, metaedge: str, fitted: None, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    def score(self, edge_type: str, fitted: None, source: np.ndarray, target: np.ndarray) -> np.ndarray:
         """See ``LinkBaseline``."""
-        return log_degree_product(self.steps, metaedge, source, target)
+        return log_degree_product(self.steps, edge_type, source, target)
 
 
-def log_degree_product(steps: Steps, metaedge: str, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """log (d_s + .1)(d_t + .1) of pairs [P]; the ends are places within the two kinds."""
-    first, last = (np.log(steps.degree(step) + SMOOTHING) for step in (metaedge, steps.back(metaedge)))
+def log_degree_product(steps: Steps, edge_type: str, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """log (d_s + .1)(d_t + .1) of pairs [P]; the ends are places within the two node types."""
+    first, last = (np.log(steps.degree(step) + SMOOTHING) for step in (edge_type, steps.back(edge_type)))
     return first[source] + last[target]
 
 
@@ -497,8 +501,8 @@ class NearestSources(LinkBaseline):
     """log (sum over other sources c of cos(s, c)^power A[c, t] + prior d_s d_t / E), d smoothed by .1.
 
     For compound-treats-disease these are the nearest compounds by shared targets. The cosine is that of the nodes'
-    neighbors in all metaedges side by side, each neighbor weighed by the log of how rare it is. Where both ends
-    are of one kind and the metaedge has no direction, the ends change places and the votes are added.
+    neighbors in all edge types side by side, each neighbor weighed by the log of how rare it is. Where both ends
+    are of one node type and the edge type has no direction, the ends change places and the votes are added.
 
     Args:
         powers: Exponents of the cosine, chosen on val.
@@ -516,68 +520,68 @@ class NearestSources(LinkBaseline):
         self.powers, self.priors = powers, priors
 
     def prepare(self) -> None:
-        """Profiles of the nodes of each kind, rows of length 1."""
-        kinds = {self.steps.ends[metaedge][0] for metaedge in self.supervised}
-        self.profile = {kind: self._profile(kind) for kind in kinds}
+        """Profiles of the nodes of each type, rows of length 1."""
+        node_types = {self.steps.ends[edge_type][0] for edge_type in self.supervised}
+        self.profile = {node_type: self._profile(node_type) for node_type in node_types}
 
-    def _profile(self, kind: str) -> sp.csr_matrix:
-        """Neighbors of the nodes of a kind in all steps, by rarity, rows of length 1 or 0."""
-        counts = sp.hstack([self.steps.into[step].T for step in self.steps.leaving(kind)], format="csr")
+    def _profile(self, node_type: str) -> sp.csr_matrix:
+        """Neighbors of the nodes of a type in all steps, by rarity, rows of length 1 or 0."""
+        counts = sp.hstack([self.steps.into[step].T for step in self.steps.leaving(node_type)], format="csr")
         seen = np.asarray(counts.sum(0)).ravel()
-        weighed = counts @ sp.diags(np.log(self.steps.size[kind] / np.maximum(seen, 1)))
+        weighed = counts @ sp.diags(np.log(self.steps.size[node_type] / np.maximum(seen, 1)))
         length = np.sqrt(np.asarray(weighed.multiply(weighed).sum(1)).ravel())
         return (sp.diags(1 / np.maximum(length, 1e-12)) @ weighed).tocsr().astype(np.float32)
 
-    def fit_one(self, metaedge: str, train: Links, val: Links) -> tuple[float, float]:
+    def fit_one(self, edge_type: str, train: Links, val: Links) -> tuple[float, float]:
         """The power and the prior."""
-        choice = Choice(self.steps, metaedge, val)
+        choice = Choice(self.steps, edge_type, val)
         best, chosen = -np.inf, (self.powers[0], self.priors[0])
         for power in self.powers:
-            votes = self._votes(metaedge, power, choice.source, choice.target)
+            votes = self._votes(edge_type, power, choice.source, choice.target)
             for prior in self.priors:
-                value = choice(self._combined(metaedge, votes, prior, choice.source, choice.target))
+                value = choice(self._combined(edge_type, votes, prior, choice.source, choice.target))
                 if value > best:
                     best, chosen = value, (power, prior)
         return chosen
 
-    def score(self, metaedge: str, fitted: tuple[float, float], source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    def score(self, edge_type: str, fitted: tuple[float, float], source: np.ndarray, target: np.ndarray) -> np.ndarray:
         """See ``LinkBaseline``."""
         power, prior = fitted
-        votes = self._votes(metaedge, power, source, target)
-        return self._combined(metaedge, votes, prior, source, target)
+        votes = self._votes(edge_type, power, source, target)
+        return self._combined(edge_type, votes, prior, source, target)
 
-    def _votes(self, metaedge: str, power: float, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """Votes for pairs [P]; for both directions of a metaedge that has none."""
-        votes = self._votes_one_way(metaedge, power, source, target)
-        if self.steps.back(metaedge) == metaedge:
-            votes += self._votes_one_way(metaedge, power, target, source)
+    def _votes(self, edge_type: str, power: float, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """Votes for pairs [P]; for both directions of an edge type that has none."""
+        votes = self._votes_one_way(edge_type, power, source, target)
+        if self.steps.back(edge_type) == edge_type:
+            votes += self._votes_one_way(edge_type, power, target, source)
         return votes
 
-    def _votes_one_way(self, metaedge: str, power: float, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-        into, kind = self.steps.into[metaedge], self.steps.ends[metaedge][0]
+    def _votes_one_way(self, edge_type: str, power: float, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+        into, node_type = self.steps.into[edge_type], self.steps.ends[edge_type][0]
         votes = np.zeros(len(source))
         for turned, at, start, number, end in by_rows(source, target):
             if turned:  # only the nodes that are linked to these targets have a vote
                 of_starts = into[start].tocsc()
                 voters = np.flatnonzero(np.diff(of_starts.indptr))
-                table = np.zeros((self.steps.size[kind], len(start)), dtype=np.float32)
+                table = np.zeros((self.steps.size[node_type], len(start)), dtype=np.float32)
                 for low in range(0, len(voters), CHUNK):
                     some = voters[low : low + CHUNK]
-                    table += (of_starts[:, some] @ self._nearness(kind, some, power).T).T
+                    table += (of_starts[:, some] @ self._nearness(node_type, some, power).T).T
             else:
-                table = into @ self._nearness(kind, start, power)
+                table = into @ self._nearness(node_type, start, power)
             votes[at] = table[end, number]
         return votes
 
-    def _nearness(self, kind: str, nodes: np.ndarray, power: float) -> np.ndarray:
-        """Cosine of all nodes of a kind with some of them to a power, float32 [of the kind, some]; 0 with itself."""
-        profile = self.profile[kind]
+    def _nearness(self, node_type: str, nodes: np.ndarray, power: float) -> np.ndarray:
+        """Cosine of all nodes of a type with some of them to a power, float32 [of the type, some]; 0 with itself."""
+        profile = self.profile[node_type]
         cosine = profile @ np.ascontiguousarray(profile[nodes].toarray().T)
         cosine[nodes, np.arange(len(nodes))] = 0  # a node has no vote on itself
         return np.maximum(cosine, 0) ** power
 
     def _combined(
-        self, metaedge: str, votes: np.ndarray, prior: float, source: np.ndarray, target: np.ndarray
+        self, edge_type: str, votes: np.ndarray, prior: float, source: np.ndarray, target: np.ndarray
     ) -> np.ndarray:
-        expected = np.exp(log_degree_product(self.steps, metaedge, source, target))
-        return np.log(votes + prior * expected / max(self.steps.into[metaedge].nnz, 1))
+        expected = np.exp(log_degree_product(self.steps, edge_type, source, target))
+        return np.log(votes + prior * expected / max(self.steps.into[edge_type].nnz, 1))

@@ -14,50 +14,59 @@ from torch.nn import functional
 
 from torchcell.core.predictor import one_thread
 from torchcell.io.errors import InputError, some
-from torchcell.knowledge_graph.baselines import CHUNK, SMOOTHING, Choice, LinkBaseline, OwnEdges, Steps, Walks, by_rows
+from torchcell.knowledge_graph.baselines import (
+    CHUNK,
+    SMOOTHING,
+    Choice,
+    LinkBaseline,
+    OwnEdges,
+    PathCounts,
+    Steps,
+    by_rows,
+)
 from torchcell.knowledge_graph.record import KnowledgeGraph, Links
 from torchcell.knowledge_graph.typed_graph import TypedGraph
 
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """B candidates of any metaedges.
+    """B candidates of any edge types.
 
     Attributes:
-        metaedge: Number of the metaedge, int64 [B].
+        edge_type: Number of the edge type, int64 [B].
         ends: Positions of both ends among all nodes, int64 [2, B].
-        slots: The ends' places in a table with one row a metaedge, side and node, int64 [2, B].
+        slots: The ends' places in a table with one row an edge type, side and node, int64 [2, B].
         label: 1 an edge, 0 a negative, float32 [B].
     """
 
-    metaedge: Tensor
+    edge_type: Tensor
     ends: Tensor
     slots: Tensor
     label: Tensor
 
 
 class Slots:
-    """A table with one row a metaedge, side and node; both sides of a symmetric metaedge share theirs.
+    """A table with one row an edge type, side and node; both sides of a symmetric edge type share theirs.
 
     Args:
         steps: The graph.
 
     Attributes:
-        metaedges: Names in the order of their numbers.
+        edge_types: Names in the order of their numbers.
         n_slots: Rows of the table.
-        symmetric: The metaedges whose two directions mean the same, bool [metaedges].
+        symmetric: The edge types whose two directions mean the same, bool [edge_types].
         degree: Edges at each slot, float32 [n_slots].
     """
 
     def __init__(self, steps: Steps) -> None:
         self.n_nodes = len(steps.node_id)
-        self.metaedges = [step for step in steps.ends if not step.endswith("<")]
-        self.members = {kind: torch.from_numpy(nodes) for kind, nodes in steps.members.items()}
-        self.kinds = [steps.ends[metaedge] for metaedge in self.metaedges]
+        self.edge_types = [step for step in steps.ends if not step.endswith("<")]
+        self.members = {node_type: torch.from_numpy(nodes) for node_type, nodes in steps.members.items()}
+        self.node_types = [steps.ends[edge_type] for edge_type in self.edge_types]
         first, size, degrees = [], [], []
         n_slots = 0
-        for metaedge in self.metaedges:
-            sides = [metaedge] if steps.back(metaedge) == metaedge else [metaedge, steps.back(metaedge)]
+        for edge_type in self.edge_types:
+            sides = [edge_type] if steps.back(edge_type) == edge_type else [edge_type, steps.back(edge_type)]
             degrees += [steps.degree(side) for side in sides]
             lengths = [len(degree) for degree in degrees[-len(sides) :]]
             first.append([n_slots, n_slots + (lengths[0] if len(sides) == 2 else 0)])
@@ -69,14 +78,17 @@ class Slots:
         self.degree = torch.from_numpy(np.concatenate(degrees)).float()
         self.local = torch.from_numpy(steps.local)
 
-    def pairs(self, metaedge: str, source: np.ndarray, target: np.ndarray) -> Draw:
-        """Candidates of one metaedge, their ends given as places within their kinds [B]."""
-        number = self.metaedges.index(metaedge)
-        ends = [self.members[kind][end] for kind, end in zip(self.kinds[number], (source, target), strict=True)]
+    def pairs(self, edge_type: str, source: np.ndarray, target: np.ndarray) -> Draw:
+        """Candidates of one edge type, their ends given as places within their node types [B]."""
+        number = self.edge_types.index(edge_type)
+        ends = [
+            self.members[node_type][end]
+            for node_type, end in zip(self.node_types[number], (source, target), strict=True)
+        ]
         return self._of(torch.full((len(source),), number), torch.stack(ends), torch.zeros(len(source)))
 
-    def _of(self, metaedge: Tensor, ends: Tensor, label: Tensor) -> Draw:
-        return Draw(metaedge, ends, self.first[:, metaedge] + self.local[ends], label)
+    def _of(self, edge_type: Tensor, ends: Tensor, label: Tensor) -> Draw:
+        return Draw(edge_type, ends, self.first[:, edge_type] + self.local[ends], label)
 
 
 class EdgeDraws(Slots):
@@ -91,21 +103,21 @@ class EdgeDraws(Slots):
     def __init__(self, graph: KnowledgeGraph, steps: Steps, generator: torch.Generator) -> None:
         super().__init__(steps)
         self.generator = generator
-        held = [graph.metaedge == metaedge for metaedge in self.metaedges]
-        edges = [np.stack([graph.source_index[one], graph.target_index[one]]) for one in held]
+        of_type = [graph.edge_type == edge_type for edge_type in self.edge_types]
+        edges = [np.stack([graph.source_index[one], graph.target_index[one]]) for one in of_type]
         self.count = torch.tensor([of_one.shape[1] for of_one in edges])
         self.start = self.count.cumsum(0) - self.count
         self.edges = torch.from_numpy(np.concatenate(edges, axis=1))
-        # All nodes of a kind in one stretch, so that a uniform draw is an offset.
-        self.stretch = torch.cat([self.members[kind] for kind in graph.kinds])
-        lengths_of = [len(self.members[kind]) for kind in graph.kinds]
-        begin = dict(zip(graph.kinds, np.cumsum([0, *lengths_of[:-1]]).tolist(), strict=True))
-        self.begin = torch.tensor([[begin[kind] for kind in pair] for pair in self.kinds]).T
+        # All nodes of a type in one stretch, so that a uniform draw is an offset.
+        self.stretch = torch.cat([self.members[node_type] for node_type in graph.node_types])
+        lengths_of = [len(self.members[node_type]) for node_type in graph.node_types]
+        begin = dict(zip(graph.node_types, np.cumsum([0, *lengths_of[:-1]]).tolist(), strict=True))
+        self.begin = torch.tensor([[begin[node_type] for node_type in pair] for pair in self.node_types]).T
 
     def weights(self, supervised: list[str], share: float) -> Tensor:
-        """Chance of each metaedge in a draw: ``share`` for the supervised ones alike, the rest by number of edges."""
+        """Chance of each edge type in a draw: ``share`` for the supervised ones alike, the rest by number of edges."""
         weight = (1 - share) * self.count / self.count.sum()
-        at = [i for i, name in enumerate(self.metaedges) if name in supervised and self.count[i] > 0]
+        at = [i for i, name in enumerate(self.edge_types) if name in supervised and self.count[i] > 0]
         weight[at] += share / max(len(at), 1)
         return weight
 
@@ -114,26 +126,26 @@ class EdgeDraws(Slots):
 
         A negative is not checked against the edges: few are.
         """
-        metaedge = torch.multinomial(weight, n_edges, replacement=True, generator=self.generator)
-        of_negatives = metaedge.repeat(negatives)
+        edge_type = torch.multinomial(weight, n_edges, replacement=True, generator=self.generator)
+        of_negatives = edge_type.repeat(negatives)
         uniform = self.stretch[self.begin[:, of_negatives] + self._below(self.size[:, of_negatives])]
         # Both ends of edges, drawn apart: each in proportion to its degree.
         matched = torch.stack([self._some_edges(of_negatives)[0], self._some_edges(of_negatives)[1]])
-        ends = torch.cat([self._some_edges(metaedge), uniform, matched], dim=1)
+        ends = torch.cat([self._some_edges(edge_type), uniform, matched], dim=1)
         label = torch.zeros(ends.shape[1])
         label[:n_edges] = 1
-        return self._of(torch.cat([metaedge, of_negatives, of_negatives]), ends, label)
+        return self._of(torch.cat([edge_type, of_negatives, of_negatives]), ends, label)
 
     def log_density(self, draw: Draw) -> Tensor:
         """Log of the negatives' density over that of uniform pairs [B]: half uniform, half in proportion to degree."""
-        lift = self.degree[draw.slots] * self.size[:, draw.metaedge]
+        lift = self.degree[draw.slots] * self.size[:, draw.edge_type]
         total = torch.where(self.symmetric, 2, 1) * self.count
-        return (0.5 + 0.5 * (lift / total[draw.metaedge]).prod(0)).log()
+        return (0.5 + 0.5 * (lift / total[draw.edge_type]).prod(0)).log()
 
-    def _some_edges(self, metaedge: Tensor) -> Tensor:
-        """An edge of each metaedge, its ends [2, B]; of a symmetric one in either direction."""
-        ends = self.edges[:, self.start[metaedge] + self._below(self.count[metaedge])]
-        turned = self.symmetric[metaedge] & (torch.rand(len(metaedge), generator=self.generator) < 0.5)
+    def _some_edges(self, edge_type: Tensor) -> Tensor:
+        """An edge of each edge type, its ends [2, B]; of a symmetric one in either direction."""
+        ends = self.edges[:, self.start[edge_type] + self._below(self.count[edge_type])]
+        turned = self.symmetric[edge_type] & (torch.rand(len(edge_type), generator=self.generator) < 0.5)
         return torch.where(turned, ends.flip(0), ends)
 
     def _below(self, limit: Tensor) -> Tensor:
@@ -150,12 +162,12 @@ class _Net(nn.Module):
 
     def __init__(self, draws: Slots, dim: int, generator: torch.Generator | None = None) -> None:
         super().__init__()
-        n_metaedges = len(draws.metaedges)
+        n_edge_types = len(draws.edge_types)
         self.node = nn.Parameter(0.1 * torch.randn(draws.n_nodes, dim, generator=generator))
-        self.relation = nn.Parameter(torch.ones(n_metaedges, dim))
+        self.relation = nn.Parameter(torch.ones(n_edge_types, dim))
         self.bias = nn.Parameter(torch.zeros(draws.n_slots, 1))
-        self.slope = nn.Parameter(torch.ones(n_metaedges, 2))
-        self.constant = nn.Parameter(torch.zeros(n_metaedges, 1))
+        self.slope = nn.Parameter(torch.ones(n_edge_types, 2))
+        self.constant = nn.Parameter(torch.zeros(n_edge_types, 1))
         self.log_degree = (draws.degree + SMOOTHING).log()
         self.symmetric = draws.symmetric[:, None]
 
@@ -164,16 +176,33 @@ class _Net(nn.Module):
         ends = functional.embedding(draw.ends, self.node)
         bias = functional.embedding(draw.slots, self.bias).squeeze(-1)
         # A product with a few one-hot columns: its backward is a product too, not a loop over candidates.
-        metaedge = functional.one_hot(draw.metaedge, len(self.relation)).float()
+        edge_type = functional.one_hot(draw.edge_type, len(self.relation)).float()
         slope = torch.where(self.symmetric, self.slope[:, :1], self.slope)
-        known = (self.log_degree[draw.slots].T * (metaedge @ slope)).sum(-1)
-        product = (ends[0] * (metaedge @ self.relation) * ends[1]).sum(-1)
-        score = product + bias.sum(0) + known + (metaedge @ self.constant).squeeze(-1)
+        known = (self.log_degree[draw.slots].T * (edge_type @ slope)).sum(-1)
+        product = (ends[0] * (edge_type @ self.relation) * ends[1]).sum(-1)
+        score = product + bias.sum(0) + known + (edge_type @ self.constant).squeeze(-1)
         return score, ends.square().sum((0, 2)) + bias.square().sum(0)
 
 
+@dataclass(frozen=True)
+class AdamOptions:
+    """How long and how fast a baseline is trained.
+
+    Attributes:
+        lr: Learning rate at the start; it falls to 0 in a straight line.
+        batch_size: Edges a step.
+        steps: Steps of the optimizer.
+        check_every: Steps between two looks at val.
+    """
+
+    lr: float = 0.01
+    batch_size: int = 2048
+    steps: int = 1000
+    check_every: int = 100
+
+
 class DistMult(LinkBaseline):
-    """DistMult (Yang et al., ICLR 2015, arXiv:1412.6575) with node biases, trained on the edges of all metaedges.
+    """DistMult (Yang et al., ICLR 2015, arXiv:1412.6575) with node biases, trained on the edges of all edge types.
 
     Negatives are matched to the degrees and uniform, half and half. Their known density is taken out of the logits
     (noise-contrastive estimation), so that the score ranks all pairs. It starts from the degree product. How many
@@ -181,13 +210,10 @@ class DistMult(LinkBaseline):
 
     Args:
         dim: Width of the embedding.
-        lr: Adam, falling to 0 in a straight line.
         penalty: L2 on the embeddings and biases of the candidates of a step.
-        share: Share of a step's edges that are drawn from the supervised metaedges alike.
-        batch_size: Edges a step.
+        share: Share of a step's edges that are drawn from the supervised edge types alike.
         negatives: Of each kind, an edge.
-        steps: Steps of the optimizer.
-        check_every: Steps between two looks at val.
+        adam: Rate, batches and steps.
         seed: Of the start and of what is drawn.
     """
 
@@ -197,25 +223,21 @@ class DistMult(LinkBaseline):
     def __init__(
         self,
         dim: int = 64,
-        lr: float = 0.01,
         penalty: float = 0.03,
         share: float = 0.15,
-        batch_size: int = 2048,
         negatives: int = 2,
-        steps: int = 1000,
-        check_every: int = 100,
+        adam: AdamOptions = AdamOptions(),
         seed: int = 0,
     ) -> None:
-        self.dim, self.lr, self.penalty, self.share = dim, lr, penalty, share
-        self.batch_size, self.negatives, self.n_steps = batch_size, negatives, steps
-        self.check_every, self.seed = check_every, seed
+        self.dim, self.penalty, self.share, self.negatives = dim, penalty, share, negatives
+        self.adam, self.seed = adam, seed
 
     def prepare(self) -> None:
         """Where each end of a pair stands in the tables."""
         self.slots = Slots(self.steps)
 
     def state_dict(self) -> dict[str, Any]:
-        """See ``Predictor``; also the network's weights, nodes by kind as they stand in a checkpoint's graph."""
+        """See ``Predictor``; also the network's weights, nodes by node type as they stand in a checkpoint's graph."""
         net = self._state()
         net["node"] = net["node"][torch.cat(list(self.slots.members.values()))]
         return super().state_dict() | {"net": {name: value.numpy() for name, value in net.items()}}
@@ -228,27 +250,27 @@ class DistMult(LinkBaseline):
         return self
 
     def train_on(self, train: Links, val: Links) -> None:
-        """Train one network for all metaedges."""
+        """Train one network for all edge types."""
         generator = torch.Generator().manual_seed(self.seed)
         self.draws = EdgeDraws(train.graph, self.steps, generator)
         self.net = _Net(self.draws, self.dim, generator)
-        choices = {m: Choice(self.steps, m, val.subset(val.metaedge == m)) for m in train.supervised}
+        choices = {m: Choice(self.steps, m, val.subset(val.edge_type == m)) for m in train.supervised}
         with one_thread():
             self._train(choices)
 
-    def fit_one(self, metaedge: str, train: Links, val: Links) -> None:
+    def fit_one(self, edge_type: str, train: Links, val: Links) -> None:
         """Nothing more is fitted."""
 
     def _train(self, choices: dict[str, Choice]) -> None:
-        optimizer = torch.optim.Adam(self.net.parameters(), lr=self.lr, fused=True)
+        optimizer = torch.optim.Adam(self.net.parameters(), lr=self.adam.lr, fused=True)
         weight = self.draws.weights(list(choices), self.share)
         best, kept, self.best_step = -np.inf, self._state(), 0
-        for step in range(self.n_steps + 1):
-            if step % self.check_every == 0 or step == self.n_steps:
+        for step in range(self.adam.steps + 1):
+            if step % self.adam.check_every == 0 or step == self.adam.steps:
                 values = [choice(self.score(m, None, choice.source, choice.target)) for m, choice in choices.items()]
                 if (value := float(np.mean([v for v in values if np.isfinite(v)] or [-np.inf]))) > best:
                     best, kept, self.best_step = value, self._state(), step
-            optimizer.param_groups[0]["lr"] = self.lr * (1 - step / (self.n_steps + 1))
+            optimizer.param_groups[0]["lr"] = self.adam.lr * (1 - step / (self.adam.steps + 1))
             loss = self._loss(weight)
             optimizer.zero_grad()
             loss.backward()
@@ -257,23 +279,23 @@ class DistMult(LinkBaseline):
 
     def _loss(self, weight: Tensor) -> Tensor:
         """BCE of a batch of edges and their negatives, and the penalty; per edge, edges and negatives alike."""
-        draw = self.draws.draw(self.batch_size, self.negatives, weight)
+        draw = self.draws.draw(self.adam.batch_size, self.negatives, weight)
         score, length = self.net(draw)
         logit = score - self.draws.log_density(draw)
         each = functional.binary_cross_entropy_with_logits(logit, draw.label, reduction="none")
         share = torch.where(draw.label > 0, 1.0, 0.5 / self.negatives)
-        return ((each + self.penalty * length) * share).sum() / self.batch_size
+        return ((each + self.penalty * length) * share).sum() / self.adam.batch_size
 
     def _state(self) -> dict[str, Tensor]:
         return {name: value.clone() for name, value in self.net.state_dict().items()}
 
     @torch.no_grad()
-    def score(self, metaedge: str, fitted: None, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    def score(self, edge_type: str, fitted: None, source: np.ndarray, target: np.ndarray) -> np.ndarray:
         """See ``LinkBaseline``."""
         score = np.zeros(len(source), dtype=np.float32)
         for low in range(0, len(source), MOST_PAIRS):
             part = slice(low, low + MOST_PAIRS)
-            score[part] = self.net(self.slots.pairs(metaedge, source[part], target[part]))[0].numpy()
+            score[part] = self.net(self.slots.pairs(edge_type, source[part], target[part]))[0].numpy()
         return score
 
 
@@ -283,7 +305,7 @@ MOST_OTHERS, MOST_SOURCES = 50_000, 1024
 
 @dataclass(frozen=True, eq=False)
 class _Fitted:
-    """One metaedge: its metapaths, how its features are scaled, and the regression."""
+    """One edge type: its metapaths, how its features are scaled, and the regression."""
 
     paths: list[tuple[str, ...]]
     unit: np.ndarray
@@ -293,18 +315,18 @@ class _Fitted:
 
 
 class PathFeatures(LinkBaseline):
-    """Logistic regression on the log of counted and of degree-weighted walks, and on log degrees.
+    """Logistic regression on the log of counted and of degree-weighted paths, and on log degrees.
 
-    The metapaths are all those of at most three steps between the two kinds, ``CtD`` itself left out; the degrees
-    are those of both ends in every metaedge. A training edge is looked at as if it were not in the graph: its own
+    The metapaths are all those of at most three steps between the two node types, ``CtD`` itself left out; the degrees
+    are those of both ends in every edge type. A training edge is looked at as if it were not in the graph: its own
     edge takes no part in its features, or they would be unlike those of a held-out edge. Its negatives are drawn
-    from all pairs of the two kinds.
+    from all pairs of the two node types.
 
     Args:
         penalties: Inverse strengths of the L2 penalty, chosen on val.
-        damping: Exponent of the degrees in degree-weighted walks.
-        metapaths: Per metaedge the metapaths to use, each a list of steps (``CbG`` and back again ``CbG<``); a
-            metaedge that is not named has all.
+        damping: Exponent of the degrees in degree-weighted paths.
+        metapaths: Per edge type the metapaths to use, each a list of steps (``CbG`` and back again ``CbG<``); a
+            edge type that is not named has all.
         most_paths: Metapaths kept, those that tell training edges from other pairs best (by AUROC).
         most_edges: Training edges looked at, drawn at random where there are more.
         negatives: Other pairs a training edge, in all at most 50 thousand.
@@ -329,32 +351,35 @@ class PathFeatures(LinkBaseline):
         self.most_edges, self.negatives, self.seed = most_edges, negatives, seed
 
     def prepare(self) -> None:
-        """Both ways to weigh a walk."""
-        self.walks = (Walks(self.steps, damping=0.0), Walks(self.steps, damping=self.damping))
+        """Both ways to weigh a path."""
+        self.counts = (PathCounts(self.steps, damping=0.0), PathCounts(self.steps, damping=self.damping))
 
-    def fit_one(self, metaedge: str, train: Links, val: Links) -> _Fitted:
+    def fit_one(self, edge_type: str, train: Links, val: Links) -> _Fitted:
         """Features of training edges without themselves and of other pairs; the penalty on val."""
         rng = np.random.default_rng(self.seed)
         source, target = (self.steps.local[index[train.positive]] for index in (train.source_index, train.target_index))
         if len(source) > self.most_edges:
             kept = rng.choice(len(source), self.most_edges, replace=False)
             source, target = source[kept], target[kept]
-        if self.steps.back(metaedge) == metaedge:  # which end is written first must not matter
+        if self.steps.back(edge_type) == edge_type:  # which end is written first must not matter
             turned = rng.random(len(source)) < 0.5
             source, target = np.where(turned, target, source), np.where(turned, source, target)
-        others = self._other_pairs(metaedge, len(source), rng)
-        paths = self._best_paths(metaedge, source, target, others)
-        walked = np.concatenate(
-            [self._walked_without(metaedge, paths, source, target), self._walked(paths, others[0], others[1])]
+        others = self._other_pairs(edge_type, len(source), rng)
+        paths = self._best_paths(edge_type, source, target, others)
+        counted = np.concatenate(
+            [self._counts_without(edge_type, paths, source, target), self._counts(paths, others[0], others[1])]
         )
-        label = np.arange(len(walked)) < len(source)
-        unit = np.maximum(walked.mean(0), 1e-12)
-        degrees = [self._degrees(metaedge, source, target, own=1), self._degrees(metaedge, others[0], others[1], own=0)]
-        x = np.concatenate([np.log1p(walked / unit), np.concatenate(degrees)], axis=1)
+        label = np.arange(len(counted)) < len(source)
+        unit = np.maximum(counted.mean(0), 1e-12)
+        degrees = [
+            self._degrees(edge_type, source, target, own=1),
+            self._degrees(edge_type, others[0], others[1], own=0),
+        ]
+        x = np.concatenate([np.log1p(counted / unit), np.concatenate(degrees)], axis=1)
         center, scale = x.mean(0), np.maximum(x.std(0), 1e-6)
-        choice = Choice(self.steps, metaedge, val)
-        seen = np.log1p(self._walked(paths, choice.source, choice.target) / unit)
-        seen = np.concatenate([seen, self._degrees(metaedge, choice.source, choice.target, own=0)], axis=1)
+        choice = Choice(self.steps, edge_type, val)
+        seen = np.log1p(self._counts(paths, choice.source, choice.target) / unit)
+        seen = np.concatenate([seen, self._degrees(edge_type, choice.source, choice.target, own=0)], axis=1)
         best, chosen = -np.inf, np.zeros(x.shape[1])
         for penalty in self.penalties:
             with one_thread():
@@ -365,116 +390,116 @@ class PathFeatures(LinkBaseline):
                 best, chosen = value, weight
         return _Fitted(paths, unit, center, scale, chosen)
 
-    def score(self, metaedge: str, fitted: _Fitted, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """See ``LinkBaseline``; log-odds but for a constant, of a symmetric metaedge the mean of both directions."""
-        score = self._score_one_way(metaedge, fitted, source, target)
-        if self.steps.back(metaedge) == metaedge:
-            score = (score + self._score_one_way(metaedge, fitted, target, source)) / 2
+    def score(self, edge_type: str, fitted: _Fitted, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """See ``LinkBaseline``; log-odds but for a constant, of a symmetric edge type the mean of both directions."""
+        score = self._score_one_way(edge_type, fitted, source, target)
+        if self.steps.back(edge_type) == edge_type:
+            score = (score + self._score_one_way(edge_type, fitted, target, source)) / 2
         return score
 
-    def _score_one_way(self, metaedge: str, fitted: _Fitted, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """Feature by feature, so that none is held for all pairs, and each start is walked from once."""
-        weight, n_walks = fitted.weight / fitted.scale, 2 * len(fitted.paths)
+    def _score_one_way(self, edge_type: str, fitted: _Fitted, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """Feature by feature, so that none is in memory for all pairs, and each start is visited once."""
+        weight, n_counts = fitted.weight / fitted.scale, 2 * len(fitted.paths)
         score = np.full(len(source), -float(fitted.center @ weight))
-        column = n_walks
-        for kind, at, _ in self._ends(metaedge, source, target):
-            steps = self.steps.leaving(kind)
+        column = n_counts
+        for node_type, at, _ in self._ends(edge_type, source, target):
+            steps = self.steps.leaving(node_type)
             logs = np.stack([np.log(self.steps.degree(step) + SMOOTHING) for step in steps], axis=1)
             score += (logs @ weight[column : column + len(steps)])[at]
             column += len(steps)
         for reverse, at, start, number, end in by_rows(source, target):
             ways = self._turned(fitted.paths) if reverse else fitted.paths
-            for k, walks in enumerate(self.walks):
-                for i, walked in walks.between(ways, start, number, end):
+            for k, counts in enumerate(self.counts):
+                for i, counted in counts.between(ways, start, number, end):
                     column = k * len(fitted.paths) + i
-                    score[at] += weight[column] * np.log1p(walked / fitted.unit[column])
+                    score[at] += weight[column] * np.log1p(counted / fitted.unit[column])
         return score
 
-    def _other_pairs(self, metaedge: str, n_edges: int, rng: np.random.Generator) -> np.ndarray:
-        """Pairs of the two kinds that are no training edge, int64 [2, P]; of few sources, since each is walked from."""
-        first, last = (self.steps.size[kind] for kind in self.steps.ends[metaedge])
+    def _other_pairs(self, edge_type: str, n_edges: int, rng: np.random.Generator) -> np.ndarray:
+        """Pairs of the two node types that are no training edge, int64 [2, P]; of few sources, as each costs time."""
+        first, last = (self.steps.size[node_type] for node_type in self.steps.ends[edge_type])
         wanted = min(self.negatives * n_edges, MOST_OTHERS)
         sources = np.sort(rng.choice(first, min(first, MOST_SOURCES), replace=False))
         source = np.repeat(sources, -(-wanted // len(sources)))
         pairs = np.unique(np.stack([source, rng.integers(0, last, len(source))]), axis=1)
-        edge = np.asarray(self.steps.into[metaedge][pairs[1], pairs[0]]).ravel() > 0
-        itself = (pairs[0] == pairs[1]) & (self.steps.ends[metaedge][0] == self.steps.ends[metaedge][1])
+        edge = np.asarray(self.steps.into[edge_type][pairs[1], pairs[0]]).ravel() > 0
+        itself = (pairs[0] == pairs[1]) & (self.steps.ends[edge_type][0] == self.steps.ends[edge_type][1])
         return pairs[:, ~edge & ~itself]
 
     def _best_paths(
-        self, metaedge: str, source: np.ndarray, target: np.ndarray, others: np.ndarray
+        self, edge_type: str, source: np.ndarray, target: np.ndarray, others: np.ndarray
     ) -> list[tuple[str, ...]]:
-        """At most ``most_paths`` metapaths, those whose walks tell some training edges from other pairs best."""
+        """At most ``most_paths`` metapaths, those whose counts separate some training edges from other pairs best."""
         from sklearn.metrics import roc_auc_score
 
-        paths = sorted(self.steps.metapaths(metaedge, 3))
-        if metaedge in self.metapaths:
-            asked = sorted(tuple(path) for path in self.metapaths[metaedge])
-            if unknown := [path for path in asked if path not in paths]:
-                raise InputError(f"{metaedge} has no metapath {some(unknown)}; there are {some(paths, most=30)}")
-            return asked
+        paths = sorted(self.steps.metapaths(edge_type, 3))
+        if edge_type in self.metapaths:
+            chosen = sorted(tuple(path) for path in self.metapaths[edge_type])
+            if unknown := [path for path in chosen if path not in paths]:
+                raise InputError(f"{edge_type} has no metapath {some(unknown)}; there are {some(paths, most=30)}")
+            return chosen
         if len(paths) <= self.most_paths:
             return paths
         few = others[:, np.isin(others[0], np.unique(others[0])[:CHUNK])]
-        counts = self.walks[:1]
-        walked = [
-            self._walked_without(metaedge, paths, source[:CHUNK], target[:CHUNK], counts),
-            self._walked(paths, few[0], few[1], counts),
+        undamped = self.counts[:1]
+        counted = [
+            self._counts_without(edge_type, paths, source[:CHUNK], target[:CHUNK], undamped),
+            self._counts(paths, few[0], few[1], undamped),
         ]
-        label = np.repeat([1, 0], [len(part) for part in walked])
-        distance = np.array([abs(roc_auc_score(label, column) - 0.5) for column in np.concatenate(walked).T])
+        label = np.repeat([1, 0], [len(part) for part in counted])
+        distance = np.array([abs(roc_auc_score(label, column) - 0.5) for column in np.concatenate(counted).T])
         return [paths[i] for i in np.sort(np.argsort(-distance, kind="stable")[: self.most_paths])]
 
-    def _walked(
+    def _counts(
         self,
         paths: list[tuple[str, ...]],
         source: np.ndarray,
         target: np.ndarray,
-        weighed: Sequence[Walks] | None = None,
+        weighed: Sequence[PathCounts] | None = None,
     ) -> np.ndarray:
-        """Counted, then degree-weighted walks of pairs, float32 [P, 2 x paths]; or only those ``weighed`` so."""
-        turned, weighed = self._turned(paths), weighed or self.walks
+        """Counted, then degree-weighted paths of pairs, float32 [P, 2 x paths]; or only those ``weighed`` so."""
+        turned, weighed = self._turned(paths), weighed or self.counts
         out = np.zeros((len(source), len(weighed) * len(paths)), dtype=np.float32)
         for reverse, at, start, number, end in by_rows(source, target):
             ways = turned if reverse else paths
-            for k, walks in enumerate(weighed):
-                for i, walked in walks.between(ways, start, number, end):
-                    out[at, k * len(paths) + i] = walked
+            for k, counts in enumerate(weighed):
+                for i, counted in counts.between(ways, start, number, end):
+                    out[at, k * len(paths) + i] = counted
         return out
 
-    def _walked_without(
+    def _counts_without(
         self,
-        metaedge: str,
+        edge_type: str,
         paths: list[tuple[str, ...]],
         source: np.ndarray,
         target: np.ndarray,
-        weighed: Sequence[Walks] | None = None,
+        weighed: Sequence[PathCounts] | None = None,
     ) -> np.ndarray:
         """The same for training edges, each looked at as if it were not in the graph."""
-        weighed = weighed or self.walks
+        weighed = weighed or self.counts
         out = np.zeros((len(source), len(weighed) * len(paths)), dtype=np.float32)
         for low in range(0, len(source), CHUNK):
             part = slice(low, low + CHUNK)
-            own = OwnEdges(metaedge, source[part], target[part])
-            for k, walks in enumerate(weighed):
-                for i, walked in walks.between(paths, own.source, np.arange(len(own.source)), own.target, own):
-                    out[part, k * len(paths) + i] = walked
+            own = OwnEdges(edge_type, source[part], target[part])
+            for k, counts in enumerate(weighed):
+                for i, counted in counts.between(paths, own.source, np.arange(len(own.source)), own.target, own):
+                    out[part, k * len(paths) + i] = counted
         return out
 
-    def _degrees(self, metaedge: str, source: np.ndarray, target: np.ndarray, own: int) -> np.ndarray:
+    def _degrees(self, edge_type: str, source: np.ndarray, target: np.ndarray, own: int) -> np.ndarray:
         """Logarithms of the degrees of both ends in all their steps [P, D]; ``own`` edges are not counted."""
         columns = [
-            np.log(self.steps.degree(step)[at] - own * (step == asked) + SMOOTHING)
-            for kind, at, asked in self._ends(metaedge, source, target)
-            for step in self.steps.leaving(kind)
+            np.log(self.steps.degree(step)[at] - own * (step == own_step) + SMOOTHING)
+            for node_type, at, own_step in self._ends(edge_type, source, target)
+            for step in self.steps.leaving(node_type)
         ]
         return np.stack(columns, axis=1).astype(np.float32)
 
-    def _ends(self, metaedge: str, source: np.ndarray, target: np.ndarray) -> Iterator[tuple[str, np.ndarray, str]]:
-        """Kind and places of either end, and the step by which the metaedge leaves it."""
-        steps = metaedge, self.steps.back(metaedge)
-        return zip(self.steps.ends[metaedge], (source, target), steps, strict=True)
+    def _ends(self, edge_type: str, source: np.ndarray, target: np.ndarray) -> Iterator[tuple[str, np.ndarray, str]]:
+        """Node type and places of either end, and the step by which the edge type leaves it."""
+        steps = edge_type, self.steps.back(edge_type)
+        return zip(self.steps.ends[edge_type], (source, target), steps, strict=True)
 
     def _turned(self, paths: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-        """The same metapaths walked from their other end."""
+        """The same metapaths followed from their other end."""
         return [tuple(self.steps.back(step) for step in path[::-1]) for path in paths]

@@ -1,4 +1,4 @@
-"""Warns when links are told from negatives no better than by a coin, epoch after epoch."""
+"""Warns when links are separated from negatives no better than by a coin, epoch after epoch."""
 
 from __future__ import annotations
 
@@ -35,6 +35,6 @@ class ChanceLoss(lightning.Callback):
             self._warned = True
             rank_zero_warn(
                 f"{NAME} is {value:.3f} in epoch {trainer.current_epoch}, and constant log-odds have 1.386: links are "
-                "hardly told from non-links. Look whether the labels fit the nodes, at model.optimizer.lr, and for "
-                "collapsed embeddings (python -m torchcell.embed)"
+                "hardly separated from non-links. Look whether the labels fit the nodes, at model.optimizer.lr, and "
+                "for collapsed embeddings (python -m torchcell.embed)"
             )

@@ -27,7 +27,7 @@ from torchcell.knowledge_graph.task import TASK
 from torchcell.knowledge_graph.typed_graph import TypedGraph
 
 FULL = 1_000_000
-"""Pairs of two kinds that are scored in one table for all edges; above, only the rows and columns that are needed."""
+"""Pairs of two node types that are scored in one table for all edges; above, only the rows and columns in need."""
 AT_ONCE = 4_000_000
 """Scores that are compared at a time: 32 MB."""
 
@@ -37,9 +37,9 @@ ENDS: tuple[str, ...] = ("tail", "head")
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Candidates of one metaedge: every one of ``source`` [a] with every one of ``target`` [b], row by row.
+    """Candidates of one edge type: every one of ``source`` [a] with every one of ``target`` [b], row by row.
 
-    The first of them is the candidate number ``start`` of its metaedge.
+    The first of them is the candidate number ``start`` of its edge type.
     """
 
     source: np.ndarray
@@ -50,19 +50,19 @@ class Block:
         return len(self.source) * len(self.target)
 
     def table(self, score: np.ndarray) -> np.ndarray:
-        """The block's part of the scores of all candidates of the metaedge, as a table [a, b]."""
+        """The block's part of the scores of all candidates of the edge type, as a table [a, b]."""
         return score[self.start : self.start + len(self)].reshape(len(self.source), len(self.target))
 
 
 class LinkRanking:
     """Candidates for the ranking of a part's edges, and the ranks that scores give them.
 
-    Metaedge by metaedge, so that the candidates of one are in memory at a time: Hetionet's 24 have 26 million.
+    Edge type by edge type, so that the candidates of one are in memory at a time: Hetionet's 24 have 26 million.
 
     Args:
         links: Candidates of the part; their graph is what may be seen.
-        known: All edges there are: those of the same metaedge leave an edge's list, but for the edge itself.
-        limit: Edges a metaedge that are ranked where its kinds have more than ``FULL`` pairs; None ranks all.
+        known: All edges there are: those of the same edge type leave an edge's list, but for the edge itself.
+        limit: Edges an edge type that are ranked where its node types have more than ``FULL`` pairs; None ranks all.
         seed: Of the choice of edges.
     """
 
@@ -70,9 +70,9 @@ class LinkRanking:
         self.links, self.known = links, known
         self.edge = np.empty(0, dtype=np.int64)
         self._blocks: dict[str, tuple[Block, Block]] = {}
-        for number, metaedge in enumerate(links.supervised):
-            nodes = [np.flatnonzero(known.node_kind == kind) for kind in known.ends[metaedge]]
-            chosen = np.flatnonzero((links.metaedge == metaedge) & links.positive)
+        for number, edge_type in enumerate(links.supervised):
+            nodes = [np.flatnonzero(known.node_type == node_type) for node_type in known.ends[edge_type]]
+            chosen = np.flatnonzero((links.edge_type == edge_type) & links.positive)
             whole = len(nodes[0]) * len(nodes[1]) <= FULL
             if not whole and limit is not None and limit < len(chosen):
                 chosen = np.sort(np.random.default_rng([seed, number]).permutation(chosen)[:limit])
@@ -80,20 +80,20 @@ class LinkRanking:
             given = [np.unique(end[chosen]) for end in (links.source_index, links.target_index)]
             tail = Block(nodes[0] if whole else given[0], nodes[1], start=0)
             head = tail if whole else Block(nodes[0], given[1], start=len(tail))
-            self._blocks[metaedge] = (tail, head)
+            self._blocks[edge_type] = (tail, head)
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """``<metaedge>_tail`` and ``<metaedge>_head`` of each supervised metaedge, in order."""
-        return tuple(f"{metaedge}_{end}" for metaedge in self.links.supervised for end in ENDS)
+        """``<edge_type>_tail`` and ``<edge_type>_head`` of each supervised edge type, in order."""
+        return tuple(f"{edge_type}_{end}" for edge_type in self.links.supervised for end in ENDS)
 
-    def record(self, metaedge: str) -> Links:
-        """All candidates of a metaedge that are to be scored, without labels."""
-        blocks = list(dict.fromkeys(self._blocks[metaedge]))
+    def record(self, edge_type: str) -> Links:
+        """All candidates of an edge type that are to be scored, without labels."""
+        blocks = list(dict.fromkeys(self._blocks[edge_type]))
         n = sum(map(len, blocks))
         return replace(
             self.links,
-            metaedge=np.full(n, metaedge),
+            edge_type=np.full(n, edge_type),
             source_index=np.concatenate([np.repeat(block.source, len(block.target)) for block in blocks]),
             target_index=np.concatenate([np.tile(block.target, len(block.source)) for block in blocks]),
             label=np.broadcast_to(np.float32(np.nan), (n, len(self.links.outputs))),
@@ -101,50 +101,50 @@ class LinkRanking:
         )
 
     def ranked(self) -> np.ndarray:
-        """1 where an edge is ranked for an output, else NaN, float32 [m, 2 x metaedges]."""
+        """1 where an edge is ranked for an output, else NaN, float32 [m, 2 x edge_types]."""
         return self.together({name: np.ones((int(self._rows(name).sum()), 2)) for name in self.links.supervised})
 
-    def ranks(self, metaedge: str, score: np.ndarray) -> np.ndarray:
-        """The filtered rank of the target and the source of each edge of a metaedge.
+    def ranks(self, edge_type: str, score: np.ndarray) -> np.ndarray:
+        """The filtered rank of the target and the source of each edge of an edge type.
 
         Args:
-            metaedge: One that is supervised.
-            score: Of its candidates in every output [n, T]; the metaedge's first output is read. A candidate without
+            edge_type: One that is supervised.
+            score: Of its candidates in every output [n, T]; the edge type's first output is read. A candidate without
                 a score (NaN) stands below all others.
 
         Returns:
-            Ranks, 1 is best and ties count half, float32 [edges of the metaedge, 2]; NaN where the edge has no score.
+            Ranks, 1 is best and ties count half, float32 [edges of the edge type, 2]; NaN where the edge has no score.
         """
-        edge = self.edge[self._rows(metaedge)]
+        edge = self.edge[self._rows(edge_type)]
         source, target = self.links.source_index[edge], self.links.target_index[edge]
-        true_source, true_target = self._true_pairs(metaedge)
-        column = score[:, len(NEGATIVES) * self.links.supervised.index(metaedge)]
-        tail, head = self._blocks[metaedge]
+        true_source, true_target = self._true_pairs(edge_type)
+        column = score[:, len(NEGATIVES) * self.links.supervised.index(edge_type)]
+        tail, head = self._blocks[edge_type]
         of_target = _ranks(tail.table(column), tail.source, tail.target, source, target, (true_source, true_target))
         of_source = _ranks(head.table(column).T, head.target, head.source, target, source, (true_target, true_source))
         return np.stack([of_target, of_source], axis=1).astype(np.float32)
 
     def together(self, ranks: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The ranks of all edges, from those of each metaedge: float32 [m, 2 x metaedges], NaN in others' columns."""
+        """The ranks of all edges, from those of each edge type: float32 [m, 2 x edge_types], NaN in others' columns."""
         found = np.full((len(self.edge), len(self.outputs)), np.nan, dtype=np.float32)
-        for number, metaedge in enumerate(self.links.supervised):
+        for number, edge_type in enumerate(self.links.supervised):
             columns = slice(len(ENDS) * number, len(ENDS) * (number + 1))
-            found[self._rows(metaedge), columns] = ranks[metaedge]
+            found[self._rows(edge_type), columns] = ranks[edge_type]
         return found
 
-    def _rows(self, metaedge: str) -> np.ndarray:
-        """Which of the ranked edges are of a metaedge, bool [m]."""
-        return self.links.metaedge[self.edge] == metaedge
+    def _rows(self, edge_type: str) -> np.ndarray:
+        """Which of the ranked edges are of an edge type, bool [m]."""
+        return self.links.edge_type[self.edge] == edge_type
 
-    def _true_pairs(self, metaedge: str) -> tuple[np.ndarray, np.ndarray]:
-        """Sources and targets that are no wrong answer: all edges, and within a kind each node with itself."""
-        edges = self.known.subset(self.known.metaedge == metaedge)
+    def _true_pairs(self, edge_type: str) -> tuple[np.ndarray, np.ndarray]:
+        """Sources and targets that are no wrong answer: all edges, and within a node type each node with itself."""
+        edges = self.known.subset(self.known.edge_type == edge_type)
         source, target = edges.source_index, edges.target_index
-        kinds = self.known.ends[metaedge]
-        if metaedge in self.known.symmetric:
+        node_types = self.known.ends[edge_type]
+        if edge_type in self.known.symmetric:
             source, target = np.concatenate([source, target]), np.concatenate([target, source])
-        if kinds[0] == kinds[1]:
-            self_pairs = np.flatnonzero(self.known.node_kind == kinds[0])
+        if node_types[0] == node_types[1]:
+            self_pairs = np.flatnonzero(self.known.node_type == node_types[0])
             source, target = np.concatenate([source, self_pairs]), np.concatenate([target, self_pairs])
         return source, target
 
@@ -195,7 +195,7 @@ def _ranks(
 
 
 RANKING = "ranking "
-"""Before a metaedge, the name of the record of all candidates among which its held-out edges are ranked."""
+"""Before an edge type, the name of the record of all candidates among which its held-out edges are ranked."""
 
 MOST_TAKEN = 0.75
 """Share of the training candidates that a batch may hold before a note warns of it."""
@@ -208,12 +208,12 @@ class LinkBatch(Batch):
     Attributes:
         source_node: Positions in the ``TypedGraph``, int64 [B].
         target_node: Positions in the ``TypedGraph``, int64 [B].
-        metaedge: Positions in ``TypedGraph.metaedges``, int64 [B].
+        edge_type: Positions in ``TypedGraph.edge_types``, int64 [B].
     """
 
     source_node: Tensor
     target_node: Tensor
-    metaedge: Tensor
+    edge_type: Tensor
 
 
 class PackedLinks:
@@ -229,21 +229,21 @@ class PackedLinks:
         position = {name: i for i, name in enumerate(graph.node_id)}
         place = np.array([position[name] for name in record.node_id.tolist()], dtype=np.int64)
         code = np.empty(len(record), dtype=np.int64)
-        for metaedge in record.supervised:
-            code[record.metaedge == metaedge] = sorted(graph.ends).index(metaedge)
+        for edge_type in record.supervised:
+            code[record.edge_type == edge_type] = sorted(graph.ends).index(edge_type)
         self.source_node = torch.from_numpy(place[record.source_index])
         self.target_node = torch.from_numpy(place[record.target_index])
-        self.metaedge = torch.from_numpy(code)
+        self.edge_type = torch.from_numpy(code)
         if np.isnan(record.label[:1]).all() and 0 in record.label.strides:  # one NaN seen many times
             self.target = torch.full((), torch.nan).expand(record.label.shape)
         else:
             self.target = torch.from_numpy(np.array(record.label, dtype=np.float32))
 
     def __len__(self) -> int:
-        return len(self.metaedge)
+        return len(self.edge_type)
 
     def __getitem__(self, index: Tensor) -> LinkBatch:
-        inputs = (tensor.index_select(0, index) for tensor in (self.source_node, self.target_node, self.metaedge))
+        inputs = (tensor.index_select(0, index) for tensor in (self.source_node, self.target_node, self.edge_type))
         return LinkBatch(self.target.index_select(0, index), index, *inputs)
 
     def exchanged(self, index: Tensor, source: Tensor) -> PackedLinks:
@@ -258,7 +258,7 @@ class LinkDataModule(RecordDataModule):
     """Batches of candidate edges; held-out edges leave the graph that is seen, and are ranked at the end.
 
     Args:
-        rank_edges: Held-out edges a metaedge that are ranked, where its kinds have too many pairs to score them all
+        rank_edges: Held-out edges an edge type that are ranked, where its node types have too many pairs to score all
             (``link_ranking.FULL``); None ranks all edges whatever it costs. The other arguments are those of
             ``RecordDataModule``.
     """
@@ -287,15 +287,15 @@ class LinkDataModule(RecordDataModule):
 
     @staticmethod
     def draw(record: Links, subset: int | None, split: Mapping[str, Any]) -> Links:
-        """Edges and sampled non-edges of each metaedge in their shares, but at least one a fold of each.
+        """Edges and sampled non-edges of each edge type in their shares, but at least one a fold of each.
 
-        Drawn from all alike, a rare metaedge would have no edge left to test, and the run would be refused.
+        Drawn from all alike, a rare edge type would have no edge left to test, and the run would be refused.
         """
         if subset is None or subset >= len(record):
             return record
         rng, least = np.random.default_rng(int(split.get("seed", 0))), int(split.get("n_folds", 5))
-        kind = np.where(np.isnan(record.label), -1, record.label).astype(np.int8)
-        _, stratum, size = np.unique(kind, axis=0, return_inverse=True, return_counts=True)
+        node_type = np.where(np.isnan(record.label), -1, record.label).astype(np.int8)
+        _, stratum, size = np.unique(node_type, axis=0, return_inverse=True, return_counts=True)
         taken = [
             rng.permutation(np.flatnonzero(stratum == number))[: max(least, round(subset * n / len(record)))]
             for number, n in enumerate(size.tolist())
@@ -307,22 +307,22 @@ class LinkDataModule(RecordDataModule):
         """All edges but the supervised ones of val and test, which are left out in either direction.
 
         Raises:
-            InputError: A supervised metaedge without an edge in train, val or test.
+            InputError: A supervised edge type without an edge in train, val or test.
         """
         record = self.record_whole
         for part in ("train", "val", "test"):
-            there = set(np.unique(record.metaedge[record.positive & (self.split.part == part)]).tolist())
+            there = set(np.unique(record.edge_type[record.positive & (self.split.part == part)]).tolist())
             bare = [name for name in record.supervised if name not in there]
             if bare:
-                counts = {name: int(((record.metaedge == name) & record.positive).sum()) for name in bare}
+                counts = {name: int(((record.edge_type == name) & record.positive).sum()) for name in bare}
                 raise InputError(
-                    f"{record.name}: no edge in {part} after the split of the metaedges {counts} (edges in all); "
+                    f"{record.name}: no edge in {part} after the split of the edge types {counts} (edges in all); "
                     "predict others, use fewer folds, or keep more nodes and samples"
                 )
-        held = record.positive & np.isin(self.split.part, ("val", "test"))
+        hidden = record.positive & np.isin(self.split.part, ("val", "test"))
         graph = record.graph
-        gone = _either_way(graph, record.metaedge[held], record.source_index[held], record.target_index[held])
-        edges = _either_way(graph, graph.metaedge, graph.source_index, graph.target_index)
+        gone = _either_way(graph, record.edge_type[hidden], record.source_index[hidden], record.target_index[hidden])
+        edges = _either_way(graph, graph.edge_type, graph.source_index, graph.target_index)
         return graph.subset(~np.isin(edges, gone))
 
     def record(self, part: str) -> Links:
@@ -330,7 +330,7 @@ class LinkDataModule(RecordDataModule):
         return replace(super().record(part), graph=self.message_graph)
 
     def make_spec(self, base: Spec, train: Links) -> KnowledgeGraphSpec:
-        """The message graph as plain values, and the supervised metaedges."""
+        """The message graph as plain values, and the supervised edge types."""
         graph = TypedGraph.from_knowledge_graph(self.message_graph)
         return KnowledgeGraphSpec(**vars(base), knowledge_graph=graph.to_plain(), supervised=tuple(train.supervised))
 
@@ -351,35 +351,35 @@ class LinkDataModule(RecordDataModule):
 
     @staticmethod
     def response(record: Links, prediction: np.ndarray, spec: KnowledgeGraphSpec) -> pd.DataFrame:
-        """Sample id, metaedge, ids and names of both ends, and ``score``.
+        """Sample id, edge type, ids and names of both ends, and ``score``.
 
-        The score is that of the metaedge's first output, by which candidates are ranked. It is no probability of a
+        The score is that of the edge type's first output, by which candidates are ranked. It is no probability of a
         link: training drew its non-links, and did not meet all pairs.
         """
-        table = pd.DataFrame({"sample_id": record.sample_id, "metaedge": record.metaedge})
+        table = pd.DataFrame({"sample_id": record.sample_id, "edge_type": record.edge_type})
         for end, index in (("source", record.source_index), ("target", record.target_index)):
             table[end], table[f"{end}_name"] = record.node_id[index], record.graph.node_name[index]
         column = {name: len(NEGATIVES) * i for i, name in enumerate(spec.supervised)}
-        own = np.array([column[name] for name in record.metaedge.tolist()], dtype=np.int64)
+        own = np.array([column[name] for name in record.edge_type.tolist()], dtype=np.int64)
         return table.assign(score=prediction[np.arange(len(record)), own])
 
     @staticmethod
     def prediction_notes(record: Links, spec: KnowledgeGraphSpec, model: Any) -> Notes:
         """Nodes without an edge in the message graph."""
         ends = record.node_id[record.source_index], record.node_id[record.target_index]
-        return link_notes(record.metaedge, *ends, spec)
+        return link_notes(record.edge_type, *ends, spec)
 
     def inputs(self) -> tuple[str, ...]:
         """The source node: a model that reads which pair is predicted must lose when candidates get each other's."""
         return ("source_node",)
 
     def shuffled(self, name: str, index: Tensor, generator: torch.Generator) -> Packed | None:
-        """The candidates with each other's source nodes, within their metaedge."""
+        """The candidates with each other's source nodes, within their edge type."""
         packed = self.packed
         assert isinstance(packed, PackedLinks)
         source, orders = index.clone(), []
-        for code in packed.metaedge[index].unique():
-            at = torch.nonzero(packed.metaedge[index] == code).flatten()
+        for code in packed.edge_type[index].unique():
+            at = torch.nonzero(packed.edge_type[index] == code).flatten()
             orders.append(derangement(packed.source_node[index[at]], generator))
             source[at] = index[at] if orders[-1] is None else index[at[orders[-1]]]
         return None if all(order is None for order in orders) else packed.exchanged(index, source)
@@ -392,13 +392,13 @@ class LinkDataModule(RecordDataModule):
         return self._rankings[part]
 
     def evaluation_inputs(self, part: str) -> dict[str, Callable[[], Links]]:
-        """The part's candidates, and for each metaedge all among which its edges are ranked."""
+        """The part's candidates, and for each edge type all among which its edges are ranked."""
         ranking = self.ranking(part)
-        each = {f"{RANKING}{metaedge}": partial(ranking.record, metaedge) for metaedge in ranking.links.supervised}
+        each = {f"{RANKING}{edge_type}": partial(ranking.record, edge_type) for edge_type in ranking.links.supervised}
         return {**super().evaluation_inputs(part), **each}
 
     def summarize_prediction(self, part: str, name: str, prediction: np.ndarray) -> np.ndarray:
-        """Of millions of candidates only the ranks of the metaedge's edges are kept [m, 2]."""
+        """Of millions of candidates only the ranks of the edge type's edges are kept [m, 2]."""
         if not name.startswith(RANKING):
             return prediction
         return self.ranking(part).ranks(name.removeprefix(RANKING), prediction)
@@ -443,20 +443,20 @@ class LinkDataModule(RecordDataModule):
             f"{some(record.supervised)}, while evaluation sees all. Set data.batch_size to {n_train // 4:,} or less."
         ]
         return (crowded if taken > MOST_TAKEN else []) + [
-            f"The graph has {len(whole.node_id):,} nodes of {len(whole.kinds)} kinds and {len(whole):,} edges of "
-            f"{len(whole.metaedges)} metaedges; the {len(whole) - len(seen):,} edges of validation and test are left "
+            f"The graph has {len(whole.node_id):,} nodes of {len(whole.node_types)} types and {len(whole):,} edges of "
+            f"{len(whole.edge_types)} edge types; the {len(whole) - len(seen):,} edges of validation and test are left "
             "out of all that any system sees.",
             f"{negatives:,} of {len(record):,} samples are sampled non-edges: pairs that nobody has linked, not pairs "
             "known to be without a link. In outputs _matched both their ends are drawn by degree, in outputs _uniform "
-            "alike from all nodes of their kinds.",
-            "Ranks are among all nodes of the kind that is looked for (_tail: the target given the source), edges "
+            "alike from all nodes of their types.",
+            "Ranks are among all nodes of the type that is looked for (_tail: the target given the source), edges "
             "known elsewhere in the graph being left out; ties count half.",
         ]
 
 
-def _either_way(graph: KnowledgeGraph, metaedge: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+def _either_way(graph: KnowledgeGraph, edge_type: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """One number per edge, the same in both directions, int64 [n]."""
-    n_nodes, code = len(graph.node_id), np.empty(len(metaedge), dtype=np.int64)
-    for number, name in enumerate(graph.metaedges):
-        code[metaedge == name] = number
+    n_nodes, code = len(graph.node_id), np.empty(len(edge_type), dtype=np.int64)
+    for number, name in enumerate(graph.edge_types):
+        code[edge_type == name] = number
     return code * n_nodes**2 + pair_keys(source, target, n_nodes, True)

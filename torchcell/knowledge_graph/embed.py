@@ -24,7 +24,7 @@ from torchcell.io.embeddings import EmbeddingTable
 from torchcell.io.errors import InputError, near, some
 from torchcell.io.progress import stage, track
 from torchcell.knowledge_graph.datamodule import LinkBatch
-from torchcell.knowledge_graph.embedding_health import TRAINING, KindHealth, LinkSkill, embedding_health, health_guard
+from torchcell.knowledge_graph.embedding_health import TRAINING, LinkSkill, TypeHealth, embedding_health, health_guard
 from torchcell.knowledge_graph.metrics import dirichlet_energies
 from torchcell.knowledge_graph.report import health_sections, health_table, relation_sections, write_health_page
 from torchcell.knowledge_graph.spec import KnowledgeGraphSpec
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 COLLAPSED = 3
-"""Exit status of a collapse, where it was asked for."""
+"""Exit status of a collapse, with ``--fail-on-collapse``."""
 SETS = "perturbation sets"
 """What ``uns["rows"]`` says in a file of latents of sets: they share the cell, and are judged after centering."""
 
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     try:
         collapsed = validate(
-            given.file, given.ids, given.kind, given.out, given.json, _bounds(given), centered=given.centered
+            given.file, given.ids, given.type, given.out, given.json, _bounds(given), centered=given.centered
         )
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -59,25 +59,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def validate(
     file: Path,
     ids: str = "id",
-    kind: str | None = None,
+    node_type: str | None = None,
     out: Path | None = None,
     json: Path | None = None,
     bounds: FileBounds | None = None,
     centered: bool | None = None,
 ) -> bool:
-    """Check one file, print the level of all nodes and of each kind, and write page and JSON where they are wanted.
+    """Check one file, print the level of all nodes and of each type, and write page and JSON where they are wanted.
 
     Args:
         file: See ``read_embeddings``.
         ids: Column of the ids.
-        kind: Column of the kinds.
+        node_type: Column of the node types.
         out: Page to write.
-        json: File to write the same to, level, reasons and bounds by kind.
+        json: File to write the same to, level, reasons and bounds by node type.
         bounds: Of the levels; none: the usual ones.
         centered: Whether the cosine is judged after centering; none: where the rows are sets, see ``holds_sets``.
 
     Returns:
-        Whether all nodes or any kind have collapsed.
+        Whether all nodes or any node type have collapsed.
 
     Raises:
         InputError: NaN, vectors of zeros, ids that stand twice, a single node, or a file that can't be read.
@@ -92,15 +92,15 @@ def validate(
     for flag, path, ending in (("--out", out, ".html"), ("--json", json, ".json")):
         if path is not None and path.suffix != ending:
             raise InputError(f"{flag} {path}: the name must end in {ending}")
-    table = read_embeddings(file, ids, kind).validate(file)
+    table = read_embeddings(file, ids, node_type).validate(file)
     bounds = replace(bounds or FileBounds(), centered=holds_sets(file) if centered is None else centered)
-    found = embedding_health(table.values, table.node_kind, bounds=bounds, whole=True)
+    found = embedding_health(table.values, table.node_type, bounds=bounds, whole=True)
     print_health(found)
     if bounds.centered:
         Console().print("cosines are judged after centering, for rows that share something by design", soft_wrap=True)
     written = []
     if out is not None:
-        sections = health_sections(table.values, table.node_kind, found)
+        sections = health_sections(table.values, table.node_type, found)
         written += write_health_page(out, found, sections, {"file": str(file), "nodes": len(table)})
     if json is not None:
         line = health_line(found)
@@ -117,8 +117,8 @@ def holds_sets(file: Path) -> bool:
         return False
     import h5py
 
-    with h5py.File(file) as held:
-        rows = held.get("uns/rows")
+    with h5py.File(file) as stored:
+        rows = stored.get("uns/rows")
         return isinstance(rows, h5py.Dataset) and rows.shape == () and rows[()] == SETS.encode()
 
 
@@ -134,23 +134,23 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(
         prog="python -m torchcell.embed validate",
-        description="Check a file of embeddings and print for all nodes and for each kind whether they are healthy, "
-        "narrow or collapsed, and by which bound. Read are h5ad (X, obs), npz (ids, vectors, optional kinds), parquet, "
-        "CSV and TSV (a row a node, a column a dimension).",
+        description="Check a file of embeddings and print for all nodes and for each node type whether they are "
+        "healthy, narrow or collapsed, and by which bound. Read are h5ad (X, obs), npz (ids, vectors, optional "
+        "types), parquet, CSV and TSV (a row a node, a column a dimension).",
     )
     parser.add_argument("file", type=Path, help="the embeddings")
     parser.add_argument("--ids", default="id", metavar="COLUMN", help="column of the ids (id); else an h5ad's index")
-    parser.add_argument("--kind", metavar="COLUMN", help="column of the kinds of node (kind, where there is one)")
+    parser.add_argument("--type", metavar="COLUMN", help="column of the node types (type, where there is one)")
     parser.add_argument("--out", type=Path, metavar="PAGE", help="write a page with histograms and PCA plots, .html")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write levels, reasons and bounds, .json")
     parser.add_argument(
-        "--fail-on-collapse", action="store_true", help=f"leave with status {COLLAPSED} if any kind has collapsed"
+        "--fail-on-collapse", action="store_true", help=f"leave with status {COLLAPSED} if any node type has collapsed"
     )
     usual, group = FileBounds(), parser.add_argument_group("bounds of the levels, with m = min(dimensions, nodes - 1)")
     for name, text in (
         ("collapsed_cosine", "collapsed: mean cosine above, with few components"),
         ("collapsed_components", "few components: fewer than this, and than SHARE m, for 90 %% of the variance"),
-        ("collapsed_within", "collapsed: mean cosine within a kind above"),
+        ("collapsed_within", "collapsed: mean cosine within a node type above"),
         ("healthy_cosine", "narrow: mean cosine above"),
         ("healthy_components", "narrow: fewer components than this, and than SHARE m"),
         ("share", "of m"),
@@ -177,27 +177,27 @@ class EmbeddedNodes:
 
     Attributes:
         table: The embeddings under their names.
-        health: A row a kind of node.
-        energies: Dirichlet energy by metaedge; empty where no edges are known.
+        health: A row a node type.
+        energies: Dirichlet energy by edge type; empty where no edges are known.
     """
 
     table: EmbeddingTable
-    health: list[KindHealth]
+    health: list[TypeHealth]
     energies: dict[str, float]
 
     @property
     def collapsed(self) -> bool:
-        """Whether any kind is."""
+        """Whether any node type is."""
         return any(one.status == "collapsed" for one in self.health)
 
     def sections(self, seed: int = 0) -> list[Section]:
         """What a page says of them."""
-        return health_sections(self.table.values, self.table.node_kind, self.health, self.energies, seed)
+        return health_sections(self.table.values, self.table.node_type, self.health, self.energies, seed)
 
     @property
     def finding(self) -> str:
-        """Which kinds have collapsed, in words."""
-        sick = [one.kind for one in self.health if one.status == "collapsed"]
+        """Which node types have collapsed, in words."""
+        sick = [one.node_type for one in self.health if one.status == "collapsed"]
         return f"the embeddings of {some(sick)}"
 
     def guard(self) -> dict[str, Any]:
@@ -239,16 +239,16 @@ def embed_nodes(model: Model, source: str | Path, links: Sequence[LinkSkill] = (
         raise InputError(f"{type(model).__name__} embeds no nodes of a knowledge graph")
     graph = TypedGraph.from_plain(_spec_of(model).knowledge_graph)
     values = x_ND.detach().float().cpu().numpy()  # it may be a parameter as it stands
-    table = EmbeddingTable(graph.node_id, graph.node_name, node_kinds(graph), values).validate(source, zeros=True)
-    edges = {name: tuple(end.numpy() for end in graph.edges(name)) for name in graph.metaedges}
+    table = EmbeddingTable(graph.node_id, graph.node_name, node_types(graph), values).validate(source, zeros=True)
+    edges = {name: tuple(end.numpy() for end in graph.edges(name)) for name in graph.edge_types}
     energies = dirichlet_energies(values, {name: (ends[0], ends[1]) for name, ends in edges.items()})
     bounds = getattr(model, "health", TRAINING)  # a model may declare its own
-    return EmbeddedNodes(table, embedding_health(values, table.node_kind, links, bounds), energies)
+    return EmbeddedNodes(table, embedding_health(values, table.node_type, links, bounds), energies)
 
 
-def node_kinds(graph: TypedGraph) -> np.ndarray:
-    """Kind of each node [N], by name."""
-    return np.repeat(np.array(graph.kinds), np.diff(np.asarray(graph.bounds)))
+def node_types(graph: TypedGraph) -> np.ndarray:
+    """Node type of each node [N], by name."""
+    return np.repeat(np.array(graph.node_types), np.diff(np.asarray(graph.bounds)))
 
 
 def held_out_skill(model: Model, data: RecordDataModule, part: str, batch_size: int) -> list[LinkSkill]:
@@ -280,14 +280,14 @@ def held_out_skill(model: Model, data: RecordDataModule, part: str, batch_size: 
     found = []
     for k, name in enumerate(degree):
         t = model.spec.outputs.index(f"{name}_matched")
-        held = ~np.isnan(label[:, t])
-        values = [_auroc(label[held, t], each[held]) for each in (score[:, t], product[:, k])]
+        known = ~np.isnan(label[:, t])
+        values = [_auroc(label[known, t], each[known]) for each in (score[:, t], product[:, k])]
         found.append(LinkSkill(name, _ends(graph, name), *values))
     return found
 
 
 def tabulated_skill(table: pd.DataFrame, model: Model) -> list[LinkSkill]:
-    """The same from a table of metrics, for the metaedges of which it has both scores.
+    """The same from a table of metrics, for the edge types of which it has both scores.
 
     Args:
         table: Long, with ``system, metric, value``, as in ``metrics.csv``.
@@ -311,14 +311,14 @@ def write_nodes(found: EmbeddedNodes, out: Path, about: dict[str, Any], seed: in
         about: What the h5ad and the page tell of the checkpoint.
         seed: Of what the figures draw.
     """
-    found.table.write(out, about | {"health": health_table(found.health).set_index("kind")})
+    found.table.write(out, about | {"health": health_table(found.health).set_index("type")})
     facts = about | {"nodes": len(found.table), "dimensions": found.table.values.shape[1]}
     return [out, *write_health_page(out.with_suffix(".html"), found.health, found.sections(seed), facts)]
 
 
-def _ends(graph: TypedGraph, metaedge: str) -> tuple[str, str]:
-    source, target = graph.ends[metaedge]
-    return graph.kinds[source], graph.kinds[target]
+def _ends(graph: TypedGraph, edge_type: str) -> tuple[str, str]:
+    source, target = graph.ends[edge_type]
+    return graph.node_types[source], graph.node_types[target]
 
 
 def _auroc(label: np.ndarray, score: np.ndarray) -> float:
@@ -338,32 +338,32 @@ HELD = ("val", "test")
 
 def ranked_links(
     model: Model,
-    metaedge: str | None = None,
+    edge_type: str | None = None,
     source: str | None = None,
     target: str | None = None,
     top: int | None = 20,
-    held: pd.DataFrame | None = None,
+    held_out: pd.DataFrame | None = None,
     batch_size: int = 8192,
 ) -> pd.DataFrame:
     """All candidates for the other end of a link, best first.
 
     Args:
         model: One of links, on the device where it computes.
-        metaedge: Of the links; may be left out where one metaedge is supervised.
+        edge_type: Of the links; may be left out where one edge type is supervised.
         source: Id or name of the node whose targets are ranked, e.g. a compound's diseases.
         target: Likewise of the node whose sources are ranked; one of the two is given.
-        top: How many are told; none for all of them. Ranks are among all.
-        held: Links that the model's graph does not hold, from ``held_links``.
+        top: How many are listed; none for all of them. Ranks are among all.
+        held_out: Links that the model's graph does not have, from ``held_out_links``.
         batch_size: Candidates at once.
 
     Returns:
-        ``rank, source, source_name, metaedge, target, target_name, score, known, note``. The score is no probability of
+        ``rank, source, source_name, edge_type, target, target_name, score, known, note``. The score is no probability
         a link, since training drew its non-links; ``known`` is the part that a known link is of, train where the
         model's graph holds it, and empty for a link that nobody knows of; ``note`` says of a node without an edge in
-        that graph, and of a metaedge that was not trained.
+        that graph, and of an edge type that was not trained.
 
     Raises:
-        InputError: A model without nodes, an unknown metaedge or node, a node of another kind, a name of several nodes.
+        InputError: A model without nodes, an unknown edge type or node, a node of another type, a name of several.
     """
     spec = _spec_of(model)
     if (source is None) == (target is None):
@@ -371,44 +371,44 @@ def ranked_links(
     if top is not None and top < 1:
         raise InputError(f"top={top}: must be 1 or more, or null for all")
     graph = TypedGraph.from_plain(spec.knowledge_graph)
-    metaedge = _metaedge(graph, spec.supervised, metaedge)
-    side, asked = (0, source) if source is not None else (1, target)
-    node = find_node(graph, str(asked), graph.ends[metaedge][side], ("source", "target")[side], metaedge)
-    other = graph.ends[metaedge][1 - side]
+    edge_type = _edge_type(graph, spec.supervised, edge_type)
+    side, given = (0, source) if source is not None else (1, target)
+    node = find_node(graph, str(given), graph.ends[edge_type][side], ("source", "target")[side], edge_type)
+    other = graph.ends[edge_type][1 - side]
     candidates = np.arange(graph.bounds[other], graph.bounds[other + 1])
     candidates = candidates[candidates != node]
     fixed = np.full_like(candidates, node)
     ends = (fixed, candidates) if side == 0 else (candidates, fixed)
-    score = link_scores(model, metaedge, *ends, batch_size)
+    score = link_scores(model, edge_type, *ends, batch_size)
     order = np.argsort(-score, kind="stable")[:top]
     first, second = ends[0][order], ends[1][order]
     table: dict[str, Any] = {
         "rank": np.arange(1, len(order) + 1),
         "source": graph.node_id[first],
         "source_name": graph.node_name[first],
-        "metaedge": metaedge,
+        "edge_type": edge_type,
         "target": graph.node_id[second],
         "target_name": graph.node_name[second],
         "score": model.tabulate(torch.from_numpy(score[order])).numpy(),
-        "known": _known(graph, metaedge, first, second, held),
+        "known": _known(graph, edge_type, first, second, held_out),
     }
-    notes = link_notes(np.full(len(order), metaedge), table["source"], table["target"], spec)
+    notes = link_notes(np.full(len(order), edge_type), table["source"], table["target"], spec)
     return pd.DataFrame(table | {"note": joined(notes, len(order))})
 
 
 def link_scores(
-    model: Model, metaedge: str, source_P: np.ndarray, target_P: np.ndarray, batch_size: int = 8192
+    model: Model, edge_type: str, source_P: np.ndarray, target_P: np.ndarray, batch_size: int = 8192
 ) -> np.ndarray:
     """Log-odds of P pairs of nodes, float32 [P]; probabilities would tie the surest ones.
 
     Args:
         model: One of links; its mode is as before when this returns.
-        metaedge: Of the links.
+        edge_type: Of the links.
         source_P: Positions among the nodes of the spec's knowledge graph.
         target_P: Likewise.
         batch_size: Pairs at once.
     """
-    code = sorted(_spec_of(model).knowledge_graph.ends).index(metaedge)
+    code = sorted(_spec_of(model).knowledge_graph.ends).index(edge_type)
     n_outputs = len(model.spec.outputs)
     trained, parts = model.training, []
     model.eval()
@@ -420,15 +420,15 @@ def link_scores(
                 sample=torch.arange(start, start + len(source)),
                 source_node=source,
                 target_node=target,
-                metaedge=torch.full_like(source, code),
+                edge_type=torch.full_like(source, code),
             ).to(model.device)
             parts.append(model(batch)[:, 0].float().cpu())
     model.train(trained)
     return torch.cat(parts).numpy() if parts else np.empty(0, dtype=np.float32)
 
 
-def held_links(record: Links, part: np.ndarray) -> pd.DataFrame:
-    """The known links of validation and test, as ``source, metaedge, target, part``.
+def held_out_links(record: Links, part: np.ndarray) -> pd.DataFrame:
+    """The known links of validation and test, as ``source, edge_type, target, part``.
 
     Args:
         record: All candidates of the run's data.
@@ -439,65 +439,65 @@ def held_links(record: Links, part: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "source": ids[record.source_index[kept]],
-            "metaedge": record.metaedge[kept],
+            "edge_type": record.edge_type[kept],
             "target": ids[record.target_index[kept]],
             "part": part[kept],
         }
     )
 
 
-def find_node(graph: TypedGraph, asked: str, kind: int, end: str, metaedge: str) -> int:
-    """Position of the node with this id, or of the one of the kind with this name in whatever case.
+def find_node(graph: TypedGraph, given: str, node_type: int, end: str, edge_type: str) -> int:
+    """Position of the node with this id, or of the one of the node type with this name in whatever case.
 
     Raises:
-        InputError: No such node, with the nearest; one of another kind; a name of several.
+        InputError: No such node, with the nearest; one of another node type; a name of several.
     """
-    named = f"{end}={asked}"
-    if (at := int(graph.position_of([asked])[0])) >= 0:
+    named = f"{end}={given}"
+    if (at := int(graph.position_of([given])[0])) >= 0:
         own = int(np.searchsorted(np.asarray(graph.bounds), at, side="right")) - 1
-        if own != kind:
+        if own != node_type:
             raise InputError(
-                f"{named} is a {graph.kinds[own]}, but the {end} of {metaedge} is a {graph.kinds[kind]}; "
-                f"name one, or the metaedge that is meant"
+                f"{named} is a {graph.node_types[own]}, but the {end} of {edge_type} is a "
+                f"{graph.node_types[node_type]}; name one, or the edge type that is meant"
             )
         return at
-    first, last = graph.bounds[kind], graph.bounds[kind + 1]
+    first, last = graph.bounds[node_type], graph.bounds[node_type + 1]
     names = graph.node_name[first:last].tolist()
-    found = [first + i for i, name in enumerate(names) if name.casefold() == asked.casefold()]
+    found = [first + i for i, name in enumerate(names) if name.casefold() == given.casefold()]
     if not found:
-        hint = near(asked, [*names, *graph.node_id[first:last].tolist()])
+        hint = near(given, [*names, *graph.node_id[first:last].tolist()])
         said = f"; the nearest are {hint}" if hint else f", e.g. {some(graph.node_id[first:last][:3])}"
-        raise InputError(f"{named}: no {graph.kinds[kind]} has this id or name{said}")
+        raise InputError(f"{named}: no {graph.node_types[node_type]} has this id or name{said}")
     if len(found) > 1:
         ids = some(graph.node_id[found])
         raise InputError(f"{named} is the name of {len(found)} nodes: {ids}; give the id of one")
     return found[0]
 
 
-def _metaedge(graph: TypedGraph, supervised: Sequence[str], asked: str | None) -> str:
-    """The metaedge that is asked for, or the only one that is supervised."""
-    if asked is None and len(supervised) == 1:
+def _edge_type(graph: TypedGraph, supervised: Sequence[str], given: str | None) -> str:
+    """The edge type that is wanted, or the only one that is supervised."""
+    if given is None and len(supervised) == 1:
         return supervised[0]
-    if asked is None:
-        raise InputError(f"{len(supervised)} metaedges are supervised; name one by metaedge=: {some(supervised, 30)}")
-    if asked not in graph.metaedges:
-        hint = near(asked, graph.metaedges) or list(graph.metaedges)
-        raise InputError(f"metaedge={asked}: the model's graph has none such; the nearest are {hint}")
-    return asked
+    if given is None:
+        raise InputError(f"{len(supervised)} edge types are supervised; name one by edge_type=: {some(supervised, 30)}")
+    if given not in graph.edge_types:
+        hint = near(given, graph.edge_types) or list(graph.edge_types)
+        raise InputError(f"edge_type={given}: the model's graph has none such; the nearest are {hint}")
+    return given
 
 
 def _known(
-    graph: TypedGraph, metaedge: str, source: np.ndarray, target: np.ndarray, held: pd.DataFrame | None
+    graph: TypedGraph, edge_type: str, source: np.ndarray, target: np.ndarray, held_out: pd.DataFrame | None
 ) -> np.ndarray:
     """The part of each link, empty where it is not known."""
-    number = graph.edge_number(metaedge, torch.from_numpy(source), torch.from_numpy(target))
+    number = graph.edge_number(edge_type, torch.from_numpy(source), torch.from_numpy(target))
     known = np.where(number.numpy() >= 0, "train", "").astype("<U5")
-    if held is None:
+    if held_out is None:
         return known
     part = {}
-    for row in held[held["metaedge"] == metaedge].itertuples():
+    for row in held_out[held_out["edge_type"] == edge_type].itertuples():
         part[row.source, row.target] = row.part
-        if metaedge in graph.symmetric:
+        if edge_type in graph.symmetric:
             part[row.target, row.source] = row.part
     pairs = zip(graph.node_id[source].tolist(), graph.node_id[target].tolist(), strict=True)
     return np.array([part.get(pair, was) for pair, was in zip(pairs, known.tolist(), strict=True)], dtype=str)

@@ -28,7 +28,7 @@ class TrainingBounds:
     rank: float | int = 0.4
 
     def __post_init__(self) -> None:
-        _refuse_outside({"cosine": self.cosine, "components": self.components, "rank": self.rank})
+        _refuse_outside({f"model.encoder.health.{name}": value for name, value in asdict(self).items()})
 
     @property
     def cosine_bound(self) -> float:
@@ -39,14 +39,14 @@ class TrainingBounds:
     def text(self) -> str:
         """The bounds in a few sentences."""
         return (
-            f"With m = min(dimensions, nodes - 1) a kind is healthy when its mean cosine is below {self.cosine}, "
+            f"With m = min(dimensions, nodes - 1) a node type is healthy when its mean cosine is below {self.cosine}, "
             f"{self.components} m components or more are needed for 90 % of the variance, the effective rank is "
             f"{self.rank} m or more, no vector is zero, more than half of the vectors differ, and held-out links, "
-            "where they are known, are told better than by the degree product and by chance. "
-            "A kind of one or two nodes is undefined."
+            "where they are known, are predicted better than by the degree product and by chance. "
+            "A node type of one or two nodes is undefined."
         )
 
-    def judge(self, one: KindHealth) -> tuple[str, list[str]]:
+    def judge(self, one: TypeHealth) -> tuple[str, list[str]]:
         """``healthy`` or ``collapsed``, and every bound that is broken."""
         components, rank = self.components * one.room, self.rank * one.room
         found = _repeats(one)
@@ -114,32 +114,32 @@ class FileBounds:
         return (
             "With m = min(dimensions, nodes - 1) embeddings are collapsed when their mean cosine is above "
             f"{self.collapsed_cosine} and fewer than min({self.collapsed_components:g}, {self.share} m) components "
-            f"hold 90 % of the variance after centering, when the mean cosine within one kind is above "
+            f"hold 90 % of the variance after centering, when the mean cosine within one node type is above "
             f"{self.collapsed_within}, when a vector is zero, or when no more than half of the vectors differ. Narrow "
             f"are those with a mean cosine above {self.healthy_cosine} or fewer than min({self.healthy_components:g}, "
-            f"{self.share} m) components; all others are healthy. A kind of one or two nodes is undefined."
+            f"{self.share} m) components; all others are healthy. A node type of one or two nodes is undefined."
         ) + centered * self.centered
 
-    def judge(self, one: KindHealth) -> tuple[str, list[str]]:
+    def judge(self, one: TypeHealth) -> tuple[str, list[str]]:
         """One of ``LEVELS``, and the reasons for it with their bounds."""
-        cosine, held = one.centered_cosine if self.centered else one.cosine, _components(one)
+        cosine, components = one.centered_cosine if self.centered else one.cosine, _components(one)
         few, enough = (min(n, self.share * one.room) for n in (self.collapsed_components, self.healthy_components))
         said = f"mean cosine {cosine:.2f}{' after centering' * self.centered}"
         collapsed = _repeats(one)
         if cosine > self.collapsed_cosine and one.components < few:
-            collapsed.append(f"{said} is above {self.collapsed_cosine} and {held}, fewer than {few:.4g}")
+            collapsed.append(f"{said} is above {self.collapsed_cosine} and {components}, fewer than {few:.4g}")
         elif cosine > self.collapsed_within and not one.whole:
-            collapsed.append(f"{said} within the kind is above {self.collapsed_within}")
+            collapsed.append(f"{said} within the node type is above {self.collapsed_within}")
         if collapsed:
             return "collapsed", collapsed
         narrow = [f"{said} is above {self.healthy_cosine}"] * (cosine > self.healthy_cosine)
-        narrow += [f"{held}, {enough:.4g} are wanted"] * (one.components < enough)
+        narrow += [f"{components}, {enough:.4g} are wanted"] * (one.components < enough)
         if narrow:
             return "narrow", narrow
-        return "healthy", [f"{said} is not above {self.healthy_cosine}", f"{held}, {enough:.4g} are wanted"]
+        return "healthy", [f"{said} is not above {self.healthy_cosine}", f"{components}, {enough:.4g} are wanted"]
 
 
-def _repeats(one: KindHealth) -> list[str]:
+def _repeats(one: TypeHealth) -> list[str]:
     """Vectors of zeros, and vectors that stand many times."""
     found = []
     if one.zeros:
@@ -150,7 +150,7 @@ def _repeats(one: KindHealth) -> list[str]:
     return found
 
 
-def _components(one: KindHealth) -> str:
+def _components(one: TypeHealth) -> str:
     return f"{one.components:.0f} component(s) hold 90 % of the variance"
 
 
@@ -168,19 +168,19 @@ TRAINING = TrainingBounds()
 VARIANCE = 0.9
 """Share of the variance that components are counted for."""
 WHOLE = "all nodes"
-"""Name of the row over the nodes of all kinds."""
+"""Name of the row over the nodes of all types."""
 FEWEST = 3
-"""Nodes of a kind below which nothing is said."""
+"""Nodes of a type below which nothing is said."""
 SAME = 1e-4
 """Vectors closer than this share of their typical length are one vector but for rounding."""
 
 
 @dataclass(frozen=True)
 class LinkSkill:
-    """How well held-out links of one metaedge are told from sampled non-links; ``kinds`` are those at its ends."""
+    """Skill on held-out links of one edge type against sampled non-links; ``node_types`` are those at its ends."""
 
-    metaedge: str
-    kinds: tuple[str, str]
+    edge_type: str
+    node_types: tuple[str, str]
     auroc: float
     degree_auroc: float
 
@@ -191,26 +191,26 @@ class LinkSkill:
 
 
 @dataclass(frozen=True)
-class KindHealth:
-    """What is known of the embeddings of one kind of node; NaN is undefined.
+class TypeHealth:
+    """What is known of the embeddings of one node type; NaN is undefined.
 
     Attributes:
-        kind: Name of the kind.
+        node_type: Name of the node type.
         n: Its nodes.
         width: Numbers a node, D.
         cosine: Mean cosine over all pairs of nodes.
-        centered_cosine: The same after the kind's mean is taken away.
+        centered_cosine: The same after the node type's mean is taken away.
         components: Principal components that hold 90 % of the variance; 0 where there is no variance.
         rank: Effective rank (RankMe), 1 to min(n, D).
         least_sd: Least standard deviation over the D dimensions.
         distinct: Vectors that differ from each other.
         zeros: Vectors of zeros, which have no direction.
-        links: Skill on the links of this kind, where links are known.
+        links: Skill on the links of this node type, where links are known.
         bounds: What the level goes by.
-        whole: Whether this is the row over several kinds.
+        whole: Whether this is the row over several node types.
     """
 
-    kind: str
+    node_type: str
     n: int
     width: int
     cosine: float
@@ -231,9 +231,9 @@ class KindHealth:
 
     @property
     def link_faults(self) -> list[str]:
-        """Links that are told no better than by the degree product."""
+        """Links that are predicted no better than by the degree product."""
         return [
-            f"AUROC of {one.metaedge} {one.auroc:.3f}, the degree product's is {one.degree_auroc:.3f}"
+            f"AUROC of {one.edge_type} {one.auroc:.3f}, the degree product's is {one.degree_auroc:.3f}"
             for one in self.links
             if not one.above
         ]
@@ -263,42 +263,44 @@ class KindHealth:
 
 def embedding_health(
     x_ND: np.ndarray,
-    kind_N: np.ndarray,
+    type_N: np.ndarray,
     links: Sequence[LinkSkill] = (),
     bounds: Bounds = TRAINING,
     whole: bool = False,
-) -> list[KindHealth]:
-    """One row a kind, in the order of their names.
+) -> list[TypeHealth]:
+    """One row a node type, in the order of their names.
 
     Args:
         x_ND: Finite embeddings [N, D].
-        kind_N: Kind of each node [N].
-        links: What is known of held-out links; a kind is held to those that it is an end of.
+        type_N: Node type of each node [N].
+        links: What is known of held-out links; a node type is judged by those that it is an end of.
         bounds: Of the levels; by default those of our own training.
-        whole: Whether a row over all nodes comes first, where there are several kinds.
+        whole: Whether a row over all nodes comes first, where there are several node types.
     """
-    kinds = np.unique(kind_N)
-    every = [kind_health(WHOLE, x_ND, (), bounds, whole=True)] if whole and len(kinds) > 1 else []
+    node_types = np.unique(type_N)
+    every = [type_health(WHOLE, x_ND, (), bounds, whole=True)] if whole and len(node_types) > 1 else []
     return every + [
-        kind_health(str(kind), x_ND[kind_N == kind], [one for one in links if kind in one.kinds], bounds)
-        for kind in kinds
+        type_health(
+            str(node_type), x_ND[type_N == node_type], [one for one in links if node_type in one.node_types], bounds
+        )
+        for node_type in node_types
     ]
 
 
-def kind_health(
-    kind: str,
+def type_health(
+    node_type: str,
     x_ND: np.ndarray,
     links: Sequence[LinkSkill] = (),
     bounds: Bounds = TRAINING,
     whole: bool = False,
-) -> KindHealth:
-    """The health of one kind's embeddings [n, D]; see ``KindHealth``."""
+) -> TypeHealth:
+    """The health of one node type's embeddings [n, D]; see ``TypeHealth``."""
     x_ND = np.asarray(x_ND, dtype=np.float64)
     n, width = x_ND.shape
     undefined = n < FEWEST
     components = float("nan") if undefined else components_for(x_ND)
-    return KindHealth(
-        kind=kind,
+    return TypeHealth(
+        node_type=node_type,
         n=n,
         width=width,
         cosine=float("nan") if undefined else mean_cosine(x_ND),
@@ -360,18 +362,18 @@ def n_distinct(x_ND: np.ndarray) -> int:
     return 1 + int((step > SAME * np.sqrt(np.square(x_ND).sum(1).mean())).sum())
 
 
-def health_guard(found: Sequence[KindHealth]) -> dict[str, object]:
-    """What ``metrics.json`` holds of the embeddings: the verdict, and for each kind its numbers and why."""
-    sick = [f"{one.kind}: {one.why}" for one in found if one.status == "collapsed"]
+def health_guard(found: Sequence[TypeHealth]) -> dict[str, object]:
+    """What ``metrics.json`` holds of the embeddings: the verdict, and for each node type its numbers and why."""
+    sick = [f"{one.node_type}: {one.why}" for one in found if one.status == "collapsed"]
     return {
-        "finding": ". ".join(sick) or "no kind of node has collapsed",
+        "finding": ". ".join(sick) or "no node type has collapsed",
         "collapsed": any(one.status == "collapsed" for one in found),
-        "collapsed_outputs": [one.kind for one in found if one.status == "collapsed"],
-        "kinds": {one.kind: _plain(one) for one in found},
+        "collapsed_outputs": [one.node_type for one in found if one.status == "collapsed"],
+        "types": {one.node_type: _plain(one) for one in found},
     }
 
 
-def _plain(one: KindHealth) -> dict[str, object]:
+def _plain(one: TypeHealth) -> dict[str, object]:
     names = ("cosine", "centered_cosine", "components", "rank", "least_sd")
     known = {name: None if np.isnan(getattr(one, name)) else float(getattr(one, name)) for name in names}
     return {"n": one.n, **known, "status": one.status, "why": one.why, "bounds": asdict(one.bounds)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,59 +33,66 @@ def simulate_knowledge_graph(
     diseases only where a path compound - gene - disease exists within their community, but for the noise.
 
     Args:
-        n_genes: Nodes of kind ``Gene``.
-        n_compounds: Nodes of kind ``Compound``.
-        n_diseases: Nodes of kind ``Disease``.
-        n_communities: Communities; each kind is dealt out to them in turn.
-        noise: Share of the edges of each metaedge that pay no heed to communities.
+        n_genes: Nodes of type ``Gene``.
+        n_compounds: Nodes of type ``Compound``.
+        n_diseases: Nodes of type ``Disease``.
+        n_communities: Communities; the nodes of each type are assigned to them in turn.
+        noise: Share of the edges of each edge type that pay no heed to communities.
         seed: Seed of everything that is drawn; same arguments, same bytes.
 
     Raises:
-        InputError: A kind with fewer nodes than communities, a noise outside 0 to 1.
+        InputError: A node type with fewer nodes than communities, a noise outside 0 to 1.
     """
     sizes = {"Compound": n_compounds, "Gene": n_genes, "Disease": n_diseases}
     if min(sizes.values()) < n_communities or not 0 <= noise < 1:
         raise InputError(f"{n_communities} communities and noise {noise} do not fit nodes {sizes}")
     rng = np.random.default_rng(seed)
-    kind = np.repeat(list(sizes), list(sizes.values()))
+    node_type = np.repeat(list(sizes), list(sizes.values()))
     community = np.concatenate([np.arange(size) % n_communities for size in sizes.values()])
-    at = {name: np.flatnonzero(kind == name) for name in sizes}
+    at = {name: np.flatnonzero(node_type == name) for name in sizes}
     link: dict[str, np.ndarray] = {}
-    for metaedge, source, target, density in (
+    for edge_type, source, target, density in (
         ("GiG", "Gene", "Gene", 0.2),
         ("CbG", "Compound", "Gene", 0.15),
         ("DaG", "Disease", "Gene", 0.25),
     ):
         first, second = np.meshgrid(at[source], at[target], indexing="ij")
         allowed = community[first] == community[second]
-        link[metaedge] = _draw(allowed, density, noise, first >= second if source == target else None, rng)
+        link[edge_type] = _draw(allowed, density, noise, first >= second if source == target else None, rng)
     path = link["CbG"].astype(int) @ link["DaG"].T.astype(int) > 0
     path &= community[at["Compound"]][:, None] == community[at["Disease"]][None, :]
     link["CtD"] = _draw(path, 0.6, noise, None, rng)
     ends = {"GiG": ("Gene", "Gene"), "CbG": ("Compound", "Gene"), "DaG": ("Disease", "Gene")}
     ends["CtD"] = ("Compound", "Disease")
-    node_id = np.concatenate([[f"{name}::{i + 1:04d}" for i in range(size)] for name, size in sizes.items()])
-    source_id, target_id, metaedges = [], [], []
-    for metaedge, (source, target) in ends.items():
-        row, column = np.nonzero(link[metaedge])
-        source_id.append(node_id[at[source][row]])
-        target_id.append(node_id[at[target][column]])
-        metaedges.append(np.repeat(metaedge, len(row)))
-    graph = KnowledgeGraph(
+    return SimulatedGraph(_record(sizes, ends, link), community)
+
+
+def _record(
+    sizes: Mapping[str, int], ends: Mapping[str, tuple[str, str]], link: Mapping[str, np.ndarray]
+) -> KnowledgeGraph:
+    """The graph of so many nodes of each type, with the links [sources, targets] of each edge type as its edges."""
+    ids = {name: np.array([f"{name}::{i + 1:04d}" for i in range(size)]) for name, size in sizes.items()}
+    node_id = np.concatenate(list(ids.values()))
+    source_id, target_id, edge_types = [], [], []
+    for edge_type, (source, target) in ends.items():
+        row, column = np.nonzero(link[edge_type])
+        source_id.append(ids[source][row])
+        target_id.append(ids[target][column])
+        edge_types.append(np.repeat(edge_type, len(row)))
+    return KnowledgeGraph(
         name="simulated_knowledge_graph",
         node_id=node_id,
         node_name=np.char.replace(np.char.lower(node_id), "::", " "),
-        node_kind=kind,
-        kinds=tuple(sizes),
+        node_type=np.repeat(list(sizes), list(sizes.values())),
+        node_types=tuple(sizes),
         source_id=np.concatenate(source_id),
-        metaedge=np.concatenate(metaedges),
+        edge_type=np.concatenate(edge_types),
         target_id=np.concatenate(target_id),
     ).validate()
-    return SimulatedGraph(graph, community)
 
 
 def simulated_links(
-    metaedges: str | Sequence[str] = "CtD",
+    edge_types: str | Sequence[str] = "CtD",
     n_genes: int = 300,
     n_compounds: int = 120,
     n_diseases: int = 60,
@@ -96,7 +103,7 @@ def simulated_links(
 ) -> Links:
     """Candidate edges of ``simulate_knowledge_graph``; see there and ``links.link_samples``."""
     simulated = simulate_knowledge_graph(n_genes, n_compounds, n_diseases, n_communities, noise, seed)
-    return link_samples(simulated.graph, metaedges, negatives_per_positive, seed)
+    return link_samples(simulated.graph, edge_types, negatives_per_positive, seed)
 
 
 def _draw(

@@ -24,7 +24,7 @@ NODES = {
     "Side Effect": 5_734,
     "Symptom": 438,
 }
-"""Nodes of each kind in Hetionet v1.0: 47,031."""
+"""Nodes of each type in Hetionet v1.0: 47,031."""
 EDGES = {
     "AdG": ("Anatomy", "Gene", 102_240),
     "AeG": ("Anatomy", "Gene", 526_407),
@@ -51,7 +51,7 @@ EDGES = {
     "Gr>G": ("Gene", "Gene", 265_672),
     "PCiC": ("Pharmacologic Class", "Compound", 1_029),
 }
-"""Kinds of source and target and number of edges of each metaedge there: 2,250,197."""
+"""Node types of source and target and number of edges of each edge type there: 2,250,197."""
 DIRECTED = ("Gr>G",)
 TAIL = 0.6
 """The chance to be an end falls with a node's rank to this power."""
@@ -60,24 +60,24 @@ FLEXIBLE = 200
 
 
 def synthetic_knowledge_graph(scale: float | int = 1.0, seed: int = 0) -> KnowledgeGraph:
-    """Random edges of heavy-tailed degree between the kinds of Hetionet: for measuring speed only.
+    """Random edges of heavy-tailed degree between the node types of Hetionet: for measuring speed only.
 
     THERE IS NOTHING TO LEARN HERE. Both ends of an edge are drawn in proportion to an expected degree, and half of the
-    tries evenly, so that dense metaedges of small kinds are filled; what stands already is drawn again. Same arguments,
-    same bytes. The record is not validated: that would take longer than drawing it.
+    tries evenly, so that dense edge types of small node types are filled; what stands already is drawn again. Same
+    arguments, same bytes. The record is not validated: that would take longer than drawing it.
 
     Args:
-        scale: Share of the nodes of each kind and of the edges of each metaedge, rounded; 0.1 for a tenth.
+        scale: Share of the nodes of each type and of the edges of each edge type, rounded; 0.1 for a tenth.
         seed: Seed of everything that is drawn.
 
     Raises:
-        InputError: A scale at which a metaedge has more edges than pairs, or a kind no node.
+        InputError: A scale at which an edge type has more edges than pairs, or a node type no node.
     """
     rng = np.random.default_rng(seed)
-    sizes = {kind: round(scale * n) for kind, n in NODES.items()}
+    sizes = {node_type: round(scale * n) for node_type, n in NODES.items()}
     start = dict(zip(sizes, np.cumsum([0, *sizes.values()]).tolist(), strict=False))
-    share = {kind: _shares(n, rng) for kind, n in sizes.items()}
-    sources, metaedges, targets = [], [], []
+    share = {node_type: _shares(n, rng) for node_type, n in sizes.items()}
+    sources, edge_types, targets = [], [], []
     for name, (source, target, full) in EDGES.items():
         n, symmetric = round(scale * full), source == target and name not in DIRECTED
         pairs = sizes[source] * sizes[target]
@@ -86,16 +86,16 @@ def synthetic_knowledge_graph(scale: float | int = 1.0, seed: int = 0) -> Knowle
         first, second = _draw(share[source], share[target], n, source == target, symmetric, rng)
         sources.append(first + start[source])
         targets.append(second + start[target])
-        metaedges.append(np.repeat(name, n))
-    node_id = np.concatenate([[f"{kind}::{i:05d}" for i in range(n)] for kind, n in sizes.items()])
+        edge_types.append(np.repeat(name, n))
+    node_id = np.concatenate([[f"{node_type}::{i:05d}" for i in range(n)] for node_type, n in sizes.items()])
     return KnowledgeGraph(
         name="synthetic_knowledge_graph",
         node_id=node_id,
         node_name=node_id,
-        node_kind=np.repeat(list(sizes), list(sizes.values())),
-        kinds=tuple(sizes),
+        node_type=np.repeat(list(sizes), list(sizes.values())),
+        node_types=tuple(sizes),
         source_id=node_id[np.concatenate(sources)],
-        metaedge=np.concatenate(metaedges),
+        edge_type=np.concatenate(edge_types),
         target_id=node_id[np.concatenate(targets)],
         directed=DIRECTED,
     )
@@ -110,10 +110,10 @@ def _shares(n: int, rng: np.random.Generator) -> np.ndarray:
 def _draw(
     source: np.ndarray, target: np.ndarray, n: int, same: bool, symmetric: bool, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """``n`` different edges, int64 [n] each; no loop where both ends are of one kind, one direction if symmetric."""
-    held = np.empty(0, dtype=np.int64)
-    while len(held) < n:
-        size = 2 * (n - len(held)) + FLEXIBLE
+    """``n`` different edges, int64 [n] each; no loop where both ends are of one type, one direction if symmetric."""
+    drawn = np.empty(0, dtype=np.int64)
+    while len(drawn) < n:
+        size = 2 * (n - len(drawn)) + FLEXIBLE
         even = rng.random(size) < 0.5
         ends = []
         for cumulative in (source, target):
@@ -121,5 +121,5 @@ def _draw(
             ends.append(np.where(even, rng.integers(0, len(cumulative), size), ranked))
         first, second = (np.minimum(*ends), np.maximum(*ends)) if symmetric else ends
         key = (first * len(target) + second)[(first != second) | (not same)]
-        held = np.concatenate([held, rng.permutation(np.setdiff1d(key, held))[: n - len(held)]])
-    return np.divmod(np.sort(held), len(target))
+        drawn = np.concatenate([drawn, rng.permutation(np.setdiff1d(key, drawn))[: n - len(drawn)]])
+    return np.divmod(np.sort(drawn), len(target))

@@ -18,11 +18,11 @@ class PlainGraph:
     """A ``TypedGraph`` as plain values; ``TypedGraph.from_plain`` makes it of them, and refuses another hash.
 
     Attributes:
-        node_id: Ids of the N nodes, kind by kind.
+        node_id: Ids of the N nodes, type by type.
         node_name: Their names for people.
-        kinds: The K kinds.
-        bounds: Kind k holds the nodes ``bounds[k]`` to ``bounds[k + 1]`` [K + 1].
-        ends: Edge type -> numbers of its kinds of source and target.
+        node_types: The K node types.
+        bounds: Node type k holds the nodes ``bounds[k]`` to ``bounds[k + 1]`` [K + 1].
+        ends: Edge type -> numbers of its node types of source and target.
         edges: Edge type -> sources and targets among all nodes, int32 [E] each.
         symmetric: The edge types whose directions mean the same, sorted.
         from_record: Where each node of the record stands here, int64 [N].
@@ -31,7 +31,7 @@ class PlainGraph:
 
     node_id: tuple[str, ...] = field(metadata=INDICES)
     node_name: tuple[str, ...] = field(metadata=INDICES)
-    kinds: tuple[str, ...] = field(metadata=INDICES)
+    node_types: tuple[str, ...] = field(metadata=INDICES)
     bounds: tuple[int, ...] = field(metadata=INDICES)
     ends: Mapping[str, tuple[int, int]] = field(metadata=INDICES)
     edges: Mapping[str, tuple[Int[Tensor, " E"], Int[Tensor, " E"]]]

@@ -22,39 +22,40 @@ Edges = tuple[np.ndarray, np.ndarray]
 
 
 class Relation(NamedTuple):
-    """A metaedge read in one direction, or in both where they mean the same.
+    """An edge type read in one direction, or in both where they mean the same.
 
     Attributes:
-        name: The metaedge, and ``<`` where it is read backwards.
-        metaedge: The metaedge.
+        name: The edge type, and ``<`` where it is read backwards.
+        edge_type: The edge type.
         reverse: Whether it is read backwards.
-        source: Number of the kind that sends.
-        target: Number of the kind that receives.
+        source: Number of the node type that sends.
+        target: Number of the node type that receives.
     """
 
     name: str
-    metaedge: str
+    edge_type: str
     reverse: bool
     source: int
     target: int
 
 
 class TypedGraph(nn.Module):
-    """Nodes kind by kind, and the edges between them both ways; buffers on the device.
+    """Nodes type by type, and the edges between them both ways; buffers on the device.
 
-    Kind k holds the nodes ``bounds[k]`` to ``bounds[k + 1]``. A metaedge within one kind that is not directed becomes
-    one relation with both directions; any other becomes two, e.g. ``CtD`` from compounds to diseases and ``CtD<``
-    back. The edges of a metaedge have an order: by source, then by target, the smaller end being the source where the
-    metaedge is symmetric; an edge's number is its place there. No ``state_dict`` holds them: ``to_plain`` does.
+    Node type k holds the nodes ``bounds[k]`` to ``bounds[k + 1]``. An edge type within one node type that is not
+    directed becomes one relation with both directions; any other becomes two, e.g. ``CtD`` from compounds to diseases
+    and ``CtD<`` back. The edges of an edge type have an order: by source, then by target, the smaller end being the
+    source where the edge type is symmetric; an edge's number is its place there. No ``state_dict`` holds them:
+    ``to_plain`` does.
 
     Args:
-        node_id: Ids, kind by kind [N].
+        node_id: Ids, type by type [N].
         node_name: Names for people [N].
-        kinds: The kinds.
-        bounds: Where each kind begins, and N [K + 1].
-        ends: Metaedge -> numbers of its kinds of source and target; it may have no edges.
-        edges: Metaedge -> its edges, in any order.
-        symmetric: The metaedges whose directions mean the same.
+        node_types: The node types.
+        bounds: Where each node type begins, and N [K + 1].
+        ends: Edge type -> numbers of its node types of source and target; it may have no edges.
+        edges: Edge type -> its edges, in any order.
+        symmetric: The edge types whose directions mean the same.
         from_record: Where each node of the record stands here, int64 [N].
     """
 
@@ -62,7 +63,7 @@ class TypedGraph(nn.Module):
         self,
         node_id: np.ndarray,
         node_name: np.ndarray,
-        kinds: Iterable[str],
+        node_types: Iterable[str],
         bounds: Iterable[int],
         ends: Mapping[str, tuple[int, int]],
         edges: Mapping[str, Edges],
@@ -71,12 +72,12 @@ class TypedGraph(nn.Module):
     ) -> None:
         super().__init__()
         self.node_id, self.node_name, self.from_record = node_id, node_name, from_record
-        self.kinds, self.bounds, self.symmetric = tuple(kinds), tuple(bounds), frozenset(symmetric)
-        self.metaedges = tuple(sorted(ends))
-        self.ends = {name: tuple(ends[name]) for name in self.metaedges}
+        self.node_types, self.bounds, self.symmetric = tuple(node_types), tuple(bounds), frozenset(symmetric)
+        self.edge_types = tuple(sorted(ends))
+        self.ends = {name: tuple(ends[name]) for name in self.edge_types}
         self.relations = tuple(self._relations())
-        self._sizes = {name: len(edges[name][0]) if name in edges else 0 for name in self.metaedges}
-        for name in self.metaedges:
+        self._sizes = {name: len(edges[name][0]) if name in edges else 0 for name in self.edge_types}
+        for name in self.edge_types:
             self._register(name, *edges.get(name, (np.empty(0, np.int64), np.empty(0, np.int64))))
         most = max((len(self._part(r, "indices")) for r in range(len(self.relations))), default=0)
         self.ones: Tensor
@@ -84,15 +85,15 @@ class TypedGraph(nn.Module):
         self.hash = self._hash()
 
     def _relations(self) -> Iterator[Relation]:
-        for name in self.metaedges:
+        for name in self.edge_types:
             source, target = self.ends[name]
             yield Relation(name, name, False, source, target)
             if name not in self.symmetric:
                 yield Relation(f"{name}<", name, True, target, source)
 
-    def _register(self, metaedge: str, source: np.ndarray, target: np.ndarray) -> None:
-        """The matrix of each relation of a metaedge, and at which of its entries the edges stand."""
-        both = metaedge in self.symmetric
+    def _register(self, edge_type: str, source: np.ndarray, target: np.ndarray) -> None:
+        """The matrix of each relation of an edge type, and at which of its entries the edges stand."""
+        both = edge_type in self.symmetric
         if both:
             source, target = np.minimum(source, target), np.maximum(source, target)
         order = np.lexsort((target, source))
@@ -100,7 +101,7 @@ class TypedGraph(nn.Module):
         if both:
             source, target = np.concatenate([source, target]), np.concatenate([target, source])
         for number, relation in enumerate(self.relations):
-            if relation.metaedge != metaedge:
+            if relation.edge_type != edge_type:
                 continue
             row, column = (source, target) if relation.reverse else (target, source)
             first, last = self.bounds[relation.target : relation.target + 2]
@@ -110,42 +111,44 @@ class TypedGraph(nn.Module):
             indptr = np.searchsorted(row[order], np.arange(first, last + 1))
             indices = column[order] - self.bounds[relation.source]
             for part, values in (("indptr", indptr), ("indices", indices), ("place", place)):
-                held = torch.from_numpy(values.astype(np.int32))
-                self.register_buffer(f"relation{number}_{part}", held, persistent=False)
+                tensor = torch.from_numpy(values.astype(np.int32))
+                self.register_buffer(f"relation{number}_{part}", tensor, persistent=False)
 
     @classmethod
     def from_knowledge_graph(
         cls, graph: KnowledgeGraph, ends: Mapping[str, tuple[str, str]] | None = None
     ) -> TypedGraph:
-        """All edges of a record, its nodes brought in order of their kind.
+        """All edges of a record, its nodes brought in order of their node type.
 
         Args:
             graph: The record, validated.
-            ends: Further metaedges, with the kinds of source and target, that have a relation though no edge is left;
-                such as ``ends`` of the record before edges were taken out.
+            ends: Further edge types, with the node types of source and target, that have a relation though no edge is
+                left, such as ``ends`` of the record before edges were taken out.
 
         Raises:
-            InputError: A further metaedge of a kind that the graph does not have.
+            InputError: A further edge type of a node type that the graph does not have.
         """
-        code = {kind: number for number, kind in enumerate(graph.kinds)}
+        code = {node_type: number for number, node_type in enumerate(graph.node_types)}
         named = {**(ends or {}), **graph.ends}
-        strange = [name for name, kinds in named.items() if not set(kinds) <= set(code)]
+        strange = [name for name, node_types in named.items() if not set(node_types) <= set(code)]
         if strange:
-            raise InputError(f"{graph.name}: metaedges {some(strange)} join kinds that it lacks; it has {list(code)}")
-        kind = np.array([code[name] for name in graph.node_kind.tolist()], dtype=np.int64)
-        order = np.argsort(kind, kind="stable")
-        from_record = np.empty(len(kind), dtype=np.int64)
-        from_record[order] = np.arange(len(kind))
+            raise InputError(
+                f"{graph.name}: edge types {some(strange)} join node types that it lacks; it has {list(code)}"
+            )
+        node_type = np.array([code[name] for name in graph.node_type.tolist()], dtype=np.int64)
+        order = np.argsort(node_type, kind="stable")
+        from_record = np.empty(len(node_type), dtype=np.int64)
+        from_record[order] = np.arange(len(node_type))
         number = {name: i for i, name in enumerate(named)}
-        metaedge = np.array([number[name] for name in graph.metaedge.tolist()], dtype=np.int64)
-        by_type = np.argsort(metaedge, kind="stable")
-        cuts = np.searchsorted(metaedge[by_type], np.arange(len(named) + 1))
+        edge_type = np.array([number[name] for name in graph.edge_type.tolist()], dtype=np.int64)
+        by_type = np.argsort(edge_type, kind="stable")
+        cuts = np.searchsorted(edge_type[by_type], np.arange(len(named) + 1))
         source, target = (from_record[at[by_type]] for at in (graph.source_index, graph.target_index))
         return cls(
             graph.node_id[order],
             graph.node_name[order],
-            graph.kinds,
-            np.searchsorted(kind[order], np.arange(len(code) + 1)).tolist(),
+            graph.node_types,
+            np.searchsorted(node_type[order], np.arange(len(code) + 1)).tolist(),
             {name: (code[a], code[b]) for name, (a, b) in named.items()},
             {name: (source[cuts[i] : cuts[i + 1]], target[cuts[i] : cuts[i + 1]]) for name, i in number.items()},
             [name for name, (a, b) in named.items() if a == b and name not in graph.directed],
@@ -159,7 +162,7 @@ class TypedGraph(nn.Module):
         return getattr(self, f"relation{relation}_{part}")
 
     def csr(self, relation: int, weight: Tensor | None = None) -> CSR:
-        """The matrix of a relation [nodes of the target kind, nodes of the source kind], on the module's device.
+        """The matrix of a relation [nodes of the target type, nodes of the source type], on the module's device.
 
         Args:
             relation: Position in ``relations``.
@@ -173,72 +176,72 @@ class TypedGraph(nn.Module):
         given = [None] * len(self.relations) if weights is None else weights
         return [self.csr(number, weight) for number, weight in enumerate(given)]
 
-    def n_edges(self, metaedge: str) -> int:
-        """Edges of a metaedge, each counted once."""
-        self._check(metaedge)
-        return self._sizes[metaedge]
+    def n_edges(self, edge_type: str) -> int:
+        """Edges of an edge type, each counted once."""
+        self._check(edge_type)
+        return self._sizes[edge_type]
 
-    def edges(self, metaedge: str) -> tuple[Tensor, Tensor]:
-        """Sources and targets of a metaedge's edges among all nodes, int64 [E] each, in the order of their numbers."""
-        self._check(metaedge)
-        r = next(number for number, relation in enumerate(self.relations) if relation.metaedge == metaedge)
-        relation, place = self.relations[r], self._part(r, "place")[: self._sizes[metaedge]].long()
+    def edges(self, edge_type: str) -> tuple[Tensor, Tensor]:
+        """Sources and targets of an edge type's edges among all nodes, int64 [E] each, in order of their numbers."""
+        self._check(edge_type)
+        r = next(number for number, relation in enumerate(self.relations) if relation.edge_type == edge_type)
+        relation, place = self.relations[r], self._part(r, "place")[: self._sizes[edge_type]].long()
         indptr, indices = self._part(r, "indptr"), self._part(r, "indices")
         rows = torch.arange(len(indptr) - 1, device=indptr.device)
         row = torch.repeat_interleave(rows, indptr.diff(), output_size=len(indices))
         return indices[place].long() + self.bounds[relation.source], row[place] + self.bounds[relation.target]
 
-    def edge_number(self, metaedge: str, source: Tensor, target: Tensor) -> Tensor:
-        """Numbers of edges by their ends among all nodes, int64 [P]; -1 for what is no edge of the metaedge."""
-        held = torch.stack(self.edges(metaedge))
-        if metaedge in self.symmetric:
+    def edge_number(self, edge_type: str, source: Tensor, target: Tensor) -> Tensor:
+        """Numbers of edges by their ends among all nodes, int64 [P]; -1 for what is no edge of the edge type."""
+        ends = torch.stack(self.edges(edge_type))
+        if edge_type in self.symmetric:
             source, target = torch.minimum(source, target), torch.maximum(source, target)
-        key, asked = held[0] * len(self) + held[1], source * len(self) + target
+        key, wanted = ends[0] * len(self) + ends[1], source * len(self) + target
         if not len(key):
-            return torch.full_like(asked, -1)
-        at = torch.searchsorted(key, asked).clamp(max=len(key) - 1)
-        return torch.where(key[at] == asked, at, -1)
+            return torch.full_like(wanted, -1)
+        at = torch.searchsorted(key, wanted).clamp(max=len(key) - 1)
+        return torch.where(key[at] == wanted, at, -1)
 
-    def weights_without(self, metaedge: Tensor, edge: Tensor) -> list[Tensor]:
+    def weights_without(self, edge_type: Tensor, edge: Tensor) -> list[Tensor]:
         """A weight for each entry of each relation: 1, and 0 where one of the given edges stands, in any direction.
 
         Args:
-            metaedge: Positions in ``metaedges``, int64 [P].
-            edge: Numbers within the metaedge, int64 [P].
+            edge_type: Positions in ``edge_types``, int64 [P].
+            edge: Numbers within the edge type, int64 [P].
         """
         weights = [self.ones[: len(self._part(r, "indices"))] for r in range(len(self.relations))]
-        codes = set(metaedge.unique().tolist())
+        codes = set(edge_type.unique().tolist())
         for r, relation in enumerate(self.relations):
-            code = self.metaedges.index(relation.metaedge)
+            code = self.edge_types.index(relation.edge_type)
             if code in codes:
-                place, size = self._part(r, "place"), self._sizes[relation.metaedge]
+                place, size = self._part(r, "place"), self._sizes[relation.edge_type]
                 # One row of places, or two where both directions are here.
-                gone = place.view(len(place) // size, size)[:, edge[metaedge == code]].flatten().long()
+                gone = place.view(len(place) // size, size)[:, edge[edge_type == code]].flatten().long()
                 weights[r] = weights[r].index_fill(0, gone, 0)
         return weights
 
-    def degree(self, metaedge: str) -> tuple[Tensor, Tensor]:
-        """Edges that start and that end at each node, int64 [N] each; of a symmetric metaedge both count all."""
-        source, target = (torch.bincount(each, minlength=len(self)) for each in self.edges(metaedge))
-        return (source + target, source + target) if metaedge in self.symmetric else (source, target)
+    def degree(self, edge_type: str) -> tuple[Tensor, Tensor]:
+        """Edges that start and that end at each node, int64 [N] each; of a symmetric edge type both count all."""
+        source, target = (torch.bincount(each, minlength=len(self)) for each in self.edges(edge_type))
+        return (source + target, source + target) if edge_type in self.symmetric else (source, target)
 
     def position_of(self, ids: Iterable[str]) -> np.ndarray:
         """Positions of node ids, int64; -1 for an id that the graph does not have."""
         position = {name: i for i, name in enumerate(self.node_id.tolist())}
         return np.array([position.get(name, -1) for name in ids], dtype=np.int64)
 
-    def _check(self, metaedge: str) -> None:
-        if metaedge not in self.metaedges:
-            hint = near(metaedge, self.metaedges) or list(self.metaedges)
-            raise InputError(f"the graph has no metaedge {metaedge!r}; the nearest are {hint}")
+    def _check(self, edge_type: str) -> None:
+        if edge_type not in self.edge_types:
+            hint = near(edge_type, self.edge_types) or list(self.edge_types)
+            raise InputError(f"the graph has no edge type {edge_type!r}; the nearest are {hint}")
 
     def to_plain(self) -> PlainGraph:
         """Names, numbers and tensors only, as a spec holds them."""
-        sides = {name: self.edges(name) for name in self.metaedges}
+        sides = {name: self.edges(name) for name in self.edge_types}
         return PlainGraph(
             node_id=tuple(self.node_id.tolist()),
             node_name=tuple(self.node_name.tolist()),
-            kinds=self.kinds,
+            node_types=self.node_types,
             bounds=self.bounds,
             ends={name: (first, second) for name, (first, second) in self.ends.items()},
             edges={name: (source.int().cpu(), target.int().cpu()) for name, (source, target) in sides.items()},
@@ -257,31 +260,33 @@ class TypedGraph(nn.Module):
         edges = {name: (s.long().numpy(), t.long().numpy()) for name, (s, t) in plain.edges.items()}
         names = (np.array(plain.node_id, dtype=str), np.array(plain.node_name, dtype=str))
         from_record = plain.from_record.numpy()
-        graph = cls(*names, plain.kinds, plain.bounds, plain.ends, edges, plain.symmetric, from_record)
+        graph = cls(*names, plain.node_types, plain.bounds, plain.ends, edges, plain.symmetric, from_record)
         if graph.hash != plain.hash:
             raise InputError(f"the graph's hash is {graph.hash}, the file says {plain.hash}: it was changed")
         return graph
 
     def _hash(self) -> str:
-        said = [self.node_id.tolist(), self.kinds, self.bounds, self.ends, sorted(self.symmetric)]
+        said = [self.node_id.tolist(), self.node_types, self.bounds, self.ends, sorted(self.symmetric)]
         digest = hashlib.sha256(json.dumps(said).encode())
-        for name in self.metaedges:
+        for name in self.edge_types:
             for end in self.edges(name):
                 digest.update(end.numpy().astype(np.int64).tobytes())
         return digest.hexdigest()
 
     def extra_repr(self) -> str:
-        """Nodes a kind, metaedges and edges."""
-        nodes = ", ".join(f"{b - a:,} {k}s" for k, a, b in zip(self.kinds, self.bounds, self.bounds[1:], strict=False))
-        return f"{nodes}; {len(self.metaedges)} metaedges, {sum(self._sizes.values()):,} edges"
+        """Nodes a node type, edge types and edges."""
+        nodes = ", ".join(
+            f"{b - a:,} {k}s" for k, a, b in zip(self.node_types, self.bounds, self.bounds[1:], strict=False)
+        )
+        return f"{nodes}; {len(self.edge_types)} edge types, {sum(self._sizes.values()):,} edges"
 
 
 class SampledGraph(NamedTuple):
-    """A part of a typed graph, its nodes in the graph's own order and so kind by kind.
+    """A part of a typed graph, its nodes in the graph's own order and so type by type.
 
     Attributes:
         node_M: Where its nodes stand in the graph, int64 [M], ascending.
-        bounds: Kind k holds the nodes ``bounds[k]`` to ``bounds[k + 1]`` of ``node_M`` [K + 1].
+        bounds: Node type k holds the nodes ``bounds[k]`` to ``bounds[k + 1]`` of ``node_M`` [K + 1].
         csrs: A matrix a relation [R], over these nodes.
         seed_position_S: Where the seeds stand in ``node_M``, int64 [S].
     """
@@ -301,7 +306,7 @@ class NeighborSampler(nn.Module):
     than the fan-out keeps all: a fan-out above every degree is the whole neighborhood.
 
     Args:
-        graph: The graph; 16 bytes an entry are held beside it.
+        graph: The graph; 16 bytes an entry are stored beside it.
     """
 
     def __init__(self, graph: TypedGraph) -> None:

@@ -187,13 +187,13 @@ class Cell:
 
     Attributes:
         pairs: A_r and A_r^T for each relation.
-        kind_N: Type of each node, int64 [N].
+        type_N: Type of each node, int64 [N].
         keep_N: 1 for nodes that are there, 0 for missing ones [N]; none: all are there.
         scale_RN: Factor on each relation's messages to each node [R, N], such as one over its true degree; or none.
     """
 
     pairs: Pairs
-    kind_N: Tensor
+    type_N: Tensor
     keep_N: Tensor | None = None
     scale_RN: Tensor | None = None
 

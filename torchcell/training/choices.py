@@ -27,7 +27,7 @@ SPLITS: dict[str, dict[str, Any]] = {
     "scaffold": {},  # all drugs of a Murcko scaffold are held out; one without a ring stands alone
     "cold_cell": {},  # a cell line is held out; needs at least as many lines as folds
     "cold_drug_cell": {},  # a held-out drug on a held-out line; where only one is held out: unused
-    "edges": {"n_folds": 10},  # edges of each supervised metaedge, negatives alike; of 755 CtD edges 603 / 76 / 76
+    "edges": {"n_folds": 10},  # edges of each supervised edge type, negatives alike; of 755 CtD edges 603 / 76 / 76
     "file": {"file": "???"},  # a split.parquet of another run, or a table sample_id, part (train, val, test, unused)
 }
 """``split=NAME`` -> what it has besides ``method`` and ``FOLDS``, or otherwise."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from torchcell.io.errors import InputError
-from torchcell.knowledge_graph.models.hgt_embedder.decoder import DistMult, LinkNegatives, LinkScores
+from torchcell.knowledge_graph.models.hgt_embedder.sampling import LinkNegatives
 from torchcell.knowledge_graph.typed_graph import TypedGraph
 
 CHUNK = 2_048
@@ -41,8 +41,8 @@ def similar_pairs(
         common = (table[start : start + CHUNK] @ table.T).tocoo()
         row, column = common.row.astype(np.int64) + start, common.col.astype(np.int64)
         jaccard = common.data / (size[row] + size[column] - common.data)
-        held = (jaccard > above) & (row != column)
-        row, column, jaccard = row[held], column[held], jaccard[held]
+        alike = (jaccard > above) & (row != column)
+        row, column, jaccard = row[alike], column[alike], jaccard[alike]
         order = np.lexsort((column, -jaccard, row))
         row, column = row[order], column[order]
         rank = np.arange(len(row)) - np.searchsorted(row, row)
@@ -54,13 +54,13 @@ def similar_pairs(
 class InfoNCE(nn.Module):
     r"""Mean over sampled similar pairs (i, j) of -log softmax_j (cos(z_i, z_k) / tau).
 
-    The softmax runs over j and sampled nodes k of the kind that are not similar to i (van den Oord et al. 2018,
-    arXiv:1807.03748): at most near log(1 + K), which is also what a kind collapsed to one point has.
+    The softmax runs over j and sampled nodes k of the node type that are not similar to i (van den Oord et al. 2018,
+    arXiv:1807.03748): at most near log(1 + K), which is also what a node type collapsed to one point has.
 
     Args:
-        first: Similar ordered pairs [P], int64 positions within the kind.
+        first: Similar ordered pairs [P], int64 positions within the node type.
         second: Their other end [P].
-        n_nodes: Nodes of the kind.
+        n_nodes: Nodes of the type.
         temperature: tau.
         anchors: S, pairs a step, or all if there are fewer.
         negatives: K, nodes a step, shared by the pairs.
@@ -85,7 +85,7 @@ class InfoNCE(nn.Module):
         self.register_buffer("keys", torch.from_numpy(np.sort(first * n_nodes + second)), persistent=False)
 
     def draw(self) -> tuple[Int[Tensor, " S"], Int[Tensor, " S"], Int[Tensor, " K"]]:
-        """Nodes i, j and k of this step, by torch's global generator; none for a kind without similar nodes."""
+        """Nodes i, j and k of this step, by torch's global generator; none for a node type without similar nodes."""
         device, n_pairs = self.first.device, len(self.first)
         pair_S = torch.randint(max(n_pairs, 1), (min(self.anchors, n_pairs),), device=device)
         return self.first[pair_S], self.second[pair_S], torch.randint(self.n_nodes, (self.negatives,), device=device)
@@ -104,7 +104,7 @@ class InfoNCE(nn.Module):
             first_SD: Vectors of the nodes i [S, D].
             second_SD: Of the nodes j [S, D].
             other_KD: Of the nodes k [K, D].
-            first_S: Positions of i within the kind [S].
+            first_S: Positions of i within the node type [S].
             other_K: Positions of k [K].
 
         Returns:
@@ -121,20 +121,35 @@ class InfoNCE(nn.Module):
 
     def _similar(self, first_S: Tensor, other_K: Tensor) -> Tensor:
         """Which nodes k are similar to a node i, or are it [S, K]."""
-        asked_SK = first_S[:, None] * self.n_nodes + other_K
-        at_SK = torch.searchsorted(self.keys, asked_SK).clamp(max=len(self.keys) - 1)
-        return (self.keys[at_SK] == asked_SK) | (first_S[:, None] == other_K)
+        wanted_SK = first_S[:, None] * self.n_nodes + other_K
+        at_SK = torch.searchsorted(self.keys, wanted_SK).clamp(max=len(self.keys) - 1)
+        return (self.keys[at_SK] == wanted_SK) | (first_S[:, None] == other_K)
 
 
 Look = Callable[[Tensor], Tensor]
 """Node numbers [n] -> their vectors [n, D]."""
 
 
+class LinkScorer:
+    """What gives links log-odds: ``DistMult`` alone, or with metapaths (``LinkScores``).
+
+    A call takes source_PD, target_PD, edge types, source and target numbers [P], and gives [P]; ``grid`` gives those
+    of one edge type between each of P sources and each of K targets [P, K].
+    """
+
+    __call__: Callable[..., Any]
+    weight: Any
+
+    def grid(self, source_PD: Tensor, target_KD: Tensor, code: int, source_P: Tensor, target_K: Tensor) -> Tensor:
+        """Log-odds [P, K]."""
+        raise NotImplementedError("what scores links must define grid")
+
+
 class LinkDraw(NamedTuple):
-    """P links of one metaedge and what they are told from.
+    """P links of one edge type and what they are compared with.
 
     Attributes:
-        code: Of the metaedge.
+        code: Of the edge type.
         source: Node numbers [P].
         target: Node numbers [P].
         heads: Nodes that replace the source [K].
@@ -154,7 +169,7 @@ class LinkDraw(NamedTuple):
 
 
 class LinkTerm(nn.Module):
-    r"""How badly links are told from shared negatives, mean over links and over the two ends.
+    r"""How badly links are separated from shared negatives, mean over links and over the two ends.
 
     ``bce``: softplus(-s) of the link + the mean over its negatives of softplus(s), 2 ln 2 at constant scores; the
     prior of log-odds made so is one half. ``softmax``: -log of the link's share of exp(s) among itself and its
@@ -170,15 +185,15 @@ class LinkTerm(nn.Module):
     def __init__(self, negatives: LinkNegatives, count: int, form: str) -> None:
         super().__init__()
         if form not in ("bce", "softmax"):
-            raise InputError(f"model.link_loss is 'bce' or 'softmax', not {form!r}")
+            raise InputError(f"model.losses.links is 'bce' or 'softmax', not {form!r}")
         self.negatives, self.count, self.form = negatives, count, form
 
     def draw(self, code: int, source: Int[Tensor, " P"], target: Int[Tensor, " P"]) -> LinkDraw:
-        """The negatives of P links of one metaedge."""
+        """The negatives of P links of one edge type."""
         return LinkDraw(code, source, target, *(self._others(code, end) for end in (0, 1)))
 
-    def forward(self, look: Look, decoder: DistMult | LinkScores, draws: Sequence[LinkDraw]) -> Float[Tensor, ""]:
-        """The term over the links of several metaedges, each link counting the same.
+    def forward(self, look: Look, decoder: LinkScorer, draws: Sequence[LinkDraw]) -> Float[Tensor, ""]:
+        """The term over the links of several edge types, each link counting the same.
 
         Args:
             look: Vectors of nodes by number.
@@ -195,7 +210,7 @@ class LinkTerm(nn.Module):
             return torch.arange(first, last, device=self.negatives.get_buffer(f"key{code}").device)
         return self.negatives.draw(code, end, self.count)
 
-    def _sum(self, look: Look, decoder: DistMult | LinkScores, draw: LinkDraw) -> Tensor:
+    def _sum(self, look: Look, decoder: LinkScorer, draw: LinkDraw) -> Tensor:
         source_PD, target_PD = look(draw.source), look(draw.target)
         code_P = torch.full_like(draw.source, draw.code)
         link_P = decoder(source_PD, target_PD, code_P, draw.source, draw.target)
@@ -221,23 +236,23 @@ class LinkTerm(nn.Module):
 
 
 def similar_nodes(
-    graph: TypedGraph, kind: int, above: float | int, most: int = 32
+    graph: TypedGraph, node_type: int, above: float | int, most: int = 32
 ) -> tuple[Int[np.ndarray, " P"], Int[np.ndarray, " P"]]:
-    """Pairs of nodes of one kind by the Jaccard index of their neighbors, whatever the metaedge.
+    """Pairs of nodes of one type by the Jaccard index of their neighbors, whatever the edge type.
 
     Args:
-        graph: The message graph; what is held out is no neighbor.
-        kind: Number of the kind.
+        graph: The message graph; a held-out link makes no neighbor.
+        node_type: Number of the node type.
         above: See ``similar_pairs``, as is ``most``.
 
     Returns:
-        first and second [P], int64 positions within the kind.
+        first and second [P], int64 positions within the node type.
     """
     bounds = [int(bound) for bound in graph.bounds]
-    shape = bounds[kind + 1] - bounds[kind], bounds[-1]
+    shape = bounds[node_type + 1] - bounds[node_type], bounds[-1]
     neighbors = sp.csr_matrix(shape, dtype=np.float32)
     for r, relation in enumerate(graph.relations):
-        if relation.target == kind:
+        if relation.target == node_type:
             indptr, indices, weight = (part.cpu().numpy() for part in graph.csr(r))
             place = indices.astype(np.int64) + bounds[relation.source]
             neighbors = neighbors + sp.csr_matrix((weight, place, indptr), shape=shape)
@@ -245,19 +260,19 @@ def similar_nodes(
 
 
 def variance_hinge(z_ND: Float[Tensor, "N D"], bounds: Sequence[int], least: float = 1.0) -> Float[Tensor, ""]:
-    r"""Mean over kinds and dimensions of max(0, least - sd), the sd being that over the nodes of the kind.
+    r"""Mean over node types and dimensions of max(0, least - sd), the sd being that over the nodes of the type.
 
-    The variance term of VICReg (Bardes, Ponce and LeCun, ICLR 2022, arXiv:2105.04906), one batch being a kind.
+    The variance term of VICReg (Bardes, Ponce and LeCun, ICLR 2022, arXiv:2105.04906), one batch being a node type.
 
     Args:
-        z_ND: Vectors, the nodes ordered by kind [N, D].
-        bounds: Kind k occupies the rows bounds[k] to bounds[k + 1]; one with fewer than 2 nodes has no sd.
+        z_ND: Vectors, the nodes ordered by node type [N, D].
+        bounds: Node type k occupies the rows bounds[k] to bounds[k + 1]; one with fewer than 2 nodes has no sd.
         least: The sd below which a dimension is penalised, in the units of z.
 
     Returns:
-        A scalar: ``least`` when all nodes of each kind are one point, 0 when no dimension is poor.
+        A scalar: ``least`` when all nodes of each type are one point, 0 when no dimension is poor.
     """
-    # The small number keeps the root's slope finite where a kind has collapsed to one point.
+    # The small number keeps the root's slope finite where a node type has collapsed to one point.
     lacking = [
         torch.relu(least - (z_ND[first:last].var(0) + 1e-8).sqrt()).mean()
         for first, last in itertools.pairwise(bounds)
