@@ -5,7 +5,11 @@ from __future__ import annotations
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from torchcell.core.datamodule import RecordDataModule
+from torchcell.core.model import Model
+from torchcell.training import checkpoint
 from torchcell.training.entry import conf_dir
+from torchcell.training.prior import fit_prior
 
 SCREEN = (
     "data.record.n_genes=120", "data.record.n_sets=301", "data.record.n_queries=16", "data.record.n_arrays=60",
@@ -60,3 +64,9 @@ MODELS: dict[str, tuple[str, ...]] = {
 def composed(*overrides: str) -> DictConfig:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return compose("config", list(overrides))
+
+
+def built(cfg: DictConfig, data: RecordDataModule) -> Model:
+    """The model of a config for data that hold what its prior predicts, if it has one."""
+    _, spec = fit_prior(data, cfg)
+    return checkpoint.built(cfg.model, spec)

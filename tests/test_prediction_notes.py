@@ -25,6 +25,7 @@ from torchcell.screen.record import KINDS
 from torchcell.training import build as assemble
 from torchcell.training import checkpoint
 from torchcell.training.entry import conf_dir
+from torchcell.training.prior import fit_prior
 
 SPLIT = {"method": "random", "n_folds": 5, "fold": 0, "seed": 0}
 
@@ -33,8 +34,9 @@ def saved(folder: Path, *overrides: str) -> tuple[Path, RecordDataModule]:
     """The checkpoint of a fresh model, and its data."""
     cfg = composed(*overrides)
     data = assemble.datamodule(cfg)
-    state = instantiate(cfg.model, _partial_=True)(spec=data.spec).state_dict()
-    about = {checkpoint.KEY: checkpoint.describe(data.spec, cfg)}
+    prior, spec = fit_prior(data, cfg)
+    state = checkpoint.built(cfg.model, spec).state_dict()
+    about = {checkpoint.KEY: checkpoint.describe(spec, cfg, prior)}
     torch.save({"state_dict": state, "epoch": 0, **about}, folder / "best.ckpt")
     return folder / "best.ckpt", data
 

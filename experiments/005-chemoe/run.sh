@@ -37,7 +37,7 @@ if wanted ablation; then # on the random split: on held-out drugs of fold 0 vali
         for router in dense uniform hash; do
             echo "ablation $shared model.router=$router name=l1000_chemoe_router_$router"
         done
-        echo "ablation $shared model.head=change name=l1000_chemoe_no_process"
+        echo "ablation $shared model.prior=null name=l1000_chemoe_no_prior"
         # One network in place of the experts.
         for model in response_product "response_mlp model.hidden=[32,16]"; do
             echo "ablation $shared model=$model model.dropout=0.3 name=l1000_${model%% *}"

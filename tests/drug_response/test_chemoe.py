@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hydra.utils import instantiate
 from test_config import composed
 
 from tests.drug_response.small_responses import (
@@ -29,14 +28,14 @@ from torchcell.drug_response.models.chemoe.model import CheMoE
 from torchcell.drug_response.molecules import pack_graphs
 from torchcell.drug_response.spec import PackedGraphs
 from torchcell.io.errors import InputError
-from torchcell.training.checkpoint import load_weights
+from torchcell.training.checkpoint import built
 
 SMALL = {"inputs": partial(ResponseInputs, width=16, hidden=24), "expert_hidden": (16, 8), "gene_width": 16}
 
 
 def configured(name, spec, **changes) -> CheMoE:
     overrides = [f"model.{key}={value}" for key, value in changes.items()]
-    return instantiate(composed(f"model={name}", *overrides).model, _partial_=True)(spec=spec)
+    return built(composed(f"model={name}", *overrides).model, spec)
 
 
 SMILES = ["CCO", "c1ccccc1", "CC(=O)N", "", "CCN", "C", "CCCl", "CO", "N", "CC", "OCCO", "CNC"]
@@ -71,8 +70,8 @@ def test_the_default_decays_no_embedding():
     assert {
         id(model.gene_embedding.weight),
         id(model.inputs.line_embedding.weight),
-        id(model.pull),
-        id(model.plate_pull),
+        id(model.control_shrinkage),
+        id(model.plate_shrinkage),
     } <= kept
 
 
@@ -110,39 +109,14 @@ def test_a_reading_of_zero_is_the_control_and_the_mean_change_or_the_mean_of_a_k
 
 def test_what_a_score_is_centered_on_is_no_input():
     spec = response_spec()
-    model, batch = CheMoE(spec, **SMALL, head="process").eval(), response_batch(spec, 6)
+    model, batch = CheMoE(spec, **SMALL).eval(), response_batch(spec, 6)
     other = dataclasses.replace(batch, eval_center=batch.eval_center + 1)
     torch.testing.assert_close(model(other), model(batch))
     assert batch.input_controls["plate"] is batch.eval_center
 
 
-def test_a_process_tells_what_like_wells_say_but_not_in_training():
-    spec = response_spec()
-    model, plain = CheMoE(spec, **SMALL, head="process").eval(), CheMoE(spec, **SMALL).eval()
-    batch, nothing = dataclasses.replace(response_batch(spec, 40), **vars(spec.trained)), torch.zeros(40, 20)
-    batch = as_request(planted(spec, batch))
-    torch.testing.assert_close(model.express(nothing, batch), plain.express(nothing, batch))  # not fitted yet
-    model.fit_process(batch)
-    left = [(batch.target - each.express(nothing, batch)).square().mean() for each in (model, plain)]
-    assert left[0] < 0.5 * left[1]
-    torch.testing.assert_close(model.train().express(nothing, batch), plain.train().express(nothing, batch))
-    again = CheMoE(spec, **SMALL, head="process").eval()
-    again.load_state_dict(model.eval().state_dict())
-    torch.testing.assert_close(again(batch), model(batch))
-
-
-def test_fine_tuning_on_other_samples_keeps_all_weights_but_the_process(tmp_path):
-    spec = response_spec()
-    other = dataclasses.replace(spec, trained=spec.trained[torch.arange(30)])
-    first, second = (CheMoE(each, **SMALL, head="process") for each in (spec, other))
-    with pytest.raises(InputError, match="of another shape 'process.control_NG', 'process.dual_NG'"):
-        load_weights(second, first.state_dict(), tmp_path)
-    load_weights(second, first.state_dict(), tmp_path, fit_follows=True)
-    torch.testing.assert_close(second.gene_embedding.weight, first.gene_embedding.weight)
-
-
 def validated(model: CheMoE, batch: ResponseBatch, target: torch.Tensor) -> tuple[float, float]:
-    """The shares after two passes over one batch; the second goes by the shares of the first."""
+    """The stacking weights after two passes over one batch; the second goes by those of the first."""
     model._trainer = SimpleNamespace(
         strategy=SimpleNamespace(reduce=lambda x, reduce_op: x), sanity_checking=False, world_size=1
     )
@@ -150,33 +124,49 @@ def validated(model: CheMoE, batch: ResponseBatch, target: torch.Tensor) -> tupl
     for _ in range(2):
         model.validation_step(dataclasses.replace(batch, target=target), 0)
         model.on_validation_epoch_end()
-    return float(model.shares.network), float(model.shares.prior)
+    return float(model.stacking.network), float(model.stacking.prior)
 
 
-def test_validation_weighs_the_reading_and_what_the_process_tells_by_least_squares():
-    """Without it an overfitted reading made the squared error of unseen drugs worse than that of the plate's mean."""
+def test_validation_weighs_the_network_and_the_prior_by_least_squares():
+    """Without it an overfitted network made the squared error of unseen drugs worse than that of the plate's mean."""
     spec = response_spec()
-    model, batch = CheMoE(spec, **SMALL, head="process").eval(), response_batch(spec, 8)
-    model.fit_process(planted(spec, dataclasses.replace(response_batch(spec, 40), **vars(spec.trained))))
-    told, _ = model._told(batch)
-    start = model.express(torch.zeros(8, 20), batch).detach() - told
-    read = (model(batch) - told - start).detach()
+    alone, batch = CheMoE(spec, **SMALL).eval(), response_batch(spec, 8)
+    start, whole = alone.starting_point(batch).detach(), alone(batch).detach()
+    assert validated(alone, batch, start + 0.4 * (whole - start)) == pytest.approx((0.4, 0), abs=1e-3)
+    alone.training = True  # of the model alone: no dropout
+    torch.testing.assert_close(alone(batch), whole)
+
+    model = CheMoE(spec, **SMALL).eval()
+    model.load_state_dict(alone.state_dict() | {"stacking.network": torch.ones(()), "stacking.prior": torch.ones(())})
+    model.take_prior(averaged=True)
+    departure = torch.randn(8, 20, generator=torch.Generator().manual_seed(3))
+    batch = dataclasses.replace(batch, prior=start + departure)
 
     def target(a: float, b: float) -> torch.Tensor:
-        values = start + a * read + b * told
+        values = start + a * (whole - start) + b * departure
         values[0, 0] = torch.nan
         return values
 
     assert validated(model, batch, target(0.3, 0.7)) == pytest.approx((0.3, 0.7), abs=1e-3)
-    torch.testing.assert_close(model(batch), start + 0.3 * read + 0.7 * told, atol=1e-3, rtol=1e-3)
+    expected = start + 0.3 * (whole - start) + 0.7 * departure
+    torch.testing.assert_close(model(batch), expected, atol=1e-3, rtol=1e-3)
+    silent = dataclasses.replace(batch, prior=torch.full_like(start, torch.nan))
+    torch.testing.assert_close(model(silent), start + 0.3 * (whole - start), atol=1e-3, rtol=1e-3)
     assert validated(model, batch, target(9, 9)) == (1.5, 1.5)
     assert validated(model, batch, target(-1, -1)) == (0, 0)
     torch.testing.assert_close(model(batch), start)
-    alone = CheMoE(spec, **SMALL).eval()
-    first, whole = alone.express(torch.zeros(8, 20), batch).detach(), alone(batch).detach()
-    assert validated(alone, batch, first + 0.4 * (whole - first)) == pytest.approx((0.4, 0), abs=1e-3)
-    alone.training = True  # of the model alone: no dropout
-    torch.testing.assert_close(alone(batch), whole)
+    model.training = True
+    torch.testing.assert_close(model(batch), whole)
+
+
+def test_errors_are_weighed_in_units_of_a_change_not_of_a_level():
+    """A gene that differs between cell lines, and not by drugs, would else hardly count."""
+    spec = response_spec()
+    spec = dataclasses.replace(spec, scale=spec.scale * torch.logspace(-2, 2, 20))
+    model, batch = CheMoE(spec, **SMALL).eval(), response_batch(spec, 8)
+    plain = CheMoE(dataclasses.replace(spec, scale=torch.ones(20)), **SMALL).eval()
+    plain.load_state_dict(model.state_dict())
+    assert validated(model, batch, batch.target) == validated(plain, batch, batch.target)
 
 
 def test_an_unknown_line_is_read_by_its_learned_vector_and_refused_without_one():
@@ -293,7 +283,8 @@ def test_graphs_that_are_not_there_are_asked_for():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [({"router": "topk"}, "one of"), ({"top_k": 5}, "between 1 and"), ({"decay": "none"}, "weights or all"),
-     ({"head": "delta"}, "choose one of .*process"), ({"expert_hidden": (8,)}, "two widths"),
+     ({"head": "delta"}, "choose one of"),
+     ({"head": "process"}, "model.prior=gaussian_process model.prior_use=average"), ({"expert_hidden": (8,)}, "two widths"),
      ({"inputs": partial(ResponseInputs, basal="mean")}, "basal")],
 )  # fmt: skip
 def test_an_unknown_choice_is_refused(changes, message):

@@ -24,13 +24,10 @@ def module() -> ResponseDataModule:
     return ResponseDataModule(record, SPLIT, Morgan(bits=64))
 
 
-@pytest.mark.parametrize("head", ["change", "process"])
-def test_the_own_control_of_a_request_is_no_part_of_the_predicted_change(module, head: str) -> None:
+def test_the_own_control_of_a_request_is_no_part_of_the_predicted_change(module) -> None:
     """A request was drawn to its line's treated mean: the change was the own plate's offset, with its sign turned."""
     inputs = partial(ResponseInputs, width=8, hidden=8, basal="none")  # reads nothing of the control
-    model = ResponseMLP(module.spec, inputs=inputs, head=head, hidden=(8, 4), gene_width=8).eval()
-    if head == "process":
-        model.fit_process(module.packed[torch.from_numpy(module.split.index("train"))])
+    model = ResponseMLP(module.spec, inputs=inputs, hidden=(8, 4), gene_width=8).eval()
     record = module.record_whole.subset(np.arange(6)).blind()
     row = [module.spec.lines.index(line) for line in record.cell_line]
     mean = module.spec.line_control.numpy()[row]

@@ -14,14 +14,15 @@ from torch import Tensor
 
 from torchcell.core.batch import EVALUATION_ONLY, Batch, BatchOrder, Packed, PackedLoader
 from torchcell.core.datamodule import RecordDataModule, derangement
-from torchcell.core.prediction_notes import Notes
+from torchcell.core.prediction_notes import Notes, trained_range
+from torchcell.core.prior import Prior
 from torchcell.core.spec import Spec, fit_scaler
 from torchcell.core.split import Split
 from torchcell.drug_response.metrics import ResponseContext
 from torchcell.drug_response.molecules import Molecules, borrowings, coverage
 from torchcell.drug_response.plates import plate_center
 from torchcell.drug_response.record import Response
-from torchcell.drug_response.spec import DrugResponseSpec, Treatments
+from torchcell.drug_response.spec import DrugResponseSpec
 from torchcell.drug_response.splits import SPLITS
 from torchcell.drug_response.table import extend_spec, molecule_list, read_treatments, response_notes
 from torchcell.drug_response.task import TASK
@@ -205,6 +206,13 @@ INPUTS: dict[str, tuple[str, ...]] = {
     "line": ("line",),
 }
 """Inputs whose use is checked, and the tensors that hold them; the control stays, which a prediction stands on."""
+FIELDS: dict[str, tuple[str, ...]] = {
+    "drug": ("drug", "smiles", "inchikey"),
+    "basal": ("basal",),
+    "log_dose": ("dose_value",),
+    "line": ("cell_line",),
+}
+"""Each of these tensors with the fields of a record that tell the same."""
 JOINED = "_with_"
 """Between the names of inputs that are shuffled together."""
 HELD_OUT: dict[str, tuple[str, ...]] = {
@@ -226,12 +234,20 @@ class ResponseSamples:
         record: The samples, its molecules being those of ``spec``; with its ``plate_mean`` where that may be known.
         spec: Names the lines.
         eval_center: See ``ResponseBatch`` [n, G]; none for a request, which is not scored.
+
+    Attributes:
+        prior: See ``Batch``, of all samples [n, G]; none unless it is set.
     """
+
+    prior: Tensor | None = None
 
     def __init__(self, record: Response, spec: DrugResponseSpec, eval_center: np.ndarray | None = None) -> None:
         self.target = floats(record.treated)
-        done = treatments(record, spec.lines)
-        self.drug, self.line, self.log_dose, self.log_time = done.drug, done.line, done.log_dose, done.log_time
+        self.drug = torch.from_numpy(record.drug_index)
+        row = {name: i for i, name in enumerate(spec.lines)}
+        self.line = torch.tensor([row.get(name, -1) for name in record.cell_line.tolist()], dtype=torch.int64)
+        self.log_dose = floats(np.log10(np.maximum(record.dose_value, LEAST_DOSE)))
+        self.log_time = floats(np.log2(np.maximum(record.time, 1.0)))
         self.input_control = floats(record.control)
         self.basal = self.input_control if record.basal is None else floats(record.basal)
         self.plate_mean, self.eval_center = (
@@ -255,6 +271,7 @@ class ResponseSamples:
             control if self.basal is self.input_control else self.basal.index_select(0, index),
             self.plate_mean.index_select(0, index),
             self.eval_center.index_select(0, index),
+            prior=None if self.prior is None else self.prior.index_select(0, index),
         )
 
     def varies(self, names: Sequence[str], index: Tensor) -> bool:
@@ -288,20 +305,17 @@ def floats(values: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
 
 
-def treatments(record: Response, lines: Sequence[str]) -> Treatments:
-    """What was done to the samples.
+def with_inputs(record: Response, names: Sequence[str], source: Response) -> Response:
+    """The same samples with inputs of others.
 
     Args:
-        record: With its molecules.
-        lines: Names by position.
+        record: n samples.
+        names: Of the tensors that hold the inputs, see ``INPUTS``.
+        source: n samples whose inputs they get.
     """
-    place = {name: i for i, name in enumerate(lines)}
-    return Treatments(
-        drug=torch.from_numpy(record.drug_index),
-        line=torch.tensor([place.get(name, -1) for name in record.cell_line.tolist()], dtype=torch.int64),
-        log_dose=floats(np.log10(np.maximum(record.dose_value, LEAST_DOSE))),
-        log_time=floats(np.log2(np.maximum(record.time, 1.0))),
-    )
+    if source.basal is None:
+        source = replace(source, basal=source.control)
+    return replace(record, **{field: getattr(source, field) for name in names for field in FIELDS[name]})
 
 
 class ResponseDataModule(RecordDataModule):
@@ -318,6 +332,7 @@ class ResponseDataModule(RecordDataModule):
 
     TASK = TASK
     spec: DrugResponseSpec
+    takes_prior = True
 
     def __init__(
         self,
@@ -384,7 +399,7 @@ class ResponseDataModule(RecordDataModule):
         return {**request, PLATE_KNOWN: known} if plates_differ(self.record_whole) else request
 
     def make_spec(self, base: Spec, train: Response) -> DrugResponseSpec:
-        """Molecules, lines with their mean control and basal profile, the size of a change, and the training wells."""
+        """Molecules, lines with their mean control and basal profile, the size of a change, doses and times."""
         table = self.record_whole.molecules
         assert table is not None
         lines = np.unique(train.cell_line)
@@ -402,7 +417,8 @@ class ResponseDataModule(RecordDataModule):
             basal_scale=torch.from_numpy(np.maximum(basal.std(0), 1e-3).astype(np.float32)),
             change_center=center,
             change_scale=scale,
-            trained=treatments(train, lines.tolist()),
+            dose_range=tuple(trained_range(np.maximum(train.dose_value, LEAST_DOSE))),
+            time_range=tuple(trained_range(np.maximum(train.time, 1.0))),
         )
 
     def inputs(self) -> tuple[str, ...]:
@@ -415,7 +431,10 @@ class ResponseDataModule(RecordDataModule):
         packed, names = self.packed, tensors_of(name)
         assert isinstance(packed, ResponseSamples)
         order = derangement(packed.keys(names, index), generator)
-        return None if order is None else packed.exchanged(names, index, index[order])
+        if order is None:
+            return None
+        source = self.record_whole.subset(index[order].numpy())
+        return self._prior_follows(packed.exchanged(names, index, index[order]), names, index, source)
 
     def constant(self, name: str, index: Tensor) -> Packed | None:
         """One value of an input for all samples: the commonest drug and line of training, the mean basal profile and
@@ -428,7 +447,44 @@ class ResponseDataModule(RecordDataModule):
         train = torch.from_numpy(self.split.index("train"))
         values = {name: getattr(packed, name)[train].float().mean(0) for name in ("basal", "log_dose")}
         values |= {name: getattr(packed, name)[train].mode().values for name in ("drug", "line")}
-        return packed.zeroed(names, values)
+        part = self.record_whole.subset(index.numpy())
+        source = replace(
+            part,
+            drug=np.full(len(part), self.spec.molecules.id[int(values["drug"])]),
+            smiles=None if part.smiles is None else np.full(len(part), self.spec.molecules.smiles[int(values["drug"])]),
+            inchikey=None,
+            cell_line=np.full(len(part), self.spec.lines[int(values["line"])]),
+            dose_value=np.full(len(part), 10.0 ** float(values["log_dose"])),
+            basal=np.broadcast_to(values["basal"].numpy(), part.control.shape),
+        )
+        return self._prior_follows(packed.zeroed(names, values), names, index, source)
+
+    def _prior_follows(
+        self, changed: ResponseSamples, names: Sequence[str], index: Tensor, source: Response
+    ) -> ResponseSamples:
+        """The prior predicts the samples at ``index`` by the inputs ``names`` that they now have, those of ``source``.
+
+        Else the check of an input would say that what the prior reads is not used.
+        """
+        if self.prior is not None and changed.prior is not None:
+            asked = with_inputs(self.record_whole.subset(index.numpy()), names, source).as_request()
+            changed.prior = changed.prior.index_copy(0, index, self.prior.predict(asked))
+        return changed
+
+    def predicted_by(self, prior: Prior) -> Tensor:
+        """What a prior predicts of all samples, nothing treated of their plates being known, as ``predict`` asks."""
+        return prior.predict(self.record_whole.as_request())
+
+    def use_prior(self, prior: Prior, prediction: Tensor) -> None:
+        """Let batches of training hold it too."""
+        super().use_prior(prior, prediction)
+        self.known.prior = prediction
+
+    def residual_spec(self, train: Response, prediction: np.ndarray) -> Spec:
+        """See ``RecordDataModule``; the scale of a change is then that of what the prior leaves of it."""
+        spec = super().residual_spec(train, prediction)
+        assert isinstance(spec, DrugResponseSpec)
+        return replace(spec, change_scale=spec.scale)
 
     def halves(self, part: str) -> Halves | None:
         """What sets each sample apart on its plate, and the same of its replicates on other plates, within its line."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from hydra.utils import get_class
 
-from torchcell.core.prediction_notes import Notes, between, is_outside, trained_range, unless_known
+from torchcell.core.prediction_notes import Notes, between, is_outside, unless_known
 from torchcell.drug_response.columns import NAMES, TreatmentColumns
 from torchcell.drug_response.drug_identity import one_structure, parent_key
 from torchcell.drug_response.molecules import Molecules, borrowings, drug_structures
@@ -227,11 +227,10 @@ def response_notes(record: Response, spec: DrugResponseSpec) -> Notes:
         "unseen cell line": unless_known("no training sample of cell line", record.cell_line, spec.lines),
     }
     ranges = {
-        "dose": (np.maximum(record.dose_value, LEAST_DOSE), 10 ** spec.trained.log_dose.double(), "µM"),
-        "time": (np.maximum(record.time, 1.0), 2 ** spec.trained.log_time.double(), "h"),
+        "dose": (np.maximum(record.dose_value, LEAST_DOSE), spec.dose_range, "µM"),
+        "time": (np.maximum(record.time, 1.0), spec.time_range, "h"),
     }
-    for what, (values, trained, unit) in ranges.items():
-        bounds = trained_range(trained.numpy())
+    for what, (values, bounds, unit) in ranges.items():
         outside = is_outside(values, bounds)
         notes[f"{what} outside the trained range"] = [
             f"trained on {what}s of {between(bounds)} {unit}, not {value:.4g}" if odd else ""

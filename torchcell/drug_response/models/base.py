@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from torchcell.core.model import LossWeights, Model
 from torchcell.drug_response.datamodule import ResponseBatch
-from torchcell.drug_response.models.gaussian_process import ResponseProcess, Wells
 from torchcell.drug_response.spec import DrugResponseSpec, PackedGraphs
 from torchcell.graph.cell_graph import expand
 from torchcell.io.errors import InputError, some
@@ -325,23 +324,19 @@ class ResponseInputs(nn.Module):
         return torch.where(line_B < 0, self.n_lines, line_B)
 
 
-HEADS = ("change", "process", "level")
-MOST_HELD = 4000
-"""Training samples that the Gaussian process holds: a table of their kernel takes 128 MB."""
+HEADS = ("change", "level")
 PLATE_START = 2.2
 """Log-odds of q before training, a q of .9: what fits wells of the same plate, and farther than so few steps reach."""
 
 
 class ResponseModel(Model):
-    r"""A subclass gives ``read``, a number for each sample and gene; the head makes expression of it.
+    r"""A subclass gives ``network_output``, a number for each sample and gene; the head makes expression of it.
 
     .. math::
-        \hat y = u + b \, d + a \, s_g \, \mathrm{read}, \quad u = x + m_{line} + d_x
+        \hat y = u + a \, s_g \, \mathrm{output}, \quad u = x + m_{line}
 
-    with the control x, the mean change m of its line (of all lines for an unknown one) and the standard deviation s of
-    the training changes. With ``head=process`` a Gaussian process tells two things of the rest of the change, see
-    ``ResponseProcess``: d, from wells of like drug, structure, dose and line, and d_x, from wells of like controls;
-    with ``head=change`` there is neither. So are scored samples predicted, and requests.
+    with the control x, the mean change m of its cell line (of all lines for an unknown one) and the standard deviation
+    s of the training changes. So are scored samples predicted, and requests.
 
     Training samples know the mean c of the other training samples on their plate, as do those that are scored beside
     as ``plate_known``; for them
@@ -349,22 +344,22 @@ class ResponseModel(Model):
     .. math::
         u = v + q_g (c - v), \quad v = x + m_{line} + p_g (\bar x_{line} - x)
 
-    The learned p says how much of a control's departure from its line is noise, the learned q how much a plate tells
-    that its controls do not. So the network learns what departs from a plate, not what a plate has in common, which it
-    could not know of another one. Trained without c, as requests are, it learned to read the controls' noise, worse
-    than d_x says it.
+    The learned p says how much of a control's departure from its cell line is noise, the learned q how much a plate
+    tells that its controls do not. So the network learns what departs from a plate, not what a plate has in common,
+    which it could not know of another one. Trained without c, as requests are, it learned to read the controls' noise.
 
-    What a network reads of training wells is partly their noise, so that it says too much of others. Training knows no
-    d and all of the reading; elsewhere a and b are the ``StackingWeights`` of least squared error, in units of s, on
-    the validation part. With ``head=level`` the reading is the prediction, as published.
+    A network partly learns the noise of its training wells, so that it says too much of others: a is 1 in training,
+    and elsewhere the weight of least squared error, in units of s, on the validation part (``StackingWeights``). With
+    a prior, see ``Model.take_prior``, its prediction is weighed too, as it departs from u. With ``head=level`` the
+    output is the prediction, as published.
 
     Terms: ``phenotype``, the residual in units of s (``level``: squared, in expression's own units); ``correlation``
     and ``plate``, 1 - Pearson over genes of the change from the control and from the plate's center.
 
     Args:
-        spec: Of the task ``response``.
+        spec: Of drug response.
         inputs: Partial of ``ResponseInputs``; none takes its defaults.
-        head: ``change``, ``process`` or ``level``.
+        head: ``change`` or ``level``.
         optimizer: See ``Model``.
         scheduler: See ``Model``.
         loss_weights: See ``Model``.
@@ -372,10 +367,8 @@ class ResponseModel(Model):
 
     reads = DrugResponseSpec
     spec: DrugResponseSpec
-    refitted = ("process.",)
 
     mean_G: Tensor
-    sd_G: Tensor
     line_control_LG: Tensor
     line_change_LG: Tensor
 
@@ -389,102 +382,55 @@ class ResponseModel(Model):
         loss_weights: LossWeights | None = None,
     ) -> None:
         super().__init__(spec, optimizer, scheduler, loss_weights)
+        if head == "process":
+            raise InputError(
+                "model.head=process is now a prior: model.prior=gaussian_process model.prior_use=average, with "
+                "model.head=change"
+            )
         if head not in HEADS:
             raise InputError(f"model.head={head!r}: choose one of {HEADS}")
         self.head = head
         self.inputs = (inputs or ResponseInputs)(spec)
-        for name, value in (("mean_G", "change_center"), ("sd_G", "change_scale"), ("line_control_LG", "line_control")):
-            self.register_buffer(name, getattr(spec, value), persistent=False)
-        line_change_LG = spec.line_treated - spec.line_control
-        self.register_buffer("line_change_LG", line_change_LG, persistent=False)
-        self.shares = StackingWeights()
-        self._reading: tuple[Tensor, Tensor] | None = None
-        start = torch.zeros(len(spec.genes))
-        self.pull = nn.Parameter(start) if head != "level" else None
-        self.plate_pull = nn.Parameter(start + PLATE_START) if head != "level" else None
-        self.process: ResponseProcess | None = None
-        if head == "process":
-            trained = spec.trained[_some(len(spec.trained))]
-            controls = torch.zeros(len(trained), len(spec.genes))  # they come with ``fit_process``
-            wells = _wells(**vars(trained), departure=controls)
-            self.process = ResponseProcess(spec.molecules.vectors, spec.molecules.known, wells)
+        self.scale = spec.change_scale  # an error is counted in units of a change, not of a level
+        for name, value in (("mean_G", spec.change_center), ("line_control_LG", spec.line_control)):
+            self.register_buffer(name, value, persistent=False)
+        self.register_buffer("line_change_LG", spec.line_treated - spec.line_control, persistent=False)
+        self.control_shrinkage: nn.Parameter | None = None
+        self.plate_shrinkage: nn.Parameter | None = None
+        if head == "change":
+            self.stacking = StackingWeights()
+            self.control_shrinkage = nn.Parameter(torch.zeros(len(spec.genes)))
+            self.plate_shrinkage = nn.Parameter(torch.full((len(spec.genes),), PLATE_START))
 
-    def read(self, h_BH: Float[Tensor, "B H"], batch: ResponseBatch) -> Float[Tensor, "B G"]:
+    def network_output(self, h_BH: Float[Tensor, "B H"], batch: ResponseBatch) -> Float[Tensor, "B G"]:
         """A number for each sample and gene, in standard deviations of a change."""
-        raise NotImplementedError("a model of drug response must define read")
+        raise NotImplementedError("a model of drug response must define network_output")
 
     def forward(self, batch: ResponseBatch) -> Float[Tensor, "B G"]:
         """Treated expression in the target's units."""
-        return self.express(self.read(self.inputs(batch), batch), batch)
+        return self.express(self.network_output(self.inputs(batch), batch), batch)
 
-    def express(self, read_BG: Tensor, batch: ResponseBatch) -> Float[Tensor, "B G"]:
-        """What a reading means in the units of expression."""
-        if self.pull is None or self.plate_pull is None:
-            return read_BG
+    def express(self, output_BG: Tensor, batch: ResponseBatch) -> Float[Tensor, "B G"]:
+        """What the network's output means in the units of expression."""
+        return output_BG if self.head == "level" else self.starting_point(batch) + self.scale * output_BG
+
+    def starting_point(self, batch: ResponseBatch) -> Float[Tensor, "B G"]:
+        """u: the control, changed as its cell line on average; with what is known of the plate."""
         line_B, on_line_B1 = batch.line.clamp(min=0), (batch.line >= 0)[:, None]
         alone_BG = batch.input_control + torch.where(on_line_B1, self.line_change_LG[line_B], self.mean_G)
+        if self.control_shrinkage is None or self.plate_shrinkage is None:
+            return alone_BG
         known_BG = ~torch.isnan(batch.plate_mean)
-        off_BG = torch.where(known_BG & on_line_B1, -self._departure(batch), 0.0)
-        beside_BG = alone_BG + self.pull.sigmoid() * off_BG
-        beside_BG = beside_BG + self.plate_pull.sigmoid() * torch.where(known_BG, batch.plate_mean - beside_BG, 0.0)
-        if self.training:
-            return beside_BG + self.sd_G * read_BG
-        by_treatment_BG, by_control_BG = self._told(batch)
-        self._reading = read_BG.detach(), by_treatment_BG / self.sd_G  # the shares are found with them
-        start_BG = torch.where(known_BG, beside_BG, alone_BG + by_control_BG)
-        return start_BG + self.shares(self.sd_G * read_BG, by_treatment_BG)
-
-    def _told(self, batch: ResponseBatch) -> tuple[Float[Tensor, "B G"], Float[Tensor, "B G"]]:
-        """What like treatments tell of a sample, and what like controls tell; nothing without a process."""
-        if self.process is None:
-            return torch.zeros_like(batch.input_control), torch.zeros_like(batch.input_control)
-        return self.process(_wells(batch.drug, batch.line, batch.log_dose, batch.log_time, self._departure(batch)))
-
-    def _departure(self, batch: ResponseBatch) -> Float[Tensor, "B G"]:
-        """Of each control from its line's mean; of an unknown line from the first, which nobody reads."""
-        return batch.input_control - self.line_control_LG[batch.line.clamp(min=0)]
-
-    def on_fit_start(self) -> None:
-        """Fit the process to the training part; of several processes all take what the first one found."""
-        super().on_fit_start()
-        if self.process is not None:
-            data = self.trainer.datamodule  # type: ignore[attr-defined]
-            index = data.split.index("train")
-            index = index[_some(len(index)).numpy()]
-            self.fit_process(data.packed[torch.from_numpy(index)])
-            # Another machine's linear algebra may round in another way, and nothing would bring them together.
-            for tensor in (self.process.weight_P, self.process.dual_NG):
-                tensor.copy_(self.trainer.strategy.broadcast(tensor))
-
-    def fit_process(self, train: ResponseBatch) -> None:
-        """Let the process tell how changes differ from their line's mean; ``train`` holds the spec's, in its order."""
-        assert self.process is not None
-        self.process.control_NG.copy_(self._departure(train))
-        self.process.fit(train.target - train.input_control - self.line_change_LG[train.line])
-
-    def on_validation_epoch_end(self) -> None:
-        """Choose the shares, by which every checkpoint goes, and the next pass over the validation part: the scores of
-        this one know those of the pass before, see ``StackingWeights``.
-        """
-        if self.head != "level" and not self.trainer.sanity_checking:
-            chosen = self.shares.choose(lambda sums: self.trainer.strategy.reduce(sums, reduce_op="sum"))
-            self.log_dict({f"val/share/{name}": value for name, value in chosen.items()})
-        super().on_validation_epoch_end()
-
-    def _observe(self, stage: str, batch: ResponseBatch, prediction: Tensor) -> None:
-        super()._observe(stage, batch, prediction)
-        if stage == "val" and self.head != "level":
-            assert self._reading is not None
-            # In standard deviations of a change, and without the units' offset.
-            (read_BG, told_BG), self._reading = self._reading, None
-            left_BG = (batch.target - prediction.detach()) / self.sd_G + self.shares(read_BG, told_BG)
-            self.shares.observe(read_BG, told_BG, left_BG)
+        departure_BG = self.line_control_LG[line_B] - batch.input_control
+        departure_BG = torch.where(known_BG & on_line_B1, departure_BG, 0.0)
+        beside_BG = alone_BG + self.control_shrinkage.sigmoid() * departure_BG
+        return beside_BG + self.plate_shrinkage.sigmoid() * torch.where(known_BG, batch.plate_mean - beside_BG, 0.0)
 
     def phenotype_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Mean over the measured values: log-cosh of the residual in standard deviations of a change, or its square."""
         measured = ~torch.isnan(target)
         residual = torch.where(measured, prediction - target, 0.0)
-        loss = residual.square() if self.head == "level" else log_cosh(residual / self.sd_G)
+        loss = residual.square() if self.head == "level" else log_cosh(residual / self.scale)
         return (loss * measured).sum() / measured.sum().clamp(min=1)
 
     def losses(self, batch: ResponseBatch, prediction: Tensor) -> dict[str, Tensor]:
@@ -497,13 +443,3 @@ class ResponseModel(Model):
     def set_embeddings(self, batch: ResponseBatch) -> dict[str, Tensor]:
         """``inputs``: the encoded basal profile, molecule, line, dose and time [B, H]."""
         return {"inputs": self.inputs(batch)}
-
-
-def _wells(drug: Tensor, line: Tensor, log_dose: Tensor, log_time: Tensor, departure: Tensor) -> Wells:
-    """What a ``ResponseProcess`` reads of samples [n] each, their controls as departures from the line [n, G]."""
-    return Wells(drug, line, torch.stack([log_dose, log_time], 1), departure)
-
-
-def _some(n: int) -> Tensor:
-    """Which of n training samples the process holds, sorted: all, or ``MOST_HELD`` drawn at random."""
-    return torch.randperm(n, generator=torch.Generator().manual_seed(0))[:MOST_HELD].sort().values

@@ -88,7 +88,7 @@ class LatentShift(ResponseModel):
         """Terms of the prediction, of both reconstructions and of the latents."""
         (z_BZ, q_1, p_2), self._step = self._step or self._latents(batch), None
         basal_BG = (batch.basal - self.inputs.mean_line_G) / self.inputs.scale_G
-        change_BG = (batch.target - batch.input_control - self.mean_G) / self.sd_G
+        change_BG = (batch.target - batch.input_control - self.mean_G) / self.scale
         measured_BG = ~torch.isnan(change_BG)
         change_BG = torch.where(measured_BG, change_BG, 0.0)
         q_2 = _normal(self.changed(change_BG))

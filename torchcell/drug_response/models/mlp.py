@@ -80,10 +80,10 @@ class GeneExpert(nn.Module):
             part = sample_BK[samples], gene_GK[genes]
             value = checkpoint(self._pairs, *part, use_reentrant=False) if again else self._pairs(*part)
             rows.setdefault(samples.start, []).append(value)
-        read_BG = torch.cat([torch.cat(values, 1) for values in rows.values()])
+        output_BG = torch.cat([torch.cat(values, 1) for values in rows.values()])
         if self.product is None:
-            return read_BG
-        return read_BG + self.product(h_BH) @ gamma_GD.T / gamma_GD.shape[1] ** 0.5
+            return output_BG
+        return output_BG + self.product(h_BH) @ gamma_GD.T / gamma_GD.shape[1] ** 0.5
 
     def _pairs(self, sample_BK: Tensor, gene_GK: Tensor) -> Tensor:
         x_BGK = self.first_norm(sample_BK[:, None] + gene_GK).relu()
@@ -153,7 +153,7 @@ class ResponseMLP(ResponseModel):
         """gamma of all genes [G, D]."""
         return self.gain * self.gene_embedding.weight
 
-    def read(self, h_BH: Float[Tensor, "B H"], batch: ResponseBatch) -> Float[Tensor, "B G"]:
+    def network_output(self, h_BH: Float[Tensor, "B H"], batch: ResponseBatch) -> Float[Tensor, "B G"]:
         """One number for each sample and gene."""
         if self.pairs is not None:
             return self.pairs(h_BH, self.genes())

@@ -183,16 +183,16 @@ class CheMoE(ResponseModel):
         """gamma of all genes [G, D]."""
         return self.gain * self.gene_embedding.weight
 
-    def read(self, h_BH: Float[Tensor, "B H"], batch: ResponseBatch) -> Float[Tensor, "B G"]:
+    def network_output(self, h_BH: Float[Tensor, "B H"], batch: ResponseBatch) -> Float[Tensor, "B G"]:
         """The mixture of the experts, and what genes see of the atoms."""
         gamma_GD = self.genes()
-        read_BG, self._routing = self.mixture(h_BH, gamma_GD, self.key_D[batch.drug])
+        output_BG, self._routing = self.mixture(h_BH, gamma_GD, self.key_D[batch.drug])
         if self.atoms is not None:
             assert isinstance(self.inputs.molecule, MoleculeGraphEncoder)
             drug_U, place_B = torch.unique(batch.drug, return_inverse=True)
             atom_AW, ptr_P = self.inputs.molecule.atoms(drug_U)
-            read_BG = read_BG + self.atoms(atom_AW, ptr_P, gamma_GD, h_BH, place_B)
-        return read_BG
+            output_BG = output_BG + self.atoms(atom_AW, ptr_P, gamma_GD, h_BH, place_B)
+        return output_BG
 
     def losses(self, batch: ResponseBatch, prediction: Tensor) -> dict[str, Tensor]:
         """The terms, from the routing that gave the prediction; usage is counted on the way."""

@@ -48,7 +48,7 @@ class Wells:
         return Wells(self.drug[index], self.line[index], self.treatment[index], self.control[index])
 
 
-class ResponseProcess(nn.Module):
+class GaussianProcessRegression(nn.Module):
     r"""d(x) = k(x, X) (K + noise)^{-1} Z, the mean of a Gaussian process with one kernel for all genes.
 
     The kernel is a sum of products of five: the same drug, the Tanimoto similarity of vectors, a bell curve of dose
