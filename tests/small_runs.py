@@ -32,7 +32,7 @@ GRAPHS = (
     "~data.molecules.bits",
     "~data.molecules.radius",
 )
-NARROW = ("model.gene_width=16", "model.expert_hidden=[16,8]")
+NARROW = ("model.genes.width=16", "model.expert.hidden=[16,8]")
 MODELS: dict[str, tuple[str, ...]] = {
     "dango": (*SCREEN, "model.dim=16", "model.heads=1"),
     "gnn_index": (*GNN, "model.heads=[local]"),
@@ -45,11 +45,11 @@ MODELS: dict[str, tuple[str, ...]] = {
         "model.heads=1", "model.walk_pairs=10000", "model.edge_sample_size=50", "data.batch_size=16",
     ),
     # With one expert a sample and few samples a batch, some expert is idle in most steps.
-    "chemoe": (*RESPONSE, *NARROW, "model.experts=6", "model.top_k=1", "model.balance_rate=0.01",
+    "chemoe": (*RESPONSE, *NARROW, "model.router.count=6", "model.router.top_k=1", "model.router.balance_rate=0.01",
                "data.batch_size=2"),
     "chemoe_graph": (*RESPONSE, *GRAPHS, "model=chemoe_graph", *NARROW, "model.atom_heads=1"),
-    "response_mlp": (*RESPONSE, "model=response_mlp", "model.gene_width=16", "model.hidden=[16,8]"),
-    "response_product": (*RESPONSE, "model=response_product", "model.gene_width=16", "model.hidden=[16,8]"),
+    "response_mlp": (*RESPONSE, "model=response_mlp", "model.genes.width=16", "model.hidden=[16,8]"),
+    "response_product": (*RESPONSE, "model=response_product", "model.genes.width=16", "model.hidden=[16,8]"),
     "additive_latent": (*RESPONSE, "model=additive_latent", "model.hidden=16"),
     "latent_shift": (*RESPONSE, "model=latent_shift", "model.hidden=16", "model.latent=8"),
     "gene_set_transformer": (*CELLS, *SETS),

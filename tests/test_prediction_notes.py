@@ -108,7 +108,7 @@ def test_the_transformer_says_whether_it_reads_levels():
 
 @pytest.mark.parametrize("out", ["out.csv", "out.h5ad"])
 def test_drug_response_tells_of_new_drugs_lines_doses_and_times(tmp_path, capsys, out):
-    ckpt, data = saved(tmp_path, *RESPONSE, "model=response_mlp", "model.gene_width=8", "model.hidden=[8,8]")
+    ckpt, data = saved(tmp_path, *RESPONSE, "model=response_mlp", "model.genes.width=8", "model.hidden=[8,8]")
     held = data.spec.molecules
     known = next(name for name, trained in zip(held.id, held.trained.tolist(), strict=True) if trained)
     other = next(name for name, trained in zip(held.id, held.trained.tolist(), strict=True) if not trained)
@@ -131,7 +131,7 @@ def test_drug_response_tells_of_new_drugs_lines_doses_and_times(tmp_path, capsys
 
 
 def test_a_cell_line_with_a_control_of_its_own_is_told_to_be_unseen(tmp_path):
-    _, data = saved(tmp_path, *RESPONSE, "model=response_mlp", "model.gene_width=8", "model.hidden=[8,8]")
+    _, data = saved(tmp_path, *RESPONSE, "model=response_mlp", "model.genes.width=8", "model.hidden=[8,8]")
     spec, record = data.spec, data.record("train").subset(np.arange(2))
     strange = dataclasses.replace(record, cell_line=np.array(["A375", "K562"]))
     notes = data.prediction_notes(strange, spec, None)

@@ -24,8 +24,8 @@ from torchcell.training.entry import conf_dir
 
 SMALL = [
     "data.record.n_drugs=40", "data.record.doses=[1.0,10.0]", "data.record.n_genes=120", "data.molecules.bits=256",
-    "data.cell_line=[A375,PC3]", "model.inputs.width=16", "model.inputs.hidden=32", "model.gene_width=16",
-    "model.expert_hidden=[16,8]", "trainer.max_epochs=6", "trainer.warmup_steps=2", "evaluation.n_boot=50",
+    "data.cell_line=[A375,PC3]", "model.inputs.width=16", "model.inputs.hidden=32", "model.genes.width=16",
+    "model.expert.hidden=[16,8]", "trainer.max_epochs=6", "trainer.warmup_steps=2", "evaluation.n_boot=50",
     "model.optimizer.lr=0.01",
 ]  # fmt: skip
 

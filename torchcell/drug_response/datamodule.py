@@ -328,6 +328,7 @@ class ResponseDataModule(RecordDataModule):
         missing_molecules: Drugs without a vector: ``error``, ``drop`` their samples, or ``learned``: one vector for all
             of them that the model learns.
         cell_line: Use only this line, or these; none: all.
+        others: ``graph``, ``subset``, ``unknown_genes`` and ``seed``.
     """
 
     TASK = TASK
@@ -341,12 +342,9 @@ class ResponseDataModule(RecordDataModule):
         molecules: Callable[[Response], Molecules],
         missing_molecules: Literal["error", "drop", "learned"] = "error",
         cell_line: str | Sequence[str] | None = None,
-        graph: CellGraph | None = None,
         batch_size: int = 128,
         eval_batch_size: int = 1024,
-        subset: int | None = None,
-        unknown_genes: Literal["error", "drop"] = "error",
-        seed: int = 0,
+        **others: Any,
     ) -> None:
         self._every = record.validate()
         record = record.on_lines(cell_line)
@@ -354,7 +352,7 @@ class ResponseDataModule(RecordDataModule):
         record, dropped = with_vectors(record, missing_molecules)
         if dropped:  # a table of the drugs that are left
             record = replace(record, molecules=molecules(record))
-        super().__init__(record, split, graph, batch_size, eval_batch_size, subset, unknown_genes, seed)
+        super().__init__(record, split, batch_size=batch_size, eval_batch_size=eval_batch_size, **others)
         self.lost |= dropped
 
     def packed_whole(self) -> ResponseSamples:

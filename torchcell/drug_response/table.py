@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from torchcell.core.prediction_notes import Notes, between, is_outside, unless_k
 from torchcell.drug_response.columns import NAMES, TreatmentColumns
 from torchcell.drug_response.drug_identity import one_structure, parent_key
 from torchcell.drug_response.molecules import Molecules, borrowings, drug_structures
-from torchcell.drug_response.plates import line_plates, matched_controls
+from torchcell.drug_response.plates import MATCHES, line_plates, matched_controls
 from torchcell.drug_response.record import COLUMNS, Response
 from torchcell.drug_response.spec import DrugResponseSpec, MoleculeList, PackedGraphs
 from torchcell.drug_response.structures import canonical, refuse_rejected
@@ -35,16 +35,33 @@ if TYPE_CHECKING:
 FLAG = "is_control"
 
 
+@dataclass(frozen=True)
+class ControlOptions:
+    """Where each sample's control comes from.
+
+    Attributes:
+        layer: Of the file, with each sample's control.
+        match: ``centroid`` or ``paired``, see ``matched_controls``; plays no part where there is such a layer.
+        seed: Of the pairs.
+    """
+
+    layer: str = "control"
+    match: str = "centroid"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.match not in MATCHES:
+            raise InputError(f"data.record.controls.match={self.match!r} is one of {', '.join(MATCHES)}")
+
+
 def response_file(
     path: str | Path,
     columns: Mapping[str, str] | None = None,
     cell_lines: str | Sequence[str] | None = None,
-    match: str = "centroid",
-    control_layer: str = "control",
+    controls: ControlOptions | None = None,
     layer: str | None = None,
     keep: Sequence[str] = (),
     conflicting_smiles: str = "error",
-    seed: int = 0,
     name: str | None = None,
 ) -> Response:
     """Read an h5ad file: ``X`` expression, ``obs`` perturbation, cell_line, dose_value, time, plate.
@@ -52,7 +69,7 @@ def response_file(
     Doses and times become µM and h by the units in their cells or in ``dose_unit`` and ``time_unit``; see
     ``response_columns`` for the names that are understood.
 
-    The controls are the layer ``control_layer`` where the file has it, as ``import-gct`` writes; else the wells that
+    The controls are the layer ``controls.layer`` where the file has it, as ``import-gct`` writes; else the wells that
     ``obs`` flags as ``is_control``, matched within each plate and line. Control wells are no samples.
 
     Args:
@@ -60,38 +77,36 @@ def response_file(
         columns: Internal name -> name in ``obs``, for those that differ; also ``is_control``, dose_unit, time_unit,
             smiles, inchikey, source.
         cell_lines: One line, several, or all.
-        match: ``centroid`` or ``paired``, see ``plate_controls``; plays no part where there is a layer of controls.
-        control_layer: Layer with each sample's control.
+        controls: Where they come from; none: the defaults.
         layer: Take the expression from this layer instead of ``X``; ``raw``: that and the genes of ``adata.raw``.
         keep: Further columns of ``obs`` to hold, e.g. mechanism of action.
         conflicting_smiles: Of a drug with SMILES of several molecules: ``error`` where structures are needed, or take
             the ``first`` row's or that of the ``majority`` of its rows.
-        seed: Of the pairs.
         name: Of the record; by default the file's.
 
     Raises:
         InputError: No such file, neither a layer nor a flag of controls, a plate without control wells, a missing or
             negative dose; the message names the samples, plates or columns.
     """
-    name, columns = name or Path(path).stem, dict(columns or {})
+    name, columns, controls = name or Path(path).stem, dict(columns or {}), controls or ControlOptions()
     adata = _with_layer(read_h5ad(path), layer, path)
     flag = columns.pop(FLAG, FLAG)
     flagged = flags(name, flag, column(name, adata.obs, flag)) if flag in adata.obs or flag != FLAG else None
-    if control_layer not in adata.layers:
+    if controls.layer not in adata.layers:
         if flagged is None:
             raise InputError(
-                f"{path} tells no controls: it has neither a layer {control_layer!r} (layers: {list(adata.layers)}) "
+                f"{path} tells no controls: it has neither a layer {controls.layer!r} (layers: {list(adata.layers)}) "
                 f"nor a column {FLAG!r} in obs; add one, or name yours with columns: {{{FLAG}: NAME}}"
             )
         found = TreatmentColumns(name, adata.obs, columns, adata.obs_names.to_numpy().astype(str))
         found.refuse_missing(COLUMNS)
         plates = line_plates(found.texts("plate"), found.texts("cell_line"))
-        adata.layers[control_layer] = matched_controls(
-            dense(adata.X), plates, flagged, match, seed, f"flag its wells in obs[{flag!r}]"
+        adata.layers[controls.layer] = matched_controls(
+            dense(adata.X), plates, flagged, controls.match, controls.seed, f"flag its wells in obs[{flag!r}]"
         )
     if flagged is not None:
         adata = adata[~flagged].copy()
-    record = one_structure(Response.from_anndata(adata, columns, name, control_layer, keep), conflicting_smiles)
+    record = one_structure(Response.from_anndata(adata, columns, name, controls.layer, keep), conflicting_smiles)
     return record.on_lines(cell_lines).validate()
 
 

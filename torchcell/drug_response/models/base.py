@@ -1,15 +1,17 @@
-"""What the models of drug response share: encoders of molecule, line, dose and control, and the base class."""
+"""What models of drug response share: encoders of molecule, cell line, dose and control, and the base class."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from torchcell.core.model import LossWeights, Model
+from torchcell.core.model import Model
 from torchcell.drug_response.datamodule import ResponseBatch
 from torchcell.drug_response.spec import DrugResponseSpec, PackedGraphs
 from torchcell.graph.cell_graph import expand
@@ -216,81 +218,183 @@ BASAL = ("change", "raw", "none")
 MOLECULES = ("vectors", "graph")
 
 
-class ResponseInputs(nn.Module):
-    """One vector of ``width`` numbers each, side by side.
+def check_options(
+    node: str,
+    options: Any,
+    choices: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    rates: Sequence[str] = (),
+    counts: Sequence[str] = (),
+) -> None:
+    """Refuse the values of a group of options that can't be, all in one error.
 
     Args:
-        spec: Of drug response.
+        node: Of the group in the config.
+        options: The group.
+        choices: Field -> what it may be.
+        rates: Fields that are 0 or more and less than 1.
+        counts: Fields that are 1 or more.
+
+    Raises:
+        InputError: Such values, each with its dotted key.
+    """
+    given = {name: getattr(options, name) for name in (*choices, *rates, *counts)}
+    wrong = [
+        *(f"{node}.{name}={given[name]!r} is one of {', '.join(known)}" for name, known in choices.items()
+          if given[name] not in known),
+        *(f"{node}.{name}={given[name]} is 0 or more and less than 1" for name in rates if not 0 <= given[name] < 1),
+        *(f"{node}.{name}={given[name]} is 1 or more" for name in counts if given[name] < 1),
+    ]  # fmt: skip
+    if wrong:
+        raise InputError("; ".join(wrong))
+
+
+@dataclass(frozen=True)
+class MoleculeOptions:
+    """How a molecule is encoded.
+
+    Attributes:
+        encoder: ``vectors``, an MLP on the data's vectors; or ``graph``: message passing on atoms and bonds.
+        dropout: Share of the entries of the vectors dropped in training.
+        unknown_rate: Share of samples whose molecule counts as unknown in a training step.
+    """
+
+    encoder: str = "vectors"
+    dropout: float | int = 0.0
+    unknown_rate: float | int = 0.0
+
+    def __post_init__(self) -> None:
+        rates = ("dropout", "unknown_rate")
+        check_options("model.inputs.molecule", self, {"encoder": MOLECULES}, rates)
+
+
+@dataclass(frozen=True)
+class LineOptions:
+    """The vector of a cell line.
+
+    Attributes:
+        sd: Standard deviation of a fresh vector's entries.
+        unknown_rate: Share of samples whose cell line counts as unknown in a training step.
+    """
+
+    sd: float | int = 1.0
+    unknown_rate: float | int = 0.0
+
+    def __post_init__(self) -> None:
+        check_options("model.inputs.line", self, rates=("unknown_rate",))
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """What is read of a sample, see ``ResponseInputs``.
+
+    Attributes:
         width: Of each part.
         hidden: Hidden width of the encoders.
         dropout: Share of the encoders' hidden units dropped in training.
-        basal: Basal profile as ``change`` from the mean line in standard deviations, ``raw`` as published, or ``none``.
-        molecules: ``vectors``, or ``graph``: a message-passing encoder on atoms and bonds.
-        molecule_dropout: Share of the entries of molecules' vectors dropped in training.
-        molecule_drop: Share of samples whose molecule counts as unknown in a training step.
-        line_drop: Likewise for the cell line.
-        line_sd: Of a fresh line vector's entries.
-        unknown: Learned vectors for unknown molecules and lines; published: none.
+        basal: Basal profile as ``change`` from the mean cell line in standard deviations, ``raw`` as published, or
+            ``none``.
         dose: Whether dose and time are read; published: not.
+        unknown: Learned vectors for unknown molecules and cell lines; published: none.
+        molecule: Of the molecule.
+        line: Of the cell line.
+    """
+
+    width: int = 128
+    hidden: int = 256
+    dropout: float | int = 0.1
+    basal: str = "change"
+    dose: bool = True
+    unknown: bool = True
+    molecule: MoleculeOptions = MoleculeOptions()
+    line: LineOptions = LineOptions()
+
+    def __post_init__(self) -> None:
+        check_options("model.inputs", self, {"basal": BASAL}, ("dropout",), ("width", "hidden"))
+
+
+@dataclass(frozen=True)
+class GeneOptions:
+    """The table of a vector gamma for each gene.
+
+    Attributes:
+        width: Width D of gamma.
+        sd: Of a fresh table's entries; none: 1 / sqrt(D).
+        gain: gamma is this times the table's row, so it moves so many times faster than weights; none: sqrt(D), which
+            gives its entries the size of a sample's.
+    """
+
+    width: int = 128
+    sd: float | int | None = None
+    gain: float | int | None = None
+
+    def __post_init__(self) -> None:
+        check_options("model.genes", self, counts=("width",))
+
+    def table(self, n_genes: int) -> nn.Embedding:
+        """A fresh table [G, D]."""
+        found = nn.Embedding(n_genes, self.width)
+        nn.init.normal_(found.weight, std=self.width**-0.5 if self.sd is None else self.sd)
+        return found
+
+    @property
+    def factor(self) -> float:
+        """What a row of the table is multiplied with."""
+        return self.width**0.5 if self.gain is None else self.gain
+
+
+class ResponseInputs(nn.Module):
+    """Basal profile, molecule, cell line, dose and time as one vector of ``width`` numbers each, side by side.
+
+    Args:
+        spec: Of drug response.
+        options: What is read, and how.
 
     Attributes:
         features: Width of all parts together.
 
     Raises:
-        InputError: An unknown choice, or molecules without vectors and nothing to stand in.
+        InputError: Molecules without vectors or graphs, and nothing to stand in.
     """
 
     mean_line_G: Tensor
     scale_G: Tensor
 
-    def __init__(
-        self,
-        spec: DrugResponseSpec,
-        *,
-        width: int = 128,
-        hidden: int = 256,
-        dropout: float | int = 0.1,
-        basal: str = "change",
-        molecules: str = "vectors",
-        molecule_dropout: float | int = 0.0,
-        molecule_drop: float | int = 0.0,
-        line_drop: float | int = 0.0,
-        line_sd: float | int = 1.0,
-        unknown: bool = True,
-        dose: bool = True,
-    ) -> None:
+    def __init__(self, spec: DrugResponseSpec, options: InputOptions | None = None) -> None:
         super().__init__()
-        if basal not in BASAL or molecules not in MOLECULES:
-            raise InputError(
-                f"model.inputs.basal={basal!r} is one of {BASAL}, model.inputs.molecules={molecules!r} of {MOLECULES}"
-            )
-        held = spec.molecules
-        if not unknown and not held.known.all():
-            lacking = [name for name, known in zip(held.id, held.known.tolist(), strict=True) if not known]
+        options = options or InputOptions()
+        width, hidden, dropout = options.width, options.hidden, options.dropout
+        table = spec.molecules
+        if not options.unknown and not table.known.all():
+            lacking = [name for name, known in zip(table.id, table.known.tolist(), strict=True) if not known]
             raise InputError(
                 f"molecules without a vector: {some(lacking)}; the model has none to learn in their place, so set "
                 "model.inputs.unknown=true or data.missing_molecules=drop"
             )
-        self.raw, self.line_drop, self.n_lines = basal == "raw", line_drop, len(spec.lines)
+        self.raw, self.n_lines, self.unknown_line_rate = (
+            options.basal == "raw",
+            len(spec.lines),
+            options.line.unknown_rate,
+        )
         self.register_buffer("mean_line_G", spec.line_basal.mean(0), persistent=False)
         self.register_buffer("scale_G", spec.basal_scale, persistent=False)
-        self.basal = None if basal == "none" else DenseEncoder(len(spec.genes), hidden, width, dropout)
+        self.basal = None if options.basal == "none" else DenseEncoder(len(spec.genes), hidden, width, dropout)
         self.molecule: nn.Module
-        if molecules == "graph":
-            if held.graphs is None:
+        if options.molecule.encoder == "graph":
+            if table.graphs is None:
                 raise InputError(
-                    "model.inputs.molecules=graph needs the molecules' graphs, and the data have vectors only; set "
-                    "data.molecules to torchcell.drug_response.molecules.MoleculeGraphs"
+                    "model.inputs.molecule.encoder=graph needs the molecules' graphs, and the data have vectors only; "
+                    "set data.molecules to torchcell.drug_response.molecules.MoleculeGraphs"
                 )
-            self.molecule = MoleculeGraphEncoder(held.graphs, width, drop=molecule_drop)
+            self.molecule = MoleculeGraphEncoder(table.graphs, width, drop=options.molecule.unknown_rate)
         else:
+            input_dropout, drop = options.molecule.dropout, options.molecule.unknown_rate
             self.molecule = MoleculeVectors(
-                held.vectors, held.known, width, hidden, dropout, molecule_dropout, molecule_drop, unknown
+                table.vectors, table.known, width, hidden, dropout, input_dropout, drop, options.unknown
             )
-        self.line_embedding = nn.Embedding(self.n_lines + unknown, width)
-        nn.init.normal_(self.line_embedding.weight, std=line_sd)
-        self.dose = DenseEncoder(2, width // 2, width) if dose else None
-        self.features = width * (2 + (self.basal is not None) + dose)
+        self.line_embedding = nn.Embedding(self.n_lines + options.unknown, width)
+        nn.init.normal_(self.line_embedding.weight, std=options.line.sd)
+        self.dose = DenseEncoder(2, width // 2, width) if options.dose else None
+        self.features = width * (2 + (self.basal is not None) + options.dose)
 
     def forward(self, batch: ResponseBatch) -> Float[Tensor, "B H"]:
         """All parts side by side [B, features]."""
@@ -318,9 +422,9 @@ class ResponseInputs(nn.Module):
                     "model.inputs.unknown=true"
                 )
             return line_B
-        if self.training and self.line_drop:
-            gone_B = torch.rand(line_B.shape, device=line_B.device) < self.line_drop
-            line_B = torch.where(gone_B, -1, line_B)
+        if self.training and self.unknown_line_rate:
+            unknown_B = torch.rand(line_B.shape, device=line_B.device) < self.unknown_line_rate
+            line_B = torch.where(unknown_B, -1, line_B)
         return torch.where(line_B < 0, self.n_lines, line_B)
 
 
@@ -358,11 +462,9 @@ class ResponseModel(Model):
 
     Args:
         spec: Of drug response.
-        inputs: Partial of ``ResponseInputs``; none takes its defaults.
+        inputs: What is read of a sample.
         head: ``change`` or ``level``.
-        optimizer: See ``Model``.
-        scheduler: See ``Model``.
-        loss_weights: See ``Model``.
+        training: ``optimizer``, ``scheduler`` and ``loss_weights``, see ``Model``.
     """
 
     reads = DrugResponseSpec
@@ -375,13 +477,11 @@ class ResponseModel(Model):
     def __init__(
         self,
         spec: DrugResponseSpec,
-        inputs: Callable[..., ResponseInputs] | None = None,
+        inputs: InputOptions | None = None,
         head: str = "change",
-        optimizer: Callable[..., torch.optim.Optimizer] | None = None,
-        scheduler: Callable[..., Any] | None = None,
-        loss_weights: LossWeights | None = None,
+        **training: Any,
     ) -> None:
-        super().__init__(spec, optimizer, scheduler, loss_weights)
+        super().__init__(spec, **training)
         if head == "process":
             raise InputError(
                 "model.head=process is now a prior: model.prior=gaussian_process model.prior_use=average, with "
@@ -390,7 +490,7 @@ class ResponseModel(Model):
         if head not in HEADS:
             raise InputError(f"model.head={head!r}: choose one of {HEADS}")
         self.head = head
-        self.inputs = (inputs or ResponseInputs)(spec)
+        self.inputs = ResponseInputs(spec, inputs)
         self.scale = spec.change_scale  # an error is counted in units of a change, not of a level
         for name, value in (("mean_G", spec.change_center), ("line_control_LG", spec.line_control)):
             self.register_buffer(name, value, persistent=False)
