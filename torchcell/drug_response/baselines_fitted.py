@@ -54,12 +54,12 @@ class GaussianProcess(Predictor):
         self.change = GroupMeans.of(delta, train.cell_line, delta.mean(0))
         self.controls = GroupMeans.of(control, train.cell_line, control.mean(0, dtype=np.float64))
         self.plates = PlateMeans.of(train)
-        held = np.sort(np.random.default_rng(self.seed).permutation(len(train))[: self.most])
+        drawn = np.sort(np.random.default_rng(self.seed).permutation(len(train))[: self.most])
         vectors = torch.from_numpy(np.asarray(train.molecules.vectors, dtype=np.float32))
-        known, wells = torch.from_numpy(train.molecules.known), self._wells(train)[torch.from_numpy(held)]
+        known, wells = torch.from_numpy(train.molecules.known), self._wells(train)[torch.from_numpy(drawn)]
         self.regression = GaussianProcessRegression(vectors, known, wells)
         left = train.treated - self._start(train)
-        self.regression.fit(torch.from_numpy(left[held]), self.seed)
+        self.regression.fit(torch.from_numpy(left[drawn]), self.seed)
         return self
 
     def state_dict(self) -> dict[str, Any]:
@@ -71,10 +71,10 @@ class GaussianProcess(Predictor):
     def load_state_dict(self, state: Mapping[str, Any], graph: Any = None) -> Self:
         """See ``Predictor``."""
         super().load_state_dict(state)
-        held = {name: torch.from_numpy(np.asarray(value)) for name, value in state["regression"].items()}
-        wells = Wells(*(held[name] for name in ("drug_N", "line_N", "treatment_N2", "control_NG")))
-        self.regression = GaussianProcessRegression(held["vector_DF"], held["known_D"], wells)
-        self.regression.load_state_dict({name: held[name] for name in self.regression.state_dict()})
+        arrays = {name: torch.from_numpy(np.asarray(value)) for name, value in state["regression"].items()}
+        wells = Wells(*(arrays[name] for name in ("drug_N", "line_N", "treatment_N2", "control_NG")))
+        self.regression = GaussianProcessRegression(arrays["vector_DF"], arrays["known_D"], wells)
+        self.regression.load_state_dict({name: arrays[name] for name in self.regression.state_dict()})
         return self
 
     def predict(self, record: Response) -> np.ndarray:
@@ -92,13 +92,13 @@ class GaussianProcess(Predictor):
         molecules, regression = record.molecules, self.regression
         assert molecules is not None
         new = ~np.isin(molecules.id, self.molecules)
-        held = regression.vector_DF, regression.known_D
-        regression.vector_DF = torch.cat([held[0], torch.from_numpy(np.asarray(molecules.vectors[new], np.float32))])
-        regression.known_D = torch.cat([held[1], torch.from_numpy(molecules.known[new])])
+        trained = regression.vector_DF, regression.known_D
+        regression.vector_DF = torch.cat([trained[0], torch.from_numpy(np.asarray(molecules.vectors[new], np.float32))])
+        regression.known_D = torch.cat([trained[1], torch.from_numpy(molecules.known[new])])
         try:
             yield regression
         finally:
-            regression.vector_DF, regression.known_D = held
+            regression.vector_DF, regression.known_D = trained
 
     def _start(self, record: Response) -> np.ndarray:
         """Control plus the line's mean change; the mean over all lines for an unseen one."""
@@ -113,8 +113,8 @@ class GaussianProcess(Predictor):
         # Rows of the molecules of training, then those of the record's others.
         names = record.molecules.id
         every = np.concatenate([self.molecules, names[~np.isin(names, self.molecules)]])
-        place = {name: row for row, name in enumerate(every.tolist())}
-        rows = np.array([place[name] for name in names.tolist()], dtype=np.int64)
+        row_of = {name: row for row, name in enumerate(every.tolist())}
+        rows = np.array([row_of[name] for name in names.tolist()], dtype=np.int64)
         return Wells(torch.from_numpy(rows[record.drug_index]), line, treatment, departure)
 
 

@@ -101,10 +101,10 @@ def by_condition(samples: Results, condition: np.ndarray) -> Results:
     names, row = np.unique(condition, return_inverse=True)
 
     def mean(values: np.ndarray) -> np.ndarray:
-        held = ~np.isnan(values)
+        measured = ~np.isnan(values)
         total, count = np.zeros((len(names), values.shape[1])), np.zeros((len(names), values.shape[1]))
-        np.add.at(total, row, np.where(held, values, 0.0))
-        np.add.at(count, row, held)
+        np.add.at(total, row, np.where(measured, values, 0.0))
+        np.add.at(count, row, measured)
         return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0).astype(np.float32)
 
     first = np.unique(row, return_index=True)[1]
@@ -140,30 +140,30 @@ def information_notes(record: Response, part: np.ndarray) -> list[str]:
         part: Part of each [n].
     """
     test, trained = (record.subset(part == name) for name in ("test", "train"))
-    places = [set(zip(each.cell_line.tolist(), each.plate.tolist(), strict=True)) for each in (test, trained)]
-    shared = sum(place in places[1] for place in zip(test.cell_line.tolist(), test.plate.tolist(), strict=True))
-    said = [
+    plates = [set(zip(each.cell_line.tolist(), each.plate.tolist(), strict=True)) for each in (test, trained)]
+    shared = sum(place in plates[1] for place in zip(test.cell_line.tolist(), test.plate.tolist(), strict=True))
+    notes = [
         "Test samples are scored as predict would answer: their own control is known, no treated well of their plate.",
     ]
     several = plates_differ(record)
     if several:
-        said += [
+        notes += [
             f"Metrics headed {PLATE_KNOWN}/ stand beside: the same samples, the mean of the treated training wells of "
             "their plate being known. They are no part of the verdict.",
             f"{shared:,} of {len(test):,} test samples lie on plates of the training part, which has met controls like "
             "theirs; the control of another plate tells a model less.",
         ]
     if record.basal is None:
-        said.append(
+        notes.append(
             "Changes are taken from each sample's own control, truth and prediction from the same: its noise raises "
             "pearson_delta of all that do not start from it; pearson_delta_plate and metrics on replicates count more."
         )
         if several:
-            said.append(
+            notes.append(
                 f"What that noise is worth is told by the row fake_perturbation of {PLATE_KNOWN}/pearson_delta, "
                 "another control of the same plate; it is undefined where a plate has one control."
             )
-    return said
+    return notes
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,7 +276,7 @@ class ResponseSamples:
 
     def varies(self, names: Sequence[str], index: Tensor) -> bool:
         """Whether the samples at ``index`` differ in any of the tensors ``names``."""
-        return any(bool((held != held[:1]).any()) for held in (getattr(self, name)[index] for name in names))
+        return any(bool((values != values[:1]).any()) for values in (getattr(self, name)[index] for name in names))
 
     def keys(self, names: Sequence[str], index: Tensor) -> Tensor:
         """A number for each sample at ``index``, the same for two that share all tensors ``names``, int64 [m]."""
@@ -295,8 +295,8 @@ class ResponseSamples:
         """The same samples with one value of each tensor in ``names`` for all."""
         twin = copy.copy(self)
         for name in names:
-            held = getattr(self, name)
-            setattr(twin, name, values[name].to(held.dtype).expand(held.shape).clone())
+            tensor = getattr(self, name)
+            setattr(twin, name, values[name].to(tensor.dtype).expand(tensor.shape).clone())
         return twin
 
 
@@ -388,7 +388,7 @@ class ResponseDataModule(RecordDataModule):
         return PackedLoader(self.known, BatchOrder(index, shuffle, self.seed, rank, world), batch_size)
 
     def evaluation_inputs(self, part: str) -> dict[str, Callable[[], Response]]:
-        """The part as ``predict`` is asked for it; and with the treated wells of its plates, where they differ."""
+        """The part as a request to ``predict``; and with the treated wells of its plates, where they differ."""
 
         def known() -> Response:
             return replace(self.record(part).blind(), plate_mean=self.center[self.split.index(part)])
@@ -465,8 +465,8 @@ class ResponseDataModule(RecordDataModule):
         Else the check of an input would say that what the prior reads is not used.
         """
         if self.prior is not None and changed.prior is not None:
-            asked = with_inputs(self.record_whole.subset(index.numpy()), names, source).as_request()
-            changed.prior = changed.prior.index_copy(0, index, self.prior.predict(asked))
+            request = with_inputs(self.record_whole.subset(index.numpy()), names, source).as_request()
+            changed.prior = changed.prior.index_copy(0, index, self.prior.predict(request))
         return changed
 
     def predicted_by(self, prior: Prior) -> Tensor:
@@ -526,23 +526,23 @@ class ResponseDataModule(RecordDataModule):
 
     def notes(self) -> list[str]:
         """What was assumed of units, which splits leak, how many drugs have vectors, and what is scored."""
-        said = [*self.record_whole.notes, *information_notes(self.record_whole, self.split.part)]
+        notes = [*self.record_whole.notes, *information_notes(self.record_whole, self.split.part)]
         if single := [part for part in ("train", "val", "test") if not self._repeats(part)]:
-            said.append(f"No condition has two samples in {', '.join(single)}: there is no level condition/ to score.")
+            notes.append(f"No condition has two samples in {', '.join(single)}: there is no level condition/ to score.")
         if len(single) < 3:
-            said.append("Metrics headed condition/ are of means over replicates.")
+            notes.append("Metrics headed condition/ are of means over replicates.")
         if self.split.method in ("random", "condition"):
             leak = "replicates of one condition" if self.split.method == "random" else "other doses and lines of a drug"
-            said.append(
+            notes.append(
                 f"split={self.split.method} leaks: {leak} stand in training and test; cold_drug is the hard one."
             )
-        shares = coverage(self.record_whole, self.split.part)
-        told = ", ".join(f"{part} {known:,} of {every:,}" for part, (known, every) in shares.items())
-        said.append(f"Drugs with a vector of their own: {told}.")
+        covered = coverage(self.record_whole, self.split.part)
+        counts = ", ".join(f"{part} {known:,} of {every:,}" for part, (known, every) in covered.items())
+        notes.append(f"Drugs with a vector of their own: {counts}.")
         assert self.record_whole.molecules is not None
         if borrowed := borrowings(self.record_whole.molecules):
-            said.append(f"Borrowed vectors, each of the most similar molecule: {some(borrowed, 20)}.")
-        return said
+            notes.append(f"Borrowed vectors, each of the most similar molecule: {some(borrowed, 20)}.")
+        return notes
 
     reads_columns = True
     ceiling_is = "one replicate"

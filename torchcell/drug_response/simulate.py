@@ -37,9 +37,9 @@ def simulated_smiles(core: int, group: int, decoration: int) -> str:
         InputError: There are 30 cores, 12 groups and 8 decorations, so 240 drugs of 12 targets.
     """
     numbers = {"ring systems": (core, CORES), "targets": (group, GROUPS), "drugs a scaffold": (decoration, DECORATIONS)}
-    for what, (number, held) in numbers.items():
-        if number >= len(held):
-            raise InputError(f"too many {what}: there are {len(held)}; ask for fewer drugs or targets")
+    for what, (number, choices) in numbers.items():
+        if number >= len(choices):
+            raise InputError(f"too many {what}: there are {len(choices)}; ask for fewer drugs or targets")
     return DECORATIONS[decoration] + CORES[core].format(GROUPS[group])
 
 

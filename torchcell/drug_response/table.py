@@ -207,10 +207,10 @@ def _record(path: str | Path, table: pd.DataFrame, columns: Mapping[str, str], g
     found.refuse_missing(("cell_line", "dose_value", "time"), either=("drug", "smiles"))
     smiles = found.texts("smiles")
     drug = np.where((named := found.texts("drug")) != "", named, smiles)
-    told: dict[tuple[str, str], str] = {}  # a drug with its structure -> the first row that has them
+    first_row: dict[tuple[str, str], str] = {}  # a drug with its structure -> the first row that has them
     for name, structure, row in zip(drug.tolist(), smiles.tolist(), rows.tolist(), strict=True):
-        told.setdefault((name, structure), row if name == structure else f"{row}, {name}")
-    refuse_rejected(str(path), [(owner, structure) for (_, structure), owner in told.items()])
+        first_row.setdefault((name, structure), row if name == structure else f"{row}, {name}")
+    refuse_rejected(str(path), [(owner, structure) for (_, structure), owner in first_row.items()])
     index = rows if isinstance(table.index[0], int | np.integer) else table.index.to_numpy().astype(str)
     blank = np.broadcast_to(np.float32(0), (len(table), len(genes)))
     plate = found.texts("plate")
@@ -278,19 +278,19 @@ def read_treatments(path: str, spec: DrugResponseSpec, columns: Mapping[str, str
             that the model cannot know, named with its nearest ones; a known drug with another structure.
     """
 
-    asked = read_response_request(path, np.array(spec.genes), columns)
-    return _with_molecules(_with_controls(asked, spec, path), _table(spec), path)
+    request = read_response_request(path, np.array(spec.genes), columns)
+    return _with_molecules(_with_controls(request, spec, path), _table(spec), path)
 
 
-def _with_controls(asked: Response, spec: DrugResponseSpec, path: str) -> Response:
+def _with_controls(request: Response, spec: DrugResponseSpec, path: str) -> Response:
     """The file's own controls and basal profiles; where it gives none, the training means of the line."""
-    control = _filled(asked.control, "control", spec.line_control, asked.cell_line, spec.lines, path)
+    control = _filled(request.control, "control", spec.line_control, request.cell_line, spec.lines, path)
     if torch.equal(spec.line_basal, spec.line_control):  # the control is the basal profile
-        basal = None if asked.basal is None else np.where(np.isnan(asked.basal), control, asked.basal)
-        return replace(asked, control=control, basal=basal)
-    given = np.full_like(asked.control, np.nan) if asked.basal is None else asked.basal
-    basal = _filled(given, "basal", spec.line_basal, asked.cell_line, spec.lines, path)
-    return replace(asked, control=control, basal=basal)
+        basal = None if request.basal is None else np.where(np.isnan(request.basal), control, request.basal)
+        return replace(request, control=control, basal=basal)
+    given = np.full_like(request.control, np.nan) if request.basal is None else request.basal
+    basal = _filled(given, "basal", spec.line_basal, request.cell_line, spec.lines, path)
+    return replace(request, control=control, basal=basal)
 
 
 def _filled(
@@ -312,12 +312,12 @@ def _filled(
 
 def extend_spec(record: Response, spec: DrugResponseSpec) -> DrugResponseSpec:
     """The spec with the molecules that ``record`` names besides those it was trained with."""
-    held, table = spec.molecules, record.molecules
+    known, table = spec.molecules, record.molecules
     assert table is not None
-    if len(table) == len(held):
+    if len(table) == len(known):
         return spec
     trained = torch.zeros(len(table), dtype=torch.bool)
-    trained[: len(held)] = held.trained
+    trained[: len(known)] = known.trained
     return replace(spec, molecules=molecule_list(table, trained))
 
 
@@ -341,54 +341,56 @@ def molecule_list(table: Molecules, trained: torch.Tensor) -> MoleculeList:
 
 
 def _table(spec: DrugResponseSpec) -> Molecules:
-    held = spec.molecules
-    graphs = None if held.graphs is None else {name: part.numpy() for name, part in vars(held.graphs).items()}
+    molecules = spec.molecules
+    graphs = None if molecules.graphs is None else {name: part.numpy() for name, part in vars(molecules.graphs).items()}
     return Molecules(
-        np.array(held.id, dtype=str),
-        np.array(held.smiles, dtype=str),
-        held.vectors.numpy(),
-        held.known.numpy(),
-        held.features,
+        np.array(molecules.id, dtype=str),
+        np.array(molecules.smiles, dtype=str),
+        molecules.vectors.numpy(),
+        molecules.known.numpy(),
+        molecules.features,
         graphs,
     )
 
 
-def _with_molecules(asked: Response, table: Molecules, path: str) -> Response:
+def _with_molecules(request: Response, table: Molecules, path: str) -> Response:
     """Names as the table has them; what is new gets a row of its own."""
     structures = [(text, name) for text, name in zip(table.smiles.tolist(), table.id.tolist(), strict=True) if text]
     by_parent = {parent_key(text, name): name for text, name in reversed(structures)}  # the first of several forms
     by_structure = dict(structures)
     known = dict(zip(table.id.tolist(), table.smiles.tolist(), strict=True))
-    smiles = np.full(len(asked), "") if asked.smiles is None else asked.smiles
-    told = sorted(set(zip(asked.drug.tolist(), smiles.tolist(), strict=True)) - {(name, "") for name in asked.drug})
+    smiles = np.full(len(request), "") if request.smiles is None else request.smiles
+    given = sorted(
+        set(zip(request.drug.tolist(), smiles.tolist(), strict=True)) - {(name, "") for name in request.drug}
+    )
     alias = {
         name: by_structure.get(canonical(text, name)) or by_parent.get(parent_key(text, name), name)
-        for name, text in told
+        for name, text in given
         if name not in known
     }
-    asked = replace(asked, drug=np.array([alias.get(name, name) for name in asked.drug.tolist()]))
-    _refuse_other_structures({(alias.get(name, name), text) for name, text in told}, known, path)
-    new = ~np.isin(asked.drug, table.id)
+    request = replace(request, drug=np.array([alias.get(name, name) for name in request.drug.tolist()]))
+    _refuse_other_structures({(alias.get(name, name), text) for name, text in given}, known, path)
+    new = ~np.isin(request.drug, table.id)
     if not new.any():
-        return replace(asked, molecules=table)
-    bare = sorted(set(asked.drug[new].tolist()) - {name for name, _ in told})
+        return replace(request, molecules=table)
+    bare = sorted(set(request.drug[new].tolist()) - {name for name, _ in given})
     if bare:
         hint = near(bare[0], list(known)) or sorted(known)[:5]
         raise InputError(
             f"{path}: drugs that the model does not know and that have no SMILES: {some(bare)}; give a column smiles, "
             f"or correct the names (the nearest to the first are {hint})"
         )
-    return replace(asked, molecules=table.joined(_made(replace(asked.subset(new), molecules=None), table, path)))
+    return replace(request, molecules=table.joined(_made(replace(request.subset(new), molecules=None), table, path)))
 
 
-def _refuse_other_structures(told: set[tuple[str, str]], known: Mapping[str, str], path: str) -> None:
+def _refuse_other_structures(given: set[tuple[str, str]], known: Mapping[str, str], path: str) -> None:
     """Raise if a drug of the table is told with a SMILES of another molecule; salts and tautomers are the same one."""
-    for name, text in sorted(told):
-        held = known.get(name, "")
-        if held and canonical(text, name) != held and parent_key(text, name) != parent_key(held, name):
+    for name, text in sorted(given):
+        theirs = known.get(name, "")
+        if theirs and canonical(text, name) != theirs and parent_key(text, name) != parent_key(theirs, name):
             raise InputError(
-                f"{path}: drug {name!r} has the SMILES {text!r}, and the model was trained with {held!r} for it; give "
-                "the other molecule a name of its own, or leave the SMILES out"
+                f"{path}: drug {name!r} has the SMILES {text!r}, and the model was trained with {theirs!r} for it; "
+                "give the other molecule a name of its own, or leave the SMILES out"
             )
 
 

@@ -144,7 +144,7 @@ class MoleculeGraphEncoder(nn.Module):
     def atoms(self, drug_U: Int[Tensor, " U"]) -> tuple[Float[Tensor, "A W"], Int[Tensor, " P"]]:
         """Atoms after the last layer [A, W] and where each molecule's begin [U + 1].
 
-        Cut out of the packed arrays, so that cost follows the molecules asked for.
+        Cut out of the packed arrays, so that cost follows the molecules of the batch.
         """
         n_atoms_U = self.atom_ptr[drug_U + 1] - self.atom_ptr[drug_U]
         ptr_P = nn.functional.pad(n_atoms_U.cumsum(0), (1, 0))

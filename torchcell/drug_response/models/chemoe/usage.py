@@ -157,8 +157,8 @@ def expert_section(
 def _columns(count_EC: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
     """Shares within each column that counted anything."""
     sums_C = count_EC.sum(0)
-    held = np.flatnonzero(sums_C > 0).tolist()
-    return pd.DataFrame(count_EC[:, held] / sums_C[held], columns=[names[c] for c in held])
+    counted = np.flatnonzero(sums_C > 0).tolist()
+    return pd.DataFrame(count_EC[:, counted] / sums_C[counted], columns=[names[c] for c in counted])
 
 
 def _maps(within: dict[str, pd.DataFrame]) -> Figure:
