@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
-from small_runs import CELLS, GRAPHS, RESPONSE, SCREEN, composed
+from small_runs import CELLS, GRAPHS, RESPONSE, SCREEN, built, composed
 from torch import Tensor
 
 from torchcell.cells.spec import CellsSpec
@@ -112,7 +112,7 @@ class Case:
 def trained(cfg: DictConfig, data: RecordDataModule) -> Case:
     """One step of training, which also fits what a model fits before its first."""
     torch.manual_seed(0)
-    model, seen = instantiate(cfg.model, _partial_=True)(spec=data.spec), Seen()
+    model, seen = built(cfg, data), Seen()
     trainer = lightning.Trainer(
         accelerator="cpu",
         callbacks=[seen],
@@ -186,7 +186,7 @@ def the_order_of_members_changes_nothing(case: Case, tmp: Path) -> None:
 def a_checkpoint_gives_the_same_predictions(case: Case, tmp: Path) -> None:
     """It is read with ``weights_only=True`` and names no file."""
     spec, state = case.data.spec, case.model.state_dict()
-    content = {checkpoint.KEY: checkpoint.describe(spec, case.cfg), "state_dict": state, "epoch": 0}
+    content = {checkpoint.KEY: checkpoint.describe(spec, case.cfg, case.data.prior), "state_dict": state, "epoch": 0}
     torch.save(content, tmp / "best.ckpt")
     mine = str(case.cfg.model._target_).partition(".")[0]
     torch.manual_seed(99)  # what is drawn when it is built is not what was drawn before
@@ -243,9 +243,9 @@ def memory_options_change_nothing(case: Case, tmp: Path) -> None:
     for key, plain in case.model.memory_options.items():
         if not isinstance(plain, bool):
             continue
-        cfg = OmegaConf.create(OmegaConf.to_container(case.cfg.model))
-        OmegaConf.update(cfg, key, not OmegaConf.select(cfg, key))
-        model = instantiate(cfg, _partial_=True)(spec=case.data.spec)
+        cfg = OmegaConf.create(OmegaConf.to_container(case.cfg))
+        OmegaConf.update(cfg, f"model.{key}", not OmegaConf.select(cfg.model, key))
+        model = built(cfg, case.data)
         model.load_state_dict(case.model.state_dict())
         model.trainer = case.model.trainer
         other, theirs = step(model, batch)

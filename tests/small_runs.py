@@ -5,7 +5,11 @@ from __future__ import annotations
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from torchcell.core.datamodule import RecordDataModule
+from torchcell.core.model import Model
+from torchcell.training import checkpoint
 from torchcell.training.entry import conf_dir
+from torchcell.training.prior import fit_prior
 
 SCREEN = (
     "data.record.n_genes=120", "data.record.n_sets=301", "data.record.n_queries=16", "data.record.n_arrays=60",
@@ -35,7 +39,7 @@ GRAPHS = (
     "~data.molecules.bits",
     "~data.molecules.radius",
 )
-NARROW = ("model.gene_width=16", "model.expert_hidden=[16,8]")
+NARROW = ("model.genes.width=16", "model.expert.hidden=[16,8]")
 MODELS: dict[str, tuple[str, ...]] = {
     "dango": (*SCREEN, "model.encoder.dim=16", "model.readout.heads=1"),
     "gnn_index": (*GNN, "model.readout.parts=[local]"),
@@ -49,11 +53,11 @@ MODELS: dict[str, tuple[str, ...]] = {
         "data.batch_size=16",
     ),
     # With one expert a sample and few samples a batch, some expert is idle in most steps.
-    "chemoe": (*RESPONSE, *NARROW, "model.experts=6", "model.top_k=1", "model.balance_rate=0.01",
+    "chemoe": (*RESPONSE, *NARROW, "model.router.count=6", "model.router.top_k=1", "model.router.balance_rate=0.01",
                "data.batch_size=2"),
     "chemoe_graph": (*RESPONSE, *GRAPHS, "model=chemoe_graph", *NARROW, "model.atom_heads=1"),
-    "response_mlp": (*RESPONSE, "model=response_mlp", "model.gene_width=16", "model.hidden=[16,8]"),
-    "response_product": (*RESPONSE, "model=response_product", "model.gene_width=16", "model.hidden=[16,8]"),
+    "response_mlp": (*RESPONSE, "model=response_mlp", "model.genes.width=16", "model.hidden=[16,8]"),
+    "response_product": (*RESPONSE, "model=response_product", "model.genes.width=16", "model.hidden=[16,8]"),
     "additive_latent": (*RESPONSE, "model=additive_latent", "model.hidden=16"),
     "latent_shift": (*RESPONSE, "model=latent_shift", "model.hidden=16", "model.latent=8"),
     "gene_set_transformer": (*CELLS, *SETS),
@@ -68,3 +72,9 @@ MODELS: dict[str, tuple[str, ...]] = {
 def composed(*overrides: str) -> DictConfig:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return compose("config", list(overrides))
+
+
+def built(cfg: DictConfig, data: RecordDataModule) -> Model:
+    """The model of a config for data that hold what its prior predicts, if it has one."""
+    _, spec = fit_prior(data, cfg)
+    return checkpoint.built(cfg.model, spec)

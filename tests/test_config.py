@@ -63,18 +63,33 @@ def targets(node: Any, path: str = "") -> list[tuple[str, dict[str, Any]]]:
     return own + [found for key, value in node.items() for found in targets(value, f"{path}.{key}")]
 
 
+NOT_MODEL = ("prior", "prior_use")
+"""Of the model's config, with what is no argument of its class, see ``checkpoint.built``."""
+
+
+def arguments(target: Any) -> set[str] | None:
+    """Names that a target takes, those that a class of ours passes on to its bases too; none where any is taken."""
+    found: set[str] = set()
+    for one in [target, *getattr(target, "__mro__", ())[1:]]:
+        parameters = inspect.signature(one).parameters
+        found |= set(parameters)
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            return found
+        if not isinstance(target, type) or not target.__module__.startswith("torchcell."):
+            return None
+    return found
+
+
 @pytest.mark.parametrize(
     "overrides", [[f"+experiment={name}"] for name in EXPERIMENTS] + [[one] for one in CHOICES], ids=str
 )
 def test_each_key_is_an_argument_of_what_it_configures(overrides):
     plain = OmegaConf.to_container(composed(*overrides), resolve=False)
     for path, node in targets(plain):
-        others = {".trainer": NOT_TRAINER, ".data": NOT_DATA}.get(path, ())
+        others = {".trainer": NOT_TRAINER, ".data": NOT_DATA, ".model": NOT_MODEL}.get(path, ())
         keys = set(node) - {"_target_", "_partial_", "_convert_", *others}
-        parameters = inspect.signature(get_object(node["_target_"])).parameters
-        if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            continue
-        assert keys <= set(parameters), f"{path}: nothing reads {sorted(keys - set(parameters))}"
+        read = arguments(get_object(node["_target_"]))
+        assert read is None or keys <= read, f"{path}: nothing reads {sorted(keys - (read or set()))}"
 
 
 def test_each_key_outside_the_targets_is_read_somewhere():
@@ -216,7 +231,8 @@ def test_every_model_of_a_benchmarks_task_composes_with_its_own_knobs_alone(benc
     cfg = composed(f"benchmark={benchmark}", f"model={model}")
     for path, node in targets(plain(cfg)["model"]):
         signature = inspect.signature(get_object(node["_target_"]))
-        signature.bind_partial(**{key: None for key in node if key not in ("_target_", "_partial_", "_convert_")})
+        others = {"_target_", "_partial_", "_convert_", *({"": NOT_MODEL}.get(path, ()))}
+        signature.bind_partial(**{key: None for key in node if key not in others})
         assert None not in signature.parameters, path
     own = {key for key in flat(plain(composed(f"model={model}"))["model"]) if not key.startswith(".scheduler")}
     assert {key for key in flat(plain(cfg)["model"]) if not key.startswith(".scheduler")} == own

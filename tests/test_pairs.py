@@ -28,7 +28,7 @@ def start(benchmark: str, model: str) -> None:
     OmegaConf.resolve(cfg)
     OmegaConf.set_struct(cfg, False)
     # What the model's file or its refusal says that the data need.
-    if OmegaConf.select(cfg, "model.inputs.molecules") == "graph":
+    if OmegaConf.select(cfg, "model.inputs.molecule.encoder") == "graph":
         cfg.data.molecules = {"_target_": "torchcell.drug_response.molecules.MoleculeGraphs"}
     if OmegaConf.select(cfg, "model.inputs.unknown") is False:
         cfg.data.missing_molecules = "drop"

@@ -25,6 +25,7 @@ from torchcell.screen.record import KINDS
 from torchcell.training import build as assemble
 from torchcell.training import checkpoint
 from torchcell.training.entry import conf_dir
+from torchcell.training.prior import fit_prior
 
 SPLIT = {"method": "random", "n_folds": 5, "fold": 0, "seed": 0}
 
@@ -33,8 +34,9 @@ def saved(folder: Path, *overrides: str) -> tuple[Path, RecordDataModule]:
     """The checkpoint of a fresh model, and its data."""
     cfg = composed(*overrides)
     data = assemble.datamodule(cfg)
-    state = instantiate(cfg.model, _partial_=True)(spec=data.spec).state_dict()
-    about = {checkpoint.KEY: checkpoint.describe(data.spec, cfg)}
+    prior, spec = fit_prior(data, cfg)
+    state = checkpoint.built(cfg.model, spec).state_dict()
+    about = {checkpoint.KEY: checkpoint.describe(spec, cfg, prior)}
     torch.save({"state_dict": state, "epoch": 0, **about}, folder / "best.ckpt")
     return folder / "best.ckpt", data
 
@@ -106,7 +108,7 @@ def test_the_transformer_says_whether_it_reads_levels():
 
 @pytest.mark.parametrize("out", ["out.csv", "out.h5ad"])
 def test_drug_response_tells_of_new_drugs_lines_doses_and_times(tmp_path, capsys, out):
-    ckpt, data = saved(tmp_path, *RESPONSE, "model=response_mlp", "model.gene_width=8", "model.hidden=[8,8]")
+    ckpt, data = saved(tmp_path, *RESPONSE, "model=response_mlp", "model.genes.width=8", "model.hidden=[8,8]")
     held = data.spec.molecules
     known = next(name for name, trained in zip(held.id, held.trained.tolist(), strict=True) if trained)
     other = next(name for name, trained in zip(held.id, held.trained.tolist(), strict=True) if not trained)
@@ -129,7 +131,7 @@ def test_drug_response_tells_of_new_drugs_lines_doses_and_times(tmp_path, capsys
 
 
 def test_a_cell_line_with_a_control_of_its_own_is_told_to_be_unseen(tmp_path):
-    _, data = saved(tmp_path, *RESPONSE, "model=response_mlp", "model.gene_width=8", "model.hidden=[8,8]")
+    _, data = saved(tmp_path, *RESPONSE, "model=response_mlp", "model.genes.width=8", "model.hidden=[8,8]")
     spec, record = data.spec, data.record("train").subset(np.arange(2))
     strange = dataclasses.replace(record, cell_line=np.array(["A375", "K562"]))
     notes = data.prediction_notes(strange, spec, None)

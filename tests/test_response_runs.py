@@ -24,8 +24,8 @@ from torchcell.training.entry import conf_dir
 
 SMALL = [
     "data.record.n_drugs=40", "data.record.doses=[1.0,10.0]", "data.record.n_genes=120", "data.molecules.bits=256",
-    "data.cell_line=[A375,PC3]", "model.inputs.width=16", "model.inputs.hidden=32", "model.gene_width=16",
-    "model.expert_hidden=[16,8]", "trainer.max_epochs=6", "trainer.warmup_steps=2", "evaluation.n_boot=50",
+    "data.cell_line=[A375,PC3]", "model.inputs.width=16", "model.inputs.hidden=32", "model.genes.width=16",
+    "model.expert.hidden=[16,8]", "trainer.max_epochs=6", "trainer.warmup_steps=2", "evaluation.n_boot=50",
     "model.optimizer.lr=0.01",
 ]  # fmt: skip
 
@@ -134,7 +134,7 @@ def test_a_mixture_that_fell_to_one_expert_is_called_collapsed(trained, tmp_path
 def test_comparators_are_scored_on_the_same_samples_and_each_has_a_line(trained, tmp_path, capsys):
     """A mixture of experts is worth its cost where it beats one network; nothing said so."""
     small = [one for one in SMALL if "expert" not in one and "max_epochs" not in one]
-    other = ["model=response_mlp", "model.hidden=[16,8]"]
+    other = ["model=response_mlp", "model.hidden=[16,8]", "model.prior=null"]
     runs = ["trainer.max_epochs=2", "baselines=none", "data.batch_size=32", f"paths.runs={tmp_path / 'runs'}"]
     one = train(configured("config", ["+experiment=simulated_chemoe", *small, *other, *runs]))
     request = [f"ckpt={trained.folder.best}", f"comparators=[{one.folder.best},{trained.folder.last}]", "n_boot=50"]

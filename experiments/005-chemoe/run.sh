@@ -35,9 +35,9 @@ if wanted ablation; then # on the random split: on held-out drugs of fold 0 vali
     {
         shared="+experiment=l1000_chemoe split=random"
         for router in dense uniform hash; do
-            echo "ablation $shared model.router=$router name=l1000_chemoe_router_$router"
+            echo "ablation $shared model.router.choice=$router name=l1000_chemoe_router_$router"
         done
-        echo "ablation $shared model.head=change name=l1000_chemoe_no_process"
+        echo "ablation $shared model.prior=null name=l1000_chemoe_no_prior"
         # One network in place of the experts.
         for model in response_product "response_mlp model.hidden=[32,16]"; do
             echo "ablation $shared model=$model model.dropout=0.3 name=l1000_${model%% *}"
@@ -47,7 +47,7 @@ if wanted ablation; then # on the random split: on held-out drugs of fold 0 vali
             echo "ablation $shared model=$model name=l1000_$model"
         done
         graphs="data.molecules._target_=torchcell.drug_response.molecules.MoleculeGraphs ~data.molecules.bits ~data.molecules.radius"
-        echo "ablation $shared model=chemoe_graph model.expert_hidden=[16,8] model.expert_dropout=0.3 $graphs name=l1000_chemoe_graph"
+        echo "ablation $shared model=chemoe_graph model.expert.hidden=[16,8] model.expert.dropout=0.3 $graphs name=l1000_chemoe_graph"
     } | train
 fi
 if wanted lines; then

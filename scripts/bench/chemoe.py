@@ -15,8 +15,7 @@ from rich.table import Table
 from target import Target, at_least, at_most
 from torch import Tensor
 
-from torchcell.drug_response.models.chemoe.experts import MixtureOfExperts, Router
-from torchcell.drug_response.models.mlp import GeneExpert
+from torchcell.drug_response.models.chemoe.model import GeneExpert, MixtureOfExperts, Router
 from torchcell.training.profile import PeakMemory
 
 GENES, SAMPLES, PART = 10_716, 64, 16

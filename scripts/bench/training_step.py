@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from rich.console import Console
 from target import Target, at_most
 
 from torchcell.training import build as assemble
+from torchcell.training import checkpoint
 from torchcell.training.entry import conf_dir
 
 PAIRS = 133_000
@@ -55,7 +55,7 @@ def timed(experiment: str, steps: int = 20) -> Step:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("config", [f"+experiment={experiment}", "baselines=none"])
     data = assemble.datamodule(cfg)
-    model = instantiate(cfg.model, _partial_=True)(spec=data.spec)
+    model = checkpoint.built(cfg.model, data.spec)
     optimizer = model.optimizer(model.parameter_groups())
     loader = iter(data.loader("train", shuffle=True))
     loading = working = 0.0

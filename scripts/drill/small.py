@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from torchcell.training import build as assemble
@@ -41,7 +40,7 @@ def checkpoint_of(folder: Path) -> Path:
     """A checkpoint of the small run's model before any training."""
     cfg = config(folder)
     data = assemble.datamodule(cfg)
-    model = instantiate(cfg.model, _partial_=True)(spec=data.spec)
+    model = checkpoint.built(cfg.model, data.spec)
     about = {checkpoint.KEY: checkpoint.describe(data.spec, cfg)}
     path = folder / "good.ckpt"
     checkpoint.AtomicCheckpointIO().save_checkpoint({"state_dict": model.state_dict(), "epoch": 0, **about}, path)

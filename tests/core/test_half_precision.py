@@ -23,7 +23,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from model_contract import small_run
 from omegaconf import DictConfig, OmegaConf
-from small_runs import CELLS, GNN, MODELS, NARROW, RESPONSE, SCREEN, SETS, composed
+from small_runs import CELLS, GNN, MODELS, NARROW, RESPONSE, SCREEN, SETS, built, composed
 
 from torchcell.core.datamodule import RecordDataModule
 from torchcell.embed import embed
@@ -57,7 +57,7 @@ FILES: dict[str, tuple[str, ...]] = {
     "chemoe": MODELS["chemoe"],
     "chemoe_graph": MODELS["chemoe_graph"],
     "chemoe_published": (*RESPONSE, "model=chemoe_published", *NARROW),
-    "chemoe_small": (*RESPONSE, "model=chemoe_small", "model.gene_width=16"),
+    "chemoe_small": (*RESPONSE, "model=chemoe_small", "model.genes.width=16"),
     "dango": MODELS["dango"],
     "gene_set_transformer": (*CELLS, *SETS),
     "gene_set_transformer_sparse": (*CELLS, "model=gene_set_transformer_sparse", *SETS),
@@ -125,15 +125,15 @@ OPTIONS: dict[str, list[str]] = {
         "data.record.edge_types=all data.batch_size=64",
     ],
     "chemoe": [
-        *(f"model.router={name}" for name in ("dense", "uniform", "hash")),
-        "model.head=change model.inputs.basal=raw",
+        *(f"model.router.choice={name}" for name in ("dense", "uniform", "hash")),
+        "model.prior=null model.inputs.basal=raw",
         "model.head=level model.inputs.basal=none model.inputs.dose=false",
-        "model.expert_product=0 model.inputs.unknown=false",
+        "model.expert.product=0 model.inputs.unknown=false",
     ],
-    "chemoe_graph": ["model.atom_heads=0 model.head=change"],
+    "chemoe_graph": ["model.atom_heads=0 model.prior=null"],
     "latent_shift": ["model.loss_weights.plate=1"],
-    "response_mlp": ["model.head=change", "model.head=level"],
-    "additive_latent": ["model.head=process", "model.head=level"],
+    "response_mlp": ["model.prior=null", "model.prior_use=residual", "model.head=level"],
+    "additive_latent": ["model.prior=gaussian_process", "model.head=level"],
     "gene_set_transformer": [
         "model.attention=induced model.points=4",
         "model.attention=neighbors",
@@ -188,7 +188,7 @@ def one_step(
 ) -> tuple[Seen, torch.Tensor]:
     """What a training step saw; what is predicted of a test batch after it and a validation batch."""
     torch.manual_seed(0)
-    model, seen = instantiate(cfg.model, _partial_=True)(spec=data.spec), Seen()
+    model, seen = built(cfg, data), Seen()
     trainer = lightning.Trainer(
         accelerator="cpu",
         plugins=[precision],

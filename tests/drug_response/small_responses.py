@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from torchcell.drug_response.datamodule import ResponseBatch
-from torchcell.drug_response.spec import DrugResponseSpec, MoleculeList, Treatments
+from torchcell.drug_response.spec import DrugResponseSpec, MoleculeList
 
 LINES = ["A375", "HT115", "MCF7"]
 
@@ -23,12 +23,6 @@ def response_spec(genes=20, drugs=12, features=16, lines=3, known=None, seed=0) 
         trained=torch.ones(drugs, dtype=torch.bool),
         features={},
     )
-    trained = Treatments(
-        drug=torch.arange(40) % drugs,
-        line=torch.arange(40) % lines,
-        log_dose=torch.arange(40) % 5 / 2,
-        log_time=torch.full((40,), 4.6),
-    )
     center, scale = control.mean(0), control.std(0, correction=0).clamp(min=0.5)
     return DrugResponseSpec(
         *("response", names, names, (), center, scale, None, "hash"),
@@ -40,7 +34,8 @@ def response_spec(genes=20, drugs=12, features=16, lines=3, known=None, seed=0) 
         line_basal=control,
         change_center=0.1 * torch.randn(genes, generator=draw),
         change_scale=torch.ones(genes),
-        trained=trained,
+        dose_range=(1.0, 100.0),
+        time_range=(24.0, 24.0),
     )
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
-from hydra.utils import instantiate
 from test_config import composed
 
 from tests.drug_response.small_responses import (
@@ -24,19 +22,23 @@ from tests.drug_response.small_responses import (
     train,
 )
 from torchcell.drug_response.datamodule import ResponseBatch
-from torchcell.drug_response.models.base import ResponseInputs
-from torchcell.drug_response.models.chemoe.model import CheMoE
+from torchcell.drug_response.models.base import GeneOptions, InputOptions, LineOptions, MoleculeOptions
+from torchcell.drug_response.models.chemoe.model import CheMoE, CheMoEPublished, ExpertOptions, RouterOptions
 from torchcell.drug_response.molecules import pack_graphs
 from torchcell.drug_response.spec import PackedGraphs
 from torchcell.io.errors import InputError
-from torchcell.training.checkpoint import load_weights
+from torchcell.training.checkpoint import built
 
-SMALL = {"inputs": partial(ResponseInputs, width=16, hidden=24), "expert_hidden": (16, 8), "gene_width": 16}
+SMALL = {
+    "inputs": InputOptions(width=16, hidden=24),
+    "expert": ExpertOptions(hidden=(16, 8)),
+    "genes": GeneOptions(width=16),
+}
 
 
 def configured(name, spec, **changes) -> CheMoE:
     overrides = [f"model.{key}={value}" for key, value in changes.items()]
-    return instantiate(composed(f"model={name}", *overrides).model, _partial_=True)(spec=spec)
+    return built(composed(f"model={name}", *overrides).model, spec)
 
 
 SMILES = ["CCO", "c1ccccc1", "CC(=O)N", "", "CCN", "C", "CCCl", "CO", "N", "CC", "OCCO", "CNC"]
@@ -71,17 +73,20 @@ def test_the_default_decays_no_embedding():
     assert {
         id(model.gene_embedding.weight),
         id(model.inputs.line_embedding.weight),
-        id(model.pull),
-        id(model.plate_pull),
+        id(model.control_shrinkage),
+        id(model.plate_shrinkage),
     } <= kept
 
 
-@pytest.mark.parametrize("router", ["top_k", "dense", "uniform", "hash"])
-def test_every_parameter_gets_a_gradient_in_one_step(router):
+PRODUCT = SMALL | {"expert": ExpertOptions(hidden=(16, 8), product=6)}
+
+
+@pytest.mark.parametrize("choice", ["top_k", "dense", "uniform", "hash"])
+def test_every_parameter_gets_a_gradient_in_one_step(choice):
     known = [True] * 11 + [False]
     spec = response_spec(known=known)
     torch.manual_seed(0)  # near-even routing leaves an expert without samples now and then
-    model, batch = CheMoE(spec, router=router, expert_product=6, **SMALL), response_batch(spec, 64)
+    model, batch = CheMoE(spec, router=RouterOptions(choice=choice), **PRODUCT), response_batch(spec, 64)
     batch = dataclasses.replace(batch, line=torch.where(torch.arange(64) < 5, -1, batch.line))
     assert dead_parameters(model, batch) == []
 
@@ -89,7 +94,7 @@ def test_every_parameter_gets_a_gradient_in_one_step(router):
 def test_an_expert_without_samples_still_takes_part():
     """DDP waits for the gradient of every parameter."""
     spec = response_spec()
-    model = CheMoE(spec, router="hash", top_k=1, expert_product=6, **SMALL)
+    model = CheMoE(spec, router=RouterOptions(choice="hash", top_k=1), **PRODUCT)
     total(model, response_batch(spec, 8, drug=0)).backward()
     assert all(p.grad is not None for p in model.parameters())
 
@@ -110,39 +115,14 @@ def test_a_reading_of_zero_is_the_control_and_the_mean_change_or_the_mean_of_a_k
 
 def test_what_a_score_is_centered_on_is_no_input():
     spec = response_spec()
-    model, batch = CheMoE(spec, **SMALL, head="process").eval(), response_batch(spec, 6)
+    model, batch = CheMoE(spec, **SMALL).eval(), response_batch(spec, 6)
     other = dataclasses.replace(batch, eval_center=batch.eval_center + 1)
     torch.testing.assert_close(model(other), model(batch))
     assert batch.input_controls["plate"] is batch.eval_center
 
 
-def test_a_process_tells_what_like_wells_say_but_not_in_training():
-    spec = response_spec()
-    model, plain = CheMoE(spec, **SMALL, head="process").eval(), CheMoE(spec, **SMALL).eval()
-    batch, nothing = dataclasses.replace(response_batch(spec, 40), **vars(spec.trained)), torch.zeros(40, 20)
-    batch = as_request(planted(spec, batch))
-    torch.testing.assert_close(model.express(nothing, batch), plain.express(nothing, batch))  # not fitted yet
-    model.fit_process(batch)
-    left = [(batch.target - each.express(nothing, batch)).square().mean() for each in (model, plain)]
-    assert left[0] < 0.5 * left[1]
-    torch.testing.assert_close(model.train().express(nothing, batch), plain.train().express(nothing, batch))
-    again = CheMoE(spec, **SMALL, head="process").eval()
-    again.load_state_dict(model.eval().state_dict())
-    torch.testing.assert_close(again(batch), model(batch))
-
-
-def test_fine_tuning_on_other_samples_keeps_all_weights_but_the_process(tmp_path):
-    spec = response_spec()
-    other = dataclasses.replace(spec, trained=spec.trained[torch.arange(30)])
-    first, second = (CheMoE(each, **SMALL, head="process") for each in (spec, other))
-    with pytest.raises(InputError, match="of another shape 'process.control_NG', 'process.dual_NG'"):
-        load_weights(second, first.state_dict(), tmp_path)
-    load_weights(second, first.state_dict(), tmp_path, fit_follows=True)
-    torch.testing.assert_close(second.gene_embedding.weight, first.gene_embedding.weight)
-
-
 def validated(model: CheMoE, batch: ResponseBatch, target: torch.Tensor) -> tuple[float, float]:
-    """The shares after two passes over one batch; the second goes by the shares of the first."""
+    """The stacking weights after two passes over one batch; the second goes by those of the first."""
     model._trainer = SimpleNamespace(
         strategy=SimpleNamespace(reduce=lambda x, reduce_op: x), sanity_checking=False, world_size=1
     )
@@ -150,40 +130,56 @@ def validated(model: CheMoE, batch: ResponseBatch, target: torch.Tensor) -> tupl
     for _ in range(2):
         model.validation_step(dataclasses.replace(batch, target=target), 0)
         model.on_validation_epoch_end()
-    return float(model.shares.network), float(model.shares.prior)
+    return float(model.stacking.network), float(model.stacking.prior)
 
 
-def test_validation_weighs_the_reading_and_what_the_process_tells_by_least_squares():
-    """Without it an overfitted reading made the squared error of unseen drugs worse than that of the plate's mean."""
+def test_validation_weighs_the_network_and_the_prior_by_least_squares():
+    """Without it an overfitted network made the squared error of unseen drugs worse than that of the plate's mean."""
     spec = response_spec()
-    model, batch = CheMoE(spec, **SMALL, head="process").eval(), response_batch(spec, 8)
-    model.fit_process(planted(spec, dataclasses.replace(response_batch(spec, 40), **vars(spec.trained))))
-    told, _ = model._told(batch)
-    start = model.express(torch.zeros(8, 20), batch).detach() - told
-    read = (model(batch) - told - start).detach()
+    alone, batch = CheMoE(spec, **SMALL).eval(), response_batch(spec, 8)
+    start, whole = alone.starting_point(batch).detach(), alone(batch).detach()
+    assert validated(alone, batch, start + 0.4 * (whole - start)) == pytest.approx((0.4, 0), abs=1e-3)
+    alone.training = True  # of the model alone: no dropout
+    torch.testing.assert_close(alone(batch), whole)
+
+    model = CheMoE(spec, **SMALL).eval()
+    model.load_state_dict(alone.state_dict() | {"stacking.network": torch.ones(()), "stacking.prior": torch.ones(())})
+    model.take_prior(averaged=True)
+    departure = torch.randn(8, 20, generator=torch.Generator().manual_seed(3))
+    batch = dataclasses.replace(batch, prior=start + departure)
 
     def target(a: float, b: float) -> torch.Tensor:
-        values = start + a * read + b * told
+        values = start + a * (whole - start) + b * departure
         values[0, 0] = torch.nan
         return values
 
     assert validated(model, batch, target(0.3, 0.7)) == pytest.approx((0.3, 0.7), abs=1e-3)
-    torch.testing.assert_close(model(batch), start + 0.3 * read + 0.7 * told, atol=1e-3, rtol=1e-3)
+    expected = start + 0.3 * (whole - start) + 0.7 * departure
+    torch.testing.assert_close(model(batch), expected, atol=1e-3, rtol=1e-3)
+    silent = dataclasses.replace(batch, prior=torch.full_like(start, torch.nan))
+    torch.testing.assert_close(model(silent), start + 0.3 * (whole - start), atol=1e-3, rtol=1e-3)
     assert validated(model, batch, target(9, 9)) == (1.5, 1.5)
     assert validated(model, batch, target(-1, -1)) == (0, 0)
     torch.testing.assert_close(model(batch), start)
-    alone = CheMoE(spec, **SMALL).eval()
-    first, whole = alone.express(torch.zeros(8, 20), batch).detach(), alone(batch).detach()
-    assert validated(alone, batch, first + 0.4 * (whole - first)) == pytest.approx((0.4, 0), abs=1e-3)
-    alone.training = True  # of the model alone: no dropout
-    torch.testing.assert_close(alone(batch), whole)
+    model.training = True
+    torch.testing.assert_close(model(batch), whole)
 
 
-def test_an_unknown_line_is_read_by_its_learned_vector_and_refused_without_one():
+def test_errors_are_weighed_in_units_of_a_change_not_of_a_level():
+    """A gene that differs between cell lines, and not by drugs, would else hardly count."""
+    spec = response_spec()
+    spec = dataclasses.replace(spec, scale=spec.scale * torch.logspace(-2, 2, 20))
+    model, batch = CheMoE(spec, **SMALL).eval(), response_batch(spec, 8)
+    plain = CheMoE(dataclasses.replace(spec, scale=torch.ones(20)), **SMALL).eval()
+    plain.load_state_dict(model.state_dict())
+    assert validated(model, batch, batch.target) == validated(plain, batch, batch.target)
+
+
+def test_an_unknown_line_is_decoder_its_learned_vector_and_refused_without_one():
     spec = response_spec()
     batch = response_batch(spec, 4, line=-1)
     assert torch.isfinite(CheMoE(spec, **SMALL).eval()(batch)).all()
-    bare = CheMoE(spec, inputs=partial(ResponseInputs, width=16, unknown=False))
+    bare = CheMoE(spec, inputs=InputOptions(width=16, unknown=False))
     with pytest.raises(InputError, match="not trained on"):
         bare(batch)
 
@@ -195,13 +191,16 @@ def test_molecules_without_a_vector_share_one():
     torch.testing.assert_close(model(batch), model(dataclasses.replace(batch, drug=torch.ones_like(batch.drug))))
     assert not torch.allclose(model(batch), model(dataclasses.replace(batch, drug=torch.full_like(batch.drug, 5))))
     with pytest.raises(InputError, match="'drug0', 'drug1'.*unknown=true"):
-        CheMoE(spec, inputs=partial(ResponseInputs, unknown=False))
+        CheMoE(spec, inputs=InputOptions(unknown=False))
 
 
 def test_terms_of_the_router_are_zero_where_it_learns_nothing():
     spec = response_spec()
     batch = response_batch(spec)
-    terms = {router: _terms(CheMoE(spec, router=router, **SMALL), batch) for router in ("top_k", "uniform", "hash")}
+    terms = {
+        choice: _terms(CheMoE(spec, router=RouterOptions(choice=choice), **SMALL), batch)
+        for choice in ("top_k", "uniform", "hash")
+    }
     assert list(terms["top_k"]) == ["phenotype", "correlation", "plate", "balance", "z"]
     assert terms["top_k"]["balance"] == pytest.approx(1.0, abs=0.1)
     assert terms["uniform"]["balance"] == terms["hash"]["z"] == 0
@@ -264,7 +263,7 @@ def test_hashing_depends_on_the_drugs_name_alone():
     order = torch.arange(11, -1, -1)
     turned = dataclasses.replace(molecules, id=molecules.id[::-1], vectors=molecules.vectors[order])
     other = dataclasses.replace(spec, molecules=turned)
-    one, two = (CheMoE(each, router="hash", **SMALL).eval() for each in (spec, other))
+    one, two = (CheMoE(each, router=RouterOptions(choice="hash"), **SMALL).eval() for each in (spec, other))
     two.load_state_dict(one.state_dict())
     batch = response_batch(spec)
     torch.testing.assert_close(one(batch), two(dataclasses.replace(batch, drug=11 - batch.drug)))
@@ -272,8 +271,11 @@ def test_hashing_depends_on_the_drugs_name_alone():
 
 def test_genes_look_at_atoms_of_a_graph_and_molecules_without_atoms_are_read_too():
     spec = with_graphs(response_spec())
-    small = SMALL | {"inputs": partial(ResponseInputs, width=16, hidden=24, molecules="graph"), "atom_heads": 2}
-    model, batch = CheMoE(spec, **small, router="dense"), response_batch(spec, 64)
+    small = SMALL | {
+        "inputs": InputOptions(width=16, hidden=24, molecule=MoleculeOptions(encoder="graph")),
+        "atom_heads": 2,
+    }
+    model, batch = CheMoE(spec, **small, router=RouterOptions(choice="dense")), response_batch(spec, 64)
     batch = dataclasses.replace(batch, line=torch.where(torch.arange(64) < 5, -1, batch.line))
     assert dead_parameters(model, batch) == []
     with torch.no_grad():
@@ -285,20 +287,53 @@ def test_genes_look_at_atoms_of_a_graph_and_molecules_without_atoms_are_read_too
 
 def test_graphs_that_are_not_there_are_asked_for():
     with pytest.raises(InputError, match="MoleculeGraphs"):
-        CheMoE(response_spec(), inputs=partial(ResponseInputs, molecules="graph"))
-    with pytest.raises(InputError, match="inputs.molecules=graph"):
+        CheMoE(response_spec(), inputs=InputOptions(molecule=MoleculeOptions(encoder="graph")))
+    with pytest.raises(InputError, match="inputs.molecule.encoder=graph"):
         CheMoE(response_spec(), atom_heads=2, **SMALL)
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
-    [({"router": "topk"}, "one of"), ({"top_k": 5}, "between 1 and"), ({"decay": "none"}, "weights or all"),
-     ({"head": "delta"}, "choose one of .*process"), ({"expert_hidden": (8,)}, "two widths"),
-     ({"inputs": partial(ResponseInputs, basal="mean")}, "basal")],
-)  # fmt: skip
-def test_an_unknown_choice_is_refused(changes, message):
+    ("make", "message"),
+    [
+        (lambda: RouterOptions(choice="topk"), "model.router.choice='topk' is one of top_k, dense"),
+        (lambda: RouterOptions(top_k=5), "model.router.top_k=5 is at most model.router.count=4"),
+        (lambda: RouterOptions(count=0, choice="all"), "router.choice='all' is .*; model.router.count=0 is 1 or more"),
+        (lambda: ExpertOptions(hidden=(8,)), r"model.expert.hidden=\[8\] is two widths"),
+        (lambda: ExpertOptions(dropout=1.0), "model.expert.dropout=1.0 is 0 or more and less than 1"),
+        (lambda: GeneOptions(width=0), "model.genes.width=0 is 1 or more"),
+        (lambda: InputOptions(basal="mean"), "model.inputs.basal='mean' is one of change, raw, none"),
+        (lambda: MoleculeOptions(encoder="smiles"), "model.inputs.molecule.encoder='smiles' is one of vectors, graph"),
+        (lambda: LineOptions(unknown_rate=-1), "model.inputs.line.unknown_rate=-1 is 0 or more"),
+        (lambda: CheMoE(response_spec(), router="dense", **SMALL), "model.router.choice=dense since torchcell 0.2"),
+        (lambda: CheMoE(response_spec(), head="delta", **SMALL), "choose one of"),
+        (lambda: CheMoE(response_spec(), head="process", **SMALL), "prior=gaussian_process model.prior_use=average"),
+    ],
+)
+def test_a_value_that_can_not_be_is_named_with_its_key(make, message):
     with pytest.raises(InputError, match=message):
-        CheMoE(response_spec(), **(SMALL | changes))
+        make()
+
+
+def test_options_in_python_are_those_of_the_command_line():
+    spec = response_spec()
+    of_config = configured("chemoe_small", spec, **{"router.count": 8, "router.top_k": 1, "genes.width": 16})
+    inputs = InputOptions(molecule=MoleculeOptions(dropout=0.1, unknown_rate=0.1), line=LineOptions(unknown_rate=0.05))
+    expert = ExpertOptions(hidden=(16, 8), dropout=0.3, product=256)
+    made = CheMoE(
+        spec, inputs=inputs, router=RouterOptions(count=8, top_k=1), expert=expert, genes=GeneOptions(width=16)
+    )
+    assert repr(made) == repr(of_config)
+    assert {name: one.shape for name, one in made.state_dict().items()} == {
+        name: one.shape for name, one in of_config.state_dict().items()
+    }
+
+
+def test_the_published_class_is_the_published_preset():
+    spec = response_spec()
+    made, of_config = CheMoEPublished(spec), configured("chemoe_published", spec)
+    assert repr(made) == repr(of_config)
+    assert made.head == of_config.head == "level"
+    assert made.gain == of_config.gain == 1.0
 
 
 def test_a_step_runs_under_mixed_precision():
@@ -324,12 +359,13 @@ def test_coupled_decay_drives_the_gene_vectors_to_zero_and_the_default_does_not(
     torch.manual_seed(0)
     spec = response_spec()
     batch, size = planted(spec, response_batch(spec, 40, seed=3)), {}
-    for decay, kind in (("weights", torch.optim.AdamW), ("all", torch.optim.Adam)):
-        model = CheMoE(spec, head="level", gene_sd=0.02, gene_gain=1.0, decay=decay, **SMALL)
+    genes = GeneOptions(width=16, sd=0.02, gain=1.0)
+    for name, cls, kind in (("weights", CheMoE, torch.optim.AdamW), ("all", CheMoEPublished, torch.optim.Adam)):
+        model = cls(spec, **SMALL | {"head": "level", "genes": genes})
         optimizer = kind(model.parameter_groups(), lr=3e-3, weight_decay=0.3)
         for _ in range(30):
             optimizer.zero_grad()
             model.losses(batch, model(batch))["phenotype"].backward()
             optimizer.step()
-        size[decay] = float(model.gene_embedding.weight.detach().std())
+        size[name] = float(model.gene_embedding.weight.detach().std())
     assert size["all"] < 0.005 < 0.02 < size["weights"]

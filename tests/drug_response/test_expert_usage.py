@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from torchcell.drug_response.models.chemoe.experts import DOSE_BINS, ExpertUsage, Routing, shared_bits
+from torchcell.drug_response.models.chemoe.model import Routing
+from torchcell.drug_response.models.chemoe.usage import DOSE_BINS, ExpertUsage, shared_bits
 
 
 def routed(expert: list[list[int]], n_experts=4) -> Routing:
@@ -15,8 +16,8 @@ def routed(expert: list[list[int]], n_experts=4) -> Routing:
 
 def test_an_epoch_is_the_sum_of_its_batches_by_line_and_dose():
     usage = ExpertUsage(4, 2)
-    usage.add(routed([[0, 1], [0, 2]]), torch.tensor([0, 1]), torch.tensor([1.0, -3.0]))
-    usage.add(routed([[3, 0]]), torch.tensor([-1]), torch.tensor([1.7]))
+    usage.add(routed([[0, 1], [0, 2]]).weight_BE(), torch.tensor([0, 1]), torch.tensor([1.0, -3.0]))
+    usage.add(routed([[3, 0]]).weight_BE(), torch.tensor([-1]), torch.tensor([1.7]))
     assert usage.line_EL.sum() == 0
     assert usage.close()
     assert usage.line_EL.tolist() == [[0.5, 0.5, 0.5], [0.5, 0, 0], [0, 0.5, 0], [0, 0, 0.5]]
@@ -27,14 +28,14 @@ def test_an_epoch_is_the_sum_of_its_batches_by_line_and_dose():
 
 def test_processes_are_added_up():
     usage = ExpertUsage(4, 2)
-    usage.add(routed([[0, 1]]), torch.tensor([0]), torch.tensor([1.0]))
+    usage.add(routed([[0, 1]]).weight_BE(), torch.tensor([0]), torch.tensor([1.0]))
     usage.close(lambda counts: 3 * counts)
     assert usage.line_EL.sum() == 3
 
 
 def test_measures_name_dead_experts_and_uneven_shares():
     usage = ExpertUsage(4, 1)
-    usage.add(routed([[0, 1]] * 10), torch.zeros(10, dtype=torch.long), torch.zeros(10))
+    usage.add(routed([[0, 1]] * 10).weight_BE(), torch.zeros(10, dtype=torch.long), torch.zeros(10))
     usage.close()
     measures = usage.measures()
     assert measures["dead"] == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from torchcell.drug_response.models.chemoe.experts import expert_section
+from torchcell.drug_response.models.chemoe.usage import expert_section
 
 
 def test_columns_add_up_to_one_and_empty_ones_are_left_out():

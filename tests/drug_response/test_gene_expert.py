@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.nn.largest_tensor import LargestTensor
-from torchcell.drug_response.models.mlp import GeneExpert
+from torchcell.drug_response.models.chemoe.model import GeneExpert
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 7, 14, 20, 1000])

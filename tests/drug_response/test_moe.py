@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from torchcell.drug_response.models.chemoe.experts import MixtureOfExperts, Router, Routing
-from torchcell.drug_response.models.mlp import GeneExpert
+from torchcell.drug_response.models.chemoe.model import GeneExpert, MixtureOfExperts, Router, Routing
 
 CHOICES = ["top_k", "dense", "uniform", "hash"]
 

@@ -16,11 +16,11 @@ from tests.drug_response.small_responses import (
     train,
 )
 from torchcell.drug_response.models.additive import AdditiveLatent
-from torchcell.drug_response.models.base import ResponseInputs
+from torchcell.drug_response.models.base import InputOptions
 from torchcell.drug_response.models.latent_shift import LatentShift
 from torchcell.io.errors import InputError
 
-INPUTS = partial(ResponseInputs, width=16, hidden=24)
+INPUTS = InputOptions(width=16, hidden=24)
 MODELS = [partial(AdditiveLatent, inputs=INPUTS, hidden=24), partial(LatentShift, inputs=INPUTS, latent=8, hidden=24)]
 NAMED = pytest.mark.parametrize("make", MODELS, ids=["additive", "shift"])
 
@@ -66,6 +66,6 @@ def test_a_missing_value_of_the_change_is_left_out_of_its_reconstruction():
 def test_inputs_that_a_model_needs_are_asked_for():
     spec = response_spec()
     with pytest.raises(InputError, match=r"keep inputs\.basal and inputs\.dose"):
-        AdditiveLatent(spec, inputs=partial(ResponseInputs, dose=False))
+        AdditiveLatent(spec, inputs=InputOptions(dose=False))
     with pytest.raises(InputError, match=r"inputs\.basal=change"):
-        LatentShift(spec, inputs=partial(ResponseInputs, basal="raw"))
+        LatentShift(spec, inputs=InputOptions(basal="raw"))

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 
 from tests.drug_response.small_responses import response_spec
 from torchcell.core.spec import Spec
 from torchcell.drug_response.models.base import ResponseModel
 from torchcell.drug_response.molecules import pack_graphs
 from torchcell.drug_response.spec import DrugResponseSpec, PackedGraphs
+from torchcell.training.checkpoint import built
 from torchcell.training.entry import conf_dir
 from torchcell.training.model_task import models_of
 
@@ -36,5 +36,5 @@ def test_every_model_of_drug_response_is_a_choice_under_every_benchmark(benchmar
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         for name in MODELS:
             cfg = compose("config", [f"benchmark={benchmark}", f"model={name}"])
-            model = instantiate(cfg.model, _partial_=True)(spec=spec)
+            model = built(cfg.model, spec)
             assert isinstance(model, ResponseModel), name

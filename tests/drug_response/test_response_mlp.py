@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 import torch
 
@@ -14,11 +12,11 @@ from tests.drug_response.small_responses import (
     response_spec,
     train,
 )
-from torchcell.drug_response.models.base import ResponseInputs
+from torchcell.drug_response.models.base import GeneOptions, InputOptions
 from torchcell.drug_response.models.mlp import ResponseMLP
 from torchcell.io.errors import InputError
 
-SMALL = {"inputs": partial(ResponseInputs, width=16, hidden=24), "hidden": (24, 12), "gene_width": 16}
+SMALL = {"inputs": InputOptions(width=16, hidden=24), "hidden": (24, 12), "genes": GeneOptions(width=16)}
 
 
 def test_a_pair_costs_as_much_as_with_two_experts():
@@ -27,11 +25,11 @@ def test_a_pair_costs_as_much_as_with_two_experts():
     assert cost == pytest.approx(2 * 256 * 128, rel=0.01)
 
 
-@pytest.mark.parametrize("read_by", ["pairs", "product"])
-def test_learns_planted_effects_better_than_the_mean_change(read_by):
+@pytest.mark.parametrize("decoder", ["pairs", "product"])
+def test_learns_planted_effects_better_than_the_mean_change(decoder):
     torch.manual_seed(0)
     spec = response_spec(drugs=40)
-    model = ResponseMLP(spec, read_by=read_by, **SMALL)
+    model = ResponseMLP(spec, decoder=decoder, **SMALL)
     seen, held_out = (planted(spec, response_batch(spec, 200, seed=seed)) for seed in (3, 4))
     train(model, seen)
     predicted, mean = correlation(model, held_out)
@@ -39,5 +37,5 @@ def test_learns_planted_effects_better_than_the_mean_change(read_by):
 
 
 def test_an_unknown_choice_is_refused():
-    with pytest.raises(InputError, match="pairs or product"):
-        ResponseMLP(response_spec(), read_by="sum")
+    with pytest.raises(InputError, match="model.decoder=.sum. is one of pairs, product"):
+        ResponseMLP(response_spec(), decoder="sum")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from torchcell.drug_response.datamodule import ResponseDataModule
-from torchcell.drug_response.models.base import ResponseInputs
+from torchcell.drug_response.models.base import GeneOptions, InputOptions
 from torchcell.drug_response.models.mlp import ResponseMLP
 from torchcell.drug_response.molecules import Morgan
 from torchcell.drug_response.simulate import simulated_response
@@ -24,13 +23,10 @@ def module() -> ResponseDataModule:
     return ResponseDataModule(record, SPLIT, Morgan(bits=64))
 
 
-@pytest.mark.parametrize("head", ["change", "process"])
-def test_the_own_control_of_a_request_is_no_part_of_the_predicted_change(module, head: str) -> None:
+def test_the_own_control_of_a_request_is_no_part_of_the_predicted_change(module) -> None:
     """A request was drawn to its line's treated mean: the change was the own plate's offset, with its sign turned."""
-    inputs = partial(ResponseInputs, width=8, hidden=8, basal="none")  # reads nothing of the control
-    model = ResponseMLP(module.spec, inputs=inputs, head=head, hidden=(8, 4), gene_width=8).eval()
-    if head == "process":
-        model.fit_process(module.packed[torch.from_numpy(module.split.index("train"))])
+    inputs = InputOptions(width=8, hidden=8, basal="none")  # reads nothing of the control
+    model = ResponseMLP(module.spec, inputs=inputs, hidden=(8, 4), genes=GeneOptions(width=8)).eval()
     record = module.record_whole.subset(np.arange(6)).blind()
     row = [module.spec.lines.index(line) for line in record.cell_line]
     mean = module.spec.line_control.numpy()[row]
@@ -49,7 +45,7 @@ def test_a_request_without_a_control_of_its_own_stands_on_its_lines_treated_mean
     row = [module.spec.lines.index(line) for line in record.cell_line]
     spec, nothing = module.spec, torch.zeros(6, len(module.spec.genes))
     on_mean = replace(record, control=spec.line_control.numpy()[row])
-    model = ResponseMLP(module.spec, hidden=(8, 4), gene_width=8).eval()
+    model = ResponseMLP(module.spec, hidden=(8, 4), genes=GeneOptions(width=8)).eval()
     batch = module.pack(on_mean, module.spec)[torch.arange(6)]
     torch.testing.assert_close(model.express(nothing, batch), spec.line_treated[row], atol=1e-5, rtol=0)
     away = module.pack(replace(on_mean, cell_line=np.array(["A376"] * 6)), module.spec)[torch.arange(6)]

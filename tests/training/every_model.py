@@ -12,7 +12,7 @@ import torch
 from hydra.utils import instantiate
 from model_contract import small_run
 from omegaconf import DictConfig
-from small_runs import MODELS, composed
+from small_runs import MODELS, built, composed
 
 from torchcell.core.batch import BatchOrder, PackedLoader
 from torchcell.evaluation.evaluate import evaluate
@@ -29,10 +29,10 @@ def every_model(cfg: DictConfig, process: DistributedContext) -> dict[str, dict[
 
 
 def _one(name: str, trainer_cfg: DictConfig, process: DistributedContext) -> dict[str, Any]:
-    cfg, started = composed(*(MODELS.get(name) or small_run(name)), "baselines=none"), time.perf_counter()
+    cfg, started = composed(*(MODELS.get(name) or small_run(name))), time.perf_counter()
     lightning.seed_everything(0, workers=True, verbose=False)
     data = assemble.datamodule(cfg)
-    model = instantiate(cfg.model, _partial_=True)(spec=data.spec)
+    model = built(cfg, data)
     callbacks = [instantiate(cfg.callbacks.curriculum)] if "curriculum" in cfg.callbacks else []
     trainer = lightning.Trainer(
         accelerator="cpu",

@@ -28,7 +28,7 @@ from torchcell.training.entry import conf_dir
 
 TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
     "screen": ("screen", (*SCREEN, "model.encoder.dim=16", "model.readout.heads=1")),
-    "response": ("response", (*RESPONSE, "model.gene_width=16", "model.expert_hidden=[16,8]")),
+    "response": ("response", (*RESPONSE, "model.genes.width=16", "model.expert.hidden=[16,8]")),
     "cells": ("cells", (*CELLS, *SETS)),
     "links": (
         "links",

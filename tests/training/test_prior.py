@@ -163,7 +163,6 @@ def test_a_checkpoint_holds_plain_values_only_and_knows_its_prior(trained):
     [
         (("model.prior=ridge",), r"model.prior=ridge: the run has no baseline of this name; it has \['mean'"),
         (("+model.prior_use=never",), "model.prior_use=never: choose one of residual, average"),
-        (("model.prior=null", "+model.prior_use=average"), "model.prior_use=average needs a prior"),
         (("data.record.task=binary",), "takes no prior yet"),
     ],
 )

@@ -314,6 +314,10 @@ class RecordDataModule(lightning.LightningDataModule):
         self.prior = prior
         self.packed.prior = prediction  # type: ignore[attr-defined]
 
+    def predicted_by(self, prior: Prior) -> Tensor:
+        """What a prior predicts of all samples, as ``predict`` would ask for them [n, T]."""
+        return prior.predict(self.record_whole)
+
     def packed_record(self, record: Any) -> Packed:
         """``pack`` for a record of these data, with what the prior predicts of it."""
         packed = self.pack(record, self.spec)

@@ -120,7 +120,7 @@ class Model(lightning.LightningModule):
         self.optimizer, self.scheduler, self.loss_weights = optimizer, scheduler, loss_weights
         self.train_metrics, self.val_metrics = (streaming_metrics(spec.task, spec.outputs) for _ in range(2))
         self.stacking: StackingWeights | None = None
-        self.prior_is_averaged = self.prior_is_off = False
+        self.has_prior = self.learns_residual = self.prior_is_off = False
         self.checkpoint_extra: dict[str, Any] = {}
         self._base_seed: int | None = None
         self._sums: dict[str, Tensor] = {}
@@ -191,8 +191,11 @@ class Model(lightning.LightningModule):
         Args:
             averaged: Whether training goes on without the prior, which then need not be out of fold; else the network
                 learns what the prior leaves, both counting in full.
+
+        A subclass that sets ``stacking`` by itself has its network weighed also without a prior: q - p is then 0.
         """
-        self.stacking, self.prior_is_averaged = StackingWeights(), averaged
+        self.stacking = self.stacking or StackingWeights()
+        self.has_prior, self.learns_residual = True, not averaged
 
     def starting_point(self, batch: Any) -> Tensor:
         """What is predicted of samples of which nothing is known, broadcast to [B, T]: the mean of the training
@@ -203,14 +206,15 @@ class Model(lightning.LightningModule):
     def __call__(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
         """``forward``, and with it what the prior of the batch predicts."""
         network_BT = super().__call__(batch, *args, **kwargs)
-        if self.stacking is None or (self.training and self.prior_is_averaged):
+        if self.stacking is None or (self.training and not self.learns_residual):
             return network_BT
-        if batch.prior is None:
+        if self.has_prior and batch.prior is None:
             raise InputError(f"{type(self).__name__} was trained beside a prior, whose predictions the batch lacks")
         start_BT = self.starting_point(batch)
-        silent_BT = torch.isnan(batch.prior) if not self.prior_is_off else torch.ones_like(batch.prior).bool()
-        prior_BT = torch.where(silent_BT, 0.0, batch.prior - start_BT)
         network_BT = network_BT - start_BT
+        prior_BT = torch.zeros_like(network_BT)
+        if self.has_prior and not self.prior_is_off:
+            prior_BT = torch.where(torch.isnan(batch.prior), 0.0, batch.prior - start_BT)
         self._parts = start_BT, network_BT, prior_BT
         return start_BT + (network_BT + prior_BT if self.training else self.stacking(network_BT, prior_BT))
 

@@ -113,8 +113,8 @@ def change_score(record: Response, prediction: np.ndarray) -> float:
     true, predicted = change(record), prediction - record.control.astype(np.float64)
     true, predicted = true - true.mean(1, keepdims=True), predicted - predicted.mean(1, keepdims=True)
     norm = np.linalg.norm(true, axis=1) * np.linalg.norm(predicted, axis=1)
-    held = norm > 0
-    return float(((true * predicted).sum(1)[held] / norm[held]).mean()) if held.any() else -np.inf
+    defined = norm > 0
+    return float(((true * predicted).sum(1)[defined] / norm[defined]).mean()) if defined.any() else -np.inf
 
 
 class NoChange(Predictor):
@@ -193,10 +193,10 @@ class FakePerturbation(Predictor):
 
     def fit(self, train: Response, val: Response, graph: CellGraph | None) -> Self:
         """See ``Predictor``."""
-        self.genes, place = train.genes, _places(train)
+        self.genes, plate = train.genes, _places(train)
         self.places = []
-        for key in sorted(set(place)):
-            rows = np.array([other == key for other in place])
+        for key in sorted(set(plate)):
+            rows = np.array([other == key for other in plate])
             self.places.append(_Controls(*key, np.unique(train.control[rows], axis=0)))
         return self
 

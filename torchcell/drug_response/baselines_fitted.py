@@ -18,17 +18,17 @@ from torchcell.drug_response.baselines import (
     molecule_rows,
     require_same_outputs,
 )
-from torchcell.drug_response.models.gaussian_process import ResponseProcess, Wells
+from torchcell.drug_response.gaussian_process import GaussianProcessRegression, Wells
 from torchcell.drug_response.record import Response
 from torchcell.graph.cell_graph import CellGraph
 
 
 class GaussianProcess(Predictor):
-    """Control, its line's mean change, and a Gaussian process on the rest of the change, see ``ResponseProcess``.
+    """Control, its cell line's mean change, and ``GaussianProcessRegression`` on the rest of the change.
 
     Where the plate is known its mean treated expression, see ``PlateMeans``, stands in place of all but what the
-    process tells of the treatment. It is what a model with ``head=process`` starts from. The process's weights are
-    those of the largest marginal likelihood on the training samples, so val is not looked at.
+    regression says of the treatment. The weights of its kernels are those of the largest marginal likelihood on the
+    training samples, so val is not looked at. It is the prior of ``model.prior=gaussian_process``.
 
     Args:
         most: Training samples it holds, drawn at random where there are more; its time grows with the cube.
@@ -54,49 +54,51 @@ class GaussianProcess(Predictor):
         self.change = GroupMeans.of(delta, train.cell_line, delta.mean(0))
         self.controls = GroupMeans.of(control, train.cell_line, control.mean(0, dtype=np.float64))
         self.plates = PlateMeans.of(train)
-        held = np.sort(np.random.default_rng(self.seed).permutation(len(train))[: self.most])
+        drawn = np.sort(np.random.default_rng(self.seed).permutation(len(train))[: self.most])
         vectors = torch.from_numpy(np.asarray(train.molecules.vectors, dtype=np.float32))
-        known, wells = torch.from_numpy(train.molecules.known), self._wells(train)[torch.from_numpy(held)]
-        self.process = ResponseProcess(vectors, known, wells)
+        known, wells = torch.from_numpy(train.molecules.known), self._wells(train)[torch.from_numpy(drawn)]
+        self.regression = GaussianProcessRegression(vectors, known, wells)
         left = train.treated - self._start(train)
-        self.process.fit(torch.from_numpy(left[held]), self.seed)
+        self.regression.fit(torch.from_numpy(left[drawn]), self.seed)
         return self
 
     def state_dict(self) -> dict[str, Any]:
-        """See ``Predictor``; also what the process holds."""
-        return super().state_dict() | {"process": {name: one.numpy() for name, one in self.process.named_buffers()}}
+        """See ``Predictor``; also what the regression holds."""
+        return super().state_dict() | {
+            "regression": {name: one.numpy() for name, one in self.regression.named_buffers()}
+        }
 
     def load_state_dict(self, state: Mapping[str, Any], graph: Any = None) -> Self:
         """See ``Predictor``."""
         super().load_state_dict(state)
-        held = {name: torch.from_numpy(np.asarray(value)) for name, value in state["process"].items()}
-        wells = Wells(*(held[name] for name in ("drug_N", "line_N", "treatment_N2", "control_NG")))
-        self.process = ResponseProcess(held["vector_DF"], held["known_D"], wells)
-        self.process.load_state_dict({name: held[name] for name in self.process.state_dict()})
+        arrays = {name: torch.from_numpy(np.asarray(value)) for name, value in state["regression"].items()}
+        wells = Wells(*(arrays[name] for name in ("drug_N", "line_N", "treatment_N2", "control_NG")))
+        self.regression = GaussianProcessRegression(arrays["vector_DF"], arrays["known_D"], wells)
+        self.regression.load_state_dict({name: arrays[name] for name in self.regression.state_dict()})
         return self
 
     def predict(self, record: Response) -> np.ndarray:
         """See ``Predictor``."""
         require_same_outputs(record, self.genes)
-        with torch.no_grad(), self._with_molecules_of(record) as process:
-            by_treatment, by_control = (told.numpy() for told in process(self._wells(record)))
+        with torch.no_grad(), self._with_molecules_of(record) as regression:
+            by_treatment, by_control = (one.numpy() for one in regression(self._wells(record)))
         plate = self.plates(record)
         start = np.where(np.isnan(plate), self._start(record) + by_control, plate)
         return (start + by_treatment).astype(np.float32)
 
     @contextmanager
-    def _with_molecules_of(self, record: Response) -> Iterator[ResponseProcess]:
-        """The process that knows the vectors of the record's further molecules too, after those of training."""
-        molecules, process = record.molecules, self.process
+    def _with_molecules_of(self, record: Response) -> Iterator[GaussianProcessRegression]:
+        """The regression that knows the vectors of the record's further molecules too, after those of training."""
+        molecules, regression = record.molecules, self.regression
         assert molecules is not None
         new = ~np.isin(molecules.id, self.molecules)
-        held = process.vector_DF, process.known_D
-        process.vector_DF = torch.cat([held[0], torch.from_numpy(np.asarray(molecules.vectors[new], np.float32))])
-        process.known_D = torch.cat([held[1], torch.from_numpy(molecules.known[new])])
+        trained = regression.vector_DF, regression.known_D
+        regression.vector_DF = torch.cat([trained[0], torch.from_numpy(np.asarray(molecules.vectors[new], np.float32))])
+        regression.known_D = torch.cat([trained[1], torch.from_numpy(molecules.known[new])])
         try:
-            yield process
+            yield regression
         finally:
-            process.vector_DF, process.known_D = held
+            regression.vector_DF, regression.known_D = trained
 
     def _start(self, record: Response) -> np.ndarray:
         """Control plus the line's mean change; the mean over all lines for an unseen one."""
@@ -111,8 +113,8 @@ class GaussianProcess(Predictor):
         # Rows of the molecules of training, then those of the record's others.
         names = record.molecules.id
         every = np.concatenate([self.molecules, names[~np.isin(names, self.molecules)]])
-        place = {name: row for row, name in enumerate(every.tolist())}
-        rows = np.array([place[name] for name in names.tolist()], dtype=np.int64)
+        row_of = {name: row for row, name in enumerate(every.tolist())}
+        rows = np.array([row_of[name] for name in names.tolist()], dtype=np.int64)
         return Wells(torch.from_numpy(rows[record.drug_index]), line, treatment, departure)
 
 

@@ -131,10 +131,10 @@ class TreatmentColumns:
             if name not in present:
                 raise InputError(f"{self.record}: no column {name!r}; the nearest are {near(name, present) or present}")
             return name
-        held = [name for name in NAMES[what] if name in present]
-        if len(held) > 1 and text_cells(self.table, held[0]) != text_cells(self.table, held[1]):
+        found = [name for name in NAMES[what] if name in present]
+        if len(found) > 1 and text_cells(self.table, found[0]) != text_cells(self.table, found[1]):
             raise InputError(
-                f"{self.record} has the columns {some(held)}, which both tell the {what} and differ; say which one "
-                f"counts: columns={{{what}: {held[0]}}}"
+                f"{self.record} has the columns {some(found)}, which both tell the {what} and differ; say which one "
+                f"counts: columns={{{what}: {found[0]}}}"
             )
-        return held[0] if held else None
+        return found[0] if found else None

@@ -14,14 +14,15 @@ from torch import Tensor
 
 from torchcell.core.batch import EVALUATION_ONLY, Batch, BatchOrder, Packed, PackedLoader
 from torchcell.core.datamodule import RecordDataModule, derangement
-from torchcell.core.prediction_notes import Notes
+from torchcell.core.prediction_notes import Notes, trained_range
+from torchcell.core.prior import Prior
 from torchcell.core.spec import Spec, fit_scaler
 from torchcell.core.split import Split
 from torchcell.drug_response.metrics import ResponseContext
 from torchcell.drug_response.molecules import Molecules, borrowings, coverage
 from torchcell.drug_response.plates import plate_center
 from torchcell.drug_response.record import Response
-from torchcell.drug_response.spec import DrugResponseSpec, Treatments
+from torchcell.drug_response.spec import DrugResponseSpec
 from torchcell.drug_response.splits import SPLITS
 from torchcell.drug_response.table import extend_spec, molecule_list, read_treatments, response_notes
 from torchcell.drug_response.task import TASK
@@ -100,10 +101,10 @@ def by_condition(samples: Results, condition: np.ndarray) -> Results:
     names, row = np.unique(condition, return_inverse=True)
 
     def mean(values: np.ndarray) -> np.ndarray:
-        held = ~np.isnan(values)
+        measured = ~np.isnan(values)
         total, count = np.zeros((len(names), values.shape[1])), np.zeros((len(names), values.shape[1]))
-        np.add.at(total, row, np.where(held, values, 0.0))
-        np.add.at(count, row, held)
+        np.add.at(total, row, np.where(measured, values, 0.0))
+        np.add.at(count, row, measured)
         return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0).astype(np.float32)
 
     first = np.unique(row, return_index=True)[1]
@@ -139,30 +140,30 @@ def information_notes(record: Response, part: np.ndarray) -> list[str]:
         part: Part of each [n].
     """
     test, trained = (record.subset(part == name) for name in ("test", "train"))
-    places = [set(zip(each.cell_line.tolist(), each.plate.tolist(), strict=True)) for each in (test, trained)]
-    shared = sum(place in places[1] for place in zip(test.cell_line.tolist(), test.plate.tolist(), strict=True))
-    said = [
+    plates = [set(zip(each.cell_line.tolist(), each.plate.tolist(), strict=True)) for each in (test, trained)]
+    shared = sum(place in plates[1] for place in zip(test.cell_line.tolist(), test.plate.tolist(), strict=True))
+    notes = [
         "Test samples are scored as predict would answer: their own control is known, no treated well of their plate.",
     ]
     several = plates_differ(record)
     if several:
-        said += [
+        notes += [
             f"Metrics headed {PLATE_KNOWN}/ stand beside: the same samples, the mean of the treated training wells of "
             "their plate being known. They are no part of the verdict.",
             f"{shared:,} of {len(test):,} test samples lie on plates of the training part, which has met controls like "
             "theirs; the control of another plate tells a model less.",
         ]
     if record.basal is None:
-        said.append(
+        notes.append(
             "Changes are taken from each sample's own control, truth and prediction from the same: its noise raises "
             "pearson_delta of all that do not start from it; pearson_delta_plate and metrics on replicates count more."
         )
         if several:
-            said.append(
+            notes.append(
                 f"What that noise is worth is told by the row fake_perturbation of {PLATE_KNOWN}/pearson_delta, "
                 "another control of the same plate; it is undefined where a plate has one control."
             )
-    return said
+    return notes
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,6 +206,13 @@ INPUTS: dict[str, tuple[str, ...]] = {
     "line": ("line",),
 }
 """Inputs whose use is checked, and the tensors that hold them; the control stays, which a prediction stands on."""
+FIELDS: dict[str, tuple[str, ...]] = {
+    "drug": ("drug", "smiles", "inchikey"),
+    "basal": ("basal",),
+    "log_dose": ("dose_value",),
+    "line": ("cell_line",),
+}
+"""Each of these tensors with the fields of a record that tell the same."""
 JOINED = "_with_"
 """Between the names of inputs that are shuffled together."""
 HELD_OUT: dict[str, tuple[str, ...]] = {
@@ -226,12 +234,20 @@ class ResponseSamples:
         record: The samples, its molecules being those of ``spec``; with its ``plate_mean`` where that may be known.
         spec: Names the lines.
         eval_center: See ``ResponseBatch`` [n, G]; none for a request, which is not scored.
+
+    Attributes:
+        prior: See ``Batch``, of all samples [n, G]; none unless it is set.
     """
+
+    prior: Tensor | None = None
 
     def __init__(self, record: Response, spec: DrugResponseSpec, eval_center: np.ndarray | None = None) -> None:
         self.target = floats(record.treated)
-        done = treatments(record, spec.lines)
-        self.drug, self.line, self.log_dose, self.log_time = done.drug, done.line, done.log_dose, done.log_time
+        self.drug = torch.from_numpy(record.drug_index)
+        row = {name: i for i, name in enumerate(spec.lines)}
+        self.line = torch.tensor([row.get(name, -1) for name in record.cell_line.tolist()], dtype=torch.int64)
+        self.log_dose = floats(np.log10(np.maximum(record.dose_value, LEAST_DOSE)))
+        self.log_time = floats(np.log2(np.maximum(record.time, 1.0)))
         self.input_control = floats(record.control)
         self.basal = self.input_control if record.basal is None else floats(record.basal)
         self.plate_mean, self.eval_center = (
@@ -255,11 +271,12 @@ class ResponseSamples:
             control if self.basal is self.input_control else self.basal.index_select(0, index),
             self.plate_mean.index_select(0, index),
             self.eval_center.index_select(0, index),
+            prior=None if self.prior is None else self.prior.index_select(0, index),
         )
 
     def varies(self, names: Sequence[str], index: Tensor) -> bool:
         """Whether the samples at ``index`` differ in any of the tensors ``names``."""
-        return any(bool((held != held[:1]).any()) for held in (getattr(self, name)[index] for name in names))
+        return any(bool((values != values[:1]).any()) for values in (getattr(self, name)[index] for name in names))
 
     def keys(self, names: Sequence[str], index: Tensor) -> Tensor:
         """A number for each sample at ``index``, the same for two that share all tensors ``names``, int64 [m]."""
@@ -278,8 +295,8 @@ class ResponseSamples:
         """The same samples with one value of each tensor in ``names`` for all."""
         twin = copy.copy(self)
         for name in names:
-            held = getattr(self, name)
-            setattr(twin, name, values[name].to(held.dtype).expand(held.shape).clone())
+            tensor = getattr(self, name)
+            setattr(twin, name, values[name].to(tensor.dtype).expand(tensor.shape).clone())
         return twin
 
 
@@ -288,20 +305,17 @@ def floats(values: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
 
 
-def treatments(record: Response, lines: Sequence[str]) -> Treatments:
-    """What was done to the samples.
+def with_inputs(record: Response, names: Sequence[str], source: Response) -> Response:
+    """The same samples with inputs of others.
 
     Args:
-        record: With its molecules.
-        lines: Names by position.
+        record: n samples.
+        names: Of the tensors that hold the inputs, see ``INPUTS``.
+        source: n samples whose inputs they get.
     """
-    place = {name: i for i, name in enumerate(lines)}
-    return Treatments(
-        drug=torch.from_numpy(record.drug_index),
-        line=torch.tensor([place.get(name, -1) for name in record.cell_line.tolist()], dtype=torch.int64),
-        log_dose=floats(np.log10(np.maximum(record.dose_value, LEAST_DOSE))),
-        log_time=floats(np.log2(np.maximum(record.time, 1.0))),
-    )
+    if source.basal is None:
+        source = replace(source, basal=source.control)
+    return replace(record, **{field: getattr(source, field) for name in names for field in FIELDS[name]})
 
 
 class ResponseDataModule(RecordDataModule):
@@ -314,10 +328,12 @@ class ResponseDataModule(RecordDataModule):
         missing_molecules: Drugs without a vector: ``error``, ``drop`` their samples, or ``learned``: one vector for all
             of them that the model learns.
         cell_line: Use only this line, or these; none: all.
+        others: ``graph``, ``subset``, ``unknown_genes`` and ``seed``.
     """
 
     TASK = TASK
     spec: DrugResponseSpec
+    takes_prior = True
 
     def __init__(
         self,
@@ -326,12 +342,9 @@ class ResponseDataModule(RecordDataModule):
         molecules: Callable[[Response], Molecules],
         missing_molecules: Literal["error", "drop", "learned"] = "error",
         cell_line: str | Sequence[str] | None = None,
-        graph: CellGraph | None = None,
         batch_size: int = 128,
         eval_batch_size: int = 1024,
-        subset: int | None = None,
-        unknown_genes: Literal["error", "drop"] = "error",
-        seed: int = 0,
+        **others: Any,
     ) -> None:
         self._every = record.validate()
         record = record.on_lines(cell_line)
@@ -339,7 +352,7 @@ class ResponseDataModule(RecordDataModule):
         record, dropped = with_vectors(record, missing_molecules)
         if dropped:  # a table of the drugs that are left
             record = replace(record, molecules=molecules(record))
-        super().__init__(record, split, graph, batch_size, eval_batch_size, subset, unknown_genes, seed)
+        super().__init__(record, split, batch_size=batch_size, eval_batch_size=eval_batch_size, **others)
         self.lost |= dropped
 
     def packed_whole(self) -> ResponseSamples:
@@ -375,7 +388,7 @@ class ResponseDataModule(RecordDataModule):
         return PackedLoader(self.known, BatchOrder(index, shuffle, self.seed, rank, world), batch_size)
 
     def evaluation_inputs(self, part: str) -> dict[str, Callable[[], Response]]:
-        """The part as ``predict`` is asked for it; and with the treated wells of its plates, where they differ."""
+        """The part as a request to ``predict``; and with the treated wells of its plates, where they differ."""
 
         def known() -> Response:
             return replace(self.record(part).blind(), plate_mean=self.center[self.split.index(part)])
@@ -384,7 +397,7 @@ class ResponseDataModule(RecordDataModule):
         return {**request, PLATE_KNOWN: known} if plates_differ(self.record_whole) else request
 
     def make_spec(self, base: Spec, train: Response) -> DrugResponseSpec:
-        """Molecules, lines with their mean control and basal profile, the size of a change, and the training wells."""
+        """Molecules, lines with their mean control and basal profile, the size of a change, doses and times."""
         table = self.record_whole.molecules
         assert table is not None
         lines = np.unique(train.cell_line)
@@ -402,7 +415,8 @@ class ResponseDataModule(RecordDataModule):
             basal_scale=torch.from_numpy(np.maximum(basal.std(0), 1e-3).astype(np.float32)),
             change_center=center,
             change_scale=scale,
-            trained=treatments(train, lines.tolist()),
+            dose_range=tuple(trained_range(np.maximum(train.dose_value, LEAST_DOSE))),
+            time_range=tuple(trained_range(np.maximum(train.time, 1.0))),
         )
 
     def inputs(self) -> tuple[str, ...]:
@@ -415,7 +429,10 @@ class ResponseDataModule(RecordDataModule):
         packed, names = self.packed, tensors_of(name)
         assert isinstance(packed, ResponseSamples)
         order = derangement(packed.keys(names, index), generator)
-        return None if order is None else packed.exchanged(names, index, index[order])
+        if order is None:
+            return None
+        source = self.record_whole.subset(index[order].numpy())
+        return self._prior_follows(packed.exchanged(names, index, index[order]), names, index, source)
 
     def constant(self, name: str, index: Tensor) -> Packed | None:
         """One value of an input for all samples: the commonest drug and line of training, the mean basal profile and
@@ -428,7 +445,44 @@ class ResponseDataModule(RecordDataModule):
         train = torch.from_numpy(self.split.index("train"))
         values = {name: getattr(packed, name)[train].float().mean(0) for name in ("basal", "log_dose")}
         values |= {name: getattr(packed, name)[train].mode().values for name in ("drug", "line")}
-        return packed.zeroed(names, values)
+        part = self.record_whole.subset(index.numpy())
+        source = replace(
+            part,
+            drug=np.full(len(part), self.spec.molecules.id[int(values["drug"])]),
+            smiles=None if part.smiles is None else np.full(len(part), self.spec.molecules.smiles[int(values["drug"])]),
+            inchikey=None,
+            cell_line=np.full(len(part), self.spec.lines[int(values["line"])]),
+            dose_value=np.full(len(part), 10.0 ** float(values["log_dose"])),
+            basal=np.broadcast_to(values["basal"].numpy(), part.control.shape),
+        )
+        return self._prior_follows(packed.zeroed(names, values), names, index, source)
+
+    def _prior_follows(
+        self, changed: ResponseSamples, names: Sequence[str], index: Tensor, source: Response
+    ) -> ResponseSamples:
+        """The prior predicts the samples at ``index`` by the inputs ``names`` that they now have, those of ``source``.
+
+        Else the check of an input would say that what the prior reads is not used.
+        """
+        if self.prior is not None and changed.prior is not None:
+            request = with_inputs(self.record_whole.subset(index.numpy()), names, source).as_request()
+            changed.prior = changed.prior.index_copy(0, index, self.prior.predict(request))
+        return changed
+
+    def predicted_by(self, prior: Prior) -> Tensor:
+        """What a prior predicts of all samples, nothing treated of their plates being known, as ``predict`` asks."""
+        return prior.predict(self.record_whole.as_request())
+
+    def use_prior(self, prior: Prior, prediction: Tensor) -> None:
+        """Let batches of training hold it too."""
+        super().use_prior(prior, prediction)
+        self.known.prior = prediction
+
+    def residual_spec(self, train: Response, prediction: np.ndarray) -> Spec:
+        """See ``RecordDataModule``; the scale of a change is then that of what the prior leaves of it."""
+        spec = super().residual_spec(train, prediction)
+        assert isinstance(spec, DrugResponseSpec)
+        return replace(spec, change_scale=spec.scale)
 
     def halves(self, part: str) -> Halves | None:
         """What sets each sample apart on its plate, and the same of its replicates on other plates, within its line."""
@@ -472,23 +526,23 @@ class ResponseDataModule(RecordDataModule):
 
     def notes(self) -> list[str]:
         """What was assumed of units, which splits leak, how many drugs have vectors, and what is scored."""
-        said = [*self.record_whole.notes, *information_notes(self.record_whole, self.split.part)]
+        notes = [*self.record_whole.notes, *information_notes(self.record_whole, self.split.part)]
         if single := [part for part in ("train", "val", "test") if not self._repeats(part)]:
-            said.append(f"No condition has two samples in {', '.join(single)}: there is no level condition/ to score.")
+            notes.append(f"No condition has two samples in {', '.join(single)}: there is no level condition/ to score.")
         if len(single) < 3:
-            said.append("Metrics headed condition/ are of means over replicates.")
+            notes.append("Metrics headed condition/ are of means over replicates.")
         if self.split.method in ("random", "condition"):
             leak = "replicates of one condition" if self.split.method == "random" else "other doses and lines of a drug"
-            said.append(
+            notes.append(
                 f"split={self.split.method} leaks: {leak} stand in training and test; cold_drug is the hard one."
             )
-        shares = coverage(self.record_whole, self.split.part)
-        told = ", ".join(f"{part} {known:,} of {every:,}" for part, (known, every) in shares.items())
-        said.append(f"Drugs with a vector of their own: {told}.")
+        covered = coverage(self.record_whole, self.split.part)
+        counts = ", ".join(f"{part} {known:,} of {every:,}" for part, (known, every) in covered.items())
+        notes.append(f"Drugs with a vector of their own: {counts}.")
         assert self.record_whole.molecules is not None
         if borrowed := borrowings(self.record_whole.molecules):
-            said.append(f"Borrowed vectors, each of the most similar molecule: {some(borrowed, 20)}.")
-        return said
+            notes.append(f"Borrowed vectors, each of the most similar molecule: {some(borrowed, 20)}.")
+        return notes
 
     reads_columns = True
     ceiling_is = "one replicate"

@@ -127,8 +127,8 @@ def _wells(
         values = read(kept)
     missing = np.isnan(values.min(1, initial=np.inf))  # the least of a row is NaN where one value is
     large = np.flatnonzero(np.maximum(values.max(1, initial=0), -values.min(1, initial=0)) > LARGEST)
-    told = too_large(values[large], ids[kept[large]], found["gene"])
-    refuse(str(path), told, f"a value that is infinite, or beyond {LARGEST:g}", "mend it; NA marks a missing one")
+    bad = too_large(values[large], ids[kept[large]], found["gene"])
+    refuse(str(path), bad, f"a value that is infinite, or beyond {LARGEST:g}", "mend it; NA marks a missing one")
     if drop_incomplete:
         values, kept = _squeezed(values, ~missing), kept[~missing]
     else:
@@ -143,25 +143,25 @@ def _wells(
 
 def _joined(paths: Sequence[Path], files: Sequence[_Wells]) -> _Wells:
     """The wells of several files over the genes that all measure, in the order of the first."""
-    held: dict[str, list[str]] = {}
+    files_of: dict[str, list[str]] = {}
     for path, file in zip(paths, files, strict=True):
         for name in file.ids.tolist():
-            held.setdefault(name, []).append(str(path))
-    twice = [f"{name} in {' and '.join(where)}" for name, where in held.items() if len(where) > 1]
+            files_of.setdefault(name, []).append(str(path))
+    twice = [f"{name} in {' and '.join(where)}" for name, where in files_of.items() if len(where) > 1]
     if twice:
         raise InputError(f"{len(twice)} well(s) that stand in several files: {some(twice)}; give each well once")
-    place = [{gene: i for i, gene in enumerate(file.found["gene"].tolist())} for file in files]
-    shared = [gene for gene in place[0] if all(gene in of_file for of_file in place)]
+    column_of = [{gene: i for i, gene in enumerate(file.found["gene"].tolist())} for file in files]
+    shared = [gene for gene in column_of[0] if all(gene in of_file for of_file in column_of)]
     if not shared:
         raise InputError(
-            f"{some(paths)} share no gene; the first has {some(place[0], 3)}; name a column of "
+            f"{some(paths)} share no gene; the first has {some(column_of[0], 3)}; name a column of "
             "ids that all of them have: columns gene=NAME"
         )
-    at = [np.array([of_file[gene] for gene in shared]) for of_file in place]
+    at = [np.array([of_file[gene] for gene in shared]) for of_file in column_of]
     found = {name: np.concatenate([file.found[name] for file in files]) for name in files[0].found}
     found |= {name: files[0].found[name][at[0]] for name in OF_GENES}
     lost = {what: sum(file.lost[what] for file in files) for what in files[0].lost}
-    lost["genes that only some of the files measure"] = len(set().union(*place)) - len(shared)
+    lost["genes that only some of the files measure"] = len(set().union(*column_of)) - len(shared)
     return _Wells(
         np.concatenate([file.values[:, genes] for file, genes in zip(files, at, strict=True)]),
         np.concatenate([file.ids for file in files]),
@@ -227,8 +227,8 @@ def _annotations(path: Path, wells: pd.DataFrame, genes: pd.DataFrame, columns: 
 def _texts(values: np.ndarray) -> np.ndarray:
     """Annotations as text, of numbers all digits (an id may be one), whole ones without a point."""
     if values.dtype.kind == "f":
-        told = ("" if value != value else np.format_float_positional(value, trim="-") for value in values)
-        return np.array(list(told), dtype=str)
+        digits = ("" if value != value else np.format_float_positional(value, trim="-") for value in values)
+        return np.array(list(digits), dtype=str)
     return values.astype(str)
 
 
@@ -255,11 +255,9 @@ def _read_numbers(
     values, units = found[name], found[unit]
     numbers, odd = quantities(values, units, quantity.factor)
     if odd.any() and not lenient:
-        told = [
-            f"{i}: {value} {unit}".strip() for i, value, unit in zip(ids[odd], values[odd], units[odd], strict=True)
-        ]
+        bad = [f"{i}: {value} {unit}".strip() for i, value, unit in zip(ids[odd], values[odd], units[odd], strict=True)]
         raise InputError(
-            f"{path}: {len(told)} well(s) whose {unit.removesuffix('_unit')} can't be read: {some(told)}; the units "
+            f"{path}: {len(bad)} well(s) whose {unit.removesuffix('_unit')} can't be read: {some(bad)}; the units "
             f"are {quantity.units}{quantity.remedy}; mend them, or leave them out with drop_incomplete"
         )
     found[name] = numbers
@@ -282,8 +280,11 @@ def _refuse_bad(record: str, ids: np.ndarray, found: Mapping[str, Any]) -> None:
 def _matched(wells: _Wells, match: str, seed: int) -> np.ndarray:
     if match == SIGNATURES:
         return np.zeros(wells.values.shape, dtype=np.float32)
-    plates, told = line_plates(wells.found["plate"], wells.found["cell_line"]), "give its name to --control (control=)"
-    return matched_controls(wells.values, plates, wells.is_control, match, seed, told)
+    plates, remedy = (
+        line_plates(wells.found["plate"], wells.found["cell_line"]),
+        "give its name to --control (control=)",
+    )
+    return matched_controls(wells.values, plates, wells.is_control, match, seed, remedy)
 
 
 def _without_structures(smiles: np.ndarray) -> list[str]:
@@ -302,8 +303,8 @@ def _anndata(paths: Sequence[Path], wells: _Wells, matched: np.ndarray) -> annda
     import pandas as pd
 
     found = wells.found
-    told = ("perturbation", "pert_id", "smiles", "inchikey", "cell_line", "dose_value", "time", "plate", "kind")
-    obs = pd.DataFrame({name: found[name] for name in told}, index=wells.ids)
+    columns = ("perturbation", "pert_id", "smiles", "inchikey", "cell_line", "dose_value", "time", "plate", "kind")
+    obs = pd.DataFrame({name: found[name] for name in columns}, index=wells.ids)
     obs = obs.assign(dose_unit=DOSE.assumed, time_unit=TIME.assumed, is_control=wells.is_control)
     var = pd.DataFrame({"gene_id": found["gene_id"]}, index=found["gene"])
     about = {

@@ -66,8 +66,8 @@ def r2_top(profiles: Profiles, k: int, published: bool = False) -> np.ndarray:
     """Share of the variance of the true change explained over the same ``k`` genes; may be negative."""
     true, predicted = _top(profiles, k, published)
     error, total = np.nansum((true - predicted) ** 2, 1), np.nansum((true - mean_over_genes(true)[:, None]) ** 2, 1)
-    held = (~np.isnan(true)).any(1)
-    return 1 - np.divide(error, total, out=np.full(len(true), np.nan), where=held & (total > 0))
+    measured = (~np.isnan(true)).any(1)
+    return 1 - np.divide(error, total, out=np.full(len(true), np.nan), where=measured & (total > 0))
 
 
 def precision_top(profiles: Profiles, k: int, up: bool) -> np.ndarray:
@@ -82,13 +82,13 @@ def precision_top(profiles: Profiles, k: int, up: bool) -> np.ndarray:
     if replicate is None:
         return found
     for i, (guess, seen) in enumerate(zip(sign * predicted, sign * replicate, strict=True)):
-        held = np.flatnonzero(~np.isnan(guess) & ~np.isnan(seen))
-        if len(held) <= MOST_CHANGED:
+        measured = np.flatnonzero(~np.isnan(guess) & ~np.isnan(seen))
+        if len(measured) <= MOST_CHANGED:
             continue
-        among = np.zeros(len(held), dtype=bool)
-        among[np.argpartition(-seen[held], MOST_CHANGED - 1)[:MOST_CHANGED]] = True
-        least = np.partition(guess[held], len(held) - k)[len(held) - k]
-        above, tied = guess[held] > least, guess[held] == least
+        among = np.zeros(len(measured), dtype=bool)
+        among[np.argpartition(-seen[measured], MOST_CHANGED - 1)[:MOST_CHANGED]] = True
+        least = np.partition(guess[measured], len(measured) - k)[len(measured) - k]
+        above, tied = guess[measured] > least, guess[measured] == least
         found[i] = (among[above].sum() + (k - above.sum()) * among[tied].mean()) / k
     return found
 

@@ -50,14 +50,14 @@ class Molecules:
 
     def positions(self, drug: np.ndarray) -> np.ndarray:
         """Row of each name, int64 [n]; an unknown name is an error with near matches."""
-        place = {name: row for row, name in enumerate(self.id.tolist())}
-        lacking = [name for name in np.unique(drug).tolist() if name not in place]
+        row_of = {name: row for row, name in enumerate(self.id.tolist())}
+        lacking = [name for name in np.unique(drug).tolist() if name not in row_of]
         if lacking:
-            hint = near(lacking[0], list(place)) or list(place)[:5]
+            hint = near(lacking[0], list(row_of)) or list(row_of)[:5]
             raise InputError(
                 f"molecules without a row in the table: {some(lacking)}; the nearest to the first are {hint}"
             )
-        return np.array([place[name] for name in drug.tolist()], dtype=np.int64)
+        return np.array([row_of[name] for name in drug.tolist()], dtype=np.int64)
 
     def joined(self, further: Molecules) -> Molecules:
         """These molecules, then those of ``further``, made by the same features.
@@ -96,23 +96,23 @@ def drug_structures(response: Response) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         InputError: SMILES that rdkit rejects, all named with their drugs; a drug with several molecules.
     """
-    held: dict[str, set[str]] = {name: set() for name in np.unique(response.drug).tolist()}
+    forms: dict[str, set[str]] = {name: set() for name in np.unique(response.drug).tolist()}
     if response.smiles is not None:
-        told = sorted(set(zip(response.drug.tolist(), response.smiles.tolist(), strict=True)))
-        refuse_rejected(response.name, told)
-        for name, text in told:
+        pairs = sorted(set(zip(response.drug.tolist(), response.smiles.tolist(), strict=True)))
+        refuse_rejected(response.name, pairs)
+        for name, text in pairs:
             if text:
-                held[name].add(canonical(text))
-    several = {name: found for name, found in held.items() if len(found) > 1}
+                forms[name].add(canonical(text))
+    several = {name: found for name, found in forms.items() if len(found) > 1}
     torn = sorted(name for name, found in several.items() if len({parent_key(text, name) for text in found}) > 1)
     if torn:
         raise InputError(
             f"{response.name}: {len(torn)} drug(s) with several structures: {some(torn)} (of the first: "
-            f"{some(sorted(held[torn[0]]))}); give each structure a drug name of its own, or, of a file of yours, set "
+            f"{some(sorted(forms[torn[0]]))}); give each structure a drug name of its own, or, of a file of yours, set "
             "data.record.conflicting_smiles=first or majority"
         )
-    usual = [min(found, key=lambda text: ("." in text, text), default="") for found in held.values()]
-    return np.array(list(held)), np.array(usual)
+    usual = [min(found, key=lambda text: ("." in text, text), default="") for found in forms.values()]
+    return np.array(list(forms)), np.array(usual)
 
 
 def coverage(response: Response, part: np.ndarray) -> dict[str, tuple[int, int]]:
@@ -178,10 +178,10 @@ class Annotation:
                 f"{response.name}: no term of {some(self.columns)} is shared by {self.least} drugs; lower "
                 "data.molecules.least, or take features of the structures"
             )
-        place = {term: column for column, term in enumerate(vocabulary)}
+        column_of = {term: column for column, term in enumerate(vocabulary)}
         vectors = np.zeros((len(names), len(vocabulary)), dtype=np.float32)
         for row, name in enumerate(names.tolist()):
-            vectors[row, [place[term] for term in terms[name] if term in place]] = 1
+            vectors[row, [column_of[term] for term in terms[name] if term in column_of]] = 1
         features = {
             "_target_": "torchcell.drug_response.molecules.Annotation",
             "columns": [str(column) for column in self.columns],
@@ -196,8 +196,10 @@ class Annotation:
         terms: dict[str, set[str]] = {name: set() for name in np.unique(response.drug).tolist()}
         for column in self.columns:
             if column not in response.columns:
-                held = list(response.columns)
-                raise InputError(f"{response.name}: no column {column!r}; the nearest are {near(column, held) or held}")
+                present = list(response.columns)
+                raise InputError(
+                    f"{response.name}: no column {column!r}; the nearest are {near(column, present) or present}"
+                )
             for name, text in set(zip(response.drug.tolist(), response.columns[column].tolist(), strict=True)):
                 terms[name] |= {f"{column}:{term.strip()}" for term in text.split(self.separator) if term.strip()}
         return terms
@@ -392,15 +394,15 @@ class MoleculeTable:
     def _of_parents(self, row_of: Mapping[str, int], smiles: np.ndarray) -> np.ndarray:
         """Row of each drug's parent molecule (see ``drug_identity``), or of a salt of it; else -1."""
         if self.key == "smiles":
-            held = {parent(text): row for text, row in reversed([*row_of.items()])} | dict(row_of)
+            row_of_key = {parent(text): row for text, row in reversed([*row_of.items()])} | dict(row_of)
             wanted = [parent(text) if text else "" for text in smiles.tolist()]
         elif self.key in ("inchikey", "inchikey_block"):
-            held = dict(row_of)
+            row_of_key = dict(row_of)
             wanted = [parent_key(text) if text else "" for text in smiles.tolist()]
             wanted = [key[:SKELETON] for key in wanted] if self.key == "inchikey_block" else wanted
         else:
             return np.full(len(smiles), -1)
-        return np.array([held.get(key, -1) if key else -1 for key in wanted])
+        return np.array([row_of_key.get(key, -1) if key else -1 for key in wanted])
 
     def _spelled(self, text: str) -> str:
         """The key of a row as it is compared."""

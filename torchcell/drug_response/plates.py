@@ -7,6 +7,8 @@ import numpy as np
 from torchcell.drug_response.record import Response
 from torchcell.io.errors import InputError, some
 
+MATCHES = ("centroid", "paired")
+
 
 def matched_controls(
     values: np.ndarray,
@@ -33,7 +35,7 @@ def matched_controls(
     Raises:
         InputError: A plate without control wells, named; another ``match``.
     """
-    if match not in ("centroid", "paired"):
+    if match not in MATCHES:
         raise InputError(f"no way to match controls called {match!r}; it is centroid or paired")
     bare = sorted(set(np.unique(plate).tolist()) - set(np.unique(plate[is_control]).tolist()))
     if bare:

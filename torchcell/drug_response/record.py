@@ -149,23 +149,23 @@ class Response:
         if cell_lines is None:
             return self
         wanted = [cell_lines] if isinstance(cell_lines, str) else list(cell_lines)
-        held = np.unique(self.cell_line).tolist()
-        lacking = [line for line in wanted if line not in held]
+        present = np.unique(self.cell_line).tolist()
+        lacking = [line for line in wanted if line not in present]
         if lacking or not wanted:
-            raise InputError(f"{self.name}: no cell line {some(lacking)}; the lines are {', '.join(held)}")
+            raise InputError(f"{self.name}: no cell line {some(lacking)}; the lines are {', '.join(present)}")
         return self.subset(np.isin(self.cell_line, wanted))
 
     def on_genes(self, genes: Sequence[str] | np.ndarray) -> Response:
         """The same samples over ``genes`` in that order, found by name; a gene that is not measured is an error."""
-        place = {gene: i for i, gene in enumerate(self.genes.tolist())}
-        lacking = [gene for gene in np.asarray(genes).tolist() if gene not in place]
+        column_of = {gene: i for i, gene in enumerate(self.genes.tolist())}
+        lacking = [gene for gene in np.asarray(genes).tolist() if gene not in column_of]
         if lacking:
-            hint = near(lacking[0], list(place))
+            hint = near(lacking[0], list(column_of))
             raise InputError(
                 f"{self.name}: {len(lacking)} of {len(genes)} genes are not measured: {some(lacking)}; "
                 + (f"the nearest to the first are {hint}" if hint else "name them as the file's genes are named")
             )
-        at = np.array([place[gene] for gene in np.asarray(genes).tolist()], dtype=np.int64)
+        at = np.array([column_of[gene] for gene in np.asarray(genes).tolist()], dtype=np.int64)
         values = {part: getattr(self, part) for part in ("treated", "control", "basal", "plate_mean")}
         return replace(self, genes=self.genes[at], **{part: v[:, at] for part, v in values.items() if v is not None})
 

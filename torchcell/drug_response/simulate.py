@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -37,9 +37,9 @@ def simulated_smiles(core: int, group: int, decoration: int) -> str:
         InputError: There are 30 cores, 12 groups and 8 decorations, so 240 drugs of 12 targets.
     """
     numbers = {"ring systems": (core, CORES), "targets": (group, GROUPS), "drugs a scaffold": (decoration, DECORATIONS)}
-    for what, (number, held) in numbers.items():
-        if number >= len(held):
-            raise InputError(f"too many {what}: there are {len(held)}; ask for fewer drugs or targets")
+    for what, (number, choices) in numbers.items():
+        if number >= len(choices):
+            raise InputError(f"too many {what}: there are {len(choices)}; ask for fewer drugs or targets")
     return DECORATIONS[decoration] + CORES[core].format(GROUPS[group])
 
 
@@ -83,15 +83,14 @@ def simulate_response(
     n_genes: int = 200,
     n_replicates: int = 2,
     coverage: float | int = 0.62,
-    n_targets: int = 12,
     noise_sd: float | int = 0.15,
     seed: int = 0,
 ) -> SimulatedResponse:
-    """Treat lines with drugs at several doses, one plate per line and replicate.
+    """Treat cell lines with drugs at several doses, one plate per cell line and replicate.
 
     treated = basal(line) + shift(plate) + sensitivity(line, target) x dose / (dose + EC50) x program(target) + noise.
     A target's program is its pathway's and its own; drugs of one scaffold share a target, all drugs of a target share a
-    reactive group, and the decoration of the scaffold sets the EC50. A line's sensitivity shows in the basal
+    reactive group, and the decoration of the scaffold sets the EC50. A cell line's sensitivity shows in the basal
     expression of the target's marker genes. The control of a plate is the mean of 16 wells.
 
     Args:
@@ -99,9 +98,8 @@ def simulate_response(
         n_lines: Of ``LINES``, at most nine.
         doses: In µM.
         n_genes: Genes measured.
-        n_replicates: Plates per line.
-        coverage: Share of all (line, drug, dose) that is measured, with all replicates.
-        n_targets: At most twelve, three a pathway.
+        n_replicates: Plates per cell line.
+        coverage: Share of all (cell line, drug, dose) that is measured, with all replicates.
         noise_sd: Standard deviation of a well, in units of log expression.
         seed: Seed of everything that is drawn; same arguments, same bytes.
     """
@@ -109,15 +107,10 @@ def simulate_response(
         raise InputError(f"n_lines={n_lines}: there are {len(LINES)} lines to simulate")
     rng = np.random.default_rng(seed)
     scaffold, decoration = np.divmod(np.arange(n_drugs), DRUGS_PER_SCAFFOLD)
-    target, pathway = scaffold % n_targets, np.arange(n_targets) // TARGETS_PER_PATHWAY
-    program = _sparse(rng, (pathway.max() + 1, n_genes))[pathway] + _sparse(rng, (n_targets, n_genes))
+    target, pathway = scaffold % len(GROUPS), np.arange(len(GROUPS)) // TARGETS_PER_PATHWAY
+    program = _sparse(rng, (pathway.max() + 1, n_genes))[pathway] + _sparse(rng, (len(GROUPS), n_genes))
     ec50 = 0.05 * np.exp(rng.normal(0.0, 0.3, n_drugs)) * 3.0**decoration
-    log_sensitivity = rng.normal(0.0, 0.5, (n_lines, n_targets))
-    sensitivity = np.exp(log_sensitivity)
-    basal = rng.normal(8.0, 1.5, (n_lines, n_genes))
-    for number in range(n_targets):
-        marker = rng.choice(n_genes, MARKERS, replace=False)
-        basal[:, marker] = 8.0 + 2.0 * log_sensitivity[:, [number]] + rng.normal(0.0, 0.2, (n_lines, MARKERS))
+    sensitivity, basal = _cell_lines(rng, n_lines, n_genes)
     plate_shift = rng.normal(0.0, 0.3, (n_lines * n_replicates, n_genes))
     plate_control = np.repeat(basal, n_replicates, axis=0) + plate_shift
     control = plate_control + rng.normal(0.0, noise_sd / 4, plate_shift.shape)
@@ -127,28 +120,43 @@ def simulate_response(
     effect = size[:, None] * program[target[drug]]
     treated = plate_control[plate] + effect + rng.normal(0.0, noise_sd, effect.shape)
     smiles = np.array([simulated_smiles(*row) for row in zip(scaffold, target, decoration, strict=True)])
-    drugs = np.array([f"drug{i + 1:03d}" for i in range(n_drugs)])
     plates = np.array([f"{name}_P{i + 1}" for name in LINES[:n_lines] for i in range(n_replicates)])
-    rows = zip(plates[plate], drugs[drug], dose, strict=True)
-    response = Response(
-        name="simulated_response",
-        treated=treated.astype(np.float32),
-        control=control[plate].astype(np.float32),
-        drug=drugs[drug],
-        dose_value=dose.astype(np.float32),
-        time=np.full(len(drug), 24.0, dtype=np.float32),
-        cell_line=np.array(LINES)[line],
-        plate=plates[plate],
-        genes=np.array([f"G{i + 1:04d}" for i in range(n_genes)]),
-        sample_id=np.array([f"{p}|{name}|{value:g}" for p, name, value in rows]),
-        smiles=smiles[drug],
-        columns={
-            "targets": np.array([f"T{i + 1:02d}" for i in target])[drug],
-            "moa": np.array([f"pathway {i + 1}" for i in pathway[target]])[drug],
-        },
-    ).validate()
+    response = _record(treated, control[plate], dose, np.array(LINES)[line], plates[plate], drug)
+    labels = {"targets": np.array([f"T{i + 1:02d}" for i in target])[drug]}
+    labels["moa"] = np.array([f"pathway {i + 1}" for i in pathway[target]])[drug]
+    response = replace(response, smiles=smiles[drug], columns=labels).validate()
     return SimulatedResponse(
         response, effect.astype(np.float32), target, pathway, program, ec50, sensitivity, plate_shift
+    )
+
+
+def _cell_lines(rng: np.random.Generator, n_lines: int, n_genes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sensitivity of each cell line to each target, and its basal expression, in which markers show it."""
+    log_sensitivity = rng.normal(0.0, 0.5, (n_lines, len(GROUPS)))
+    basal = rng.normal(8.0, 1.5, (n_lines, n_genes))
+    for number in range(len(GROUPS)):
+        marker = rng.choice(n_genes, MARKERS, replace=False)
+        basal[:, marker] = 8.0 + 2.0 * log_sensitivity[:, [number]] + rng.normal(0.0, 0.2, (n_lines, MARKERS))
+    return np.exp(log_sensitivity), basal
+
+
+def _record(
+    treated: np.ndarray, control: np.ndarray, dose: np.ndarray, line: np.ndarray, plate: np.ndarray, drug: np.ndarray
+) -> Response:
+    """The samples by name; ``drug`` is the number of each one's."""
+    drugs = np.array([f"drug{i + 1:03d}" for i in range(int(drug.max()) + 1)])[drug]
+    rows = zip(plate, drugs, dose, strict=True)
+    return Response(
+        name="simulated_response",
+        treated=treated.astype(np.float32),
+        control=control.astype(np.float32),
+        drug=drugs,
+        dose_value=dose.astype(np.float32),
+        time=np.full(len(drugs), 24.0, dtype=np.float32),
+        cell_line=line,
+        plate=plate,
+        genes=np.array([f"G{i + 1:04d}" for i in range(treated.shape[1])]),
+        sample_id=np.array([f"{place}|{name}|{value:g}" for place, name, value in rows]),
     )
 
 

@@ -73,14 +73,16 @@ def l1000_level5(cell_lines: str | Sequence[str] | None = None) -> Response:
     adata = read_h5ad(*fetch("lincs2020_level5").values())
     profiles, known = _basal(adata.var_names.to_numpy(str))
     lines = texts(adata.obs["cell_id"].to_numpy())
-    place = {line: row for row, line in enumerate(known)}
-    held = np.array([line in place for line in lines.tolist()])
-    lacking = np.unique(lines[~held]).tolist()
-    lost = {f"signatures of lines without a basal profile ({some(lacking)})": int((~held).sum())} if lacking else {}
-    adata = adata[held].copy()
+    row_of = {line: row for row, line in enumerate(known)}
+    has_basal = np.array([line in row_of for line in lines.tolist()])
+    lacking = np.unique(lines[~has_basal]).tolist()
+    lost = (
+        {f"signatures of lines without a basal profile ({some(lacking)})": int((~has_basal).sum())} if lacking else {}
+    )
+    adata = adata[has_basal].copy()
     adata.obs["plate"] = adata.obs["cell_id"]  # replicates of many plates were merged into one signature
     adata.layers["control"] = np.zeros(adata.shape, dtype=np.float32)
-    adata.layers["basal"] = profiles[[place[line] for line in lines[held].tolist()]]
+    adata.layers["basal"] = profiles[[row_of[line] for line in lines[has_basal].tolist()]]
     record = Response.from_anndata(adata, LEVEL5, "l1000_level5", keep=("moa", "targets", "name"))
     return replace(record, lost=lost).on_lines(cell_lines).validate()
 

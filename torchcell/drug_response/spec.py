@@ -66,29 +66,6 @@ class MoleculeList:
         return len(self.id)
 
 
-@dataclass(frozen=True, eq=False)
-class Treatments:
-    """What was done to n samples; the fields of a ``ResponseBatch`` of the same names.
-
-    Attributes:
-        drug: Row in the table of molecules, int64 [n].
-        line: Position in the spec's lines, -1 for another one, int64 [n].
-        log_dose: log10 of the dose in µM, float32 [n].
-        log_time: log2 of the hours, float32 [n].
-    """
-
-    drug: Int[Tensor, " n"]
-    line: Int[Tensor, " n"]
-    log_dose: Float[Tensor, " n"]
-    log_time: Float[Tensor, " n"]
-
-    def __len__(self) -> int:
-        return len(self.drug)
-
-    def __getitem__(self, index: Tensor) -> Treatments:
-        return Treatments(self.drug[index], self.line[index], self.log_dose[index], self.log_time[index])
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class DrugResponseSpec(Spec):
     """A drug on a cell line in, expression of G genes out; see ``Spec`` for what all tasks have.
@@ -105,7 +82,8 @@ class DrugResponseSpec(Spec):
         basal_scale: Standard deviation of the basal profiles over the training samples, at least .001, float32 [G].
         change_center: Mean change from the control over the training samples, float32 [G].
         change_scale: Its standard deviation, float32 [G].
-        trained: What was done to the training samples, in their order.
+        dose_range: Least and largest dose of the training samples, µM.
+        time_range: Likewise of their times, h.
     """
 
     WORDS: ClassVar[str] = "drug response"
@@ -118,4 +96,5 @@ class DrugResponseSpec(Spec):
     basal_scale: Float[Tensor, " G"]
     change_center: Float[Tensor, " G"]
     change_scale: Float[Tensor, " G"]
-    trained: Treatments
+    dose_range: tuple[float, ...]
+    time_range: tuple[float, ...]

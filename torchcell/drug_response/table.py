@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from hydra.utils import get_class
 
-from torchcell.core.prediction_notes import Notes, between, is_outside, trained_range, unless_known
+from torchcell.core.prediction_notes import Notes, between, is_outside, unless_known
 from torchcell.drug_response.columns import NAMES, TreatmentColumns
 from torchcell.drug_response.drug_identity import one_structure, parent_key
 from torchcell.drug_response.molecules import Molecules, borrowings, drug_structures
-from torchcell.drug_response.plates import line_plates, matched_controls
+from torchcell.drug_response.plates import MATCHES, line_plates, matched_controls
 from torchcell.drug_response.record import COLUMNS, Response
 from torchcell.drug_response.spec import DrugResponseSpec, MoleculeList, PackedGraphs
 from torchcell.drug_response.structures import canonical, refuse_rejected
@@ -35,16 +35,33 @@ if TYPE_CHECKING:
 FLAG = "is_control"
 
 
+@dataclass(frozen=True)
+class ControlOptions:
+    """Where each sample's control comes from.
+
+    Attributes:
+        layer: Of the file, with each sample's control.
+        match: ``centroid`` or ``paired``, see ``matched_controls``; plays no part where there is such a layer.
+        seed: Of the pairs.
+    """
+
+    layer: str = "control"
+    match: str = "centroid"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.match not in MATCHES:
+            raise InputError(f"data.record.controls.match={self.match!r} is one of {', '.join(MATCHES)}")
+
+
 def response_file(
     path: str | Path,
     columns: Mapping[str, str] | None = None,
     cell_lines: str | Sequence[str] | None = None,
-    match: str = "centroid",
-    control_layer: str = "control",
+    controls: ControlOptions | None = None,
     layer: str | None = None,
     keep: Sequence[str] = (),
     conflicting_smiles: str = "error",
-    seed: int = 0,
     name: str | None = None,
 ) -> Response:
     """Read an h5ad file: ``X`` expression, ``obs`` perturbation, cell_line, dose_value, time, plate.
@@ -52,7 +69,7 @@ def response_file(
     Doses and times become µM and h by the units in their cells or in ``dose_unit`` and ``time_unit``; see
     ``response_columns`` for the names that are understood.
 
-    The controls are the layer ``control_layer`` where the file has it, as ``import-gct`` writes; else the wells that
+    The controls are the layer ``controls.layer`` where the file has it, as ``import-gct`` writes; else the wells that
     ``obs`` flags as ``is_control``, matched within each plate and line. Control wells are no samples.
 
     Args:
@@ -60,38 +77,36 @@ def response_file(
         columns: Internal name -> name in ``obs``, for those that differ; also ``is_control``, dose_unit, time_unit,
             smiles, inchikey, source.
         cell_lines: One line, several, or all.
-        match: ``centroid`` or ``paired``, see ``plate_controls``; plays no part where there is a layer of controls.
-        control_layer: Layer with each sample's control.
+        controls: Where they come from; none: the defaults.
         layer: Take the expression from this layer instead of ``X``; ``raw``: that and the genes of ``adata.raw``.
         keep: Further columns of ``obs`` to hold, e.g. mechanism of action.
         conflicting_smiles: Of a drug with SMILES of several molecules: ``error`` where structures are needed, or take
             the ``first`` row's or that of the ``majority`` of its rows.
-        seed: Of the pairs.
         name: Of the record; by default the file's.
 
     Raises:
         InputError: No such file, neither a layer nor a flag of controls, a plate without control wells, a missing or
             negative dose; the message names the samples, plates or columns.
     """
-    name, columns = name or Path(path).stem, dict(columns or {})
+    name, columns, controls = name or Path(path).stem, dict(columns or {}), controls or ControlOptions()
     adata = _with_layer(read_h5ad(path), layer, path)
     flag = columns.pop(FLAG, FLAG)
     flagged = flags(name, flag, column(name, adata.obs, flag)) if flag in adata.obs or flag != FLAG else None
-    if control_layer not in adata.layers:
+    if controls.layer not in adata.layers:
         if flagged is None:
             raise InputError(
-                f"{path} tells no controls: it has neither a layer {control_layer!r} (layers: {list(adata.layers)}) "
+                f"{path} tells no controls: it has neither a layer {controls.layer!r} (layers: {list(adata.layers)}) "
                 f"nor a column {FLAG!r} in obs; add one, or name yours with columns: {{{FLAG}: NAME}}"
             )
         found = TreatmentColumns(name, adata.obs, columns, adata.obs_names.to_numpy().astype(str))
         found.refuse_missing(COLUMNS)
         plates = line_plates(found.texts("plate"), found.texts("cell_line"))
-        adata.layers[control_layer] = matched_controls(
-            dense(adata.X), plates, flagged, match, seed, f"flag its wells in obs[{flag!r}]"
+        adata.layers[controls.layer] = matched_controls(
+            dense(adata.X), plates, flagged, controls.match, controls.seed, f"flag its wells in obs[{flag!r}]"
         )
     if flagged is not None:
         adata = adata[~flagged].copy()
-    record = one_structure(Response.from_anndata(adata, columns, name, control_layer, keep), conflicting_smiles)
+    record = one_structure(Response.from_anndata(adata, columns, name, controls.layer, keep), conflicting_smiles)
     return record.on_lines(cell_lines).validate()
 
 
@@ -192,10 +207,10 @@ def _record(path: str | Path, table: pd.DataFrame, columns: Mapping[str, str], g
     found.refuse_missing(("cell_line", "dose_value", "time"), either=("drug", "smiles"))
     smiles = found.texts("smiles")
     drug = np.where((named := found.texts("drug")) != "", named, smiles)
-    told: dict[tuple[str, str], str] = {}  # a drug with its structure -> the first row that has them
+    first_row: dict[tuple[str, str], str] = {}  # a drug with its structure -> the first row that has them
     for name, structure, row in zip(drug.tolist(), smiles.tolist(), rows.tolist(), strict=True):
-        told.setdefault((name, structure), row if name == structure else f"{row}, {name}")
-    refuse_rejected(str(path), [(owner, structure) for (_, structure), owner in told.items()])
+        first_row.setdefault((name, structure), row if name == structure else f"{row}, {name}")
+    refuse_rejected(str(path), [(owner, structure) for (_, structure), owner in first_row.items()])
     index = rows if isinstance(table.index[0], int | np.integer) else table.index.to_numpy().astype(str)
     blank = np.broadcast_to(np.float32(0), (len(table), len(genes)))
     plate = found.texts("plate")
@@ -227,11 +242,10 @@ def response_notes(record: Response, spec: DrugResponseSpec) -> Notes:
         "unseen cell line": unless_known("no training sample of cell line", record.cell_line, spec.lines),
     }
     ranges = {
-        "dose": (np.maximum(record.dose_value, LEAST_DOSE), 10 ** spec.trained.log_dose.double(), "µM"),
-        "time": (np.maximum(record.time, 1.0), 2 ** spec.trained.log_time.double(), "h"),
+        "dose": (np.maximum(record.dose_value, LEAST_DOSE), spec.dose_range, "µM"),
+        "time": (np.maximum(record.time, 1.0), spec.time_range, "h"),
     }
-    for what, (values, trained, unit) in ranges.items():
-        bounds = trained_range(trained.numpy())
+    for what, (values, bounds, unit) in ranges.items():
         outside = is_outside(values, bounds)
         notes[f"{what} outside the trained range"] = [
             f"trained on {what}s of {between(bounds)} {unit}, not {value:.4g}" if odd else ""
@@ -264,19 +278,19 @@ def read_treatments(path: str, spec: DrugResponseSpec, columns: Mapping[str, str
             that the model cannot know, named with its nearest ones; a known drug with another structure.
     """
 
-    asked = read_response_request(path, np.array(spec.genes), columns)
-    return _with_molecules(_with_controls(asked, spec, path), _table(spec), path)
+    request = read_response_request(path, np.array(spec.genes), columns)
+    return _with_molecules(_with_controls(request, spec, path), _table(spec), path)
 
 
-def _with_controls(asked: Response, spec: DrugResponseSpec, path: str) -> Response:
+def _with_controls(request: Response, spec: DrugResponseSpec, path: str) -> Response:
     """The file's own controls and basal profiles; where it gives none, the training means of the line."""
-    control = _filled(asked.control, "control", spec.line_control, asked.cell_line, spec.lines, path)
+    control = _filled(request.control, "control", spec.line_control, request.cell_line, spec.lines, path)
     if torch.equal(spec.line_basal, spec.line_control):  # the control is the basal profile
-        basal = None if asked.basal is None else np.where(np.isnan(asked.basal), control, asked.basal)
-        return replace(asked, control=control, basal=basal)
-    given = np.full_like(asked.control, np.nan) if asked.basal is None else asked.basal
-    basal = _filled(given, "basal", spec.line_basal, asked.cell_line, spec.lines, path)
-    return replace(asked, control=control, basal=basal)
+        basal = None if request.basal is None else np.where(np.isnan(request.basal), control, request.basal)
+        return replace(request, control=control, basal=basal)
+    given = np.full_like(request.control, np.nan) if request.basal is None else request.basal
+    basal = _filled(given, "basal", spec.line_basal, request.cell_line, spec.lines, path)
+    return replace(request, control=control, basal=basal)
 
 
 def _filled(
@@ -298,12 +312,12 @@ def _filled(
 
 def extend_spec(record: Response, spec: DrugResponseSpec) -> DrugResponseSpec:
     """The spec with the molecules that ``record`` names besides those it was trained with."""
-    held, table = spec.molecules, record.molecules
+    known, table = spec.molecules, record.molecules
     assert table is not None
-    if len(table) == len(held):
+    if len(table) == len(known):
         return spec
     trained = torch.zeros(len(table), dtype=torch.bool)
-    trained[: len(held)] = held.trained
+    trained[: len(known)] = known.trained
     return replace(spec, molecules=molecule_list(table, trained))
 
 
@@ -327,54 +341,56 @@ def molecule_list(table: Molecules, trained: torch.Tensor) -> MoleculeList:
 
 
 def _table(spec: DrugResponseSpec) -> Molecules:
-    held = spec.molecules
-    graphs = None if held.graphs is None else {name: part.numpy() for name, part in vars(held.graphs).items()}
+    molecules = spec.molecules
+    graphs = None if molecules.graphs is None else {name: part.numpy() for name, part in vars(molecules.graphs).items()}
     return Molecules(
-        np.array(held.id, dtype=str),
-        np.array(held.smiles, dtype=str),
-        held.vectors.numpy(),
-        held.known.numpy(),
-        held.features,
+        np.array(molecules.id, dtype=str),
+        np.array(molecules.smiles, dtype=str),
+        molecules.vectors.numpy(),
+        molecules.known.numpy(),
+        molecules.features,
         graphs,
     )
 
 
-def _with_molecules(asked: Response, table: Molecules, path: str) -> Response:
+def _with_molecules(request: Response, table: Molecules, path: str) -> Response:
     """Names as the table has them; what is new gets a row of its own."""
     structures = [(text, name) for text, name in zip(table.smiles.tolist(), table.id.tolist(), strict=True) if text]
     by_parent = {parent_key(text, name): name for text, name in reversed(structures)}  # the first of several forms
     by_structure = dict(structures)
     known = dict(zip(table.id.tolist(), table.smiles.tolist(), strict=True))
-    smiles = np.full(len(asked), "") if asked.smiles is None else asked.smiles
-    told = sorted(set(zip(asked.drug.tolist(), smiles.tolist(), strict=True)) - {(name, "") for name in asked.drug})
+    smiles = np.full(len(request), "") if request.smiles is None else request.smiles
+    given = sorted(
+        set(zip(request.drug.tolist(), smiles.tolist(), strict=True)) - {(name, "") for name in request.drug}
+    )
     alias = {
         name: by_structure.get(canonical(text, name)) or by_parent.get(parent_key(text, name), name)
-        for name, text in told
+        for name, text in given
         if name not in known
     }
-    asked = replace(asked, drug=np.array([alias.get(name, name) for name in asked.drug.tolist()]))
-    _refuse_other_structures({(alias.get(name, name), text) for name, text in told}, known, path)
-    new = ~np.isin(asked.drug, table.id)
+    request = replace(request, drug=np.array([alias.get(name, name) for name in request.drug.tolist()]))
+    _refuse_other_structures({(alias.get(name, name), text) for name, text in given}, known, path)
+    new = ~np.isin(request.drug, table.id)
     if not new.any():
-        return replace(asked, molecules=table)
-    bare = sorted(set(asked.drug[new].tolist()) - {name for name, _ in told})
+        return replace(request, molecules=table)
+    bare = sorted(set(request.drug[new].tolist()) - {name for name, _ in given})
     if bare:
         hint = near(bare[0], list(known)) or sorted(known)[:5]
         raise InputError(
             f"{path}: drugs that the model does not know and that have no SMILES: {some(bare)}; give a column smiles, "
             f"or correct the names (the nearest to the first are {hint})"
         )
-    return replace(asked, molecules=table.joined(_made(replace(asked.subset(new), molecules=None), table, path)))
+    return replace(request, molecules=table.joined(_made(replace(request.subset(new), molecules=None), table, path)))
 
 
-def _refuse_other_structures(told: set[tuple[str, str]], known: Mapping[str, str], path: str) -> None:
+def _refuse_other_structures(given: set[tuple[str, str]], known: Mapping[str, str], path: str) -> None:
     """Raise if a drug of the table is told with a SMILES of another molecule; salts and tautomers are the same one."""
-    for name, text in sorted(told):
-        held = known.get(name, "")
-        if held and canonical(text, name) != held and parent_key(text, name) != parent_key(held, name):
+    for name, text in sorted(given):
+        theirs = known.get(name, "")
+        if theirs and canonical(text, name) != theirs and parent_key(text, name) != parent_key(theirs, name):
             raise InputError(
-                f"{path}: drug {name!r} has the SMILES {text!r}, and the model was trained with {held!r} for it; give "
-                "the other molecule a name of its own, or leave the SMILES out"
+                f"{path}: drug {name!r} has the SMILES {text!r}, and the model was trained with {theirs!r} for it; "
+                "give the other molecule a name of its own, or leave the SMILES out"
             )
 
 

@@ -87,7 +87,7 @@ def datamodule_of(saved: Checkpoint, trust: Sequence[str] = (), data_changed: st
     saved.check_data(data.spec, data_changed)
     prior = saved.prior(trust)
     if prior is not None:
-        data.use_prior(prior, prior.predict(data.record_whole))
+        data.use_prior(prior, data.predicted_by(prior))
     return data
 
 

@@ -36,16 +36,17 @@ def fit_prior(datamodule: RecordDataModule, cfg: DictConfig) -> tuple[Prior | No
         InputError: No such baseline or use; data whose batches take no prior; a binary task.
     """
     name, use = (OmegaConf.select(cfg, f"model.{key}") for key in ("prior", "prior_use"))
-    if name is None:
-        if use is not None:
-            raise InputError(f"model.prior_use={use} needs a prior; set model.prior to the name of a baseline")
-        return None, datamodule.spec
     if use not in (None, *USES):
         raise InputError(f"model.prior_use={use}: choose one of {', '.join(USES)}")
+    if name is None:
+        return None, datamodule.spec
     config = (cfg.get("baselines") or {}).get(name)
     if config is None:
         known = [key for key, one in (cfg.get("baselines") or {}).items() if one is not None]
-        raise InputError(f"model.prior={name}: the run has no baseline of this name; it has {known}")
+        raise InputError(
+            f"model.prior={name}: the run has no baseline of this name; it has {known}; name one of them, or set "
+            "model.prior=null for the network alone"
+        )
     if not datamodule.takes_prior or metric_set(datamodule.spec.task).labels:
         what = type(datamodule).__name__ if not datamodule.takes_prior else f"a {datamodule.spec.task} task"
         raise InputError(f"model.prior={name}: {what} takes no prior yet; leave it out")
@@ -54,7 +55,7 @@ def fit_prior(datamodule: RecordDataModule, cfg: DictConfig) -> tuple[Prior | No
     with stage(f"prior, {name}"):
         file = data_home() / "fitted" / f"{name}-{short_hash(values, text)}.npz"
         prior = Prior(name, Fit(name, f"prior, {name}", config, datamodule, file).predictor())
-        every = prior.predict(datamodule.record_whole)
+        every = datamodule.predicted_by(prior)
         spec = datamodule.spec
         if use != "average":
             path = data_home() / "priors" / f"{name}-{short_hash(values, text, str(FOLDS))}.npz"

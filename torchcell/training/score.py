@@ -204,15 +204,18 @@ def score(
         The outcome, nothing written yet; None on all processes but the first.
     """
     prediction = predict_part(trainer, model, datamodule, how.part)
-    if model.stacking is not None:
+    if model.has_prior:
         with model.without_prior():
-            alone = {"": predict_part(trainer, model, datamodule, how.part)}
-        comparators = {NETWORK_ALONE: Comparator(Path(NETWORK_ALONE), alone, None), **comparators}
+            alone = predict_part(trainer, model, datamodule, how.part)
     spoilt = predict_without_inputs(trainer, model, datamodule, how.part, how.seed)
     if not trainer.is_global_zero:
         return None
     # One process is enough from here, and the others have left.
     device = trainer.strategy.root_device
+    if model.has_prior:
+        with model.without_prior():
+            answers = predict_inputs(model, datamodule, how.part, alone, device)
+        comparators = {NETWORK_ALONE: Comparator(Path(NETWORK_ALONE), answers, None), **comparators}
     fitted = fit_baselines(datamodule, baselines, how.part)
     every = _all_results(model, datamodule, fitted, how, prediction, device, comparators)
     flat = None if history is None else converged(history["val/score"].tolist(), how.min_delta)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from torchcell.core.model import LossWeights
 from torchcell.drug_response.datamodule import ResponseBatch
-from torchcell.drug_response.models.base import ResponseInputs, ResponseModel
+from torchcell.drug_response.models.base import InputOptions, ResponseModel
 from torchcell.drug_response.spec import DrugResponseSpec
 from torchcell.io.errors import InputError
 
@@ -24,29 +21,25 @@ class AdditiveLatent(ResponseModel):
     nothing that a classifier would have to take the drug out of.
 
     Args:
-        spec: Of the task ``response``.
-        inputs: Partial of ``ResponseInputs``; needs ``dose`` and a basal profile.
+        spec: Of drug response.
+        inputs: What is read of a sample; dose and a basal profile must be.
         head: See ``ResponseModel``.
         hidden: Width of the decoder's hidden layer.
         dropout: Share of its units dropped in training.
-        optimizer: See ``Model``.
-        scheduler: See ``Model``.
-        loss_weights: See ``Model``.
+        training: ``optimizer``, ``scheduler`` and ``loss_weights``, see ``Model``.
     """
 
     def __init__(
         self,
         spec: DrugResponseSpec,
         *,
-        inputs: Callable[..., ResponseInputs] | None = None,
+        inputs: InputOptions | None = None,
         head: str = "change",
         hidden: int = 256,
         dropout: float | int = 0.1,
-        optimizer: Callable[..., torch.optim.Optimizer] | None = None,
-        scheduler: Callable[..., Any] | None = None,
-        loss_weights: LossWeights | None = None,
+        **training: Any,
     ) -> None:
-        super().__init__(spec, inputs, head, optimizer, scheduler, loss_weights)
+        super().__init__(spec, inputs, head, **training)
         if self.inputs.basal is None or self.inputs.dose is None:
             raise InputError("AdditiveLatent adds a basal profile and a dosed drug: keep inputs.basal and inputs.dose")
         width = self.inputs.line_embedding.embedding_dim

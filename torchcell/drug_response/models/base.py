@@ -1,17 +1,18 @@
-"""What the models of drug response share: encoders of molecule, line, dose and control, and the base class."""
+"""What models of drug response share: encoders of molecule, cell line, dose and control, and the base class."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from torchcell.core.model import LossWeights, Model
+from torchcell.core.model import Model
 from torchcell.drug_response.datamodule import ResponseBatch
-from torchcell.drug_response.models.gaussian_process import ResponseProcess, Wells
 from torchcell.drug_response.spec import DrugResponseSpec, PackedGraphs
 from torchcell.graph.cell_graph import expand
 from torchcell.io.errors import InputError, some
@@ -143,7 +144,7 @@ class MoleculeGraphEncoder(nn.Module):
     def atoms(self, drug_U: Int[Tensor, " U"]) -> tuple[Float[Tensor, "A W"], Int[Tensor, " P"]]:
         """Atoms after the last layer [A, W] and where each molecule's begin [U + 1].
 
-        Cut out of the packed arrays, so that cost follows the molecules asked for.
+        Cut out of the packed arrays, so that cost follows the molecules of the batch.
         """
         n_atoms_U = self.atom_ptr[drug_U + 1] - self.atom_ptr[drug_U]
         ptr_P = nn.functional.pad(n_atoms_U.cumsum(0), (1, 0))
@@ -217,81 +218,183 @@ BASAL = ("change", "raw", "none")
 MOLECULES = ("vectors", "graph")
 
 
-class ResponseInputs(nn.Module):
-    """One vector of ``width`` numbers each, side by side.
+def check_options(
+    node: str,
+    options: Any,
+    choices: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    rates: Sequence[str] = (),
+    counts: Sequence[str] = (),
+) -> None:
+    """Refuse the values of a group of options that can't be, all in one error.
 
     Args:
-        spec: Of drug response.
+        node: Of the group in the config.
+        options: The group.
+        choices: Field -> what it may be.
+        rates: Fields that are 0 or more and less than 1.
+        counts: Fields that are 1 or more.
+
+    Raises:
+        InputError: Such values, each with its dotted key.
+    """
+    given = {name: getattr(options, name) for name in (*choices, *rates, *counts)}
+    wrong = [
+        *(f"{node}.{name}={given[name]!r} is one of {', '.join(known)}" for name, known in choices.items()
+          if given[name] not in known),
+        *(f"{node}.{name}={given[name]} is 0 or more and less than 1" for name in rates if not 0 <= given[name] < 1),
+        *(f"{node}.{name}={given[name]} is 1 or more" for name in counts if given[name] < 1),
+    ]  # fmt: skip
+    if wrong:
+        raise InputError("; ".join(wrong))
+
+
+@dataclass(frozen=True)
+class MoleculeOptions:
+    """How a molecule is encoded.
+
+    Attributes:
+        encoder: ``vectors``, an MLP on the data's vectors; or ``graph``: message passing on atoms and bonds.
+        dropout: Share of the entries of the vectors dropped in training.
+        unknown_rate: Share of samples whose molecule counts as unknown in a training step.
+    """
+
+    encoder: str = "vectors"
+    dropout: float | int = 0.0
+    unknown_rate: float | int = 0.0
+
+    def __post_init__(self) -> None:
+        rates = ("dropout", "unknown_rate")
+        check_options("model.inputs.molecule", self, {"encoder": MOLECULES}, rates)
+
+
+@dataclass(frozen=True)
+class LineOptions:
+    """The vector of a cell line.
+
+    Attributes:
+        sd: Standard deviation of a fresh vector's entries.
+        unknown_rate: Share of samples whose cell line counts as unknown in a training step.
+    """
+
+    sd: float | int = 1.0
+    unknown_rate: float | int = 0.0
+
+    def __post_init__(self) -> None:
+        check_options("model.inputs.line", self, rates=("unknown_rate",))
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """What is read of a sample, see ``ResponseInputs``.
+
+    Attributes:
         width: Of each part.
         hidden: Hidden width of the encoders.
         dropout: Share of the encoders' hidden units dropped in training.
-        basal: Basal profile as ``change`` from the mean line in standard deviations, ``raw`` as published, or ``none``.
-        molecules: ``vectors``, or ``graph``: a message-passing encoder on atoms and bonds.
-        molecule_dropout: Share of the entries of molecules' vectors dropped in training.
-        molecule_drop: Share of samples whose molecule counts as unknown in a training step.
-        line_drop: Likewise for the cell line.
-        line_sd: Of a fresh line vector's entries.
-        unknown: Learned vectors for unknown molecules and lines; published: none.
+        basal: Basal profile as ``change`` from the mean cell line in standard deviations, ``raw`` as published, or
+            ``none``.
         dose: Whether dose and time are read; published: not.
+        unknown: Learned vectors for unknown molecules and cell lines; published: none.
+        molecule: Of the molecule.
+        line: Of the cell line.
+    """
+
+    width: int = 128
+    hidden: int = 256
+    dropout: float | int = 0.1
+    basal: str = "change"
+    dose: bool = True
+    unknown: bool = True
+    molecule: MoleculeOptions = MoleculeOptions()
+    line: LineOptions = LineOptions()
+
+    def __post_init__(self) -> None:
+        check_options("model.inputs", self, {"basal": BASAL}, ("dropout",), ("width", "hidden"))
+
+
+@dataclass(frozen=True)
+class GeneOptions:
+    """The table of a vector gamma for each gene.
+
+    Attributes:
+        width: Width D of gamma.
+        sd: Of a fresh table's entries; none: 1 / sqrt(D).
+        gain: gamma is this times the table's row, so it moves so many times faster than weights; none: sqrt(D), which
+            gives its entries the size of a sample's.
+    """
+
+    width: int = 128
+    sd: float | int | None = None
+    gain: float | int | None = None
+
+    def __post_init__(self) -> None:
+        check_options("model.genes", self, counts=("width",))
+
+    def table(self, n_genes: int) -> nn.Embedding:
+        """A fresh table [G, D]."""
+        found = nn.Embedding(n_genes, self.width)
+        nn.init.normal_(found.weight, std=self.width**-0.5 if self.sd is None else self.sd)
+        return found
+
+    @property
+    def factor(self) -> float:
+        """What a row of the table is multiplied with."""
+        return self.width**0.5 if self.gain is None else self.gain
+
+
+class ResponseInputs(nn.Module):
+    """Basal profile, molecule, cell line, dose and time as one vector of ``width`` numbers each, side by side.
+
+    Args:
+        spec: Of drug response.
+        options: What is read, and how.
 
     Attributes:
         features: Width of all parts together.
 
     Raises:
-        InputError: An unknown choice, or molecules without vectors and nothing to stand in.
+        InputError: Molecules without vectors or graphs, and nothing to stand in.
     """
 
     mean_line_G: Tensor
     scale_G: Tensor
 
-    def __init__(
-        self,
-        spec: DrugResponseSpec,
-        *,
-        width: int = 128,
-        hidden: int = 256,
-        dropout: float | int = 0.1,
-        basal: str = "change",
-        molecules: str = "vectors",
-        molecule_dropout: float | int = 0.0,
-        molecule_drop: float | int = 0.0,
-        line_drop: float | int = 0.0,
-        line_sd: float | int = 1.0,
-        unknown: bool = True,
-        dose: bool = True,
-    ) -> None:
+    def __init__(self, spec: DrugResponseSpec, options: InputOptions | None = None) -> None:
         super().__init__()
-        if basal not in BASAL or molecules not in MOLECULES:
-            raise InputError(
-                f"model.inputs.basal={basal!r} is one of {BASAL}, model.inputs.molecules={molecules!r} of {MOLECULES}"
-            )
-        held = spec.molecules
-        if not unknown and not held.known.all():
-            lacking = [name for name, known in zip(held.id, held.known.tolist(), strict=True) if not known]
+        options = options or InputOptions()
+        width, hidden, dropout = options.width, options.hidden, options.dropout
+        table = spec.molecules
+        if not options.unknown and not table.known.all():
+            lacking = [name for name, known in zip(table.id, table.known.tolist(), strict=True) if not known]
             raise InputError(
                 f"molecules without a vector: {some(lacking)}; the model has none to learn in their place, so set "
                 "model.inputs.unknown=true or data.missing_molecules=drop"
             )
-        self.raw, self.line_drop, self.n_lines = basal == "raw", line_drop, len(spec.lines)
+        self.raw, self.n_lines, self.unknown_line_rate = (
+            options.basal == "raw",
+            len(spec.lines),
+            options.line.unknown_rate,
+        )
         self.register_buffer("mean_line_G", spec.line_basal.mean(0), persistent=False)
         self.register_buffer("scale_G", spec.basal_scale, persistent=False)
-        self.basal = None if basal == "none" else DenseEncoder(len(spec.genes), hidden, width, dropout)
+        self.basal = None if options.basal == "none" else DenseEncoder(len(spec.genes), hidden, width, dropout)
         self.molecule: nn.Module
-        if molecules == "graph":
-            if held.graphs is None:
+        if options.molecule.encoder == "graph":
+            if table.graphs is None:
                 raise InputError(
-                    "model.inputs.molecules=graph needs the molecules' graphs, and the data have vectors only; set "
-                    "data.molecules to torchcell.drug_response.molecules.MoleculeGraphs"
+                    "model.inputs.molecule.encoder=graph needs the molecules' graphs, and the data have vectors only; "
+                    "set data.molecules to torchcell.drug_response.molecules.MoleculeGraphs"
                 )
-            self.molecule = MoleculeGraphEncoder(held.graphs, width, drop=molecule_drop)
+            self.molecule = MoleculeGraphEncoder(table.graphs, width, drop=options.molecule.unknown_rate)
         else:
+            input_dropout, drop = options.molecule.dropout, options.molecule.unknown_rate
             self.molecule = MoleculeVectors(
-                held.vectors, held.known, width, hidden, dropout, molecule_dropout, molecule_drop, unknown
+                table.vectors, table.known, width, hidden, dropout, input_dropout, drop, options.unknown
             )
-        self.line_embedding = nn.Embedding(self.n_lines + unknown, width)
-        nn.init.normal_(self.line_embedding.weight, std=line_sd)
-        self.dose = DenseEncoder(2, width // 2, width) if dose else None
-        self.features = width * (2 + (self.basal is not None) + dose)
+        self.line_embedding = nn.Embedding(self.n_lines + options.unknown, width)
+        nn.init.normal_(self.line_embedding.weight, std=options.line.sd)
+        self.dose = DenseEncoder(2, width // 2, width) if options.dose else None
+        self.features = width * (2 + (self.basal is not None) + options.dose)
 
     def forward(self, batch: ResponseBatch) -> Float[Tensor, "B H"]:
         """All parts side by side [B, features]."""
@@ -319,29 +422,25 @@ class ResponseInputs(nn.Module):
                     "model.inputs.unknown=true"
                 )
             return line_B
-        if self.training and self.line_drop:
-            gone_B = torch.rand(line_B.shape, device=line_B.device) < self.line_drop
-            line_B = torch.where(gone_B, -1, line_B)
+        if self.training and self.unknown_line_rate:
+            unknown_B = torch.rand(line_B.shape, device=line_B.device) < self.unknown_line_rate
+            line_B = torch.where(unknown_B, -1, line_B)
         return torch.where(line_B < 0, self.n_lines, line_B)
 
 
-HEADS = ("change", "process", "level")
-MOST_HELD = 4000
-"""Training samples that the Gaussian process holds: a table of their kernel takes 128 MB."""
+HEADS = ("change", "level")
 PLATE_START = 2.2
 """Log-odds of q before training, a q of .9: what fits wells of the same plate, and farther than so few steps reach."""
 
 
 class ResponseModel(Model):
-    r"""A subclass gives ``read``, a number for each sample and gene; the head makes expression of it.
+    r"""A subclass gives ``network_output``, a number for each sample and gene; the head makes expression of it.
 
     .. math::
-        \hat y = u + b \, d + a \, s_g \, \mathrm{read}, \quad u = x + m_{line} + d_x
+        \hat y = u + a \, s_g \, \mathrm{output}, \quad u = x + m_{line}
 
-    with the control x, the mean change m of its line (of all lines for an unknown one) and the standard deviation s of
-    the training changes. With ``head=process`` a Gaussian process tells two things of the rest of the change, see
-    ``ResponseProcess``: d, from wells of like drug, structure, dose and line, and d_x, from wells of like controls;
-    with ``head=change`` there is neither. So are scored samples predicted, and requests.
+    with the control x, the mean change m of its cell line (of all lines for an unknown one) and the standard deviation
+    s of the training changes. So are scored samples predicted, and requests.
 
     Training samples know the mean c of the other training samples on their plate, as do those that are scored beside
     as ``plate_known``; for them
@@ -349,142 +448,89 @@ class ResponseModel(Model):
     .. math::
         u = v + q_g (c - v), \quad v = x + m_{line} + p_g (\bar x_{line} - x)
 
-    The learned p says how much of a control's departure from its line is noise, the learned q how much a plate tells
-    that its controls do not. So the network learns what departs from a plate, not what a plate has in common, which it
-    could not know of another one. Trained without c, as requests are, it learned to read the controls' noise, worse
-    than d_x says it.
+    The learned p says how much of a control's departure from its cell line is noise, the learned q how much a plate
+    tells that its controls do not. So the network learns what departs from a plate, not what a plate has in common,
+    which it could not know of another one. Trained without c, as requests are, it learned to read the controls' noise.
 
-    What a network reads of training wells is partly their noise, so that it says too much of others. Training knows no
-    d and all of the reading; elsewhere a and b are the ``StackingWeights`` of least squared error, in units of s, on
-    the validation part. With ``head=level`` the reading is the prediction, as published.
+    A network partly learns the noise of its training wells, so that it says too much of others: a is 1 in training,
+    and elsewhere the weight of least squared error, in units of s, on the validation part (``StackingWeights``). With
+    a prior, see ``Model.take_prior``, its prediction is weighed too, as it departs from u. With ``head=level`` the
+    output is the prediction, as published.
 
     Terms: ``phenotype``, the residual in units of s (``level``: squared, in expression's own units); ``correlation``
     and ``plate``, 1 - Pearson over genes of the change from the control and from the plate's center.
 
     Args:
-        spec: Of the task ``response``.
-        inputs: Partial of ``ResponseInputs``; none takes its defaults.
-        head: ``change``, ``process`` or ``level``.
-        optimizer: See ``Model``.
-        scheduler: See ``Model``.
-        loss_weights: See ``Model``.
+        spec: Of drug response.
+        inputs: What is read of a sample.
+        head: ``change`` or ``level``.
+        training: ``optimizer``, ``scheduler`` and ``loss_weights``, see ``Model``.
     """
 
     reads = DrugResponseSpec
     spec: DrugResponseSpec
-    refitted = ("process.",)
 
     mean_G: Tensor
-    sd_G: Tensor
     line_control_LG: Tensor
     line_change_LG: Tensor
 
     def __init__(
         self,
         spec: DrugResponseSpec,
-        inputs: Callable[..., ResponseInputs] | None = None,
+        inputs: InputOptions | None = None,
         head: str = "change",
-        optimizer: Callable[..., torch.optim.Optimizer] | None = None,
-        scheduler: Callable[..., Any] | None = None,
-        loss_weights: LossWeights | None = None,
+        **training: Any,
     ) -> None:
-        super().__init__(spec, optimizer, scheduler, loss_weights)
+        super().__init__(spec, **training)
+        if head == "process":
+            raise InputError(
+                "model.head=process is now a prior: model.prior=gaussian_process model.prior_use=average, with "
+                "model.head=change"
+            )
         if head not in HEADS:
             raise InputError(f"model.head={head!r}: choose one of {HEADS}")
         self.head = head
-        self.inputs = (inputs or ResponseInputs)(spec)
-        for name, value in (("mean_G", "change_center"), ("sd_G", "change_scale"), ("line_control_LG", "line_control")):
-            self.register_buffer(name, getattr(spec, value), persistent=False)
-        line_change_LG = spec.line_treated - spec.line_control
-        self.register_buffer("line_change_LG", line_change_LG, persistent=False)
-        self.shares = StackingWeights()
-        self._reading: tuple[Tensor, Tensor] | None = None
-        start = torch.zeros(len(spec.genes))
-        self.pull = nn.Parameter(start) if head != "level" else None
-        self.plate_pull = nn.Parameter(start + PLATE_START) if head != "level" else None
-        self.process: ResponseProcess | None = None
-        if head == "process":
-            trained = spec.trained[_some(len(spec.trained))]
-            controls = torch.zeros(len(trained), len(spec.genes))  # they come with ``fit_process``
-            wells = _wells(**vars(trained), departure=controls)
-            self.process = ResponseProcess(spec.molecules.vectors, spec.molecules.known, wells)
+        self.inputs = ResponseInputs(spec, inputs)
+        self.scale = spec.change_scale  # an error is counted in units of a change, not of a level
+        for name, value in (("mean_G", spec.change_center), ("line_control_LG", spec.line_control)):
+            self.register_buffer(name, value, persistent=False)
+        self.register_buffer("line_change_LG", spec.line_treated - spec.line_control, persistent=False)
+        self.control_shrinkage: nn.Parameter | None = None
+        self.plate_shrinkage: nn.Parameter | None = None
+        if head == "change":
+            self.stacking = StackingWeights()
+            self.control_shrinkage = nn.Parameter(torch.zeros(len(spec.genes)))
+            self.plate_shrinkage = nn.Parameter(torch.full((len(spec.genes),), PLATE_START))
 
-    def read(self, h_BH: Float[Tensor, "B H"], batch: ResponseBatch) -> Float[Tensor, "B G"]:
+    def network_output(self, h_BH: Float[Tensor, "B H"], batch: ResponseBatch) -> Float[Tensor, "B G"]:
         """A number for each sample and gene, in standard deviations of a change."""
-        raise NotImplementedError("a model of drug response must define read")
+        raise NotImplementedError("a model of drug response must define network_output")
 
     def forward(self, batch: ResponseBatch) -> Float[Tensor, "B G"]:
         """Treated expression in the target's units."""
-        return self.express(self.read(self.inputs(batch), batch), batch)
+        return self.express(self.network_output(self.inputs(batch), batch), batch)
 
-    def express(self, read_BG: Tensor, batch: ResponseBatch) -> Float[Tensor, "B G"]:
-        """What a reading means in the units of expression."""
-        if self.pull is None or self.plate_pull is None:
-            return read_BG
+    def express(self, output_BG: Tensor, batch: ResponseBatch) -> Float[Tensor, "B G"]:
+        """What the network's output means in the units of expression."""
+        return output_BG if self.head == "level" else self.starting_point(batch) + self.scale * output_BG
+
+    def starting_point(self, batch: ResponseBatch) -> Float[Tensor, "B G"]:
+        """u: the control, changed as its cell line on average; with what is known of the plate."""
         line_B, on_line_B1 = batch.line.clamp(min=0), (batch.line >= 0)[:, None]
         alone_BG = batch.input_control + torch.where(on_line_B1, self.line_change_LG[line_B], self.mean_G)
+        if self.control_shrinkage is None or self.plate_shrinkage is None:
+            return alone_BG
         known_BG = ~torch.isnan(batch.plate_mean)
-        off_BG = torch.where(known_BG & on_line_B1, -self._departure(batch), 0.0)
-        beside_BG = alone_BG + self.pull.sigmoid() * off_BG
-        beside_BG = beside_BG + self.plate_pull.sigmoid() * torch.where(known_BG, batch.plate_mean - beside_BG, 0.0)
-        if self.training:
-            return beside_BG + self.sd_G * read_BG
-        by_treatment_BG, by_control_BG = self._told(batch)
-        self._reading = read_BG.detach(), by_treatment_BG / self.sd_G  # the shares are found with them
-        start_BG = torch.where(known_BG, beside_BG, alone_BG + by_control_BG)
-        return start_BG + self.shares(self.sd_G * read_BG, by_treatment_BG)
-
-    def _told(self, batch: ResponseBatch) -> tuple[Float[Tensor, "B G"], Float[Tensor, "B G"]]:
-        """What like treatments tell of a sample, and what like controls tell; nothing without a process."""
-        if self.process is None:
-            return torch.zeros_like(batch.input_control), torch.zeros_like(batch.input_control)
-        return self.process(_wells(batch.drug, batch.line, batch.log_dose, batch.log_time, self._departure(batch)))
-
-    def _departure(self, batch: ResponseBatch) -> Float[Tensor, "B G"]:
-        """Of each control from its line's mean; of an unknown line from the first, which nobody reads."""
-        return batch.input_control - self.line_control_LG[batch.line.clamp(min=0)]
-
-    def on_fit_start(self) -> None:
-        """Fit the process to the training part; of several processes all take what the first one found."""
-        super().on_fit_start()
-        if self.process is not None:
-            data = self.trainer.datamodule  # type: ignore[attr-defined]
-            index = data.split.index("train")
-            index = index[_some(len(index)).numpy()]
-            self.fit_process(data.packed[torch.from_numpy(index)])
-            # Another machine's linear algebra may round in another way, and nothing would bring them together.
-            for tensor in (self.process.weight_P, self.process.dual_NG):
-                tensor.copy_(self.trainer.strategy.broadcast(tensor))
-
-    def fit_process(self, train: ResponseBatch) -> None:
-        """Let the process tell how changes differ from their line's mean; ``train`` holds the spec's, in its order."""
-        assert self.process is not None
-        self.process.control_NG.copy_(self._departure(train))
-        self.process.fit(train.target - train.input_control - self.line_change_LG[train.line])
-
-    def on_validation_epoch_end(self) -> None:
-        """Choose the shares, by which every checkpoint goes, and the next pass over the validation part: the scores of
-        this one know those of the pass before, see ``StackingWeights``.
-        """
-        if self.head != "level" and not self.trainer.sanity_checking:
-            chosen = self.shares.choose(lambda sums: self.trainer.strategy.reduce(sums, reduce_op="sum"))
-            self.log_dict({f"val/share/{name}": value for name, value in chosen.items()})
-        super().on_validation_epoch_end()
-
-    def _observe(self, stage: str, batch: ResponseBatch, prediction: Tensor) -> None:
-        super()._observe(stage, batch, prediction)
-        if stage == "val" and self.head != "level":
-            assert self._reading is not None
-            # In standard deviations of a change, and without the units' offset.
-            (read_BG, told_BG), self._reading = self._reading, None
-            left_BG = (batch.target - prediction.detach()) / self.sd_G + self.shares(read_BG, told_BG)
-            self.shares.observe(read_BG, told_BG, left_BG)
+        departure_BG = self.line_control_LG[line_B] - batch.input_control
+        departure_BG = torch.where(known_BG & on_line_B1, departure_BG, 0.0)
+        beside_BG = alone_BG + self.control_shrinkage.sigmoid() * departure_BG
+        return beside_BG + self.plate_shrinkage.sigmoid() * torch.where(known_BG, batch.plate_mean - beside_BG, 0.0)
 
     def phenotype_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Mean over the measured values: log-cosh of the residual in standard deviations of a change, or its square."""
         measured = ~torch.isnan(target)
         residual = torch.where(measured, prediction - target, 0.0)
-        loss = residual.square() if self.head == "level" else log_cosh(residual / self.sd_G)
+        loss = residual.square() if self.head == "level" else log_cosh(residual / self.scale)
         return (loss * measured).sum() / measured.sum().clamp(min=1)
 
     def losses(self, batch: ResponseBatch, prediction: Tensor) -> dict[str, Tensor]:
@@ -497,13 +543,3 @@ class ResponseModel(Model):
     def set_embeddings(self, batch: ResponseBatch) -> dict[str, Tensor]:
         """``inputs``: the encoded basal profile, molecule, line, dose and time [B, H]."""
         return {"inputs": self.inputs(batch)}
-
-
-def _wells(drug: Tensor, line: Tensor, log_dose: Tensor, log_time: Tensor, departure: Tensor) -> Wells:
-    """What a ``ResponseProcess`` reads of samples [n] each, their controls as departures from the line [n, G]."""
-    return Wells(drug, line, torch.stack([log_dose, log_time], 1), departure)
-
-
-def _some(n: int) -> Tensor:
-    """Which of n training samples the process holds, sorted: all, or ``MOST_HELD`` drawn at random."""
-    return torch.randperm(n, generator=torch.Generator().manual_seed(0))[:MOST_HELD].sort().values

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from torchcell.core.model import LossWeights
 from torchcell.drug_response.datamodule import ResponseBatch
-from torchcell.drug_response.models.base import DenseEncoder, ResponseInputs, ResponseModel
+from torchcell.drug_response.models.base import DenseEncoder, InputOptions, ResponseModel
 from torchcell.drug_response.spec import DrugResponseSpec
 from torchcell.io.errors import InputError
 
@@ -41,29 +39,25 @@ class LatentShift(ResponseModel):
     standard deviations; ``kl`` of q(z_1) and q(z_2) to the standard normal; ``match``, KL of q(z_2) to p(z_2).
 
     Args:
-        spec: Of the task ``response``.
-        inputs: Partial of ``ResponseInputs``; its ``basal`` must be ``change``.
+        spec: Of drug response.
+        inputs: What is read of a sample; its ``basal`` must be ``change``.
         latent: Width of z_1 and z_2.
         hidden: Width of the hidden layers.
         dropout: Share of their units dropped in training.
-        optimizer: See ``Model``.
-        scheduler: See ``Model``.
-        loss_weights: See ``Model``.
+        training: ``optimizer``, ``scheduler`` and ``loss_weights``, see ``Model``.
     """
 
     def __init__(
         self,
         spec: DrugResponseSpec,
         *,
-        inputs: Callable[..., ResponseInputs] | None = None,
+        inputs: InputOptions | None = None,
         latent: int = 64,
         hidden: int = 256,
         dropout: float | int = 0.1,
-        optimizer: Callable[..., torch.optim.Optimizer] | None = None,
-        scheduler: Callable[..., Any] | None = None,
-        loss_weights: LossWeights | None = None,
+        **training: Any,
     ) -> None:
-        super().__init__(spec, inputs, "change", optimizer, scheduler, loss_weights)
+        super().__init__(spec, inputs, "change", **training)
         if self.inputs.basal is None or self.inputs.raw:
             raise InputError("LatentShift starts from the basal profile's change: keep inputs.basal=change")
         width, n_genes = self.inputs.features, len(spec.genes)
@@ -88,7 +82,7 @@ class LatentShift(ResponseModel):
         """Terms of the prediction, of both reconstructions and of the latents."""
         (z_BZ, q_1, p_2), self._step = self._step or self._latents(batch), None
         basal_BG = (batch.basal - self.inputs.mean_line_G) / self.inputs.scale_G
-        change_BG = (batch.target - batch.input_control - self.mean_G) / self.sd_G
+        change_BG = (batch.target - batch.input_control - self.mean_G) / self.scale
         measured_BG = ~torch.isnan(change_BG)
         change_BG = torch.where(measured_BG, change_BG, 0.0)
         q_2 = _normal(self.changed(change_BG))

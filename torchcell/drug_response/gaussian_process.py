@@ -1,4 +1,4 @@
-"""A Gaussian process over treated wells: what like drugs, doses, lines and controls tell of one, in closed form."""
+"""A Gaussian process over treated wells: what wells of similar drugs, doses, cell lines and controls say of one."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ control."""
 
 @dataclass(frozen=True, eq=False)
 class Wells:
-    """What the process knows of n samples.
+    """What the Gaussian process reads of n samples.
 
     Attributes:
         drug: Row in the table of molecules, int64 [n].
-        line: Position in the spec's lines, -1 for another, int64 [n].
+        line: Number of the cell line, -1 for another than those of training, int64 [n].
         treatment: log10 of the dose in µM and log2 of the hours, float [n, 2].
-        control: Departure of the sample's control from the mean control of its line, float [n, G].
+        control: Departure of the sample's control from the mean control of its cell line, float [n, G].
     """
 
     drug: Tensor
@@ -48,15 +48,15 @@ class Wells:
         return Wells(self.drug[index], self.line[index], self.treatment[index], self.control[index])
 
 
-class ResponseProcess(nn.Module):
+class GaussianProcessRegression(nn.Module):
     r"""d(x) = k(x, X) (K + noise)^{-1} Z, the mean of a Gaussian process with one kernel for all genes.
 
     The kernel is a sum of products of five: the same drug, the Tanimoto similarity of vectors, a bell curve of dose
-    and time (one decade, one doubling), the same line, and a bell curve of the controls' departure from their line (of
-    the width that the training samples have). The last says what a control holds by noise, and what was common to the
-    treated wells of plates with such a control; to a control that is like none of training it says nothing. The
-    weights are those of the largest marginal likelihood over all genes, each in units of its standard deviation. A
-    sample of a drug without a vector is like itself alone.
+    and time (one decade, one doubling), the same cell line, and a bell curve of the controls' departure from the mean
+    control of their cell line (of the width that the training samples have). The last finds what a control holds by
+    noise, and what was common to the treated wells of plates with such a control; of a control that is like none of
+    training it says nothing. The weights are those of the largest marginal likelihood over all genes, each in units of
+    its standard deviation. A sample of a drug without a vector is like itself alone.
 
     Args:
         vector_DF: Vectors of the molecules [D, F].
@@ -64,8 +64,8 @@ class ResponseProcess(nn.Module):
         trained: The training samples, n of them.
 
     Shapes:
-        n wells -> [n, G] twice, in the units of what it was fitted to: what like treatments tell and what like controls
-        tell, whose sum is d; zeros before ``fit``.
+        n wells -> [n, G] twice, in the units of what it was fitted to: the part of similar treatments and the part of
+        similar controls, whose sum is d; zeros before ``fit``.
 
     Source:
         Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, chapters 2 and 5.4.
@@ -95,7 +95,7 @@ class ResponseProcess(nn.Module):
         return Wells(*(self.get_buffer(name) for name in ("drug_N", "line_N", "treatment_N2", "control_NG")))
 
     def forward(self, wells: Wells) -> tuple[Float[Tensor, "B G"], Float[Tensor, "B G"]]:
-        """The mean of the process at the wells: of the treatments' kernels and of the controls'."""
+        """The mean at the wells: of the treatments' kernels and of the controls'."""
         with torch.autocast(self.dual_NG.device.type, enabled=False):  # sums over many samples that nearly cancel
             parts, weight_P = self._parts(wells, self.trained), self.weight_P
             treatment = _sum(islice(parts, len(OF_TREATMENT)), weight_P)
@@ -106,7 +106,7 @@ class ResponseProcess(nn.Module):
         """Find the weights and the duals.
 
         Args:
-            value_NG: What is to be told of each training sample.
+            value_NG: What is known of each training sample.
             seed: Of the samples that the weights are found with.
         """
         self.width.copy_(self.control_NG.square().mean().sqrt().clamp(min=1e-6))
