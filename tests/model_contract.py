@@ -111,7 +111,7 @@ class Case:
 def trained(cfg: DictConfig, data: RecordDataModule) -> Case:
     """One step of training, which also fits what a model fits before its first."""
     torch.manual_seed(0)
-    model, seen = instantiate(cfg.model, _partial_=True)(spec=data.spec), Seen()
+    model, seen = checkpoint.built(cfg.model, data.spec), Seen()
     trainer = lightning.Trainer(
         accelerator="cpu",
         callbacks=[seen],

@@ -58,7 +58,7 @@ def saved(folder: Path, *overrides: str) -> Saved:
     cfg = configured("config", ["+experiment=simulated_perturbseq", f"paths.runs={folder}", *SMALL, *overrides])
     data = assemble.datamodule(cfg)
     torch.manual_seed(0)
-    model = instantiate(cfg.model, _partial_=True)(spec=data.spec).eval()
+    model = checkpoint.built(cfg.model, data.spec).eval()
     torch.nn.init.normal_(model.readout.weight)
     content = {checkpoint.KEY: checkpoint.describe(data.spec, cfg), "state_dict": model.state_dict(), "epoch": 0}
     torch.save(content, folder / "best.ckpt")
@@ -204,7 +204,7 @@ def test_requests_that_can_not_be_met_say_why(trained, asked, tmp_path):
 
 def test_a_gene_that_only_the_networks_know_can_be_asked(asked, tmp_path):
     """The README said so while ``predict`` refused every gene that is neither measured nor perturbed in training."""
-    run = saved(tmp_path, "data.n_genes=8", "model.singles=true")
+    run = saved(tmp_path, "data.n_genes=8")
     spec = run.datamodule.spec
     further = sorted(set(run.datamodule.networks.genes.tolist()) - set(spec.genes))
     assert list(spec.network_genes.genes) == further

@@ -33,7 +33,7 @@ def saved(folder: Path, *overrides: str) -> tuple[Path, RecordDataModule]:
     """The checkpoint of a fresh model, and its data."""
     cfg = composed(*overrides)
     data = assemble.datamodule(cfg)
-    state = instantiate(cfg.model, _partial_=True)(spec=data.spec).state_dict()
+    state = checkpoint.built(cfg.model, data.spec).state_dict()
     about = {checkpoint.KEY: checkpoint.describe(data.spec, cfg)}
     torch.save({"state_dict": state, "epoch": 0, **about}, folder / "best.ckpt")
     return folder / "best.ckpt", data

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 
 from torchcell.cells.datamodule import CellSetDataModule
 from torchcell.cells.models.gene_set_transformer.model import GeneSetTransformer
 from torchcell.cells.simulate import simulate_cells
 from torchcell.io.errors import InputError
 from torchcell.training import build as assemble
+from torchcell.training import checkpoint
 from torchcell.training.entry import conf_dir
 
 SMALL = ["n_genes=40", "n_regulators=20", "n_doubles=4", "cells_per_condition=8"]
@@ -26,7 +26,7 @@ def built(*overrides: str) -> tuple[GeneSetTransformer, CellSetDataModule]:
         cfg = compose("config", ["+experiment=simulated_perturbseq", *shrunk, *overrides])
     data = assemble.datamodule(cfg)
     torch.manual_seed(0)
-    return instantiate(cfg.model, _partial_=True)(spec=data.spec), data
+    return checkpoint.built(cfg.model, data.spec), data
 
 
 def test_the_sparse_model_sees_the_lists_that_the_data_make_of_the_graph():
@@ -67,7 +67,7 @@ def test_the_line_for_your_own_cells_in_the_readme_reads_an_h5ad(tmp_path: Path)
         cfg = compose("config", [*line.split(), "graph=none", "data.features=null", "split.n_folds=3"])
     data = assemble.datamodule(cfg)
     assert len(data.record_whole) == 8
-    model = instantiate(cfg.model, _partial_=True)(spec=data.spec)
+    model = checkpoint.built(cfg.model, data.spec)
     assert torch.isfinite(model(next(iter(data.val_dataloader())))).all()
 
 

@@ -33,6 +33,7 @@ from torchcell.graph.network import GeneRules, Network
 from torchcell.io.errors import InputError
 from torchcell.train import train
 from torchcell.training import build as assemble
+from torchcell.training import checkpoint
 from torchcell.training.entry import conf_dir
 
 HGT = MODELS["hgt_embedder"]
@@ -123,7 +124,7 @@ OPTIONS: dict[str, list[str]] = {
         "model.attention=induced model.points=4",
         "model.attention=neighbors",
         "model.gradient_checkpointing=true model.layers=2",
-        "model.standardize=change model.singles=true",
+        "model.standardize=change",
         "model.standardize=none model.distribution=true",
         "data.pseudobulk=true",
         "data.features=null",
@@ -173,7 +174,7 @@ def one_step(
 ) -> tuple[Seen, torch.Tensor]:
     """What a training step saw; what is predicted of a test batch after it and a validation batch."""
     torch.manual_seed(0)
-    model, seen = instantiate(cfg.model, _partial_=True)(spec=data.spec), Seen()
+    model, seen = checkpoint.built(cfg.model, data.spec), Seen()
     trainer = lightning.Trainer(
         accelerator="cpu",
         plugins=[precision],

@@ -18,6 +18,7 @@ from torchcell.core.batch import BatchOrder, PackedLoader
 from torchcell.evaluation.evaluate import evaluate
 from torchcell.knowledge_graph.datamodule import RANKING
 from torchcell.training import build as assemble
+from torchcell.training import checkpoint
 from torchcell.training.distributed.placement import OneDeviceANode
 from torchcell.training.distributed.processes import DistributedContext
 from torchcell.training.predict import predict_part
@@ -32,7 +33,7 @@ def _one(name: str, trainer_cfg: DictConfig, process: DistributedContext) -> dic
     cfg, started = composed(*(MODELS.get(name) or small_run(name)), "baselines=none"), time.perf_counter()
     lightning.seed_everything(0, workers=True, verbose=False)
     data = assemble.datamodule(cfg)
-    model = instantiate(cfg.model, _partial_=True)(spec=data.spec)
+    model = checkpoint.built(cfg.model, data.spec)
     callbacks = [instantiate(cfg.callbacks.curriculum)] if "curriculum" in cfg.callbacks else []
     trainer = lightning.Trainer(
         accelerator="cpu",

@@ -18,7 +18,7 @@ from torchcell.cells.gene_selection import GeneSelection, Responsive, chosen
 from torchcell.cells.metrics import CellPairs, CellsContext, own_columns, significant_genes
 from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.record import moments
-from torchcell.cells.spec import CellsSpec, NetworkGenes, PhaseSources, Single, TrainedPerturbations
+from torchcell.cells.spec import CellsSpec, NetworkGenes, PhaseSources, TrainedPerturbations
 from torchcell.cells.table import (
     Controls,
     cell_notes,
@@ -69,6 +69,8 @@ class CellSetDataModule(RecordDataModule):
 
     TASK = TASK
     spec: CellsSpec
+    packed: ConditionSets
+    takes_prior = True
 
     def __init__(
         self,
@@ -144,7 +146,6 @@ class CellSetDataModule(RecordDataModule):
             covariates=tuple(train.covariates),
             control_words=tuple(train.cells.control_words),
             trained_perturbations=trained,
-            singles=_singles(train),
             # Counts are kept beside what they were normalized to.
             input_scale="lognorm" if train.cells.counts is None else "counts",
             library=train.cells.library,
@@ -188,27 +189,35 @@ class CellSetDataModule(RecordDataModule):
 
     def training_loader(self, shuffle: bool, rank: int, world: int, batch_size: int) -> PackedLoader:
         """Sets of cells, dealt anew each epoch."""
-        train = self.record_whole.subset(self.split.index("train"))
-        sets = TrainingSets(train, self.spec, self.split.index("train"), self.seed, self.pseudobulk)
+        index = self.split.index("train")
+        prior = self.packed.prior_of(torch.from_numpy(index))
+        sets = TrainingSets(self.record("train"), self.spec, index, self.seed, self.pseudobulk, prior)
         return PackedLoader(sets, SetOrder(sets, shuffle, self.seed, rank, world), batch_size)
 
-    def single_changes(self) -> Tensor:
-        """Mean change of each training condition of one gene, in the order of the spec's ``singles`` [K, G]."""
-        train = self.record("train")
-        alone = np.array([len(targets) == 1 for targets in train.targets], dtype=bool)
-        return torch.from_numpy(np.asarray((train.target - train.input_control)[alone], dtype=np.float32))
+    def residual_spec(self, train: Pseudobulk, prediction: np.ndarray) -> CellsSpec:
+        """Also ``change_scale``, the unit that a network's changes are in."""
+        start = train.input_control + self.spec.change_center.numpy()
+        prediction = np.where(np.isnan(prediction), start, prediction)
+        spec: CellsSpec = super().residual_spec(train, prediction)
+        left = train.target.astype(np.float64) - prediction
+        return replace(spec, change_scale=_scale(np.square(left).mean(0)))
 
     def inputs(self) -> tuple[str, ...]:
         """The perturbation; before it the cell line, its control cells, where that is what is held out."""
         return ("cell_line", "perturbation") if self.split.method == "cold_cell" else ("perturbation",)
 
     def shuffled(self, name: str, index: Tensor, generator: torch.Generator) -> Packed | None:
-        """The conditions with each other's perturbed genes, or with each other's control cells."""
-        packed, record = self.packed, self.record_whole.subset(index.numpy())
-        assert isinstance(packed, ConditionSets)
+        """The conditions with each other's perturbed genes, or control cells; the prior predicts them anew."""
+        record = self.record_whole.subset(index.numpy())
         names = record.group if name == "cell_line" else np.array(["+".join(sorted(one)) for one in record.targets])
         order = derangement(torch.from_numpy(np.unique(names.astype(str), return_inverse=True)[1]), generator)
-        return None if order is None else packed.exchanged(name, index, index[order])
+        if order is None:
+            return None
+        twin = self.packed.exchanged(name, index, index[order])
+        if self.prior is not None and self.packed.prior is not None:
+            predicted = self.prior.predict(twin.record.subset(index.numpy()))
+            twin.prior = self.packed.prior.index_copy(0, index, predicted)
+        return twin
 
     def halves(self, part: str) -> Halves | None:
         """Means of either half of each condition's cells, compared within its group."""
@@ -313,12 +322,6 @@ def _unmeasured(record: Pseudobulk) -> list[str]:
     lacking = sorted(perturbed.difference(record.genes.tolist()))
     told = f"{len(lacking):,} of {len(perturbed):,} perturbed genes are not measured: {some(lacking)}"
     return [told] if lacking else []
-
-
-def _singles(train: Pseudobulk) -> tuple[Single, ...]:
-    """The conditions of one gene, in their order."""
-    pairs = zip(train.targets, train.group.tolist(), strict=True)
-    return tuple(Single(targets[0], group) for targets, group in pairs if len(targets) == 1)
 
 
 def _scale(variance: np.ndarray) -> Tensor:

@@ -224,6 +224,15 @@ class Pseudobulk:
             control_member=control_member,
         )
 
+    def exchanged(self, what: str, order: np.ndarray) -> Pseudobulk:
+        """The same conditions, but each perturbs what the one at its place of ``order`` does, int64 [n]; with ``what`` a
+        ``cell_line`` each has the group and the control cells of that one.
+        """
+        if what != "cell_line":
+            return replace(self, perturbation=self.perturbation[order])
+        ptr, member = take_rows(self.control_ptr, self.control_member, order)
+        return replace(self, group=self.group[order], control_ptr=ptr, control_member=member)
+
     def blind(self) -> Pseudobulk:
         """The same conditions with nothing but control cells: what was measured after perturbation is not there."""
         kept, control_member = np.unique(self.control_member, return_inverse=True)

@@ -186,7 +186,7 @@ class Model(lightning.LightningModule):
 
     def take_prior(self, averaged: bool = False) -> None:
         """From now on a prediction is p + a (f - p) + b (q - p): f of ``forward``, q of the batch's prior, p the
-        ``starting_point``, a and b the ``StackingWeights``.
+        ``starting_point``, a and b the ``StackingWeights``. Outputs that are not active stay with ``forward``.
 
         Args:
             averaged: Whether training goes on without the prior, which then need not be out of fold; else the network
@@ -209,6 +209,8 @@ class Model(lightning.LightningModule):
             raise InputError(f"{type(self).__name__} was trained beside a prior, whose predictions the batch lacks")
         start_BT = self.starting_point(batch)
         silent_BT = torch.isnan(batch.prior) if not self.prior_is_off else torch.ones_like(batch.prior).bool()
+        if (active_T := self.active_outputs()) is not None:
+            silent_BT = silent_BT | ~active_T
         prior_BT = torch.where(silent_BT, 0.0, batch.prior - start_BT)
         network_BT = network_BT - start_BT
         self._parts = start_BT, network_BT, prior_BT
