@@ -22,6 +22,7 @@ CELLS = (
     "+data.eval_batch_size=1",
 )  # fmt: skip
 SETS = ("model.dim=16", "model.heads=1", "model.layers=1")
+GENE_SETS = ("model.encoder.dim=16", "model.encoder.heads=1", "model.encoder.layers=1")
 GNN = ("model=perturbed_cell_gnn", "model.dim=16", "model.attention_heads=1", *SCREEN)
 GRAPHS = (
     "data.molecules._target_=torchcell.drug_response.molecules.MoleculeGraphs",
@@ -48,9 +49,9 @@ MODELS: dict[str, tuple[str, ...]] = {
     "response_product": (*RESPONSE, "model=response_product", "model.gene_width=16", "model.hidden=[16,8]"),
     "additive_latent": (*RESPONSE, "model=additive_latent", "model.hidden=16"),
     "latent_shift": (*RESPONSE, "model=latent_shift", "model.hidden=16", "model.latent=8"),
-    "gene_set_transformer": (*CELLS, *SETS),
+    "gene_set_transformer": (*CELLS, *GENE_SETS),
     "gene_set_transformer_curriculum": (
-        *CELLS, *SETS, "callbacks=curriculum",
+        *CELLS, *GENE_SETS, "callbacks=curriculum",
         "callbacks.curriculum.phases=[{epoch: 0, genes: 0.2}, {epoch: 1, genes: null}]",
     ),
 }  # fmt: skip

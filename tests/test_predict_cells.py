@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from torchcell.cells.datamodule import CellSetDataModule
@@ -29,7 +28,7 @@ from torchcell.training.predict import predict_record
 
 SMALL = [
     "data.record.n_genes=40", "data.record.n_regulators=16", "data.record.n_doubles=6",
-    "data.record.cells_per_condition=24", "data.set_size=8", "model.dim=16", "model.heads=1", "model.layers=1",
+    "data.record.cells_per_condition=24", "data.set_size=8", "model.encoder.dim=16", "model.encoder.heads=1", "model.encoder.layers=1",
 ]  # fmt: skip
 
 

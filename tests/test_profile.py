@@ -149,9 +149,9 @@ CELLS = (
     "data.record.n_genes=60",
     "data.record.n_regulators=16",
     "data.record.n_doubles=0",
-    "model.dim=16",
-    "model.heads=1",
-    "model.layers=3",
+    "model.encoder.dim=16",
+    "model.encoder.heads=1",
+    "model.encoder.layers=3",
 )
 
 

@@ -38,8 +38,8 @@ fi
 if wanted attention; then # full against lists of neighbors and against induced points
     for seed in $SEEDS; do
         for attention in neighbors induced; do
-            echo "attention +experiment=simulated_perturbseq model.attention=$attention seed=$seed name=simulated_$attention"
-            echo "attention +experiment=papalexi2021_set model.attention=$attention seed=$seed name=papalexi_$attention"
+            echo "attention +experiment=simulated_perturbseq model.encoder.attention=$attention seed=$seed name=simulated_$attention"
+            echo "attention +experiment=papalexi2021_set model.encoder.attention=$attention seed=$seed name=papalexi_$attention"
         done
     done | train
 fi

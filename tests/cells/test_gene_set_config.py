@@ -44,7 +44,7 @@ def test_the_sparse_model_sees_the_lists_that_the_data_make_of_the_graph():
 
 
 def test_selected_genes_and_unmeasured_targets_have_features_and_lists_by_name():
-    model, data = built("data.n_genes=12", "model.attention=neighbors", "data.neighbors.k=4")
+    model, data = built("data.n_genes=12", "model.encoder.attention=neighbors", "data.neighbors.k=4")
     assert model.neighbor_GK.shape == (12, 4)
     assert int(model.neighbor_GK.max()) < 12
     unmeasured = set(data.genes) - set(data.spec.outputs)

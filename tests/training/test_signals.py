@@ -143,8 +143,8 @@ def test_a_curriculum_told_to_end_within_a_middle_phase_goes_on_to_the_same_weig
         phases = "[{epoch: 0, genes: 0.25}, {epoch: 1, genes: 0.5}, {epoch: 2, genes: null}]"
         overrides = [
             *(f"data.record.{size}" for size in sizes), "data.set_size=2", "data.input_cells=2", "data.batch_size=4",
-            "model.dim=16", "model.heads=1", "model.dropout=0.2", "trainer.max_epochs=3", "trainer.warmup_steps=4",
-            "callbacks=curriculum", f"callbacks.curriculum.phases={phases}", "baselines=none", "logger.every_n_steps=1",
+            "model.encoder.dim=16", "model.encoder.heads=1", "model.encoder.dropout=0.2", "trainer.max_epochs=3",
+            "trainer.warmup_steps=4", "callbacks=curriculum", f"callbacks.curriculum.phases={phases}", "baselines=none", "logger.every_n_steps=1",
             f"paths.runs={folder}",
         ]  # fmt: skip
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):

@@ -198,7 +198,8 @@ class CellSetDataModule(RecordDataModule):
         """Also ``change_scale``, the unit that a network's changes are in."""
         start = train.input_control + self.spec.change_center.numpy()
         prediction = np.where(np.isnan(prediction), start, prediction)
-        spec: CellsSpec = super().residual_spec(train, prediction)
+        spec = super().residual_spec(train, prediction)
+        assert isinstance(spec, CellsSpec)
         left = train.target.astype(np.float64) - prediction
         return replace(spec, change_scale=_scale(np.square(left).mean(0)))
 

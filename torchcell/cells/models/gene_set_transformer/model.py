@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchcell.cells.batch import CellRows, CellSetBatch
 from torchcell.cells.curriculum import curriculum_sections
 from torchcell.cells.models.gene_set_transformer.attention import (
+    EncoderOptions,
     GeneIdentity,
     GeneSetEncoder,
     GeneTokens,
@@ -34,18 +35,13 @@ UNITS = ("cells", "change", "none")
 
 
 def check_choices(
-    spec: CellsSpec,
-    attention: str,
-    global_tokens: int,
-    free_drop: float | int,
-    standardize: str,
-    distribution: bool = False,
+    spec: CellsSpec, encoder: EncoderOptions, free_drop: float | int, standardize: str, distribution: bool
 ) -> None:
     """Refuse what the model or its data can't give.
 
     Raises:
-        InputError: An unknown choice, no global token, sparse attention without neighbors, or a term on cells where
-            the data train on means.
+        InputError: An unknown choice, sparse attention without neighbors, or a term on cells where the data train on
+            means.
     """
     if distribution and spec.pseudobulk:
         raise InputError(
@@ -54,14 +50,12 @@ def check_choices(
         )
     if standardize not in UNITS:
         raise InputError(f"model.standardize={standardize!r}: choose one of {list(UNITS)}")
-    if global_tokens < 1:
-        raise InputError(f"model.global_tokens={global_tokens}: the perturbation needs at least one to enter by")
     if not 0 <= free_drop <= 1:
         raise InputError(f"model.free_drop={free_drop} is a share between 0 and 1")
-    if attention == "neighbors" and spec.neighbors is None:
+    if encoder.attention == "neighbors" and spec.neighbors is None:
         raise InputError(
-            "model.attention=neighbors needs a list of neighbors a gene, which these data don't give; choose "
-            "data with a network, or model.attention=full or induced"
+            "model.encoder.attention=neighbors needs a list of neighbors a gene, which these data don't give; choose "
+            "data with a network, or model.encoder.attention=full or induced"
         )
 
 
@@ -106,6 +100,16 @@ TOKENS = 262_144
 class GeneSetTransformer(Model):
     r"""Attention within each control cell over its active genes, and a change read from every gene's token.
 
+    ::
+
+        control cells [B, S, A] -+
+        gene vectors e    [A, D] -+-> tokens [B, S, P + A, D] -> attention within a cell -> h [B, S, A, D] -+
+        perturbed genes -> p [B, D] -+                                                                      +-> [B, A]
+                                     +----------------------------------------------------------------------+
+        prediction [B, G] = mean of the controls + mean change + scale * the reading of active genes, 0 of the others
+
+    B sets of S control cells, A of G measured genes active, P global tokens, width D.
+
     .. math::
         \hat y_g = \bar x_g + m_g + \frac{s_g}{S} \sum_c \Big(w \cdot h_{cg} +
         \frac{p_S \cdot (A h_{cg} + B e_g)}{\sqrt D}\Big)
@@ -125,15 +129,7 @@ class GeneSetTransformer(Model):
 
     Args:
         spec: Of the task ``cells``; with ``neighbors`` [G, K] for sparse attention.
-        dim: Width D of a token.
-        layers: Attention layers.
-        heads: Of each layer, dim / heads at least 16.
-        expansion: Width of a layer's inner network in units of ``dim``.
-        dropout: Share dropped in the layers.
-        attention: ``full``, ``neighbors`` of the spec, itself and the global tokens, or ``induced``.
-        global_tokens: Tokens that see all genes and are seen by all, and carry the perturbation.
-        points: Of induced attention.
-        gradient_checkpointing: Keep only the layers' inputs, and compute them again in the backward pass.
+        encoder: Tokens and attention layers; none: as ``EncoderOptions`` has them.
         free_drop: See ``PerturbationVector``.
         standardize: The unit of a residual: how far ``cells`` spread, controls and perturbed; standard deviation of the
             training conditions' ``change``; or ``none``.
@@ -143,14 +139,14 @@ class GeneSetTransformer(Model):
         loss_weights: See ``Model``.
 
     Raises:
-        InputError: An unknown choice, no global token, sparse attention without neighbors, or ``distribution`` where
-            the data train on means.
+        InputError: An unknown choice, sparse attention without neighbors, or ``distribution`` where the data train on
+            means.
     """
 
     reads = CellsSpec
     spec: CellsSpec
     adds_genes = True
-    memory_options: Mapping[str, Any] = {"attention": "full", "gradient_checkpointing": False}
+    memory_options: Mapping[str, Any] = {"encoder.attention": "full", "encoder.gradient_checkpointing": False}
 
     active_G: Tensor
     neighbor_GK: Tensor
@@ -163,15 +159,7 @@ class GeneSetTransformer(Model):
         self,
         spec: CellsSpec,
         *,
-        dim: int = 64,
-        layers: int = 2,
-        heads: int = 4,
-        expansion: int = 2,
-        dropout: float | int = 0.0,
-        attention: str = "full",
-        global_tokens: int = 2,
-        points: int = 32,
-        gradient_checkpointing: bool = False,
+        encoder: EncoderOptions | None = None,
         free_drop: float | int = 0.0,
         standardize: str = "cells",
         distribution: bool = False,
@@ -180,14 +168,16 @@ class GeneSetTransformer(Model):
         loss_weights: LossWeights | None = None,
     ) -> None:
         super().__init__(spec, optimizer, scheduler, loss_weights)
-        check_choices(spec, attention, global_tokens, free_drop, standardize, distribution)
-        self.distribution, self.sparse, self.n_global = distribution, attention == "neighbors", global_tokens
+        encoder = encoder or EncoderOptions()
+        check_choices(spec, encoder, free_drop, standardize, distribution)
+        dim, self.n_global, self.sparse = encoder.dim, encoder.global_tokens, encoder.attention == "neighbors"
+        self.distribution = distribution
         n_measured, known = len(spec.outputs), spec.gene_features
         features = None if known is None else torch.from_numpy(known.values)
         self.identity = GeneIdentity(n_measured, spec.n_trained_with, len(spec.genes), dim, features)
         self.perturbation = PerturbationVector(dim, free_drop)
-        self.tokens = GeneTokens(dim, global_tokens)
-        self.encoder = GeneSetEncoder(dim, layers, heads, expansion, dropout, attention, points, gradient_checkpointing)
+        self.tokens = GeneTokens(dim, self.n_global)
+        self.encoder = GeneSetEncoder(encoder)
         self.readout = nn.Linear(dim, 1)
         self.cell_product, self.gene_product = (nn.Linear(dim, dim, bias=False) for _ in range(2))
         for layer in (self.readout, self.cell_product, self.gene_product):
