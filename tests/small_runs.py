@@ -18,7 +18,7 @@ RESPONSE = (
 )  # fmt: skip
 CELLS = (
     "+experiment=simulated_perturbseq", "data.record.n_genes=60", "data.record.n_regulators=16",
-    "data.record.n_doubles=5", "data.record.cells_per_condition=6", "data.set_size=2", "data.batch_size=8",
+    "data.record.n_doubles=5", "data.record.cells_per_condition=6", "data.sets.size=2", "data.batch_size=8",
     "+data.eval_batch_size=1",
 )  # fmt: skip
 SETS = ("model.dim=16", "model.heads=1", "model.layers=1")

@@ -13,7 +13,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from torchcell.cells.datamodule import CellSetDataModule
+from torchcell.cells.datamodule import CellSetDataModule, SetOptions
 from torchcell.cells.table import Controls, cells_file, read_perturbations
 from torchcell.core.datamodule import RecordDataModule
 from torchcell.core.model import Model
@@ -28,7 +28,7 @@ from torchcell.training.predict import predict_record
 
 SMALL = [
     "data.record.n_genes=40", "data.record.n_regulators=16", "data.record.n_doubles=6",
-    "data.record.cells_per_condition=24", "data.set_size=8", "model.encoder.dim=16", "model.encoder.heads=1", "model.encoder.layers=1",
+    "data.record.cells_per_condition=24", "data.sets.size=8", "model.encoder.dim=16", "model.encoder.heads=1", "model.encoder.layers=1",
 ]  # fmt: skip
 
 
@@ -236,7 +236,7 @@ def test_energy_distance_is_scored_for_every_system_and_undefined_in_pseudobulk(
     (results,) = data.results("test", {"": systems}, "Model", None)
     table = evaluate(results, n_boot=5).table.set_index(["metric", "system"]).value["e_distance"]
     assert table["Model"] < table["no_change"] < table["away"]
-    flat = CellSetDataModule(data.record_whole, {"method": "unseen_perturbation"}, pseudobulk=True)
+    flat = CellSetDataModule(data.record_whole, {"method": "unseen_perturbation"}, sets=SetOptions(pseudobulk=True))
     (results,) = flat.results("test", {"": systems}, "Model", None)
     table = evaluate(results, n_boot=5).table.set_index(["metric", "system"])
     assert table.value["e_distance"].isna().all()

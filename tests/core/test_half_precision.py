@@ -126,8 +126,8 @@ OPTIONS: dict[str, list[str]] = {
         "model.encoder.gradient_checkpointing=true model.encoder.layers=2",
         "model.standardize=change",
         "model.standardize=none model.distribution=true",
-        "data.pseudobulk=true",
-        "data.features=null",
+        "data.sets.pseudobulk=true",
+        "data.genes.features=null",
     ],
 }
 """What else changes the way of the computation, by file."""

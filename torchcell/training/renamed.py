@@ -5,7 +5,7 @@ from __future__ import annotations
 RENAMED: dict[str, str | tuple[str, ...]] = {
     "rivals": "comparators",
     "evaluation.lever_step_s": "evaluation.memory_step_s",
-    "data.neighbours": "data.neighbors",
+    "data.neighbours": "data.genes.neighbors",
     "model.standardise": "model.standardize",
     "baselines.network_neighbours": "baselines.network_neighbors",
     "baselines.profile_neighbours": "baselines.profile_neighbors",
@@ -26,6 +26,13 @@ RENAMED: dict[str, str | tuple[str, ...]] = {
     "data.record.backed": "data.record.matrix.backed",
     "data.record.min_cells": "data.record.conditions.min_cells",
     "data.record.few_cells": "data.record.conditions.few_cells",
+    "data.selection": "data.genes.selection",
+    "data.features": "data.genes.features",
+    "data.neighbors": "data.genes.neighbors",
+    "data.set_size": "data.sets.size",
+    "data.input_cells": "data.sets.input_cells",
+    "data.eval_sets": "data.sets.eval_sets",
+    "data.pseudobulk": "data.sets.pseudobulk",
     "model.singles": ("model.prior", "model.prior_use"),
 }
 """Keys of torchcell 0.1 -> what they are called now, or the keys that say the same."""

@@ -45,7 +45,8 @@ def check_choices(
     """
     if distribution and spec.pseudobulk:
         raise InputError(
-            "model.distribution=true is a term on the cells of a condition, and data.pseudobulk=true trains on means; "
+            "model.distribution=true is a term on the cells of a condition, and data.sets.pseudobulk=true trains on "
+            "means; 
             "set one of them to false"
         )
     if standardize not in UNITS:
