@@ -46,8 +46,7 @@ def check_choices(
     if distribution and spec.pseudobulk:
         raise InputError(
             "model.distribution=true is a term on the cells of a condition, and data.sets.pseudobulk=true trains on "
-            "means; 
-            "set one of them to false"
+            "means; set one of them to false"
         )
     if standardize not in UNITS:
         raise InputError(f"model.standardize={standardize!r}: choose one of {list(UNITS)}")
