@@ -22,7 +22,6 @@ def cell_spec(genes=24, unmeasured=2, features=5, neighbors=None, seed=0, **more
         "covariates": (),
         "control_words": (),
         "trained_perturbations": TrainedPerturbations((), ()),
-        "singles": (),
         "input_scale": "lognorm",
         "library": None,
         "pseudobulk": False,

@@ -22,7 +22,7 @@ RESPONSE = (
 )  # fmt: skip
 CELLS = (
     "+experiment=simulated_perturbseq", "data.record.n_genes=60", "data.record.n_regulators=16",
-    "data.record.n_doubles=5", "data.record.cells_per_condition=6", "data.set_size=2", "data.batch_size=8",
+    "data.record.n_doubles=5", "data.record.cells_per_condition=6", "data.sets.size=2", "data.batch_size=8",
     "+data.eval_batch_size=1",
 )  # fmt: skip
 SETS = ("model.dim=16", "model.heads=1", "model.layers=1")
@@ -34,6 +34,7 @@ CGT = (
     *SCREEN,
 )
 GNN = ("model=perturbed_cell_gnn", "model.encoder.dim=16", "model.encoder.attention_heads=1", *SCREEN)
+GENE_SETS = ("model.encoder.dim=16", "model.encoder.heads=1", "model.encoder.layers=1")
 GRAPHS = (
     "data.molecules._target_=torchcell.drug_response.molecules.MoleculeGraphs",
     "~data.molecules.bits",
@@ -60,9 +61,9 @@ MODELS: dict[str, tuple[str, ...]] = {
     "response_product": (*RESPONSE, "model=response_product", "model.genes.width=16", "model.hidden=[16,8]"),
     "additive_latent": (*RESPONSE, "model=additive_latent", "model.hidden=16"),
     "latent_shift": (*RESPONSE, "model=latent_shift", "model.hidden=16", "model.latent=8"),
-    "gene_set_transformer": (*CELLS, *SETS),
+    "gene_set_transformer": (*CELLS, *GENE_SETS),
     "gene_set_transformer_curriculum": (
-        *CELLS, *SETS, "callbacks=curriculum",
+        *CELLS, *GENE_SETS, "callbacks=curriculum",
         "callbacks.curriculum.phases=[{epoch: 0, genes: 0.2}, {epoch: 1, genes: null}]",
     ),
 }  # fmt: skip

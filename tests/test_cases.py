@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from torchcell.cells.pseudobulk import Pseudobulk
-from torchcell.cells.table import cells_file
+from torchcell.cells.table import MatrixOptions, cells_file
 from torchcell.drug_response.import_gct import import_gct
 from torchcell.drug_response.table import response_file
 from torchcell.io.errors import InputError
@@ -225,7 +225,7 @@ def test_13_counts_in_raw_are_named_and_read(tmp_path: Path) -> None:
     adata.write_h5ad(path)
     with pytest.raises(InputError, match="this file holds counts too: layer=raw"):
         cells_file(path, "counts", "ctrl")
-    assert sizes(cells_file(path, "counts", "ctrl", layer="raw")) == {"AHR": 30}
+    assert sizes(cells_file(path, "counts", "ctrl", matrix=MatrixOptions(layer="raw"))) == {"AHR": 30}
 
 
 def test_a_gene_that_a_label_names_twice_is_refused(tmp_path: Path) -> None:
@@ -235,4 +235,4 @@ def test_a_gene_that_a_label_names_twice_is_refused(tmp_path: Path) -> None:
     (tmp_path / "aliases.csv").write_text("alias,gene\nEKLF,KLF1\n")
     path = cells(tmp_path, ["ctrl", "KLF1+EKLF", "AHR"])
     with pytest.raises(InputError, match=r"names a gene twice, 'EKLF.KLF1' \('KLF1.KLF1'\): 'c30'"):
-        cells_file(path, "counts", "ctrl", aliases=tmp_path / "aliases.csv")
+        cells_file(path, "counts", "ctrl", matrix=MatrixOptions(aliases=tmp_path / "aliases.csv"))

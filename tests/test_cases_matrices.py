@@ -18,7 +18,7 @@ from scipy import sparse
 
 from torchcell.cells.backed import lognormalized
 from torchcell.cells.record import CellExpression, moments
-from torchcell.cells.table import Controls, Trained, cells_file, read_cells_request
+from torchcell.cells.table import Controls, MatrixOptions, Trained, cells_file, read_cells_request
 from torchcell.drug_response.import_gct import import_gct
 from torchcell.drug_response.molecules import MoleculeTable
 from torchcell.drug_response.table import read_response_request, response_file
@@ -203,13 +203,13 @@ def test_entries_of_one_place_are_summed_in_files_of_cells(
     adata.X = adata.layers["umi"] = FORMATS[kind](values)
     adata.raw = adata
     plain = written(adata, tmp_path, "plain.h5ad")
-    expected = cells_file(plain, "counts", "ctrl", layer=layer)
+    expected = cells_file(plain, "counts", "ctrl", matrix=MatrixOptions(layer=layer))
     path = with_matrix(written(adata, tmp_path), key, doubled(values, kind))
     if kind == "csc" and backed:
         with pytest.raises(InputError, match="stored by columns"):
-            cells_file(path, "counts", "ctrl", layer=layer, backed=True)
+            cells_file(path, "counts", "ctrl", matrix=MatrixOptions(layer=layer, backed=True))
         return
-    found = cells_file(path, "counts", "ctrl", layer=layer, backed=backed)
+    found = cells_file(path, "counts", "ctrl", matrix=MatrixOptions(layer=layer, backed=backed))
     np.testing.assert_allclose(found.target, expected.target, rtol=1e-6)
     np.testing.assert_allclose(found.eval_control, expected.eval_control, rtol=1e-6)
     assert found.fingerprint() == expected.fingerprint()
@@ -224,7 +224,7 @@ def test_entries_of_one_place_are_summed_in_a_zarr_folder(tmp_path: Path) -> Non
     adata.X = values
     expected = cells_file(written(adata, tmp_path), "counts", "ctrl")
     for backed in (False, True):
-        found = cells_file(tmp_path / "cells.zarr", "counts", "ctrl", backed=backed)
+        found = cells_file(tmp_path / "cells.zarr", "counts", "ctrl", matrix=MatrixOptions(backed=backed))
         np.testing.assert_allclose(found.target, expected.target, rtol=1e-6)
 
 
@@ -409,7 +409,7 @@ def test_values_that_are_neither_counts_nor_logs_are_called_that(tmp_path: Path,
     for scale in ("counts", "lognorm"):
         told = rf"neither counts nor logs \(highest {highest}, c\d+ .*take the logarithm .*scale=lognorm, or give raw"
         with pytest.raises(InputError, match=told):
-            cells_file(path, scale, "ctrl", backed=backed)  # type: ignore[arg-type]
+            cells_file(path, scale, "ctrl", matrix=MatrixOptions(backed=backed))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("backed", [False, True])
@@ -423,8 +423,8 @@ def test_counts_in_raw_are_named_and_can_be_read_with_their_genes(tmp_path: Path
     path = written(fewer, tmp_path)
     told = "no integers: 'c0 .*give raw counts, or declare scale=lognorm; this file holds counts too: layer=umi or layer=raw"
     with pytest.raises(InputError, match=told):
-        cells_file(path, "counts", "ctrl", backed=backed)
-    found = cells_file(path, "counts", "ctrl", layer="raw", backed=backed)
+        cells_file(path, "counts", "ctrl", matrix=MatrixOptions(backed=backed))
+    found = cells_file(path, "counts", "ctrl", matrix=MatrixOptions(layer="raw", backed=backed))
     assert found.genes.tolist() == GENES
     np.testing.assert_allclose(found.target, expected.target, rtol=1e-6)
     assert found.fingerprint() == expected.fingerprint()
@@ -436,7 +436,7 @@ def test_counts_in_raw_are_named_and_can_be_read_with_their_genes(tmp_path: Path
         read_cells_request(asked, Controls(path), trained)
     assert read_cells_request(asked, Controls(path, layer="raw"), trained).genes.tolist() == GENES
     with pytest.raises(InputError, match="holds no layer 'raw'"):
-        cells_file(tmp_path / "counts.h5ad", "counts", "ctrl", layer="raw", backed=backed)
+        cells_file(tmp_path / "counts.h5ad", "counts", "ctrl", matrix=MatrixOptions(layer="raw", backed=backed))
 
 
 @pytest.mark.parametrize("stored", ["dense", "sparse"])
@@ -456,7 +456,7 @@ def test_a_count_beyond_reason_is_named_by_cell_and_gene(tmp_path: Path, stored:
     path = written(adata, tmp_path)
     for backed in (False, True):
         with pytest.raises(InputError, match=told):
-            cells_file(path, "counts", "ctrl", backed=backed)
+            cells_file(path, "counts", "ctrl", matrix=MatrixOptions(backed=backed))
     with pytest.raises(InputError, match=told):
         CellExpression.from_anndata(adata, "counts", control="ctrl").validate()
 

@@ -11,10 +11,9 @@ import pandas as pd
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from torchcell.cells.datamodule import CellSetDataModule
+from torchcell.cells.datamodule import CellSetDataModule, SetOptions
 from torchcell.cells.table import Controls, cells_file, read_perturbations
 from torchcell.core.datamodule import RecordDataModule
 from torchcell.core.model import Model
@@ -29,7 +28,7 @@ from torchcell.training.predict import predict_record
 
 SMALL = [
     "data.record.n_genes=40", "data.record.n_regulators=16", "data.record.n_doubles=6",
-    "data.record.cells_per_condition=24", "data.set_size=8", "model.dim=16", "model.heads=1", "model.layers=1",
+    "data.record.cells_per_condition=24", "data.sets.size=8", "model.encoder.dim=16", "model.encoder.heads=1", "model.encoder.layers=1",
 ]  # fmt: skip
 
 
@@ -58,7 +57,7 @@ def saved(folder: Path, *overrides: str) -> Saved:
     cfg = configured("config", ["+experiment=simulated_perturbseq", f"paths.runs={folder}", *SMALL, *overrides])
     data = assemble.datamodule(cfg)
     torch.manual_seed(0)
-    model = instantiate(cfg.model, _partial_=True)(spec=data.spec).eval()
+    model = checkpoint.built(cfg.model, data.spec).eval()
     torch.nn.init.normal_(model.readout.weight)
     content = {checkpoint.KEY: checkpoint.describe(data.spec, cfg), "state_dict": model.state_dict(), "epoch": 0}
     torch.save(content, folder / "best.ckpt")
@@ -204,7 +203,7 @@ def test_requests_that_can_not_be_met_say_why(trained, asked, tmp_path):
 
 def test_a_gene_that_only_the_networks_know_can_be_asked(asked, tmp_path):
     """The README said so while ``predict`` refused every gene that is neither measured nor perturbed in training."""
-    run = saved(tmp_path, "data.n_genes=8", "model.singles=true")
+    run = saved(tmp_path, "data.n_genes=8")
     spec = run.datamodule.spec
     further = sorted(set(run.datamodule.networks.genes.tolist()) - set(spec.genes))
     assert list(spec.network_genes.genes) == further
@@ -237,7 +236,7 @@ def test_energy_distance_is_scored_for_every_system_and_undefined_in_pseudobulk(
     (results,) = data.results("test", {"": systems}, "Model", None)
     table = evaluate(results, n_boot=5).table.set_index(["metric", "system"]).value["e_distance"]
     assert table["Model"] < table["no_change"] < table["away"]
-    flat = CellSetDataModule(data.record_whole, {"method": "unseen_perturbation"}, pseudobulk=True)
+    flat = CellSetDataModule(data.record_whole, {"method": "unseen_perturbation"}, sets=SetOptions(pseudobulk=True))
     (results,) = flat.results("test", {"": systems}, "Model", None)
     table = evaluate(results, n_boot=5).table.set_index(["metric", "system"])
     assert table.value["e_distance"].isna().all()

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from small_runs import CELLS, MODELS, RESPONSE, SCREEN, SETS, composed
+from small_runs import CELLS, GENE_SETS, MODELS, RESPONSE, SCREEN, composed
 
 from torchcell.core.datamodule import RecordDataModule
 from torchcell.core.prediction_notes import joined, summary
@@ -139,7 +139,7 @@ def test_a_cell_line_with_a_control_of_its_own_is_told_to_be_unseen(tmp_path):
 
 
 def test_cells_tell_of_genes_that_were_never_perturbed_new_combinations_and_groups(tmp_path, capsys):
-    ckpt, data = saved(tmp_path, *CELLS, *SETS, "data.record.n_doubles=0")
+    ckpt, data = saved(tmp_path, *CELLS, *GENE_SETS, "data.record.n_doubles=0")
     trained = data.spec.trained_perturbations
     assert trained.sizes == (1,)
     a, b = trained.genes[:2]

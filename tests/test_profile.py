@@ -149,9 +149,9 @@ CELLS = (
     "data.record.n_genes=60",
     "data.record.n_regulators=16",
     "data.record.n_doubles=0",
-    "model.dim=16",
-    "model.heads=1",
-    "model.layers=3",
+    "model.encoder.dim=16",
+    "model.encoder.heads=1",
+    "model.encoder.layers=3",
 )
 
 
@@ -196,7 +196,7 @@ def test_a_model_without_rows_of_its_own_is_measured_as_it_stands():
 
 
 def test_a_row_that_the_data_cannot_give_is_named(tmp_path):
-    cfg = of_cells("data.neighbors=null", "profile.only=[neighbors]", f"profile.out={tmp_path}")
+    cfg = of_cells("data.genes.neighbors=null", "profile.only=[neighbors]", f"profile.out={tmp_path}")
     with pytest.raises(InputError, match="row neighbors: .*list of neighbors.*profile.representations.neighbors=null"):
         profile(cfg)
 

@@ -17,7 +17,7 @@ from torchcell.training import build as assemble
 from torchcell.training.entry import conf_dir
 
 SELECTION = (
-    "data.selection={_target_: torchcell.cells.gene_selection.GeneSelection, n_genes: 9, "
+    "data.genes.selection={_target_: torchcell.cells.gene_selection.GeneSelection, n_genes: 9, "
     "sources: [{_target_: torchcell.cells.gene_selection.Perturbed, quota: 3}]}"
 )
 SMALL = [
@@ -61,7 +61,7 @@ def test_the_command_chooses_what_a_run_does(tmp_path: Path, how: list[str]) -> 
 def test_data_that_choose_no_genes_say_so() -> None:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("select_genes", SMALL)
-    with pytest.raises(InputError, match="these data choose no genes; set data.selection.*or data.n_genes"):
+    with pytest.raises(InputError, match="these data choose no genes; set data.genes.selection.*or data.n_genes"):
         select_genes(cfg)
 
 

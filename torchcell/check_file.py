@@ -352,7 +352,7 @@ def _aliases(finding: Finding, table: pd.DataFrame) -> None:
 
     alias_table(finding.path)
     finding.use = (
-        f"{given('data.aliases', finding.path)} (screens), {given('data.record.aliases', finding.path)} (cells)"
+        f"{given('data.aliases', finding.path)} (screens), {given('data.record.matrix.aliases', finding.path)} (cells)"
     )
 
 
@@ -430,7 +430,7 @@ def _response(finding: Finding, columns: dict[str, str]) -> None:
 
 
 def _cells(finding: Finding, obs: pd.DataFrame) -> None:
-    from torchcell.cells.table import cells_file, read_cells
+    from torchcell.cells.table import ConditionOptions, MatrixOptions, cells_file, read_cells
 
     finding.kind = "single cells"
     column = _perturbation_column(finding, obs)
@@ -442,10 +442,11 @@ def _cells(finding: Finding, obs: pd.DataFrame) -> None:
         keys["control"] = control if len(control) > 1 else control[0]
     elif control is None:
         return
-    record, refused = None, []
+    record, refused, matrix = None, [], MatrixOptions(backed=_on_disk(finding.path))
+    dropped = ConditionOptions(few_cells="drop")
     for scale in ("counts", "lognorm"):
         try:
-            record = cells_file(finding.path, scale, **keys, few_cells="drop", backed=_on_disk(finding.path))
+            record = cells_file(finding.path, scale, **keys, matrix=matrix, conditions=dropped)
             break
         except InputError as error:
             refused.append(str(error))
@@ -463,12 +464,12 @@ def _cells(finding: Finding, obs: pd.DataFrame) -> None:
     finding.facts.append(f"values: {'raw counts' if scale == 'counts' else 'log-normalized'}")
     finding.facts += [f"left out: {n:,} {what}" for what, n in record.lost.items()]
     if scale == "counts":
-        chunks = read_cells(finding.path, scale, **keys, backed=_on_disk(finding.path)).chunks()
+        chunks = read_cells(finding.path, scale, **keys, matrix=matrix).chunks()
         median = float(np.median(np.concatenate([np.asarray(chunk.sum(1)).ravel() for _, chunk in chunks])))
         finding.facts.append(f"median counts a cell: {median:,.0f}")
         if median < FEW_COUNTS:
             finding.notes.append(f"{median:,.0f} counts in the median cell are very few: single genes are mostly noise")
-    few = " data.record.few_cells=drop" if any("fewer" in what for what in record.lost) else ""
+    few = " data.record.conditions.few_cells=drop" if any("fewer" in what for what in record.lost) else ""
     finding.use = (
         f"python -m torchcell.train data=cells {given('data.record.path', finding.path)} data.record.scale={scale}"
         + "".join(f" {_typed(f'data.record.{key}', value)}" for key, value in keys.items())
@@ -491,7 +492,7 @@ def _unmeasured(finding: Finding, genes: np.ndarray) -> list[str]:
     fits = {str(name): int(np.isin(lacking, texts(var[name].to_numpy())).sum()) for name in var.columns}
     best = max(fits, key=lambda name: fits[name], default="")
     if fits.get(best):
-        return [f"{note}; the column {best!r} of var has {fits[best]:,} of them: data.record.gene_column={best}"]
+        return [f"{note}; the column {best!r} of var has {fits[best]:,} of them: data.record.matrix.gene_column={best}"]
     return [f"{note}; the measured are called {some(genes, 3)}"]
 
 

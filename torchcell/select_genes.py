@@ -24,8 +24,8 @@ def select_genes(cfg: DictConfig) -> SelectedGenes:
     from torchcell.io.errors import InputError
     from torchcell.io.paths import refuse_unwritable
 
-    if cfg.data.get("selection") is None and cfg.data.get("n_genes") is None:
-        raise InputError("these data choose no genes; set data.selection, as data=kang2018 does, or data.n_genes")
+    if OmegaConf.select(cfg, "data.genes.selection") is None and cfg.data.get("n_genes") is None:
+        raise InputError("these data choose no genes; set data.genes.selection, as data=kang2018 does, or data.n_genes")
     refuse_unwritable(cfg.out, "out")
     split = cast("dict[str, Any]", OmegaConf.to_container(cfg.split, resolve=True))
     record, selected = chosen(
@@ -33,7 +33,7 @@ def select_genes(cfg: DictConfig) -> SelectedGenes:
         split,
         n_genes=cfg.data.n_genes,
         max_cells=cfg.data.max_cells,
-        selection=instantiate(cfg.data.selection),
+        selection=instantiate(cfg.data.genes.selection),
         subset=cfg.data.subset,
     )
     assert selected is not None

@@ -19,7 +19,7 @@ fi
 if wanted combination; then # pairs, with none, one or both genes perturbed alone in training
     for seed in $SEEDS; do
         shared="+experiment=simulated_perturbseq split=combination seed=$seed"
-        echo "combination $shared model.singles=true trainer.max_epochs=80 name=simulated_combination_singles"
+        echo "combination $shared model.prior=additive model.prior_use=average trainer.max_epochs=80 name=simulated_combination_singles"
         echo "combination $shared name=simulated_combination" # the network alone
         echo "combination +experiment=norman_mcfaline_set seed=$seed name=norman_combination"
     done | train
@@ -38,8 +38,8 @@ fi
 if wanted attention; then # full against lists of neighbors and against induced points
     for seed in $SEEDS; do
         for attention in neighbors induced; do
-            echo "attention +experiment=simulated_perturbseq model.attention=$attention seed=$seed name=simulated_$attention"
-            echo "attention +experiment=papalexi2021_set model.attention=$attention seed=$seed name=papalexi_$attention"
+            echo "attention +experiment=simulated_perturbseq model.encoder.attention=$attention seed=$seed name=simulated_$attention"
+            echo "attention +experiment=papalexi2021_set model.encoder.attention=$attention seed=$seed name=papalexi_$attention"
         done
     done | train
 fi

@@ -102,7 +102,6 @@ def loader(X: Any) -> PackedLoader:
         covariates=(),
         control_words=(),
         trained_perturbations=TrainedPerturbations((), ()),
-        singles=(),
         input_scale="lognorm",
         library=None,
         pseudobulk=False,

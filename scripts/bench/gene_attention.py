@@ -19,7 +19,12 @@ from rich.table import Table
 from target import Target, at_least, at_most
 from torch import Tensor, nn
 
-from torchcell.cells.models.gene_set_transformer.attention import GeneSetEncoder, TokenAttention, seen_tokens
+from torchcell.cells.models.gene_set_transformer.attention import (
+    EncoderOptions,
+    GeneSetEncoder,
+    TokenAttention,
+    seen_tokens,
+)
 from torchcell.graph.cell_graph import CSR
 from torchcell.training.profile import tensor_megabytes
 
@@ -84,7 +89,7 @@ class DenseAttention(TokenAttention):
 def encoder(way: str, checkpointing: bool = False) -> GeneSetEncoder:
     """With random weights."""
     kind = "full" if way == "dense scores" else way
-    model = GeneSetEncoder(DIM, LAYERS, HEADS, attention=kind, gradient_checkpointing=checkpointing)
+    model = GeneSetEncoder(EncoderOptions(DIM, LAYERS, HEADS, attention=kind, gradient_checkpointing=checkpointing))
     if way == "dense scores":
         for layer in model.layers:
             layer.attention = DenseAttention(DIM, HEADS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from scipy import sparse
 
 from torchcell.cells.batch import SetOrder, TrainingSets
-from torchcell.cells.datamodule import UNKNOWN, CellSetDataModule
+from torchcell.cells.datamodule import UNKNOWN, CellSetDataModule, GeneOptions, SetOptions
 from torchcell.cells.gene_neighbors import GeneNeighbors
 from torchcell.cells.gene_selection import GeneSelection, Perturbed
 from torchcell.cells.pseudobulk import Pseudobulk
@@ -37,7 +37,11 @@ def record() -> Pseudobulk:
 
 
 def module(record: Pseudobulk, **changes) -> CellSetDataModule:
-    return CellSetDataModule(record, SPLIT, **({"set_size": 4, "batch_size": 7} | changes))
+    """Of small sets; changes of ``sets`` and ``genes`` by their own names."""
+    sets, genes = ({one.name for one in fields(kind)} & set(changes) for kind in (SetOptions, GeneOptions))
+    sizes = SetOptions(**({"size": 4} | {name: changes.pop(name) for name in sets}))
+    options = GeneOptions(**{name: changes.pop(name) for name in genes})
+    return CellSetDataModule(record, SPLIT, sets=sizes, genes=options, **({"batch_size": 7} | changes))
 
 
 def training_sets(data: CellSetDataModule) -> TrainingSets:
@@ -275,7 +279,7 @@ def test_n_genes_is_the_budget_of_a_selection_that_names_none(record):
     """Asked for 30 genes beside a selection of 10 a run took 10, and said nothing."""
     assert len(module(record, selection=GeneSelection([Perturbed(quota=6)]), n_genes=30).spec.outputs) == 30
     assert len(module(record, selection=GeneSelection(n_genes=10), n_genes=10).spec.outputs) == 10
-    with pytest.raises(InputError, match="data.n_genes=30 and data.selection.n_genes=10 disagree"):
+    with pytest.raises(InputError, match="data.n_genes=30 and data.genes.selection.n_genes=10 disagree"):
         module(record, selection=GeneSelection(n_genes=10), n_genes=30)
 
 
@@ -322,7 +326,7 @@ def test_without_a_selection_the_most_responsive_genes_come_first_and_no_table_i
 
 
 def test_fewer_controls_than_perturbed_cells_make_a_cheaper_input(record):
-    data = module(record, set_size=8, input_cells=2, eval_sets=5)
+    data = module(record, size=8, input_cells=2, eval_sets=5)
     sets = training_sets(data)
     batch = sets[torch.arange(4)]
     assert (batch.input_cells.shape[1], batch.perturbed.shape[1]) == (2, 8)
@@ -330,7 +334,7 @@ def test_fewer_controls_than_perturbed_cells_make_a_cheaper_input(record):
     assert len(sets) == 3 * len(data.record("train"))  # the perturbed cells are dealt as before
 
 
-@pytest.mark.parametrize("changes", [{"set_size": 0}, {"eval_sets": 0}, {"input_cells": 0}])
+@pytest.mark.parametrize("changes", [{"size": 0}, {"eval_sets": 0}, {"input_cells": 0}])
 def test_sizes_below_one_are_refused(record, changes):
     with pytest.raises(InputError, match="must be 1 or more"):
         module(record, **changes)

@@ -14,7 +14,7 @@ from torchcell.cells.backed import BackedMatrix
 from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.record import CellExpression
 from torchcell.cells.simulate import simulate_cells
-from torchcell.cells.table import cells_file
+from torchcell.cells.table import ConditionOptions, MatrixOptions, cells_file
 from torchcell.io.errors import InputError
 
 LINE = ("cell_line",)
@@ -43,7 +43,9 @@ def test_every_way_to_read_gives_the_same_conditions(
     cells: CellExpression, path: Path, ending: str, layer: str | None, backed: bool
 ) -> None:
     expected = Pseudobulk.from_cells(cells.lognorm(), LINE)
-    found = cells_file(path.with_suffix(ending), "counts", covariates=LINE, layer=layer, backed=backed).validate()
+    found = cells_file(
+        path.with_suffix(ending), "counts", covariates=LINE, matrix=MatrixOptions(layer=layer, backed=backed)
+    ).validate()
     assert isinstance(found.cells.X, BackedMatrix) is backed
     assert sparse.issparse(found.cells.X[:2]) is (layer is None)
     np.testing.assert_array_equal(found.sample_id, expected.sample_id)
@@ -57,42 +59,44 @@ def test_every_way_to_read_gives_the_same_conditions(
 
 
 def test_some_cells_are_read_by_seed_and_share(path: Path, cells: CellExpression) -> None:
-    few = cells_file(path, "counts", covariates=LINE, max_cells=440)
+    few = cells_file(path, "counts", covariates=LINE, conditions=ConditionOptions(max_cells=440))
     assert len(few.cells) == 440
     assert len(few) == 16
     assert set(few.sizes.tolist()) == {20}
-    again = cells_file(path, "counts", covariates=LINE, max_cells=440, backed=True)
+    again = cells_file(
+        path, "counts", covariates=LINE, matrix=MatrixOptions(backed=True), conditions=ConditionOptions(max_cells=440)
+    )
     np.testing.assert_array_equal(few.cells.sample_id, again.cells.sample_id)
-    other = cells_file(path, "counts", covariates=LINE, max_cells=440, seed=1)
+    other = cells_file(path, "counts", covariates=LINE, conditions=ConditionOptions(max_cells=440, seed=1))
     assert set(other.cells.sample_id) != set(few.cells.sample_id)
     with pytest.raises(InputError, match="max_cells=0"):
-        cells_file(path, "counts", max_cells=0)
+        cells_file(path, "counts", conditions=ConditionOptions(max_cells=0))
 
 
 def test_conditions_that_max_cells_thins_out_blame_max_cells(path: Path) -> None:
     few = r"max_cells=200 leaves fewer than min_cells=10 cells of 16 condition.s.: 'G0001\+G0002\|LINE1 \(9 of 40\)'"
     with pytest.raises(InputError, match=few + ".*set max_cells higher, or min_cells lower"):
-        cells_file(path, "counts", covariates=LINE, max_cells=200)
-    found = cells_file(path, "counts", covariates=LINE, max_cells=210, few_cells="drop")
+        cells_file(path, "counts", covariates=LINE, conditions=ConditionOptions(max_cells=200))
+    found = cells_file(path, "counts", covariates=LINE, conditions=ConditionOptions(max_cells=210, few_cells="drop"))
     told = "conditions of which max_cells=210 leaves fewer than 10 cells"
     assert found.lost == {told: 16 - len(found)}
     assert 0 < len(found) < 16
 
 
 def test_gene_symbols_may_stand_in_a_column(path: Path) -> None:
-    assert cells_file(path, "counts", gene_column="symbol").genes[:2].tolist() == ["SYM0", "SYM1"]
+    assert cells_file(path, "counts", matrix=MatrixOptions(gene_column="symbol")).genes[:2].tolist() == ["SYM0", "SYM1"]
     with pytest.raises(InputError, match="no column 'symbols'; the nearest are .'symbol'"):
-        cells_file(path, "counts", gene_column="symbols")
+        cells_file(path, "counts", matrix=MatrixOptions(gene_column="symbols"))
 
 
 def test_perturbed_genes_of_old_names_are_found_by_a_table(path: Path, tmp_path: Path) -> None:
     (tmp_path / "names.csv").write_text("alias,gene\nSYM0;G0001,G0001\n")
-    found = cells_file(path, "counts", gene_column="symbol", aliases=tmp_path / "names.csv")
+    found = cells_file(path, "counts", matrix=MatrixOptions(gene_column="symbol", aliases=tmp_path / "names.csv"))
     assert {"SYM0", "G0002+SYM0", "G0002"} <= set(found.perturbation.tolist())
     assert "G0001" not in found.perturbation
     assert found.lost == {"labels that gave way to the name of the measured gene": 2}
     with pytest.raises(InputError, match="no table of gene names"):
-        cells_file(path, "counts", aliases=tmp_path / "none.csv")
+        cells_file(path, "counts", matrix=MatrixOptions(aliases=tmp_path / "none.csv"))
 
 
 def test_what_the_values_are_is_declared_and_checked(path: Path) -> None:
@@ -124,12 +128,12 @@ def test_a_zarr_copied_in_part_is_refused(
     adata = cells.to_anndata()
     adata.layers["dense"] = adata.X.toarray()
     adata.write_zarr(tmp_path / "cells.zarr", chunks=(100, 40))
-    cells_file(tmp_path / "cells.zarr", "counts", layer=layer, backed=backed)
+    cells_file(tmp_path / "cells.zarr", "counts", matrix=MatrixOptions(layer=layer, backed=backed))
     chunks = [each for each in (tmp_path / "cells.zarr" / part).iterdir() if each.name[0].isdigit()]
     sorted(chunks)[-1].unlink()
     told = f"lacks 1 of the {len(chunks)} chunk.s. of {part}, which would read as zeros; copy it again"
     with pytest.raises(InputError, match=told):
-        cells_file(tmp_path / "cells.zarr", "counts", layer=layer, backed=backed)
+        cells_file(tmp_path / "cells.zarr", "counts", matrix=MatrixOptions(layer=layer, backed=backed))
 
 
 def test_a_shard_that_was_not_copied_is_refused(tmp_path: Path) -> None:
@@ -145,7 +149,7 @@ def test_a_shard_that_was_not_copied_is_refused(tmp_path: Path) -> None:
 
 def test_missing_layers_columns_and_controls_are_named(path: Path) -> None:
     with pytest.raises(InputError, match="holds no layer 'raw'; its layers are 'dense'"):
-        cells_file(path, "counts", layer="raw")
+        cells_file(path, "counts", matrix=MatrixOptions(layer="raw"))
     with pytest.raises(InputError, match="no column 'gene_name'"):
         cells_file(path, "counts", columns={"perturbation": "gene_name"})
     with pytest.raises(InputError, match="no control cells; the labels are"):
@@ -171,9 +175,9 @@ def test_cells_stored_by_columns_are_turned_in_memory_and_refused_on_disk(
     adata, path = cells.to_anndata(), tmp_path / f"turned.{ending}"
     adata.X = sparse.csc_matrix(cells.X)
     getattr(adata, f"write_{ending}")(path)
-    found = cells_file(path, "counts", covariates=LINE, max_cells=440)
+    found = cells_file(path, "counts", covariates=LINE, conditions=ConditionOptions(max_cells=440))
     assert found.cells.X.format == "csr"
     at = [cells.sample_id.tolist().index(name) for name in found.cells.sample_id[:50]]
     np.testing.assert_allclose(found.cells.target[:50], cells.lognorm().target[at], atol=1e-5)
     with pytest.raises(InputError, match=r"X is stored by columns \(csc\).*backed=false.*adata.X = adata.X.tocsr\(\)"):
-        cells_file(path, "counts", backed=True)
+        cells_file(path, "counts", matrix=MatrixOptions(backed=True))

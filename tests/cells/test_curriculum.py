@@ -16,6 +16,7 @@ from small_cell_sets import cell_batch, cell_spec
 
 from torchcell.cells.batch import CellSetBatch, DenseRows, ragged
 from torchcell.cells.curriculum import Curriculum, curriculum_sections
+from torchcell.cells.models.gene_set_transformer.attention import EncoderOptions
 from torchcell.cells.models.gene_set_transformer.model import GeneSetTransformer
 from torchcell.cells.spec import PhaseSources
 from torchcell.core.batch import BatchOrder, PackedLoader, SharedRows
@@ -163,7 +164,11 @@ def run(folder: Path, epochs: int, ckpt: Path | None = None, phases=PHASES, **ch
     data = Data()
     optimizer = partial(torch.optim.AdamW, lr=3e-3)
     model = GeneSetTransformer(
-        data.spec, dim=32, heads=2, layers=1, dropout=0.1, free_drop=0.3, distribution=True, optimizer=optimizer
+        data.spec,
+        encoder=EncoderOptions(32, 1, 2, dropout=0.1),
+        free_drop=0.3,
+        distribution=True,
+        optimizer=optimizer,
     )
     model._base_seed, model.warmup_steps = 5, 3
     folder.mkdir(exist_ok=True)
@@ -233,7 +238,7 @@ def test_a_run_that_ends_before_its_last_phase_says_so(tmp_path):
 
 def test_without_a_curriculum_all_genes_are_active(tmp_path):
     data = Data()
-    model = GeneSetTransformer(data.spec, dim=32, heads=2, layers=1, optimizer=torch.optim.AdamW)
+    model = GeneSetTransformer(data.spec, encoder=EncoderOptions(32, 1, 2), optimizer=torch.optim.AdamW)
     model.activate(torch.tensor([1]))
     lightning.Trainer(accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, num_sanity_val_steps=0,
                       enable_progress_bar=False, enable_model_summary=False).fit(model, data)  # fmt: skip

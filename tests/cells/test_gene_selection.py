@@ -198,8 +198,8 @@ def test_the_phases_of_the_real_curriculum_are_about_regulators_then_response(mi
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("config", ["+experiment=kang2018_curriculum"])
     record = kang2018()
-    whole = instantiate(cfg.data.selection)(record.subset(SPLITS.make(record, "cold_cell").index("train")))
-    phases = find_phases(cfg.data.phases, whole.genes.tolist())
+    whole = instantiate(cfg.data.genes.selection)(record.subset(SPLITS.make(record, "cold_cell").index("train")))
+    phases = find_phases(cfg.data.genes.phases, whole.genes.tolist())
     assert [len(phase.genes) for phase in phases] == [100, 1200, 2500, 5000]
     assert not whole.notes
     core, regulatory, responsive, rest = describe_phases(entry_phase(phases, 5000), whole.source)

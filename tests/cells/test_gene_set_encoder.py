@@ -7,6 +7,7 @@ import torch
 
 from torchcell.cells.models.gene_set_transformer.attention import (
     ATTENTIONS,
+    EncoderOptions,
     GeneSetEncoder,
     InducedAttention,
     seen_tokens,
@@ -18,7 +19,7 @@ C, G, D = 3, 9, 32
 
 def encoder(attention: str, **changes) -> GeneSetEncoder:
     torch.manual_seed(0)
-    return GeneSetEncoder(D, 2, 2, attention=attention, points=4, **changes)
+    return GeneSetEncoder(EncoderOptions(D, 2, 2, attention=attention, points=4, **changes))
 
 
 def seen(attention: str, neighbor_GK: torch.Tensor):
@@ -69,12 +70,22 @@ def test_one_point_gives_every_token_the_same():
     torch.testing.assert_close(y, y[:, :1].expand_as(y))
 
 
-@pytest.mark.parametrize("change", [{"attention": "dense"}, {"attention": "induced", "points": 0}])
-def test_unknown_choices_are_refused(change):
-    with pytest.raises(InputError, match=r"choose one of|at least one point"):
-        GeneSetEncoder(D, 1, 2, **change)
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"attention": "dense"}, r"model.encoder.attention='dense': choose one of \['full'"),
+        ({"points": 0, "layers": -1}, "model.encoder.layers=-1, model.encoder.points=0: it must be layers at least 0"),
+        ({"global_tokens": 0}, "model.encoder.global_tokens=0: .* global_tokens at least 1"),
+        ({"dropout": 1.0}, "model.encoder.dropout=1.0: it is a share"),
+        ({"heads": 4}, "model.encoder.dim=32, model.encoder.heads=4: .* at least 16"),
+        ({"heads": 3, "dim": 64}, "model.encoder.heads=3: each head needs the same width"),
+    ],
+)
+def test_options_that_can_not_be_are_refused_by_their_keys(change, said):
+    with pytest.raises(InputError, match=said):
+        EncoderOptions(**({"dim": D, "layers": 1, "heads": 2} | change))
 
 
-def test_negative_layers_are_refused():
-    with pytest.raises(InputError, match="must not be negative"):
-        GeneSetEncoder(D, -1, 2)
+def test_points_are_needed():
+    with pytest.raises(InputError, match="at least one point"):
+        InducedAttention(D, 2, 0)

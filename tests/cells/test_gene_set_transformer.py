@@ -12,9 +12,8 @@ from small_cell_sets import cell_batch, cell_spec, effect
 
 from torchcell.cells.batch import DenseRows
 from torchcell.cells.models.gene_set_transformer import model as gene_set_transformer
-from torchcell.cells.models.gene_set_transformer.attention import ATTENTIONS
+from torchcell.cells.models.gene_set_transformer.attention import ATTENTIONS, EncoderOptions
 from torchcell.cells.models.gene_set_transformer.model import GeneSetTransformer
-from torchcell.cells.spec import Single
 from torchcell.io.errors import InputError
 from torchcell.io.gene_features import GeneFeatures
 
@@ -23,7 +22,9 @@ SMALL = {"dim": 32, "heads": 2, "layers": 1, "points": 4}
 
 def built(spec, **changes) -> GeneSetTransformer:
     torch.manual_seed(0)
-    return GeneSetTransformer(spec, **(SMALL | changes))
+    own = {one.name for one in dataclasses.fields(EncoderOptions)}
+    encoder = EncoderOptions(**(SMALL | {name: changes.pop(name) for name in own & set(changes)}))
+    return GeneSetTransformer(spec, encoder=encoder, **changes)
 
 
 def total(model, batch) -> torch.Tensor:
@@ -190,11 +191,8 @@ def test_the_term_on_the_distribution_is_only_there_when_asked_for():
     ("change", "said"),
     [
         ({"attention": "neighbors"}, "needs a list of neighbors"),
-        ({"attention": "dense"}, "choose one of"),
         ({"standardize": "genes"}, "choose one of"),
-        ({"global_tokens": 0}, "at least one"),
         ({"free_drop": 1.5}, "share between 0 and 1"),
-        ({"heads": 4}, "at least 16"),
     ],
 )
 def test_choices_that_do_not_fit_are_refused(change, said):
@@ -209,38 +207,61 @@ def test_embeddings_are_of_sets_and_of_all_genes():
     assert model.gene_embeddings()["genes"].shape == (len(spec.genes), 32)
 
 
-def test_what_singles_did_is_told_outside_training_and_weighed_on_validation():
-    singles = (Single("g1", "A"), Single("g5", "A"), Single("g5", "B"))
-    spec = cell_spec(singles=singles, change_center=torch.full((24,), 0.1))
-    model, plain = built(spec, singles=True), built(spec)
-    assert built(dataclasses.replace(spec, singles=()), singles=True).singles is None
-    changes = torch.randn(3, 24, generator=torch.Generator().manual_seed(3))
-    model.singles.fit(changes)
-    batch = dataclasses.replace(cell_batch(spec, targets=[[1, 5], [5], [5]]), group=torch.tensor([0, 1, -1]))
-    torch.testing.assert_close(model(batch), plain(batch))  # in training
-    told = torch.stack([changes[0] + changes[1], changes[2], (changes[1] + changes[2]) / 2]) - 0.1
+def test_the_prior_is_stacked_on_active_genes_and_weighed_on_validation():
+    spec = cell_spec(change_center=torch.full((24,), 0.1))
+    model, plain = built(spec), built(spec)
+    model.take_prior(averaged=True)
+    draw = torch.Generator().manual_seed(3)
+    bare = cell_batch(spec, targets=[[1, 5], [5], [5]])
+    start_BG = bare.input_controls["control"] + 0.1
+    change_BG = torch.randn(3, 24, generator=draw)
+    batch = dataclasses.replace(bare, prior=start_BG + change_BG)
+    batch.prior[2] = torch.nan
+    change_BG[2] = 0  # the prior has nothing to say of it
+    torch.testing.assert_close(model(batch), plain(bare))  # in training
     model.eval()
     plain.eval()
-    torch.testing.assert_close(model(batch), plain(batch) + told)
-    # A gene that a curriculum has not reached stays at its mean: it was told its change, whatever phases were compared.
+    torch.testing.assert_close(model(batch), plain(bare) + change_BG)
+    # A gene that a curriculum has not reached stays at its mean: else an early phase is scored by its prior.
     for each in (model, plain):
         each.activate(torch.arange(10))
-    torch.testing.assert_close(model(batch)[:, :10], (plain(batch) + told)[:, :10])
-    torch.testing.assert_close(model(batch)[:, 10:], batch.input_controls["control"][:, 10:] + 0.1)
+    torch.testing.assert_close(model(batch)[:, :10], (plain(bare) + change_BG)[:, :10])
+    torch.testing.assert_close(model(batch)[:, 10:], start_BG[:, 10:])
     for each in (model, plain):
         each.activate(None)
-    elsewhere = dataclasses.replace(spec, groups=("B",))  # the groups of a request
-    other = built(elsewhere, singles=True).eval()
-    other.load_state_dict(model.state_dict())
-    asked = dataclasses.replace(batch, group=torch.tensor([-1, 0, -1]))
-    torch.testing.assert_close(other(asked)[1:], model(batch)[1:])
-    # Of a target that is the told change and nothing else, all is taken of it and nothing of the reading.
-    start = (batch.input_controls["control"] + 0.1).detach()
-    model(batch)
+    # Of a target that is the prior and nothing else, all is taken of it and nothing of the network.
     model._trainer = SimpleNamespace(strategy=SimpleNamespace(reduce=lambda x, reduce_op: x), sanity_checking=False)
     model._trainer.world_size = 1
     model.log = model.log_dict = lambda *args, **options: None
-    model.validation_step(dataclasses.replace(batch, target=start + told), 0)
+    model.validation_step(dataclasses.replace(batch, target=start_BG + change_BG), 0)
     model.on_validation_epoch_end()
-    assert (float(model.shares.network), float(model.shares.prior)) == pytest.approx((0, 1), abs=1e-4)
-    torch.testing.assert_close(model(batch), start + told, atol=1e-4, rtol=1e-4)
+    assert (float(model.stacking.network), float(model.stacking.prior)) == pytest.approx((0, 1), abs=1e-4)
+    torch.testing.assert_close(model(batch), start_BG + change_BG, atol=1e-4, rtol=1e-4)
+
+
+def test_stacking_weighs_each_gene_in_the_unit_of_the_loss():
+    spec = cell_spec()
+    model, unit = built(spec, standardize="change"), torch.full((24,), 0.3)
+    unit[:12] = 3.0
+    model.take_prior(averaged=True)
+    model.scale = unit
+    bare = cell_batch(spec)
+    prior_BG = bare.input_controls["control"] + 1
+    target = bare.input_controls["control"] + torch.cat([torch.full((12,), 0.2), torch.full((12,), 1.0)])
+    model.eval()._observe = lambda *args: None
+    model.validation_step(dataclasses.replace(bare, prior=prior_BG, target=target), 0)
+    products = model.stacking.product_M
+    weights = 1 / unit.square()
+    assert float(products[2]) == pytest.approx(float(6 * weights.sum()), rel=1e-4)
+
+
+def test_the_distribution_is_of_the_cells_that_the_prior_moves_too():
+    """Else the network would have to say again what the prior says."""
+    spec = cell_spec()
+    model, plain = (built(spec, distribution=True) for _ in range(2))
+    model.take_prior()
+    bare = cell_batch(spec)
+    shifted = dataclasses.replace(bare, prior=bare.input_controls["control"] + 0.5)
+    found = model.losses(shifted, model(shifted))["distribution"]
+    moved = dataclasses.replace(bare, perturbed=DenseRows(bare.perturbed.dense() - 0.5))
+    torch.testing.assert_close(found, plain.losses(moved, plain(moved))["distribution"], atol=1e-5, rtol=1e-4)

@@ -12,7 +12,7 @@ from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.record import CellExpression
 from torchcell.cells.simulate import simulate_cells
 from torchcell.cells.splits import SPLITS
-from torchcell.cells.table import Controls, Trained, cells_file, read_cells_request
+from torchcell.cells.table import ConditionOptions, Controls, Trained, cells_file, read_cells_request
 from torchcell.core.split import Split
 from torchcell.io.errors import InputError
 from torchcell.io.gene_names import alias_table
@@ -43,7 +43,12 @@ def test_a_file_tells_how_many_labels_stood_in_another_order_and_thins_them_toge
     cells.to_anndata().write_h5ad(tmp_path / "cells.h5ad")
     found = cells_file(tmp_path / "cells.h5ad", "counts", covariates=("cell_line",))
     assert found.lost == {"labels with the genes of another one in another order": 8}
-    few = cells_file(tmp_path / "cells.h5ad", "counts", covariates=("cell_line",), max_cells=len(cells) // 2)
+    few = cells_file(
+        tmp_path / "cells.h5ad",
+        "counts",
+        covariates=("cell_line",),
+        conditions=ConditionOptions(max_cells=len(cells) // 2),
+    )
     assert few.sample_id.tolist() == found.sample_id.tolist()
 
 

@@ -23,7 +23,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from model_contract import small_run
 from omegaconf import DictConfig, OmegaConf
-from small_runs import CELLS, GNN, MODELS, NARROW, RESPONSE, SCREEN, SETS, built, composed
+from small_runs import CELLS, GENE_SETS, GNN, MODELS, NARROW, RESPONSE, SCREEN, SETS, built, composed
 
 from torchcell.core.datamodule import RecordDataModule
 from torchcell.embed import embed
@@ -33,6 +33,7 @@ from torchcell.graph.network import GeneRules, Network
 from torchcell.io.errors import InputError
 from torchcell.train import train
 from torchcell.training import build as assemble
+from torchcell.training import checkpoint
 from torchcell.training.entry import conf_dir
 
 HGT = MODELS["hgt_embedder"]
@@ -59,8 +60,8 @@ FILES: dict[str, tuple[str, ...]] = {
     "chemoe_published": (*RESPONSE, "model=chemoe_published", *NARROW),
     "chemoe_small": (*RESPONSE, "model=chemoe_small", "model.genes.width=16"),
     "dango": MODELS["dango"],
-    "gene_set_transformer": (*CELLS, *SETS),
-    "gene_set_transformer_sparse": (*CELLS, "model=gene_set_transformer_sparse", *SETS),
+    "gene_set_transformer": (*CELLS, *GENE_SETS),
+    "gene_set_transformer_sparse": (*CELLS, "model=gene_set_transformer_sparse", *GENE_SETS),
     "hgt_embedder": HGT,
     "hgt_embedder_full": (*HGT, "model=hgt_embedder_full", *SMALL_HGT),
     "hgt_embedder_high_quality": (*HGT, "model=hgt_embedder_high_quality", *SMALL_HGT),
@@ -135,13 +136,13 @@ OPTIONS: dict[str, list[str]] = {
     "response_mlp": ["model.prior=null", "model.prior_use=residual", "model.head=level"],
     "additive_latent": ["model.prior=gaussian_process", "model.head=level"],
     "gene_set_transformer": [
-        "model.attention=induced model.points=4",
-        "model.attention=neighbors",
-        "model.gradient_checkpointing=true model.layers=2",
-        "model.standardize=change model.singles=true",
+        "model.encoder.attention=induced model.encoder.points=4",
+        "model.encoder.attention=neighbors",
+        "model.encoder.gradient_checkpointing=true model.encoder.layers=2",
+        "model.standardize=change",
         "model.standardize=none model.distribution=true",
-        "data.pseudobulk=true",
-        "data.features=null",
+        "data.sets.pseudobulk=true",
+        "data.genes.features=null",
     ],
 }
 """What else changes the way of the computation, by file."""
@@ -285,7 +286,7 @@ def test_reactions_are_read_in_half_precision(aggregation):
 
 @pytest.mark.parametrize("attention", ["full", "neighbors", "induced"])
 def test_a_part_of_the_genes_is_trained_in_half_precision(attention):
-    cfg = composed(*MODELS["gene_set_transformer_curriculum"], f"model.attention={attention}")
+    cfg = composed(*MODELS["gene_set_transformer_curriculum"], f"model.encoder.attention={attention}")
     check(cfg, assemble.datamodule(cfg), [instantiate(cfg.callbacks.curriculum)])
 
 

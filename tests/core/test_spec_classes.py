@@ -25,7 +25,7 @@ from typed_toy import toy_spec
 
 import torchcell
 from torchcell.cells.models.gene_set_transformer.model import GeneSetTransformer
-from torchcell.cells.spec import CellsSpec, NetworkGenes, PhaseSources, Single
+from torchcell.cells.spec import CellsSpec, NetworkGenes, PhaseSources
 from torchcell.core.model import Model
 from torchcell.core.spec import Spec
 from torchcell.drug_response.models.base import ResponseModel
@@ -62,7 +62,6 @@ def of_drug_response() -> Spec:
 def of_cells() -> Spec:
     return cell_spec(
         neighbors=3,
-        singles=(Single("g1", "A"), Single("g2", "B")),
         network_genes=NetworkGenes(("n1", "n2"), torch.ones(2, 5)),
         gene_order=torch.arange(24),
         phases=(PhaseSources("perturbed", {"perturbed": 5}), PhaseSources("", {})),
@@ -251,7 +250,7 @@ def test_names_are_compared_by_what_each_field_declares():
     fitted = replace(molecules, vectors=1 - molecules.vectors, features={}, graphs=None)
     assert not other_indices(spec, replace(spec, molecules=fitted, change_center=spec.change_center + 1))
     cells = of_cells()
-    assert not other_indices(cells, replace(cells, singles=(), phases=()))
+    assert not other_indices(cells, replace(cells, phases=()))
     assert other_indices(cells, replace(cells, network_genes=None, set_size=5)) == ["network_genes", "set_size"]
     assert other_names(cells, replace(cells, kinds=("absent",))) == ["kinds of perturbation"]
     links = toy_spec()

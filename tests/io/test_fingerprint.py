@@ -15,7 +15,7 @@ from scipy import sparse
 from torchcell.cells.backed import BackedMatrix
 from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.simulate import simulate_cells
-from torchcell.cells.table import cells_file
+from torchcell.cells.table import MatrixOptions, cells_file
 from torchcell.drug_response.molecules import Molecules, Morgan
 from torchcell.drug_response.simulate import simulate_response
 from torchcell.graph.cell_graph import CellGraph
@@ -203,7 +203,7 @@ def test_cells_on_disk_are_known_as_the_same_cells_in_memory(path):
     genes, rows = cells().genes[[7, 3, 11]], np.array([40, 3, 300])
     known = set()
     for layer, backed in ((None, False), (None, True), ("columns", False), ("dense", False), ("dense", True)):
-        record = cells_file(path, "counts", covariates=("cell_line",), layer=layer, backed=backed)
+        record = cells_file(path, "counts", covariates=("cell_line",), matrix=MatrixOptions(layer=layer, backed=backed))
         assert isinstance(record.cells.X, BackedMatrix) is backed
         few = record.cells.on_genes(genes).subset(rows)
         known.add((record.fingerprint(), record.on_genes(genes).fingerprint(), few.fingerprint()))
@@ -215,7 +215,7 @@ def test_a_large_file_is_read_once_until_it_changes_and_again_where_that_is_wish
     monkeypatch.setattr(BackedMatrix, "_read_fingerprints", lambda self: reads.append(1) or read(self))
 
     def known() -> str:
-        return cells_file(path, "counts", covariates=("cell_line",), backed=True).fingerprint()
+        return cells_file(path, "counts", covariates=("cell_line",), matrix=MatrixOptions(backed=True)).fingerprint()
 
     before = known()
     assert (known(), len(reads)) == (before, 1)

@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from torchcell.cells.baselines import PerturbedMean
 from torchcell.cells.datamodule import CellSetDataModule
 from torchcell.cells.simulate import simulate_cells
-from torchcell.cells.table import cells_file
+from torchcell.cells.table import MatrixOptions, cells_file
 from torchcell.core.split import Split
 from torchcell.drug_response.datamodule import ResponseDataModule
 from torchcell.drug_response.molecules import Morgan
@@ -64,7 +64,9 @@ def test_a_table_never_shows_the_baseline_of_a_file_that_was_exchanged(tmp_path,
     config = {"perturbed_mean": OmegaConf.create({"_target_": "torchcell.cells.baselines.PerturbedMean"})}
 
     def tabled() -> tuple[np.ndarray, np.ndarray]:
-        data = CellSetDataModule(cells_file(path, "counts", covariates=("cell_line",), backed=backed), SPLIT)
+        data = CellSetDataModule(
+            cells_file(path, "counts", covariates=("cell_line",), matrix=MatrixOptions(backed=backed)), SPLIT
+        )
         fitted = PerturbedMean().fit(data.record("train"), data.record("val"), None)
         shown = fit_baselines(data, config, "test").predictions[""]["perturbed_mean"]
         return shown, np.asarray(fitted.predict(data.record("test").blind()), dtype=np.float32)

@@ -280,7 +280,7 @@ def test_perturbed_genes_that_are_not_measured_are_noted_with_the_column_that_ha
     adata.var["symbol"] = adata.var_names
     adata.var_names = [f"ENSG{i}" for i in range(8)]
     adata.write_h5ad(tmp_path / "ensg.h5ad")
-    assert any("data.record.gene_column=symbol" in note for note in one(tmp_path / "ensg.h5ad").notes)
+    assert any("data.record.matrix.gene_column=symbol" in note for note in one(tmp_path / "ensg.h5ad").notes)
 
 
 def test_a_drug_response_tells_all_that_is_wrong_and_which_wells_look_like_controls(tmp_path):

@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from tests.small_runs import CELLS, RESPONSE, SCREEN, SETS, composed
+from tests.small_runs import CELLS, GENE_SETS, RESPONSE, SCREEN, composed
 from torchcell.core.datamodule import RecordDataModule
 from torchcell.core.predictor import Predictor
 from torchcell.io.errors import InputError
@@ -29,7 +29,7 @@ from torchcell.training.entry import conf_dir
 TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
     "screen": ("screen", (*SCREEN, "model.encoder.dim=16", "model.readout.heads=1")),
     "response": ("response", (*RESPONSE, "model.genes.width=16", "model.expert.hidden=[16,8]")),
-    "cells": ("cells", (*CELLS, *SETS)),
+    "cells": ("cells", (*CELLS, *GENE_SETS)),
     "links": (
         "links",
         (

@@ -22,7 +22,7 @@ from torchcell.training.memory import advice, options_on
 from torchcell.training.memory import memory_options as memory_options_of
 
 SMALL = ["n_genes=60", "n_regulators=16", "n_doubles=0", "cells_per_condition=8"]
-THREE = ("model.layers=3", "model.dim=16", "model.heads=1")
+THREE = ("model.encoder.layers=3", "model.encoder.dim=16", "model.encoder.heads=1")
 CPU = torch.device("cpu")
 
 
@@ -47,7 +47,7 @@ def test_settings_that_save_memory_are_known_by_their_value():
     assert options_on(config()) == {}
     assert options_on(config("trainer.precision=32")) == {}
     assert options_on(config("trainer.precision=64-true")) == {}, "not one that saves memory"
-    on = {"model.attention": "neighbors", "model.gradient_checkpointing": True}
+    on = {"model.encoder.attention": "neighbors", "model.encoder.gradient_checkpointing": True}
     assert options_on(config("model=gene_set_transformer_sparse")) == on
     assert options_on(config("trainer.precision=bf16-mixed")) == {"trainer.precision": "bf16-mixed"}
 
@@ -55,7 +55,7 @@ def test_settings_that_save_memory_are_known_by_their_value():
 @pytest.mark.parametrize(
     ("name", "keys"),
     [
-        ("gene_set_transformer", {"model.attention", "model.gradient_checkpointing"}),
+        ("gene_set_transformer", {"model.encoder.attention", "model.encoder.gradient_checkpointing"}),
         ("cell_graph_transformer", {"model.encoder.gradient_checkpointing"}),
         ("hgt_embedder", {"model.encoder.recompute"}),
         ("dango", set()),
@@ -101,15 +101,15 @@ def test_nothing_is_measured_where_nothing_saves_memory_or_it_is_switched_off():
 
 def test_each_option_is_measured_alone_and_with_the_others_against_the_plain_step():
     before = torch.get_rng_state()
-    (section,) = sections("trainer.precision=bf16-mixed", "model.gradient_checkpointing=true")
+    (section,) = sections("trainer.precision=bf16-mixed", "model.encoder.gradient_checkpointing=true")
     assert torch.equal(torch.get_rng_state(), before), "the run's random state is not the measurement's"
     assert section.table is not None
-    alone = ["model.gradient_checkpointing=true", "trainer.precision=bf16-mixed"]
+    alone = ["model.encoder.gradient_checkpointing=true", "trainer.precision=bf16-mixed"]
     assert section.table["setting"].tolist() == ["plain", *alone, "this run"]
     assert share(section, "plain") == 1
     assert share(section, "this run") < min(share(section, setting) for setting in alone)
     assert max(share(section, setting) for setting in alone) < 0.9
-    assert "model.gradient_checkpointing=false, trainer.precision=32-true" in section.text
+    assert "model.encoder.gradient_checkpointing=false, trainer.precision=32-true" in section.text
 
 
 def test_one_option_is_one_row_and_a_slow_run_is_measured_on_fewer_samples():

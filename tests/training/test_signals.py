@@ -142,9 +142,9 @@ def test_a_curriculum_told_to_end_within_a_middle_phase_goes_on_to_the_same_weig
         sizes = ("n_genes=20", "n_regulators=16", "n_doubles=0", "n_lines=1", "cells_per_condition=8")
         phases = "[{epoch: 0, genes: 0.25}, {epoch: 1, genes: 0.5}, {epoch: 2, genes: null}]"
         overrides = [
-            *(f"data.record.{size}" for size in sizes), "data.set_size=2", "data.input_cells=2", "data.batch_size=4",
-            "model.encoder.dim=16", "model.readout.heads=1", "model.readout.dropout=0.2", "trainer.max_epochs=3", "trainer.warmup_steps=4",
-            "callbacks=curriculum", f"callbacks.curriculum.phases={phases}", "baselines=none", "logger.every_n_steps=1",
+            *(f"data.record.{size}" for size in sizes), "data.sets.size=2", "data.sets.input_cells=2", "data.batch_size=4",
+            "model.encoder.dim=16", "model.encoder.heads=1", "model.encoder.dropout=0.2", "trainer.max_epochs=3",
+            "trainer.warmup_steps=4", "callbacks=curriculum", f"callbacks.curriculum.phases={phases}", "baselines=none", "logger.every_n_steps=1",
             f"paths.runs={folder}",
         ]  # fmt: skip
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):

@@ -111,12 +111,12 @@ def test_what_is_read_later_is_found_although_the_block_is_left(tmp_path, elsewh
     """Cells on disk are read batch by batch."""
     from torchcell.cells.backed import BackedMatrix
     from torchcell.cells.simulate import simulate_cells
-    from torchcell.cells.table import cells_file
+    from torchcell.cells.table import MatrixOptions, cells_file
 
     (tmp_path / "there").mkdir()
     simulate_cells().cells.to_anndata().write_h5ad(tmp_path / "there" / "cells.h5ad")
     with looking_in(tmp_path / "there"):
-        record = cells_file("cells.h5ad", "counts", covariates=("cell_line",), backed=True)
+        record = cells_file("cells.h5ad", "counts", covariates=("cell_line",), matrix=MatrixOptions(backed=True))
     assert isinstance(record.cells.X, BackedMatrix)
     assert record.target.shape == (16, 40)
     assert os.path.isabs(record.cells.X.path)

@@ -251,6 +251,7 @@ class CellSetBatch(Batch):
             self.group[start:stop],
             self.input_control.narrow(start, stop),
             self.eval_control.narrow(start, stop),
+            prior=None if self.prior is None else self.prior[start:stop],
         )
 
 
@@ -262,10 +263,14 @@ class ConditionSets:
     Args:
         record: n conditions.
         spec: Names genes and groups, and the number of cells.
+
+    Attributes:
+        prior: See ``Batch``, of all conditions [n, G]; none unless it is set.
     """
 
     gathered_at_once = 1
     """A batch and no more: its cells are many."""
+    prior: Tensor | None = None
 
     def __init__(self, record: Pseudobulk, spec: CellsSpec) -> None:
         self.record, self.spec = record, spec
@@ -281,7 +286,6 @@ class ConditionSets:
         self.group = torch.tensor([groups.get(name, -1) for name in record.group.tolist()], dtype=torch.int64)
         self.target = torch.from_numpy(np.asarray(record.target, dtype=np.float32))
         self.input_control, self.eval_control = map(torch.from_numpy, (record.input_control, record.eval_control))
-        self.starts = torch.arange(len(record))  # the condition whose control cells each one starts from
         self.moved: Tensor | None = None
 
     def __len__(self) -> int:
@@ -294,31 +298,37 @@ class ConditionSets:
         gene, ptr = ragged([self.gene[i] for i in index.tolist()])
         unseen = CellRows.none(len(index), control.shape[2])
         return CellSetBatch(
-            *(self.target[index], index, control, unseen, gene, ptr, self.group[index], *self.controls_of(index))
+            *(self.target[index], index, control, unseen, gene, ptr, self.group[index], *self.controls_of(index)),
+            prior=self.prior_of(index),
         )
 
     def controls_of(self, index: Tensor) -> tuple[SharedRows, SharedRows]:
         """Means of the two halves of the controls, the input's and the truth's."""
         return SharedRows(self.input_control, index), SharedRows(self.eval_control, index)
 
+    def prior_of(self, index: Tensor) -> Tensor | None:
+        """What the prior predicts, float32 [B, G]."""
+        return None if self.prior is None else self.prior.index_select(0, index)
+
     def _controls(self, condition: int, size: int) -> np.ndarray:
         rng = np.random.default_rng(zlib.crc32(str(self.record.sample_id[condition]).encode()))
-        return draw(rng, self.record.input_cells(int(self.starts[condition])), size)
+        return draw(rng, self.record.input_cells(condition), size)
 
     def exchanged(self, what: str, index: Tensor, source: Tensor) -> ConditionSets:
         """The same conditions, but those at ``index`` have what those at ``source`` have: the perturbed genes, or with
         ``what`` a ``cell_line`` its control cells; ``moved`` then says how far the start of a prediction moved [n, G].
+        The prior stays as it was.
         """
-        twin = copy.copy(self)
+        twin, order = copy.copy(self), torch.arange(len(self))
+        order[index] = source
+        twin.record = self.record.exchanged(what, order.numpy())
         if what == "cell_line":
-            twin.starts, twin.group = self.starts.clone(), self.group.clone()
-            twin.starts[index], twin.group[index] = self.starts[source], self.group[source]
-            twin.input_control, twin.eval_control = self.input_control[twin.starts], self.eval_control[twin.starts]
+            twin.group, twin.input_control, twin.eval_control = (
+                each[order] for each in (self.group, self.input_control, self.eval_control)
+            )
             twin.moved = twin.input_control - self.input_control
-            return twin
-        twin.gene = list(self.gene)
-        for to, other in zip(index.tolist(), source.tolist(), strict=True):
-            twin.gene[to] = self.gene[other]
+        else:
+            twin.gene = [self.gene[other] for other in order.tolist()]
         return twin
 
 
@@ -333,14 +343,22 @@ class TrainingSets:
         sample: Positions of the conditions in the datamodule's sample ids.
         seed: Of the deal, with the epoch.
         pseudobulk: The target is the mean of the condition, not of the set.
+        prior: See ``Batch``, of the training conditions [n, G].
     """
 
     gathered_at_once = 1
 
     def __init__(
-        self, record: Pseudobulk, spec: CellsSpec, sample: np.ndarray, seed: int = 0, pseudobulk: bool = False
+        self,
+        record: Pseudobulk,
+        spec: CellsSpec,
+        sample: np.ndarray,
+        seed: int = 0,
+        pseudobulk: bool = False,
+        prior: Tensor | None = None,
     ) -> None:
         self.sets, self.record, self.seed, self.pseudobulk = ConditionSets(record, spec), record, seed, pseudobulk
+        self.sets.prior = prior
         self.sample = torch.from_numpy(np.asarray(sample, dtype=np.int64))
         self.size, self.n_inputs = spec.set_size, spec.input_cells
         counts = -(-np.diff(record.ptr) // self.size)
@@ -371,7 +389,8 @@ class TrainingSets:
         gene, ptr = ragged([self.sets.gene[i] for i in condition.tolist()])
         control = CellRows.of(self.record.cells.X, self.controls[index.numpy()])
         group, halves = self.sets.group[condition], self.sets.controls_of(condition)
-        return CellSetBatch(target, self.sample[condition], control, perturbed, gene, ptr, group, *halves)
+        prior = self.sets.prior_of(condition)
+        return CellSetBatch(target, self.sample[condition], control, perturbed, gene, ptr, group, *halves, prior=prior)
 
 
 class SetOrder(BatchOrder):

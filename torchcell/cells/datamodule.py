@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from torchcell.cells.gene_selection import GeneSelection, Responsive, chosen
 from torchcell.cells.metrics import CellPairs, CellsContext, own_columns, significant_genes
 from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.record import moments
-from torchcell.cells.spec import CellsSpec, NetworkGenes, PhaseSources, Single, TrainedPerturbations
+from torchcell.cells.spec import CellsSpec, NetworkGenes, PhaseSources, TrainedPerturbations
 from torchcell.cells.table import (
     Controls,
     cell_notes,
@@ -44,6 +44,51 @@ LEAST_SCALE = 0.1
 """Least scale of a gene, in units of the root mean square over genes."""
 
 
+@dataclass(frozen=True)
+class SetOptions:
+    """Which cells a batch holds.
+
+    Attributes:
+        size: Perturbed cells S of a set.
+        input_cells: Control cells that a set is predicted from; none: as many. They are what training costs.
+        eval_sets: Control cells that a prediction is averaged over, in sets.
+        pseudobulk: Train on the mean of a condition instead of on cells.
+
+    Raises:
+        InputError: A number below 1, by its key.
+    """
+
+    size: int = 16
+    input_cells: int | None = None
+    eval_sets: int = 4
+    pseudobulk: bool = False
+
+    def __post_init__(self) -> None:
+        numbers = {name: getattr(self, name) for name in ("size", "input_cells", "eval_sets")}
+        below = [f"data.sets.{name}={value}" for name, value in numbers.items() if value is not None and value < 1]
+        if below:
+            raise InputError(f"{', '.join(below)}: must be 1 or more")
+
+
+@dataclass(frozen=True, eq=False)
+class GeneOptions:
+    """Which genes are worked on, and what is known of each.
+
+    Attributes:
+        selection: Chooses the genes on the training conditions, see ``torchcell.cells.gene_selection``.
+        features: Makes features of the graph's genes, see ``torchcell.graph.features``; those of the vocabulary are
+            taken, unmeasured targets among them. A gene that the graph does not know is added to it without edges, and
+            the column ``in no network`` says so. Without a graph there is one of the vocabulary alone.
+        neighbors: Makes the list of neighbors of each measured gene for sparse attention, see ``GeneNeighbors``.
+        phases: Of the curriculum, so that ``genes.csv`` and the report can tell what each adds; none: no curriculum.
+    """
+
+    selection: GeneSelection | None = None
+    features: Callable[[CellGraph], GeneFeatures] | None = None
+    neighbors: Callable[[Pseudobulk, CellGraph | None], np.ndarray] | None = None
+    phases: Sequence[Mapping[str, Any]] | None = None
+
+
 class CellSetDataModule(RecordDataModule):
     """Samples are conditions, a perturbation within a group of covariates; see ``RecordDataModule`` for the rest.
 
@@ -52,59 +97,38 @@ class CellSetDataModule(RecordDataModule):
         split: Keys of the ``split`` config.
         graph: Networks that neighbors and features are made of; they may know more genes than are measured, and fewer.
             What was made goes into the spec, they don't.
-        set_size: Perturbed cells S of a set.
-        input_cells: Control cells that a set is predicted from; none: as many. They are what training costs.
-        eval_sets: Control cells that a prediction is averaged over, in sets.
-        pseudobulk: Train on the mean of a condition instead of on cells.
-        features: Makes features of the graph's genes, see ``torchcell.graph.features``; those of the vocabulary
-            are taken, unmeasured targets among them. A gene that the graph does not know is added to it without edges,
-            and the column ``in no network`` says so. Without a graph there is one of the vocabulary alone.
-        neighbors: Makes the list of neighbors of each measured gene for sparse attention, see ``GeneNeighbors``.
         n_genes: Genes to select, the most variable ones where no ``selection`` is given; none: what it says, else all.
         max_cells: Keep so many cells, for trials; the same ones whatever the seed.
-        selection: Chooses the genes on the training conditions, see ``torchcell.cells.gene_selection``.
-        phases: Of the curriculum, so that ``genes.csv`` and the report can tell what each adds; none: no curriculum.
-        batch_size: Sets a training batch.
+        sets: Which cells a batch holds.
+        genes: Which genes are worked on, and what is known of each.
+        base: Batch sizes, ``subset``, ``unknown_genes`` and ``seed``, see ``RecordDataModule``; 64 sets a batch.
     """
 
     TASK = TASK
     spec: CellsSpec
+    packed: ConditionSets
+    takes_prior = True
 
     def __init__(
         self,
         record: Pseudobulk,
         split: dict[str, Any],
         graph: CellGraph | None = None,
-        set_size: int = 16,
-        input_cells: int | None = None,
-        eval_sets: int = 4,
-        pseudobulk: bool = False,
-        features: Callable[[CellGraph], GeneFeatures] | None = None,
-        neighbors: Callable[[Pseudobulk, CellGraph | None], np.ndarray] | None = None,
         n_genes: int | None = None,
         max_cells: int | None = None,
-        selection: GeneSelection | None = None,
-        phases: Sequence[Mapping[str, Any]] | None = None,
-        batch_size: int = 64,
-        eval_batch_size: int = 64,
-        subset: int | None = None,
-        unknown_genes: Literal["error", "drop"] = "error",
-        seed: int = 0,
+        sets: SetOptions | None = None,
+        genes: GeneOptions | None = None,
+        **base: Any,
     ) -> None:
-        self.set_size, self.eval_sets, self.pseudobulk = set_size, eval_sets, pseudobulk
-        self.input_cells = set_size if input_cells is None else input_cells
-        sizes = {"set_size": set_size, "input_cells": self.input_cells, "eval_sets": eval_sets}
-        if min(sizes.values()) < 1:
-            raise InputError(", ".join(f"data.{name}={size}" for name, size in sizes.items()) + ": must be 1 or more")
-        self.make_features, self.make_neighbors, self.networks = features, neighbors, graph
-        self.phases = phases
+        self.sets, self.gene_options, self.networks = sets or SetOptions(), genes or GeneOptions(), graph
         self.features: GeneFeatures | None = None
-        how: dict[str, Any] = {"n_genes": n_genes, "max_cells": max_cells, "selection": selection}
-        record, self.selected = chosen(record, split, **how, subset=subset)
-        self.told = _unmeasured(record)
+        how: dict[str, Any] = {"n_genes": n_genes, "max_cells": max_cells, "subset": base.get("subset")}
+        record, self.selected = chosen(record, split, **how, selection=self.gene_options.selection)
+        self.found_notes = _unmeasured(record)
         if self.selected is not None:
-            record, self.told = record.on_genes(self.selected.genes), [*self.told, *self.selected.notes]
-        super().__init__(record, split, None, batch_size, eval_batch_size, subset, unknown_genes, seed)
+            record = record.on_genes(self.selected.genes)
+            self.found_notes += self.selected.notes
+        super().__init__(record, split, None, **{"batch_size": 64, "eval_batch_size": 64, **base})
         self.graph = graph  # for baselines; the spec's would have to name exactly the vocabulary
 
     @staticmethod
@@ -129,11 +153,12 @@ class CellSetDataModule(RecordDataModule):
             genes=tuple(sorted({gene for targets in train.targets for gene in targets})),
             sizes=tuple(sorted({len(targets) for targets in train.targets})),
         )
-        features, network_genes = (None, None) if self.make_features is None else self._features()
-        make, order = self.make_neighbors, None
+        features, network_genes = (None, None) if self.gene_options.features is None else self._features()
+        make, order = self.gene_options.neighbors, None
         if self.selected is None:  # selected genes stand in their order
             place = {gene: i for i, gene in enumerate(train.genes.tolist())}
             order = torch.tensor([place[gene] for gene in Responsive().symbols(train)])
+        sets = self.sets
         return CellsSpec(
             **vars(replace(base, gene_features=features)),
             groups=tuple(np.unique(train.group).tolist()),
@@ -144,14 +169,13 @@ class CellSetDataModule(RecordDataModule):
             covariates=tuple(train.covariates),
             control_words=tuple(train.cells.control_words),
             trained_perturbations=trained,
-            singles=_singles(train),
             # Counts are kept beside what they were normalized to.
             input_scale="lognorm" if train.cells.counts is None else "counts",
             library=train.cells.library,
-            pseudobulk=self.pseudobulk,
-            set_size=self.set_size,
-            input_cells=self.input_cells,
-            eval_sets=self.eval_sets,
+            pseudobulk=sets.pseudobulk,
+            set_size=sets.size,
+            input_cells=sets.size if sets.input_cells is None else sets.input_cells,
+            eval_sets=sets.eval_sets,
             network_genes=network_genes,
             neighbors=None if make is None else torch.from_numpy(make(train, self.networks)),
             gene_order=order,
@@ -160,19 +184,19 @@ class CellSetDataModule(RecordDataModule):
 
     def _phase_sources(self, train: Pseudobulk, order: Tensor | None) -> tuple[PhaseSources, ...]:
         """What each phase of the curriculum adds; nothing without one."""
-        if self.phases is None:
+        if self.gene_options.phases is None:
             return ()
-        phases = find_phases(self.phases, train.genes.tolist(), order)
+        phases = find_phases(self.gene_options.phases, train.genes.tolist(), order)
         source = None if self.selected is None else self.selected.source
         return describe_phases(entry_phase(phases, len(train.genes)), source)
 
     def _features(self) -> tuple[GeneFeatures, NetworkGenes]:
         """Features of the vocabulary, and of the networks' other genes, which may be perturbed in a request."""
-        assert self.make_features is not None
+        assert self.gene_options.features is not None
         graph = CellGraph(self.genes, {}) if self.networks is None else self.networks
         unknown = graph.index(self.genes) < 0
         lacking = [gene for gene, absent in zip(self.genes, unknown.tolist(), strict=True) if absent]
-        self.features = made = self.make_features(graph.with_genes(lacking)).validate()
+        self.features = made = self.gene_options.features(graph.with_genes(lacking)).validate()
         further = sorted(set(graph.genes.tolist()) - set(self.genes))
         values, of_further, columns = made.aligned(self.genes), made.aligned(further), list(made.columns)
         if lacking:
@@ -180,35 +204,44 @@ class CellSetDataModule(RecordDataModule):
             of_further = np.column_stack([of_further, np.zeros(len(further), dtype=np.float32)])
             columns.append(UNKNOWN)
             perturbed = {gene for targets in self.record_whole.targets for gene in targets}
-            told = f"{len(lacking):,} of {len(self.genes):,} genes are in no network"
+            note = f"{len(lacking):,} of {len(self.genes):,} genes are in no network"
             missed = sorted(perturbed & set(lacking))
-            self.told.append(f"{told}, the perturbed {some(missed)} among them" if missed else told)
+            self.found_notes.append(f"{note}, the perturbed {some(missed)} among them" if missed else note)
         own = GeneFeatures(np.array(self.genes, dtype=str), tuple(columns), values)
         return own, NetworkGenes(tuple(further), torch.from_numpy(of_further))
 
     def training_loader(self, shuffle: bool, rank: int, world: int, batch_size: int) -> PackedLoader:
         """Sets of cells, dealt anew each epoch."""
-        train = self.record_whole.subset(self.split.index("train"))
-        sets = TrainingSets(train, self.spec, self.split.index("train"), self.seed, self.pseudobulk)
+        index = self.split.index("train")
+        prior = self.packed.prior_of(torch.from_numpy(index))
+        sets = TrainingSets(self.record("train"), self.spec, index, self.seed, self.sets.pseudobulk, prior)
         return PackedLoader(sets, SetOrder(sets, shuffle, self.seed, rank, world), batch_size)
 
-    def single_changes(self) -> Tensor:
-        """Mean change of each training condition of one gene, in the order of the spec's ``singles`` [K, G]."""
-        train = self.record("train")
-        alone = np.array([len(targets) == 1 for targets in train.targets], dtype=bool)
-        return torch.from_numpy(np.asarray((train.target - train.input_control)[alone], dtype=np.float32))
+    def residual_spec(self, train: Pseudobulk, prediction: np.ndarray) -> CellsSpec:
+        """Also ``change_scale``, the unit that a network's changes are in."""
+        start = train.input_control + self.spec.change_center.numpy()
+        prediction = np.where(np.isnan(prediction), start, prediction)
+        spec = super().residual_spec(train, prediction)
+        assert isinstance(spec, CellsSpec)
+        left = train.target.astype(np.float64) - prediction
+        return replace(spec, change_scale=_scale(np.square(left).mean(0)))
 
     def inputs(self) -> tuple[str, ...]:
         """The perturbation; before it the cell line, its control cells, where that is what is held out."""
         return ("cell_line", "perturbation") if self.split.method == "cold_cell" else ("perturbation",)
 
     def shuffled(self, name: str, index: Tensor, generator: torch.Generator) -> Packed | None:
-        """The conditions with each other's perturbed genes, or with each other's control cells."""
-        packed, record = self.packed, self.record_whole.subset(index.numpy())
-        assert isinstance(packed, ConditionSets)
+        """The conditions with each other's perturbed genes, or control cells; the prior predicts them anew."""
+        record = self.record_whole.subset(index.numpy())
         names = record.group if name == "cell_line" else np.array(["+".join(sorted(one)) for one in record.targets])
         order = derangement(torch.from_numpy(np.unique(names.astype(str), return_inverse=True)[1]), generator)
-        return None if order is None else packed.exchanged(name, index, index[order])
+        if order is None:
+            return None
+        twin = self.packed.exchanged(name, index, index[order])
+        if self.prior is not None and self.packed.prior is not None:
+            predicted = self.prior.predict(twin.record.subset(index.numpy()))
+            twin.prior = self.packed.prior.index_copy(0, index, predicted)
+        return twin
 
     def halves(self, part: str) -> Halves | None:
         """Means of either half of each condition's cells, compared within its group."""
@@ -250,18 +283,22 @@ class CellSetDataModule(RecordDataModule):
             significant=significant_genes(record),
             own=own_columns(record),
             rank_within=record.group,
-            cells=None if self.pseudobulk else CellPairs.drawn(record),
+            cells=None if self.sets.pseudobulk else CellPairs.drawn(record),
         )
 
     def notes(self) -> list[str]:
         """Perturbed genes that are not measured, what the selection of genes could not fill, genes without features."""
-        return self.told
+        return self.found_notes
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """``genes.csv``: where each gene came from and when it is active, if genes were selected."""
         if self.selected is None:
             return {}
-        phases = [] if self.phases is None else find_phases(self.phases, self.selected.genes.tolist())
+        phases = (
+            []
+            if self.gene_options.phases is None
+            else find_phases(self.gene_options.phases, self.selected.genes.tolist())
+        )
         return {"genes.csv": self.selected.to_table(phases)}
 
     def export(self, part: str, prediction: np.ndarray, folder: Path) -> list[Path]:
@@ -311,14 +348,8 @@ def _unmeasured(record: Pseudobulk) -> list[str]:
     """A sentence on the perturbed genes that are not measured, if there are any."""
     perturbed = {gene for targets in record.targets for gene in targets}
     lacking = sorted(perturbed.difference(record.genes.tolist()))
-    told = f"{len(lacking):,} of {len(perturbed):,} perturbed genes are not measured: {some(lacking)}"
-    return [told] if lacking else []
-
-
-def _singles(train: Pseudobulk) -> tuple[Single, ...]:
-    """The conditions of one gene, in their order."""
-    pairs = zip(train.targets, train.group.tolist(), strict=True)
-    return tuple(Single(targets[0], group) for targets, group in pairs if len(targets) == 1)
+    note = f"{len(lacking):,} of {len(perturbed):,} perturbed genes are not measured: {some(lacking)}"
+    return [note] if lacking else []
 
 
 def _scale(variance: np.ndarray) -> Tensor:

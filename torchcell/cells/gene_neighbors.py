@@ -46,9 +46,11 @@ class GeneNeighbors:
                 where they alone are asked for.
         """
         if self.k < 1 or not 0 <= (self.correlated or 0) <= self.k:
-            raise InputError(f"data.neighbors: k={self.k} must be 1 or more, and correlated={self.correlated} 0 to k")
+            raise InputError(
+                f"data.genes.neighbors: k={self.k} must be 1 or more, and correlated={self.correlated} 0 to k"
+            )
         if graph is None and self.correlated is None:
-            raise InputError("data.neighbors.correlated=null needs networks; choose a graph, or correlated=0")
+            raise InputError("data.genes.neighbors.correlated=null needs networks; choose a graph, or correlated=0")
         joined = self._joined(graph, train.genes)
         controls = train.cells.X[train.control_cells()]
         center, scale = _standard(controls)
@@ -78,7 +80,9 @@ class GeneNeighbors:
         total = sp.csr_matrix((len(genes), len(genes)), dtype=np.float32)
         if graph is None:
             if self.relations is not None:
-                raise InputError(f"data.neighbors.relations={list(self.relations)}: there is no graph; choose one")
+                raise InputError(
+                    f"data.genes.neighbors.relations={list(self.relations)}: there is no graph; choose one"
+                )
             return total
         for relation in self.relations or ():
             graph.ends(relation)  # raises with the nearest names

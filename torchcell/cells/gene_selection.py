@@ -357,8 +357,8 @@ class GeneSelection:
             return self
         if self.n_genes is not None:
             raise InputError(
-                f"data.n_genes={n_genes:,} and data.selection.n_genes={self.n_genes:,} disagree; set one of them, or "
-                "data.selection.n_genes=${data.n_genes}"
+                f"data.n_genes={n_genes:,} and data.genes.selection.n_genes={self.n_genes:,} disagree; set one, "
+                "or data.genes.selection.n_genes=${data.n_genes}"
             )
         return replace(self, n_genes=n_genes)
 

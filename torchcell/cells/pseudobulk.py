@@ -56,6 +56,15 @@ def refuse_lone_groups(
         )
 
 
+def refuse_few(name: str, conditions: np.ndarray, count: np.ndarray, min_cells: int) -> None:
+    """Raise, naming the conditions and how many cells each has."""
+    each = [f"{one} ({n})" for one, n in zip(conditions.tolist(), count.tolist(), strict=True)]
+    raise InputError(
+        f"{name}: {len(each)} condition(s) with fewer than {min_cells} cells: {some(each)}; set few_cells=drop to "
+        "leave them out, or min_cells lower, or pair by fewer covariates"
+    )
+
+
 def halves(n: int, of_group: Mapping[str, np.ndarray], seed: int) -> np.ndarray:
     """Deal each group's control cells to two halves, bool [n]: true for the truth's."""
     half = np.zeros(n, dtype=bool)
@@ -224,6 +233,19 @@ class Pseudobulk:
             control_member=control_member,
         )
 
+    def exchanged(self, what: str, order: np.ndarray) -> Pseudobulk:
+        """The same conditions, but each perturbs what the one at its place of ``order`` does; with ``what`` a
+        ``cell_line`` each has the group and the control cells of that one.
+
+        Args:
+            what: ``perturbation`` or ``cell_line``.
+            order: Positions of conditions, int64 [n].
+        """
+        if what != "cell_line":
+            return replace(self, perturbation=self.perturbation[order])
+        ptr, member = take_rows(self.control_ptr, self.control_member, order)
+        return replace(self, group=self.group[order], control_ptr=ptr, control_member=member)
+
     def blind(self) -> Pseudobulk:
         """The same conditions with nothing but control cells: what was measured after perturbation is not there."""
         kept, control_member = np.unique(self.control_member, return_inverse=True)
@@ -335,20 +357,13 @@ class Pseudobulk:
         few = perturbed & (count < min_cells)
         lost = dict(cells.lost)
         if few.any() and few_cells == "error":
-            told = [f"{name} ({n})" for name, n in zip(names[few].tolist(), count[few].tolist(), strict=True)]
-            raise InputError(
-                f"{cells.name}: {len(told)} condition(s) with fewer than {min_cells} cells: {some(told)}; set "
-                "few_cells=drop to leave them out, or min_cells lower, or pair by fewer covariates"
-            )
+            refuse_few(cells.name, names[few], count[few], min_cells)
         if few.any():
             lost[f"conditions with fewer than {min_cells} cells"] = int(few.sum())
         kept = np.flatnonzero(perturbed & ~few)
         if not len(kept):
-            raise InputError(
-                f"{cells.name}: no perturbed cells to make conditions of; the labels are all the control's"
-            )
-        order = np.argsort(row, kind="stable")
-        start = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
+            raise InputError(f"{cells.name}: no perturbed cells to make conditions of: all labels are the control's")
+        order, start = np.argsort(row, kind="stable"), np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
         of_group = {str(group[first[i]]): order[start[i] : start[i + 1]] for i in np.flatnonzero(~perturbed).tolist()}
         own = group[first[kept]]
         refuse_lone_groups(cells.name, own, of_group, covariates)

@@ -40,19 +40,6 @@ class NetworkGenes:
 
 
 @dataclass(frozen=True)
-class Single:
-    """A training condition of one gene.
-
-    Attributes:
-        gene: The perturbed gene.
-        group: Its group of covariates.
-    """
-
-    gene: str
-    group: str
-
-
-@dataclass(frozen=True)
 class PhaseSources:
     """Where the genes that a phase of a curriculum adds came from.
 
@@ -81,7 +68,6 @@ class CellsSpec(Spec):
         covariates: Names of the covariates that a group has values of.
         control_words: What the data call cells without a perturbation.
         trained_perturbations: What was perturbed in training.
-        singles: The training conditions of one gene, in their order.
         input_scale: ``counts`` where the data were given as counts, else ``lognorm``.
         library: Counts a cell was scaled to before the logarithm; none: it was not.
         pseudobulk: Whether training sees means of conditions in place of cells.
@@ -106,7 +92,6 @@ class CellsSpec(Spec):
     covariates: tuple[str, ...] = field(metadata=INDICES)
     control_words: tuple[str, ...] = field(metadata=INDICES)
     trained_perturbations: TrainedPerturbations = field(metadata=INDICES)
-    singles: tuple[Single, ...]
     input_scale: Literal["counts", "lognorm"] = field(metadata=INDICES)
     library: float | None = field(metadata=INDICES)
     pseudobulk: bool = field(metadata=INDICES)

@@ -28,21 +28,67 @@ FEW = 256
 """Cells by which a matrix is known as counts."""
 
 
+@dataclass(frozen=True)
+class MatrixOptions:
+    """Where a file holds expression and the names of its genes, and how it is read.
+
+    Attributes:
+        layer: Take the values from this layer instead of ``X``; ``raw``: those and the genes of ``adata.raw``.
+        gene_column: Column of ``var`` with the gene symbols; none: the names of ``var``.
+        aliases: Table of ``alias`` and ``gene``, so that a perturbed gene is found among the measured ones by an old
+            symbol too; several aliases in a cell are joined by ``;``. None: symbols are compared without case.
+        library: Counts a cell is scaled to before the logarithm; unread for ``lognorm``.
+        backed: Leave the values on disk and read the cells of a batch when they are asked for.
+
+    Raises:
+        InputError: A value that can't be, by its key.
+    """
+
+    layer: str | None = None
+    gene_column: str | None = None
+    aliases: str | Path | None = None
+    library: float | int = LIBRARY
+    backed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.library <= 0:
+            raise InputError(f"data.record.matrix.library={self.library}: a cell is scaled to more than 0 counts")
+
+
+@dataclass(frozen=True)
+class ConditionOptions:
+    """Which cells and conditions are kept.
+
+    Attributes:
+        max_cells: Read this many cells, chosen at random, each condition in its share; none: all.
+        min_cells: Cells that a condition needs, at least 2.
+        few_cells: What to do with a condition of fewer: ``error``, or ``drop`` it and count it.
+        seed: Of the choice of cells and of the halves of the controls.
+
+    Raises:
+        InputError: A value that can't be, by its key.
+    """
+
+    max_cells: int | None = None
+    min_cells: int = 10
+    few_cells: Literal["error", "drop"] = "error"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.few_cells not in ("error", "drop"):
+            raise InputError(f"data.record.conditions.few_cells={self.few_cells!r}: must be error or drop")
+        if self.max_cells is not None and self.max_cells < 1:
+            raise InputError(f"data.max_cells={self.max_cells}: must be 1 or more")
+
+
 def cells_file(
     path: str | Path,
     scale: Scale,
     control: ControlLabels | None = None,
     columns: Mapping[str, str] | None = None,
     covariates: Sequence[str] = (),
-    layer: str | None = None,
-    gene_column: str | None = None,
-    aliases: str | Path | None = None,
-    library: float | int = LIBRARY,
-    max_cells: int | None = None,
-    min_cells: int = 10,
-    few_cells: Literal["error", "drop"] = "error",
-    backed: bool = False,
-    seed: int = 0,
+    matrix: MatrixOptions | None = None,
+    conditions: ConditionOptions | None = None,
     name: str | None = None,
 ) -> Pseudobulk:
     """Read cells, log-normalize counts, and group the cells by perturbation and covariates.
@@ -54,31 +100,25 @@ def cells_file(
             ``is_control``.
         columns: Internal name (``perturbation``, ``is_control``, or one of ``covariates``) -> name in ``obs``.
         covariates: What a perturbed cell and its controls share, e.g. ``[cell_line, batch]``; none: nothing.
-        layer: Take the values from this layer instead of ``X``; ``raw``: those and the genes of ``adata.raw``.
-        gene_column: Column of ``var`` with the gene symbols; by default the names of ``var``.
-        aliases: Table of ``alias`` and ``gene``, so that a perturbed gene is found among the measured ones by an old
-            symbol too; several aliases in a cell are joined by ``;``. None: symbols are compared without case.
-        library: Counts a cell is scaled to before the logarithm; unread for ``lognorm``.
-        max_cells: Read this many cells, chosen at random, each condition in its share.
-        min_cells: Cells that a condition needs.
-        few_cells: What to do with a condition of fewer: ``error`` or ``drop``.
-        backed: Leave the values on disk and read the cells of a batch when they are asked for.
-        seed: Of the choice of cells and of the halves of the controls.
+        matrix: Where the values and the genes' names are; none: in ``X`` and the names of ``var``.
+        conditions: Which cells are kept; none: all, and a condition of fewer than 10 is an error.
         name: Of the record; by default the file's.
 
     Raises:
         InputError: A file that can't be read, missing columns or layers, values that are not what ``scale`` says,
             a condition with too few cells, a group without control cells.
     """
-    cells = read_cells(path, scale, control, columns, covariates, layer, gene_column, name, backed)
-    cells = cells.named_as_measured(alias_table(aliases))
-    if max_cells is not None:
+    matrix, keep = matrix or MatrixOptions(), conditions or ConditionOptions()
+    cells = read_cells(path, scale, control, columns, covariates, matrix, name)
+    cells = cells.named_as_measured(alias_table(matrix.aliases))
+    if keep.max_cells is not None:
         keys = np.char.add(np.char.add(cells.perturbation.astype(str), "|"), groups_of(cells, covariates))
-        cells = _thinned(cells, keys, stratified(keys, max_cells, seed), max(min_cells, 2), few_cells)
-    if not backed:
+        kept = stratified(keys, keep.max_cells, keep.seed)
+        cells = _thinned(cells, keys, kept, max(keep.min_cells, 2), keep.few_cells)
+    if not matrix.backed:
         cells = replace(cells, X=cells.X[:])
-    cells = validated(cells, path, layer).lognorm(library)
-    return Pseudobulk.from_cells(cells, covariates, min_cells, few_cells, seed)
+    cells = validated(cells, path, matrix.layer).lognorm(matrix.library)
+    return Pseudobulk.from_cells(cells, covariates, keep.min_cells, keep.few_cells, keep.seed)
 
 
 def read_cells(
@@ -87,19 +127,19 @@ def read_cells(
     control: ControlLabels | None = None,
     columns: Mapping[str, str] | None = None,
     covariates: Sequence[str] = (),
-    layer: str | None = None,
-    gene_column: str | None = None,
+    matrix: MatrixOptions | None = None,
     name: str | None = None,
-    backed: bool = False,
 ) -> CellExpression:
     """The cells of a file, their expression left on disk; arguments as in ``cells_file``.
 
     Expression that is stored by columns is read, or, if it must stay on disk (``backed``), refused.
     """
-    key, about_genes = keys_of(path, layer)
+    matrix = matrix or MatrixOptions()
+    key, about_genes = keys_of(path, matrix.layer)
     obs, var = annotation(path, "obs"), annotation(path, about_genes)
-    X, name = expression(path, key, backed), name or Path(path).stem
-    genes = var.index.to_numpy() if gene_column is None else column(f"{name} (var)", var, gene_column)
+    X, name = expression(path, key, matrix.backed), name or Path(path).stem
+    named = matrix.gene_column
+    genes = var.index.to_numpy() if named is None else column(f"{name} (var)", var, named)
     return CellExpression.from_obs(X, obs, genes, scale, columns, control, covariates, name)
 
 

@@ -186,7 +186,7 @@ class Model(lightning.LightningModule):
 
     def take_prior(self, averaged: bool = False) -> None:
         """From now on a prediction is p + a (f - p) + b (q - p): f of ``forward``, q of the batch's prior, p the
-        ``starting_point``, a and b the ``StackingWeights``.
+        ``starting_point``, a and b the ``StackingWeights``. Outputs that are not active stay with ``forward``.
 
         Args:
             averaged: Whether training goes on without the prior, which then need not be out of fold; else the network
@@ -214,7 +214,10 @@ class Model(lightning.LightningModule):
         network_BT = network_BT - start_BT
         prior_BT = torch.zeros_like(network_BT)
         if self.has_prior and not self.prior_is_off:
-            prior_BT = torch.where(torch.isnan(batch.prior), 0.0, batch.prior - start_BT)
+            silent_BT = torch.isnan(batch.prior)
+            if (active_T := self.active_outputs()) is not None:
+                silent_BT = silent_BT | ~active_T
+            prior_BT = torch.where(silent_BT, 0.0, batch.prior - start_BT)
         self._parts = start_BT, network_BT, prior_BT
         return start_BT + (network_BT + prior_BT if self.training else self.stacking(network_BT, prior_BT))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -241,7 +242,55 @@ class InducedAttention(nn.Module):
 
 
 ATTENTIONS = ("full", "neighbors", "induced")
-"""What ``GeneSetEncoder`` can be told to use."""
+"""Kinds that ``GeneSetEncoder`` has."""
+
+
+@dataclass(frozen=True)
+class EncoderOptions:
+    """Tokens and the layers that they go through.
+
+    Attributes:
+        dim: Width D of a token.
+        layers: Attention layers.
+        heads: Of each layer, D / heads at least 16.
+        expansion: Width of a layer's inner network in units of D.
+        dropout: Share of both additions of a layer that is dropped in training.
+        attention: ``full``, ``neighbors`` of the spec, the gene itself and the global tokens, or ``induced``; the first
+            two have the same weights.
+        points: Of induced attention.
+        global_tokens: Tokens that see all genes and are seen by all, and carry the perturbation.
+        gradient_checkpointing: Keep only the layers' inputs, and compute them again in the backward pass.
+
+    Raises:
+        InputError: A value that can't be, by its key.
+    """
+
+    dim: int = 64
+    layers: int = 2
+    heads: int = 4
+    expansion: int = 2
+    dropout: float | int = 0.0
+    attention: str = "full"
+    points: int = 32
+    global_tokens: int = 2
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        key = "model.encoder"
+        if self.attention not in ATTENTIONS:
+            raise InputError(f"{key}.attention={self.attention!r}: choose one of {list(ATTENTIONS)}")
+        least = {"layers": 0, "expansion": 1, "points": 1, "global_tokens": 1}
+        below = [f"{key}.{name}={getattr(self, name)}" for name, value in least.items() if getattr(self, name) < value]
+        if below:
+            bounds = ", ".join(f"{name} at least {value}" for name, value in least.items())
+            raise InputError(f"{', '.join(below)}: it must be {bounds}")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"{key}.dropout={self.dropout}: it is a share, at least 0 and below 1")
+        if self.heads < 1 or self.dim % self.heads or self.dim // self.heads < 16:
+            raise InputError(
+                f"{key}.dim={self.dim}, {key}.heads={self.heads}: each head needs the same width, dim / heads, at "
+                "least 16"
+            )
 
 
 class GeneSetEncoder(nn.Module):
@@ -252,44 +301,17 @@ class GeneSetEncoder(nn.Module):
         y = x' + W_2 \, \mathrm{GELU}(W_1 \mathrm{LayerNorm}(x'))
 
     Args:
-        features: Width D of a token.
-        layers: How many.
-        heads: Of each layer, D / heads at least 16.
-        expansion: Width of the inner network in units of D.
-        dropout: Share of both additions dropped in training.
-        attention: ``full``, ``neighbors`` or ``induced``; the first two have the same weights.
-        points: Of induced attention.
-        gradient_checkpointing: Keep only the layers' inputs, and compute them again in the backward pass.
+        options: Sizes and the kind of attention.
 
     Shapes:
         x_CTD [C, T, D] -> [C, T, D].
     """
 
-    def __init__(
-        self,
-        features: int,
-        layers: int,
-        heads: int,
-        expansion: int = 2,
-        dropout: float | int = 0.0,
-        attention: str = "full",
-        points: int = 32,
-        gradient_checkpointing: bool = False,
-    ) -> None:
+    def __init__(self, options: EncoderOptions) -> None:
         super().__init__()
-        if attention not in ATTENTIONS:
-            raise InputError(f"model.attention={attention!r}: choose one of {list(ATTENTIONS)}")
-        if layers < 0 or expansion < 1:
-            raise InputError(f"model.layers={layers} must not be negative, and model.expansion={expansion} at least 1")
-        self.gradient_checkpointing = gradient_checkpointing
-
-        def kind() -> nn.Module:
-            return (
-                InducedAttention(features, heads, points) if attention == "induced" else TokenAttention(features, heads)
-            )
-
-        self.layers = nn.ModuleList(_Layer(kind(), features, expansion, dropout) for _ in range(layers))
-        self.norm = nn.LayerNorm(features)
+        self.gradient_checkpointing = options.gradient_checkpointing
+        self.layers = nn.ModuleList(_Layer(options) for _ in range(options.layers))
+        self.norm = nn.LayerNorm(options.dim)
 
     def forward(self, x_CTD: Float[Tensor, "C T D"], seen: CSR | None = None) -> Float[Tensor, "C T D"]:
         """Tokens after the last layer; ``seen`` is what each gene looks at where attention is sparse."""
@@ -302,14 +324,17 @@ class GeneSetEncoder(nn.Module):
 
 
 class _Layer(nn.Module):
-    def __init__(self, attention: nn.Module, features: int, expansion: int, dropout: float | int) -> None:
+    def __init__(self, options: EncoderOptions) -> None:
         super().__init__()
-        self.attention = attention
-        self.attention_norm, self.network_norm = nn.LayerNorm(features), nn.LayerNorm(features)
-        self.network = nn.Sequential(
-            nn.Linear(features, expansion * features), nn.GELU(), nn.Linear(expansion * features, features)
+        width, inner = options.dim, options.expansion * options.dim
+        self.attention: nn.Module = (
+            InducedAttention(width, options.heads, options.points)
+            if options.attention == "induced"
+            else TokenAttention(width, options.heads)
         )
-        self.dropout = nn.Dropout(dropout)
+        self.attention_norm, self.network_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.network = nn.Sequential(nn.Linear(width, inner), nn.GELU(), nn.Linear(inner, width))
+        self.dropout = nn.Dropout(options.dropout)
 
     def forward(self, x_CTD: Tensor, seen: CSR | None) -> Tensor:
         normed = self.attention_norm(x_CTD)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchcell.cells.batch import CellRows, CellSetBatch
 from torchcell.cells.curriculum import curriculum_sections
 from torchcell.cells.models.gene_set_transformer.attention import (
+    EncoderOptions,
     GeneIdentity,
     GeneSetEncoder,
     GeneTokens,
@@ -21,10 +22,8 @@ from torchcell.cells.models.gene_set_transformer.attention import (
 from torchcell.cells.spec import CellsSpec
 from torchcell.core.model import LossWeights, Model
 from torchcell.evaluation.streaming import ScoreName, StreamingProfile
-from torchcell.graph.cell_graph import owner
 from torchcell.io.errors import InputError
 from torchcell.nn.losses import profile_distance
-from torchcell.nn.mixing import StackingWeights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,34 +35,27 @@ UNITS = ("cells", "change", "none")
 
 
 def check_choices(
-    spec: CellsSpec,
-    attention: str,
-    global_tokens: int,
-    free_drop: float | int,
-    standardize: str,
-    distribution: bool = False,
+    spec: CellsSpec, encoder: EncoderOptions, free_drop: float | int, standardize: str, distribution: bool
 ) -> None:
     """Refuse what the model or its data can't give.
 
     Raises:
-        InputError: An unknown choice, no global token, sparse attention without neighbors, or a term on cells where
-            the data train on means.
+        InputError: An unknown choice, sparse attention without neighbors, or a term on cells where the data train on
+            means.
     """
     if distribution and spec.pseudobulk:
         raise InputError(
-            "model.distribution=true is a term on the cells of a condition, and data.pseudobulk=true trains on means; "
-            "set one of them to false"
+            "model.distribution=true is a term on the cells of a condition, and data.sets.pseudobulk=true trains on "
+            "means; set one of them to false"
         )
     if standardize not in UNITS:
         raise InputError(f"model.standardize={standardize!r}: choose one of {list(UNITS)}")
-    if global_tokens < 1:
-        raise InputError(f"model.global_tokens={global_tokens}: the perturbation needs at least one to enter by")
     if not 0 <= free_drop <= 1:
         raise InputError(f"model.free_drop={free_drop} is a share between 0 and 1")
-    if attention == "neighbors" and spec.neighbors is None:
+    if encoder.attention == "neighbors" and spec.neighbors is None:
         raise InputError(
-            "model.attention=neighbors needs a list of neighbors a gene, which these data don't give; choose "
-            "data with a network, or model.attention=full or induced"
+            "model.encoder.attention=neighbors needs a list of neighbors a gene, which these data don't give; choose "
+            "data with a network, or model.encoder.attention=full or induced"
         )
 
 
@@ -101,78 +93,22 @@ def _mean_distance(x_BSG: Tensor, y_BRG: Tensor) -> Tensor:
     return torch.cdist(x_BSG, y_BRG, compute_mode="donot_use_mm_for_euclid_dist").mean((1, 2))
 
 
-class SingleChanges(nn.Module):
-    """The sum over a set's genes of the change that each had alone.
-
-    Of a gene that was perturbed alone in the set's own group that change is taken, else the mean over the groups where
-    it was; a gene that was in none adds the mean of the group's singles, or of all where the group is not known.
-
-    Args:
-        gene_K: Perturbed gene of each single condition of the training part, positions in the vocabulary [K].
-        group_K: Its group [K].
-        n_genes: N, of the vocabulary.
-        n_groups: C.
-        n_outputs: G.
-
-    Shapes:
-        gene_M, pointers [B + 1], group_B -> [B, G]; zeros before ``fit``.
-
-    Source:
-        Ahlmann-Eltze, Huber and Anders, Nat. Methods 2025, the additive model.
-    """
-
-    gene_K: Tensor
-    group_K: Tensor
-    row_CN: Tensor
-    table_RG: Tensor
-
-    def __init__(self, gene_K: Tensor, group_K: Tensor, n_genes: int, n_groups: int, n_outputs: int) -> None:
-        super().__init__()
-        # Rows of the table: the singles, the mean of each of their genes, of each group, and of all.
-        held, first_K = torch.unique(gene_K, return_inverse=True)
-        n, n_held = len(gene_K), len(held)
-        row_CN = (n + n_held + torch.arange(n_groups + 1))[:, None].repeat(1, n_genes)
-        row_CN[:, held] = n + torch.arange(n_held)
-        row_CN[group_K, gene_K] = torch.arange(n)
-        for name, value in (("gene_K", first_K), ("group_K", group_K), ("row_CN", row_CN)):
-            self.register_buffer(name, value, persistent=False)
-        self.register_buffer("table_RG", torch.zeros(n + n_held + n_groups + 1, n_outputs))
-
-    @torch.no_grad()
-    def fit(self, change_KG: Float[Tensor, "K G"]) -> None:
-        """Take over the changes of the singles, in the order of ``gene_K``."""
-        n, n_groups = len(self.gene_K), len(self.row_CN) - 1
-        if not n:
-            return
-        of_gene = _means(change_KG, self.gene_K, len(self.table_RG) - n - n_groups - 1)
-        of_group = _means(change_KG, self.group_K, n_groups)
-        seen = torch.isin(torch.arange(n_groups, device=self.group_K.device), self.group_K)
-        overall = of_group[seen].mean(0, keepdim=True)
-        of_group[~seen] = overall
-        self.table_RG.copy_(torch.cat([change_KG, of_gene, of_group, overall]))
-
-    def forward(
-        self, gene_M: Int[Tensor, " M"], ptr_P: Int[Tensor, " P"], group_B: Int[Tensor, " B"]
-    ) -> Float[Tensor, "B G"]:
-        """Sums over the genes of each set; group -1 is one that was not trained on."""
-        set_M = owner(ptr_P, len(gene_M))
-        row_M = self.row_CN[group_B[set_M], gene_M]  # -1 is the last row, of no group
-        found_BG = self.table_RG.new_zeros(len(group_B), self.table_RG.shape[1])
-        return found_BG.index_add(0, set_M, self.table_RG[row_M])
-
-
-def _means(values_KG: Tensor, name_K: Tensor, n: int) -> Tensor:
-    """Mean of the rows of each of n names; zeros for one without rows."""
-    total = values_KG.new_zeros(n, values_KG.shape[1]).index_add(0, name_K, values_KG)
-    return total / torch.bincount(name_K, minlength=n).clamp(min=1)[:, None]
-
-
 TOKENS = 262_144
 """Tokens that are encoded at once where no gradient is asked for."""
 
 
 class GeneSetTransformer(Model):
     r"""Attention within each control cell over its active genes, and a change read from every gene's token.
+
+    ::
+
+        control cells [B, S, A] -+
+        gene vectors e    [A, D] -+-> tokens [B, S, P + A, D] -> attention within a cell -> h [B, S, A, D] -+
+        perturbed genes -> p [B, D] -+                                                                      +-> [B, A]
+                                     +----------------------------------------------------------------------+
+        prediction [B, G] = mean of the controls + mean change + scale * the reading of active genes, 0 of the others
+
+    B sets of S control cells, A of G measured genes active, P global tokens, width D.
 
     .. math::
         \hat y_g = \bar x_g + m_g + \frac{s_g}{S} \sum_c \Big(w \cdot h_{cg} +
@@ -184,12 +120,8 @@ class GeneSetTransformer(Model):
     deviation s of the training changes.
 
     One table holds all genes; the active ones are an index set, see ``activate``. A gene that is not active has no
-    token and is predicted at its mean change, with ``singles`` too: else the scores of an early phase on all genes
-    would be those of the told changes. No parameter knows how many are active.
-
-    With ``singles`` a prediction outside training also has what the perturbed genes did alone in the training part, see
-    ``SingleChanges``; how much of it and how much of the reading is a matter of the validation part, see
-    ``StackingWeights``.
+    token and is predicted at its mean change, beside a prior too: else the scores of an early phase on all genes would
+    be the prior's. No parameter knows how many are active.
 
     Terms: ``phenotype``, the squared residual over active genes; ``correlation``, 1 - Pearson over them of the change
     from the control; with ``distribution`` the term of that name: the energy distance of predicted and measured cells,
@@ -197,34 +129,24 @@ class GeneSetTransformer(Model):
 
     Args:
         spec: Of the task ``cells``; with ``neighbors`` [G, K] for sparse attention.
-        dim: Width D of a token.
-        layers: Attention layers.
-        heads: Of each layer, dim / heads at least 16.
-        expansion: Width of a layer's inner network in units of ``dim``.
-        dropout: Share dropped in the layers.
-        attention: ``full``, ``neighbors`` of the spec, itself and the global tokens, or ``induced``.
-        global_tokens: Tokens that see all genes and are seen by all, and carry the perturbation.
-        points: Of induced attention.
-        gradient_checkpointing: Keep only the layers' inputs, and compute them again in the backward pass.
+        encoder: Tokens and attention layers; none: as ``EncoderOptions`` has them.
         free_drop: See ``PerturbationVector``.
         standardize: The unit of a residual: how far ``cells`` spread, controls and perturbed; standard deviation of the
             training conditions' ``change``; or ``none``.
-        singles: Whether to tell what the perturbed genes did alone; nothing where training has no single perturbation.
         distribution: Whether there is a term on the distribution of cells.
         optimizer: See ``Model``.
         scheduler: See ``Model``.
         loss_weights: See ``Model``.
 
     Raises:
-        InputError: An unknown choice, no global token, sparse attention without neighbors, or ``distribution`` where
-            the data train on means.
+        InputError: An unknown choice, sparse attention without neighbors, or ``distribution`` where the data train on
+            means.
     """
 
     reads = CellsSpec
     spec: CellsSpec
     adds_genes = True
-    refitted = ("singles.",)
-    memory_options: Mapping[str, Any] = {"attention": "full", "gradient_checkpointing": False}
+    memory_options: Mapping[str, Any] = {"encoder.attention": "full", "encoder.gradient_checkpointing": False}
 
     active_G: Tensor
     neighbor_GK: Tensor
@@ -232,38 +154,30 @@ class GeneSetTransformer(Model):
     spread_G: Tensor
     mean_G: Tensor
     sd_G: Tensor
-    unit_G: Tensor
 
     def __init__(
         self,
         spec: CellsSpec,
         *,
-        dim: int = 64,
-        layers: int = 2,
-        heads: int = 4,
-        expansion: int = 2,
-        dropout: float | int = 0.0,
-        attention: str = "full",
-        global_tokens: int = 2,
-        points: int = 32,
-        gradient_checkpointing: bool = False,
+        encoder: EncoderOptions | None = None,
         free_drop: float | int = 0.0,
         standardize: str = "cells",
-        singles: bool = False,
         distribution: bool = False,
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
         scheduler: Callable[..., Any] | None = None,
         loss_weights: LossWeights | None = None,
     ) -> None:
         super().__init__(spec, optimizer, scheduler, loss_weights)
-        check_choices(spec, attention, global_tokens, free_drop, standardize, distribution)
-        self.distribution, self.sparse, self.n_global = distribution, attention == "neighbors", global_tokens
+        encoder = encoder or EncoderOptions()
+        check_choices(spec, encoder, free_drop, standardize, distribution)
+        dim, self.n_global, self.sparse = encoder.dim, encoder.global_tokens, encoder.attention == "neighbors"
+        self.distribution = distribution
         n_measured, known = len(spec.outputs), spec.gene_features
         features = None if known is None else torch.from_numpy(known.values)
         self.identity = GeneIdentity(n_measured, spec.n_trained_with, len(spec.genes), dim, features)
         self.perturbation = PerturbationVector(dim, free_drop)
-        self.tokens = GeneTokens(dim, global_tokens)
-        self.encoder = GeneSetEncoder(dim, layers, heads, expansion, dropout, attention, points, gradient_checkpointing)
+        self.tokens = GeneTokens(dim, self.n_global)
+        self.encoder = GeneSetEncoder(encoder)
         self.readout = nn.Linear(dim, 1)
         self.cell_product, self.gene_product = (nn.Linear(dim, dim, bias=False) for _ in range(2))
         for layer in (self.readout, self.cell_product, self.gene_product):
@@ -277,28 +191,15 @@ class GeneSetTransformer(Model):
             "spread_G": scale,
             "mean_G": spec.change_center,
             "sd_G": spec.change_scale,
-            "unit_G": unit,
+            "scale": unit,  # of a residual, here and in stacking
             "neighbor_GK": neighbors,
         }.items():
             self.register_buffer(name, value, persistent=False)
         # Part of the state, so that a checkpoint from the middle of a curriculum knows what it was trained on.
         self.register_buffer("active_G", torch.ones(n_measured, dtype=torch.bool))
-        self.singles = self._single_changes() if singles and spec.singles else None
-        self.shares = StackingWeights()
-        self._change: Tensor | None = None
         self._watched: Tensor | None = None
         self.watched_metrics = StreamingProfile(("control",))
         self._cells: Tensor | None = None
-
-    def _single_changes(self) -> SingleChanges:
-        """The table of what the training part's singles did, and which of its groups the spec's groups are."""
-        spec, singles = self.spec, self.spec.singles
-        gene = torch.tensor([spec.genes.index(one.gene) for one in singles])
-        groups = sorted({one.group for one in singles})
-        place = [groups.index(name) if name in groups else -1 for name in spec.groups]
-        self.register_buffer("place_C", torch.tensor([*place, -1]), persistent=False)  # the last is no group's
-        own = torch.tensor([groups.index(one.group) for one in singles])
-        return SingleChanges(gene, own, len(spec.genes), len(groups), len(spec.outputs))
 
     # Which genes are active ------------------------------------------------------------------------
 
@@ -320,11 +221,12 @@ class GeneSetTransformer(Model):
         """Without a curriculum all genes are active, also where a run starts from weights out of the middle of one."""
         if not any(getattr(callback, "activates_genes", False) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
             self.activate(None)
-        if self.singles is not None:
-            data = self.trainer.datamodule  # type: ignore[attr-defined]
-            self.singles.fit(data.single_changes().to(self.device))
 
     # What is predicted -----------------------------------------------------------------------------
+
+    def starting_point(self, batch: CellSetBatch) -> Float[Tensor, "B G"]:
+        """The control cells' mean, changed as the mean of the training conditions."""
+        return batch.input_control.rows() + self.mean_G
 
     def forward(self, batch: CellSetBatch) -> Float[Tensor, "B G"]:
         """Mean expression of the perturbed cells, log-normalized."""
@@ -344,18 +246,8 @@ class GeneSetTransformer(Model):
         self, batch: CellSetBatch, read_BA: Float[Tensor, "B A"], active_A: Int[Tensor, " A"]
     ) -> Float[Tensor, "B G"]:
         """What a reading means in the units of expression."""
-        base_BG = batch.input_control.rows() + self.mean_G
-        change_BG = torch.zeros_like(base_BG).index_add(1, active_A, self.sd_G[active_A] * read_BA)
-        if self.training or self.singles is None:
-            return base_BG + change_BG
-        self._change = change_BG.detach()
-        return base_BG + self.shares(change_BG, self._told(batch))
-
-    def _told(self, batch: CellSetBatch) -> Float[Tensor, "B G"]:
-        """What the perturbed genes did alone, beyond the mean change, of active genes."""
-        assert self.singles is not None
-        told_BG = self.singles(batch.gene, batch.ptr, self.get_buffer("place_C")[batch.group]) - self.mean_G
-        return torch.where(self.active_G, told_BG, 0.0)
+        start_BG = self.starting_point(batch)
+        return start_BG + torch.zeros_like(start_BG).index_add(1, active_A, self.sd_G[active_A] * read_BA)
 
     def _read(self, batch: CellSetBatch, control: CellRows, active_A: Int[Tensor, " A"]) -> Float[Tensor, "B S A"]:
         """The change of each cell and active gene in standard deviations of the training changes."""
@@ -383,7 +275,7 @@ class GeneSetTransformer(Model):
         measured = ~torch.isnan(target)
         if self.training:
             measured = measured & self.active_G
-        residual = torch.where(measured, prediction - target, 0.0) / self.unit_G
+        residual = torch.where(measured, prediction - target, 0.0) / self.scale
         return residual.square().sum() / measured.sum().clamp(min=1)
 
     def losses(self, batch: CellSetBatch, prediction: Tensor) -> dict[str, Tensor]:
@@ -397,6 +289,9 @@ class GeneSetTransformer(Model):
             if read_BSA is None:
                 read_BSA = self._read(batch, batch.input_cells, active_A)
             change_BSA = self.mean_G[active_A] + self.sd_G[active_A] * read_BSA
+            if self.stacking is not None and not self.prior_is_averaged:  # the prior moves all cells alike
+                network_BG = self.express(batch, read_BSA.mean(1), active_A)
+                change_BSA = change_BSA + (prediction - network_BG)[:, None, active_A]
             unit_A = self.spread_G[active_A] * len(active_A) ** 0.5
             cells_BSA = (batch.input_cells.dense(active_A) + change_BSA) / unit_A
             terms["distribution"] = mean_energy_distance(cells_BSA, batch.perturbed.dense(active_A) / unit_A)
@@ -413,10 +308,6 @@ class GeneSetTransformer(Model):
 
     def _observe(self, stage: str, batch: CellSetBatch, prediction: Tensor) -> None:
         super()._observe(stage, batch, prediction)
-        if stage == "val" and self._change is not None:
-            (read_BG, told_BG), self._change = (self._change / self.unit_G, self._told(batch) / self.unit_G), None
-            left_BG = (batch.target - prediction.detach()) / self.unit_G + self.shares(read_BG, told_BG)
-            self.shares.observe(read_BG, told_BG, left_BG)
         if stage == "val" and self._watched is not None:
             at = self._watched.to(prediction.device)
             both = (batch.input_controls, batch.eval_controls)
@@ -424,10 +315,7 @@ class GeneSetTransformer(Model):
             self.watched_metrics.update(prediction[:, at], batch.target[:, at], *own)
 
     def on_validation_epoch_end(self) -> None:
-        """Also the ``StackingWeights``, the scores being by those of the pass before, and the watched genes."""
-        if self.singles is not None and not self.trainer.sanity_checking:
-            chosen = self.shares.choose(lambda sums: self.trainer.strategy.reduce(sums, reduce_op="sum"))
-            self.log_dict({f"val/share/{name}": value for name, value in chosen.items()})
+        """Also the watched genes."""
         super().on_validation_epoch_end()
         if self._watched is not None:
             self.log(
