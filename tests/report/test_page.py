@@ -28,7 +28,7 @@ INFO = {
     "git_commit": "0123abc",
     "seconds": 1820.4,
     "epochs": 10,
-    "lost": {"genes in no network": 1234},
+    "dropped": {"genes in no network": 1234},
     "units": {"epsilon": "fitness units"},
     "group": "query gene",
 }

@@ -123,13 +123,13 @@ def node_names(networks: Iterable[Network]) -> dict[str, list[str]]:
     return {kind: sorted(names) for kind, names in found.items()}
 
 
-def network_matrix(network: Network, names: Mapping[str, Sequence[str]], lost: dict[str, int]) -> sp.csr_matrix:
+def network_matrix(network: Network, names: Mapping[str, Sequence[str]], dropped: dict[str, int]) -> sp.csr_matrix:
     """Edges among the known names as a matrix [targets, sources].
 
     Args:
         network: The edges.
         names: Node type -> ordered names.
-        lost: Gets a count of what is left out: edges to unknown names, self-loops.
+        dropped: Gets counts of what is left out: edges to unknown names, self-loops.
 
     Raises:
         InputError: No edge is left.
@@ -143,7 +143,7 @@ def network_matrix(network: Network, names: Mapping[str, Sequence[str]], lost: d
         ("edges to unknown genes", unknown), ("self-loops", loop & ~unknown), ("edges of weight 0", nothing)
     ):  # fmt: skip
         if mask.any():
-            lost[f"{network.name}: {what}"] = int(mask.sum())
+            dropped[f"{network.name}: {what}"] = int(mask.sum())
     keep = ~(unknown | loop | nothing)
     if not keep.any():
         strangers = np.unique(np.concatenate([network.source[source < 0], network.target[target < 0]]))
@@ -191,7 +191,7 @@ class CellGraph(nn.Module):
         genes: Gene names in order, each once.
         matrices: Relation name -> SciPy sparse matrix [targets, sources] of edge weights.
         directed: Names of the directed relations.
-        lost: What was left out on the way, e.g. ``physical: self-loops`` -> 12.
+        dropped: Counts of what was left out, e.g. ``physical: self-loops`` -> 12.
         nodes: Further node types and their names, e.g. ``reaction``, ``metabolite``, ``term``.
         ends: Relation -> types of source and target; by default both are genes.
         rules: Which nodes are lost with which genes; their targets are all of one further type.
@@ -208,7 +208,7 @@ class CellGraph(nn.Module):
         genes: Sequence[str],
         matrices: Mapping[str, sp.spmatrix],
         directed: Iterable[str] = (),
-        lost: Mapping[str, int] | None = None,
+        dropped: Mapping[str, int] | None = None,
         nodes: Mapping[str, Sequence[str]] | None = None,
         ends: Mapping[str, tuple[str, str]] | None = None,
         rules: GeneRules | None = None,
@@ -225,7 +225,7 @@ class CellGraph(nn.Module):
                 raise InputError(f"the graph lists {kind}s twice: {some(unique[counts > 1])}")
         self.relations = tuple(matrices)
         self.directed = frozenset(directed)
-        self.lost = dict(lost or {})
+        self.dropped = dict(dropped or {})
         self._ends = dict.fromkeys(self.relations, ("gene", "gene")) | dict(ends or {})
         stray = [relation for relation in self._ends if relation not in self.relations]
         if stray:
@@ -273,7 +273,7 @@ class CellGraph(nn.Module):
 
         Args:
             networks: The edge lists; each becomes one relation.
-            genes: The ordered gene list; edges to other genes are left out and counted in ``lost``.
+            genes: The ordered gene list; edges to other genes are left out and counted in ``dropped``.
                 By default all genes that any network names, sorted.
             relations: Keep only these, in this order; an unknown name is an error.
             rules: Which nodes are lost with which genes.
@@ -291,13 +291,13 @@ class CellGraph(nn.Module):
         names = node_names(by_name.values())
         if genes is not None:
             names["gene"] = list(genes)
-        lost: dict[str, int] = {}
-        matrices = {name: network_matrix(network, names, lost) for name, network in by_name.items()}
+        dropped: dict[str, int] = {}
+        matrices = {name: network_matrix(network, names, dropped) for name, network in by_name.items()}
         graph = cls(
             names.pop("gene"),
             matrices,
             [network.name for network in by_name.values() if network.directed],
-            lost,
+            dropped,
             names,
             {network.name: (network.source_type, network.target_type) for network in by_name.values()},
             rules,
@@ -377,7 +377,7 @@ class CellGraph(nn.Module):
             self.genes.tolist(),
             {name: self.scipy(name) for name in relations},
             self.directed & set(relations),
-            self.lost,
+            self.dropped,
             {kind: listed.tolist() for kind, listed in self._names.items() if kind != "gene"},
             {name: self.ends(name) for name in relations},
             self.rules,
@@ -392,7 +392,7 @@ class CellGraph(nn.Module):
         nodes = {kind: listed.tolist() for kind, listed in self._names.items() if kind != "gene"}
         matrices = {name: self.scipy(name) for name in self.relations}
         genes = [names.get(gene, gene) for gene in self.genes.tolist()]
-        graph = CellGraph(genes, matrices, self.directed, self.lost, nodes, self._ends)
+        graph = CellGraph(genes, matrices, self.directed, self.dropped, nodes, self._ends)
         graph.restrict = self.restrict
         return graph
 
@@ -417,7 +417,7 @@ class CellGraph(nn.Module):
         kept = {relation: matrix for relation, matrix in matrices.items() if matrix.nnz}
         names = {kind: listed[near[kind]].tolist() for kind, listed in self._names.items() if near[kind].any()}
         directed, ends = self.directed & set(kept), {relation: self._ends[relation] for relation in kept}
-        return CellGraph(names.pop("gene", []), kept, directed, self.lost, names, ends)
+        return CellGraph(names.pop("gene", []), kept, directed, self.dropped, names, ends)
 
     def with_genes(self, added: Sequence[str]) -> CellGraph:
         """The same cell with further genes after its own, of which no relation knows anything yet."""
@@ -430,7 +430,7 @@ class CellGraph(nn.Module):
             source, target = self.ends(name)
             matrix.resize(sizes[target], sizes[source])
         genes = [*self.genes.tolist(), *added]
-        graph = CellGraph(genes, matrices, self.directed, self.lost, nodes, self._ends, self.rules)
+        graph = CellGraph(genes, matrices, self.directed, self.dropped, nodes, self._ends, self.rules)
         graph.restrict = self.restrict
         return graph
 
@@ -514,13 +514,13 @@ class CellGraph(nn.Module):
         called = {kind: "gene" if kind == genes else kind for kind in (genes, *data.node_types)}
         names = {called[kind]: hetero_node_names(data, kind).tolist() for kind in called}
         networks = [_network(one, called, names, one.name in directed, weight) for one in edge_types(data)]
-        lost: dict[str, int] = {}
-        matrices = {network.name: network_matrix(network, names, lost) for network in networks}
+        dropped: dict[str, int] = {}
+        matrices = {network.name: network_matrix(network, names, dropped) for network in networks}
         return cls(
             names.pop("gene"),
             matrices,
             [network.name for network in networks if network.directed],
-            lost,
+            dropped,
             names,
             {network.name: (network.source_type, network.target_type) for network in networks},
             GeneRules.from_plain(data["rules"]) if "rules" in data._global_store else None,

@@ -152,7 +152,7 @@ def randomize(graph: CellGraph, relations: Sequence[str] | None = None, seed: in
         graph.genes.tolist(),
         matrices,
         graph.directed,
-        graph.lost,
+        graph.dropped,
         {kind: graph.names(kind).tolist() for kind in graph.node_types if kind != "gene"},
         {name: graph.ends(name) for name in graph.relations},
         graph.rules,

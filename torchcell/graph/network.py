@@ -164,7 +164,7 @@ class Network:
         directed: Whether an edge runs from source to target only. The edges of an undirected network
             may stand in either or both directions; the graph symmetrises them.
         genes: Genes that the source covers, edges or not; empty: those with edges.
-        lost: What parsing left out and how many of each.
+        dropped: What parsing left out and how many of each.
         source_type: What the sources are: ``gene``, ``reaction``, ...
         target_type: What the targets are.
     """
@@ -175,7 +175,7 @@ class Network:
     weight: np.ndarray
     directed: bool
     genes: np.ndarray = field(default_factory=lambda: np.array([], dtype=str))
-    lost: Mapping[str, int] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
     source_type: str = "gene"
     target_type: str = "gene"
 

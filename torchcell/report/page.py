@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 DPI = 160
 PIXELS_PER_INCH = 108
 """On the page, so that letters are of one size in all figures."""
-_APART = ("lost", "units", "notes", "name")
+_APART = ("dropped", "units", "notes", "name")
 """Entries of ``info`` that have a place of their own."""
 
 
@@ -64,7 +64,7 @@ def write_report(
         results: What was scored.
         history: One row per epoch, if anything was trained.
         info: What to tell of the run, e.g. ``name``, ``split``, ``split_hash``, ``git_commit``, ``seconds``,
-            ``epochs``, ``units`` (unit by output), ``lost`` (what was left out, counted),
+            ``epochs``, ``units`` (unit by output), ``dropped`` (counts of what was left out),
             ``notes`` (sentences). Any further entry is listed as it is.
         checks: As in ``metrics.json``.
         sections: What makes further sections, by heading; one that fails is a line of the page.

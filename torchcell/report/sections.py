@@ -200,8 +200,8 @@ def check_rows(name: str, value: Any) -> list[dict[str, str]]:
 
 
 def _left_out(info: Mapping[str, Any]) -> Section:
-    lost = info.get("lost") or {}
-    rows = [{"what": what, "count": f"{count:,}"} for what, count in lost.items()]
+    dropped = info.get("dropped") or {}
+    rows = [{"what": what, "count": f"{count:,}"} for what, count in dropped.items()]
     text = (
         "Counted while the raw data was read and mapped." if rows else "Nothing was left out, or nothing was counted."
     )

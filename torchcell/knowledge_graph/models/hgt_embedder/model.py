@@ -200,7 +200,7 @@ class HGTEmbedder(WildTypeModel):
 
     reads = KnowledgeGraphSpec
     spec: KnowledgeGraphSpec
-    headline = ("AUROC", "MRR")
+    score_metrics = ("AUROC", "MRR")
     memory_options: Mapping[str, Any] = {"recompute": False}
 
     def __init__(
