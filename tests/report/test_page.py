@@ -115,7 +115,7 @@ def test_what_cannot_be_drawn_says_why(tmp_path: Path, make_results: Make) -> No
     page, files = _write(tmp_path, make_results(set_size=None))
     text = _text(page)
     assert "Not drawn: nothing was trained in this run." in text
-    assert "Not drawn: the samples are not sets of genes." in text
+    assert "Not drawn: the samples are not perturbations of genes." in text
     assert {path.name for path in files[1:]} == {"forest.png", "predicted_against_measured.png"}
 
 
