@@ -1,4 +1,4 @@
-"""Vectors of genes: learned by name, from features, and lent to genes without training samples."""
+"""Embeddings of genes: learned by name, from features, and imputed for genes without training samples."""
 
 from __future__ import annotations
 
@@ -14,25 +14,24 @@ from torchcell.nn.relations import relational_product
 
 
 class ColdStart(nn.Module):
-    r"""A gene without training samples takes what its neighbors learned.
+    r"""Imputation of untrained genes: a gene without training samples takes the mean vector of similar genes.
 
     .. math::
         e_i \leftarrow \sum_j w_{ij} e_j, \quad w_{ij} \propto \cos(n_i, n_j)^p
 
-    over the k trained genes j whose neighborhoods n_j in all networks, and annotations if there are any, are most
-    like its own. A trained gene keeps its vector, and so does one without neighbors.
+    over the k trained genes j whose neighborhoods n_j in all networks (and annotations, if there are any) are most
+    similar to its own. A trained gene keeps its vector, and so does a gene without neighbors.
 
     Args:
         graph: The networks.
-        trained: Positions of the genes that training samples name, int64.
-        k: Neighbors a gene.
+        trained: Positions of the genes with training samples, int64.
+        k: Neighbors of a gene.
         power: Exponent p of the cosine.
-        features: Of the genes [N, F]; a gene that no network knows, as one that was added to a trained model, takes
-            its neighbors by the cosine of these, each column less its mean.
-        everyone: Find neighbors of the trained genes too, among the others, so that training can treat them as if
-            they had no samples.
-        n_own: Genes that the model was trained with, which come first; by default all. The features are centered on
-            these.
+        features: Features of the genes [N, F]. A gene without edges, such as one that was added to a trained model,
+            gets its neighbors by the cosine of the centered features.
+        everyone: Whether to find neighbors of trained genes too, so that training can treat them as untrained.
+        n_own: Number of genes that the model was trained with, which come first; by default all. Features are centered
+            on these.
 
     Shapes:
         x_OD [O, D] -> [nodes, D], or [genes, D] where O is not the number of nodes. Rows that x lacks, of genes
@@ -55,29 +54,29 @@ class ColdStart(nn.Module):
         super().__init__()
         self.k, self.power, self.everyone = k, power, everyone
         self.n_genes, self.n_nodes = len(graph), graph.n_nodes
-        held = np.zeros(len(graph), dtype=bool)
-        held[trained.cpu().numpy()] = True
-        asked = np.arange(len(graph)) if everyone else np.flatnonzero(~held)
-        cosine = _nearest(unit_rows(neighborhoods(graph, graph.genes)), held, asked, k)
+        is_trained = np.zeros(len(graph), dtype=bool)
+        is_trained[trained.cpu().numpy()] = True
+        index = np.arange(len(graph)) if everyone else np.flatnonzero(~is_trained)
+        cosine = _nearest(unit_rows(neighborhoods(graph, graph.genes)), is_trained, index, k)
         if features is not None:
-            lonely = asked[np.diff(cosine.indptr)[asked] == 0]
-            known = features.detach().cpu().numpy()
-            centered = known - known[:n_own].mean(0)  # added genes must not shift each other's
-            cosine = cosine + _nearest(unit_rows(sp.csr_matrix(centered)), held, lonely, k)
+            isolated = index[np.diff(cosine.indptr)[index] == 0]
+            values = features.detach().cpu().numpy()
+            centered = values - values[:n_own].mean(0)  # added genes must not change the vectors of others
+            cosine = cosine + _nearest(unit_rows(sp.csr_matrix(centered)), is_trained, isolated, k)
         cosine.data **= power
         total = np.asarray(cosine.sum(1)).ravel()
         weight = (sp.diags(np.divide(1, total, out=np.zeros_like(total), where=total > 0)) @ cosine).tocsr()
         for name, matrix in (("forward", weight), ("backward", weight.T.tocsr())):
-            for part, values in zip(CSR._fields, (matrix.indptr, matrix.indices, matrix.data), strict=True):
-                kind = np.float32 if part == "weight" else np.int32
-                self.register_buffer(f"{name}_{part}", torch.from_numpy(values.astype(kind)), persistent=False)
+            for part, array in zip(CSR._fields, (matrix.indptr, matrix.indices, matrix.data), strict=True):
+                dtype = np.float32 if part == "weight" else np.int32
+                self.register_buffer(f"{name}_{part}", torch.from_numpy(array.astype(dtype)), persistent=False)
         self.register_buffer("own_N", torch.from_numpy(total == 0), persistent=False)
-        self.register_buffer("cold_N", torch.from_numpy(~held), persistent=False)
+        self.register_buffer("cold_N", torch.from_numpy(~is_trained), persistent=False)
 
     def forward(self, x_OD: Float[Tensor, "O D"], as_cold_N: Bool[Tensor, " N"] | None = None) -> Float[Tensor, "M D"]:
-        """Rows of untrained genes replaced, and of those that ``as_cold_N`` [genes] marks."""
+        """Impute the rows of untrained genes, and of those that ``as_cold_N`` [genes] marks."""
         if as_cold_N is not None and not self.everyone:
-            raise ValueError("as_cold_N marks genes whose neighbors were not looked for; build with everyone=True")
+            raise ValueError("as_cold_N marks genes whose neighbors were not computed; build with everyone=True")
         if self.n_genes < len(x_OD) != self.n_nodes:
             raise ValueError(f"{len(x_OD)} rows are neither of {self.n_genes} genes nor of {self.n_nodes} nodes")
         others = x_OD[self.n_genes :] if len(x_OD) == self.n_nodes else x_OD[:0]
@@ -91,31 +90,31 @@ class ColdStart(nn.Module):
         return CSR(*(getattr(self, f"{name}_{part}") for part in CSR._fields))
 
     def extra_repr(self) -> str:
-        """Neighbors, exponent, and how many genes take theirs from others."""
+        """Neighbors, exponent, and the number of imputed genes."""
         n_cold = int((self.cold_N & ~self.own_N).sum())
         return f"k={self.k}, power={self.power}, everyone={self.everyone}, {n_cold:,} cold genes"
 
 
-def _nearest(unit: sp.csr_matrix, held: np.ndarray, asked: np.ndarray, k: int) -> sp.csr_matrix:
-    """Cosine of each gene ``asked`` for to the k nearest of those ``held``, itself left out, [genes, genes]."""
-    columns = (sp.diags(held.astype(np.float32)) @ unit).T.tocsr()
-    rows, found, values = [np.empty(0, dtype=int)], [np.empty(0, dtype=int)], [np.empty(0, dtype=np.float32)]
-    for start in range(0, len(asked), CHUNK):
-        part = asked[start : start + CHUNK]
+def _nearest(unit: sp.csr_matrix, is_trained: np.ndarray, index: np.ndarray, k: int) -> sp.csr_matrix:
+    """Cosine of each gene of ``index`` to the k nearest other genes that are trained [genes, genes]."""
+    columns = (sp.diags(is_trained.astype(np.float32)) @ unit).T.tocsr()
+    rows, neighbors, values = [np.empty(0, dtype=int)], [np.empty(0, dtype=int)], [np.empty(0, dtype=np.float32)]
+    for start in range(0, len(index), CHUNK):
+        part = index[start : start + CHUNK]
         cosine = (unit[part] @ columns).toarray()
         cosine[np.arange(len(part)), part] = 0
         best = (
             np.argpartition(-cosine, k, axis=1)[:, :k]
-            if k < len(held)
-            else np.tile(np.arange(len(held)), (len(part), 1))
+            if k < len(is_trained)
+            else np.tile(np.arange(len(is_trained)), (len(part), 1))
         )
         value = np.take_along_axis(cosine, best, 1)
         near = value > 0
         rows.append(np.repeat(part, best.shape[1])[near.ravel()])
-        found.append(best[near])
+        neighbors.append(best[near])
         values.append(value[near])
-    parts = np.concatenate(values), (np.concatenate(rows), np.concatenate(found))
-    return sp.csr_matrix(parts, shape=(len(held), len(held)), dtype=np.float32)
+    parts = np.concatenate(values), (np.concatenate(rows), np.concatenate(neighbors))
+    return sp.csr_matrix(parts, shape=(len(is_trained), len(is_trained)), dtype=np.float32)
 
 
 class FeatureProjection(nn.Module):
@@ -124,8 +123,8 @@ class FeatureProjection(nn.Module):
     .. math::
         x_i = W \, \mathrm{asinh}\Big(\frac{f_i - \mu}{\sigma}\Big) + b
 
-    with mean and standard deviation of each column over the genes the model was built with; asinh bends the heavy
-    tails that spectra of networks have. The features are no part of the state, so the weights fit any cell.
+    with mean and standard deviation of each column over the genes that the model was built with; asinh shortens the
+    heavy tails of network spectra. The features are not part of the state, so that the weights fit any cell.
 
     Args:
         values_NF: Features of all genes [N, F].
@@ -142,13 +141,13 @@ class FeatureProjection(nn.Module):
         super().__init__()
         own_OF = values_NF[:n_own]
         spread_F = own_OF.std(0, correction=0)
-        # A column that is the same for all says nothing; divided by its rounding errors it would be loud.
+        # A constant column becomes 0; divided by its rounding errors it would be large.
         spread_F = torch.where(spread_F > 1e-6 * own_OF.abs().amax(0), spread_F, torch.inf)
         self.register_buffer("features", ((values_NF - own_OF.mean(0)) / spread_F).asinh(), persistent=False)
         self.linear = nn.Linear(values_NF.shape[1], width)
 
     def forward(self) -> Float[Tensor, "N D"]:
-        """One token a gene."""
+        """One token for each gene."""
         return self.linear(self.features)
 
 
@@ -156,11 +155,10 @@ class GeneVectors(nn.Module):
     """Free vectors of length 1 on average for each gene.
 
     Args:
-        n_genes: Genes N of the cell.
-        n_own: Genes that have a row of their own; those after them were added to a trained model.
+        n_genes: Number of genes N of the cell.
+        n_own: Number of genes with a row; those after them were added to a trained model.
         width: Width W.
-        cold: What a gene without training samples takes from its neighbors. Without it such a gene keeps its fresh
-            row, and an added gene has zeros.
+        cold: Imputation of untrained genes. Without it such a gene keeps its initial row, and an added gene has zeros.
 
     Shapes:
         -> [N, W].
@@ -177,12 +175,12 @@ class GeneVectors(nn.Module):
         nn.init.normal_(self.table.weight, std=self.table.embedding_dim**-0.5)
 
     def forward(self, as_cold_N: Tensor | None = None) -> Float[Tensor, "N W"]:
-        """One row a gene; ``as_cold_N`` [N] marks genes to treat as if they had no training samples."""
+        """One row for each gene; ``as_cold_N`` [N] marks genes to treat as untrained."""
         x_OW = self.table.weight
         if self.cold is None:
             return nn.functional.pad(x_OW, (0, 0, 0, self.n_genes - len(x_OW)))
         return self.cold(x_OW, as_cold_N)
 
     def length(self, gene_M: Tensor) -> Float[Tensor, ""]:
-        """Mean squared length of the members' own rows."""
+        """Mean squared length of the rows of some genes."""
         return self.table(gene_M).square().sum(-1).mean()

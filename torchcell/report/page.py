@@ -222,10 +222,7 @@ def _show(section: Section, image: bytes) -> _Shown:
         base64.b64encode(image).decode(),
         0 if section.figure is None else round(section.figure.get_figwidth() * PIXELS_PER_INCH),
         [str(name) for name in table.columns],
-        [
-            ["" if pd.isna(value) else _as_text(value) for value in row]
-            for row in table.astype(object).to_numpy().tolist()
-        ],
+        [["" if pd.isna(cell) else _as_text(cell) for cell in row] for row in table.astype(object).to_numpy().tolist()],
     )
 
 
