@@ -94,7 +94,7 @@ def test_the_section_tells_what_the_map_holds(latent):
     section = latent_section("z_S", latent, {"growth": growth, "flat": constant}, "test", n_whole=900)
     assert "200 of 900 samples, chosen at random, of the test part" in section.text
     assert "'z_S' (6 numbers a sample)" in section.text
-    assert "hold 100 % and 0 % of" in section.text
+    assert "have 100 % and 0 % of" in section.text
     assert section.slug == "latent_maps"
     table = section.table.set_index("measured phenotype")
     assert table.loc["growth", "samples"] == "150"
