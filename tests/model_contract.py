@@ -5,7 +5,6 @@ A check takes a ``Case`` and raises ``AssertionError``. ``torchcell.new``'s mode
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace

@@ -25,7 +25,6 @@ CELLS = (
     "data.record.n_doubles=5", "data.record.cells_per_condition=6", "data.sets.size=2", "data.batch_size=8",
     "+data.eval_batch_size=1",
 )  # fmt: skip
-SETS = ("model.dim=16", "model.heads=1", "model.layers=1")
 CGT = (
     "model=cell_graph_transformer",
     "model.encoder.dim=16",

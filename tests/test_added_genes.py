@@ -209,7 +209,7 @@ def test_a_model_without_features_and_a_kind_it_does_not_know_are_refused(save):
     file = added(ckpt, {"N1": [0.5, -1.0, 0.2]})
     with pytest.raises(InputError, match="not in training: 'added'; the model knows 'absent'"):
         ask(ckpt, ["N1", "A01"], file, kinds=["added", "absent"])
-    with pytest.raises(InputError, match="reads no gene features, so it can tell nothing of an added gene"):
+    with pytest.raises(InputError, match="uses no gene features, so it can predict nothing for an added gene"):
         ask(save(columns=()), ["N1"], file)
 
 

@@ -498,7 +498,7 @@ def test_repeated_rows_of_a_knowledge_graph_are_refused_or_dropped_and_counted(t
     ):
         graph_of(tmp_path, edges=edges)
     found = graph_of(tmp_path, nodes, edges, drop_duplicates=True)
-    assert found.lost == {"repeated nodes": 2, "repeated edges": 3}
+    assert found.dropped == {"repeated nodes": 2, "repeated edges": 3}
     assert found.sample_id.tolist() == [*plain.sample_id.tolist(), "g2|moves|g1"]  # of a directed one both directions
     assert found.node_id.tolist() == plain.node_id.tolist()
     assert graph_of(tmp_path, drop_duplicates=True).fingerprint() == plain.fingerprint()

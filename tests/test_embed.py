@@ -237,7 +237,7 @@ def test_the_report_maps_the_scored_part_and_leaves_the_model_as_it_was(run, mon
     from torchcell.training import embed as embedding
 
     assert (run.folder.path / "figures" / "latent_maps.png").stat().st_size > 0
-    assert "What the model makes of the sets" in (run.folder.path / "report.html").read_text()
+    assert "Embeddings of the samples" in (run.folder.path / "report.html").read_text()
     results = run.scored.results
     run.model.train()
     monkeypatch.setattr(embedding, "MOST_IN_REPORT", 30)

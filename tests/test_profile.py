@@ -100,7 +100,7 @@ def test_another_model_is_measured_as_it_stands_and_the_paths_are_told(tmp_path,
     assert table["representation"].tolist() == ["as_is"] * len(PHASES)
     assert table["relative_to_naive"].isna().all()
     said = capsys.readouterr().out
-    assert "the usual way is left out: there is no file" in said
+    assert "the naive representation is left out: there is no file" in said
     assert f"wrote {tmp_path / 'profile.csv'}" in said
     assert f"wrote {tmp_path / 'profile.html'}" in said
     assert (tmp_path / "profile_speed.png").read_bytes()[:4] == b"\x89PNG"

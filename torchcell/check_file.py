@@ -191,7 +191,7 @@ def _screen(finding: Finding, table: pd.DataFrame) -> None:
     sizes, counts = np.unique(record.sizes, return_counts=True)
     by_size = ", ".join(f"{n:,} of {size} gene(s)" for size, n in zip(sizes.tolist(), counts.tolist(), strict=True))
     finding.facts.append(f"{len(record):,} sets of {len(finding.genes):,} genes: {by_size}")
-    finding.facts += [f"left out: {n:,} {what}" for what, n in record.lost.items()]
+    finding.facts += [f"left out: {n:,} {what}" for what, n in record.dropped.items()]
     if not measured:
         finding.kind = "perturbation sets to predict"
         finding.use = (
@@ -424,7 +424,7 @@ def _response(finding: Finding, columns: dict[str, str]) -> None:
         finding.notes.append(f"wells of {some(idle)} are no controls by is_control: they count as drugs")
     if not known:
         finding.notes.append("no structures: all drugs that training does not have look alike")
-    finding.facts += [f"left out: {n:,} {what}" for what, n in record.lost.items()]
+    finding.facts += [f"left out: {n:,} {what}" for what, n in record.dropped.items()]
     mapped = f" {_typed('data.record.columns', columns)}" if columns else ""
     finding.use = f"python -m torchcell.train data=response {given('data.record.path', finding.path)}{mapped}"
 
@@ -462,14 +462,14 @@ def _cells(finding: Finding, obs: pd.DataFrame) -> None:
     )
     finding.notes += _unmeasured(finding, cells.genes)
     finding.facts.append(f"values: {'raw counts' if scale == 'counts' else 'log-normalized'}")
-    finding.facts += [f"left out: {n:,} {what}" for what, n in record.lost.items()]
+    finding.facts += [f"left out: {n:,} {what}" for what, n in record.dropped.items()]
     if scale == "counts":
         chunks = read_cells(finding.path, scale, **keys, matrix=matrix).chunks()
         median = float(np.median(np.concatenate([np.asarray(chunk.sum(1)).ravel() for _, chunk in chunks])))
         finding.facts.append(f"median counts a cell: {median:,.0f}")
         if median < FEW_COUNTS:
             finding.notes.append(f"{median:,.0f} counts in the median cell are very few: single genes are mostly noise")
-    few = " data.record.conditions.few_cells=drop" if any("fewer" in what for what in record.lost) else ""
+    few = " data.record.conditions.few_cells=drop" if any("fewer" in what for what in record.dropped) else ""
     finding.use = (
         f"python -m torchcell.train data=cells {given('data.record.path', finding.path)} data.record.scale={scale}"
         + "".join(f" {_typed(f'data.record.{key}', value)}" for key, value in keys.items())

@@ -160,10 +160,12 @@ def _differences(runs: pd.DataFrame) -> pd.DataFrame:
         tables = {run: pd.read_csv(Path(run) / "comparisons.csv") for run in summaries}
         found = pd.concat([table.assign(run=run, split=each["split_hash"][run]) for run, table in tables.items()])
         part = str(group["part"].iloc[0])
-        units = {run: _tested(Path(run), part) for run in tables}
+        clusters = {run: _tested(Path(run), part) for run in tables}
         _, *others = group["system"].unique().tolist()
         baselines = [name for name in others if name != "replicate_ceiling"]
-        verdict = pooled_verdict(found, units, list(summaries.values()), _design(Path(next(iter(tables)))), baselines)
+        verdict = pooled_verdict(
+            found, clusters, list(summaries.values()), _design(Path(next(iter(tables)))), baselines
+        )
         about = dict(zip(keys, names, strict=True)) | {
             "run": f"over {len(each)}",
             "level": DIFFERENCES,

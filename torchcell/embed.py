@@ -118,7 +118,7 @@ def _sets(cfg: DictConfig, out: Path, saved: Checkpoint, model: Model) -> anndat
     written += _draw(table, drawn, spec.outputs, out)
 
     console = Console(markup=False)
-    for what, n in sets.lost.items():
+    for what, n in sets.dropped.items():
         console.print(f"left out: {n:,} {what}", highlight=False)
     if cfg.umap and "X_umap" not in table.obsm:
         console.print(f"no UMAP: it needs {FEWEST} sets whose latents differ", highlight=False)

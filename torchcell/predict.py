@@ -92,9 +92,9 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
     model: Any = saved.model(cfg.trust, spec) if baseline is None else baseline
     prior = saved.prior(cfg.trust) if baseline is None else None
 
-    record, lost = representation.filter_known(asked, spec.genes, cfg.unknown_genes)
+    record, dropped = representation.filter_known(asked, spec.genes, cfg.unknown_genes)
     if not len(record):
-        raise InputError(f"{cfg.perturbations}: no row is left to predict ({lost or 'the file is empty'})")
+        raise InputError(f"{cfg.perturbations}: no row is left to predict ({dropped or 'the file is empty'})")
     looked: list[tuple[Tensor, Tensor]] = []
     notes = representation.prediction_notes(record, known, model)
     if baseline is None:
@@ -109,7 +109,7 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
         prediction = baseline.predict(record.blind())
         silent = np.isnan(prediction).any(1)
         notes[f"no prediction of {cfg.system}"] = [f"{cfg.system} has none" if one else "" for one in silent.tolist()]
-    table = representation.response(record, prediction, spec)
+    table = representation.to_table(record, prediction, spec)
     column = NOTE if NOTE not in table else f"prediction_{NOTE}"  # a phenotype may have the name
     table[column] = joined(notes, len(table))
     if out.suffix == PROFILES:
@@ -120,7 +120,7 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
     else:
         _write(table, out)
     console = Console(markup=False)
-    for what, n in {**getattr(record, "lost", {}), **lost}.items():
+    for what, n in {**getattr(record, "dropped", {}), **dropped}.items():
         console.print(f"left out: {n:,} {what}", highlight=False)
     for note in getattr(record, "notes", ()):
         console.print(f"note: {note}", soft_wrap=True, highlight=False)

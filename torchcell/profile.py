@@ -46,8 +46,8 @@ def profile(cfg: DictConfig) -> pd.DataFrame:
     profile.show(table, title)
     with atomic_write(out / "profile.csv") as temporary:
         table.to_csv(temporary, index=False)
-    sections, said = profile.sections(table, title), profile.headline(table)
-    pages = write_page(out / "profile.html", name=title, verdict=said, tone="open", sections=sections, facts={})
+    sections, summary = profile.sections(table, title), profile.summary(table)
+    pages = write_page(out / "profile.html", name=title, verdict=summary, tone="open", sections=sections, facts={})
     for path in (out / "profile.csv", *pages):
         Console().print(f"wrote {path}", soft_wrap=True, highlight=False)
     return table

@@ -187,7 +187,7 @@ def test_a_control_beside_a_gene_is_no_gene(cells: CellExpression) -> None:
         found = CellExpression.from_anndata(adata, "counts", control=control)
         np.testing.assert_array_equal(np.delete(found.perturbation, twice), np.delete(wanted, twice))
         np.testing.assert_array_equal(found.is_control, cells.is_control)
-        assert found.lost == {"labels that name a control beside a gene": 12}
+        assert found.dropped == {"labels that name a control beside a gene": 12}
     assert "ctrl" not in {gene for genes in Pseudobulk.from_cells(found).targets for gene in genes}
     adata.obs["perturbation"] = np.where(cells.is_control, "G0001", label)  # a gene's own name flagged as control
     assert CellExpression.from_anndata(adata, "counts").perturbation.tolist() == adata.obs["perturbation"].tolist()

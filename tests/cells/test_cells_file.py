@@ -79,7 +79,7 @@ def test_conditions_that_max_cells_thins_out_blame_max_cells(path: Path) -> None
         cells_file(path, "counts", covariates=LINE, conditions=ConditionOptions(max_cells=200))
     found = cells_file(path, "counts", covariates=LINE, conditions=ConditionOptions(max_cells=210, few_cells="drop"))
     told = "conditions of which max_cells=210 leaves fewer than 10 cells"
-    assert found.lost == {told: 16 - len(found)}
+    assert found.dropped == {told: 16 - len(found)}
     assert 0 < len(found) < 16
 
 
@@ -94,7 +94,7 @@ def test_perturbed_genes_of_old_names_are_found_by_a_table(path: Path, tmp_path:
     found = cells_file(path, "counts", matrix=MatrixOptions(gene_column="symbol", aliases=tmp_path / "names.csv"))
     assert {"SYM0", "G0002+SYM0", "G0002"} <= set(found.perturbation.tolist())
     assert "G0001" not in found.perturbation
-    assert found.lost == {"labels that gave way to the name of the measured gene": 2}
+    assert found.dropped == {"labels that gave way to the name of the measured gene": 2}
     with pytest.raises(InputError, match="no table of gene names"):
         cells_file(path, "counts", matrix=MatrixOptions(aliases=tmp_path / "none.csv"))
 

@@ -128,7 +128,7 @@ def test_a_label_with_one_cell_is_named_or_left_out(cells: CellExpression) -> No
         Pseudobulk.from_cells(odd)
     left = Pseudobulk.from_cells(odd, few_cells="drop")
     assert "LONE" not in left.perturbation
-    assert left.lost["conditions with fewer than 10 cells"] == 1
+    assert left.dropped["conditions with fewer than 10 cells"] == 1
 
 
 def test_perturbed_genes_bear_the_names_under_which_they_are_measured(
@@ -138,9 +138,9 @@ def test_perturbed_genes_bear_the_names_under_which_they_are_measured(
     lower = replace(cells, perturbation=np.char.lower(cells.perturbation.astype(str)))
     found = Pseudobulk.from_cells(lower, ["cell_line"])
     assert found.sample_id.tolist() == conditions.sample_id.tolist()
-    assert found.lost == {"labels that gave way to the name of the measured gene": 8}
+    assert found.dropped == {"labels that gave way to the name of the measured gene": 8}
     np.testing.assert_array_equal(own_columns(found), own_columns(conditions))
-    assert not conditions.lost
+    assert not conditions.dropped
     (tmp_path / "names.csv").write_text("alias,gene\nOLD1;G0001,G0001\n")
     label = np.where(cells.perturbation == "G0001+G0002", "OLD1+g0002", cells.perturbation)
     renamed = replace(cells, perturbation=label).named_as_measured(alias_table(tmp_path / "names.csv"))

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import sparse
-from torchcell.cells.pseudobulk import Pseudobulk
 
 from torchcell.cells.gene_neighbors import GeneNeighbors
+from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.simulate import simulate_cells
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.graph.network import Network

@@ -14,7 +14,7 @@ from torchcell.cells.models.gene_set_transformer.attention import (
     seen_tokens,
 )
 from torchcell.io.errors import InputError
-from torchcell.nn.sparse import WAYS
+from torchcell.nn.sparse import STRATEGIES
 
 C, H, D, G, K = 2, 3, 16, 11, 4
 
@@ -53,7 +53,7 @@ def test_equals_dense_attention_under_the_same_mask_in_value_and_gradient(
     n_global, active, dtype, off, way, edges, numbers, monkeypatch
 ):
     """In one go, and cell by cell a few edges at a time."""
-    monkeypatch.setattr(WAYS[way], "edges", edges)
+    monkeypatch.setattr(STRATEGIES[way], "edges", edges)
     monkeypatch.setitem(NUMBERS, way, numbers)
     active_A = torch.tensor(active)
     torch.manual_seed(0)

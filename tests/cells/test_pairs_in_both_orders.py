@@ -42,7 +42,7 @@ def test_cells_of_both_orders_are_counted_and_averaged_together(cells):
 def test_a_file_tells_how_many_labels_stood_in_another_order_and_thins_them_together(cells, tmp_path):
     cells.to_anndata().write_h5ad(tmp_path / "cells.h5ad")
     found = cells_file(tmp_path / "cells.h5ad", "counts", covariates=("cell_line",))
-    assert found.lost == {"labels with the genes of another one in another order": 8}
+    assert found.dropped == {"labels with the genes of another one in another order": 8}
     few = cells_file(
         tmp_path / "cells.h5ad",
         "counts",
@@ -76,7 +76,7 @@ def test_no_split_tears_the_two_orders_apart_even_where_a_record_holds_both(cell
     torn = np.where(np.arange(len(both)) < len(record), "train", "test")
     torn[0] = "val"
     split = Split(both.sample_id, torn, both.sample_id, "file", 0, "sample")
-    with pytest.raises(InputError, match="have a twin .the same perturbation. in another part"):
+    with pytest.raises(InputError, match="have a duplicate .the same perturbation. in another part"):
         split.validate(both.sample_id, both.duplicate_keys())
     assert (
         SPLITS.make(record, "random").part.tolist()

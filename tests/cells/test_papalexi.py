@@ -16,7 +16,7 @@ def test_the_counts_are_the_known_ones(mirror: Path) -> None:
     whole, cells = papalexi_cells(confident=False), papalexi_cells()
     assert whole.X.shape == (20_729, 299)
     assert (len(cells), cells.is_control.sum()) == (16_192, 1_923)
-    assert cells.lost == {"cells with an uncertain guide": 4_537}
+    assert cells.dropped == {"cells with an uncertain guide": 4_537}
     assert len(np.unique(cells.perturbation)) == 26
     assert cells.scale == "counts"
     guides = non_targeting(cells)
@@ -33,5 +33,5 @@ def test_conditions_with_and_without_replicates_paired(mirror: Path) -> None:
     assert set(record.group.tolist()) == {"all"}
     paired = papalexi2021(covariates=["batch"])
     assert len(paired) == 74
-    assert paired.lost["conditions with fewer than 10 cells"] == 1  # SPI1 in the second replicate
+    assert paired.dropped["conditions with fewer than 10 cells"] == 1  # SPI1 in the second replicate
     assert paired.cells.counts is not None

@@ -72,7 +72,7 @@ def test_a_model_says_what_its_score_is_and_may_add_to_it(module):
     """The best epoch is the one of the best score: it must see what the model is for."""
 
     class Watched(Additive):
-        headline = ("Pearson", "Skill")
+        score_metrics = ("Pearson", "Skill")
 
         def held_out_scores(self):
             skill = {ScoreName("a/Hits", "Skill"): torch.tensor(0.25), ScoreName("b/Skill", "Hits"): torch.tensor(9.0)}

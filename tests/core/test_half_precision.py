@@ -23,7 +23,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from model_contract import small_run
 from omegaconf import DictConfig, OmegaConf
-from small_runs import CELLS, GENE_SETS, GNN, MODELS, NARROW, RESPONSE, SCREEN, SETS, built, composed
+from small_runs import CELLS, GENE_SETS, GNN, MODELS, NARROW, RESPONSE, SCREEN, built, composed
 
 from torchcell.core.datamodule import RecordDataModule
 from torchcell.embed import embed
@@ -33,7 +33,6 @@ from torchcell.graph.network import GeneRules, Network
 from torchcell.io.errors import InputError
 from torchcell.train import train
 from torchcell.training import build as assemble
-from torchcell.training import checkpoint
 from torchcell.training.entry import conf_dir
 
 HGT = MODELS["hgt_embedder"]

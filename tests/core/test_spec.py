@@ -113,7 +113,7 @@ def test_added_genes_that_do_not_fit_are_named(spec, features, said):
 
 def test_a_spec_without_features_takes_no_genes(spec):
     bare = replace(spec, gene_features=None)
-    with pytest.raises(InputError, match="reads no gene features.*train with data.features"):
+    with pytest.raises(InputError, match="uses no gene features.*train with data.features"):
         bare.with_added(added(["N1"]))
 
 

@@ -123,7 +123,7 @@ def test_a_drug_with_two_molecules_takes_the_first_or_the_usual_one_where_that_i
     assert first.inchikey.tolist() == ["k1", "k1", "k1", "", "k1", "k1"]
     usual = one_structure(found, "majority")
     assert usual.smiles.tolist() == [BASE, BASE, SALT, "", BASE, "CCO"]
-    assert usual.lost == {"samples whose SMILES gave way to another one of their drug (majority)": 2}
+    assert usual.dropped == {"samples whose SMILES gave way to another one of their drug (majority)": 2}
     with pytest.raises(InputError, match="conflicting_smiles='last': must be one of error, first, majority"):
         one_structure(found, "last")
 

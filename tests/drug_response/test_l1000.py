@@ -53,7 +53,7 @@ def test_a_drug_of_level_3_is_one_structure_and_a_structure_one_drug(level3: Res
 
 
 def test_profiles_without_a_dose_get_the_one_that_is_named_or_are_left_out(level3: Response) -> None:
-    assert level3.lost["profiles without dose and time, taken as 10 µM and 24 h"] == 100
+    assert level3.dropped["profiles without dose and time, taken as 10 µM and 24 h"] == 100
     assert level3.source is not None
     assert set(level3.dose_value[level3.source == "TranSiGen"]) == {10.0}
     assert set(level3.time[level3.source == "TranSiGen"]) == {24.0}
@@ -62,7 +62,7 @@ def test_profiles_without_a_dose_get_the_one_that_is_named_or_are_left_out(level
     assert other.dose_value.dtype == other.time.dtype == np.float32
     told = l1000_level3(unknown_dose=None)
     assert len(told) == 1361
-    assert told.lost["profiles without dose and time"] == 100
+    assert told.dropped["profiles without dose and time"] == 100
     assert "TranSiGen" not in told.source
 
 
@@ -85,7 +85,7 @@ def test_level_5_has_its_known_counts(level5: Response) -> None:
     assert len(np.unique(level5.smiles[level5.smiles != ""])) == 10
     per_drug = pd.DataFrame({"drug": level5.drug, "line": level5.cell_line}).groupby("drug")["line"].nunique()
     assert (per_drug >= 5).sum() == 332
-    assert not level5.lost
+    assert not level5.dropped
 
 
 def test_basal_profiles_are_matched_by_gene_name_not_by_place(level5: Response) -> None:
@@ -109,5 +109,5 @@ def test_a_line_without_a_basal_profile_is_left_out_named_and_counted(monkeypatc
 
     monkeypatch.setattr(l1000, "_basal", without_thp1)
     record = l1000_level5()
-    assert record.lost == {"signatures of lines without a basal profile ('THP1')": 399}
+    assert record.dropped == {"signatures of lines without a basal profile ('THP1')": 399}
     assert len(record) == 4621 - 399

@@ -260,7 +260,7 @@ def test_drugs_without_a_vector_are_refused_dropped_or_learned() -> None:
     dropped = module(record, lacking=(first,), missing_molecules="drop")
     assert all(dropped.spec.molecules.known)
     assert first not in dropped.record_whole.drug
-    assert dropped.lost["samples of drugs without a vector"] == counts[0]
+    assert dropped.dropped["samples of drugs without a vector"] == counts[0]
     learned = module(record, lacking=(first,), missing_molecules="learned")
     assert not learned.spec.molecules.known[0]
     assert "Drugs with a vector of their own: " in " ".join(learned.notes())

@@ -12,7 +12,7 @@ from torchcell.evaluation.results import Results
 def make_results() -> Callable[..., Results]:
     """Results of systems given as correlation-like strengths (or arrays) on one planted phenotype."""
 
-    def make(n: int = 400, n_units: int = 80, seed: int = 0, task: str = "regression", **systems) -> Results:
+    def make(n: int = 400, n_clusters: int = 80, seed: int = 0, task: str = "regression", **systems) -> Results:
         rng = np.random.default_rng(seed)
         options = {key: systems.pop(key) for key in list(systems) if key in ("model", "ceiling", "measured", "group")}
         signal = rng.normal(size=(n, 1))
@@ -23,7 +23,7 @@ def make_results() -> Callable[..., Results]:
         }
         return Results(
             sample_id=np.array([f"s{i}" for i in range(n)]),
-            group=options.pop("group", np.array([f"g{i % n_units}" for i in range(n)])),
+            group=options.pop("group", np.array([f"g{i % n_clusters}" for i in range(n)])),
             outputs=("fitness",),
             measured=measured,
             systems=predicted,

@@ -51,7 +51,7 @@ def test_a_constant_ignores_its_input(make_results: Make) -> None:
 
 def test_a_drop_within_chance_is_not_shown(make_results: Make) -> None:
     """The predictions do change, and the score does not tell: what the input gives is noise."""
-    results = make_results(net=0.0, n=60, n_units=60)
+    results = make_results(net=0.0, n=60, n_clusters=60)
     check = input_use(results, shuffles(results.systems["net"]), KEY, decides=True, n_boot=200)
     assert (check.status, check.reason) == ("not shown", "input use not shown (perturbation)")
 
@@ -187,7 +187,7 @@ def test_a_pair_of_genes_belongs_to_both_so_that_a_gene_shared_by_all_adds_nothi
 def test_a_pads_text_is_no_cluster_and_weights_multiply() -> None:
     group = np.array([["a", "b"], ["a", ""], ["b", "c"], ["c", ""]])
     weights = resample(group, 20)
-    assert weights.n_units == 3
+    assert weights.n_clusters == 3
     x = np.array([1.0, 2.0, 4.0, 8.0])
     a, b, c = weights.count.astype(float).T
     np.testing.assert_allclose(weights.total(x)[0], a * b + 2 * a + 4 * b * c + 8 * c)

@@ -90,12 +90,14 @@ def test_weights_total_equals_a_naive_sum_also_on_a_part_of_the_samples() -> Non
     rng = np.random.default_rng(0)
     weights = resample(rng.integers(0, 7, 40), 9)
     x, rows = rng.normal(size=40), rng.random(40) < 0.3
-    naive = [sum(count[unit] * value for unit, value in zip(weights.unit, x, strict=True)) for count in weights.count]
+    naive = [
+        sum(count[unit] * value for unit, value in zip(weights.cluster, x, strict=True)) for count in weights.count
+    ]
     np.testing.assert_allclose(weights.total(x)[0], naive)
-    kept = [sum(c[u] * v for u, v in zip(weights.unit[rows], x[rows], strict=True)) for c in weights.count]
+    kept = [sum(c[u] * v for u, v in zip(weights.cluster[rows], x[rows], strict=True)) for c in weights.count]
     np.testing.assert_allclose(weights.at(rows).total(x[rows])[0], kept)
     assert (weights.count.sum(1) == 7).all()
-    assert Weights.ones(3).n_units == 3
+    assert Weights.ones(3).n_clusters == 3
 
 
 def test_missing_measurements_are_masked_for_every_system(make_results: Make) -> None:
@@ -142,7 +144,7 @@ def test_the_undefined_is_nan_and_counts_every_sample_never_0(make_results: Make
 def test_undefined_resamples_are_counted_and_too_many_leave_no_interval(make_results: Make) -> None:
     label = np.zeros((40, 1))
     label[0] = 1  # a third of the resamples have no positive
-    results = make_results(n=40, n_units=40, task="binary", net=np.linspace(1, 0, 40)[:, None], measured=label)
+    results = make_results(n=40, n_clusters=40, task="binary", net=np.linspace(1, 0, 40)[:, None], measured=label)
     evaluation = evaluate(results, n_boot=200)
     row = evaluation.table[evaluation.table.metric == "auroc"].iloc[0]
     assert row.value == 1

@@ -19,11 +19,11 @@ def row(fold: int, difference: float, se: float = 0.1, baseline: str = "ridge", 
     return held | {"metric": metric, "baseline": baseline, "difference": difference, "se": se} | more
 
 
-def found(*rows: dict[str, object], metric: str = "pearson", units: dict[str, set[str]] | None = None) -> Comparison:
+def found(*rows: dict[str, object], metric: str = "pearson", clusters: dict[str, set[str]] | None = None) -> Comparison:
     """Where no clusters are given, runs of one split share their twenty and others none."""
     table = pd.DataFrame(rows)
     own = {run: {f"{split}u{i}" for i in range(20)} for run, split in zip(table["run"], table["split"], strict=True)}
-    every = [one for one in over_folds(table, own if units is None else units) if one.metric == metric]
+    every = [one for one in over_folds(table, own if clusters is None else clusters) if one.metric == metric]
     return best("primary", metric, every, higher_is_better(metric))
 
 
@@ -36,7 +36,7 @@ def test_folds_are_independent_so_four_halve_the_error():
 
 
 def test_what_is_tested_again_makes_nothing_surer():
-    """Three seeds of one fold score the same units: the interval must not shrink as if they were others."""
+    """Three seeds of one fold score the same clusters: the interval must not shrink as if they were others."""
     one = found(row(0, 0.1), row(0, 0.2, run="f0s1"))
     assert one.difference == pytest.approx(0.15)
     assert one.se == pytest.approx(0.1)
@@ -44,8 +44,8 @@ def test_what_is_tested_again_makes_nothing_surer():
 
 
 def test_few_clusters_over_all_folds_widen_the_interval_by_t():
-    units = {f"f{fold}s0": {f"{fold}a", f"{fold}b", f"{fold}c"} for fold in range(4)}
-    one = found(*(row(fold, 0.15) for fold in range(4)), units=units)
+    clusters = {f"f{fold}s0": {f"{fold}a", f"{fold}b", f"{fold}c"} for fold in range(4)}
+    one = found(*(row(fold, 0.15) for fold in range(4)), clusters=clusters)
     assert one.n_clusters == 12
     assert one.high == pytest.approx(0.15 + student_quantile(12) * 0.05)
     assert student_quantile(12) == pytest.approx(2.201, abs=1e-3)
@@ -53,8 +53,8 @@ def test_few_clusters_over_all_folds_widen_the_interval_by_t():
 
 def test_folds_that_share_units_are_as_sure_as_the_share_they_do_not():
     """A condition with several wells is tested in more than one fold of a random split."""
-    units = {"f0s0": {"a", "b", "c", "d"}, "f1s0": {"d", "e", "f", "g"}}
-    one = found(row(0, 0.1), row(1, 0.1), units=units)
+    clusters = {"f0s0": {"a", "b", "c", "d"}, "f1s0": {"d", "e", "f", "g"}}
+    one = found(row(0, 0.1), row(1, 0.1), clusters=clusters)
     assert one.se == pytest.approx(0.1 * np.sqrt((1 + 1 + 2 * 0.25) / 4))
 
 
@@ -102,7 +102,7 @@ def test_a_fold_whose_difference_has_no_error_is_left_out():
 
 @pytest.mark.long
 def test_the_interval_over_five_folds_covers_what_was_planted():
-    """150 times: five folds of 20 units, model and baseline of equal skill. An honest interval excludes 0 in one of 20."""
+    """150 times: five folds of 20 clusters, model and baseline of equal skill. An honest interval excludes 0 in one of 20."""
     rng = np.random.default_rng(0)
     outcomes = []
     for _ in range(150):
@@ -114,7 +114,7 @@ def test_the_interval_over_five_folds_covers_what_was_planted():
             results = Results(names, names, ("y",), measured, systems, model="net")
             table = to_frame(evaluate(results, n_boot=100, seed=fold, primary="mae").verdict.every)
             tables.append(table[table["role"] == "primary"].assign(run=str(fold), split=fold))
-        units = {str(fold): {f"{fold}-{name}" for name in names} for fold in range(5)}
-        outcomes.append(over_folds(pd.concat(tables), units)[0].outcome)
+        clusters = {str(fold): {f"{fold}-{name}" for name in names} for fold in range(5)}
+        outcomes.append(over_folds(pd.concat(tables), clusters)[0].outcome)
     wrong = np.mean([outcome != "no significant difference" for outcome in outcomes])
     assert 0.005 < wrong < 0.11  # 5 %, and three standard errors of 150 tries

@@ -32,7 +32,7 @@ Make = Callable[..., Results]
     ],
 )
 def test_what_cannot_be_scored_is_refused_by_name(make_results: Make, change: dict, message: str) -> None:
-    results = make_results(n=4, n_units=4, net=0.5)
+    results = make_results(n=4, n_clusters=4, net=0.5)
     with pytest.raises(InputError, match=re.escape(message)):
         replace(results, **change)
 

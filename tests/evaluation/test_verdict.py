@@ -152,7 +152,7 @@ def test_below_ten_clusters_nothing_is_better_and_worse_may_be_said(make_results
         "too few clusters (6 perturbed genes, 10 are needed): pool the folds by -m split.fold=0,1,2,3,4" in verdict.text
     )
     few = replace(results, design=replace(design, n_clusters=6))
-    assert "10 are needed): the data hold no more" in judged(few).text
+    assert "10 are needed): the data have no more" in judged(few).text
     lost = replace(make_results(net=0.1, good=2.0, group=group), design=design)
     assert judged(lost).kind == "worse"
 

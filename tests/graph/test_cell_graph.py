@@ -42,13 +42,13 @@ def test_directed_edges_gather_at_their_target():
 def test_of_duplicate_edges_the_larger_weight_stays_and_self_loops_are_counted():
     graph = CellGraph.from_networks([network([("a", "b", 1), ("b", "a", 5), ("a", "a", 9)])])
     assert dense(graph).tolist() == [[0, 5], [5, 0]]
-    assert graph.lost == {"net: self-loops": 1}
+    assert graph.dropped == {"net: self-loops": 1}
 
 
 def test_edges_to_genes_outside_the_list_are_left_out_and_counted():
     graph = CellGraph.from_networks([network([("a", "b", 1), ("a", "x", 1)])], genes=["b", "a"])
     assert graph.genes.tolist() == ["b", "a"]
-    assert graph.lost == {"net: edges to unknown genes": 1}
+    assert graph.dropped == {"net: edges to unknown genes": 1}
 
 
 def test_indices_are_int32_and_no_buffer_enters_the_state_dict():
@@ -108,7 +108,7 @@ def test_nodes_of_other_types_are_numbered_after_the_genes():
     assert graph.ends("produces") == ("reaction", "metabolite")
     assert graph.scipy("catalyses").toarray().tolist() == [[1, 1, 0], [0, 0, 0]]
     assert graph.scipy("produces").toarray().tolist() == [[2, 0]]
-    assert graph.lost == {"catalyses: edges to unknown genes": 1}
+    assert graph.dropped == {"catalyses: edges to unknown genes": 1}
 
 
 def test_a_cell_with_other_nodes_survives_a_checkpoint_file(tmp_path):
@@ -185,7 +185,7 @@ def test_added_genes_stand_before_the_other_nodes_and_have_no_edges():
     more = graph.with_genes(["y", "x"])
     assert more.genes.tolist() == ["a", "b", "c", "y", "x"]
     assert more.span("reaction") == slice(5, 7)
-    assert (more.relations, more.directed, more.lost) == (graph.relations, graph.directed, graph.lost)
+    assert (more.relations, more.directed, more.dropped) == (graph.relations, graph.directed, graph.dropped)
     assert [more.ends(name) for name in more.relations] == [graph.ends(name) for name in graph.relations]
     for name in graph.relations:
         before, after = graph.scipy(name).toarray(), more.scipy(name).toarray()

@@ -37,7 +37,7 @@ def test_there_and_back_again_it_is_the_same_graph(tmp_path):
     write_hetero_data(graph.to_hetero_data(), tmp_path / "cell.pt")
     back = CellGraph.from_hetero_data(read_hetero_data(tmp_path / "cell.pt"))
     assert back.hash == graph.hash, "names, edges, weights, directions and rules"
-    assert back.lost == {}
+    assert back.dropped == {}
 
 
 def test_torch_geometric_finds_what_it_expects():
@@ -66,7 +66,7 @@ def test_a_graph_made_elsewhere_directions_weights_loops_and_repeats():
     assert graph.genes.tolist() == ["YAL001C", "YBR002W", "YCL003C"]
     assert graph.directed == {"acts"}, "its edges don't stand in both directions"
     assert graph.n_edges("binds") == 1
-    assert graph.lost == {"binds: self-loops": 1}
+    assert graph.dropped == {"binds: self-loops": 1}
     assert graph.scipy("acts").toarray()[2, 0] == 0.75, "of an edge that stands twice the larger weight stays"
     assert CellGraph.from_hetero_data(own(), "protein", directed=["binds"]).directed == {"acts", "binds"}
 

@@ -29,7 +29,7 @@ def screen() -> Screen:
         level=np.array([np.nan, np.nan, 0.5], dtype=np.float32),
         columns={"query": np.array(["A", "C"], dtype=object), "unlabeled": np.array([True, False])},
         replicates=np.zeros((2, 3, 2), dtype=np.float32),
-        lost={"rows": np.int64(3)},  # type: ignore[dict-item]
+        dropped={"rows": np.int64(3)},  # type: ignore[dict-item]
     )
 
 
@@ -48,10 +48,10 @@ def test_a_screen_comes_back_field_by_field(screen, tmp_path):
 
 
 def test_a_network_comes_back(tmp_path):
-    network = Network("x", np.array(["A"]), np.array(["B"]), np.ones(1, np.float32), True, lost={"loops": 2})
+    network = Network("x", np.array(["A"]), np.array(["B"]), np.ones(1, np.float32), True, dropped={"loops": 2})
     save_record(network, tmp_path / "network.npz")
     again = load_record(Network, tmp_path / "network.npz")
-    assert (again.name, again.directed, again.lost) == ("x", True, {"loops": 2})
+    assert (again.name, again.directed, again.dropped) == ("x", True, {"loops": 2})
     assert again.source.tolist() == ["A"]
 
 
@@ -124,10 +124,10 @@ def test_the_cache_is_keyed_by_sources_and_recipe(screen, data_folder):
 
     def build(marker: int) -> Screen:
         built.append(marker)
-        return replace(screen, lost={"marker": marker})
+        return replace(screen, dropped={"marker": marker})
 
     def ask(marker: int, source: str = "kuzmin2018", recipe: int = 1) -> int:
-        return cached_record(Screen, "small", [source], {"recipe": recipe}, lambda: build(marker)).lost["marker"]
+        return cached_record(Screen, "small", [source], {"recipe": recipe}, lambda: build(marker)).dropped["marker"]
 
     assert ask(1) == 1
     assert ask(2) == 1  # parsed before

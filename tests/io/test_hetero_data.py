@@ -82,7 +82,7 @@ def test_edges_that_torch_geometric_added_backwards_are_no_facts_and_are_counted
     assert ("Gene", "rev_DbG", "Drug") in doubled.edge_types
     graph = KnowledgeGraph.from_hetero_data(doubled).validate()
     assert graph.edge_types == ("DbG",)
-    assert graph.lost == {"rev_DbG: reverse edges": 2}
+    assert graph.dropped == {"rev_DbG: reverse edges": 2}
 
 
 def test_a_relation_that_is_only_called_reverse_stays():

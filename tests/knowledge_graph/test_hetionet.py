@@ -32,7 +32,7 @@ def test_the_core_has_its_known_counts(mirror: Path) -> None:
     }  # fmt: skip
     assert graph.symmetric == {"GiG", "DrD"}
     assert (graph.node_type == np.sort(graph.node_type)).all()
-    assert not graph.lost
+    assert not graph.dropped
     assert len(hetionet_core()) == 3 * 755
 
 
@@ -53,7 +53,7 @@ def test_its_gene_networks_know_every_target_of_papalexi_by_symbol(mirror: Path)
 def test_the_licence_filter_keeps_edges_by_the_files_own_words(mirror: Path) -> None:
     links = hetionet_core("GiG", licences=["CC0 1.0", "not stated"])
     assert set(links.graph.licence) == {"CC0 1.0", ""}
-    assert links.lost["edges of other licences"] == 257_191 - len(links.graph) == 97_982
+    assert links.dropped["edges of other licences"] == 257_191 - len(links.graph) == 97_982
     with pytest.raises(InputError, match=r"no edge has the licence \['CC0'\].*'CC0 1.0' \(9,842 edges\)"):
         hetionet_core(licences=["CC0"])
 
@@ -63,7 +63,7 @@ def test_the_5k_sample_has_all_edge_types_and_only_nodes_with_edges(mirror: Path
     whole = hetionet_5k_graph()
     assert (len(whole.node_id), len(whole.node_types), len(whole.edge_types), len(whole)) == (47_031, 11, 24, 99_676)
     links = hetionet_5k()
-    assert links.lost == {"nodes without an edge": 20_457}
+    assert links.dropped == {"nodes without an edge": 20_457}
     assert len(links.node_id) == 47_031 - 20_457
     assert "Gr>G" not in whole.symmetric
 
@@ -79,14 +79,14 @@ def toy(**changes: object) -> KnowledgeGraph:
 
 def test_a_limit_keeps_the_best_connected_nodes_of_each_type_in_proportion() -> None:
     graph = connected(toy())
-    assert graph.lost == {"nodes without an edge": 1}
+    assert graph.dropped == {"nodes without an edge": 1}
     small = best_connected(graph, 20).validate()
     assert pd.Series(small.node_type).value_counts().to_dict() == {"X": 10, "Y": 9}
     degree = np.bincount(graph.source_index, minlength=39)[:20]
     kept = np.isin(graph.node_id[:20], small.node_id)
     assert degree[kept].min() >= degree[~kept].max()
-    assert small.lost["nodes beyond limit_nodes=20"] == 20
-    assert small.lost["edges of such nodes"] == len(graph) - len(small)
+    assert small.dropped["nodes beyond limit_nodes=20"] == 20
+    assert small.dropped["edges of such nodes"] == len(graph) - len(small)
     assert best_connected(graph, None) is graph
     with pytest.raises(InputError, match="limit_nodes=3: 2 node types need at least 4 nodes"):
         best_connected(graph, 3)

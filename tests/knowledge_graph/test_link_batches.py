@@ -231,7 +231,7 @@ def test_a_request_is_read_by_id_and_answered_with_names(data: LinkDataModule, t
     record = ask(data, tmp_path, f"source,edge_type,target\n{rows}")
     packed, graph = data.pack(record, data.spec), TypedGraph.from_plain(data.spec.knowledge_graph)
     assert graph.node_id[packed[torch.arange(2)].source_node.numpy()].tolist() == ["Compound::0002", "Disease::0003"]
-    table = data.response(record, np.zeros((2, len(data.spec.outputs))), data.spec)
+    table = data.to_table(record, np.zeros((2, len(data.spec.outputs))), data.spec)
     assert list(table.columns[:6]) == ["sample_id", "edge_type", "source", "source_name", "target", "target_name"]
     assert table["target_name"].tolist() == ["disease 0001", "gene 0007"]
     assert table["sample_id"][0] == "Compound::0002|CtD|Disease::0001"

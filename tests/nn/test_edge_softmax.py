@@ -10,7 +10,7 @@ import torch
 from tests.nn.largest_tensor import LargestTensor
 from torchcell.graph.cell_graph import CSR
 from torchcell.nn import sparse as module
-from torchcell.nn.sparse import WAYS, Block, block_softmax, edge_softmax
+from torchcell.nn.sparse import STRATEGIES, Block, block_softmax, edge_softmax
 
 N, M, HEADS, WIDTH = 7, 9, 2, 3
 
@@ -47,13 +47,13 @@ def inputs() -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("chunk", [1, 5, 10_000], ids="chunk={}".format)
 @pytest.mark.parametrize("missing", [[], [0, 4], list(range(M))], ids="missing={}".format)
-@pytest.mark.parametrize("way", list(WAYS))
-def test_equals_a_dense_softmax(monkeypatch, chunk, missing, way):
+@pytest.mark.parametrize("strategy", list(STRATEGIES))
+def test_equals_a_dense_softmax(monkeypatch, chunk, missing, strategy):
     monkeypatch.setattr(module, "CHUNK", chunk)
     keep = torch.ones(M, dtype=torch.float64)
     keep[missing] = 0
     matrices, tensors = relations(), inputs()
-    ours = edge_softmax([csr(m) for m in matrices], *tensors, keep, way)
+    ours = edge_softmax([csr(m) for m in matrices], *tensors, keep, strategy)
     wanted = dense(matrices, *tensors, keep)
     torch.testing.assert_close(ours, wanted, rtol=1e-10, atol=1e-10)
     seed = torch.randn_like(wanted)
@@ -65,10 +65,10 @@ def test_equals_a_dense_softmax(monkeypatch, chunk, missing, way):
         torch.testing.assert_close(mine, reference, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("way", list(WAYS))
-def test_large_scores_do_not_overflow(way):
+@pytest.mark.parametrize("strategy", list(STRATEGIES))
+def test_large_scores_do_not_overflow(strategy):
     query, key, value = inputs()
-    ours = edge_softmax([csr(m) for m in relations()], 1e4 * query, key, value, way=way)
+    ours = edge_softmax([csr(m) for m in relations()], 1e4 * query, key, value, strategy=strategy)
     torch.testing.assert_close(ours, dense(relations(), 1e4 * query, key, value), rtol=1e-8, atol=1e-8)
 
 
@@ -93,13 +93,13 @@ def blocks_and_inputs(seed: int = 1) -> tuple[list[tuple[np.ndarray, slice, slic
     return parts, [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
 
 
-@pytest.mark.parametrize("way", list(WAYS))
+@pytest.mark.parametrize("strategy", list(STRATEGIES))
 @pytest.mark.parametrize("chunk", [3, None], ids="chunk={}".format)
-def test_blocks_equal_one_dense_softmax_over_mapped_sources(monkeypatch, way, chunk):
+def test_blocks_equal_one_dense_softmax_over_mapped_sources(monkeypatch, strategy, chunk):
     monkeypatch.setattr(module, "CHUNK", chunk)
     parts, tensors = blocks_and_inputs()
     query, key, value, attend, send = tensors
-    ours = block_softmax([Block(csr(m * 1.0), *at) for m, *at in parts], *tensors, way=way)
+    ours = block_softmax([Block(csr(m * 1.0), *at) for m, *at in parts], *tensors, strategy=strategy)
     whole = []
     for matrix, source, target in parts:
         whole.append(np.zeros((7, 8)))
@@ -118,10 +118,12 @@ def test_nothing_as_large_as_edges_times_width_is_made(monkeypatch):
     rng = np.random.default_rng(0)
     n, width = 150, 16
     matrix = (rng.random((n, n)) < 0.5) * 1.0
-    for way in WAYS:
+    for strategy in STRATEGIES:
         tensors = [torch.randn(n, 1, width, requires_grad=True) for _ in range(3)]
         maps = [torch.randn(2, 1, width, width, requires_grad=True) for _ in range(2)]
         with LargestTensor() as largest:
             everywhere = slice(0, n)
-            block_softmax([Block(csr(matrix), everywhere, everywhere)] * 2, *tensors, *maps, way=way).sum().backward()
+            block_softmax(
+                [Block(csr(matrix), everywhere, everywhere)] * 2, *tensors, *maps, strategy=strategy
+            ).sum().backward()
         assert 0 < largest.numel < matrix.sum() * width / 3

@@ -18,7 +18,14 @@ def test_hostile_names_are_shown_as_they_are(tmp_path, make_results, history):
     results = make_results(n=40, outputs=NAMES)
     evaluation = evaluate(results, n_boot=10)
     every = " ".join(NAMES)
-    info = {"name": every, "split": every, "lost": {every: 1}, "units": {every: every}, "group": every, "notes": NAMES}
+    info = {
+        "name": every,
+        "split": every,
+        "dropped": {every: 1},
+        "units": {every: every},
+        "group": every,
+        "notes": NAMES,
+    }
     checks = {"spread": evaluation.spread}
     files = write_report(tmp_path, evaluation=evaluation, results=results, history=history, info=info, checks=checks)
     page = files[0].read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Maps of latents: components against an oracle, colors, and what the report's section says of them."""
+"""Maps of latents: components against an oracle, colors, and the section of the report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torchcell.report.maps import (
 
 @pytest.fixture
 def latent() -> np.ndarray:
-    """200 sets on a line of 6 dimensions with a little noise, far from the origin."""
+    """200 samples on a line of 6 dimensions with a little noise, far from the origin."""
     rng = np.random.default_rng(0)
     line = np.outer(rng.normal(size=200), [3, 0, 0, -4, 0, 0]) + 0.1 * rng.normal(size=(200, 6))
     return (line + 7).astype(np.float32)
@@ -92,22 +92,22 @@ def test_the_section_tells_what_the_map_holds(latent):
     growth = np.where(np.arange(200) < 150, line, np.nan)
     constant = np.ones(200)
     section = latent_section("z_S", latent, {"growth": growth, "flat": constant}, "test", n_whole=900)
-    assert "200 of 900 sets, chosen at random, of the test part" in section.text
-    assert "'z_S' (6 numbers a set)" in section.text
-    assert "hold 100 % and 0 % of" in section.text
+    assert "200 of 900 samples, chosen at random, of the test part" in section.text
+    assert "'z_S' (6 numbers a sample)" in section.text
+    assert "have 100 % and 0 % of" in section.text
     assert section.slug == "latent_maps"
     table = section.table.set_index("measured phenotype")
-    assert table.loc["growth", "sets"] == "150"
+    assert table.loc["growth", "samples"] == "150"
     assert abs(float(table.loc["growth", "r with PC1"])) > 0.99
-    assert float(table.loc["growth", f"r with the mean of the {NEAREST} nearest sets"]) > 0.99
+    assert float(table.loc["growth", f"r with the mean of the {NEAREST} nearest samples"]) > 0.99
     assert table.loc["flat", "r with PC1"] == "undefined"
     assert len(section.figure.axes) == 4, "two panels and their color bars"
 
 
 def test_the_section_says_why_it_is_not_drawn(latent):
     said = {
-        "fewer than 5 sets": latent[:4],
-        "the same for all sets": np.ones((30, 4), dtype=np.float32),
+        "fewer than 5 samples": latent[:4],
+        "the same for all samples": np.ones((30, 4), dtype=np.float32),
         "not finite": np.where(latent > 12, np.nan, latent),
     }
     for why, x in said.items():

@@ -28,7 +28,7 @@ INFO = {
     "git_commit": "0123abc",
     "seconds": 1820.4,
     "epochs": 10,
-    "lost": {"genes in no network": 1234},
+    "dropped": {"genes in no network": 1234},
     "units": {"epsilon": "fitness units"},
     "group": "query gene",
 }
@@ -115,7 +115,7 @@ def test_what_cannot_be_drawn_says_why(tmp_path: Path, make_results: Make) -> No
     page, files = _write(tmp_path, make_results(set_size=None))
     text = _text(page)
     assert "Not drawn: nothing was trained in this run." in text
-    assert "Not drawn: the samples are not sets of genes." in text
+    assert "Not drawn: the samples are not perturbations of genes." in text
     assert {path.name for path in files[1:]} == {"forest.png", "predicted_against_measured.png"}
 
 

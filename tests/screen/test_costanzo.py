@@ -70,8 +70,8 @@ def test_orientations_merge_before_alleles_are_averaged(screen, rows):
 
 
 def test_losses_account_for_every_row(screen, rows):
-    assert len(rows) - sum(screen.lost.values()) == len(screen)
-    assert screen.lost["rows that repeat a measurement in the other orientation"] == 23_589
+    assert len(rows) - sum(screen.dropped.values()) == len(screen)
+    assert screen.dropped["rows that repeat a measurement in the other orientation"] == 23_589
 
 
 def test_roles_are_those_of_the_rows(screen, rows):

@@ -22,7 +22,7 @@ def triples(mirror) -> Triples:
 
 @mirror
 def test_counts_of_the_file(triples):
-    lost = triples.lost
+    lost = triples.dropped
     assert lost["digenic control rows"] == 14_090
     mapped = len(triples.positives) + lost["trigenic rows that name a triple again"]
     assert mapped == 3_191

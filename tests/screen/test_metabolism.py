@@ -59,7 +59,7 @@ def test_counts_of_the_ontology(mirror):
     """The data README counts 66,512 pairs over 5,779 ORFs; resolving aliases and retrotransposons gives more (notes)."""
     annotated, hierarchy, back = yeast_gene_ontology()
     assert (len(annotated.source), len(np.unique(annotated.source))) == (66_813, 5_863)
-    assert annotated.lost == {"unknown symbols": 420, "annotations of genes without an ORF": 1_678}
+    assert annotated.dropped == {"unknown symbols": 420, "annotations of genes without an ORF": 1_678}
     assert len(hierarchy.source) == 9_895
     assert (back.source_type, back.target_type, len(back.source)) == ("term", "gene", 66_813)
 
@@ -71,5 +71,5 @@ def test_the_whole_cell_joins_by_name(mirror):
     assert {kind: len(graph.names(kind)) for kind in graph.node_types} == {
         "gene": 6_775, "reaction": 4_131, "metabolite": 2_806
     }  # fmt: skip
-    assert not [what for what in graph.lost if "unknown" in what]
+    assert not [what for what in graph.dropped if "unknown" in what]
     assert CellGraph.from_plain(graph.to_plain()).hash == graph.hash

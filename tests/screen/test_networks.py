@@ -39,8 +39,8 @@ def test_regulatory_edges_run_from_factor_to_target(mirror, graph):
     assert factors - set(header) == {"YER109C"}  # the column FLO8
     # 43 factors regulate themselves; the graph keeps no self-loops and counts them
     assert graph.n_edges("regulatory") == 11_486 - 43
-    assert graph.lost["regulatory: self-loops"] == 43
-    assert not any("unknown genes" in what for what in graph.lost)
+    assert graph.dropped["regulatory: self-loops"] == 43
+    assert not any("unknown genes" in what for what in graph.dropped)
 
 
 @pytest.mark.mirror
@@ -50,7 +50,7 @@ def test_string_files_are_one_based(mirror):
     (fusion,) = yeast_networks(["fusion"])
     assert (fusion.source[0], fusion.target[0]) == (genes[int(i) - 1], genes[int(j) - 1])
     assert fusion.weight[0] == np.float32(weight)
-    assert fusion.lost == {"rows that repeat an edge in the other direction": 1_361}
+    assert fusion.dropped == {"rows that repeat an edge in the other direction": 1_361}
 
 
 @pytest.mark.mirror

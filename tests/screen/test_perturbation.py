@@ -93,7 +93,7 @@ def test_a_gene_outside_the_graph_is_named_with_its_nearest_and_can_be_dropped(m
         PerturbationDataModule(screen, RANDOM, graph)
     module = PerturbationDataModule(screen, RANDOM, graph, unknown_genes="drop")
     assert len(module.sample_id) == len(screen) - 1
-    assert module.lost == {"samples with a gene outside the graph": 1}
+    assert module.dropped == {"samples with a gene outside the graph": 1}
 
 
 def test_shuffling_moves_perturbations_among_the_given_samples_only(pairs):

@@ -222,7 +222,7 @@ def test_an_edge_of_weight_zero_is_left_out_and_harms_nobody(pairs, ring):
     weight = ring[0].weight.copy()
     weight[::2] = 0
     graph = CellGraph.from_networks([dataclasses.replace(ring[0], weight=weight), ring[1]])
-    assert graph.lost == {"ring: edges of weight 0": 40}
+    assert graph.dropped == {"ring: edges of weight 0": 40}
     module = PerturbationDataModule(pairs, RANDOM, graph)
     assert torch.isfinite(model_of(module).eval()(batch_of(module, 60))).all()
 

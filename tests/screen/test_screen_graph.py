@@ -33,7 +33,7 @@ def without(ring: list[Network], *genes: str) -> CellGraph:
 def test_a_gene_that_the_network_lacks_is_a_node_without_an_edge_and_counted(pairs, ring):
     graph = without(ring, "A01", "A02")
     module = PerturbationDataModule(pairs, RANDOM, graph, unknown_genes="isolate")
-    assert module.lost["genes without an edge in the network"] == 2
+    assert module.dropped["genes without an edge in the network"] == 2
     assert set(pairs.genes) <= set(module.graph.genes)
     position = int(module.graph.index(["A01"])[0])
     assert not module.graph.scipy("ring")[position].nnz
@@ -60,7 +60,7 @@ def test_an_alias_table_makes_the_two_meet_under_the_names_of_the_screen(pairs, 
     table = tmp_path / "aliases.csv"
     table.write_text("alias,gene\n" + "".join(f"{alias};also-{alias},{gene}\n" for alias, gene in names.items()))
     module = PerturbationDataModule(pairs, RANDOM, graph, unknown_genes="isolate", aliases=str(table))
-    assert module.lost["genes that the network knows by another name"] == 80
+    assert module.dropped["genes that the network knows by another name"] == 80
     assert sorted(module.graph.genes) == sorted(pairs.genes)
     plain = CellGraph.from_networks(ring)
     order = plain.index(module.graph.genes)

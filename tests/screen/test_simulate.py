@@ -68,7 +68,7 @@ def test_the_default_cell_has_the_promised_size() -> None:
     assert screen.phenotype.dtype == np.float32
     graph = CellGraph.from_networks(cell.networks, genes=screen.genes.tolist())
     assert graph.relations == tuple(NETWORKS)
-    assert not graph.lost
+    assert not graph.dropped
 
 
 def test_query_and_array_roles_name_the_members_of_each_set(cell: SimulatedCell) -> None:

@@ -23,7 +23,7 @@ def test_a_graph_stores_exactly_the_edges_asked_for(n_genes, n_relations, n_edge
     graph = CellGraph.from_networks(networks)
     assert (len(networks), len(graph)) == (n_relations, n_genes)
     assert stored(networks) == sum(len(graph.csr(name).indices) for name in graph.relations) == n_edges
-    assert not graph.lost  # no self-loop, no edge twice
+    assert not graph.dropped  # no self-loop, no edge twice
     assert [n.directed for n in networks].index(True) == n_relations // 2
     assert sum(n.directed for n in networks) == 1
 

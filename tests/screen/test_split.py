@@ -125,7 +125,7 @@ def test_a_twin_of_a_test_pair_in_train_is_an_error(make_screen, tmp_path):
     screen = make_screen(["A|B", "B|A", "A|C", "B|C", "C|D"], level=level).validate()
     parts = ["train", "test", "val", "train", "test"]
     pd.DataFrame({"sample_id": screen.sample_id, "part": parts}).to_csv(tmp_path / "leak.csv", index=False)
-    with pytest.raises(InputError, match="leak: 2 samples have a twin.*'s0', 's1'"):
+    with pytest.raises(InputError, match="leak: 2 samples have a duplicate.*'s0', 's1'"):
         SPLITS.make(screen, "file", file=tmp_path / "leak.csv")
 
 

@@ -18,7 +18,6 @@ from torchcell.core.batch import BatchOrder, PackedLoader
 from torchcell.evaluation.evaluate import evaluate
 from torchcell.knowledge_graph.datamodule import RANKING
 from torchcell.training import build as assemble
-from torchcell.training import checkpoint
 from torchcell.training.distributed.placement import OneDeviceANode
 from torchcell.training.distributed.processes import DistributedContext
 from torchcell.training.predict import predict_part

@@ -26,7 +26,7 @@ def test_others_are_taken_as_they_are_and_nothing_is_checked(name):
 
 def test_mps_that_is_not_there_is_refused():
     with pytest.raises(InputError, match="finds no MPS device.*trainer=cpu"):
-        check_accelerator("mps", there=False)
+        check_accelerator("mps", available=False)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def small(monkeypatch):
 
 
 def test_mps_with_right_gradients_is_taken(small):
-    assert check_accelerator("mps", device="cpu", there=True) == "mps"
+    assert check_accelerator("mps", device="cpu", available=True) == "mps"
     assert check_gradients("cpu").agree
 
 
@@ -57,5 +57,5 @@ def test_mps_with_wrong_gradients_is_refused(monkeypatch, small, lost):
     monkeypatch.setattr(gradient_check, "_step", step)
     monkeypatch.setattr(Sparse, lost, wrong)
     with pytest.raises(InputError, match=r"mps is refused: cpu does not agree with cpu to 1e-03.*trainer=cpu"):
-        check_accelerator("mps", device="cpu", there=True)
+        check_accelerator("mps", device="cpu", available=True)
     assert len(runs) == 2

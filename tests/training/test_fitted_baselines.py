@@ -218,7 +218,7 @@ def test_a_file_that_is_missing_damaged_or_of_other_data_is_one_error(screen_run
     with pytest.raises(InputError, match="is damaged"):
         screen_run.ask(system="mean")
     file.unlink()
-    with pytest.raises(InputError, match=r"holds no file of it, .*torchcell.evaluate ckpt="):
+    with pytest.raises(InputError, match=r"has no file of it, .*torchcell.evaluate ckpt="):
         screen_run.ask(system="mean")
     shutil.rmtree(file.parent)
     with pytest.raises(InputError, match="it has model only"):
@@ -253,7 +253,7 @@ def test_a_state_without_a_plain_form_is_said_and_costs_the_run_nothing(data_of,
     )
     assert (found.predictions[""]["unkept"] == 0).all()
     assert found.write(tmp_path) == []
-    assert "can't be kept" in capsys.readouterr().err
+    assert "can't be saved" in capsys.readouterr().err
     with pytest.raises(TypeError, match="no plain form of a object"):
         plain_of(object())
 

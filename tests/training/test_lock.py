@@ -49,7 +49,7 @@ def test_a_second_one_is_refused_in_one_line_that_names_the_first(tmp_path):
     with FolderLock(folder) as mine:
         assert json.loads((folder / NAME).read_text()) == asdict(mine.holder)
         with pytest.raises(
-            InputError, match=f"x is held by process {os.getpid()} on {mine.holder.host}, since "
+            InputError, match=f"x is locked by process {os.getpid()} on {mine.holder.host}, since "
         ) as said:
             FolderLock(folder)
         assert "\n" not in str(said.value)
@@ -155,7 +155,7 @@ def test_no_wish_enters_the_folder_of_a_living_run(tmp_path, other, wish):
             file.touch()
     held_by(folder.path, other)
     for refuse in (RunFolder.open, refuse_running):
-        with pytest.raises(InputError, match=f"{folder.path} is held by process {other.pid}"):
+        with pytest.raises(InputError, match=f"{folder.path} is locked by process {other.pid}"):
             refuse(config(tmp_path, **wish))
     assert all(file.exists() for file in files)
 
@@ -172,7 +172,7 @@ def test_a_refusal_lets_go_and_overwriting_keeps_the_lock_while_all_else_goes(tm
         folder.write_start(config(tmp_path, overwrite=True), {})
         kept = [NAME, "checkpoints", "config.yaml", "environment.json"]
         assert sorted(path.name for path in folder.path.iterdir()) == kept
-        with pytest.raises(InputError, match="is held by"):
+        with pytest.raises(InputError, match="is locked by"):
             RunFolder.open(config(tmp_path, overwrite=True))
 
 

@@ -7,7 +7,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from torchcell.io.errors import InputError
-from torchcell.training.distributed.placement import Placement, asked_for, placed
+from torchcell.training.distributed.placement import Placement, placed, requested
 
 TORCHRUN = {
     "RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "node1",
@@ -72,18 +72,18 @@ def test_a_process_that_no_launcher_has_multiplied_is_alone(environment):
 def test_another_number_of_processes_than_the_config_asks_for_is_refused():
     place = placed(TORCHRUN)
     with pytest.raises(InputError, match="4 processes were started, but trainer.devices=1 on 1 node"):
-        asked_for(trainer(), place)
-    assert asked_for(trainer(devices=2, num_nodes=2), place) == (torch.device("cpu"), -1)
-    assert asked_for(trainer(devices=-1, num_nodes=7), place) == (torch.device("cpu"), -1)
+        requested(trainer(), place)
+    assert requested(trainer(devices=2, num_nodes=2), place) == (torch.device("cpu"), -1)
+    assert requested(trainer(devices=-1, num_nodes=7), place) == (torch.device("cpu"), -1)
     with pytest.raises(InputError, match="put srun .* or torchrun before the command"):
-        asked_for(trainer(devices=2, num_nodes=2), None)
+        requested(trainer(devices=2, num_nodes=2), None)
 
 
 @pytest.mark.parametrize(("visible", "index"), [(2, 1), (1, 0), (8, 1)])
 def test_a_process_takes_its_own_gpu_also_where_slurm_shows_it_only_that_one(monkeypatch, visible, index):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
-    device, _ = asked_for(trainer(accelerator="gpu", devices=-1), placed(SRUN))
+    device, _ = requested(trainer(accelerator="gpu", devices=-1), placed(SRUN))
     assert device == torch.device("cuda", index)
 
 
@@ -92,10 +92,10 @@ def test_gpus_that_the_config_lists_are_dealt_in_its_order(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     cfg = trainer(accelerator="gpu", devices=[3, 1])
     place = Placement(1, 2, 1, 2, "127.0.0.1", 1)
-    assert asked_for(cfg, None) == (torch.device("cuda", 3), 2)
-    assert asked_for(cfg, place)[0] == torch.device("cuda", 1)
+    assert requested(cfg, None) == (torch.device("cuda", 3), 2)
+    assert requested(cfg, place)[0] == torch.device("cuda", 1)
     with pytest.raises(InputError, match=r"trainer.devices=\[7\]"):
-        asked_for(trainer(accelerator="gpu", devices=[7]), None)
+        requested(trainer(accelerator="gpu", devices=[7]), None)
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):
@@ -103,4 +103,4 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     many = {**SRUN, "SLURM_LOCALID": "2", "SLURM_STEP_TASKS_PER_NODE": "3,2", "SLURM_NODEID": "0"}
     with pytest.raises(InputError, match=r"3 process\(es\) on a node where 2 GPUs are visible"):
-        asked_for(trainer(accelerator="gpu", devices=-1), placed(many))
+        requested(trainer(accelerator="gpu", devices=-1), placed(many))

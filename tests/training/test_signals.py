@@ -19,7 +19,7 @@ from torchcell.io.errors import InputError
 from torchcell.train import train
 from torchcell.training import build as assemble
 from torchcell.training import score as scoring
-from torchcell.training.distributed.slurm import KEY, TOLD, Requeue, Signals, Stopped
+from torchcell.training.distributed.slurm import KEY, TERMINATION_SIGNALS, Requeue, Signals, Stopped
 from torchcell.training.entry import conf_dir
 
 SMALL = (
@@ -68,12 +68,12 @@ def told(patch: pytest.MonkeyPatch, cfg: DictConfig, tell: Tell) -> int:
         trainer.callbacks.append(tell)
         return trainer
 
-    before = [signal.getsignal(number) for number in TOLD]
+    before = [signal.getsignal(number) for number in TERMINATION_SIGNALS]
     with patch.context() as patched:
         patched.setattr(assemble, "trainer", listening)
         with pytest.raises(Stopped) as stopped:
             train(cfg)
-    for number, handler in zip(TOLD, before, strict=True):
+    for number, handler in zip(TERMINATION_SIGNALS, before, strict=True):
         signal.signal(number, handler)
     return int(stopped.value.code)
 
@@ -180,7 +180,7 @@ def stop(folder: Path, stepped: bool = True) -> None:
     with pytest.raises(Stopped) as stopped, signals:
         os.kill(os.getpid(), signal.SIGUSR1)
     assert stopped.value.code == 128 + signal.SIGUSR1
-    for number in TOLD:
+    for number in TERMINATION_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
 
 

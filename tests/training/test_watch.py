@@ -113,9 +113,9 @@ def test_a_silent_process_is_found_and_all_are_told(pair):
 
 def test_a_process_that_fails_tells_the_others_why_and_the_first_word_counts(pair):
     first, second, left = pair
-    assert second.say("no memory left") is None
+    assert second.report("no memory left") is None
     assert first.verdict(20) == "process 1 of 2 failed: no memory left"
-    assert first.say("connection closed") == "process 1 of 2 failed: no memory left"
+    assert first.report("connection closed") == "process 1 of 2 failed: no memory left"
     time.sleep(0.5)
     assert left == [1]
 

@@ -339,7 +339,7 @@ class CellSetDataModule(RecordDataModule):
         return record.input_control
 
     @staticmethod
-    def response(record: Pseudobulk, prediction: np.ndarray, spec: CellsSpec) -> pd.DataFrame:
+    def to_table(record: Pseudobulk, prediction: np.ndarray, spec: CellsSpec) -> pd.DataFrame:
         """Sample id, perturbation, group and its covariates, then a column a gene."""
         return named_conditions(record, prediction, spec)
 

@@ -122,7 +122,7 @@ class Pseudobulk:
         control_half: Whether a cell is a control of the half that the truth's change is taken against, bool
             [n_cells]; the prediction's change is taken against the other half.
         covariates: The pairing covariates.
-        lost: What was left out and how many of each.
+        dropped: What was left out and how many of each.
     """
 
     name: str
@@ -136,7 +136,7 @@ class Pseudobulk:
     control_member: np.ndarray
     control_half: np.ndarray
     covariates: tuple[str, ...] = ()
-    lost: Mapping[str, int] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.sample_id)
@@ -307,7 +307,7 @@ class Pseudobulk:
         return np.char.add(np.char.add(ordered(self.perturbation), BAR), self.group.astype(str))
 
     def fingerprint(self) -> str:
-        """A hash over the cells, their conditions and the halves of the controls, not over ``name`` and ``lost``."""
+        """A hash over the cells, their conditions and the halves of the controls, not over ``name`` and ``dropped``."""
         return record_fingerprint(self)
 
     def validate(self) -> Pseudobulk:
@@ -355,7 +355,7 @@ class Pseudobulk:
         names, first, row, count = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
         perturbed = ~cells.is_control[first]
         few = perturbed & (count < min_cells)
-        lost = dict(cells.lost)
+        lost = dict(cells.dropped)
         if few.any() and few_cells == "error":
             refuse_few(cells.name, names[few], count[few], min_cells)
         if few.any():
@@ -381,5 +381,5 @@ class Pseudobulk:
             control_member=np.concatenate(controls).astype(np.int64),
             control_half=halves(len(cells), of_group, seed),
             covariates=tuple(covariates),
-            lost=lost,
+            dropped=lost,
         )

@@ -70,7 +70,7 @@ class CellExpression:
         sample_id: Unique names of the cells [n].
         scale: ``counts`` (checked: non-negative integers) or ``lognorm`` (checked: not all integers).
         covariates: Name -> value per cell [n], as text, e.g. ``cell_line``, ``batch``.
-        lost: What parsing left out and how many of each.
+        dropped: What parsing left out and how many of each.
         counts: Raw counts beside a log-normalized ``X``, where they are known [n, G]; some ways to choose genes
             need them.
         library: Counts a cell that ``lognorm`` scaled to; none: it did not.
@@ -86,7 +86,7 @@ class CellExpression:
     sample_id: np.ndarray
     scale: Scale
     covariates: Mapping[str, np.ndarray] = field(default_factory=dict)
-    lost: Mapping[str, int] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
     counts: Any = None
     library: float | int | None = None
     totals: np.ndarray | None = None
@@ -153,7 +153,7 @@ class CellExpression:
         changed = ~self.is_control & (labels != self.perturbation)
         told = {"labels that gave way to the name of the measured gene": len(np.unique(self.perturbation[changed]))}
         labels = ordered(np.where(changed, labels, self.perturbation))
-        return replace(self, perturbation=labels, lost={**self.lost, **(told if changed.any() else {})})
+        return replace(self, perturbation=labels, dropped={**self.dropped, **(told if changed.any() else {})})
 
     def lognorm(self, library: float | int = LIBRARY) -> CellExpression:
         """Counts as ln(1 + counts / total x ``library``), the counts kept beside; log-normalized cells as they are."""
@@ -166,7 +166,7 @@ class CellExpression:
         return replace(self, X=X, counts=self.X, scale="lognorm", library=library, totals=totals)
 
     def fingerprint(self) -> str:
-        """A hash over all values and names, see ``torchcell.io.fingerprint``; not over ``name`` and ``lost``.
+        """A hash over all values and names, see ``torchcell.io.fingerprint``; not over ``name`` and ``dropped``.
 
         Counts are the same on every machine, and their logarithms differ in the last digit: where counts are known,
         ``X`` is known by them, by each cell's total and by ``library``.
@@ -322,7 +322,7 @@ class CellExpression:
             sample_id=ids,
             scale=scale,
             covariates={part: texts(found[part]) for part in covariates},
-            lost=lost,
+            dropped=lost,
             control_words=tuple(sorted(idle)),
         )
 

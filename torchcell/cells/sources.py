@@ -115,7 +115,9 @@ def papalexi_cells(confident: bool = True) -> CellExpression:
     if not confident:
         return cells
     certain = flags("papalexi2021", "confident", adata.obs["confident"].to_numpy())
-    return replace(cells.subset(certain), lost={**cells.lost, "cells with an uncertain guide": int((~certain).sum())})
+    return replace(
+        cells.subset(certain), dropped={**cells.dropped, "cells with an uncertain guide": int((~certain).sum())}
+    )
 
 
 def papalexi2021(

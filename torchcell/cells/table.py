@@ -181,8 +181,8 @@ def _thinned(
             f"{cells.name}: max_cells={len(kept)} leaves fewer than min_cells={min_cells} cells of {len(told)} "
             f"condition(s): {some(told)}; set max_cells higher, or min_cells lower"
         )
-    lost = {f"conditions of which max_cells={len(kept)} leaves fewer than {min_cells} cells": int(thin.sum())}
-    return replace(cells.subset(kept[~thin[row[kept]]]), lost={**cells.lost, **lost})
+    dropped = {f"conditions of which max_cells={len(kept)} leaves fewer than {min_cells} cells": int(thin.sum())}
+    return replace(cells.subset(kept[~thin[row[kept]]]), dropped={**cells.dropped, **dropped})
 
 
 def annotation(path: str | Path, key: str) -> pd.DataFrame:
@@ -312,7 +312,7 @@ def read_cells_request(path: str | Path, controls: Controls, trained: Trained) -
         control_member=np.concatenate(own).astype(np.int64),
         control_half=np.zeros(len(cells), dtype=bool),
         covariates=tuple(trained.covariates),
-        lost=cells.lost,
+        dropped=cells.dropped,
     )
 
 
@@ -335,8 +335,8 @@ def _control_cells(controls: Controls, trained: Trained, names: GeneNames | None
     ids, label = obs.index.to_numpy().astype(str), np.full(len(obs), "control")
     cells = CellExpression(name, X, label, is_control, texts(genes), ids, scale, covariates)
     cells = validated(cells, controls.path, controls.layer)
-    lost = {} if is_control.all() else {"cells that are no controls": int((~is_control).sum())}
-    cells = replace(cells.subset(is_control), lost=lost)
+    dropped = {} if is_control.all() else {"cells that are no controls": int((~is_control).sum())}
+    cells = replace(cells.subset(is_control), dropped=dropped)
     return _on_genes(_normalized(cells, trained), controls, trained, names)
 
 

@@ -1,4 +1,4 @@
-"""Batches, the order they are drawn in, and rows that several samples share."""
+"""Batches, the order in which they are drawn, and rows that several samples share."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 LARGEST_BATCH = 1024
-"""Samples of a training batch that data choose where nobody says how large, at most."""
+"""Most samples of a training batch where the data choose its size."""
 CHUNK = 16_384
-"""Samples that are gathered at once, their batches then being views; more would leave the processor's cache."""
+"""Samples that are gathered at once; their batches are views. More would leave the processor's cache."""
 
 
 EVALUATION_ONLY = {"evaluation_only": True}
@@ -24,59 +24,61 @@ EVALUATION_ONLY = {"evaluation_only": True}
 class Batch:
     """B samples; a subclass adds its inputs, and nothing that all samples share.
 
-    Inputs are tensors, or of a class that has ``to`` and ``nbytes`` as they have. What tells of the truth is declared
-    as ``EVALUATION_ONLY``; it is a tensor of floats, or of a class that has ``blank``.
+    Inputs are tensors, or of a class with ``to`` and ``nbytes`` like theirs. A field that depends on measured values of
+    the samples is declared as ``EVALUATION_ONLY``; it is a tensor of floats, or of a class with ``blank``.
 
     Attributes:
         target: Measured values in their own units, float32 [B, T]; NaN is missing.
         sample: Positions in the datamodule's sample ids, int64 [B].
-        prior: What a prior predicts of them, in the target's units, float32 [B, T], NaN where it has nothing to say;
-            none: the model has no prior.
+        prior: Prediction of a prior in the target's units, float32 [B, T], NaN where it has none; none: the model has
+            no prior.
     """
 
     target: Tensor = field(metadata=EVALUATION_ONLY)
     sample: Tensor
     prior: Tensor | None = field(default=None, kw_only=True)
 
-    def _held(self) -> dict[str, Any]:
-        """The fields that hold something."""
-        held = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: value for name, value in held.items() if value is not None}
+    def _present(self) -> dict[str, Any]:
+        """The fields that are not None, by name."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
 
     def __len__(self) -> int:
         return len(self.sample)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """The batch on another device."""
-        return type(self)(**{name: one.to(device, non_blocking=non_blocking) for name, one in self._held().items()})
+        return type(self)(
+            **{name: value.to(device, non_blocking=non_blocking) for name, value in self._present().items()}
+        )
 
     def narrow(self, start: int, stop: int) -> Self:
         """Samples ``start`` to ``stop`` as views; a batch whose tensors are not a row a sample overrides it."""
-        return type(self)(**{name: one[start:stop] for name, one in self._held().items()})
+        return type(self)(**{name: value[start:stop] for name, value in self._present().items()})
 
     def blind(self) -> Self:
-        """The same inputs without what is for losses and scores alone: all that ``forward`` is ever given."""
-        hidden = [one.name for one in fields(self) if one.metadata.get("evaluation_only")]
+        """The same inputs, with NaN in the fields that are for losses and scores only. ``forward`` never gets more."""
+        hidden = [f.name for f in fields(self) if f.metadata.get("evaluation_only")]
         return replace(self, **{name: _blank(getattr(self, name)) for name in hidden})
 
     @property
     def input_controls(self) -> Mapping[str, Tensor]:
-        """What predicted changes are taken from in training, name -> [B, T]; nothing for scalar phenotypes."""
+        """Controls that predicted changes are taken from in training, name -> [B, T]; empty for scalar phenotypes."""
         return {}
 
     @property
     def eval_controls(self) -> Mapping[str, Tensor]:
-        """What measured changes are taken from, where that is not what predicted ones are taken from."""
+        """Controls that measured changes are taken from, name -> [B, T]; by default the same."""
         return self.input_controls
 
     @property
     def nbytes(self) -> int:
         """Bytes that the batch carries."""
-        return sum(one.nbytes for one in self._held().values())
+        return sum(value.nbytes for value in self._present().values())
 
 
 def _blank(value: Any) -> Any:
-    """A value of the same shape that says nothing: NaN throughout."""
+    """A value of the same shape, all NaN."""
     if not isinstance(value, Tensor):
         return value.blank()
     return torch.full((), torch.nan, dtype=value.dtype, device=value.device).expand(value.shape)
@@ -94,21 +96,21 @@ class Packed(Protocol):
 
 
 class BatchOrder:
-    """Which samples come in which order on this process; a pure function of seed and epoch.
+    """The samples of this process in the order they are drawn; a pure function of seed and epoch.
 
-    The order is cut into stretches, and each of ``world`` processes gets every ``world``-th of them. With ``pad`` each
-    gets as many as any other; those that fill up the last round come twice, and a test pass drops them by number.
+    The order is cut into stretches, and each of ``world`` processes gets every ``world``-th of them. With ``pad`` all
+    processes get equally many: the first stretches come again to fill the last round, and a test pass drops the copies.
 
     Args:
         index: Samples to draw from, int64 [n].
-        shuffle: Whether to permute anew each epoch.
+        shuffle: Whether to permute the samples anew each epoch.
         seed: Of the permutation.
-        rank: This process.
+        rank: Number of this process.
         world: Number of processes.
-        pad: Whether all processes must take equally many steps, as they must where gradients or tables are
-            gathered. Streaming metrics are exact only without.
-        stretch: Samples that stay together. A batch's size deals whole batches: those of one process, whose predictions
-            differ by nothing but what other numbers of threads round otherwise. One shares most evenly.
+        pad: Whether all processes take equally many steps. They must where gradients or tables are gathered. Streaming
+            metrics are exact only without.
+        stretch: Samples that stay together. With the size of a batch every batch is the same as on one process, and
+            predictions differ only by rounding. With 1 the samples are spread most evenly.
     """
 
     def __init__(
@@ -123,7 +125,7 @@ class BatchOrder:
     ) -> None:
         self.index, self.shuffle, self.seed, self.rank, self.world = index, shuffle, seed, rank, world
         self.stretch, self.n_stretches = stretch, -(-len(index) // stretch)
-        self.pad = pad or self.n_stretches < world  # a process without any sample would never meet the others
+        self.pad = pad or self.n_stretches < world  # a process without samples would not join the collective calls
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -131,12 +133,12 @@ class BatchOrder:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        mine = self._mine()
+        stretches = self._stretches()
         n_missing = self.n_stretches * self.stretch - len(self.index)  # in the last stretch
-        return len(mine) * self.stretch - n_missing * int((mine == self.n_stretches - 1).sum())
+        return len(stretches) * self.stretch - n_missing * int((stretches == self.n_stretches - 1).sum())
 
-    def _mine(self) -> Tensor:
-        """Numbers of this process's stretches; only the last round can wrap around to the first ones."""
+    def _stretches(self) -> Tensor:
+        """Numbers of this process's stretches; the last round may wrap around to the first ones."""
         n_slots = -(-self.n_stretches // self.world) * self.world if self.pad else self.n_stretches
         return torch.arange(self.rank, n_slots, self.world) % max(self.n_stretches, 1)
 
@@ -147,23 +149,23 @@ class BatchOrder:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
             index = index.index_select(0, torch.randperm(len(index), generator=generator))
         if self.world > 1:
-            place = (self._mine()[:, None] * self.stretch + torch.arange(self.stretch)).flatten()
-            index = index.index_select(0, place[place < len(index)])
+            position = (self._stretches()[:, None] * self.stretch + torch.arange(self.stretch)).flatten()
+            index = index.index_select(0, position[position < len(index)])
         return index
 
 
 class PackedLoader:
-    """Batches of packed samples: a stretch of the order is gathered at once, its batches are views of it.
+    """Batches of packed samples. Many samples are gathered at once, and the batches are views of them.
 
     Args:
         packed: All samples.
-        order: Which of them, in what order.
-        batch_size: Samples a batch; the last may be smaller.
+        order: Which samples to draw, and in what order.
+        batch_size: Samples a batch; the last batch may be smaller.
     """
 
     def __init__(self, packed: Packed, order: BatchOrder, batch_size: int) -> None:
         self.packed, self.batch_size = packed, batch_size
-        # The trainer looks for ``set_epoch`` under the first name and expects to find the second beside it.
+        # The trainer calls ``sampler.set_epoch``, and expects an attribute ``batch_sampler`` too.
         self.sampler, self.batch_sampler = order, None
         self._given, self._skipped = 0, 0
 
@@ -171,18 +173,18 @@ class PackedLoader:
         return -(-len(self.sampler) // self.batch_size)
 
     def state_dict(self) -> dict[str, int]:
-        """How many batches of this epoch were given; the trainer asks for it when it saves."""
+        """How many batches of this epoch were given; the trainer calls it when it saves a checkpoint."""
         return {"batches": self._given}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Begin the next epoch after as many batches, which a run saw before it was stopped."""
+        """Skip this many batches of the next epoch: the run saw them before it was stopped."""
         self._skipped = state["batches"]
 
     def __iter__(self) -> Iterator[Any]:
         self._given, self._skipped = self._skipped, 0
-        left = self.sampler.draw()[self._given * self.batch_size :]
+        remaining = self.sampler.draw()[self._given * self.batch_size :]
         at_once = getattr(self.packed, "gathered_at_once", CHUNK)
-        for chunk in left.split(self.batch_size * max(1, at_once // self.batch_size)):
+        for chunk in remaining.split(self.batch_size * max(1, at_once // self.batch_size)):
             gathered = self.packed[chunk]
             for start in range(0, len(chunk), self.batch_size):
                 self._given += 1
@@ -191,11 +193,11 @@ class PackedLoader:
 
 @dataclass(frozen=True, eq=False)
 class SharedRows:
-    """For each of B samples a row of a table; nothing is copied before it is read.
+    """For each of B samples a row of a table. Rows are copied only when they are used.
 
     Attributes:
         table: R rows over G genes [R, G].
-        row: Of each sample, int64 [B].
+        row: Row of each sample, int64 [B].
     """
 
     table: Float[Tensor, "R G"]
@@ -211,8 +213,8 @@ class SharedRows:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """The rows on another device, each of them once."""
-        asked, here = torch.device(device), self.table.device
-        if asked.type == here.type and asked.index in (None, here.index):
+        target, current = torch.device(device), self.table.device
+        if target.type == current.type and target.index in (None, current.index):
             return self
         distinct, row = self.row.unique(return_inverse=True)
         table = self.table.index_select(0, distinct)
@@ -227,6 +229,6 @@ class SharedRows:
         return self.table.index_select(0, self.row)
 
     def blank(self) -> Self:
-        """Rows of NaN in their place."""
-        nothing = torch.full((), torch.nan, dtype=self.table.dtype, device=self.table.device)
-        return replace(self, table=nothing.expand(1, self.table.shape[1]), row=torch.zeros_like(self.row))
+        """The same with rows of NaN."""
+        nan = torch.full((), torch.nan, dtype=self.table.dtype, device=self.table.device)
+        return replace(self, table=nan.expand(1, self.table.shape[1]), row=torch.zeros_like(self.row))

@@ -1,4 +1,4 @@
-"""``WildTypeModel``: base of the models that encode the unperturbed cell once and read it for every sample."""
+"""``WildTypeModel``: base of models that encode the unperturbed cell once and use the encoding for every sample."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from torchcell.core.model import Model
 
 
 class WildTypeModel(Model):
-    """A subclass gives ``encode``, and reads what ``wild_type`` returns.
+    """A subclass defines ``encode``, and gets the encoding from ``wild_type``.
 
-    The encoding is made once a training step, where ``losses`` finds what ``forward`` made, and in evaluation once for
-    given weights and precision, however many batches there are.
+    In training the encoding is computed once a step: ``losses`` gets the one of ``forward`` by ``take_step``. In
+    evaluation it is computed once for given weights and precision, however many batches there are.
     """
 
     _step: Any = None
     _evaluation: tuple[Any, Any] | None = None
 
     def encode(self) -> Any:
-        """The wild type from the present weights."""
-        raise NotImplementedError("a model that reads the wild type must define encode")
+        """Encode the wild type with the present weights."""
+        raise NotImplementedError("a model that encodes the wild type must define encode")
 
     def wild_type(self) -> Any:
-        """The encoding of this step; in evaluation that of these weights."""
+        """The encoding of this step; in evaluation the cached one."""
         if self.training or torch.is_grad_enabled():
             self._step = self.encode()
             return self._step
@@ -35,12 +35,12 @@ class WildTypeModel(Model):
         return self._evaluation[1]
 
     def take_step(self) -> Any:
-        """The encoding that gave this step's prediction, once; a new one where there was none."""
+        """The encoding of this step's prediction, which is then forgotten; a new one where there is none."""
         step, self._step = self._step, None
         return self.encode() if step is None else step
 
     def train(self, mode: bool = True) -> WildTypeModel:
-        """Switch mode, and forget what a step has encoded; what was encoded in evaluation is kept until training."""
+        """Switch mode and forget the step's encoding; the one of evaluation is kept until training."""
         self._step = None
         if mode:
             self._evaluation = None

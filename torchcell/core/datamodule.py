@@ -1,4 +1,4 @@
-"""``RecordDataModule``: a record and a split become loaders and a ``Spec``, whatever the task."""
+"""``RecordDataModule``: turns a record and a split into loaders and a ``Spec``, for every task."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 
 
 class RecordDataModule(lightning.LightningDataModule):
-    """Base of all datamodules. A subclass says how a record is packed, see the methods that raise.
+    """Base of all datamodules. A subclass must define the methods that raise here.
 
     Args:
-        record: Any record: ``sample_id`` [n], ``target`` [n, T], ``subset``, ``blind``, ``validate``.
+        record: A record with ``sample_id`` [n], ``target`` [n, T], ``subset``, ``blind``, ``validate``.
         split: Keys of the ``split`` config: method, n_folds, fold, seed, file.
         graph: The wild-type graph, or none.
-        batch_size: Samples a training batch and process.
-        eval_batch_size: Samples a batch elsewhere; nothing is learned there, so it may be large.
-        subset: Use only this many samples, for trials; drawn by the split's seed, so that seeds share a test part.
+        batch_size: Samples a training batch of one process.
+        eval_batch_size: Samples a batch in validation and test; it does not change results, so it may be large.
+        subset: Use only this many samples, for trials; drawn by the split's seed, so that runs share a test part.
         unknown_genes: ``error``, or ``drop`` the samples that name a gene outside the vocabulary.
-        seed: Of the order of batches.
+        seed: Seed of the order of batches.
     """
 
     def __init__(
@@ -62,49 +62,49 @@ class RecordDataModule(lightning.LightningDataModule):
         self.graph, self.batch_size, self.eval_batch_size = graph, batch_size, eval_batch_size
         self.seed = seed
         self.genes = self.vocabulary(record, graph)
-        record, lost = self.filter_known(record.validate(), self.genes, unknown_genes)
-        self.lost = {**getattr(record, "lost", {}), **lost}
+        record, dropped = self.filter_known(record.validate(), self.genes, unknown_genes)
+        self.dropped = {**getattr(record, "dropped", {}), **dropped}
         self.record_whole = self.draw(record, subset, split)
         self.split: Split = self.assign_folds(self.record_whole, split)
         self.spec = self._spec()
         self.packed = self.packed_whole()
 
-    # What a representation decides; ``spec`` is always of the class that its ``make_spec`` makes ------
+    # What a subclass decides; ``spec`` is of the class that its ``make_spec`` returns ------------------
 
     spec: Any
 
     TASK = Task("samples")
-    """What kind of data this is."""
+    """The task of these data."""
     reads_controls = False
-    """Whether ``read_request`` takes the user's control cells too."""
+    """Whether ``read_request`` takes a file of control cells too."""
     takes_prior = False
-    """Whether its packed samples have an attribute ``prior`` [n, T], and its batches theirs."""
+    """Whether packed samples have an attribute ``prior`` [n, T], and batches ``prior`` [B, T]."""
     prior: Prior | None = None
-    """What the network's residual is of; see ``use_prior``."""
+    """The prior beside the network; see ``use_prior``."""
     reads_columns = False
-    """Whether it takes a map of the request's column names."""
+    """Whether ``read_request`` takes a map of column names."""
     ceiling_is = "ceiling"
-    """What the ceiling's row is: that of a noiseless prediction, or of one replicate."""
+    """Name of the ceiling in the verdict: ``ceiling`` of a noiseless prediction, or ``one replicate``."""
     request_batch = 8192
-    """Samples that ``predict`` takes at once unless it is told otherwise."""
+    """Samples a batch of ``predict``, where no other number is given."""
 
     @staticmethod
     def pack(record: Any, spec: Any) -> Packed:
-        """All samples as a dataset that slices out a batch for a tensor of indices."""
-        raise NotImplementedError("a datamodule must say how its record is packed")
+        """All samples as tensors; indexing with a tensor of positions gives a batch."""
+        raise NotImplementedError("a datamodule must define pack")
 
     def packed_whole(self) -> Packed:
-        """The run's own samples as ``pack`` gives them, with what only the split can tell of them."""
+        """The samples of the run as ``pack`` gives them, with values that depend on the split."""
         return self.pack(self.record_whole, self.spec)
 
     @staticmethod
     def read_request(path: str, spec: Any) -> Any:
-        """A record without targets from the file a user gives to ``predict``."""
-        raise NotImplementedError("this representation cannot read a request from a file")
+        """A record without targets from a file for ``predict``."""
+        raise NotImplementedError("this datamodule cannot read a request from a file")
 
     @staticmethod
     def extend_spec(request: Any, spec: Any) -> Any:
-        """The spec with what a request names that no training sample did, such as new molecules."""
+        """The spec with names from a request that no training sample has, such as new molecules."""
         return spec
 
     @staticmethod
@@ -113,39 +113,39 @@ class RecordDataModule(lightning.LightningDataModule):
         return drawn(record, subset, split)
 
     def assign_folds(self, record: Any, split: Mapping[str, Any]) -> Split:
-        """Who is in which part, from the keys of the ``split`` config."""
+        """The split of a record, by the keys of the ``split`` config."""
         return self.TASK.splits.make(record, **split)
 
     @staticmethod
     def filter_known(record: Any, vocabulary: tuple[str, ...], policy: str) -> tuple[Any, dict[str, int]]:
-        """The samples whose names are all known, and a count of what the ``policy`` left out."""
+        """The samples whose names are all known, and counts of what the ``policy`` dropped."""
         return record, {}
 
     @staticmethod
-    def response(record: Any, prediction: np.ndarray, spec: Any) -> pd.DataFrame:
-        """The table that ``predict`` writes: sample ids, then a column an output."""
+    def to_table(record: Any, prediction: np.ndarray, spec: Any) -> pd.DataFrame:
+        """The table that ``predict`` writes: sample ids, then a column for each output."""
         table = pd.DataFrame(prediction, columns=list(spec.outputs))
         table.insert(0, "sample_id", record.sample_id)
         return table
 
     @staticmethod
     def prediction_notes(record: Any, spec: Any, model: Any) -> Notes:
-        """What ``predict`` says of samples whose like ``model`` never met, by what is new; ``spec`` is its own."""
+        """Notes of ``predict`` on samples unlike those of training, by topic; ``spec`` is that of ``model``."""
         return {}
 
     @staticmethod
     def graph_of(spec: Any) -> Any:
-        """The graph that predictors were fitted with, as the spec holds it."""
+        """The graph that predictors were fitted with, from the spec."""
         return spec.graph
 
     @staticmethod
     def input_control(record: Any) -> np.ndarray | None:
-        """What a prediction starts from, and its change is taken from [n, T]; none for scalar phenotypes."""
+        """Control that a prediction starts from and its change is taken from [n, T]; none for scalar phenotypes."""
         return None
 
     @classmethod
     def profiles(cls, record: Any, prediction: np.ndarray, spec: Spec) -> anndata.AnnData:
-        """What ``predict`` writes as h5ad: ``response``'s other columns as ``obs``; layers ``control`` and ``change``.
+        """Predictions for an h5ad file: other columns of ``to_table`` in ``obs``; layers ``control`` and ``change``.
 
         Raises:
             InputError: The outputs are no genes.
@@ -154,25 +154,25 @@ class RecordDataModule(lightning.LightningDataModule):
 
         if not metric_set(spec.task).per_gene:
             raise InputError("an h5ad file holds predicted expression; name a .parquet or .csv file for a phenotype")
-        obs = cls.response(record, prediction, spec).drop(columns=list(spec.outputs)).set_index("sample_id")
-        found = anndata.AnnData(prediction.astype(np.float32), obs=obs, var=pd.DataFrame(index=list(spec.outputs)))
+        obs = cls.to_table(record, prediction, spec).drop(columns=list(spec.outputs)).set_index("sample_id")
+        adata = anndata.AnnData(prediction.astype(np.float32), obs=obs, var=pd.DataFrame(index=list(spec.outputs)))
         control = cls.input_control(record)
         if control is not None:
-            found.layers["control"] = np.asarray(control, dtype=np.float32)
-            found.layers["change"] = found.X - found.layers["control"]
-        return found
+            adata.layers["control"] = np.asarray(control, dtype=np.float32)
+            adata.layers["change"] = adata.X - adata.layers["control"]
+        return adata
 
     @staticmethod
     def vocabulary(record: Any, graph: CellGraph | None) -> tuple[str, ...]:
-        """Gene names that a batch's indices refer to."""
+        """Names of the genes that indices in a batch refer to."""
         return ()
 
     def kinds(self, record: Any) -> tuple[str, ...]:
-        """Kinds of perturbation in the training part."""
+        """Perturbation types in the training part."""
         return ()
 
     def task(self, record: Any) -> str:
-        """Name of the metric set that scores it, see ``evaluation.registry``."""
+        """Name of the metric set that scores a record, see ``evaluation.registry``."""
         return record.task
 
     def outputs(self, record: Any) -> tuple[str, ...]:
@@ -180,26 +180,26 @@ class RecordDataModule(lightning.LightningDataModule):
         return tuple(record.phenotype_names)
 
     def make_spec(self, base: Spec, train: Any) -> Spec:
-        """The task's own spec: ``base``, which all tasks have, and what is fitted on the training part besides."""
+        """The spec of the task: the fields of ``base``, and those that the task fits on the training part."""
         return base
 
     def training_loader(self, shuffle: bool, rank: int, world: int, batch_size: int) -> PackedLoader:
-        """What is learned from, for process ``rank`` of ``world``; by default the samples of the training part."""
+        """Training batches of process ``rank`` of ``world``; by default the samples of the training part."""
         index = torch.from_numpy(self.split.index("train"))
         return PackedLoader(self.packed, BatchOrder(index, shuffle, self.seed, rank, world), batch_size)
 
     def inputs(self) -> tuple[str, ...]:
-        """Inputs whose use is checked, by name; the first is what the split holds out."""
+        """Names of the inputs whose use is checked; the first is the one that the split holds out."""
         return ()
 
     def shuffled(self, name: str, index: Tensor, generator: torch.Generator) -> Packed | None:
-        """Packed samples in which those at ``index`` get each other's input ``name``, none its own; None where all of
-        them share it.
+        """Packed samples in which the input ``name`` is exchanged among those at ``index``; None where all of them have
+        the same one.
         """
-        raise NotImplementedError("a datamodule that names inputs must say how they are shuffled")
+        raise NotImplementedError("a datamodule that names inputs must define shuffled")
 
     def constant(self, name: str, index: Tensor) -> Packed | None:
-        """Packed samples that all have one value of the input ``name``; None where they do already, or it has none."""
+        """Packed samples with one value of the input ``name`` for all; None where they share it, or none fits."""
         return None
 
     def halves(self, part: str) -> Halves | None:
@@ -207,62 +207,62 @@ class RecordDataModule(lightning.LightningDataModule):
         return None
 
     def design(self) -> Design:
-        """How the parts were made, for the words of the verdict."""
+        """How the parts were made, for the text of the verdict."""
         split = self.split
         n_clusters = clusters_in(split.group[split.part != "unused"])
         return Design(split.key, n_clusters, split.method, split.n_folds or None, self.ceiling_is)
 
     def fingerprinted(self) -> dict[str, Any]:
-        """What a run's data are known by, each with a method ``fingerprint``; None for what there is none of."""
+        """The data of a run by name, each with a method ``fingerprint``; or None."""
         return {"samples": self.record_whole, "graph": self.graph}
 
     def ceiling(self, record: Any) -> np.ndarray | None:
-        """What replicates predict of ``record``'s target [n, T]; none where there are no replicates."""
+        """Predictions of the target by replicates [n, T]; none without replicates."""
         return None
 
     def eval_control(self, record: Any) -> np.ndarray | None:
-        """What the truth's change is taken from [n, T]; none for scalar phenotypes."""
+        """Control that the measured change is taken from [n, T]; none for scalar phenotypes."""
         return None
 
     def context(self, part: str, record: Any) -> ProfileContext:
-        """What changes of the samples of ``part`` are taken against when they are scored."""
+        """Controls and centers for scoring the samples of ``part``."""
         return ProfileContext(self.eval_control(record))
 
     def notes(self) -> list[str]:
-        """Sentences that every report on these data must hold."""
+        """Sentences for every report on these data."""
         return []
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """What the run's folder gets besides the split, by file name, e.g. where selected genes came from."""
+        """Further tables for the run folder by file name, e.g. how genes were selected."""
         return {}
 
     def evaluation_inputs(self, part: str) -> dict[str, Callable[[], Any]]:
-        """What every system predicts to be scored on ``part``: by name what makes the record, the part itself under
-        no name. One is made at a time, since a record may have millions of samples.
+        """Records that every system predicts to be scored on ``part``: name -> function that makes the record. The part
+        itself has the name "". One record is made at a time, since it may have millions of samples.
         """
         return {"": lambda: self.record(part)}
 
     def summarize_prediction(self, part: str, name: str, prediction: np.ndarray) -> np.ndarray:
-        """What is kept of a system's prediction [n, T] for the record ``name`` of ``asked``; all of it by default."""
+        """What to keep of a prediction [n, T] for the record ``name`` of ``evaluation_inputs``; by default all."""
         return prediction
 
     def export(self, part: str, prediction: np.ndarray, folder: Path) -> list[Path]:
-        """Write a model's prediction for ``part`` [n, T] beside what was measured, as other programs score it."""
+        """Write prediction [n, T] and measured values of ``part`` to files that other programs score."""
         raise InputError("cell_eval_out is for single cells: the package cell-eval reads no other data; leave it out")
 
     def results(
         self, part: str, predictions: Mapping[str, Mapping[str, np.ndarray]], model: str, ceiling: str | None
     ) -> list[Results]:
-        """What is evaluated; the first is written as the run's predictions.
+        """The results to evaluate; the first are written as the run's predictions.
 
         Args:
             part: One of the split's parts.
-            predictions: By name as in ``asked``, then by system: what ``summarize_prediction`` kept.
+            predictions: What ``summarize_prediction`` returned, by name as in ``evaluation_inputs``, then by system.
             model: The system under test.
-            ceiling: The system that is no baseline, if there is one.
+            ceiling: The system that is the ceiling, if there is one.
         """
         record = self.record(part)
-        found = Results(
+        results = Results(
             sample_id=record.sample_id,
             group=self.split.group[self.split.index(part)],
             outputs=self.spec.outputs,
@@ -276,7 +276,7 @@ class RecordDataModule(lightning.LightningDataModule):
             ceiling=ceiling,
             design=self.design(),
         )
-        return [found]
+        return [results]
 
     # What is the same for all ----------------------------------------------------------------------
 
@@ -293,24 +293,24 @@ class RecordDataModule(lightning.LightningDataModule):
             graph=self.graph,
             split_hash=self.split.hash,
         )
-        spec = self.make_spec(base, train)  # which may make further data, e.g. features of genes
-        known = {name: data.fingerprint() for name, data in self.fingerprinted().items() if data is not None}
-        return replace(spec, fingerprints=known)
+        spec = self.make_spec(base, train)  # may make further data, e.g. features of genes
+        fingerprints = {name: data.fingerprint() for name, data in self.fingerprinted().items() if data is not None}
+        return replace(spec, fingerprints=fingerprints)
 
     def residual_spec(self, train: Any, prediction: np.ndarray) -> Spec:
-        """The spec of a network that learns what a prior leaves, in its units.
+        """The spec of a network that learns the residual of a prior: ``scale`` is that of the residual.
 
         Args:
             train: The training part.
-            prediction: Of it, out of fold [n, T]; NaN where there is none.
+            prediction: Out-of-fold prediction of it [n, T]; NaN where there is none.
         """
         center = self.spec.center.double().numpy()
-        left = np.asarray(train.target, dtype=np.float64) - np.where(np.isnan(prediction), center, prediction)
-        scale = torch.from_numpy(left).square().nanmean(0).sqrt().clamp(min=1e-8).float()
+        residual = np.asarray(train.target, dtype=np.float64) - np.where(np.isnan(prediction), center, prediction)
+        scale = torch.from_numpy(residual).square().nanmean(0).sqrt().clamp(min=1e-8).float()
         return replace(self.spec, scale=scale)
 
     def use_prior(self, prior: Prior, prediction: Tensor) -> None:
-        """Let batches hold what a prior predicts, [n, T] of all samples."""
+        """Put the prediction of a prior [n, T] for all samples into the batches."""
         self.prior = prior
         self.packed.prior = prediction  # type: ignore[attr-defined]
 
@@ -319,14 +319,14 @@ class RecordDataModule(lightning.LightningDataModule):
         return prior.predict(self.record_whole)
 
     def packed_record(self, record: Any) -> Packed:
-        """``pack`` for a record of these data, with what the prior predicts of it."""
+        """``pack`` for a record of these data, with the prediction of the prior."""
         packed = self.pack(record, self.spec)
         if self.prior is not None:
             packed.prior = self.prior.predict(record)  # type: ignore[attr-defined]
         return packed
 
     def write(self, folder: Path) -> None:
-        """Write ``split.parquet`` and the further tables into a run's folder."""
+        """Write ``split.parquet`` and the further tables into a run folder."""
         replace(self.split, data_fingerprint=self.spec.data_fingerprint).save(folder / "split.parquet")
         for name, table in self.tables().items():
             write_table(table, folder / name)
@@ -346,39 +346,40 @@ class RecordDataModule(lightning.LightningDataModule):
         """Batches of one part.
 
         Args:
-            part: Of the split.
-            shuffle: Whether to permute anew each epoch.
-            packed: Replaces the samples' inputs, e.g. by shuffled ones.
+            part: Part of the split.
+            shuffle: Whether to permute the samples anew each epoch.
+            packed: Samples with other inputs, e.g. shuffled ones; none: those of the run.
             pad: See ``BatchOrder``.
-            whole: Deal whole batches to processes, not single samples, as a pass that scores the part does.
+            whole: Whether a process gets whole batches, not single samples, as in a pass that scores the part.
         """
-        rank, world = self._share()
+        rank, world = self._rank_and_world()
         size = self.batch_size if part == "train" and not whole else self.eval_batch_size
         index = torch.from_numpy(self.split.index(part))
         order = BatchOrder(index, shuffle, self.seed, rank, world, pad, size if whole else 1)
         return PackedLoader(packed or self.packed, order, size)
 
-    def _share(self) -> tuple[int, int]:
-        """Number of this process among the trainer's, and theirs."""
+    def _rank_and_world(self) -> tuple[int, int]:
+        """Number of this process, and the number of processes."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def train_dataloader(self) -> PackedLoader:
         """Training batches, in a new order each epoch unless the trainer overfits a few."""
-        return self.training_loader(not getattr(self.trainer, "overfit_batches", 0), *self._share(), self.batch_size)
+        shuffle = not getattr(self.trainer, "overfit_batches", 0)
+        return self.training_loader(shuffle, *self._rank_and_world(), self.batch_size)
 
     def val_dataloader(self) -> PackedLoader:
         """Validation batches, each sample once also under DDP."""
         return self.loader("val", pad=False)
 
     def test_dataloader(self) -> PackedLoader:
-        """Test batches, the same ones however many processes share them."""
+        """Test batches, the same for any number of processes."""
         return self.loader("test", whole=True)
 
 
 def drawn(record: Any, subset: int | None, split: Mapping[str, Any]) -> Any:
-    """So many samples of a record, drawn by the seed of the ``split`` config, in their order; none takes all.
+    """``subset`` samples of a record, drawn by the seed of the ``split`` config, in their order; none: all.
 
-    Runs of one split config then have one split, whatever their own seed.
+    Runs with the same split config then have the same split, whatever the seed of the run.
     """
     if subset is None or subset >= len(record):
         return record
@@ -391,17 +392,17 @@ def derangement(key: Tensor, generator: torch.Generator) -> Tensor | None:
 
     Args:
         key: Number of each sample's input, the same for equal inputs, int64 [m].
-        generator: Of the draw.
+        generator: Random generator.
 
     Returns:
-        Sample i takes the input of sample ``order[i]``, int64 [m]. Where more than half of the samples share one
-        input some of them keep it. None where all do, so that there is nothing to shuffle.
+        Sample i takes the input of sample ``order[i]``, int64 [m]. Where more than half of the samples have the same
+        input, some of them keep it. None where all have the same one.
     """
     _, value, count = torch.unique(key, return_inverse=True, return_counts=True)
     if len(count) < 2:
         return None
     n, most = len(key), int(count.max())
-    # Samples of one input side by side, inputs and samples in random order; then all move on by a block at least.
+    # Sort so that equal inputs stand together, in random order; then shift all by at least the largest such block.
     rank = torch.randperm(len(count), generator=generator)[value]
     within = torch.randperm(n, generator=generator)
     block = within[rank[within].argsort(stable=True)]

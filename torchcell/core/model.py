@@ -21,45 +21,45 @@ if TYPE_CHECKING:
 
 
 def means(sums: Mapping[str, Tensor], counts: Mapping[str, int], device: torch.device, world: int) -> dict[str, Tensor]:
-    """Sum over count by name, in one exchange.
+    """Sum over count by name over all processes, in one collective call.
 
     Args:
-        sums: By name; a process may lack a name that others have, e.g. of a measure that its batches could not give.
-        counts: What each was summed over.
-        device: Of the exchange.
-        world: Number of processes; all call this.
+        sums: Sums by name; a process may lack a name that others have, e.g. where its batches could not give a value.
+        counts: Number of values in each sum.
+        device: Device of the collective call.
+        world: Number of processes; all must call this.
 
     Returns:
         The same values in all processes.
     """
     if world == 1:
         return {name: value / counts[name] for name, value in sums.items()}
-    every: list[list[str]] = [[] for _ in range(world)]
-    distributed.all_gather_object(every, list(sums))
-    names = sorted({name for one in every for name in one})
+    gathered: list[list[str]] = [[] for _ in range(world)]
+    distributed.all_gather_object(gathered, list(sums))
+    names = sorted({name for names in gathered for name in names})
     if not names:
         return {}
-    both = torch.zeros(2, len(names), dtype=torch.float64, device=device)
-    for at, name in enumerate(names):
+    totals = torch.zeros(2, len(names), dtype=torch.float64, device=device)
+    for i, name in enumerate(names):
         if name in sums:
-            both[0, at], both[1, at] = sums[name].double(), counts[name]
-    distributed.all_reduce(both)
-    return {name: value.float() for name, value in zip(names, both[0] / both[1], strict=True)}
+            totals[0, i], totals[1, i] = sums[name].double(), counts[name]
+    distributed.all_reduce(totals)
+    return {name: value.float() for name, value in zip(names, totals[0] / totals[1], strict=True)}
 
 
-BARE = (nn.Embedding, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._BatchNorm)
-"""Modules none of whose parameters decay."""
+NOT_DECAYED = (nn.Embedding, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._BatchNorm)
+"""Modules without weight decay."""
 
 
 def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
     """Two groups for an optimizer: weights that decay, and embeddings, norms and biases that never do."""
     decayed: list[Tensor] = []
-    kept: list[Tensor] = []
+    not_decayed: list[Tensor] = []
     for module in network.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            keep = isinstance(module, BARE) or parameter.ndim < 2 or "embedding" in name or "bias" in name
-            (kept if keep else decayed).append(parameter)
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": kept, "weight_decay": 0.0}]
+            exempt = isinstance(module, NOT_DECAYED) or parameter.ndim < 2 or "embedding" in name or "bias" in name
+            (not_decayed if exempt else decayed).append(parameter)
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": not_decayed, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
 
@@ -73,32 +73,33 @@ class Model(lightning.LightningModule):
     Args:
         spec: Inputs and outputs, from the datamodule or a checkpoint.
         optimizer: Partial of a torch optimizer: parameter groups -> optimizer.
-        scheduler: Partial of a torch scheduler, stepped once an epoch; none keeps the rate.
-        loss_weights: Weight of each term that ``losses`` names; a term not named weighs 1.
+        scheduler: Partial of a torch scheduler, stepped once an epoch; none: the learning rate stays.
+        loss_weights: Weight of each term of ``losses``; a term without one has weight 1.
     """
 
     reads: ClassVar[type[Spec]] = Spec
-    """The spec that the model takes: its task's, e.g. ``ScreenSpec``. It says which data a class of models is for."""
+    """Class of the spec that the model takes, e.g. ``ScreenSpec``: it says which task the model is for."""
 
     reads_hops: bool = False
-    """Whether the model sees a part of the graph where the data asks for it; see ``ScreenSpec.hops``."""
+    """Whether the model can use a k-hop neighborhood instead of the whole graph; see ``ScreenSpec.hops``."""
 
     adds_genes: bool = False
     """Whether genes can be added to a trained model by their features; see ``Spec.with_added``."""
 
     reads_names: bool = True
-    """Whether weights belong to genes by name; without, they may go on with another cell that has the same features."""
+    """Whether weights belong to genes by name. If not, they fit another cell with the same features too."""
 
-    reads_levels: bool = False  # of perturbed genes: doses and expression levels
+    reads_levels: bool = False
+    """Whether the model uses doses and expression levels of perturbed genes."""
 
     refitted: tuple[str, ...] = ()
-    """Beginnings of the state's names that ``on_fit_start`` makes anew, of sizes that go with the training part."""
+    """Prefixes of state names that ``on_fit_start`` fits anew; their sizes depend on the training part."""
 
-    headline: tuple[str, ...] = ()
-    """Metrics whose mean is ``val/score``, see ``ScoreName``; by default AUROC of a binary task, else Pearson."""
+    score_metrics: tuple[str, ...] = ()
+    """Metrics whose mean is ``val/score``, see ``ScoreName``; by default AUROC for labels, else Pearson."""
 
     memory_options: Mapping[str, Any] = {}
-    """Keys of the model's config whose value may save memory in training, and the plain value that saves none."""
+    """Keys of the model's config that may save memory in training, with the value that saves none."""
 
     warmup_steps: int = 0
     """Optimizer steps over which the learning rate rises linearly; set from the trainer's config."""
@@ -134,7 +135,7 @@ class Model(lightning.LightningModule):
     def forward(self, batch: Any) -> Tensor:
         """The prediction [B, T] in the target's units; log-odds for a binary target.
 
-        The batch is always blind, see ``Batch.blind``: what is for losses and scores alone is not in it.
+        The batch is always blind, see ``Batch.blind``: fields that are for losses and scores only are NaN.
         """
         raise NotImplementedError("a model must define forward")
 
@@ -143,43 +144,43 @@ class Model(lightning.LightningModule):
         return {"phenotype": self.phenotype_loss(prediction, batch.target)}
 
     def diagnostics(self, batch: Any) -> dict[str, Tensor]:
-        """Measures of the model's insides on one batch, logged after each epoch as ``val_sample/<name>``."""
+        """Diagnostic values on one batch, logged after each epoch as ``val_sample/<name>``."""
         return {}
 
     def held_out_scores(self) -> dict[str, Tensor]:
-        """Further values of the validation part once all of it is seen; ``ScoreName``s may count for ``val/score``."""
+        """Further scores of the whole validation part; a ``ScoreName`` may count for ``val/score``."""
         return {}
 
     def set_embeddings(self, batch: Any) -> dict[str, Tensor]:
-        """What the model makes of each sample before it is read out, name -> [B, D]; the first is drawn in maps."""
+        """Embedding of each sample before the output layer, name -> [B, D]; the first is drawn in maps."""
         return {}
 
     def gene_embeddings(self) -> dict[str, Tensor]:
-        """What the model makes of each gene of ``spec.genes`` in the wild type, name -> [N, D]."""
+        """Embedding of each gene of ``spec.genes`` in the wild type, name -> [N, D]."""
         return {}
 
     def cell_embeddings(self) -> dict[str, Tensor]:
-        """What the model makes of the wild type as a whole, name -> [D]."""
+        """Embedding of the wild type as a whole, name -> [D]."""
         return {}
 
     def node_embeddings(self) -> Tensor | None:
-        """What the model makes of each node of its knowledge graph [N, D], in the order of the spec's; or nothing."""
+        """Embedding of each node of the knowledge graph [N, D], in the order of the spec; or none."""
         return None
 
     def attended(self, batch: Any) -> Tensor | None:
-        """How much each sample looks at each gene [B, N], rows adding up to 1; None from a model that cannot tell."""
+        """Attention of each sample to each gene [B, N], rows adding up to 1; or none."""
         return None
 
     def active_outputs(self) -> Tensor | None:
-        """Outputs that the weights were trained on, a mask [T], the others being held constant; none: all of them."""
+        """Outputs that the weights were trained on, a mask [T]; the others are constant. None: all outputs."""
         return None
 
     def collapses(self) -> list[str]:
-        """What within the model has collapsed, in words, e.g. a mixture whose one expert does all."""
+        """A sentence for each part of the model that has collapsed, e.g. a mixture that uses one expert only."""
         return []
 
     def report_sections(self, history: pd.DataFrame | None) -> list[Any]:
-        """What the model adds to the report, ``torchcell.report.sections.Section``s; the history has a row an epoch."""
+        """Sections that the model adds to the report, see ``torchcell.report.sections``; ``history`` is by epoch."""
         return []
 
     # A prior beside the network --------------------------------------------------------------------
@@ -198,13 +199,13 @@ class Model(lightning.LightningModule):
         self.has_prior, self.learns_residual = True, not averaged
 
     def starting_point(self, batch: Any) -> Tensor:
-        """What is predicted of samples of which nothing is known, broadcast to [B, T]: the mean of the training
-        targets; for a profile its control, changed as the mean.
+        """The prediction without any input, broadcast to [B, T]: the mean of the training targets; for a profile its
+        control plus the mean change.
         """
         return self.center
 
     def __call__(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
-        """``forward``, and with it what the prior of the batch predicts."""
+        """``forward``, combined with the prediction of the batch's prior."""
         network_BT = super().__call__(batch, *args, **kwargs)
         if self.stacking is None or (self.training and not self.learns_residual):
             return network_BT
@@ -223,7 +224,7 @@ class Model(lightning.LightningModule):
 
     @contextmanager
     def without_prior(self) -> Iterator[None]:
-        """Within the block a call gives the network's part alone."""
+        """Within the block a call gives the prediction of the network alone."""
         self.prior_is_off = True
         try:
             yield
@@ -248,17 +249,17 @@ class Model(lightning.LightningModule):
         return (loss * measured).sum() / measured.sum().clamp(min=1)
 
     def tabulate(self, prediction: Tensor) -> Tensor:
-        """The prediction as tables show it: probabilities for a binary target."""
+        """The prediction as tables show it: a probability for a binary target."""
         return prediction.sigmoid() if metric_set(self.spec.task).labels else prediction
 
     def term_weights(self) -> Mapping[str, float]:
-        """The weights of this epoch."""
+        """Weights of the loss terms in this epoch."""
         if callable(self.loss_weights):
             return self.loss_weights(self.current_epoch, self.trainer.max_epochs or 1)
         return self.loss_weights or {}
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Weighted sum of the terms; sums for the epoch's log stay on the device."""
+        """Weighted sum of the loss terms; sums for the epoch's log stay on the device."""
         prediction = self(batch.blind())
         weighted = self._weigh(self.losses(batch, prediction))
         total = torch.stack(list(weighted.values())).sum()
@@ -270,11 +271,11 @@ class Model(lightning.LightningModule):
         return total
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """The phenotype's loss and the streaming metrics."""
+        """Add the loss and the streaming metrics of a batch."""
         prediction = self(batch.blind())
         if self.stacking is not None:
             start_BT, *parts = self._parts
-            self.stacking.observe(*(one / self.scale for one in (*parts, batch.target - start_BT)))
+            self.stacking.observe(*(part / self.scale for part in (*parts, batch.target - start_BT)))
         self._add("val/loss", self.phenotype_loss(prediction, batch.target), int((~torch.isnan(batch.target)).sum()))
         self._observe("val", batch, prediction)
         if batch_idx == 0:
@@ -282,7 +283,7 @@ class Model(lightning.LightningModule):
                 self._add(f"val_sample/{name}", value)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Keep predictions, to be scored once, on the whole set; in full precision, as ``predict`` answers."""
+        """Keep predictions, to be scored once over the whole part; in full precision, as in ``predict``."""
         with torch.autocast(self.device.type, enabled=False):
             self._tested.append((batch.sample, self.tabulate(self(batch.blind()))))
 
@@ -295,9 +296,9 @@ class Model(lightning.LightningModule):
         sample, prediction = (torch.cat(parts) for parts in zip(*self._tested, strict=True))
         self._tested = []
         if self.trainer.world_size > 1:
-            every = [(sample, prediction)] * self.trainer.world_size
-            distributed.all_gather_object(every, (sample.cpu(), prediction.cpu()))  # not of one length
-            sample, prediction = (torch.cat(parts) for parts in zip(*every, strict=True))
+            gathered = [(sample, prediction)] * self.trainer.world_size
+            distributed.all_gather_object(gathered, (sample.cpu(), prediction.cpu()))  # lengths may differ
+            sample, prediction = (torch.cat(parts) for parts in zip(*gathered, strict=True))
         order = sample.argsort(stable=True)
         sample, prediction = sample[order].cpu(), prediction[order].cpu().float()
         first = torch.ones_like(sample, dtype=torch.bool)
@@ -305,50 +306,50 @@ class Model(lightning.LightningModule):
         return sample[first], prediction[first]
 
     def on_train_epoch_start(self) -> None:
-        """Make the epoch's random draws a function of seed, epoch and process: a resumed run is equal."""
+        """Make random draws a function of seed, epoch and process, so that a resumed run gives equal results."""
         if self._base_seed is None:
             self._base_seed = torch.initial_seed()
         torch.manual_seed((self._base_seed + 7_919 * (self.current_epoch + 1) + 104_729 * self.global_rank) % 2**63)
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch: losses, shares of the objective, streaming metrics."""
+        """Log the epoch: losses, their shares of the total, streaming metrics."""
         mean = self._drain("train/")
         terms = {name: value.abs() for name, value in mean.items() if name.startswith("train/loss/")}
-        whole = torch.stack(list(terms.values())).sum().clamp(min=1e-12)
-        shares = {name.replace("/loss/", "/share/"): value / whole for name, value in terms.items()}
-        named = {f"train/{name}": value for name, value in self._scores("train").items()}
-        self.log_dict(mean | shares | named | {"train/lr": self.step_facts["lr"]})
-        for one in self.trainer.lr_scheduler_configs:  # here, for the trainer would do it after it has saved the epoch
-            if one.reduce_on_plateau:
-                one.scheduler.step(self.trainer.callback_metrics[str(one.monitor)])  # type: ignore[arg-type]
+        total = torch.stack(list(terms.values())).sum().clamp(min=1e-12)
+        shares = {name.replace("/loss/", "/share/"): value / total for name, value in terms.items()}
+        scores = {f"train/{name}": value for name, value in self._scores("train").items()}
+        self.log_dict(mean | shares | scores | {"train/lr": self.step_facts["lr"]})
+        for config in self.trainer.lr_scheduler_configs:  # here: the trainer does it only after it has saved the epoch
+            if config.reduce_on_plateau:
+                config.scheduler.step(self.trainer.callback_metrics[str(config.monitor)])  # type: ignore[arg-type]
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Step what needs no metric; the others had their step at the epoch's end."""
+        """Step schedulers without a metric; ``on_train_epoch_end`` steps the others."""
         if metric is None:
             scheduler.step()
 
     @property
     def watched(self) -> tuple[str, ...]:
         """Metrics whose mean over outputs is ``val/score``."""
-        return self.headline or (("AUROC",) if metric_set(self.spec.task).labels else ("Pearson",))
+        return self.score_metrics or (("AUROC",) if metric_set(self.spec.task).labels else ("Pearson",))
 
     def on_validation_epoch_end(self) -> None:
-        """Log loss, metrics and their headline ``val/score``, which early stopping watches; weigh network and prior."""
+        """Log loss, metrics and ``val/score``, which early stopping watches; fit the stacking weights of a prior."""
         if self.stacking is not None and self.trainer.sanity_checking:
             self.stacking.product_M.zero_()
         elif self.stacking is not None:
             chosen = self.stacking.choose(lambda sums: self.trainer.strategy.reduce(sums, reduce_op="sum"))
             self.log_dict({f"val/weight/{name}": value for name, value in chosen.items()})
         scores = self._scores("val") | self.held_out_scores()
-        headline = [value for name, value in scores.items() if getattr(name, "metric", None) in self.watched]
-        # The mean over the outputs where it is defined; where it is nowhere, the worst.
-        score = torch.nan_to_num(torch.stack(headline).nanmean(), nan=-1.0)
+        watched = [value for name, value in scores.items() if getattr(name, "metric", None) in self.watched]
+        # The mean over the outputs with a defined value; the worst score where there is none.
+        score = torch.nan_to_num(torch.stack(watched).nanmean(), nan=-1.0)
         named = {f"val/{name}": value for name, value in scores.items()}
         self.log_dict(self._drain("val/") | self._drain("val_sample/") | named)
         self.log("val/score", score, prog_bar=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Let the checkpoint describe itself, see ``torchcell.training.checkpoint``."""
+        """Add the entries that describe the checkpoint, see ``torchcell.training.checkpoint``."""
         checkpoint.update(self.checkpoint_extra)
 
     def configure_optimizers(self) -> Any:
@@ -358,8 +359,8 @@ class Model(lightning.LightningModule):
         optimizer = self.optimizer(self.parameter_groups())
         schedulers: list[dict[str, Any]] = []
         if self.warmup_steps:
-            rise = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / (self.warmup_steps + 1), 1.0, self.warmup_steps)
-            schedulers.append({"scheduler": rise, "interval": "step", "name": "warm-up"})
+            warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / (self.warmup_steps + 1), 1.0, self.warmup_steps)
+            schedulers.append({"scheduler": warmup, "interval": "step", "name": "warm-up"})
         if self.scheduler is not None:
             schedulers.append({"scheduler": self.scheduler(optimizer), "interval": "epoch", "monitor": "val/score"})
         return [optimizer], schedulers
@@ -371,18 +372,18 @@ class Model(lightning.LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Clip by the norm of all gradients; keep that norm and the step's learning rate for the log."""
+        """Clip by the norm of all gradients; keep norm and learning rate of the step for the log."""
         largest = gradient_clip_val or float("inf")
         norm = nn.utils.clip_grad_norm_(self.parameters(), largest)
         self.step_facts = {"grad_norm": norm.detach(), "lr": float(optimizer.param_groups[0]["lr"])}
         self._add("train/grad_norm", norm)
 
     def epoch_state(self) -> dict[str, Any]:
-        """What this process has summed up for the epoch's log, for a checkpoint within the epoch."""
+        """Sums of this process for the epoch's log, for a checkpoint within the epoch."""
         return {"sums": self._sums, "count": self._count, "metrics": self.train_metrics.metric_state}
 
     def load_epoch_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from the sums of ``epoch_state``."""
+        """Restore the sums of ``epoch_state``."""
         self._sums, self._count = dict(state["sums"]), dict(state["count"])
         for name, value in state["metrics"].items():
             setattr(self.train_metrics, name, value)

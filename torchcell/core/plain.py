@@ -1,4 +1,4 @@
-"""Frozen dataclasses as plain values and back: what ``torch.load`` reads with ``weights_only=True``, checked."""
+"""Frozen dataclasses as plain values and back, checked; ``torch.load`` reads them with ``weights_only=True``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torchcell.io.errors import InputError, some
 def to_plain(value: Any) -> Any:
     """Strings, numbers, tensors on the CPU, lists and dicts of them only.
 
-    A dataclass becomes its fields by name; a class with a method ``to_plain`` says itself what it becomes.
+    A dataclass becomes a dict of its fields; a class with a method ``to_plain`` is converted by it.
     """
     if hasattr(value, "to_plain"):
         return value.to_plain()
@@ -26,9 +26,9 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.cpu()
     if isinstance(value, Mapping):
-        return {key: to_plain(each) for key, each in value.items()}
+        return {key: to_plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        return [to_plain(each) for each in value]
+        return [to_plain(item) for item in value]
     if value is None or isinstance(value, str | bool | int | float):
         return value
     raise TypeError(f"a {type(value).__name__} has no plain form")
@@ -36,30 +36,30 @@ def to_plain(value: Any) -> Any:
 
 def fields_to_plain(value: Any) -> dict[str, Any]:
     """The fields of a dataclass by name, each in plain form."""
-    return {one.name: to_plain(getattr(value, one.name)) for one in fields(value)}
+    return {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
 
 
 def from_plain(hint: Any, plain: Any, name: str) -> Any:
     """The inverse of ``to_plain``, checked against a type.
 
     Args:
-        hint: What the value must be: a dataclass, a class with ``from_plain``, a tensor (also of jaxtyping, which
-            holds its numbers' type and its number of dimensions), str, bool, int, float, and tuples, mappings and
-            unions with None of them. ``Any`` stands for whatever is plain.
-        plain: What was read.
+        hint: Type of the value: a dataclass, a class with ``from_plain``, a tensor (with jaxtyping its dtype and number
+            of dimensions are checked), str, bool, int, float, and tuples, mappings and unions with None of them.
+            ``Any`` allows every plain value.
+        plain: The plain value.
         name: Of the value, for messages, e.g. ``spec.molecules.id``.
 
     Raises:
         InputError: A value of another type, a field that is missing, or one that is unknown; named.
     """
     if get_origin(hint) in (Union, types.UnionType):
-        (inner,) = (each for each in get_args(hint) if each is not type(None))
+        (inner,) = (item for item in get_args(hint) if item is not type(None))
         return None if plain is None else from_plain(inner, plain, name)
     if get_origin(hint) is tuple:
         return _tuple(get_args(hint), plain, name)
     if get_origin(hint) is collections.abc.Mapping:
         _require(isinstance(plain, dict) and all(isinstance(key, str) for key in plain), hint, plain, name)
-        return {key: from_plain(get_args(hint)[1], each, f"{name}.{key}") for key, each in plain.items()}
+        return {key: from_plain(get_args(hint)[1], item, f"{name}.{key}") for key, item in plain.items()}
     if get_origin(hint) is Literal:
         _require(plain in get_args(hint), hint, plain, name)
         return plain
@@ -76,34 +76,34 @@ def from_plain(hint: Any, plain: Any, name: str) -> Any:
     return plain
 
 
-def fields_from_plain(kind: Any, plain: Any, name: str) -> Any:
-    """A dataclass of its fields' plain forms by name.
+def fields_from_plain(cls: Any, plain: Any, name: str) -> Any:
+    """A dataclass from the plain values of its fields.
 
     Raises:
-        InputError: See ``from_plain``; also what the class itself refuses.
+        InputError: See ``from_plain``; also raised by the class itself.
     """
-    _require(isinstance(plain, dict), kind, plain, name)
-    known = {one.name: one for one in fields(kind)}
-    needed = [key for key, one in known.items() if one.default is MISSING and one.default_factory is MISSING]
-    missing = [key for key in needed if key not in plain]
+    _require(isinstance(plain, dict), cls, plain, name)
+    known = {field.name: field for field in fields(cls)}
+    required = [key for key, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
+    missing = [key for key in required if key not in plain]
     unknown = [str(key) for key in plain if key not in known]
     if missing or unknown:
         raise InputError(
-            f"{name} is no {kind.__name__}: missing {some(missing) or 'none'}, unknown {some(unknown) or 'none'}"
+            f"{name} is no {cls.__name__}: missing {some(missing) or 'none'}, unknown {some(unknown) or 'none'}"
         )
-    hints = get_type_hints(kind)
-    return kind(**{key: from_plain(hints[key], each, f"{name}.{key}") for key, each in plain.items()})
+    hints = get_type_hints(cls)
+    return cls(**{key: from_plain(hints[key], item, f"{name}.{key}") for key, item in plain.items()})
 
 
 def _tuple(parts: tuple[Any, ...], plain: Any, name: str) -> tuple[Any, ...]:
     _require(isinstance(plain, list), tuple[parts], plain, name)
     if len(parts) == 2 and parts[1] is Ellipsis:
-        if parts[0] in (str, int) and all(type(each) is parts[0] for each in plain):  # thousands of names
+        if parts[0] in (str, int) and all(type(item) is parts[0] for item in plain):  # thousands of names
             return tuple(plain)
-        return tuple(from_plain(parts[0], each, f"{name}[{i}]") for i, each in enumerate(plain))
+        return tuple(from_plain(parts[0], item, f"{name}[{i}]") for i, item in enumerate(plain))
     _require(len(plain) == len(parts), tuple[parts], plain, name)
     return tuple(
-        from_plain(hint, each, f"{name}[{i}]") for i, (hint, each) in enumerate(zip(parts, plain, strict=True))
+        from_plain(hint, item, f"{name}[{i}]") for i, (hint, item) in enumerate(zip(parts, plain, strict=True))
     )
 
 
@@ -117,8 +117,8 @@ def _refused_by_name(read: Any, plain: Any, name: str) -> Any:
 def _require(holds: bool, hint: Any, plain: Any, name: str) -> None:
     if holds:
         return
-    wanted = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
-    found = (
+    expected = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
+    actual = (
         f"a tensor of {plain.dtype} {list(plain.shape)}" if isinstance(plain, torch.Tensor) else type(plain).__name__
     )
-    raise InputError(f"{name} must be {wanted}, not {found}")
+    raise InputError(f"{name} must be {expected}, not {actual}")

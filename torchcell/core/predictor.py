@@ -1,4 +1,4 @@
-"""``Predictor``: the one interface of what predicts a record, and what baselines share."""
+"""``Predictor``: the interface of all baselines and priors; ridge regression and means that several share."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from torchcell.io.state import annotated, plain_of, restored
 
 
 class Predictor(ABC):
-    """Fitted on train, tuned on val, predicts a record whose target is blanked. A predictor serves one task's records.
+    """Fitted on train, tuned on val; predicts a record whose target is blanked. A predictor is for records of one task.
 
-    What ``fit`` finds stands in attributes that the class annotates: they are its state. They hold arrays, SciPy
+    ``fit`` stores its results in attributes that the class annotates: they are the state. They may be arrays, SciPy
     matrices, texts, numbers, other predictors, dataclasses and named tuples of these, so that a state is a file without
-    pickles. What the graph says need not be among them: ``load_state_dict`` gets the graph again.
+    pickles. Values from the graph need not be among them: ``load_state_dict`` gets the graph again.
 
     Example:
         >>> class Median(Predictor):
@@ -38,15 +38,15 @@ class Predictor(ABC):
     name: ClassVar[str]
 
     reads_levels: ClassVar[bool] = False
-    """Whether it reads doses and expression levels of perturbed genes."""
+    """Whether it uses doses and expression levels of perturbed genes."""
 
     @abstractmethod
     def fit(self, train: Any, val: Any, graph: Any) -> Self:
-        """Fit.
+        """Fit to the training part.
 
         Args:
-            train: The only source of fitted values.
-            val: Chooses hyper-parameters.
+            train: The only samples that values are fitted to.
+            val: Samples to choose hyper-parameters by.
             graph: The wild-type networks, where the task has them.
         """
 
@@ -55,25 +55,25 @@ class Predictor(ABC):
         """Predictions in the target's units, float32 [n, T]; scores for a binary task.
 
         Args:
-            record: Samples of the task, e.g. a part of a split or a request; its target is never read.
+            record: Samples of the task, e.g. a part of a split or a request; its target is not used.
 
         Returns:
-            NaN rows where the predictor has nothing to say.
+            NaN rows for samples without a prediction.
         """
 
     def state_dict(self) -> dict[str, Any]:
-        """What was fitted, as plain values, see ``torchcell.io.state``."""
+        """The fitted values as plain values, see ``torchcell.io.state``."""
         return {name: plain_of(getattr(self, name)) for name in annotated(type(self))}
 
     def load_state_dict(self, state: Mapping[str, Any], graph: Any = None) -> Self:
-        """Take over what ``state_dict`` gave; it then predicts the same to the last bit.
+        """Restore what ``state_dict`` returned; predictions are then the same to the last bit.
 
         Args:
-            state: Of a predictor of the same class and config.
-            graph: The one that it was fitted with.
+            state: From a predictor of the same class and config.
+            graph: The graph that it was fitted with.
 
         Raises:
-            KeyError, ValueError, TypeError: The state is another class's, or another version's.
+            KeyError, ValueError, TypeError: The state is of another class or version.
         """
         for name, hint in annotated(type(self)).items():
             setattr(self, name, restored(hint, state[name]))
@@ -92,7 +92,7 @@ def one_thread() -> Iterator[None]:
 
 
 def require_same_genes(record: Any, genes: np.ndarray) -> None:
-    """Refuse a record over another gene list than the one fitted on: positions would mean other genes."""
+    """Refuse a record over another gene list than that of training: positions would mean other genes."""
     if not np.array_equal(record.genes, genes):
         raise InputError(
             f"{record.name} has another gene list than the baseline was fitted on; take train and test from one record"
@@ -100,18 +100,18 @@ def require_same_genes(record: Any, genes: np.ndarray) -> None:
 
 
 def validation_score(truth: np.ndarray, prediction: np.ndarray, task: str) -> float:
-    """What hyper-parameters are chosen by: Pearson, or AUROC for a binary task.
+    """The score that hyper-parameters are chosen by: Pearson, or AUROC for a binary task.
 
     Args:
         truth: Measured values [n].
-        prediction: Predictions [n]; NaN where there is none, and such samples are left out.
+        prediction: Predictions [n]; samples with NaN are left out.
         task: As in ``Screen.task``.
 
     Returns:
-        The score; minus infinity where it is undefined, so that any defined one is preferred.
+        The score; minus infinity where it is undefined, so that every defined score is preferred.
     """
-    both = ~(np.isnan(truth) | np.isnan(prediction))
-    truth, prediction = truth[both].astype(np.float64), prediction[both].astype(np.float64)
+    defined = ~(np.isnan(truth) | np.isnan(prediction))
+    truth, prediction = truth[defined].astype(np.float64), prediction[defined].astype(np.float64)
     if len(truth) < 2 or np.ptp(truth) == 0 or np.ptp(prediction) == 0:
         return -np.inf
     if task == "binary":
@@ -123,11 +123,11 @@ def validation_score(truth: np.ndarray, prediction: np.ndarray, task: str) -> fl
 
 @dataclass(frozen=True, eq=False)
 class GroupMeans:
-    """The mean of each group's rows, and a row for a group without any.
+    """The mean of each group's rows, and a row for unknown groups.
 
     Attributes:
-        names: Of the groups, sorted [m].
-        means: float64 [m + 1, G]; the last row is that of all other names.
+        names: Names of the groups, sorted [m].
+        means: float64 [m + 1, G]; the last row is for all other names.
     """
 
     names: np.ndarray
@@ -135,22 +135,22 @@ class GroupMeans:
 
     @classmethod
     def of(cls, values: np.ndarray, names: np.ndarray, otherwise: np.ndarray) -> GroupMeans:
-        """Average rows.
+        """Average the rows of each group.
 
         Args:
             values: [n, G].
-            names: The group of each row [n].
+            names: Group of each row [n].
             otherwise: Row for a name without rows [G].
         """
-        known, row = np.unique(names, return_inverse=True)
+        groups, row = np.unique(names, return_inverse=True)
         weight = 1 / np.bincount(row)[row]
-        share = sp.csr_matrix((weight, (row, np.arange(len(row)))), shape=(len(known), len(row)))
-        return cls(known, np.vstack([share @ values.astype(np.float64), otherwise]))
+        average = sp.csr_matrix((weight, (row, np.arange(len(row)))), shape=(len(groups), len(row)))
+        return cls(groups, np.vstack([average @ values.astype(np.float64), otherwise]))
 
     def __call__(self, names: np.ndarray) -> np.ndarray:
         """The row of each name, float64 [len(names), G]."""
-        place = {name: i for i, name in enumerate(self.names.tolist())}
-        return self.means[[place.get(name, -1) for name in names.tolist()]]
+        row = {name: i for i, name in enumerate(self.names.tolist())}
+        return self.means[[row.get(name, -1) for name in names.tolist()]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,24 +171,24 @@ class Ridge:
 
     def predict(self, x_mF: np.ndarray) -> np.ndarray:
         """Outputs for new features, float64 [m, G]."""
-        return self.of_turned(self.turned(x_mF))
+        return self.from_projected(self.project(x_mF))
 
-    def turned(self, x_mF: np.ndarray) -> np.ndarray:
+    def project(self, x_mF: np.ndarray) -> np.ndarray:
         """Features along the directions, float64 [m, K]."""
         with one_thread():
             return (x_mF - self.x_mean_F) @ self.left_FK
 
-    def of_turned(self, turned_mK: np.ndarray) -> np.ndarray:
+    def from_projected(self, projected_mK: np.ndarray) -> np.ndarray:
         """Outputs for features along the directions, float64 [m, G]."""
         with one_thread():
-            return self.y_mean_G + turned_mK @ self.right_KG
+            return self.y_mean_G + projected_mK @ self.right_KG
 
 
 class RidgePath:
     r"""W = argmin ||Y - X W||^2 + \alpha s ||W||^2, X and Y centered, s the mean squared length of X's rows.
 
-    The penalty is thereby counted in samples, whatever the units of X. The eigenvectors of X X^T, or of X^T X where
-    there are fewer features than samples, serve every alpha.
+    By s the penalty counts in samples, whatever the units of X. The eigenvectors of X X^T, or of X^T X where there are
+    fewer features than samples, are computed once for all alphas.
 
     Args:
         x_nF: Features [n, F].
@@ -200,7 +200,7 @@ class RidgePath:
         x, y = x_nF - self.x_mean_F, y_nG - self.y_mean_G
         self.dual = len(x) <= x.shape[1]
         with one_thread():
-            # The eigenvalues of either product are those of the other: the squared singular values of X.
+            # Both products have the same eigenvalues: the squared singular values of X.
             value, vector = scipy.linalg.eigh(x @ x.T if self.dual else x.T @ x)
             self.value = np.maximum(value, 0)
             self.scale = self.value.sum() / len(x) or 1.0
@@ -216,6 +216,6 @@ class RidgePath:
         return self.at(alpha).predict(x_mF)
 
     def choose(self, x_mF: np.ndarray, alphas: Sequence[float], score: Callable[[np.ndarray], float]) -> float:
-        """The penalty whose prediction for ``x_mF`` scores best; the strongest of equals."""
-        turned_mK = self.at(1.0).turned(x_mF)  # features along the eigenvectors, which every penalty shares
-        return max(sorted(alphas, reverse=True), key=lambda alpha: score(self.at(alpha).of_turned(turned_mK)))
+        """The penalty whose prediction for ``x_mF`` scores best; of equals the strongest."""
+        projected_mK = self.at(1.0).project(x_mF)  # all penalties share the eigenvectors
+        return max(sorted(alphas, reverse=True), key=lambda alpha: score(self.at(alpha).from_projected(projected_mK)))

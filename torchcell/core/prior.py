@@ -14,10 +14,10 @@ from torchcell.core.predictor import Predictor
 from torchcell.io.state import as_tensors, from_tensors
 
 FOLDS = 4
-"""Of the training part, made by the method of the split itself."""
+"""Folds of the training part, assigned by the method of the split."""
 
 USES = ("residual", "average")
-"""What a network beside a prior is trained on: what its out-of-fold predictions leave, or all, as without a prior."""
+"""What a network beside a prior learns: the residual of its out-of-fold predictions, or the target itself."""
 
 
 def out_of_fold(
@@ -25,24 +25,23 @@ def out_of_fold(
 ) -> np.ndarray:
     """Predictions of each training sample by a predictor that was fitted without it, float32 [n, T].
 
-    In sample, a prior knows the noise of what it was fitted to, and a network that reads it learns to trust it too
-    much.
+    In sample, a prior has fitted the noise of the targets, and a network beside it would learn to trust it too much.
 
     Args:
         make: An unfitted predictor.
         train: The training part.
         val: Chooses hyper-parameters.
         graph: See ``Predictor.fit``.
-        folds: Which samples to fit on and which to predict, masks [n] each.
+        folds: Samples to fit on and samples to predict, masks [n] each.
 
     Returns:
-        NaN for a sample that no fold predicts, or that the predictor has nothing to say of.
+        NaN for a sample that no fold predicts, or for which the predictor has no prediction.
     """
-    found = np.full(np.shape(train.target), np.nan, dtype=np.float32)
+    prediction = np.full(np.shape(train.target), np.nan, dtype=np.float32)
     for fitted_on, held_out in folds:
         predictor = make().fit(train.subset(fitted_on), val, graph)
-        found[held_out] = predictor.predict(train.subset(held_out).blind())
-    return found
+        prediction[held_out] = predictor.predict(train.subset(held_out).blind())
+    return prediction
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,23 +49,23 @@ class Prior:
     """A predictor that was fitted on the whole training part.
 
     Attributes:
-        name: Of its config among the baselines.
-        predictor: Fitted.
+        name: Of its config in ``conf/baselines``.
+        predictor: The fitted predictor.
     """
 
     name: str
     predictor: Predictor
 
     def predict(self, record: Any) -> Tensor:
-        """What it predicts of a record in the target's units, float32 [n, T]; NaN where it has nothing to say."""
+        """Predictions for a record in the target's units, float32 [n, T]; NaN where it has none."""
         return torch.from_numpy(np.asarray(self.predictor.predict(record.blind()), dtype=np.float32))
 
     def to_plain(self) -> dict[str, Any]:
-        """As a checkpoint holds it."""
+        """Plain values for a checkpoint."""
         return as_tensors({"name": self.name, "state": self.predictor.state_dict()})
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any], unfitted: Callable[[], Predictor], graph: Any) -> Prior:
         """The inverse of ``to_plain``."""
-        held = from_tensors(plain)
-        return cls(held["name"], unfitted().load_state_dict(held["state"], graph))
+        values = from_tensors(plain)
+        return cls(values["name"], unfitted().load_state_dict(values["state"], graph))

@@ -1,4 +1,4 @@
-"""``Spec``: what a model reads and what it predicts; the only thing a model knows about the data."""
+"""``Spec``: inputs and outputs of a model; the only thing that a model knows of the data."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from torchcell.io.fingerprint import fingerprint
 from torchcell.io.gene_features import GeneFeatures
 
 WEIGHTS = {"names": "weights"}
-"""Metadata of a field with names that a model's weights stand for: where they differ, the weights fit no other data."""
+"""Metadata of a field with names that a model's weights belong to. Data with other names need other weights."""
 INDICES = {"names": "indices"}
-"""Metadata of a field with names that a batch refers to by number, or with what a batch is made by: where they differ
-between a checkpoint and the data at hand, its model would answer about something else. Fields without metadata hold
-values that were measured or fitted; see ``torchcell.training.data_changes``, which compares both."""
+"""Metadata of a field with names that a batch refers to by number, or with settings that a batch is made by. Where a
+checkpoint and the data differ in it, the model would predict something else than it says. Fields without metadata hold
+values that were measured or fitted. ``torchcell.training.data_changes`` compares all of them."""
 
 CLASS = "class"
-"""Key of a plain spec under which its class is named."""
+"""Key of a plain spec for the name of its class."""
 
 
 @dataclass(frozen=True, eq=False)
 class Spec:
-    """What all tasks tell a model of its data. Each task adds its own in ``torchcell/<task>/spec.py``.
+    """What a model knows of its data in every task. Each task adds fields in ``torchcell/<task>/spec.py``.
 
     A spec is plain: names, numbers, tensors and small frozen dataclasses of them, so that a checkpoint carries it and
     ``from_plain`` reads it back without running anything.
@@ -42,20 +42,18 @@ class Spec:
             sample over outputs, which are genes.
         outputs: Names of the T predicted values, in order.
         genes: The vocabulary [N] that gene indices in a batch refer to.
-        kinds: Kinds of perturbation that occur in training.
+        kinds: Perturbation types that occur in training.
         center: Mean of each output over the training samples, in its unit, float32 [T]; 0 for binary outputs.
         scale: Standard deviation likewise [T]; 1 for binary outputs.
-        graph: The wild-type graph, its genes being ``genes``.
-        split_hash: Of the split that center, scale and all else was fitted on.
-        fingerprints: Of the values of the data, by what they are (``samples``, ``graph``, ...), see
-            ``torchcell.io.fingerprint``.
-        gene_features: Numbers [N, F] that a model may read of each gene besides its name; none where the data give
-            none.
+        graph: The wild-type graph over ``genes``.
+        split_hash: Hash of the split; center, scale and all else are fitted on its training part.
+        fingerprints: Fingerprints of the data by name (``samples``, ``graph``, ...), see ``torchcell.io.fingerprint``.
+        gene_features: Features [N, F] of the genes that a model may use; or none.
         n_added: How many genes, the last ones, were added after training; see ``with_added``.
     """
 
     WORDS: ClassVar[str] = "any data"
-    """What data it is of, in words for messages."""
+    """Name of such data in messages."""
 
     task: str
     outputs: tuple[str, ...] = field(metadata=WEIGHTS)
@@ -76,22 +74,24 @@ class Spec:
                 raise InputError(f"{name} {list(getattr(self, name).shape)} for {len(self.outputs)} outputs")
         if self.graph is not None and tuple(self.graph.genes.tolist()) != self.genes:
             raise InputError("the spec's genes are not the graph's genes, in the graph's order")
-        held = self.gene_features
-        if held is not None and held.values.shape != (len(self.genes), len(held.columns)):
-            raise InputError(f"gene features {held.values.shape} for {len(self.genes)} genes: a row a gene is needed")
-        if held is not None and tuple(held.genes.tolist()) != self.genes:
+        features = self.gene_features
+        if features is not None and features.values.shape != (len(self.genes), len(features.columns)):
+            raise InputError(
+                f"gene features {features.values.shape} for {len(self.genes)} genes: a row a gene is needed"
+            )
+        if features is not None and tuple(features.genes.tolist()) != self.genes:
             raise InputError("the gene features are not of the spec's genes, in their order")
         if not 0 <= self.n_added <= len(self.genes):
             raise InputError(f"{self.n_added} added genes among {len(self.genes)}")
 
     def check_model(self, model: type) -> None:
-        """Refuse a class of models that cannot read these data; a task adds what its models may lack.
+        """Refuse a class of models that cannot use these data; a task may add further conditions.
 
         Args:
-            model: With its ``reads``, see ``torchcell.core.model.Model``.
+            model: The class, with its ``reads``, see ``torchcell.core.model.Model``.
 
         Raises:
-            InputError: It reads another task's spec.
+            InputError: The class is for the spec of another task.
         """
         reads: type[Spec] = getattr(model, "reads", Spec)
         if not isinstance(self, reads):
@@ -101,33 +101,33 @@ class Spec:
             )
 
     def gene_facts(self) -> dict[str, np.ndarray]:
-        """What a table of gene embeddings says of each gene besides its name, by column [N]."""
+        """Further columns of a table of gene embeddings, name -> [N]."""
         return {}
 
     @property
     def data_fingerprint(self) -> str:
-        """One hash over the values of all data; empty where it is not known."""
+        """One hash over all fingerprints; empty where there are none."""
         return fingerprint(dict(self.fingerprints)) if self.fingerprints else ""
 
     @property
     def n_trained_with(self) -> int:
-        """Genes that the model was built with; those added later come after them."""
+        """Number of genes that the model was built with; those added later come after them."""
         return len(self.genes) - self.n_added
 
     def with_added(self, features: GeneFeatures) -> Self:
-        """The same inputs with further genes after the known ones: isolated in the graph, known by their features.
+        """The same spec with further genes after the known ones; they have features, and no edges in the graph.
 
         Args:
             features: Of the added genes; columns are matched by name.
 
         Raises:
-            InputError: A gene that is known or stands twice, a column that is missing or one too many, a missing
-                value, or a spec without gene features.
+            InputError: A gene that is known or stands twice, a missing or an unknown column, a missing value, or a
+                spec without gene features.
         """
         own = self.gene_features
         if own is None:
             raise InputError(
-                "this checkpoint reads no gene features, so it can tell nothing of an added gene; train with "
+                "this checkpoint uses no gene features, so it can predict nothing for an added gene; train with "
                 "data.features"
             )
         known = sorted(set(features.genes.tolist()) & set(self.genes))
@@ -151,52 +151,52 @@ class Spec:
 
     @classmethod
     def from_plain(cls, plain: Any, trust: tuple[str, ...] = ()) -> Self:
-        """The inverse of ``to_plain``, of the class that is named, which must be this one or one below it.
+        """The inverse of ``to_plain``. The class that is named must be this one or a subclass of it.
 
         Args:
-            plain: What a checkpoint holds.
-            trust: Packages besides torchcell's whose specs may be named, e.g. your own.
+            plain: Plain values from a checkpoint.
+            trust: Further packages whose specs may be loaded, e.g. your own.
 
         Raises:
-            InputError: A class that is no spec, or lies outside the trusted packages; values of another type than the
-                class declares, named.
+            InputError: A class that is no spec or lies outside the trusted packages, or values of another type than
+                the class declares; it names them.
         """
         if not isinstance(plain, dict) or CLASS not in plain:
             raise InputError(f"the spec names no {CLASS!r}")
-        found = spec_class(plain[CLASS], trust)
-        if not issubclass(found, cls):
-            raise InputError(f"the spec is a {found.__name__}, and a {cls.__name__} is needed")
-        return fields_from_plain(found, {key: value for key, value in plain.items() if key != CLASS}, "spec")
+        spec = spec_class(plain[CLASS], trust)
+        if not issubclass(spec, cls):
+            raise InputError(f"the spec is a {spec.__name__}, and a {cls.__name__} is needed")
+        return fields_from_plain(spec, {key: value for key, value in plain.items() if key != CLASS}, "spec")
 
 
-def class_name(kind: type) -> str:
-    """Where a class is found, e.g. ``torchcell.cells.spec.CellsSpec``."""
-    return f"{kind.__module__}.{kind.__qualname__}"
+def class_name(cls: type) -> str:
+    """Full name of a class, e.g. ``torchcell.cells.spec.CellsSpec``."""
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def spec_class(name: Any, trust: tuple[str, ...] = ()) -> type[Spec]:
-    """The class of specs of a name: one that is known already, else one that is defined below a trusted package.
+    """The class of specs with a full name: one that is imported already, else one of a trusted package.
 
     Raises:
-        InputError: A name outside the trusted packages, one that leads nowhere, or to something else than a spec.
+        InputError: A name outside the trusted packages, an unknown one, or the name of something else than a spec.
     """
     if not isinstance(name, str):
         raise InputError(f"the spec's class must be a name, not {type(name).__name__}")
-    known = {class_name(kind): kind for kind in _all_specs()}
+    known = {class_name(cls): cls for cls in _all_specs()}
     if name in known:
         return known[name]
     check_targets({"_target_": name}, trust, trusted=("torchcell",))
-    found = get_object(name)
-    if not (isinstance(found, type) and issubclass(found, Spec)):
+    target = get_object(name)
+    if not (isinstance(target, type) and issubclass(target, Spec)):
         raise InputError(f"the spec's class {name!r} is no spec; nothing of it was run")
-    return found
+    return target
 
 
 def _all_specs() -> list[type[Spec]]:
-    found: list[type[Spec]] = [Spec]
-    for kind in found:
-        found += kind.__subclasses__()
-    return found
+    specs: list[type[Spec]] = [Spec]
+    for cls in specs:
+        specs += cls.__subclasses__()
+    return specs
 
 
 def fit_scaler(target: Tensor, task: str) -> tuple[Tensor, Tensor]:

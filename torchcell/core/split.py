@@ -1,4 +1,4 @@
-"""``Split``: who is in train, validation and test, as a hashed table; folds that samples are assigned to."""
+"""``Split``: a hashed table that says which samples are for train, validation and test; assignment to folds."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from torchcell.io.paths import located
 from torchcell.io.tables import read_table, require_columns
 
 
-def assign_folds(units: np.ndarray, n_folds: int, fold: int, seed: int) -> dict[str, str]:
-    """Deal distinct ``units`` to parts by a seeded shuffle of their sorted names.
+def assign_folds(names: np.ndarray, n_folds: int, fold: int, seed: int) -> dict[str, str]:
+    """Assign distinct ``names`` to parts by a seeded shuffle of their sorted order.
 
     Returns:
-        unit -> ``test`` for fold ``fold``, ``val`` for the next, else ``train``.
+        name -> ``test`` for fold ``fold``, ``val`` for the next, else ``train``.
     """
-    names = np.unique(units)
+    names = np.unique(names)
     order = np.random.default_rng(seed).permutation(len(names))
     part_of_fold = {fold: "test", (fold + 1) % n_folds: "val"}
-    return {str(names[unit]): part_of_fold.get(i % n_folds, "train") for i, unit in enumerate(order.tolist())}
+    return {str(names[place]): part_of_fold.get(i % n_folds, "train") for i, place in enumerate(order.tolist())}
 
 
 def padded(clusters: Sequence[tuple[str, ...]]) -> np.ndarray:
-    """Names of each sample's clusters [n, K], those with fewer padded by empty texts; [n] where each has one.
+    """Names of each sample's clusters [n, K], padded by empty texts; [n] where every sample has one cluster.
 
     Args:
-        clusters: Sorted here, so that the order in which a set was written plays no part.
+        clusters: Names of each sample's clusters; they are sorted here, so that their order plays no part.
     """
     widest = max(map(len, clusters), default=1)
     rows = [(*sorted(names), *[""] * (widest - len(names))) for names in clusters]
@@ -44,7 +44,7 @@ def padded(clusters: Sequence[tuple[str, ...]]) -> np.ndarray:
 
 PARTS = ("train", "val", "test", "unused")
 OPTIONAL = {"name": "file", "assignment_hash": "", "data_fingerprint": ""}
-"""Attributes that the metadata of a file may lack, and what they are then."""
+"""Attributes that the metadata of a file may lack, and their values then."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,16 +54,16 @@ class Split:
     Attributes:
         sample_id: Unique sample names [n].
         part: One of ``PARTS`` for each [n].
-        group: The cluster that a bootstrap resamples, e.g. a query gene [n]; a sample of several has them all, padded
-            by empty texts [n, K].
-        method: How the parts were made.
+        group: The cluster of each sample that the bootstrap resamples, e.g. its query gene [n]; where samples have
+            several clusters all of them, padded by empty texts [n, K].
+        method: Method of the assignment.
         seed: Of that method.
-        key: What ``group`` names, e.g. ``query gene``.
+        key: What the clusters are, e.g. ``query gene``.
         name: Method, fold, number of folds and seed in one word; or ``file``.
-        assignment_hash: Of the assignment that these samples were taken from, equal for all choices of cell lines;
-            empty: this is all of it.
-        n_folds: Folds that together test every group; 0: it is not of folds.
-        data_fingerprint: Of the data that it was made for, see ``torchcell.io.fingerprint``; empty: not known.
+        assignment_hash: Hash of the whole assignment that these samples were taken from, the same for every choice of
+            cell lines; empty: these are all samples.
+        n_folds: Number of folds, which together test every cluster; 0: there are no folds.
+        data_fingerprint: Of the data that the split was made for, see ``torchcell.io.fingerprint``; empty: unknown.
     """
 
     sample_id: np.ndarray
@@ -79,7 +79,7 @@ class Split:
 
     @cached_property
     def hash(self) -> str:
-        """sha256 over the sorted ids with their parts; the order of the rows does not matter."""
+        """sha256 over the sorted ids with their parts, whatever the order of the rows."""
         lines = sorted(f"{i}\t{p}" for i, p in zip(self.sample_id.tolist(), self.part.tolist(), strict=True))
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -93,13 +93,13 @@ class Split:
         """Samples per part."""
         return {part: int((self.part == part).sum()) for part in PARTS}
 
-    def validate(self, sample_id: Sequence[str] | np.ndarray, twins: np.ndarray | None = None) -> Split:
+    def validate(self, sample_id: Sequence[str] | np.ndarray, duplicates: np.ndarray | None = None) -> Split:
         """Return self, or raise one error if the split does not fit the samples it is used with.
 
         Args:
-            sample_id: The record's ids: each must stand in the split, once, and no other.
-            twins: A key per sample of the record; samples that share one are the same measurement
-                and must not be torn apart.
+            sample_id: Ids of the record; the split must name each of them once, and no other.
+            duplicates: A key per sample of the record; samples with the same key are the same measurement and must be
+                in one part.
         """
         named = set(self.sample_id.tolist())
         if len(named) < len(self.sample_id):
@@ -108,8 +108,8 @@ class Split:
         odd = sorted(set(self.part.tolist()) - set(PARTS))
         if odd:
             raise InputError(f"the split has parts {some(odd)}; they must be among {PARTS}")
-        asked = set(np.asarray(sample_id).tolist())
-        missing, extra = asked - named, named - asked
+        expected = set(np.asarray(sample_id).tolist())
+        missing, extra = expected - named, named - expected
         if missing or extra:
             raise InputError(
                 f"the split does not fit the data: {len(missing)} sample(s) without a part: "
@@ -119,19 +119,19 @@ class Split:
         empty = [part for part in PARTS[:3] if not (self.part == part).any()]
         if empty:
             raise InputError(f"the split leaves {some(empty)} empty ({self.counts()}); use other folds or more data")
-        if twins is not None:
-            self._refuse_torn_twins(np.asarray(sample_id), twins)
+        if duplicates is not None:
+            self._refuse_separated(np.asarray(sample_id), duplicates)
         return self
 
-    def _refuse_torn_twins(self, sample_id: np.ndarray, twins: np.ndarray) -> None:
+    def _refuse_separated(self, sample_id: np.ndarray, duplicates: np.ndarray) -> None:
         part = self.aligned(sample_id).part
         used = part != "unused"
-        table = pd.DataFrame({"twin": twins[used], "part": part[used], "id": sample_id[used]})
-        spread = table.groupby("twin", sort=False)["part"].transform("nunique") > 1
+        table = pd.DataFrame({"key": duplicates[used], "part": part[used], "id": sample_id[used]})
+        spread = table.groupby("key", sort=False)["part"].transform("nunique") > 1
         if spread.any():
             raise InputError(
-                f"leak: {int(spread.sum())} samples have a twin (the same perturbation) in another part: "
-                f"{some(table['id'][spread])}; put twins in one part, or merge them"
+                f"leak: {int(spread.sum())} samples have a duplicate (the same perturbation) in another part: "
+                f"{some(table['id'][spread])}; put duplicates in one part, or merge them"
             )
 
     def aligned(self, sample_id: Sequence[str] | np.ndarray) -> Split:
@@ -144,7 +144,7 @@ class Split:
         return replace(self, sample_id=arrays[0], part=arrays[1], group=arrays[2])
 
     def of(self, sample_id: Sequence[str] | np.ndarray) -> Split:
-        """The parts of some of the samples, in their order, as all samples were dealt; ``validate`` it afterwards."""
+        """The split of some of the samples, in their order, with its assignment hash; ``validate`` it afterwards."""
         return replace(self.aligned(sample_id), assignment_hash=self.assignment_hash or self.hash)
 
     def save(self, path: str | Path) -> None:
@@ -171,7 +171,7 @@ class Split:
         """Read a split from parquet, or from a text table with at least ``sample_id, part``.
 
         Raises:
-            InputError: No such file, missing columns, or contents that differ from the stored hash.
+            InputError: No such file, missing columns, or rows that do not fit the stored hash.
         """
         path = located(path, "no split file", "the run folder's split.parquet is one")
         about: dict[str, object] = {}
@@ -197,17 +197,18 @@ class Split:
 
 
 Method = Callable[[Any, int, int, int], tuple[np.ndarray, np.ndarray, str]]
-"""(record, n_folds, fold, seed) -> (part [n], cluster [n] or [n, K], what the clusters are)."""
+"""(record, n_folds, fold, seed) -> (part [n], cluster [n] or [n, K], name of such clusters)."""
 
 
 @dataclass(frozen=True)
 class SplitMethods:
-    """How the samples of one task are assigned to train, validation and test; test is fold f, validation f + 1 mod n.
+    """How the samples of one task are assigned to train, validation and test. Fold f is test, f + 1 mod n validation.
 
     Attributes:
-        samples: What the samples are, for messages, e.g. ``drug response``.
-        clusters: Record -> clusters of each sample where nothing is held out [n] or [n, K], and what they are.
-        methods: Name as in ``split=NAME`` -> what assigns the samples. ``random`` and ``file`` are there for all.
+        samples: Name of such samples in messages, e.g. ``drug response``.
+        clusters: Record -> clusters of each sample for ``random`` and ``file`` [n] or [n, K], and the name of such
+            clusters.
+        methods: Name as in ``split=NAME`` -> method. ``random`` and ``file`` exist for all tasks.
     """
 
     samples: str
@@ -230,30 +231,30 @@ class SplitMethods:
         Raises:
             InputError: An unknown method or fold, or a split that does not fit the record.
         """
-        twins = record.duplicate_keys() if hasattr(record, "duplicate_keys") else None
+        duplicates = record.duplicate_keys() if hasattr(record, "duplicate_keys") else None
         if method == "file":
-            return self._from_file(record, file, twins)
+            return self._from_file(record, file, duplicates)
         if method not in ("random", *self.methods):
-            known = ["random", *self.methods, "file"]
-            raise InputError(f"no split method {method!r} for {self.samples}; split= takes {', '.join(known)}")
+            names = ["random", *self.methods, "file"]
+            raise InputError(f"no split method {method!r} for {self.samples}; split= takes {', '.join(names)}")
         if n_folds < 3 or not 0 <= fold < n_folds:
             raise InputError(f"split.fold={fold} of split.n_folds={n_folds}: needs at least 3 folds, numbered from 0")
         part, group, key = self.methods.get(method, self._random)(record, n_folds, fold, seed)
         name = f"{method}-{fold}of{n_folds}-s{seed}"
         split = Split(record.sample_id, part, group, method, seed, key, name, n_folds=n_folds)
-        return split.validate(record.sample_id, twins)
+        return split.validate(record.sample_id, duplicates)
 
     def _random(self, record: Any, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
-        """Samples at random, duplicates together."""
-        twins = record.duplicate_keys() if hasattr(record, "duplicate_keys") else record.sample_id
-        part_of = assign_folds(twins.astype(str), n_folds, fold, seed)
-        part = np.array([part_of[key] for key in twins.astype(str).tolist()])
+        """Assign samples at random, duplicates together."""
+        duplicates = record.duplicate_keys() if hasattr(record, "duplicate_keys") else record.sample_id
+        part_of = assign_folds(duplicates.astype(str), n_folds, fold, seed)
+        part = np.array([part_of[key] for key in duplicates.astype(str).tolist()])
         return part, *self.clusters(record)
 
-    def _from_file(self, record: Any, file: str | Path | None, twins: np.ndarray | None) -> Split:
+    def _from_file(self, record: Any, file: str | Path | None, duplicates: np.ndarray | None) -> Split:
         if file is None:
             raise InputError("split=file needs split.file=PATH, e.g. a run's split.parquet")
-        split = Split.load(file).validate(record.sample_id, twins).aligned(record.sample_id)
+        split = Split.load(file).validate(record.sample_id, duplicates).aligned(record.sample_id)
         if not np.array_equal(split.group, split.sample_id):
             return split
         # The file names no clusters, and samples that share a gene are not independent.
@@ -262,6 +263,6 @@ class SplitMethods:
 
 
 def own_clusters(record: Any) -> tuple[np.ndarray, str]:
-    """Each sample is a cluster of its own, with its duplicates."""
-    twins = record.duplicate_keys() if hasattr(record, "duplicate_keys") else record.sample_id
-    return twins.astype(str), "sample"
+    """Each sample and its duplicates are a cluster."""
+    duplicates = record.duplicate_keys() if hasattr(record, "duplicate_keys") else record.sample_id
+    return duplicates.astype(str), "sample"

@@ -1,4 +1,4 @@
-"""``Task``: all that the shared packages need to know of one kind of data."""
+"""``Task``: all that the shared packages need to know of one type of data."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a scored model shows of itself beside its scores.
+    """What is found inside a scored model, beside its scores.
 
     Attributes:
-        collapsed: What has collapsed within it, in words; each withholds the verdict.
+        collapsed: A sentence for each part of the model that has collapsed; each withholds the verdict.
         checks: Further entries of ``checks`` in ``metrics.json``.
-        sections: For the report by heading, made when it is written.
+        sections: Further sections of the report by heading, made when it is written.
     """
 
     collapsed: tuple[str, ...] = ()
@@ -38,18 +38,18 @@ def _nothing(model: Model, table: pd.DataFrame, seed: int) -> Inspection:
 
 @dataclass(frozen=True)
 class Task:
-    """One kind of data. Each task package makes one in its ``task.py``, and its datamodule has it as ``TASK``.
+    """One type of data. Each task package makes one in its ``task.py``, and its datamodule has it as ``TASK``.
 
     What core, evaluation, report and training do differently for a screen and for a drug response stands here, so that
-    none of them asks what kind of record it has.
+    none of them depends on the class of a record.
 
     Attributes:
-        name: Of the task package, e.g. ``screen``.
-        spec: What a model knows about such data.
-        metrics: How each kind of target that it has is scored.
+        name: Name of the task package, e.g. ``screen``.
+        spec: Class of the spec of such data.
+        metrics: A metric set for each type of target.
         splits: How samples are assigned to train, validation and test.
-        inspect: (model with the weights that were scored, its metrics and its baselines' as in ``metrics.csv``, seed of
-            what figures draw) -> what there is to see in it.
+        inspect: Looks into a scored model; called with the model, the table of ``metrics.csv``, and a seed for samples
+            that figures draw.
 
     Example:
         >>> from torchcell.core.task import Task

@@ -353,7 +353,7 @@ class ResponseDataModule(RecordDataModule):
         if dropped:  # a table of the drugs that are left
             record = replace(record, molecules=molecules(record))
         super().__init__(record, split, batch_size=batch_size, eval_batch_size=eval_batch_size, **others)
-        self.lost |= dropped
+        self.dropped |= dropped
 
     def packed_whole(self) -> ResponseSamples:
         """The samples with their plate's center, which is that of the training part."""
@@ -568,7 +568,7 @@ class ResponseDataModule(RecordDataModule):
         return record.control
 
     @staticmethod
-    def response(record: Response, prediction: np.ndarray, spec: DrugResponseSpec) -> pd.DataFrame:
+    def to_table(record: Response, prediction: np.ndarray, spec: DrugResponseSpec) -> pd.DataFrame:
         """Sample id, drug, line, dose and time, then a column a gene."""
         known = {
             "sample_id": record.sample_id,

@@ -164,8 +164,8 @@ def one_structure(record: Response, policy: str) -> Response:
     if not changed:
         return record
     given = None if record.inchikey is None else record.inchikey[chosen]
-    lost = {**record.lost, f"samples whose SMILES gave way to another one of their drug ({policy})": changed}
-    return replace(record, smiles=record.smiles[chosen], inchikey=given, lost=lost)
+    lost = {**record.dropped, f"samples whose SMILES gave way to another one of their drug ({policy})": changed}
+    return replace(record, smiles=record.smiles[chosen], inchikey=given, dropped=lost)
 
 
 def joined(first: np.ndarray, *others: np.ndarray) -> np.ndarray:

@@ -70,7 +70,7 @@ class Response:
             may know them, float32 [n, G]; none: it may not, as in a request.
         columns: Further texts a sample, such as mechanism of action, name -> [n].
         molecules: What is known of each drug, see ``molecules``; none before features were chosen.
-        lost: What parsing left out and how many of each.
+        dropped: What parsing left out and how many of each.
         notes: What was assumed while reading.
     """
 
@@ -91,7 +91,7 @@ class Response:
     plate_mean: np.ndarray | None = None
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     molecules: Molecules | None = None
-    lost: Mapping[str, int] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -170,7 +170,7 @@ class Response:
         return replace(self, genes=self.genes[at], **{part: v[:, at] for part, v in values.items() if v is not None})
 
     def fingerprint(self) -> str:
-        """A hash over all values and names, those of the molecules too, not over ``name``, ``lost`` and ``notes``."""
+        """A hash over all values and names, also of the molecules, not over ``name``, ``dropped`` and ``notes``."""
         return record_fingerprint(self)
 
     def validate(self) -> Response:

@@ -53,7 +53,7 @@ def l1000_level3(
         dose = np.where(unknown, np.float32(unknown_dose), dose)
         time = np.where(unknown, np.float32(unknown_time), time)
     lost[what] = int(unknown.sum())
-    record = replace(record, drug=names, inchikey=keys, smiles=whole, dose_value=dose, time=time, lost=lost)
+    record = replace(record, drug=names, inchikey=keys, smiles=whole, dose_value=dose, time=time, dropped=lost)
     return record.subset(kept).on_lines(cell_lines).validate()
 
 
@@ -62,7 +62,7 @@ def l1000_level5(cell_lines: str | Sequence[str] | None = None) -> Response:
 
     A signature is a change already, so ``control`` is zero; ``basal`` is the untreated line's expression, log2.
     ``columns`` holds mechanism (``moa``) and ``targets``, joined by ``|``, empty for 529 compounds. SMILES are
-    known of 10 compounds. A line without a basal profile is left out, named and counted in ``lost``.
+    known of 10 compounds. A line without a basal profile is left out, named and counted in ``dropped``.
 
     Args:
         cell_lines: One line, several, or all.
@@ -84,7 +84,7 @@ def l1000_level5(cell_lines: str | Sequence[str] | None = None) -> Response:
     adata.layers["control"] = np.zeros(adata.shape, dtype=np.float32)
     adata.layers["basal"] = profiles[[row_of[line] for line in lines[has_basal].tolist()]]
     record = Response.from_anndata(adata, LEVEL5, "l1000_level5", keep=("moa", "targets", "name"))
-    return replace(record, lost=lost).on_lines(cell_lines).validate()
+    return replace(record, dropped=lost).on_lines(cell_lines).validate()
 
 
 def _basal(genes: np.ndarray) -> tuple[np.ndarray, list[str]]:

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import t as student
 
 _BLOCK = 1 << 17
-"""Weights expanded at a time: 1 MB in float64, which stays in a core's cache."""
+"""Weights that are expanded at a time: 1 MB in float64, which stays in the cache of a core."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,11 +21,11 @@ class Weights:
 
     Attributes:
         count: How often each cluster was drawn, unsigned integers [R, U]; row 0 is all ones, the data itself.
-        unit: The clusters of each sample, positions in ``count``'s columns, int64 [n] or [n, K]; -1 pads.
+        cluster: The clusters of each sample, positions in ``count``'s columns, int64 [n] or [n, K]; -1 pads.
     """
 
     count: np.ndarray
-    unit: np.ndarray
+    cluster: np.ndarray
 
     @classmethod
     def ones(cls, n: int) -> Weights:
@@ -33,13 +33,13 @@ class Weights:
         return cls(np.ones((1, n), dtype=np.uint8), np.arange(n))
 
     @property
-    def n_units(self) -> int:
-        """Clusters that have a sample."""
-        return len(np.unique(self.unit[self.unit >= 0]))
+    def n_clusters(self) -> int:
+        """Number of clusters that have a sample."""
+        return len(np.unique(self.cluster[self.cluster >= 0]))
 
     def at(self, rows: np.ndarray) -> Weights:
         """The same resamples restricted to the samples at ``rows`` (a mask or integers)."""
-        return Weights(self.count, self.unit[rows])
+        return Weights(self.count, self.cluster[rows])
 
     def total(self, *columns: np.ndarray) -> np.ndarray:
         """Weighted sums of ``columns`` [n] each, float64 [len(columns), R].
@@ -47,31 +47,31 @@ class Weights:
         The columns are summed per cluster once, so that a resample costs U and not n products; samples of several
         clusters are added one by one.
         """
-        if self.unit.ndim == 1:
-            return self._total_per_cluster(self.unit, columns)
-        alone = (self.unit[:, 1:] < 0).all(axis=1)
-        total = self._total_per_cluster(self.unit[alone, 0], [column[alone] for column in columns])
-        shared = np.flatnonzero(~alone)
-        if len(shared):
-            values = np.stack([column[shared] for column in columns], axis=1).astype(np.float64)
-            total += np.concatenate([block @ values for block in self.per_sample(shared)]).T
+        if self.cluster.ndim == 1:
+            return self._total_per_cluster(self.cluster, columns)
+        single = (self.cluster[:, 1:] < 0).all(axis=1)
+        total = self._total_per_cluster(self.cluster[single, 0], [column[single] for column in columns])
+        several = np.flatnonzero(~single)
+        if len(several):
+            values = np.stack([column[several] for column in columns], axis=1).astype(np.float64)
+            total += np.concatenate([block @ values for block in self.per_sample(several)]).T
         return total
 
-    def _total_per_cluster(self, unit: np.ndarray, columns: tuple[np.ndarray, ...] | list[np.ndarray]) -> np.ndarray:
-        n_units = self.count.shape[1]
-        per_unit = np.stack([np.bincount(unit, column, n_units) for column in columns], axis=1)
-        held = np.unique(unit) if len(unit) < n_units else slice(None)
-        blocks = [self.count[rows][:, held].astype(np.float64) @ per_unit[held] for rows in self._blocks(n_units)]
+    def _total_per_cluster(self, cluster: np.ndarray, columns: tuple[np.ndarray, ...] | list[np.ndarray]) -> np.ndarray:
+        n_clusters = self.count.shape[1]
+        per_cluster = np.stack([np.bincount(cluster, column, n_clusters) for column in columns], axis=1)
+        used = np.unique(cluster) if len(cluster) < n_clusters else slice(None)
+        blocks = [self.count[rows][:, used].astype(np.float64) @ per_cluster[used] for rows in self._blocks(n_clusters)]
         return np.concatenate(blocks).T
 
     def per_sample(self, order: np.ndarray) -> Iterator[np.ndarray]:
-        """Weights of the samples in the given ``order``, float64 [<= R, len(order)], a block at a time."""
-        unit = self.unit[order].reshape(len(order), -1)
-        for rows in self._blocks(len(unit)):
-            # One more column, of ones, is what a pad of -1 points at.
+        """Weights of the samples at ``order``, float64 [<= R, len(order)], a block of resamples at a time."""
+        cluster = self.cluster[order].reshape(len(order), -1)
+        for rows in self._blocks(len(cluster)):
+            # A pad of -1 points at one more column, of ones.
             count = np.pad(self.count[rows], ((0, 0), (0, 1)), constant_values=1)
-            weight = np.take(count, unit[:, 0], axis=1).astype(np.float64)
-            for further in unit.T[1:]:
+            weight = np.take(count, cluster[:, 0], axis=1).astype(np.float64)
+            for further in cluster.T[1:]:
                 weight *= np.take(count, further, axis=1)
             yield weight
 
@@ -81,13 +81,13 @@ class Weights:
 
 
 MAX_UNDEFINED = 0.05
-"""An interval is undefined when more than this share of its resamples is."""
+"""An interval is undefined when more than this share of its resamples is undefined."""
 Z = 1.959964
-"""Of a 95 % interval of a normal variable."""
+"""Half width of a 95 % interval of a standard normal variable."""
 FEWEST_CLUSTERS = 10
-"""Below, resamples of clusters tell too little of how clusters vary: no system is called better."""
+"""With fewer clusters the resamples show too little of how clusters vary: no system is called better."""
 ENOUGH_CLUSTERS = 30
-"""Above, the quantile of Student's t is near enough to that of a normal variable."""
+"""With more clusters the quantile of Student's t is close to that of a normal variable."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,9 @@ class Interval:
     def for_clusters(self, n: int) -> Interval:
         """The interval for a paired difference over ``n`` clusters.
 
-        Resamples of n clusters spread too little by sqrt((n - 1) / n), which ``se`` gets back. Below 10 clusters the
-        interval is the value and ``t(n - 1)`` standard errors; up to 30 that of the resamples is widened by
-        ``t(n - 1) / 1.96``.
+        Resamples of n clusters spread too little by a factor sqrt((n - 1) / n); ``se`` is corrected for it. Below 10
+        clusters the interval is the value plus and minus ``t(n - 1)`` standard errors; up to 30 the interval of the
+        resamples is widened by ``t(n - 1) / 1.96``.
         """
         se = self.se * (n / max(n - 1, 1)) ** 0.5
         if n > ENOUGH_CLUSTERS or np.isnan(self.value):
@@ -145,23 +145,23 @@ def resample(group: np.ndarray, n_boot: int = 1000, seed: int = 0) -> Weights:
     Args:
         group: Cluster of each sample, e.g. its query gene [n], or its clusters [n, K] with empty texts as pads.
         n_boot: Number of resamples R.
-        seed: Same seed and same clusters, same draws, in whatever order the samples stand.
+        seed: The same seed and clusters give the same draws, whatever the order of the samples.
 
     Returns:
-        Weights of R + 1 rows; row 0 is the data itself, so that value and interval come from one call.
-        Counts fit a byte: a cluster is drawn once on average, and never more than 255 times.
+        Weights of R + 1 rows; row 0 is the data itself, so that value and interval come from one call. Counts fit a
+        byte: a cluster is drawn once on average, and practically never more than 255 times.
     """
     group = np.asarray(group).astype(str)
-    names, unit = np.unique(group, return_inverse=True)
-    unit = unit.reshape(group.shape)
+    names, cluster = np.unique(group, return_inverse=True)
+    cluster = cluster.reshape(group.shape)
     if group.ndim == 2 and names[0] == "":
-        names, unit = names[1:], unit - 1
+        names, cluster = names[1:], cluster - 1
     rng = np.random.default_rng(seed)
-    n_units = len(names)
-    count = np.ones((n_boot + 1, n_units), dtype=np.uint8)
+    n_clusters = len(names)
+    count = np.ones((n_boot + 1, n_clusters), dtype=np.uint8)
     for row in count[1:]:
-        row[:] = np.bincount(rng.integers(0, n_units, n_units), minlength=n_units)
-    return Weights(count, unit)
+        row[:] = np.bincount(rng.integers(0, n_clusters, n_clusters), minlength=n_clusters)
+    return Weights(count, cluster)
 
 
 def interval(values: np.ndarray) -> Interval:

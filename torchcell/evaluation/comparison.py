@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 MIN_COVERAGE = 0.5
-"""A baseline that has fewer of the values that can be had is shown, not compared. A value that no system has, such as
-``des`` where nothing is significant, can't be had."""
+"""Share of the definable values that a baseline needs to be compared; below it is only shown. A value is definable if
+any system has it: ``des`` is not where nothing is significant."""
 
 BETTER, WORSE, EQUAL = "better", "worse", "no significant difference"
 
 Role = Literal["primary", "calibration", "beside", "input", "signal"]
-"""What a comparison says: on the metric that decides; on its calibration; on a further metric; how much of the primary
-metric the shuffled input costs; how far replicates are nearer to their own condition than chance (.5)."""
+"""What is compared: the primary metric, a calibration metric, a further metric (``beside``), the drop of the primary
+metric when the input is shuffled, or how far replicates are nearer to their own condition than chance (.5)."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Comparison:
 
     Attributes:
         role: See ``Role``.
-        metric: Name as in the table; of several outputs together that of the metric alone.
-        baseline: The other system; None where none is defined.
+        metric: Name as in the table; for a mean over outputs the name of the metric alone.
+        baseline: The other system; None where there is no baseline with a value.
         difference, low, high: Model minus the other with its paired 95 % interval, in the metric's units.
         se: Standard error of the difference, corrected for the number of clusters.
         outcome: ``better``, ``worse``, ``no significant difference``, ``undefined`` (the model is undefined) or
-            ``no baseline`` (none is defined).
+            ``no baseline``.
         n_samples: Samples that both cover.
         n_clusters: Clusters that they belong to.
     """
@@ -56,7 +56,7 @@ class Comparison:
     @classmethod
     def of(
         cls,
-        found: Interval,
+        difference: Interval,
         role: Role,
         metric: str,
         baseline: str,
@@ -64,24 +64,25 @@ class Comparison:
         n_clusters: int,
         higher_is_better: bool = True,
     ) -> Comparison:
-        """What the difference ``found`` shows."""
+        """The comparison with a given ``difference``."""
         outcome = EQUAL
-        if np.isnan(found.value):
+        if np.isnan(difference.value):
             outcome = "undefined"
-        elif found.excludes_zero:
-            outcome = BETTER if (found.value > 0) == higher_is_better else WORSE
-        return cls(role, metric, baseline, found.value, found.low, found.high, found.se, outcome, n_samples, n_clusters)
+        elif difference.excludes_zero:
+            outcome = BETTER if (difference.value > 0) == higher_is_better else WORSE
+        numbers = difference.value, difference.low, difference.high, difference.se
+        return cls(role, metric, baseline, *numbers, outcome, n_samples, n_clusters)
 
     @classmethod
     def none(cls, role: Role, metric: str) -> Comparison:
-        """That there is no baseline with a value."""
+        """The comparison where no baseline has a value."""
         nan = float("nan")
         return cls(role, metric, None, nan, nan, nan, nan, "no baseline", 0, 0)
 
 
 @dataclass(frozen=True, eq=False)
 class Measure:
-    """A metric as it is compared: on one output, or the mean over several.
+    """A metric for comparisons: on one output, or the mean over several.
 
     Attributes:
         name: As in the table, or that of the metric alone where it is a mean over outputs.
@@ -109,7 +110,7 @@ class Measure:
         )
 
     def difference(self, other: str) -> tuple[np.ndarray, int, int] | None:
-        """Model minus ``other`` on the data and on each resample [R + 1], with the samples and clusters it rests on.
+        """Model minus ``other`` on the data and on each resample [R + 1], with the numbers of samples and clusters.
 
         None where ``other`` covers too little, or has no value.
         """
@@ -118,26 +119,26 @@ class Measure:
             return None
         shared = np.logical_or.reduce([shared for _, shared, _, _ in pairs])
         values = _mean([ours - theirs for _, _, ours, theirs in pairs])
-        return values, int(shared.sum()), pairs[0][0].weights.at(shared).n_units
+        return values, int(shared.sum()), pairs[0][0].weights.at(shared).n_clusters
 
     def against(self, other: str, role: Role) -> Comparison | None:
-        """The model against ``other``; None where that can't be said."""
-        found = self.difference(other)
-        if found is None:
+        """The model against ``other``; None where ``difference`` is."""
+        result = self.difference(other)
+        if result is None:
             return None
-        values, n_samples, clusters = found
-        shown = interval(values).for_clusters(clusters)
-        return Comparison.of(shown, role, self.name, other, n_samples, clusters, self.higher_is_better)
+        values, n_samples, clusters = result
+        difference = interval(values).for_clusters(clusters)
+        return Comparison.of(difference, role, self.name, other, n_samples, clusters, self.higher_is_better)
 
     def compared(self, others: Sequence[str], role: Role) -> tuple[Comparison, ...]:
         """The model against each of ``others`` that covers enough."""
-        return tuple(found for other in others if (found := self.against(other, role)) is not None)
+        return tuple(row for other in others if (row := self.against(other, role)) is not None)
 
 
 def best(role: Role, metric: str, rows: Sequence[Comparison], higher_is_better: bool) -> Comparison:
-    """The comparison with the best baseline, that of the least favorable difference."""
+    """The comparison with the best baseline: the one with the least favorable difference."""
     sign = 1 if higher_is_better else -1
-    # While the model is undefined the first is kept: it shows that a baseline exists.
+    # Where the model is undefined take the first: it shows that there is a baseline.
     return min(
         rows,
         key=lambda row: np.inf if np.isnan(row.difference) else sign * row.difference,
@@ -147,11 +148,11 @@ def best(role: Role, metric: str, rows: Sequence[Comparison], higher_is_better: 
 
 def to_frame(rows: Sequence[Comparison]) -> pd.DataFrame:
     """The table of ``comparisons.csv``: one row per role, metric and baseline."""
-    return pd.DataFrame([asdict(row) for row in rows], columns=[one.name for one in fields(Comparison)])
+    return pd.DataFrame([asdict(row) for row in rows], columns=[field.name for field in fields(Comparison)])
 
 
 def _pair(part: Scored, other: str) -> tuple[Scored, np.ndarray, np.ndarray, np.ndarray] | None:
-    """One output with the samples that model and ``other`` share, and the values of both on them [R + 1]."""
+    """One output, the mask of samples that model and ``other`` both cover, and both values on them [R + 1]."""
     if not _comparable(part, other):
         return None
     ours, theirs = part.covered(part.results.model), part.covered(other)
@@ -163,9 +164,9 @@ def _pair(part: Scored, other: str) -> tuple[Scored, np.ndarray, np.ndarray, np.
 
 
 def _comparable(part: Scored, other: str) -> bool:
-    """Whether ``other`` has enough of the values that any system has to be compared with the model.
+    """Whether ``other`` has enough of the definable values to be compared with the model.
 
-    Comparators have no say in what can be had, so that the verdict is the same beside any.
+    Values that only comparators have do not count, so that the verdict is the same with any comparators.
     """
     covered = part.covered(other)
     systems = [system for system in part.results.ordered if system not in part.results.comparators]

@@ -10,11 +10,11 @@ from scipy.stats import rankdata
 from torchcell.evaluation.bootstrap import Weights
 
 FLAT = 1e-6
-"""A vector whose sd is below this share of its largest magnitude is constant but for float32 rounding."""
+"""A vector whose sd is below this share of its largest magnitude is constant up to float32 rounding."""
 
 
 def is_flat(x: np.ndarray) -> bool:
-    """Whether ``x`` [n] is constant but for rounding (an empty vector is)."""
+    """Whether ``x`` [n] is constant up to rounding (an empty vector is)."""
     return len(x) == 0 or bool(np.std(x) <= FLAT * np.max(np.abs(x)))
 
 
@@ -22,7 +22,7 @@ def pearson(truth: np.ndarray, prediction: np.ndarray, weights: Weights) -> np.n
     """Correlation of truth and prediction; undefined when either is constant."""
     if is_flat(truth) or is_flat(prediction):
         return _undefined(weights)
-    # Centered first: the sums below then lose no digits to a large mean.
+    # Centered first, so that a large mean costs no digits in the sums below.
     x, y = truth - truth.mean(), prediction - prediction.mean()
     n, sx, sy, sxx, syy, sxy = weights.total(np.ones_like(x), x, y, x * x, y * y, x * y)
     var_x, var_y = sxx - _ratio(sx**2, n), syy - _ratio(sy**2, n)
@@ -62,7 +62,7 @@ def mae(truth: np.ndarray, prediction: np.ndarray, weights: Weights) -> np.ndarr
 
 
 def brier(truth: np.ndarray, prediction: np.ndarray, weights: Weights) -> np.ndarray:
-    """Mean squared error of a probability; undefined for scores outside 0 to 1, which are none."""
+    """Mean squared error of a probability; undefined for scores outside 0 to 1."""
     if len(prediction) and (prediction.min() < 0 or prediction.max() > 1):
         return _undefined(weights)
     return mse(truth, prediction, weights)
@@ -97,16 +97,16 @@ def auprc(truth: np.ndarray, prediction: np.ndarray, weights: Weights) -> np.nda
     positive = truth[order] > 0.5
     values = []
     for weight in weights.per_sample(order):
-        pos, called, found = weight[:, positive], _running(weight), _running(weight * positive)
-        both = (found[:, -1] > 0) & (found[:, -1] < called[:, -1])
+        pos, called, true = weight[:, positive], _running(weight), _running(weight * positive)
+        both_classes = (true[:, -1] > 0) & (true[:, -1] < called[:, -1])
         at = after[positive]
-        precision = np.take(found, at, axis=1) / np.maximum(np.take(called, at, axis=1), 1)
-        values.append(_ratio(np.einsum("rn,rn->r", pos, precision), np.where(both, found[:, -1], np.nan)))
+        precision = np.take(true, at, axis=1) / np.maximum(np.take(called, at, axis=1), 1)
+        values.append(_ratio(np.einsum("rn,rn->r", pos, precision), np.where(both_classes, true[:, -1], np.nan)))
     return np.concatenate(values)
 
 
 def _ties(score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Samples by rising ``score`` [n]; where the run of equal scores of each begins, and ends (exclusive)."""
+    """Order of samples by rising ``score`` [n]; first and last (exclusive) place of the ties of each."""
     order = np.argsort(score, kind="stable")
     ranked = score[order]
     return order, np.searchsorted(ranked, ranked, "left"), np.searchsorted(ranked, ranked, "right")
@@ -130,13 +130,13 @@ def _undefined(weights: Weights) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class ProfileContext:
-    """What changes of n samples over G genes are taken against. A task adds what its own metrics need.
+    """Controls and centers of n samples over G genes. A task adds fields that its own metrics need.
 
     Attributes:
-        eval_control: What a true change is taken from [n, G]; none: nothing that needs one is defined.
-        input_control: What a predicted change is taken from [n, G], made of other cells, so that truth and prediction
-            share no noise; none: ``eval_control``.
-        center: Mean of what was treated in training, e.g. on the sample's plate [n, G]; or none.
+        eval_control: Control that the true change is taken from [n, G]; none: metrics that need it are undefined.
+        input_control: Control that the predicted change is taken from [n, G], made of other cells, so that truth and
+            prediction share no noise; none: ``eval_control``.
+        center: Mean of the treated training samples, e.g. on the sample's plate [n, G]; or none.
     """
 
     eval_control: np.ndarray | None = None
@@ -145,7 +145,7 @@ class ProfileContext:
 
     @property
     def predicted_from(self) -> np.ndarray | None:
-        """What a predicted change is taken from [n, G]."""
+        """Control that a predicted change is taken from [n, G]."""
         return self.eval_control if self.input_control is None else self.input_control
 
     def shapes(self, n: int, n_genes: int) -> dict[str, tuple[int, ...]]:
@@ -153,7 +153,7 @@ class ProfileContext:
         return dict.fromkeys(("eval_control", "input_control", "center"), (n, n_genes))
 
     def problems(self, n: int, n_genes: int) -> list[str]:
-        """What is wrong with it for n samples of G genes."""
+        """A sentence for each array of a wrong shape for n samples and G genes."""
         return [
             f"{name} has shape {np.shape(value)}, expected {shape}"
             for name, shape in self.shapes(n, n_genes).items()
@@ -163,12 +163,12 @@ class ProfileContext:
 
 @dataclass(frozen=True, eq=False)
 class Profiles:
-    """Truth and prediction of n samples over G genes, and what changes are taken against.
+    """Truth and prediction of n samples over G genes, with their controls.
 
     Attributes:
         truth: Measured expression [n, G].
         prediction: [n, G].
-        context: What changes are taken against.
+        context: Controls and centers.
     """
 
     truth: np.ndarray
@@ -177,9 +177,9 @@ class Profiles:
 
     def changes(self) -> tuple[np.ndarray, np.ndarray]:
         """True and predicted change from the controls [n, G] each; NaN where one of them is missing."""
-        nothing = np.full(self.truth.shape, np.nan)
+        nan = np.full(self.truth.shape, np.nan)
         of_truth, of_prediction = (
-            nothing if x is None else x for x in (self.context.eval_control, self.context.predicted_from)
+            nan if x is None else x for x in (self.context.eval_control, self.context.predicted_from)
         )
         missing = np.isnan(self.truth) | np.isnan(self.prediction) | np.isnan(of_truth) | np.isnan(of_prediction)
         return (
@@ -189,22 +189,22 @@ class Profiles:
 
 
 def pearson_delta(profiles: Profiles) -> np.ndarray:
-    """Correlation over genes of true and predicted change from the control; undefined for no change."""
+    """Correlation over genes of true and predicted change from the control; undefined where there is no change."""
     return _correlation(profiles, profiles.context.eval_control, profiles.context.predicted_from)
 
 
 def skill(profiles: Profiles) -> np.ndarray:
-    """1 - MSE / MSE of the center, the latter over all samples; the mean over samples is the skill of all.
+    """1 - MSE / MSE of the center, the latter as mean over all samples.
 
-    0 is as good as the mean of the training perturbations (or the plate's), below 0 is worse.
+    0 is as good as the mean of the training perturbations (or of the plate), below 0 is worse.
     """
     if profiles.context.center is None:
         return np.full(len(profiles.truth), np.nan)
     error = mean_over_genes((profiles.prediction - profiles.truth) ** 2)
     of_center = mean_over_genes((profiles.context.center - profiles.truth) ** 2)
-    held = ~np.isnan(of_center)
-    whole = of_center[held].mean() if held.any() else np.nan
-    return np.where(held, 1 - error / whole, np.nan) if whole > 0 else np.full(len(error), np.nan)
+    defined = ~np.isnan(of_center)
+    mean = of_center[defined].mean() if defined.any() else np.nan
+    return np.where(defined, 1 - error / mean, np.nan) if mean > 0 else np.full(len(error), np.nan)
 
 
 def mse_over_genes(profiles: Profiles) -> np.ndarray:
@@ -218,7 +218,7 @@ def mae_over_genes(profiles: Profiles) -> np.ndarray:
 
 
 def change_from_center(profiles: Profiles) -> np.ndarray:
-    """Correlation of true and predicted change from the center; 0 where only the prediction does not change."""
+    """Correlation of true and predicted change from the center; 0 where only the prediction equals the center."""
     return _correlation(profiles, profiles.context.center, profiles.context.center, no_change=0.0)
 
 
@@ -229,9 +229,9 @@ def _correlation(
 
     Args:
         profiles: n samples.
-        origin: What the true change is taken from [n, G]; none: undefined.
-        predicted_origin: Likewise of the predicted change.
-        no_change: Value of a prediction that is its origin.
+        origin: Control or center that the true change is taken from [n, G]; none: undefined.
+        predicted_origin: The same for the predicted change.
+        no_change: Value for a prediction that equals its origin.
     """
     truth, prediction = profiles.truth, profiles.prediction
     if origin is None or predicted_origin is None:
@@ -242,15 +242,15 @@ def _correlation(
     size = np.maximum(np.abs(truth), np.abs(origin))
     n = np.maximum((~missing).sum(1, keepdims=True), 1)
     x, y = x - np.nansum(x, 1, keepdims=True) / n, y - np.nansum(y, 1, keepdims=True) / n
-    # Rounding of the levels, not of the change, bounds what counts as no change.
+    # What counts as no change depends on the rounding of levels, which are larger than the change.
     flat = FLAT * np.nanmax(np.where(missing, 0, size), axis=1) * np.sqrt(n[:, 0])
     norm_x, norm_y = np.sqrt(np.nansum(x * x, 1)), np.sqrt(np.nansum(y * y, 1))
-    changes, predicted = norm_x > flat, norm_y > flat
-    found = np.where(changes & (~missing).any(1), no_change, np.nan)
-    return np.divide(np.nansum(x * y, 1), norm_x * norm_y, out=found, where=changes & predicted)
+    x_changes, y_changes = norm_x > flat, norm_y > flat
+    value = np.where(x_changes & (~missing).any(1), no_change, np.nan)
+    return np.divide(np.nansum(x * y, 1), norm_x * norm_y, out=value, where=x_changes & y_changes)
 
 
 def mean_over_genes(values: np.ndarray) -> np.ndarray:
-    """Mean of each row over the values that are there [n]; NaN without any."""
-    held = (~np.isnan(values)).sum(1)
-    return np.divide(np.nansum(values, 1), held, out=np.full(len(values), np.nan), where=held > 0)
+    """Mean of each row without its missing values [n]; NaN where all are missing."""
+    n = (~np.isnan(values)).sum(1)
+    return np.divide(np.nansum(values, 1), n, out=np.full(len(values), np.nan), where=n > 0)

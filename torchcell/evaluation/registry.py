@@ -1,4 +1,4 @@
-"""Metrics with their best and their no-skill value, and the sets of them that targets are scored by."""
+"""Metrics with their best and their no-skill value, and metric sets for types of targets."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Metric:
         function: Over samples: ``(truth [n], prediction [n], weights) -> [R]``; over genes:
             ``Profiles`` -> [n].
         best: Value of a perfect prediction.
-        no_skill: What knowing nothing scores: a number, ``mean`` (the score of the truth's mean),
+        no_skill: Score of a prediction without any input: a number, ``mean`` (the score of the truth's mean),
             ``prevalence`` (the share of positives), ``fixed`` (the mean rank of one vector for all samples) or
             ``undefined``.
         higher_is_better: Direction.
-        sentence: What it says, for the reader of the report.
+        sentence: Its meaning, for the reader of the report.
         over: ``samples``, or ``genes`` of each sample and then the mean over samples.
-        beside: Systems without which its values mislead, so that it is shown beside all of them or not at all.
+        beside: Systems that must be scored too; without them the metric is not shown, since it would mislead.
     """
 
     name: str
@@ -48,13 +48,13 @@ class Metric:
 
         Args:
             truth: Measured values of one output.
-            context: Name of the samples that each is told apart from [n]; none: all.
+            context: Name of the group within which a sample is ranked [n]; none: all samples.
         """
         truth = np.asarray(truth, dtype=np.float64)
-        held = ~np.isnan(truth)
-        truth = truth[held]
+        measured = ~np.isnan(truth)
+        truth = truth[measured]
         if self.no_skill == "fixed":
-            _, n = np.unique(np.zeros(len(held)) if context is None else context, return_counts=True)
+            _, n = np.unique(np.zeros(len(measured)) if context is None else context, return_counts=True)
             n = n[n > 1]
             return float(((n + 1) / 2).sum() / n.sum()) if n.size else float("nan")
         if not isinstance(self.no_skill, str):
@@ -68,16 +68,16 @@ class Metric:
 
 @dataclass(frozen=True)
 class MetricSet:
-    """How the predictions of one kind of target are scored. A task registers its own, see ``register``.
+    """How predictions of one type of target are scored. A task registers its own, see ``register``.
 
     Attributes:
         name: As in ``Spec.task`` and ``Results.task``.
         metrics: In the order of the table.
-        primary: The metric that decides the verdict: the first of these that has a value on the data at hand.
-        calibration: What stands beside it: a model that ranks well and is off in size is not called better without it.
-        beside: What is compared with every baseline and shown on a narrow screen; only the primary one decides.
-        streaming: Names of the outputs -> what to watch while a model trains; none where nothing is trained by it.
-        per_gene: Whether outputs are genes, and each sample is scored over them.
+        primary: The metric that decides the verdict: the first of these that has a value on the data.
+        calibration: Calibration metrics: a verdict is green only if they are not worse.
+        beside: Metrics that are compared with every baseline and shown on a narrow screen; they decide nothing.
+        streaming: Names of the outputs -> streaming metrics for training; none where no model is trained.
+        per_gene: Whether outputs are genes, so that each sample is scored over them.
         labels: Whether targets are 0 or 1 and predictions probabilities.
     """
 
@@ -95,35 +95,37 @@ _SETS: dict[str, MetricSet] = {}
 
 
 _LOWER: set[str] = set()
-"""Metrics of sets that are not imported here of which a run has written that lower is better."""
+"""Metrics of tasks that are not imported here for which lower is better, as a run has written."""
 
 
 def register(one: MetricSet) -> MetricSet:
-    """Make a set known by its name to whoever scores, draws or collects; the set itself.
+    """Register a set by its name for scoring, figures and ``collect``; returns the set.
 
     Raises:
-        InputError: Another set has the name, or a metric of another set has the name of one of these and the other
-            direction: what decides a verdict is never replaced, and a name in a table has one meaning.
+        InputError: Another set has this name, or a metric of another set has the same name and the other direction:
+            a metric is never replaced, and a name in a table has one meaning.
     """
     if _SETS.get(one.name, one) is not one:
         raise InputError(f"metrics of the task {one.name!r} are registered already; give your set another name")
     known = {each.name: each.higher_is_better for each in every_metric()}
-    turned = [each.name for each in one.metrics if known.get(each.name, each.higher_is_better) != each.higher_is_better]
-    if turned:
+    opposite = [
+        each.name for each in one.metrics if known.get(each.name, each.higher_is_better) != each.higher_is_better
+    ]
+    if opposite:
         raise InputError(
-            f"metrics of the task {one.name!r}: {some(turned)} of another task have the other direction; rename them"
+            f"metrics of the task {one.name!r}: {some(opposite)} of another task have the other direction; rename them"
         )
     _SETS[one.name] = one
     return one
 
 
 def learn_directions(lower_is_better: Sequence[str]) -> None:
-    """Know the direction of metrics by what a run has written, where their task is not imported here."""
+    """Add metrics for which lower is better, as a run has written; for tasks that are not imported here."""
     _LOWER.update(lower_is_better)
 
 
 def is_registered(task: str) -> bool:
-    """Whether a set of that name is known."""
+    """Whether there is a set of this name."""
     return task in _SETS
 
 
@@ -131,7 +133,7 @@ def metric_set(task: str) -> MetricSet:
     """The set that targets of ``task`` are scored by.
 
     Raises:
-        InputError: None of that name is registered.
+        InputError: There is no set of this name.
     """
     if task not in _SETS:
         raise InputError(f"no metrics for the task {task!r}; there are {some(_SETS)}")
@@ -144,10 +146,10 @@ def every_metric() -> tuple[Metric, ...]:
 
 
 def streaming_metrics(task: str, outputs: Sequence[str]) -> torchmetrics.Metric:
-    """What to watch while a model of ``task`` trains on ``outputs``, in the order of the columns.
+    """Streaming metrics for the training of a model of ``task`` with ``outputs``, in the order of the columns.
 
     Raises:
-        InputError: Nothing is trained by the metrics of the task.
+        InputError: The metric set of the task has no streaming metrics.
     """
     make = metric_set(task).streaming
     if make is None:
@@ -156,7 +158,7 @@ def streaming_metrics(task: str, outputs: Sequence[str]) -> torchmetrics.Metric:
 
 
 def compared_metrics() -> frozenset[str]:
-    """Names of the metrics that any set compares with every baseline."""
+    """Names of all metrics on which any set compares model and baselines."""
     sets = _SETS.values()
     return frozenset(name for one in sets for name in (*one.primary, *one.calibration, *one.beside))
 
@@ -173,8 +175,8 @@ def metric(name: str, task: str) -> Metric:
 
 def profile(task: str, systems: Container[str] | None = None) -> tuple[Metric, ...]:
     """The metrics of ``task``, in the order of the table; with ``systems`` only those that may be shown beside them."""
-    every = metric_set(task).metrics
-    return tuple(one for one in every if systems is None or all(name in systems for name in one.beside))
+    all_metrics = metric_set(task).metrics
+    return tuple(one for one in all_metrics if systems is None or all(name in systems for name in one.beside))
 
 
 def higher_is_better(name: str) -> bool:
@@ -184,7 +186,7 @@ def higher_is_better(name: str) -> bool:
 
 
 def _correlation(outputs: Sequence[str]) -> torchmetrics.Metric:
-    from torchcell.evaluation.streaming import StreamingCorrelation  # here, for tables are made without torch
+    from torchcell.evaluation.streaming import StreamingCorrelation  # here: tables are made without importing torch
 
     return StreamingCorrelation(outputs)
 
@@ -201,13 +203,13 @@ def _ranking(outputs: Sequence[str]) -> torchmetrics.Metric:
     return StreamingRanking(outputs)
 
 
-def profile_correlation(*references: str) -> Callable[[Sequence[str]], torchmetrics.Metric]:
-    """Streaming metrics of genes: correlation of changes from each reference, a key of ``Batch.references``."""
+def profile_correlation(*controls: str) -> Callable[[Sequence[str]], torchmetrics.Metric]:
+    """Streaming metrics of genes: correlation of changes from each control, a key of ``Batch.input_controls``."""
 
     def make(outputs: Sequence[str]) -> torchmetrics.Metric:
         from torchcell.evaluation.streaming import StreamingProfile
 
-        return StreamingProfile(references)
+        return StreamingProfile(controls)
 
     return make
 
@@ -294,4 +296,4 @@ EXPRESSION = register(
         per_gene=True,
     )
 )
-"""Expression of genes, without more that is known of the samples."""
+"""Expression of genes, without further fields of the samples."""

@@ -17,14 +17,14 @@ _RESERVED = ("sample_id", "target", "measured")
 
 @dataclass(frozen=True)
 class Design:
-    """How the part was made, for the words of the verdict.
+    """How the part was made, for the text of the verdict.
 
     Attributes:
-        cluster: What the bootstrap draws, e.g. ``query gene``.
-        n_clusters: Such groups in all parts together, which all folds together test; none: unknown.
+        cluster: Name of a cluster, which the bootstrap draws, e.g. ``query gene``.
+        n_clusters: Number of clusters in all parts, which all folds together test; none: unknown.
         split: Method of the split.
-        n_folds: Its folds.
-        ceiling: What the ceiling's row is: that of a noiseless prediction, or of ``one replicate``.
+        n_folds: Number of its folds.
+        ceiling: Name of the ceiling in the verdict: ``ceiling`` of a noiseless prediction, or ``one replicate``.
     """
 
     cluster: str = "cluster"
@@ -46,19 +46,19 @@ class Results:
         measured: Measured values in their units [n, T]; NaN is a missing value. Of a ranking 1, and NaN where the
             sample is not ranked for this output.
         systems: Predictions by system [n, T], in the units of ``measured``; probabilities or scores for a
-            binary task, ranks from 1 for a ranking. NaN where a system has nothing to say.
+            binary task, ranks from 1 for a ranking. NaN where a system has no prediction.
         part: The part of the split, e.g. ``test``.
         task: Name of the metric set that scores it.
         model: The system under test, a key of ``systems``.
-        active: Outputs that the model was trained on, bool [T]; none: all. It holds the others constant.
+        active: Outputs that the model was trained on, bool [T]; the others are constant. None: all.
         ceiling: A replicate ceiling, a key of ``systems``: shown, never a baseline.
         comparators: Other trained models, keys of ``systems``: compared one by one, never baselines.
         set_size: Number of perturbed genes per sample [n].
-        context: What changes of expression are taken against, where outputs are genes.
+        context: Controls and centers, where outputs are genes.
         decides: Whether the verdict rests on these results, where the same part is scored in several ways.
         design: How the part was made.
-        level: What a sample stands for where the same data are scored at several levels, e.g. ``condition``; heads
-            the names of the metrics.
+        level: What a sample is, where the same data are scored at several levels, e.g. ``condition``; it is the
+            prefix of the metrics' names.
 
     Raises:
         InputError: Shapes that don't fit, ids used twice, infinite predictions, unknown names.
@@ -100,13 +100,13 @@ class Results:
         return metric_set(self.task).per_gene
 
     def profiles(self, prediction: np.ndarray) -> Profiles:
-        """Truth and ``prediction`` [n, T] with what changes are taken against, for the metrics over genes."""
+        """Truth, ``prediction`` [n, T] and controls, for the metrics over genes."""
         truth = np.asarray(self.measured, dtype=np.float64)
         return Profiles(truth, np.asarray(prediction, dtype=np.float64), self.context)
 
     @property
     def rank_within(self) -> np.ndarray | None:
-        """Names of the samples that each is told apart from [n]; none: from all."""
+        """Name of the group within which a sample is ranked [n]; None: all samples."""
         return getattr(self.context, "rank_within", None)
 
     @property
@@ -132,17 +132,17 @@ class Results:
         return pd.DataFrame(columns)
 
     def _wrong_names(self) -> list[str]:
-        found = []
+        problems = []
         if not is_registered(self.task):
-            found.append(f"unknown task {self.task!r}")
+            problems.append(f"unknown task {self.task!r}")
         comparators = [("comparator", name) for name in self.comparators]
         for role, name in (("model", self.model), *comparators, ("ceiling", self.ceiling)):
             if name is not None and name not in self.systems:
                 hint = some(near(name, list(self.systems)) or self.systems)
-                found.append(f"the {role} {name!r} is not among the systems; there are {hint}")
+                problems.append(f"the {role} {name!r} is not among the systems; there are {hint}")
         if clash := [name for name in self.systems if name in _RESERVED]:
-            found.append(f"systems named like a column of the predictions table: {some(clash)}; rename them")
-        return found
+            problems.append(f"systems named like a column of the predictions table: {some(clash)}; rename them")
+        return problems
 
     def _wrong_shapes(self) -> list[str]:
         n, t = len(self.sample_id), len(self.outputs)
@@ -159,16 +159,16 @@ class Results:
         return wrong + self.context.problems(n, t)
 
     def _wrong_values(self) -> list[str]:
-        found = [] if len(self.sample_id) else ["no samples"]
+        problems = [] if len(self.sample_id) else ["no samples"]
         unique, counts = np.unique(np.asarray(self.sample_id).astype(str), return_counts=True)
         if (counts > 1).any():
-            found.append(f"sample ids used twice: {some(unique[counts > 1])}; drop what a sampler padded")
+            problems.append(f"sample ids used twice: {some(unique[counts > 1])}; drop what a sampler padded")
         for name, value in [("measured", self.measured), *self.systems.items()]:
             infinite = np.isinf(value).any(axis=1)
             if infinite.any():
                 ids = some(np.asarray(self.sample_id)[infinite])
-                found.append(f"{name!r} is infinite on {infinite.sum()} sample(s): {ids}; use NaN for no value")
-        return found
+                problems.append(f"{name!r} is infinite on {infinite.sum()} sample(s): {ids}; use NaN for no value")
+        return problems
 
 
 def clusters_in(group: np.ndarray) -> int:

@@ -1,7 +1,7 @@
 """Metrics that accumulate over the batches of an epoch while a model trains; synchronized under DDP.
 
-They steer training. The model's test goes through ``torchcell.evaluation.evaluate``, never through these.
-Missing targets are masked by arithmetic, so an update never waits for the device.
+They are for training only. Test scores come from ``torchcell.evaluation.evaluate``. Missing targets are masked by
+arithmetic, so that an update never waits for the device.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from torchcell.evaluation.metrics import FLAT
 FLAT_PROFILE = 1e-6
 """Change over level below which a float32 profile has not changed."""
 POOLED = "expression"
-"""The name under which all genes of an expression task are scored together."""
+"""Output name of the scores over all genes of an expression task."""
 
 
 class ScoreName(str):
-    """``<output>/<metric>``, which knows its parts: the metric, not the letters, says what counts for ``val/score``.
+    """The text ``<output>/<metric>`` with its two parts, so that ``val/score`` can choose by the metric.
 
     Attributes:
-        output: What is scored; its name may hold a slash.
-        metric: By which metric.
+        output: Name of the output; it may contain a slash.
+        metric: Name of the metric.
     """
 
     output: str
@@ -46,7 +46,7 @@ class StreamingCorrelation(Metric):
     """``<output>/Pearson`` and ``<output>/MSE`` per output, or over all outputs pooled under one name.
 
     Means and centered sums are merged batch by batch and process by process (Chan, Golub and LeVeque 1983),
-    which keeps float32 exact enough whatever the phenotype's mean.
+    so that float32 is accurate enough whatever the mean of the phenotype.
 
     Args:
         outputs: Names of the T outputs; one name and ``pooled`` takes all columns together.
@@ -69,7 +69,7 @@ class StreamingCorrelation(Metric):
         input_controls: Mapping[str, Tensor] | None = None,
         eval_controls: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Add a batch, both in the target's units [B, T]; a target of NaN is missing, controls are not read."""
+        """Add a batch, both in the target's units [B, T]; a target of NaN is missing; controls are not used."""
         x, y = prediction_BT.detach().float(), target_BT.float()
         if self.pooled:
             x, y = x.reshape(-1, 1), y.reshape(-1, 1)
@@ -118,7 +118,7 @@ class StreamingRanking(Metric):
         input_controls: Mapping[str, Tensor] | None = None,
         eval_controls: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Add a batch of probabilities and labels, 0, 1 or NaN for missing [B, T]; controls are not read."""
+        """Add a batch of probabilities and labels, 0, 1 or NaN for missing [B, T]; controls are not used."""
         self.score.append(prediction_BT.detach().float())
         self.label.append(target_BT.float())
 
@@ -129,32 +129,32 @@ class StreamingRanking(Metric):
             dim_zero_cat(x) if len(x) else torch.zeros(0, len(self.outputs)) for x in (self.score, self.label)
         )
         for t, output in enumerate(self.outputs):
-            held = ~torch.isnan(label[:, t])
-            s, y = score[held, t], label[held, t].long()
-            both = 0 < int(y.sum()) < len(y)
+            measured = ~torch.isnan(label[:, t])
+            s, y = score[measured, t], label[measured, t].long()
+            both_classes = 0 < int(y.sum()) < len(y)
             nan = torch.tensor(torch.nan, device=s.device)
-            values[ScoreName(output, "AUROC")] = binary_auroc(s, y) if both else nan
-            values[ScoreName(output, "AP")] = binary_average_precision(s, y) if both else nan
+            values[ScoreName(output, "AUROC")] = binary_auroc(s, y) if both_classes else nan
+            values[ScoreName(output, "AP")] = binary_average_precision(s, y) if both_classes else nan
         return values
 
 
 class StreamingProfile(Metric):
-    """``<reference>/Pearson`` over genes of true and predicted change from each reference, mean over samples; and
+    """``<control>/Pearson`` over genes of true and predicted change from each control, mean over samples; and
     ``expression/MSE``.
 
     Args:
-        references: Names of what changes are taken against, keys of ``Batch.references``.
+        controls: Names of controls that changes are taken from, keys of ``Batch.input_controls``.
     """
 
     full_state_update = False
     total: Tensor
     count: Tensor
 
-    def __init__(self, references: Sequence[str]) -> None:
+    def __init__(self, controls: Sequence[str]) -> None:
         super().__init__()
-        self.references = tuple(references)
+        self.controls = tuple(controls)
         for name in ("total", "count"):
-            self.add_state(name, torch.zeros(1 + len(self.references), dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state(name, torch.zeros(1 + len(self.controls), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(
         self,
@@ -163,23 +163,23 @@ class StreamingProfile(Metric):
         input_controls: Mapping[str, Tensor],
         eval_controls: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Add a batch in the target's units [B, T]; samples whose change is constant count for nothing.
+        """Add a batch in the target's units [B, T]; samples whose change is constant do not count.
 
-        ``eval_controls`` are what true changes are taken against, if not the same: where both lose the same control
-        cells, their noise alone correlates.
+        True changes are taken from ``eval_controls``, by default the same. With the same control cells the noise of
+        the controls alone makes true and predicted changes correlate.
         """
         eval_controls = input_controls if eval_controls is None else eval_controls
         prediction, target = prediction_BT.detach().float(), target_BT.float()
         error = (prediction - target).square()
-        held = ~torch.isnan(error)
-        total, count = [torch.where(held, error, 0.0).sum()], [held.sum()]
-        for name in self.references:
+        measured = ~torch.isnan(error)
+        total, count = [torch.where(measured, error, 0.0).sum()], [measured.sum()]
+        for name in self.controls:
             x, y = target - eval_controls[name], prediction - input_controls[name]
-            held = ~(torch.isnan(x) | torch.isnan(y))
-            n = held.sum(1, keepdim=True).clamp(min=1)
-            x, y = torch.where(held, x, 0.0), torch.where(held, y, 0.0)
-            x, y = (x - x.sum(1, keepdim=True) / n) * held, (y - y.sum(1, keepdim=True) / n) * held
-            size = torch.where(held, target.abs(), 0.0).amax(1) * n[:, 0].sqrt()
+            measured = ~(torch.isnan(x) | torch.isnan(y))
+            n = measured.sum(1, keepdim=True).clamp(min=1)
+            x, y = torch.where(measured, x, 0.0), torch.where(measured, y, 0.0)
+            x, y = (x - x.sum(1, keepdim=True) / n) * measured, (y - y.sum(1, keepdim=True) / n) * measured
+            size = torch.where(measured, target.abs(), 0.0).amax(1) * n[:, 0].sqrt()
             norm_x, norm_y = x.norm(dim=1), y.norm(dim=1)
             defined = (norm_x > FLAT_PROFILE * size) & (norm_y > FLAT_PROFILE * size)
             value = (x * y).sum(1) / (norm_x * norm_y).clamp(min=1e-30)
@@ -191,8 +191,8 @@ class StreamingProfile(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Values by name since the last ``reset``; NaN where nothing was defined."""
         value = torch.where(self.count > 0, self.total / self.count, torch.nan).float()
-        found: dict[str, Tensor] = {ScoreName(name, "Pearson"): value[1 + i] for i, name in enumerate(self.references)}
-        return found | {ScoreName(POOLED, "MSE"): value[0]}
+        values: dict[str, Tensor] = {ScoreName(name, "Pearson"): value[1 + i] for i, name in enumerate(self.controls)}
+        return values | {ScoreName(POOLED, "MSE"): value[0]}
 
 
 def _merge(a: Tensor, b: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The verdict of a run in words, and the comparison with other trained models."""
+"""The verdict of a run as one line of text, and comparisons with other trained models."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from torchcell.evaluation.results import Design, Results
 
 NO_VERDICT = "no verdict"
 FEWEST_RESAMPLES = 50
-"""Of fewer resamples the ends of an interval are too near: two of them differ by next to nothing."""
+"""With fewer resamples the ends of an interval are not reliable."""
 SEEN = {"train": "learned from", "val": "was chosen by"}
-"""Parts that are no test, and why."""
+"""Parts that are no test, and the reason in words."""
 Color = Literal["green", "red", "grey"]
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a verdict rests on, of one run or of several together.
+    """All that a verdict depends on, of one run or of several together.
 
     Attributes:
         comparisons: The model against each baseline, on the primary metric, its calibration and those beside.
-        metric: The primary one.
-        chosen: Whether a config named it, and not the task.
-        n_missing: Values that the model has no prediction for though some system has, and all that can be had.
-        spread: ``guards.spread`` of the model.
-        n_outputs: Outputs in all.
-        converged: False while the validation metric was still rising.
-        max_epochs: Epochs that an unconverged run might try.
-        data_changed: Whether the data are others than those it was trained on.
-        part: Of the split; what it learned from, or was chosen by, is no test.
-        n_boot: Resamples behind each interval.
+        metric: The primary metric.
+        chosen: Whether the config named it, and not the task.
+        n_missing: Numbers of values that some system has and the model has not, and that some system has.
+        spread: ``checks.spread`` of the model.
+        n_outputs: Number of outputs.
+        converged: False where the validation metric was still rising.
+        max_epochs: Epochs to propose for a run that has not converged.
+        data_changed: Whether the data differ from those that the model was trained on.
+        part: Part of the split; train and val are no test.
+        n_boot: Number of resamples.
         design: How the part was made.
         left_out: Baselines with too few samples to be compared.
-        ceiling: What the ceiling is, and its value.
-        checks: What else was looked at.
-        notes: Further words for the line.
+        ceiling: Name and value of the ceiling.
+        checks: Results of further checks.
+        notes: Further texts for the line.
     """
 
     comparisons: tuple[Comparison, ...]
@@ -69,22 +69,22 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One line on the model, and what it says.
+    """The verdict on a model as one line, with its parts.
 
     Attributes:
-        text: For the reader: the same in the terminal, on the page, in ``metrics.json`` and in wandb.
+        text: The line, the same in the terminal, on the page, in ``metrics.json`` and in wandb.
         kind: ``better``, ``no significant difference``, ``worse`` or ``no verdict``.
-        reason: Why there is none.
+        reason: Why there is no verdict.
         color: ``green`` for better and calibrated, ``red`` for worse, ``grey`` for all else.
-        primary: The comparison with the best baseline.
-        calibration: Likewise on each calibration metric.
-        beside: Likewise on further metrics; they decide nothing.
-        every: All comparisons: folds differ in which baseline is best.
-        cluster: What the clusters are.
-        chosen: Whether a config named the primary metric.
-        collapsed: Whether something has collapsed.
-        n_missing: Values that it has no prediction for though some system has.
-        ceiling: What the ceiling is, and its value.
+        primary: The comparison with the best baseline on the primary metric.
+        calibration: The same on each calibration metric.
+        beside: The same on further metrics; they decide nothing.
+        every: All comparisons, since the best baseline may differ between folds.
+        cluster: Name of a cluster, e.g. ``query gene``.
+        chosen: Whether the config named the primary metric.
+        collapsed: Whether predictions or a part of the model have collapsed.
+        n_missing: Number of values that some system has and the model has not.
+        ceiling: Name and value of the ceiling.
     """
 
     text: str
@@ -102,7 +102,7 @@ class Verdict:
     ceiling: tuple[str, float] | None = None
 
     def summary(self) -> dict[str, Any]:
-        """What ``metrics.json`` holds of it; an undefined number is None."""
+        """The entry in ``metrics.json``; an undefined number is None."""
         row = self.primary
         return {
             "text": self.text,
@@ -121,7 +121,7 @@ class Verdict:
 
 
 def judge(evidence: Evidence) -> Verdict:
-    """Say what the evidence shows, or why nothing can be said."""
+    """The verdict from the evidence, or the reasons why there is none."""
     primary = _best(evidence.rows("primary"), "primary", evidence.metric)
     calibration, beside = (tuple(_each_metric(evidence.rows(role), role)) for role in ("calibration", "beside"))
     reasons = list(_reasons(evidence, primary))
@@ -132,14 +132,14 @@ def judge(evidence: Evidence) -> Verdict:
         color = "red"
     elif kind == BETTER and not worse:
         color = "green"
-    said = [compared_words(primary, evidence.design.cluster)]
+    sentences = [compared_words(primary, evidence.design.cluster)]
     if reasons:
-        said = [f"{NO_VERDICT}: {'; '.join(reasons)}", *_provisional(primary, evidence.design.cluster)]
-    said += [*_calibration_words(calibration), *_check_words(evidence), *_ceiling_words(evidence, primary)]
-    said += _further_words(evidence)
-    leaks = "on a random split: " if evidence.design.split == "random" else ""
+        sentences = [f"{NO_VERDICT}: {'; '.join(reasons)}", *_provisional(primary, evidence.design.cluster)]
+    sentences += [*_calibration_words(calibration), *_check_words(evidence), *_ceiling_words(evidence, primary)]
+    sentences += _further_words(evidence)
+    prefix = "on a random split: " if evidence.design.split == "random" else ""
     return Verdict(
-        leaks + "; ".join(said),
+        prefix + "; ".join(sentences),
         kind,
         reasons[0] if reasons else "",
         color,
@@ -156,7 +156,7 @@ def judge(evidence: Evidence) -> Verdict:
 
 
 def _reasons(evidence: Evidence, primary: Comparison) -> Iterator[str]:
-    """Why there is no verdict; none of it: there is one."""
+    """Why there is no verdict; nothing where there is one."""
     failed = [check for check in evidence.checks if check.reason and check.status in ("failed", "not shown")]
     if evidence.spread.get("collapsed"):
         yield f"collapsed: its predictions are nearly constant{_extent(evidence.spread)}"
@@ -184,11 +184,11 @@ def _reasons(evidence: Evidence, primary: Comparison) -> Iterator[str]:
 
 
 def _too_few(n: int, design: Design) -> str:
-    said = f"too few clusters ({counted(n, design.cluster)}, {FEWEST_CLUSTERS} are needed)"
+    text = f"too few clusters ({counted(n, design.cluster)}, {FEWEST_CLUSTERS} are needed)"
     if design.n_clusters is not None and design.n_folds is not None and design.n_clusters > n:
         folds = ",".join(map(str, range(design.n_folds)))
-        return f"{said}: pool the folds by -m split.fold={folds}, then collect"
-    return f"{said}: the data hold no more"
+        return f"{text}: pool the folds by -m split.fold={folds}, then collect"
+    return f"{text}: the data have no more"
 
 
 def compared_words(row: Comparison, cluster: str) -> str:
@@ -205,7 +205,7 @@ def _provisional(row: Comparison, cluster: str) -> list[str]:
 
 
 def _amount(row: Comparison) -> str:
-    """The difference and its interval, turned so that it is how much better or, of what is worse, how much worse."""
+    """Difference and interval, with the sign chosen so that a positive number is better, or worse for ``worse``."""
     sign = 1 if higher_is_better(row.metric) else -1
     sign = -sign if row.outcome == WORSE else sign
     numbers = sign * row.difference, *sorted((sign * row.low, sign * row.high))
@@ -222,15 +222,15 @@ def _calibration_words(rows: Sequence[Comparison]) -> Iterator[str]:
 
 
 def _check_words(evidence: Evidence) -> Iterator[str]:
-    """Whether what the split holds out is used, and which other input is not."""
+    """Whether the model uses the input that the split holds out, and which other inputs it does not use."""
     shuffles = [check for check in evidence.checks if check.name.endswith("_shuffled")]
     yield from ("input used" for check in shuffles if check.row is not None and check.status == "ok")
     if any(check.status == "not applicable" for check in shuffles[:1]):
         yield f"{_input(shuffles[0])} is the same for all test samples: its use can't be checked"
     if any(check.name == UNCHECKED for check in evidence.checks):
         yield "input use not checked"
-    parts = [check for check in shuffles if check.row is None]
-    unused, used = ([_input(c) for c in parts if c.status == status] for status in ("failed", "ok"))
+    others = [check for check in shuffles if check.row is None]
+    unused, used = ([_input(c) for c in others if c.status == status] for status in ("failed", "ok"))
     if unused:
         yield f"{_listed(unused)} not used" + (f": {_listed(used)} carry it" if used else "")
 
@@ -283,7 +283,7 @@ def short(value: float, places: int = 3) -> str:
 
 
 def _places(numbers: Sequence[float]) -> int:
-    """Decimals that show the largest of the numbers with two digits, at least three."""
+    """Decimals that show two digits of the largest number; at least three."""
     largest = max((abs(number) for number in numbers if np.isfinite(number)), default=1.0)
     return int(np.clip(1 - np.floor(np.log10(largest)), 3, 9)) if largest > 0 else 3
 
@@ -305,13 +305,13 @@ def _extent(spread: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class PairwiseComparison:
-    """One line on the model and a comparator, and what it rests on.
+    """The comparison of the model with one comparator as one line, with its numbers.
 
     Attributes:
         comparator: A key of ``Results.systems``.
-        text: For the reader: what the primary metric says.
-        per_metric: One comparison per metric with the comparator in the baseline's place, the primary one first; the
-            outcome ``comparator undefined`` where it has no value, or has one for too few samples.
+        text: The line: the comparison on the primary metric.
+        per_metric: One comparison per metric with the comparator as ``baseline``, the primary metric first; the outcome
+            is ``comparator undefined`` where it has no value, or one for too few samples.
     """
 
     comparator: str
@@ -319,11 +319,11 @@ class PairwiseComparison:
     per_metric: tuple[Comparison, ...]
 
     def with_note(self, note: str) -> PairwiseComparison:
-        """The same, ended by what else is to be known."""
+        """The same with a note at the end of the line."""
         return replace(self, text=f"{self.text}; {note}")
 
     def summary(self) -> dict[str, Any]:
-        """What ``metrics.json`` holds of it; an undefined number is None."""
+        """The entry in ``metrics.json``; an undefined number is None."""
         numbers = ("difference", "low", "high", "outcome", "n_samples")
         rows = {row.metric: {name: _plain(asdict(row)[name]) for name in numbers} for row in self.per_metric}
         return {"verdict": self.text, "differences": rows}
@@ -332,29 +332,29 @@ class PairwiseComparison:
 def against(
     measures: Mapping[Role, Sequence[Measure]], results: Results, converged: bool | None
 ) -> tuple[PairwiseComparison, ...]:
-    """The model against each comparator on every metric that is compared.
+    """Compare the model with each comparator on every compared metric.
 
     Args:
         measures: By role, see ``comparison.Role``.
-        results: Those that decide.
-        converged: False withholds the comparison, as it does the verdict.
+        results: The deciding results.
+        converged: False marks the comparison as provisional.
     """
-    found = []
+    comparisons = []
     for comparator in results.comparators:
-        rows = [_compared(one, comparator, role) for role, every in measures.items() for one in every]
-        said = compared_words(rows[0], results.design.cluster)
+        rows = [_compared(measure, comparator, role) for role, used in measures.items() for measure in used]
+        text = compared_words(rows[0], results.design.cluster)
         if rows[0].outcome in ("comparator undefined", "undefined"):
-            said = f"no comparison: {rows[0].metric} is undefined"
+            text = f"no comparison: {rows[0].metric} is undefined"
         if converged is False:
-            said = f"not converged, so provisional: {said}"
-        found.append(PairwiseComparison(comparator, f"against {comparator}: {said}", tuple(rows)))
-    return tuple(found)
+            text = f"not converged, so provisional: {text}"
+        comparisons.append(PairwiseComparison(comparator, f"against {comparator}: {text}", tuple(rows)))
+    return tuple(comparisons)
 
 
 def _compared(measure: Measure, comparator: str, role: Role) -> Comparison:
-    found = measure.against(comparator, role)
+    comparison = measure.against(comparator, role)
     missing = replace(Comparison.none(role, measure.name), baseline=comparator, outcome="comparator undefined")
-    return missing if found is None else found
+    return missing if comparison is None else comparison
 
 
 def _plain(value: Any) -> Any:

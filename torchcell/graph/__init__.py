@@ -1,1 +1,1 @@
-"""The wild-type cell: one multigraph, held once."""
+"""The wild-type cell as one multigraph that all samples share."""

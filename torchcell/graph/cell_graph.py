@@ -1,4 +1,4 @@
-"""``CellGraph``: all networks of the wild-type cell as one multigraph, held once."""
+"""``CellGraph``: all networks of the wild-type cell as one multigraph that all samples share."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 def owner(ptr: Tensor, n_members: int) -> Tensor:
-    """The set that each member belongs to.
+    """The set of each member.
 
     Args:
-        ptr: Set b holds members ``ptr[b]`` to ``ptr[b + 1]``, int64 [B + 1].
-        n_members: M, which spares the device a synchronization.
+        ptr: Set b has members ``ptr[b]`` to ``ptr[b + 1]``, int64 [B + 1].
+        n_members: M; given, since reading it from the device would synchronize.
 
     Returns:
         int64 [M].
@@ -44,22 +44,22 @@ def expand(start: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
         size: Lengths, int64 [C]; may be 0.
 
     Returns:
-        The numbers, int64 [E], and the range that each comes from, int64 [E].
+        The numbers, int64 [E], and the range of each, int64 [E].
     """
     total = int(size.sum())
-    whose = torch.repeat_interleave(torch.arange(len(size), device=size.device), size, output_size=total)
-    return torch.arange(total, device=size.device) + (start - (size.cumsum(0) - size))[whose], whose
+    range_of = torch.repeat_interleave(torch.arange(len(size), device=size.device), size, output_size=total)
+    return torch.arange(total, device=size.device) + (start - (size.cumsum(0) - size))[range_of], range_of
 
 
 class Conjuncts(nn.Module):
-    """Gene -> the sets of genes that need it -> the node that lives while one of its sets is whole.
+    """Gene rules by number: gene -> conjuncts (sets of genes) with it -> node that needs one complete conjunct.
 
     Args:
-        rules: By name. A gene that the graph does not know is never deleted.
-        graph: Gives genes and nodes their numbers.
+        rules: Rules by name. A gene that the graph does not know is never deleted.
+        graph: Graph with the numbers of genes and nodes.
 
     Raises:
-        InputError: A rule for a node that the graph does not hold.
+        InputError: A rule for a node that is not in the graph.
     """
 
     def __init__(self, rules: GeneRules, graph: CellGraph) -> None:
@@ -93,19 +93,19 @@ class Conjuncts(nn.Module):
         for name, values in tensors.items():
             self.register_buffer(name, torch.from_numpy(values.astype(np.int64)), persistent=False)
 
-    def lost(self, owner_K: Tensor, gene_K: Tensor) -> tuple[Tensor, Tensor]:
-        """Nodes none of whose conjuncts is whole.
+    def deleted(self, owner_K: Tensor, gene_K: Tensor) -> tuple[Tensor, Tensor]:
+        """Nodes without a complete conjunct.
 
         Args:
-            owner_K: Set of each deleted gene, int64 [K].
-            gene_K: The genes, each once a set [K].
+            owner_K: Perturbation of each deleted gene, int64 [K].
+            gene_K: The genes, each once in a perturbation [K].
 
         Returns:
-            Set and node of each loss, int64.
+            Perturbation and node of each deletion, int64.
         """
         start, size = self.ptr[gene_K], self.ptr[gene_K + 1] - self.ptr[gene_K]
-        place, member = expand(start, size)
-        broken = self.conjunct[place]
+        position, member = expand(start, size)
+        broken = self.conjunct[position]
         key = (owner_K[member] * len(self.node) + broken).unique()
         owner, node = key // max(len(self.node), 1), self.node[key % max(len(self.node), 1)]
         key, count = (owner * len(self.needed) + node).unique(return_counts=True)
@@ -114,22 +114,22 @@ class Conjuncts(nn.Module):
 
 
 def node_names(networks: Iterable[Network]) -> dict[str, list[str]]:
-    """Node type -> all names that the networks give of it, sorted; genes first."""
-    found: dict[str, set[str]] = {"gene": set()}
+    """Node type -> all names in the networks, sorted; genes first."""
+    by_type: dict[str, set[str]] = {"gene": set()}
     for network in networks:
-        found["gene"].update(network.genes.tolist())
-        found.setdefault(network.source_type, set()).update(network.source.tolist())
-        found.setdefault(network.target_type, set()).update(network.target.tolist())
-    return {kind: sorted(names) for kind, names in found.items()}
+        by_type["gene"].update(network.genes.tolist())
+        by_type.setdefault(network.source_type, set()).update(network.source.tolist())
+        by_type.setdefault(network.target_type, set()).update(network.target.tolist())
+    return {node_type: sorted(names) for node_type, names in by_type.items()}
 
 
-def network_matrix(network: Network, names: Mapping[str, Sequence[str]], lost: dict[str, int]) -> sp.csr_matrix:
+def network_matrix(network: Network, names: Mapping[str, Sequence[str]], dropped: dict[str, int]) -> sp.csr_matrix:
     """Edges among the known names as a matrix [targets, sources].
 
     Args:
         network: The edges.
         names: Node type -> ordered names.
-        lost: Gets a count of what is left out: edges to unknown names, self-loops.
+        dropped: Gets counts of what is left out: edges to unknown names, self-loops.
 
     Raises:
         InputError: No edge is left.
@@ -138,24 +138,24 @@ def network_matrix(network: Network, names: Mapping[str, Sequence[str]], lost: d
     source, target = (_positions(listed, names[kind]) for listed, kind in ends)
     unknown = (source < 0) | (target < 0)
     loop = (source == target) & (network.source_type == network.target_type)
-    nothing = (network.weight == 0) & ~unknown & ~loop
-    for what, mask in (
-        ("edges to unknown genes", unknown), ("self-loops", loop & ~unknown), ("edges of weight 0", nothing)
+    zero = (network.weight == 0) & ~unknown & ~loop
+    for reason, mask in (
+        ("edges to unknown genes", unknown), ("self-loops", loop & ~unknown), ("edges of weight 0", zero)
     ):  # fmt: skip
         if mask.any():
-            lost[f"{network.name}: {what}"] = int(mask.sum())
-    keep = ~(unknown | loop | nothing)
+            dropped[f"{network.name}: {reason}"] = int(mask.sum())
+    keep = ~(unknown | loop | zero)
     if not keep.any():
-        strangers = np.unique(np.concatenate([network.source[source < 0], network.target[target < 0]]))
+        unknown_names = np.unique(np.concatenate([network.source[source < 0], network.target[target < 0]]))
         raise InputError(
-            f"relation {network.name} has no edges among the graph's nodes: {len(strangers):,} of its names are not "
-            f"there, {some(strangers)}; give it the graph's own names, or leave it out of the graph's config"
+            f"relation {network.name} has no edges among the graph's nodes: {len(unknown_names):,} of its names are "
+            f"not there, {some(unknown_names)}; give it the graph's own names, or leave it out of the graph's config"
         )
     row, column, weight = target[keep], source[keep], network.weight[keep]
     if not network.directed:
         row, column = np.concatenate([row, column]), np.concatenate([column, row])
         weight = np.concatenate([weight, weight])
-    order = np.lexsort((-weight, column, row))  # of duplicates the one of largest weight comes first
+    order = np.lexsort((-weight, column, row))  # of duplicates the one with the largest weight comes first
     row, column, weight = row[order], column[order], weight[order]
     first = np.ones(len(row), dtype=bool)
     first[1:] = (row[1:] != row[:-1]) | (column[1:] != column[:-1])
@@ -169,7 +169,7 @@ def _positions(listed: np.ndarray, names: Sequence[str]) -> np.ndarray:
 
 
 class CSR(NamedTuple):
-    """A sparse matrix: row i holds ``indices[indptr[i]:indptr[i + 1]]``; int32, float32."""
+    """A sparse matrix: row i has ``indices[indptr[i]:indptr[i + 1]]``; int32, float32."""
 
     indptr: Tensor
     indices: Tensor
@@ -177,38 +177,38 @@ class CSR(NamedTuple):
 
 
 class CellGraph(nn.Module):
-    """Nodes and typed relations; one CSR matrix and its transpose a relation, as buffers on the device.
+    """Nodes and typed relations; for each relation a CSR matrix and its transpose as buffers on the device.
 
-    Row i of a relation's matrix A holds the sources of the edges into node i, so ``A @ X`` gathers
-    messages at their targets. Undirected relations are symmetrised. No edge stands twice (the larger
-    weight stays) and no node has an edge to itself. The buffers are shared by all samples, never part
-    of a batch, and not part of a ``state_dict``: ``to_plain`` carries them.
+    Row i of a relation's matrix A has the sources of the edges into node i, so that ``A @ X`` sums messages at their
+    targets. Undirected relations are made symmetric. Every edge is there once (with its largest weight), and no node
+    has an edge to itself. The buffers are shared by all samples, never part of a batch, and not part of a
+    ``state_dict``: ``to_plain`` saves them.
 
-    All nodes are numbered through: genes 0 to N - 1, then the other types in their order. The indices of a
-    relation count within its own types.
+    All nodes have one numbering: genes 0 to N - 1, then the other types in their order. The indices of a relation
+    count within its own types.
 
     Args:
         genes: Gene names in order, each once.
         matrices: Relation name -> SciPy sparse matrix [targets, sources] of edge weights.
         directed: Names of the directed relations.
-        lost: What was left out on the way, e.g. ``physical: self-loops`` -> 12.
+        dropped: Counts of what was left out, e.g. ``physical: self-loops`` -> 12.
         nodes: Further node types and their names, e.g. ``reaction``, ``metabolite``, ``term``.
         ends: Relation -> types of source and target; by default both are genes.
-        rules: Which nodes are lost with which genes; their targets are all of one further type.
+        rules: Which nodes are deleted with which genes; all these nodes are of one further type.
 
     Raises:
         InputError: A name listed twice, a matrix of another size, a relation without edges, an unknown type.
     """
 
     restrict: Literal["screen"] | None = None
-    """What a screen's datamodule cuts it to; see ``from_networks``."""
+    """What the datamodule of a screen restricts the graph to; see ``from_networks``."""
 
     def __init__(
         self,
         genes: Sequence[str],
         matrices: Mapping[str, sp.spmatrix],
         directed: Iterable[str] = (),
-        lost: Mapping[str, int] | None = None,
+        dropped: Mapping[str, int] | None = None,
         nodes: Mapping[str, Sequence[str]] | None = None,
         ends: Mapping[str, tuple[str, str]] | None = None,
         rules: GeneRules | None = None,
@@ -225,7 +225,7 @@ class CellGraph(nn.Module):
                 raise InputError(f"the graph lists {kind}s twice: {some(unique[counts > 1])}")
         self.relations = tuple(matrices)
         self.directed = frozenset(directed)
-        self.lost = dict(lost or {})
+        self.dropped = dict(dropped or {})
         self._ends = dict.fromkeys(self.relations, ("gene", "gene")) | dict(ends or {})
         stray = [relation for relation in self._ends if relation not in self.relations]
         if stray:
@@ -248,16 +248,16 @@ class CellGraph(nn.Module):
         self.hash = self._hash()
 
     def _register(self, relation: str, csr: sp.csr_matrix) -> None:
-        place = self._place(relation)
+        prefix = self._prefix(relation)
         for suffix, matrix in (("", csr), ("_t", csr.T.tocsr())):
             matrix.sort_indices()
-            self.register_buffer(f"{place}_indptr{suffix}", _int32(matrix.indptr), persistent=False)
-            self.register_buffer(f"{place}_indices{suffix}", _int32(matrix.indices), persistent=False)
+            self.register_buffer(f"{prefix}_indptr{suffix}", _int32(matrix.indptr), persistent=False)
+            self.register_buffer(f"{prefix}_indices{suffix}", _int32(matrix.indices), persistent=False)
             weight = torch.from_numpy(matrix.data.astype(np.float32))
-            self.register_buffer(f"{place}_weight{suffix}", weight, persistent=False)
+            self.register_buffer(f"{prefix}_weight{suffix}", weight, persistent=False)
 
-    def _place(self, relation: str) -> str:
-        """What its buffers are called: by number, since a relation may have a dot in its name and a buffer not."""
+    def _prefix(self, relation: str) -> str:
+        """Prefix of its buffers: a number, since names of relations may have dots and names of buffers may not."""
         return f"relation{self.relations.index(relation)}"
 
     @classmethod
@@ -273,11 +273,11 @@ class CellGraph(nn.Module):
 
         Args:
             networks: The edge lists; each becomes one relation.
-            genes: The ordered gene list; edges to other genes are left out and counted in ``lost``.
+            genes: The ordered gene list; edges to other genes are left out and counted in ``dropped``.
                 By default all genes that any network names, sorted.
             relations: Keep only these, in this order; an unknown name is an error.
-            rules: Which nodes are lost with which genes.
-            restrict: ``screen`` leaves a screen's datamodule the screen's genes and their neighbors, see ``around``.
+            rules: Which nodes are deleted with which genes.
+            restrict: ``screen`` keeps only the genes of the screen and their neighbors, see ``around``.
         """
         if restrict not in (None, "screen"):
             raise InputError(f"graph.restrict={restrict!r}: it is screen, or null for the whole network")
@@ -291,13 +291,13 @@ class CellGraph(nn.Module):
         names = node_names(by_name.values())
         if genes is not None:
             names["gene"] = list(genes)
-        lost: dict[str, int] = {}
-        matrices = {name: network_matrix(network, names, lost) for name, network in by_name.items()}
+        dropped: dict[str, int] = {}
+        matrices = {name: network_matrix(network, names, dropped) for name, network in by_name.items()}
         graph = cls(
             names.pop("gene"),
             matrices,
             [network.name for network in by_name.values() if network.directed],
-            lost,
+            dropped,
             names,
             {network.name: (network.source_type, network.target_type) for network in by_name.values()},
             rules,
@@ -309,17 +309,17 @@ class CellGraph(nn.Module):
         return len(self.genes)
 
     def fingerprint(self) -> str:
-        """``hash``, which is over all names, edges, weights and rules."""
+        """``hash``: a hash over all names, edges, weights and rules."""
         return self.hash
 
     @property
     def node_types(self) -> tuple[str, ...]:
-        """Genes first, then the further types."""
+        """Node types, genes first."""
         return tuple(self._names)
 
     @property
     def n_nodes(self) -> int:
-        """Nodes of all types."""
+        """Number of nodes of all types."""
         return sum(map(len, self._names.values()))
 
     def names(self, kind: str) -> np.ndarray:
@@ -329,7 +329,7 @@ class CellGraph(nn.Module):
         return self._names[kind]
 
     def span(self, kind: str) -> slice:
-        """Where the nodes of one type stand among all nodes."""
+        """Positions of the nodes of one type among all nodes."""
         size, before = len(self.names(kind)), 0
         for other, listed in self._names.items():
             if other == kind:
@@ -345,8 +345,8 @@ class CellGraph(nn.Module):
     def csr(self, relation: str, transpose: bool = False) -> CSR:
         """The matrix of one relation [targets, sources], or its transpose, on the module's device."""
         self._check(relation)
-        suffix, place = "_t" if transpose else "", self._place(relation)
-        return CSR(*(getattr(self, f"{place}_{part}{suffix}") for part in CSR._fields))
+        suffix, prefix = "_t" if transpose else "", self._prefix(relation)
+        return CSR(*(getattr(self, f"{prefix}_{part}{suffix}") for part in CSR._fields))
 
     def _check(self, relation: str) -> None:
         if relation not in self.relations:
@@ -360,7 +360,7 @@ class CellGraph(nn.Module):
         return sp.csr_matrix((weight, indices, indptr), shape=(len(self.names(target)), len(self.names(source))))
 
     def n_edges(self, relation: str) -> int:
-        """Edges of a relation; an undirected one counts each pair once."""
+        """Number of edges of a relation; an undirected edge counts once."""
         stored = len(self.csr(relation).indices)
         return stored if relation in self.directed else stored // 2
 
@@ -370,14 +370,14 @@ class CellGraph(nn.Module):
         return np.array([position.get(name, -1) for name in names], dtype=np.int64)
 
     def only(self, relations: Sequence[str]) -> CellGraph:
-        """The same nodes and rules with some of the relations; itself where these are all."""
+        """The same nodes and rules with some of the relations; the graph itself where these are all."""
         if tuple(relations) == self.relations:
             return self
         return CellGraph(
             self.genes.tolist(),
             {name: self.scipy(name) for name in relations},
             self.directed & set(relations),
-            self.lost,
+            self.dropped,
             {kind: listed.tolist() for kind, listed in self._names.items() if kind != "gene"},
             {name: self.ends(name) for name in relations},
             self.rules,
@@ -392,7 +392,7 @@ class CellGraph(nn.Module):
         nodes = {kind: listed.tolist() for kind, listed in self._names.items() if kind != "gene"}
         matrices = {name: self.scipy(name) for name in self.relations}
         genes = [names.get(gene, gene) for gene in self.genes.tolist()]
-        graph = CellGraph(genes, matrices, self.directed, self.lost, nodes, self._ends)
+        graph = CellGraph(genes, matrices, self.directed, self.dropped, nodes, self._ends)
         graph.restrict = self.restrict
         return graph
 
@@ -417,10 +417,10 @@ class CellGraph(nn.Module):
         kept = {relation: matrix for relation, matrix in matrices.items() if matrix.nnz}
         names = {kind: listed[near[kind]].tolist() for kind, listed in self._names.items() if near[kind].any()}
         directed, ends = self.directed & set(kept), {relation: self._ends[relation] for relation in kept}
-        return CellGraph(names.pop("gene", []), kept, directed, self.lost, names, ends)
+        return CellGraph(names.pop("gene", []), kept, directed, self.dropped, names, ends)
 
     def with_genes(self, added: Sequence[str]) -> CellGraph:
-        """The same cell with further genes after its own, of which no relation knows anything yet."""
+        """The same cell with further genes at the end, without edges."""
         if not len(added):
             return self
         nodes = {kind: listed.tolist() for kind, listed in self._names.items() if kind != "gene"}
@@ -430,7 +430,7 @@ class CellGraph(nn.Module):
             source, target = self.ends(name)
             matrix.resize(sizes[target], sizes[source])
         genes = [*self.genes.tolist(), *added]
-        graph = CellGraph(genes, matrices, self.directed, self.lost, nodes, self._ends, self.rules)
+        graph = CellGraph(genes, matrices, self.directed, self.dropped, nodes, self._ends, self.rules)
         graph.restrict = self.restrict
         return graph
 
@@ -449,7 +449,7 @@ class CellGraph(nn.Module):
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> CellGraph:
-        """The inverse of ``to_plain``; a hash that does not fit is an error."""
+        """The inverse of ``to_plain``; a wrong hash is an error."""
         nodes, ends = plain.get("nodes", {}), {name: tuple(kinds) for name, kinds in plain.get("ends", {}).items()}
         sizes = {kind: len(listed) for kind, listed in {"gene": plain["genes"], **nodes}.items()}
         matrices = {}
@@ -467,7 +467,7 @@ class CellGraph(nn.Module):
         """The graph for torch-geometric: ``data[type].node_id``, and ``data[source type, relation, target type]``.
 
         An edge type has ``edge_index``, int64 [2, E] of sources and targets, ``edge_weight``, float32 [E], and
-        ``directed``; an undirected relation has its edges both ways. ``data.rules`` are the gene rules, if there are.
+        ``directed``; an undirected relation has its edges both ways. ``data.rules`` are the gene rules, if any.
 
         Example:
             >>> write_hetero_data(graph.to_hetero_data(), "graph.pt")
@@ -494,18 +494,18 @@ class CellGraph(nn.Module):
     ) -> CellGraph:
         """The inverse of ``to_hetero_data``, also of a graph made elsewhere.
 
-        A relation within one type is undirected where its edges stand in both directions, unless it says otherwise
-        by ``directed``. One that several pairs of types share is called ``source-relation-target``. Features of nodes
-        and further ones of edges are left out.
+        A relation within one type is undirected where all its edges are there in both directions, unless its attribute
+        ``directed`` says otherwise. A name that several pairs of types share becomes ``source-relation-target``.
+        Features of nodes, and further attributes of edges, are left out.
 
         Args:
-            data: Genes have their names as ``node_id``.
-            genes: The node type that is the genes.
-            directed: Further relations whose edges go one way.
-            weight: The attribute of edges that is their weight, [E]; without it all are 1.
+            data: The graph; names of genes are in ``node_id``.
+            genes: Node type of the genes.
+            directed: Further relations that are directed.
+            weight: Attribute with the weights of edges, [E]; without it all are 1.
 
         Raises:
-            InputError: No genes or no names of them; what ``edge_types`` and ``CellGraph`` refuse.
+            InputError: No genes, or genes without names; errors of ``edge_types`` and ``CellGraph``.
         """
         if genes not in data.node_types:
             raise InputError(f"the graph has no node type {genes!r} for its genes; it has {data.node_types}")
@@ -514,13 +514,13 @@ class CellGraph(nn.Module):
         called = {kind: "gene" if kind == genes else kind for kind in (genes, *data.node_types)}
         names = {called[kind]: hetero_node_names(data, kind).tolist() for kind in called}
         networks = [_network(one, called, names, one.name in directed, weight) for one in edge_types(data)]
-        lost: dict[str, int] = {}
-        matrices = {network.name: network_matrix(network, names, lost) for network in networks}
+        dropped: dict[str, int] = {}
+        matrices = {network.name: network_matrix(network, names, dropped) for network in networks}
         return cls(
             names.pop("gene"),
             matrices,
             [network.name for network in networks if network.directed],
-            lost,
+            dropped,
             names,
             {network.name: (network.source_type, network.target_type) for network in networks},
             GeneRules.from_plain(data["rules"]) if "rules" in data._global_store else None,
@@ -534,7 +534,7 @@ class CellGraph(nn.Module):
         directed: Sequence[str] = (),
         restrict: Literal["screen"] | None = None,
     ) -> CellGraph:
-        """Read a graph of torch-geometric, see ``hetero_data.read_hetero_data`` and ``from_hetero_data``."""
+        """Read a file with a graph of torch-geometric, see ``read_hetero_data`` and ``from_hetero_data``."""
         graph = cls.from_hetero_data(read_hetero_data(located(path)), genes, directed)
         graph.restrict = restrict
         return graph
@@ -552,7 +552,7 @@ class CellGraph(nn.Module):
         return digest.hexdigest()
 
     def extra_repr(self) -> str:
-        """Nodes a type and edges a relation."""
+        """Nodes of each type and edges of each relation."""
         nodes = ", ".join(f"{len(listed):,} {kind}s" for kind, listed in self._names.items())
         edges = ", ".join(f"{name}: {self.n_edges(name):,}" for name in self.relations)
         return f"{nodes}; {edges}"
@@ -584,11 +584,11 @@ def _int32(array: np.ndarray) -> Tensor:
 
 
 ANNOTATED, ABOVE = "annotated", "is_a"
-"""Relations from genes to terms, and from a term to those above it; see ``torchcell.screen.yeast_cell``."""
+"""Relations from genes to terms, and from a term to its parent terms; see ``torchcell.screen.yeast_cell``."""
 
 
 def has_annotations(graph: CellGraph) -> bool:
-    """Whether the graph says which terms its genes have."""
+    """Whether the graph has annotations of its genes."""
     return ANNOTATED in graph.relations
 
 
@@ -596,11 +596,11 @@ def annotation_table(graph: CellGraph) -> sp.csr_matrix:
     r"""TF-IDF of the terms of each gene: x_gt = log(n / n_t) where g has t or a term below it, rows of length 1.
 
     Args:
-        graph: Its relation ``annotated`` runs from genes to terms; ``is_a``, if it is there, from a term to the
-            terms above it, to which annotations are propagated.
+        graph: Graph with the relation ``annotated`` from genes to terms. With ``is_a`` from a term to its parents,
+            annotations are propagated to all ancestors.
 
     Returns:
-        [genes, terms], float32; n counts the genes with any annotation. The row of a gene without is empty.
+        [genes, terms], float32; n is the number of genes with any annotation. The row of a gene without is empty.
     """
     source, term = graph.ends(ANNOTATED)
     if source != "gene":
@@ -608,9 +608,9 @@ def annotation_table(graph: CellGraph) -> sp.csr_matrix:
     has = (graph.scipy(ANNOTATED).T != 0).tocsr()
     if ABOVE in graph.relations and graph.ends(ABOVE) == (term, term):
         above = (graph.scipy(ABOVE).T != 0).tocsr()
-        held = -1
-        while has.nnz > held:  # one level a round; a cycle adds nothing the second time
-            held = has.nnz
+        n_before = -1
+        while has.nnz > n_before:  # one level in each round; a cycle adds nothing the second time
+            n_before = has.nnz
             has = (has + has @ above).tocsr()
     count = np.asarray(has.sum(0)).ravel()
     n = int((np.diff(has.indptr) > 0).sum())
@@ -625,19 +625,19 @@ def unit_rows(table: sp.csr_matrix) -> sp.csr_matrix:
 
 
 def deleted_nodes(graph: CellGraph, gene: Tensor, ptr: Tensor) -> tuple[Tensor, Tensor]:
-    """The nodes that each set of deleted genes takes out of the cell.
+    """The nodes that each perturbation deletes: its genes, and nodes that need them.
 
     Args:
         graph: The wild type.
-        gene: Members of all sets, int64 [M]; -1, a gene that the graph does not know, is never deleted.
-        ptr: Set i is ``gene[ptr[i]:ptr[i + 1]]``, int64 [B + 1].
+        gene: Genes of all perturbations, int64 [M]; -1 for a gene that the graph does not know, which is not deleted.
+        ptr: Perturbation i is ``gene[ptr[i]:ptr[i + 1]]``, int64 [B + 1].
 
     Returns:
-        Numbers among all nodes, sorted and each once within a set, int64 [K], and pointers [B + 1].
+        Numbers among all nodes, sorted and each once within a perturbation, int64 [K], and pointers [B + 1].
     """
-    n_sets, n_nodes = len(ptr) - 1, graph.n_nodes
+    n_samples, n_nodes = len(ptr) - 1, graph.n_nodes
     key = (owner(ptr, len(gene)) * n_nodes + gene)[gene >= 0].unique()
     if graph.conjuncts is not None:
-        losing, node = graph.conjuncts.lost(key // n_nodes, key % n_nodes)
-        key = torch.cat([key, losing * n_nodes + node]).sort().values
-    return key % n_nodes, torch.searchsorted(key, torch.arange(n_sets + 1, device=gene.device) * n_nodes)
+        sample, node = graph.conjuncts.deleted(key // n_nodes, key % n_nodes)
+        key = torch.cat([key, sample * n_nodes + node]).sort().values
+    return key % n_nodes, torch.searchsorted(key, torch.arange(n_samples + 1, device=gene.device) * n_nodes)

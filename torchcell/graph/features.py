@@ -17,13 +17,13 @@ from torchcell.io.gene_features import GeneFeatures, read_gene_features
 def spectral_features(graph: CellGraph, relations: Collection[str], width: int) -> np.ndarray:
     """Leading singular vectors of each relation's neighborhoods, and the logarithm of the degree.
 
-    Two genes that share neighbors get like rows: the dot product of two blocks approaches the cosine of the
-    neighborhoods. A directed relation gives two blocks, one a direction.
+    Genes that share neighbors get similar rows: the dot product of two blocks approaches the cosine of the
+    neighborhoods. A directed relation gives two blocks, one for each direction.
 
     Args:
         graph: Wild-type networks.
-        relations: Names of those to use; relations of other nodes than genes are passed over.
-        width: Singular vectors a relation.
+        relations: Names of the relations to use; those of other nodes than genes are ignored.
+        width: Number of singular vectors for a relation.
 
     Returns:
         [nodes, blocks * (width + 1)], float32; a block's vectors times singular values have root mean square 1,
@@ -63,7 +63,7 @@ def network_features(
         relations: Networks to use; all by default.
 
     Returns:
-        A row a gene of the graph; columns ``physical 1`` .., ``physical log degree`` .., ``annotated 1`` ..
+        A row for each gene of the graph; columns ``physical 1`` .., ``physical log degree`` .., ``annotated 1`` ..
 
     Raises:
         InputError: A width that is no positive number, an unknown relation, or a graph that gives no feature.
@@ -87,7 +87,7 @@ def network_features(
 
 
 def table_features(graph: CellGraph, path: str) -> GeneFeatures:
-    """A user's features of the graph's genes, see ``read_gene_features``; other rows of the file are passed over."""
+    """Features of the graph's genes from a user's file, see ``read_gene_features``; other rows are ignored."""
     features = read_gene_features(path)
     return GeneFeatures(graph.genes, features.columns, features.aligned(graph.genes.tolist()))
 
@@ -97,8 +97,8 @@ def joined_features(graph: CellGraph, parts: Mapping[str, Callable[[CellGraph], 
 
     Args:
         graph: The wild-type cell.
-        parts: By a name of your own, e.g. partials of ``network_features`` and ``table_features``. Each stays on the
-            scale it came in.
+        parts: Functions by any name, e.g. partials of ``network_features`` and ``table_features``. Scales are not
+            changed.
     """
     made = [make(graph) for make in parts.values()]
     values = [features.aligned(graph.genes.tolist()) for features in made]
@@ -121,15 +121,15 @@ def randomize(graph: CellGraph, relations: Sequence[str] | None = None, seed: in
     """The same nodes with rewired networks (Maslov and Sneppen, Science 2002, doi:10.1126/science.1065103).
 
     Two edges a -> b and c -> d become a -> d and c -> b unless one of these exists or would join a gene to itself.
-    So in- and out-degrees (of an undirected relation: degrees) stay exactly as they are and no edge comes twice.
-    Each edge takes its weight along. Existing edges of a gene to itself stay. A relation's result depends on the
+    So in- and out-degrees (of an undirected relation: degrees) stay the same, and no edge comes twice. An edge keeps
+    its weight. Existing edges of a gene to itself stay. A relation's result depends on the
     seed and its own edges, not on which other relations are rewired.
 
     Args:
         graph: The cell.
-        relations: Which to rewire; by default all that join genes to genes. The others stay as they are.
-        seed: Of the random numbers.
-        swaps: How often a swap is tried for every edge. In a sparse network few tries fail.
+        relations: Relations to rewire; by default all that join genes to genes. The others do not change.
+        seed: Seed of the random numbers.
+        swaps: Number of tried swaps for every edge. In a sparse network few of them fail.
 
     Returns:
         A new graph with the same nodes, ends, rules and directions.
@@ -152,7 +152,7 @@ def randomize(graph: CellGraph, relations: Sequence[str] | None = None, seed: in
         graph.genes.tolist(),
         matrices,
         graph.directed,
-        graph.lost,
+        graph.dropped,
         {kind: graph.names(kind).tolist() for kind in graph.node_types if kind != "gene"},
         {name: graph.ends(name) for name in graph.relations},
         graph.rules,
@@ -177,36 +177,36 @@ def _rewired(matrix: sp.csr_matrix, directed: bool, swaps: int, rng: np.random.G
 
 
 def _swap_once(row: np.ndarray, column: np.ndarray, n: int, directed: bool, rng: np.random.Generator) -> None:
-    """Propose each edge one swap with another, all at once and in place.
+    """Propose one swap for each edge, all at once and in place.
 
-    No edge is in two proposals, so those that collide neither with an edge that was there nor with each other can
-    be made together.
+    No edge is in two proposals, so that all proposals without a collision, with an existing edge or with each other,
+    can be made together.
     """
     half = len(row) // 2
     order = rng.permutation(len(row))
     one, two = order[:half], order[half : 2 * half]
     if not directed:  # either end of an undirected edge may be its first
-        turned = two[rng.random(half) < 0.5]
-        row[turned], column[turned] = column[turned], row[turned]
+        reversed_edges = two[rng.random(half) < 0.5]
+        row[reversed_edges], column[reversed_edges] = column[reversed_edges], row[reversed_edges]
     proper = (row[one] != column[two]) & (row[two] != column[one])
     one, two = one[proper], two[proper]
     key_1, key_2 = _key(row[one], column[two], n, directed), _key(row[two], column[one], n, directed)
-    # A key that occurs twice among edges and proposals is a collision; most occur once, so little is searched.
-    everything = np.sort(np.concatenate([_key(row, column, n, directed), key_1, key_2]))
-    taken = np.unique(everything[1:][everything[1:] == everything[:-1]])
+    # A key that occurs twice among edges and proposals is a collision; most keys occur once.
+    keys = np.sort(np.concatenate([_key(row, column, n, directed), key_1, key_2]))
+    taken = np.unique(keys[1:][keys[1:] == keys[:-1]])
     free = ~(_among(key_1, taken) | _among(key_2, taken))
     one, two = one[free], two[free]
     column[one], column[two] = column[two], column[one]
 
 
 def _key(row: np.ndarray, column: np.ndarray, n: int, directed: bool) -> np.ndarray:
-    """One number an edge; the same for both ways of writing an undirected one."""
+    """One number for each edge; the same for both directions of an undirected one."""
     return row * n + column if directed else np.minimum(row, column) * n + np.maximum(row, column)
 
 
-def _among(key: np.ndarray, listed: np.ndarray) -> np.ndarray:
-    """Which keys are in a sorted list."""
-    if not len(listed):
+def _among(key: np.ndarray, sorted_keys: np.ndarray) -> np.ndarray:
+    """Which keys are in a sorted array."""
+    if not len(sorted_keys):
         return np.zeros(len(key), dtype=bool)
-    place = np.searchsorted(listed, key)
-    return listed[np.minimum(place, len(listed) - 1)] == key
+    position = np.searchsorted(sorted_keys, key)
+    return sorted_keys[np.minimum(position, len(sorted_keys) - 1)] == key

@@ -1,4 +1,4 @@
-"""What lies within k hops of a set of genes: closures, neighborhoods, induced sub-graphs."""
+"""Nodes within k hops of a perturbation: closures, neighborhoods, induced sub-graphs."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from torchcell.io.errors import InputError, near
 from torchcell.io.paths import data_home
 
 HOPS = (1, 2, 3)
-"""Supported k; beyond three hops a cell's graph is one piece."""
+"""Supported k; with more hops nearly all nodes of a cell are reached."""
 CLOSURE_BYTES = 64 * 2**20
 """Largest temporary array while a closure is built."""
 CACHED_BYTES = 2**19
-"""Masks that are searched at a time: they stay in a core's cache, which halves the time."""
+"""Bytes of masks that are searched at a time: they stay in the cache of a core, which halves the time."""
 # Bit i of a byte is moved to byte i of a word: copy the byte into all eight, then keep one bit of each.
 _COPIES = 0x0101010101010101
 _BITS = int(np.array(0x8040201008040201, dtype=np.uint64).astype(np.int64))
@@ -40,7 +40,7 @@ class Closure(nn.Module):
     Args:
         bits: The packed rows.
         k: Number of hops.
-        graph_hash: ``hash`` of the graph that they were computed of.
+        graph_hash: ``hash`` of their graph.
     """
 
     bits: Tensor
@@ -51,21 +51,21 @@ class Closure(nn.Module):
         self.register_buffer("bits", bits, persistent=False)
 
     def packed(self, node: Tensor, ptr: Tensor) -> Tensor:
-        """The union of the members' neighborhoods per set, as packed bits: the fast node set.
+        """The union of the neighborhoods of the members of each set, as packed bits.
 
         Args:
             node: Members of all sets in unified numbering, int64 [M].
-            ptr: Set i is ``node[ptr[i]:ptr[i + 1]]``, int64 [B + 1]; a set may be empty, and has no nodes then.
+            ptr: Set i is ``node[ptr[i]:ptr[i + 1]]``, int64 [B + 1]; an empty set gets no nodes.
 
         Returns:
             uint8 [B, ceil(n_nodes / 8)].
         """
         start, size = ptr[:-1], ptr.diff()
-        if len(size) and bool((size == size[0]).all()):  # the common case: one reduction, nothing to reorder
+        if len(size) and bool((size == size[0]).all()):  # the common case needs no sorting
             return self._or_all(node.view(len(size), int(size[0])))
         order = size.argsort(descending=True)
         start = start[order]
-        # Of sets sorted by size those with a further member come first, so the work is that of M rows.
+        # Sets are sorted by size, so that those with a further member come first; the work is that of M rows.
         n_left = (len(size) - torch.bincount(size).cumsum(0)).tolist() if len(size) else []
         merged = self.bits.new_zeros(len(size), self.bits.shape[1])
         for i, n in enumerate(n_left[:-1]):
@@ -88,12 +88,12 @@ class Closure(nn.Module):
     def ragged(self, node: Tensor, ptr: Tensor) -> tuple[Tensor, Tensor]:
         """The node sets as numbers: node int64 [K], sorted within a set, and ptr int64 [B + 1]."""
         packed = self.packed(node, ptr)
-        found, size = [node.new_zeros(0)], [node.new_zeros(0)]
+        nodes, size = [node.new_zeros(0)], [node.new_zeros(0)]
         for rows in packed.split(max(CACHED_BYTES // self.n_nodes, 1)):
             mask = unpack(rows, self.n_nodes)
-            found.append(mask.nonzero()[:, 1])
+            nodes.append(mask.nonzero()[:, 1])
             size.append(mask.sum(1))
-        return torch.cat(found), torch.cat([node.new_zeros(1), torch.cat(size).cumsum(0)])
+        return torch.cat(nodes), torch.cat([node.new_zeros(1), torch.cat(size).cumsum(0)])
 
     def extra_repr(self) -> str:
         """Hops, nodes and bytes."""
@@ -103,7 +103,7 @@ class Closure(nn.Module):
 def closure(graph: CellGraph, k: int) -> Closure:
     """The closure of ``graph`` for k hops, from the cache where it was computed before.
 
-    The file is ``closures/<hash>-k<k>.npz`` below the data folder; however many processes ask, it is computed once.
+    The file is ``closures/<hash>-k<k>.npz`` below the data folder; it is computed once for all processes.
 
     Raises:
         InputError: A k other than 1, 2 or 3.
@@ -132,15 +132,17 @@ def load_closure(path: str | Path, graph: CellGraph, k: int) -> Closure:
         raise InputError(f"{path} is damaged or no closure ({error}); delete it, then run again") from error
     shape = (graph.n_nodes, -(-graph.n_nodes // 8))
     checks = {"graph": (stored_hash[:16], graph.hash[:16]), "k": (stored_k, k), "shape": (bits.shape, shape)}
-    wrong = [f"its {what} is {found}, not {wanted}" for what, (found, wanted) in checks.items() if found != wanted]
+    wrong = [
+        f"its {name} is {actual}, not {expected}" for name, (actual, expected) in checks.items() if actual != expected
+    ]
     if stored_hash != graph.hash or wrong or bits.dtype != np.uint8:
-        said = ", ".join(wrong) or f"it holds {bits.dtype} of graph {stored_hash}"
-        raise InputError(f"{path} is no closure of this graph for k = {k}: {said}; delete it, then run again")
+        reason = ", ".join(wrong) or f"it holds {bits.dtype} of graph {stored_hash}"
+        raise InputError(f"{path} is no closure of this graph for k = {k}: {reason}; delete it, then run again")
     return Closure(torch.from_numpy(bits), k, stored_hash)
 
 
 def compute_bits(graph: CellGraph, k: int) -> np.ndarray:
-    """The packed closure rows, uint8 [n_nodes, ceil(n_nodes / 8)]; k passes over the edges, each once a pair."""
+    """The packed rows of the closure, uint8 [n_nodes, ceil(n_nodes / 8)], by k passes over the edges."""
     check_hops(k)
     near = _neighbors(graph)
     n_nodes = near.shape[0]
@@ -155,7 +157,7 @@ def compute_bits(graph: CellGraph, k: int) -> np.ndarray:
 
 
 def _neighbors(graph: CellGraph) -> sp.csr_matrix:
-    """Pairs joined in either direction by any relation, and the diagonal: bool CSR [n_nodes, n_nodes]."""
+    """Pairs with an edge of any relation in either direction, and the diagonal: bool CSR [n_nodes, n_nodes]."""
     union = sp.identity(graph.n_nodes, dtype=bool, format="csr")
     for relation in graph.relations:
         matrix = graph.scipy(relation).tocoo()
@@ -172,7 +174,7 @@ def _one_hop_more(near: sp.csr_matrix, words: np.ndarray) -> np.ndarray:
     most = max(CLOSURE_BYTES // words[0].nbytes, 1)
     first = 0
     while first < len(words):
-        # As many rows as have ``most`` neighbors together; one row at least, since no row is cut.
+        # As many rows as have ``most`` neighbors together, and at least one.
         last = int(np.searchsorted(near.indptr, near.indptr[first] + most, side="right")) - 1
         last = min(max(last, first + 1), len(words))
         indptr = near.indptr[first : last + 1]
@@ -185,27 +187,27 @@ def _one_hop_more(near: sp.csr_matrix, words: np.ndarray) -> np.ndarray:
 def unpack(packed: Tensor, n_nodes: int) -> Tensor:
     """Packed bits uint8 [B, ceil(n_nodes / 8)] as a mask bool [B, n_nodes]."""
     copies = torch.arange(256, device=packed.device) * _COPIES
-    # One word of eight true or false bytes for each value of a byte: five times as fast as shifting bits.
+    # A table with eight bool bytes for each value of a byte: five times as fast as shifting bits.
     word = (copies & _BITS).view(torch.uint8).ne(0).view(torch.int64)
     bits = word.index_select(0, packed.reshape(-1).int()).view(torch.bool)
     return bits.view(len(packed), 8 * packed.shape[1])[:, :n_nodes].contiguous()
 
 
 def check_hops(k: int) -> None:
-    """Refuse a number of hops that no closure is made for."""
+    """Raise an error for an unsupported number of hops."""
     if isinstance(k, bool) or not isinstance(k, int) or k not in HOPS:
         raise InputError(f"k must be one of {', '.join(map(str, HOPS))} hops, not {k!r}")
 
 
 CHUNK = 512
-"""Rows made dense at once: 512 x 4,415 items in float32 are 9 MB."""
+"""Rows that are made dense at a time: 512 x 4,415 items in float32 are 9 MB."""
 
 ANNOTATION_WEIGHT = 2.0
-"""Length of the annotations' part of a row, where each network's is 1.
+"""Length of the annotation part of a row; that of each network is 1.
 
 Chosen on the validation part of Costanzo with held-out queries (Pearson of ``network_neighbors``): .334 without
-annotations; of those as they stand, .350 as counts with weight 1 and .3645 as TF-IDF with weight 2; of those propagated
-to the terms above, as they are here, .356 as TF-IDF with weight 1 and .360 with weight 2.
+annotations; without propagation to ancestors .350 as counts with weight 1 and .3645 as TF-IDF with weight 2; with
+propagation, as here, .356 as TF-IDF with weight 1 and .360 with weight 2.
 """
 
 
@@ -222,22 +224,22 @@ def adjacencies(graph: CellGraph) -> Iterator[tuple[str, sp.csr_matrix]]:
 
 def rows_of(matrix: sp.csr_matrix, index: np.ndarray) -> sp.csr_matrix:
     """Rows ``index`` of ``matrix``, empty where the index is -1."""
-    held = index >= 0
-    pick = sp.csr_matrix((held.astype(np.float32), (np.arange(len(index)), np.where(held, index, 0))),
+    known = index >= 0
+    pick = sp.csr_matrix((known.astype(np.float32), (np.arange(len(index)), np.where(known, index, 0))),
                          shape=(len(index), matrix.shape[0]))  # fmt: skip
     return (pick @ matrix).tocsr()
 
 
 def neighborhoods(graph: CellGraph, genes: Sequence[str] | np.ndarray) -> sp.csr_matrix:
-    """Neighborhood of each gene, itself included, in all relations side by side, and what is annotated to it.
+    """Neighborhood of each gene, itself included, in all relations side by side, and its annotations.
 
     Args:
         graph: Wild-type networks, and annotations if it has any.
         genes: Names; the row of a gene outside the graph is empty.
 
     Returns:
-        [genes, blocks * N + terms], float32, one block a relation and direction. The part of each block has length
-        1, that of the annotations ``ANNOTATION_WEIGHT``.
+        [genes, blocks * N + terms], float32, one block for each relation and direction. The part of a row in a block
+        has length 1, the part of the annotations ``ANNOTATION_WEIGHT``.
     """
     index = graph.index(genes)
     blocks = [rows_of(neighborhood(matrix), index) for _, matrix in adjacencies(graph)]
@@ -249,8 +251,8 @@ def neighborhoods(graph: CellGraph, genes: Sequence[str] | np.ndarray) -> sp.csr
 def neighborhood(matrix: sp.csr_matrix) -> sp.csr_matrix:
     """Neighborhood of each gene, itself included, in one relation.
 
-    Edges count 1 whatever their weight, divided by the square root of how many genes share the
-    neighbor, so that hubs say little. Each row has length 1, so that no relation outweighs another.
+    An edge counts 1 whatever its weight, divided by the square root of the number of genes that share the neighbor, so
+    that hubs count little. Each row has length 1, so that no relation outweighs another.
 
     Args:
         matrix: Adjacency [N, N].
@@ -266,11 +268,11 @@ def neighborhood(matrix: sp.csr_matrix) -> sp.csr_matrix:
 
 
 def cosine_neighbors(feature: sp.csr_matrix, k: int, damping: float = 0.0) -> sp.csr_matrix:
-    """Cosine to the k nearest others, by size.
+    """Cosine of each item to the k others with the largest absolute cosine.
 
     Args:
-        feature: One row an item [items, F].
-        k: Neighbors kept per item.
+        feature: A row for each item [items, F].
+        k: Neighbors of an item.
         damping: Added to each norm, so that short profiles count less.
 
     Returns:
@@ -292,14 +294,14 @@ def cosine_neighbors(feature: sp.csr_matrix, k: int, damping: float = 0.0) -> sp
 
 
 CHUNK_BYTES = 16 * 2**20
-"""About the largest sum of temporary tensors; a sample larger than that is a chunk of its own. 64 MB are slower."""
+"""Largest sum of temporary tensors, about; a larger sample is a chunk by itself. 64 MB are slower."""
 EDGE_BYTES = 48
-"""Temporary bytes per edge that is looked at."""
+"""Temporary bytes for each edge into a node of a chunk."""
 
 
 @dataclass(frozen=True, eq=False)
 class Subgraph:
-    """The edges within each of B node sets; the sets' nodes one after another are rows 0..K-1, one matrix for all.
+    """The edges within each of B node sets; rows 0..K-1 are the nodes of all sets, one set after the other.
 
     Attributes:
         node: Rows' nodes in the graph's unified numbering, sorted within a sample, int64 [K].
@@ -314,10 +316,10 @@ class Subgraph:
     matrices: Mapping[str, tuple[CSR, CSR]]
 
     def csr(self, relation: str, transpose: bool = False) -> CSR:
-        """Row i holds the sources (rows) of the edges into row i, rising; transposed the targets of those out of it.
+        """Row i has the sources (rows) of the edges into row i in rising order; transposed: targets of edges out of it.
 
         Returns:
-            indptr int32 [K + 1], indices int32 [E], weight float32 [E]; the same tensors both ways where undirected.
+            indptr int32 [K + 1], indices int32 [E], weight float32 [E]; the same tensors for both where undirected.
         """
         if relation not in self.matrices:
             hint = near(relation, list(self.matrices)) or list(self.matrices)
@@ -325,27 +327,27 @@ class Subgraph:
         return self.matrices[relation][int(transpose)]
 
     def edge_index(self, relation: str) -> Tensor:
-        """Source and target rows of a relation's edges, int64 [2, E], as PyG wants them; weights: ``csr().weight``."""
+        """Source and target rows of a relation's edges, int64 [2, E], as in PyG; weights: ``csr().weight``."""
         csr = self.csr(relation)
         rows = torch.arange(len(self.node), device=self.node.device)
         target = torch.repeat_interleave(rows, csr.indptr.diff(), output_size=len(csr.indices))
         return torch.stack([csr.indices.long(), target])
 
     def position(self, owner: Tensor, node: Tensor) -> Tensor:
-        """The rows of nodes: perturbed indices are relabeled with the edges.
+        """The rows of nodes, e.g. of perturbed genes.
 
         Args:
             owner: Sample of each node, int64 [M].
             node: In the graph's unified numbering, int64 [M].
 
         Returns:
-            int64 [M]; -1 where the sample's sub-graph is without the node.
+            int64 [M]; -1 where the node is not in the sub-graph of the sample.
         """
         if not len(self.node):
             return torch.full_like(node, -1)
         key = owner * self.n_nodes + node
         at = torch.searchsorted(self._key, key).clamp_(max=len(self.node) - 1)
-        # Without the bounds sample 1's node -1 would be taken for sample 0's last.
+        # Without the bounds node -1 of sample 1 would be the last node of sample 0.
         known = (self._key[at] == key) & (node >= 0) & (node < self.n_nodes)
         return torch.where(known, at, -1)
 
@@ -382,15 +384,15 @@ def induced(graph: CellGraph, node: Tensor, ptr: Tensor) -> Subgraph:
 
 
 class Stack(NamedTuple):
-    """All relations' matrices one below the other, over unified nodes: row m * n_nodes + i is row i of matrix m.
+    """The matrices of all relations one below the other, over all nodes: row m * n_nodes + i is row i of matrix m.
 
     Attributes:
         indptr: int32 [n_matrices * n_nodes + 1].
         indices: Unified numbers of sources, int32 [E].
         weight: float32 [E].
-        work: Edges of a node in all matrices together, int64 [n_nodes].
-        place: Relation -> numbers of its matrix and its transpose, the same one where it is symmetric.
-        n_matrices: Their number.
+        work: Number of edges of each node in all matrices, int64 [n_nodes].
+        place: Relation -> numbers of its matrix and of the transpose, the same where it is symmetric.
+        n_matrices: Number of matrices.
     """
 
     indptr: Tensor
@@ -405,11 +407,11 @@ _STACKS: WeakKeyDictionary[CellGraph, Stack] = WeakKeyDictionary()
 
 
 def _stack(graph: CellGraph) -> Stack:
-    """The graph's stack, made once a graph and device."""
-    held = _STACKS.get(graph)
-    if held is None or held.indptr.device != graph.csr(graph.relations[0]).indptr.device:
-        held = _STACKS[graph] = _stacked(graph)
-    return held
+    """The stack of a graph, made once for each graph and device."""
+    stack = _STACKS.get(graph)
+    if stack is None or stack.indptr.device != graph.csr(graph.relations[0]).indptr.device:
+        stack = _STACKS[graph] = _stacked(graph)
+    return stack
 
 
 def _stacked(graph: CellGraph) -> Stack:
@@ -447,7 +449,7 @@ def _chunks(work: Tensor, node: Tensor, ptr: Tensor) -> Iterator[tuple[int, int]
 
 
 def _edges_within(stack: Stack, node: Tensor, owner: Tensor, n_samples: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Edges of one chunk: look at all edges into its rows, keep those whose source is a row of the same sample.
+    """Edges of one chunk: of all edges into its rows those whose source is a row of the same sample.
 
     Returns:
         Edges per matrix and row, int32 [n_matrices, rows]; rows of the sources, counted from the chunk's first, int32
@@ -467,14 +469,14 @@ def _edges_within(stack: Stack, node: Tensor, owner: Tensor, n_samples: int) -> 
     edge += (start - end + count).index_select(0, row)
     source = stack.indices.index_select(0, edge)
     source += base.int().repeat(stack.n_matrices).index_select(0, row)
-    found = table.index_select(0, source)
-    keep = (found >= 0).nonzero().view(-1)
-    kept = torch.bincount(row.index_select(0, keep), minlength=len(count)).int().view(stack.n_matrices, n_rows)
-    return kept, found.index_select(0, keep), stack.weight.index_select(0, edge.index_select(0, keep))
+    source_row = table.index_select(0, source)
+    keep = (source_row >= 0).nonzero().view(-1)
+    n_edges = torch.bincount(row.index_select(0, keep), minlength=len(count)).int().view(stack.n_matrices, n_rows)
+    return n_edges, source_row.index_select(0, keep), stack.weight.index_select(0, edge.index_select(0, keep))
 
 
 def _joined(parts: list[tuple[Tensor, Tensor, Tensor]], node: Tensor) -> CSR:
-    """One matrix of the chunks' counts, indices and weights."""
+    """One matrix from the counts, indices and weights of the chunks."""
     if not parts:
         none = torch.zeros(0, dtype=torch.int32, device=node.device)
         return CSR(none.new_zeros(len(node) + 1), none, none.float())

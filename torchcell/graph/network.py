@@ -1,4 +1,4 @@
-"""``Network``: named genes and edges; and rules by which genes make up reactions."""
+"""``Network``: edges by name; ``GeneRules``: which genes a reaction needs."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import numpy as np
 from torchcell.io.errors import InputError, some
 
 MOST_CONJUNCTS = 2_000
-"""A rule that multiplies out to more than this is an error, not an afternoon."""
+"""A rule with more conjuncts is an error, since it would take too long."""
 
 TOKEN = re.compile(r"\s*([()]|[^\s()]+)")
 
 Sufficient = frozenset[frozenset[str]]
-"""Sets of genes, each of which suffices alone."""
+"""Sets of genes; each of them is sufficient alone."""
 
 
 @dataclass(frozen=True, eq=False)
 class GeneRules:
-    """The rules of many nodes in disjunctive normal form: a node lives while one of its conjuncts is whole.
+    """The rules of many nodes in disjunctive normal form: a node is kept while one of its conjuncts is complete.
 
     Attributes:
         kind: Type of the nodes, e.g. ``reaction``.
         target: Names of the nodes that have a rule [n].
-        owner: Which of them each conjunct belongs to, int64 [c].
+        owner: Position of the node of each conjunct in ``target``, int64 [c].
         ptr: Conjunct i needs all of ``gene[ptr[i]:ptr[i + 1]]``, int64 [c + 1].
         gene: Gene names.
     """
@@ -40,10 +40,10 @@ class GeneRules:
 
     @classmethod
     def parse(cls, kind: str, rules: Mapping[str, str]) -> GeneRules:
-        """Rules by name of their node; a node whose rule is empty needs no gene and is left out.
+        """Parse rules by the name of their node; a node with an empty rule needs no gene and is left out.
 
         Raises:
-            InputError: A rule that does not parse, with its node, the place and what was expected there.
+            InputError: A rule that does not parse, with its node, the position and what was expected there.
         """
         targets: list[str] = []
         owner: list[int] = []
@@ -79,17 +79,17 @@ class GeneRules:
         return cls(kind=plain["kind"], **text, **numbers)
 
 
-def parse_rule(rule: str, whose: str = "the rule") -> list[frozenset[str]]:
+def parse_rule(rule: str, owner: str = "the rule") -> list[frozenset[str]]:
     """The smallest sets of genes that satisfy a rule of ``and``, ``or`` and parentheses, sorted.
 
     Args:
         rule: E.g. ``(YDL174C and YEL039C) or YEL071W``; ``and`` binds more tightly than ``or``.
-        whose: What an error calls it.
+        owner: Name of the rule's node in errors.
     """
     tokens = [(match.group(1), match.start(1)) for match in TOKEN.finditer(rule)]
-    sets, rest = _either(tokens, rule, whose)
+    sets, rest = _either(tokens, rule, owner)
     if rest:
-        raise _error(rule, whose, rest, "'and', 'or' or the end")
+        raise _error(rule, owner, rest, "'and', 'or' or the end")
     return sorted(sets, key=sorted)
 
 
@@ -102,71 +102,71 @@ def rule_genes(rule: str) -> list[str]:
 Tokens = list[tuple[str, int]]
 
 
-def _either(tokens: Tokens, rule: str, whose: str) -> tuple[Sufficient, Tokens]:
-    sets, rest = _both(tokens, rule, whose)
+def _either(tokens: Tokens, rule: str, owner: str) -> tuple[Sufficient, Tokens]:
+    sets, rest = _both(tokens, rule, owner)
     while rest and rest[0][0].lower() == "or":
-        more, rest = _both(rest[1:], rule, whose)
-        sets = _smallest(sets | more, whose)
+        more, rest = _both(rest[1:], rule, owner)
+        sets = _smallest(sets | more, owner)
     return sets, rest
 
 
-def _both(tokens: Tokens, rule: str, whose: str) -> tuple[Sufficient, Tokens]:
-    sets, rest = _one(tokens, rule, whose)
+def _both(tokens: Tokens, rule: str, owner: str) -> tuple[Sufficient, Tokens]:
+    sets, rest = _one(tokens, rule, owner)
     while rest and rest[0][0].lower() == "and":
-        more, rest = _one(rest[1:], rule, whose)
+        more, rest = _one(rest[1:], rule, owner)
         if len(sets) * len(more) > MOST_CONJUNCTS:
-            raise _too_many(whose)
-        sets = _smallest(frozenset(a | b for a in sets for b in more), whose)
+            raise _too_many(owner)
+        sets = _smallest(frozenset(a | b for a in sets for b in more), owner)
     return sets, rest
 
 
-def _one(tokens: Tokens, rule: str, whose: str) -> tuple[Sufficient, Tokens]:
+def _one(tokens: Tokens, rule: str, owner: str) -> tuple[Sufficient, Tokens]:
     if not tokens or tokens[0][0].lower() in ("and", "or", ")"):
-        raise _error(rule, whose, tokens, "a gene or '('")
+        raise _error(rule, owner, tokens, "a gene or '('")
     (token, _), rest = tokens[0], tokens[1:]
     if token != "(":
         return frozenset([frozenset([token])]), rest
-    sets, rest = _either(rest, rule, whose)
+    sets, rest = _either(rest, rule, owner)
     if not rest or rest[0][0] != ")":
-        raise _error(rule, whose, rest, "')'")
+        raise _error(rule, owner, rest, "')'")
     return sets, rest[1:]
 
 
-def _smallest(sets: Sufficient, whose: str) -> Sufficient:
-    """Without the sets that hold another: what suffices with fewer genes suffices with more."""
-    kept: list[frozenset[str]] = []
-    for each in sorted(sets, key=len):
-        if not any(small <= each for small in kept):
-            kept.append(each)
-        if len(kept) > MOST_CONJUNCTS:
-            raise _too_many(whose)
-    return frozenset(kept)
+def _smallest(sets: Sufficient, owner: str) -> Sufficient:
+    """The sets that contain no other set."""
+    smallest: list[frozenset[str]] = []
+    for genes in sorted(sets, key=len):
+        if not any(smaller <= genes for smaller in smallest):
+            smallest.append(genes)
+        if len(smallest) > MOST_CONJUNCTS:
+            raise _too_many(owner)
+    return frozenset(smallest)
 
 
-def _error(rule: str, whose: str, rest: Tokens, expected: str) -> InputError:
+def _error(rule: str, owner: str, rest: Tokens, expected: str) -> InputError:
     place = f"at character {rest[0][1] + 1}, before {rest[0][0]!r}" if rest else "at its end"
-    return InputError(f"the gene rule of {whose} does not parse {place}: expected {expected}; it reads {rule!r}")
+    return InputError(f"the gene rule of {owner} does not parse {place}: expected {expected}; it reads {rule!r}")
 
 
-def _too_many(whose: str) -> InputError:
-    return InputError(f"the gene rule of {whose} multiplies out to over {MOST_CONJUNCTS:,} sets of genes; shorten it")
+def _too_many(owner: str) -> InputError:
+    return InputError(f"the gene rule of {owner} multiplies out to over {MOST_CONJUNCTS:,} sets of genes; shorten it")
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """An edge list by name, of genes unless it says otherwise.
+    """An edge list by name; sources and targets are genes by default.
 
     Attributes:
         name: The relation, e.g. ``physical``.
         source: Names [E].
         target: Names [E].
         weight: Confidence or 1, float32 [E].
-        directed: Whether an edge runs from source to target only. The edges of an undirected network
-            may stand in either or both directions; the graph symmetrises them.
-        genes: Genes that the source covers, edges or not; empty: those with edges.
-        lost: What parsing left out and how many of each.
-        source_type: What the sources are: ``gene``, ``reaction``, ...
-        target_type: What the targets are.
+        directed: Whether an edge goes from source to target only. Edges of an undirected network may be listed in
+            either or both directions; the graph makes them symmetric.
+        genes: All genes of the data source, with or without edges; empty: those with edges.
+        dropped: Counts of what parsing left out.
+        source_type: Node type of the sources: ``gene``, ``reaction``, ...
+        target_type: Node type of the targets.
     """
 
     name: str
@@ -175,7 +175,7 @@ class Network:
     weight: np.ndarray
     directed: bool
     genes: np.ndarray = field(default_factory=lambda: np.array([], dtype=str))
-    lost: Mapping[str, int] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
     source_type: str = "gene"
     target_type: str = "gene"
 

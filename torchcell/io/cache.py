@@ -127,7 +127,7 @@ class ParsedRecord(Protocol):
 
 Record = TypeVar("Record", bound=ParsedRecord)
 
-FORMAT = 1
+FORMAT = 2
 """Version of the ``.npz`` layout; part of every cache key."""
 
 

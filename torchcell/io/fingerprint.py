@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int, UInt64
 from scipy import sparse
 
-NOT_VALUES = ("name", "lost", "notes", "control_words")
+NOT_VALUES = ("name", "dropped", "notes", "control_words")
 """Fields of a record that no result depends on: names of it and of its controls, what was left out and assumed."""
 CHUNK_VALUES = 2**22
 """Values that are converted at a time."""

@@ -95,7 +95,7 @@ class GeneNames:
         return None
 
     def resolve_all(self, symbols: Iterable[str]) -> tuple[np.ndarray, dict[str, int]]:
-        """Names of many symbols, and how many were lost.
+        """Names of many symbols, and how many were dropped.
 
         Returns:
             Names, an empty string where there is none, and the counts ``unknown symbols`` and

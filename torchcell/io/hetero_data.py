@@ -131,15 +131,15 @@ def without_reverse(types: list[EdgeType]) -> tuple[list[EdgeType], dict[str, in
 
     ``ToUndirected`` adds such relations for message passing; as facts they say nothing new.
     """
-    kept, lost = [], {}
+    kept, dropped = [], {}
     for one in types:
         forward = [two for two in types if one.name == f"{REVERSE}{two.name}" and one.ends == two.ends[::-1]]
         backwards = bool(forward) and _pairs(one.target, one.source) == _pairs(forward[0].source, forward[0].target)
         if backwards:
-            lost[f"{one.name}: reverse edges"] = len(one.source)
+            dropped[f"{one.name}: reverse edges"] = len(one.source)
         else:
             kept.append(one)
-    return kept, lost
+    return kept, dropped
 
 
 def _pairs(source: np.ndarray, target: np.ndarray) -> Counter[tuple[int, int]]:

@@ -350,7 +350,7 @@ class LinkDataModule(RecordDataModule):
         return read_links(path, spec)
 
     @staticmethod
-    def response(record: Links, prediction: np.ndarray, spec: KnowledgeGraphSpec) -> pd.DataFrame:
+    def to_table(record: Links, prediction: np.ndarray, spec: KnowledgeGraphSpec) -> pd.DataFrame:
         """Sample id, edge type, ids and names of both ends, and ``score``.
 
         The score is that of the edge type's first output, by which candidates are ranked. It is no probability of a

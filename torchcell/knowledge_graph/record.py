@@ -53,7 +53,7 @@ class KnowledgeGraph:
         directed: Edge types within one node type whose two directions mean different things, e.g. ``Gr>G``; of
             any other edge type A-B and B-A are one edge.
         licence: Licence of each edge [E], where the source tells; or none at all.
-        lost: What parsing left out and how many of each.
+        dropped: What parsing left out and how many of each.
     """
 
     name: str
@@ -66,7 +66,7 @@ class KnowledgeGraph:
     target_id: np.ndarray
     directed: tuple[str, ...] = ()
     licence: np.ndarray | None = None
-    lost: Mapping[str, int] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.edge_type)
@@ -131,7 +131,7 @@ class KnowledgeGraph:
         return replace(self, **nodes)
 
     def without_duplicates(self) -> KnowledgeGraph:
-        """The graph without rows that repeat an earlier one, counted in ``lost``; ``validate`` it afterwards.
+        """The graph without rows that repeat an earlier one, counted in ``dropped``; ``validate`` it afterwards.
 
         A node is repeated with the same name and node type, an edge with the same licence; of an edge type that is not
         ``directed``, within one node type, A-B and B-A are one edge. What is repeated otherwise stays, and ``validate``
@@ -152,11 +152,11 @@ class KnowledgeGraph:
         node, edge = (~table.duplicated().to_numpy() for table in (nodes, edges))
         counts = {"repeated nodes": int((~node).sum()), "repeated edges": int((~edge).sum())}
         of_nodes = {name: getattr(self, name)[node] for name in ("node_id", "node_name", "node_type")}
-        lost = {**self.lost, **{what: n for what, n in counts.items() if n}}
-        return replace(self.subset(edge), **of_nodes, lost=lost)
+        lost = {**self.dropped, **{what: n for what, n in counts.items() if n}}
+        return replace(self.subset(edge), **of_nodes, dropped=lost)
 
     def fingerprint(self) -> str:
-        """A hash over all nodes and edges, see ``torchcell.io.fingerprint``; not over ``name`` and ``lost``."""
+        """A hash over all nodes and edges, see ``torchcell.io.fingerprint``; not over ``name`` and ``dropped``."""
         return record_fingerprint(self)
 
     def validate(self) -> KnowledgeGraph:
@@ -430,10 +430,10 @@ def _of_nodes(graph: KnowledgeGraph, kept: np.ndarray, why: str) -> KnowledgeGra
 
 def _count(graph: KnowledgeGraph, lost: dict[str, int]) -> KnowledgeGraph:
     """The graph with what was left out of it; nothing is counted where nothing was."""
-    total = dict(graph.lost)
+    total = dict(graph.dropped)
     for what, n in lost.items():
         total[what] = total.get(what, 0) + n
-    return replace(graph, lost={what: n for what, n in total.items() if n})
+    return replace(graph, dropped={what: n for what, n in total.items() if n})
 
 
 def draw_negatives(
@@ -560,9 +560,9 @@ class Links:
         return self.outputs
 
     @property
-    def lost(self) -> dict[str, int]:
+    def dropped(self) -> dict[str, int]:
         """What parsing the graph left out."""
-        return dict(self.graph.lost)
+        return dict(self.graph.dropped)
 
     @property
     def supervised(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Vectors of genes: learned by name, from features, and lent to genes without training samples."""
+"""Embeddings of genes: learned by name, from features, and imputed for genes without training samples."""
 
 from __future__ import annotations
 
@@ -19,20 +19,19 @@ class Imputation(nn.Module):
     .. math::
         e_i \leftarrow \sum_j w_{ij} e_j, \quad w_{ij} \propto \cos(n_i, n_j)^p
 
-    over the k trained genes j whose neighborhoods n_j in all networks, and annotations if there are any, are most
-    like its own. A trained gene keeps its vector, and so does one without neighbors.
+    over the k trained genes j whose neighborhoods n_j in all networks (and annotations, if there are any) are most
+    similar to its own. A trained gene keeps its vector, and so does a gene without neighbors.
 
     Args:
         graph: The networks.
-        trained: Positions of the genes that training samples name, int64.
-        k: Neighbors a gene.
+        trained: Positions of the genes with training samples, int64.
+        k: Neighbors of a gene.
         power: Exponent p of the cosine.
-        features: Of the genes [N, F]; a gene that no network knows, as one that was added to a trained model, takes
-            its neighbors by the cosine of these, each column less its mean.
-        everyone: Find neighbors of the trained genes too, among the others, so that training can treat them as if
-            they had no samples.
-        n_own: Genes that the model was trained with, which come first; by default all. The features are centered on
-            these.
+        features: Features of the genes [N, F]. A gene without edges, such as one that was added to a trained model,
+            gets its neighbors by the cosine of the centered features.
+        everyone: Whether to find neighbors of trained genes too, so that training can treat them as untrained.
+        n_own: Number of genes that the model was trained with, which come first; by default all. Features are centered
+            on these.
 
     Shapes:
         x_OD [O, D] -> [nodes, D], or [genes, D] where O is not the number of nodes. Rows that x lacks, of genes
@@ -68,9 +67,9 @@ class Imputation(nn.Module):
         total = np.asarray(cosine.sum(1)).ravel()
         weight = (sp.diags(np.divide(1, total, out=np.zeros_like(total), where=total > 0)) @ cosine).tocsr()
         for name, matrix in (("forward", weight), ("backward", weight.T.tocsr())):
-            for part, values in zip(CSR._fields, (matrix.indptr, matrix.indices, matrix.data), strict=True):
-                kind = np.float32 if part == "weight" else np.int32
-                self.register_buffer(f"{name}_{part}", torch.from_numpy(values.astype(kind)), persistent=False)
+            for part, array in zip(CSR._fields, (matrix.indptr, matrix.indices, matrix.data), strict=True):
+                dtype = np.float32 if part == "weight" else np.int32
+                self.register_buffer(f"{name}_{part}", torch.from_numpy(array.astype(dtype)), persistent=False)
         self.register_buffer("own_N", torch.from_numpy(total == 0), persistent=False)
         self.register_buffer("missing_N", torch.from_numpy(~has_samples), persistent=False)
 
@@ -101,7 +100,7 @@ class Imputation(nn.Module):
 def _nearest(unit: sp.csr_matrix, donors: np.ndarray, rows_wanted: np.ndarray, k: int) -> sp.csr_matrix:
     """Cosine of each gene of ``rows_wanted`` to the k nearest of the ``donors``, itself left out, [genes, genes]."""
     columns = (sp.diags(donors.astype(np.float32)) @ unit).T.tocsr()
-    rows, found, values = [np.empty(0, dtype=int)], [np.empty(0, dtype=int)], [np.empty(0, dtype=np.float32)]
+    rows, neighbors, values = [np.empty(0, dtype=int)], [np.empty(0, dtype=int)], [np.empty(0, dtype=np.float32)]
     for start in range(0, len(rows_wanted), CHUNK):
         part = rows_wanted[start : start + CHUNK]
         cosine = (unit[part] @ columns).toarray()
@@ -114,9 +113,9 @@ def _nearest(unit: sp.csr_matrix, donors: np.ndarray, rows_wanted: np.ndarray, k
         value = np.take_along_axis(cosine, best, 1)
         near = value > 0
         rows.append(np.repeat(part, best.shape[1])[near.ravel()])
-        found.append(best[near])
+        neighbors.append(best[near])
         values.append(value[near])
-    parts = np.concatenate(values), (np.concatenate(rows), np.concatenate(found))
+    parts = np.concatenate(values), (np.concatenate(rows), np.concatenate(neighbors))
     return sp.csr_matrix(parts, shape=(len(donors), len(donors)), dtype=np.float32)
 
 
@@ -126,8 +125,8 @@ class FeatureProjection(nn.Module):
     .. math::
         x_i = W \, \mathrm{asinh}\Big(\frac{f_i - \mu}{\sigma}\Big) + b
 
-    with mean and standard deviation of each column over the genes the model was built with; asinh bends the heavy
-    tails that spectra of networks have. The features are no part of the state, so the weights fit any cell.
+    with mean and standard deviation of each column over the genes that the model was built with; asinh shortens the
+    heavy tails of network spectra. The features are not part of the state, so that the weights fit any cell.
 
     Args:
         values_NF: Features of all genes [N, F].
@@ -144,13 +143,13 @@ class FeatureProjection(nn.Module):
         super().__init__()
         own_OF = values_NF[:n_own]
         spread_F = own_OF.std(0, correction=0)
-        # A column that is the same for all says nothing; divided by its rounding errors it would be loud.
+        # A constant column becomes 0; divided by its rounding errors it would be large.
         spread_F = torch.where(spread_F > 1e-6 * own_OF.abs().amax(0), spread_F, torch.inf)
         self.register_buffer("features", ((values_NF - own_OF.mean(0)) / spread_F).asinh(), persistent=False)
         self.linear = nn.Linear(values_NF.shape[1], width)
 
     def forward(self) -> Float[Tensor, "N D"]:
-        """One token a gene."""
+        """One token for each gene."""
         return self.linear(self.features)
 
 
@@ -158,8 +157,8 @@ class GeneVectors(nn.Module):
     """Free vectors of length 1 on average for each gene.
 
     Args:
-        n_genes: Genes N of the cell.
-        n_own: Genes that have a row of their own; those after them were added to a trained model.
+        n_genes: Number of genes N of the cell.
+        n_own: Number of genes with a row; those after them were added to a trained model.
         width: Width W.
         imputation: What a gene without training samples takes from its neighbors. Without it such a gene keeps its
             fresh row, and an added gene has zeros.
@@ -186,5 +185,5 @@ class GeneVectors(nn.Module):
         return self.imputation(x_OW, untrained_N)
 
     def length(self, gene_M: Tensor) -> Float[Tensor, ""]:
-        """Mean squared length of the members' own rows."""
+        """Mean squared length of the rows of some genes."""
         return self.table(gene_M).square().sum(-1).mean()

@@ -26,12 +26,12 @@ def log_cosh(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 @dataclass(frozen=True)
 class _TwoTerms:
-    """Moves weight from one term to another over the first ``transition`` of the epochs.
+    """Moves weight from one term to another over the first part ``transition`` of the epochs.
 
     Args:
-        transition: Share of all epochs after which the weights stand still, in (0, 1].
-        first: The term that comes first.
-        then: The term that follows.
+        transition: Share of the epochs after which the weights no longer change, in (0, 1].
+        first: The first term.
+        then: The term that follows it.
         others: Weights of further terms, the same in every epoch.
 
     Source: schedules of DANGO's training, Zhang et al., bioRxiv 2020.11.26.400739.
@@ -54,7 +54,7 @@ class _TwoTerms:
         return {self.first: 1.0 - then, self.then: then, **self.others}
 
     def _then(self, progress: float) -> float:
-        """Weight of the later term, given how much of the transition has passed, in [0, 1]."""
+        """Weight of the later term for the progress of the transition, in [0, 1]."""
         raise NotImplementedError
 
 
@@ -82,22 +82,22 @@ class LinearUntilFlipped(_TwoTerms):
 def profile_distance(
     prediction_BG: Float[Tensor, "B G"],
     target_BG: Float[Tensor, "B G"],
-    reference_BG: Float[Tensor, "B G"],
+    control_BG: Float[Tensor, "B G"],
 ) -> Float[Tensor, ""]:
     """Mean over samples of 1 - Pearson over genes of (y - x, yhat - x); 1 is no skill.
 
     Args:
         prediction_BG: yhat, any units [B, G].
         target_BG: y; NaN is left out.
-        reference_BG: x, what changes are taken against; NaN is left out.
+        control_BG: x, the control that changes are taken from; NaN is left out.
     """
-    held_BG = ~(torch.isnan(target_BG) | torch.isnan(reference_BG))
-    count_B1 = held_BG.sum(1, keepdim=True).clamp(min=1)
+    measured_BG = ~(torch.isnan(target_BG) | torch.isnan(control_BG))
+    count_B1 = measured_BG.sum(1, keepdim=True).clamp(min=1)
 
     def centered(value_BG: Tensor) -> Tensor:
-        change_BG = torch.where(held_BG, value_BG - reference_BG, 0.0)
-        return (change_BG - change_BG.sum(1, keepdim=True) / count_B1) * held_BG
+        change_BG = torch.where(measured_BG, value_BG - control_BG, 0.0)
+        return (change_BG - change_BG.sum(1, keepdim=True) / count_B1) * measured_BG
 
     similarity_B = torch.nn.functional.cosine_similarity(centered(prediction_BG), centered(target_BG), dim=1, eps=1e-6)
-    some_B = held_BG.any(1)
-    return ((1 - similarity_B) * some_B).sum() / some_B.sum().clamp(min=1)
+    defined_B = measured_BG.any(1)
+    return ((1 - similarity_B) * defined_B).sum() / defined_B.sum().clamp(min=1)

@@ -1,4 +1,4 @@
-"""``StackingWeights``: how much of a network's output, and of a prior's prediction, goes into a prediction."""
+"""``StackingWeights``: the weights of network and prior in a prediction."""
 
 from __future__ import annotations
 
@@ -8,21 +8,19 @@ import torch
 from torch import Tensor, nn
 
 MOST = 1.5
-"""Of either, whatever the validation part would have."""
+"""Largest value of either weight."""
 
 
 class StackingWeights(nn.Module):
     """a network + b prior, with the a and b of the least squared error on the validation part.
 
-    A network that was trained on few noisy samples says too much of others, in the right direction; and a prior in
-    closed form that was fitted beside it knows part of the same. Both weights are fitted after each pass over the
-    validation part, as a ridge's penalty is, lie between 0 and ``MOST``, and stand in the checkpoint. Before the first
-    pass both are 1.
+    A network that was trained on few noisy samples predicts the right direction and too large a size. A prior that was
+    fitted beside it predicts part of the same. Both weights are fitted after each pass over the validation part, lie
+    between 0 and ``MOST``, and are saved in the checkpoint. Before the first pass both are 1.
 
-    What is predicted in a pass, and with it ``val/score`` and the choice of the best epoch, is by the weights of the
-    pass before: those that a pass finds are known when it is over. So the checkpoint of an epoch scores a little better
-    on the validation part than its ``val/score`` says, as its weights were fitted to it; the first epoch is scored with
-    both at 1. The score of an epoch is thus of weights that were not fitted to its own network.
+    Weights are known only after a pass. So the predictions of a pass, its ``val/score`` and the choice of the best
+    epoch use the weights of the pass before, and the first epoch has both at 1. The checkpoint of an epoch therefore
+    scores a little better on the validation part than its ``val/score``, since its weights were fitted there.
 
     Shapes:
         network, prior [B, G] -> [B, G].
@@ -44,20 +42,20 @@ class StackingWeights(nn.Module):
 
     @torch.no_grad()
     def observe(self, network_BG: Tensor, prior_BG: Tensor, target_BG: Tensor) -> None:
-        """Add the products that the least squares need.
+        """Add the products of a batch for the least squares.
 
         Args:
-            network_BG: The network's output for B samples.
-            prior_BG: The prior's prediction of them.
-            target_BG: What their weighted sum should be; NaN counts nothing.
+            network_BG: Network output for B samples.
+            prior_BG: Prediction of the prior for them.
+            target_BG: Target of their weighted sum; NaN is left out.
         """
         measured_BG = ~torch.isnan(target_BG)
-        n, p, t = (torch.where(measured_BG, each, 0.0) for each in (network_BG, prior_BG, target_BG))
+        n, p, t = (torch.where(measured_BG, x, 0.0) for x in (network_BG, prior_BG, target_BG))
         pairs = [(n, n), (n, p), (p, p), (n, t), (p, t)]
-        self.product_M += torch.stack([(one * other).sum() for one, other in pairs])
+        self.product_M += torch.stack([(a * b).sum() for a, b in pairs])
 
     def choose(self, total: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        """Set both weights by what was observed since the last choice; ``total`` adds up over the processes.
+        """Fit both weights to the batches since the last call; ``total`` sums over the processes.
 
         Returns:
             ``network`` and ``prior``, for the log.
@@ -71,7 +69,7 @@ class StackingWeights(nn.Module):
 
 
 def least_squares(rr: float, rt: float, tt: float, rl: float, tl: float) -> tuple[float, float]:
-    """The a and b between 0 and ``MOST`` with the least |l - a r - b t|^2, from the vectors' products."""
+    """The a and b between 0 and ``MOST`` with the least |l - a r - b t|^2, from the inner products of r, t and l."""
 
     def between(value: float) -> float:
         return min(max(value, 0.0), MOST)
@@ -84,7 +82,7 @@ def least_squares(rr: float, rt: float, tt: float, rl: float, tl: float) -> tupl
         a, b = (rl * tt - tl * rt) / area, (tl * rr - rl * rt) / area
         if between(a) == a and between(b) == b:
             return a, b
-    # Else the least lies on an edge of the square.
+    # Otherwise the minimum is on an edge of the square.
     edges = [(a, alone(tt, tl, rt, a)) for a in (0.0, MOST)] + [(alone(rr, rl, rt, b), b) for b in (0.0, MOST)]
     return min(
         edges, key=lambda s: s[0] ** 2 * rr + 2 * s[0] * s[1] * rt + s[1] ** 2 * tt - 2 * (s[0] * rl + s[1] * tl)

@@ -1,4 +1,4 @@
-"""Ragged sets, given as members and pointers: padding, and sums and means over each set."""
+"""Sets of different sizes, as members and pointers: padding, and sums and means over each set."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torchcell.graph.cell_graph import owner
 
 
 def pad(ptr_P: Int[Tensor, " P"]) -> tuple[Int[Tensor, "B S"], Bool[Tensor, "B S"]]:
-    """Positions of the members of each set in a rectangle.
+    """Positions of the members of each set as a padded matrix.
 
     Args:
-        ptr_P: Set b holds members ``ptr[b]`` to ``ptr[b + 1]``, [B + 1].
+        ptr_P: Set b has members ``ptr[b]`` to ``ptr[b + 1]``, [B + 1].
 
     Returns:
-        index [B, S], S the size of the largest set, and mask [B, S], true at members. ``x[index]`` is x
-        padded; where the mask is false the index is 0, a valid position with no meaning.
+        index [B, S] with S the size of the largest set, and mask [B, S], true at members. ``x[index]`` is x padded;
+        where the mask is false the index is 0.
     """
     size_B = ptr_P.diff()
     longest = int(size_B.max()) if len(size_B) else 0
@@ -31,7 +31,7 @@ def segment_sum(x_MD: Float[Tensor, "M D"], ptr_P: Int[Tensor, " P"]) -> Float[T
 
     Args:
         x_MD: One row a member [M, D].
-        ptr_P: Set b holds rows ``ptr[b]`` to ``ptr[b + 1]``, [B + 1].
+        ptr_P: Set b has rows ``ptr[b]`` to ``ptr[b + 1]``, [B + 1].
 
     Returns:
         [B, D].
@@ -45,7 +45,7 @@ def segment_mean(x_MD: Float[Tensor, "M D"], ptr_P: Int[Tensor, " P"]) -> Float[
 
     Args:
         x_MD: One row a member [M, D].
-        ptr_P: Set b holds rows ``ptr[b]`` to ``ptr[b + 1]``, [B + 1].
+        ptr_P: Set b has rows ``ptr[b]`` to ``ptr[b + 1]``, [B + 1].
 
     Returns:
         [B, D].

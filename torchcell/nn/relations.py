@@ -1,4 +1,4 @@
-"""Layers over all networks at once: one stack, one product."""
+"""Products with the matrices of all networks of a cell."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from torchcell.io.errors import InputError
 from torchcell.nn.sparse import full_precision, multiply
 
 SMALLEST = 1e-12
-"""Sum of weights below which a mean over neighbors is no longer divided."""
+"""Smallest sum of weights that a mean over neighbors is divided by."""
 
 
 class Columns(NamedTuple):
-    """Columns of all relations as CSR by column: row (r, c) holds the targets of the edges that leave c by r."""
+    """Columns of all relations as CSR by column: row (r, c) has the targets of the edges that leave c in r."""
 
     csr: CSR
     n_targets: int
@@ -30,13 +30,13 @@ class Columns(NamedTuple):
 class RelationStack(nn.Module):
     r"""R relations as square matrices A_r over all M nodes of a cell, each with its transpose.
 
-    Buffers on the device, not part of a ``state_dict``; a graph of genes only lends its own.
+    They are buffers on the device and not part of a ``state_dict``; those of a graph of genes are shared with it.
 
     Args:
-        graph: The cell; nodes of all types are numbered through, genes first.
-        relations: Which of its relations, in this order.
-        mean: Divide each row by the sum of its absolute weights, so that a product is a mean over the neighbors
-            in the wild type. A node without neighbors keeps its row of zeros.
+        graph: The cell; nodes of all types have one numbering, genes first.
+        relations: Relations to use, in this order.
+        mean: Whether to divide each row by the sum of its absolute weights, so that a product is a mean over the
+            neighbors in the wild type. A node without neighbors keeps its row of zeros.
     """
 
     def __init__(self, graph: CellGraph, relations: Sequence[str], mean: bool = False) -> None:
@@ -85,7 +85,7 @@ class RelationStack(nn.Module):
         return Columns(_torch(self._stacked[rows]), self.n_nodes)
 
     def _gathered(self, node: Int[Tensor, " C"]) -> Columns:
-        """The same by gathers, for a device that SciPy doesn't know."""
+        """The same by gathering, for devices other than a CPU."""
         parts, ends, last = [], [node.new_zeros(1)], node.new_zeros(())
         for number in range(len(self)):
             edge, size, _ = out_edges(self.csr(number, True), node)
@@ -93,11 +93,11 @@ class RelationStack(nn.Module):
             parts.append((csr.indices[edge], csr.weight[edge]))
             ends.append(last + size.cumsum(0))
             last = ends[-1][-1] if len(node) else last
-        indices, weight = (torch.cat(each) for each in zip(*parts, strict=True))
+        indices, weight = (torch.cat(part) for part in zip(*parts, strict=True))
         return Columns(CSR(torch.cat(ends).int(), indices, weight), self.n_nodes)
 
     def edges_within(self, inside_N: Bool[Tensor, " N"]) -> int:
-        """Directed edges with both ends among the nodes that ``inside_N`` [M] marks."""
+        """Number of directed edges with both ends among the nodes that ``inside_N`` [M] marks."""
         total = 0
         for number in range(len(self)):
             csr = self.csr(number)
@@ -124,20 +124,21 @@ def out_edges(
     """Positions of the edges that leave each node of a list.
 
     Args:
-        transpose: A^T, whose row j holds the targets of j.
-        node: [C].
+        transpose: A^T, whose row j has the targets of j.
+        node: The nodes [C].
 
     Returns:
-        Positions in ``transpose.indices`` [E], edges a node [C], and the entry of ``node`` an edge belongs to [E].
+        Positions in ``transpose.indices`` [E], number of edges of each node [C], and position in ``node`` of each
+        edge [E].
     """
     start = transpose.indptr[node].long()
     size = transpose.indptr[node + 1].long() - start
-    edge, whose = expand(start, size)
-    return edge, size, whose
+    edge, position = expand(start, size)
+    return edge, size, position
 
 
 def reversed_csr(csr: CSR, n_columns: int, by_sorting: bool = False) -> CSR:
-    """The transpose of a CSR matrix of ``n_columns`` columns, sorted; by SciPy on a CPU, unless by sorting."""
+    """The transpose of a CSR matrix of ``n_columns`` columns, sorted; by SciPy on a CPU unless ``by_sorting``."""
     if csr.indices.device.type == "cpu" and not by_sorting:
         return _torch(_scipy(csr, n_columns).T.tocsr())
     order = csr.indices.argsort(stable=True)
@@ -172,7 +173,7 @@ def _unified(graph: CellGraph, relation: str) -> tuple[CSR, CSR]:
 
 
 def _widen(csr: CSR, n_nodes: int, columns: slice, rows: slice) -> CSR:
-    """Rows and columns of one node type each, moved to where they stand among all nodes."""
+    """A matrix over one node type for rows and one for columns, as one over all nodes."""
     before, after = csr.indptr.new_zeros(rows.start), csr.indptr[-1:].expand(n_nodes - rows.stop)
     return CSR(torch.cat([before, csr.indptr, after]), csr.indices + columns.start, csr.weight)
 
@@ -183,7 +184,7 @@ Pairs = Sequence[tuple[CSR, CSR]]
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """What a layer reads of a cell, whole or with nodes missing.
+    """The cell as input of a layer, whole or with nodes missing.
 
     Attributes:
         pairs: A_r and A_r^T for each relation.
@@ -203,13 +204,13 @@ def relational_product(
 ) -> Tensor:
     r"""The messages that reach each node: :math:`Y_r = A_r X W_r`, or their sum over r.
 
-    Backward keeps X alone: :math:`G_r = A_r^T g`, :math:`dW_r = X^T G_r`, :math:`dX = \sum_r G_r W_r^T`.
+    The backward pass keeps only X: :math:`G_r = A_r^T g`, :math:`dW_r = X^T G_r`, :math:`dX = \sum_r G_r W_r^T`.
 
     Args:
         pairs: A_r and A_r^T.
-        x_ND: One row a node [N, D].
-        weight_RDK: W_r [R, D, K]; none stands for the identity.
-        fused: Whether to add the relations up.
+        x_ND: A row for each node [N, D].
+        weight_RDK: W_r [R, D, K]; none: the identity.
+        fused: Whether to sum over the relations.
 
     Returns:
         [N, K] if fused, else [R, N, K].
@@ -224,14 +225,15 @@ def column_product(
     n_relations: int,
     fused: bool,
 ) -> Tensor:
-    r"""What C nodes alone send: :math:`Y_r = A_r[:, C] X_C W_r`, or their sum over r.
+    r"""The messages of C nodes only: :math:`Y_r = A_r[:, C] X_C W_r`, or their sum over r.
 
     Args:
-        columns: Gives the columns, once forward and once backward: slicing again is cheaper than keeping them.
-        x_CD: One row a node of the list [C, D].
-        weight_RDK: W_r [R, D, K]; none stands for the identity.
-        n_relations: R.
-        fused: Whether to add the relations up.
+        columns: Returns the columns; called once forward and once backward, since slicing again is cheaper than keeping
+            them.
+        x_CD: A row for each of the nodes [C, D].
+        weight_RDK: W_r [R, D, K]; none: the identity.
+        n_relations: Number of relations R.
+        fused: Whether to sum over the relations.
 
     Returns:
         [M, K] if fused, else [R, M, K], M the number of targets.
@@ -307,7 +309,7 @@ class _Columns(torch.autograd.Function):
 
 
 def _by_relation(csr: CSR, n_relations: int) -> list[CSR]:
-    """The rows (r, c) of each relation r as a matrix of its own."""
+    """The rows (r, c) of each relation r as one matrix a relation."""
     size = (len(csr.indptr) - 1) // n_relations
     parts = []
     for number in range(n_relations):

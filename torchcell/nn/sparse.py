@@ -17,12 +17,12 @@ from torchcell.graph.cell_graph import CSR, CellGraph
 
 
 class Block(NamedTuple):
-    """A relation's edges, and where its sources and targets stand among all.
+    """The edges of a relation, and the positions of its sources and targets among all nodes.
 
     Attributes:
-        csr: Row i holds the sources of the edges into its target i, both counted from the slices' starts.
-        source: The rows of keys and values that the columns are.
-        target: The rows of queries that the rows are.
+        csr: Row i has the sources of the edges into target i, both counted from the starts of the slices.
+        source: Rows of keys and values that are the columns of ``csr``.
+        target: Rows of queries that are the rows of ``csr``.
     """
 
     csr: CSR
@@ -31,16 +31,16 @@ class Block(NamedTuple):
 
 
 class Gathered:
-    """Edges into some rows, by gathering the vectors at both ends of each; on any device.
+    """Operations on the edges into some rows, by gathering the vectors at both ends of each edge; on any device.
 
     Args:
-        indptr: Row i holds edges ``indptr[i]`` to ``indptr[i + 1]``, counted from 0, [n + 1].
+        indptr: Row i has edges ``indptr[i]`` to ``indptr[i + 1]``, counted from 0, [n + 1].
         source_E: Column of each edge [E].
-        n_columns: M.
+        n_columns: Number of columns M.
     """
 
     edges = 65_536
-    """How many edges are taken at once."""
+    """Edges in one chunk."""
 
     def __init__(self, indptr: Tensor, source_E: Tensor, n_columns: int) -> None:
         self.indptr, self.source_E, self.n_columns, self.n_rows = indptr, source_E, n_columns, len(indptr) - 1
@@ -79,13 +79,13 @@ class Gathered:
 
 
 class Sparse(Gathered):
-    """The same by sparse matrix products head by head, and NumPy's reductions of sorted runs; on a CPU."""
+    """The same by sparse matrix products for each head, and NumPy reductions of sorted runs; on a CPU."""
 
     edges = 262_144
 
     @cached_property
     def _filled(self) -> np.ndarray:
-        """Rows that have edges: ``reduceat`` gives nonsense for the others."""
+        """Rows with edges: ``reduceat`` is undefined for the others."""
         return np.flatnonzero(np.diff(self.indptr.numpy()))
 
     def _matrix(self, x_E: Tensor) -> Tensor:
@@ -101,8 +101,7 @@ class Sparse(Gathered):
 
     def dots(self, x_HnD: Tensor, y_HMD: Tensor) -> Tensor:
         """Inner product of row and column at each edge [H, E]."""
-        nothing_E = x_HnD.new_zeros(len(self.source_E))
-        pattern = self._matrix(nothing_E)
+        pattern = self._matrix(x_HnD.new_zeros(len(self.source_E)))
         out_HE = x_HnD.new_empty(len(x_HnD), len(self.source_E))
         for out_E, x_nD, y_MD in zip(out_HE, x_HnD, y_HMD, strict=True):
             out_E.copy_(torch.sparse.sampled_addmm(pattern, x_nD, y_MD.T, beta=0.0).values())
@@ -128,20 +127,20 @@ class Sparse(Gathered):
         """Add to each column, over its edges, number times row's vector."""
         indices, indptr, size = self.source_E.numpy(), self.indptr.numpy(), (self.n_columns, self.n_rows)
         for x_E, y_nD, out_MD in zip(x_HE, y_HnD, out_HMD, strict=True):
-            # A CSR matrix read as CSC is its transpose: torch would convert it first.
+            # The arrays of a CSR matrix are its transpose as CSC; torch would convert it first.
             transpose = sp.csc_matrix((x_E.numpy(), indices, indptr), shape=size)
             out_MD += torch.from_numpy(transpose @ y_nD.numpy())
 
 
-WAYS: dict[str, type[Gathered]] = {"sparse": Sparse, "gather": Gathered}
+STRATEGIES: dict[str, type[Gathered]] = {"sparse": Sparse, "gather": Gathered}
 
 
-# torch says once that its CSR support is in beta; we test it against the dense product.
+# torch warns that its CSR support is in beta; tests compare it with the dense product.
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
 
 
 class _SpMM(torch.autograd.Function):
-    """A @ X; the gradient is A^T @ g from the stored transpose, so nothing of size E x d is made."""
+    """A @ X; the gradient is A^T @ g from the stored transpose, so that no array of size E x d is made."""
 
     @staticmethod
     def forward(ctx, x_ND, forward_csr, backward_csr):
@@ -157,9 +156,9 @@ def multiply(csr: CSR, x_ND: Tensor) -> Tensor:
     """A @ X without a gradient; rows of A may be fewer or more than its columns, which are the rows of X."""
     n = len(csr.indptr) - 1
     weight = csr.weight.to(x_ND.dtype)
-    # The graph checks its own indices once; checking them again at each step would cost more than the product.
+    # The graph has checked its indices; a check at each step would cost more than the product.
     matrix = torch.sparse_csr_tensor(csr.indptr, csr.indices, weight, size=(n, x_ND.shape[0]), check_invariants=False)
-    with torch.autocast(x_ND.device.type, enabled=False):  # it would cast the product's inputs to half again
+    with torch.autocast(x_ND.device.type, enabled=False):  # autocast would cast the inputs to half precision
         return matrix @ x_ND
 
 
@@ -167,24 +166,24 @@ def spmm(graph: CellGraph, relation: str, x_ND: Float[Tensor, "N D"]) -> Float[T
     """Sum over the edges into each node: y_i = sum_j A_ij x_j.
 
     Args:
-        graph: Holds A and its transpose.
-        relation: Which A.
-        x_ND: One row a node of the relation's source type [N, D].
+        graph: Graph with A and its transpose.
+        relation: Name of the relation of A.
+        x_ND: A row for each node of the source type [N, D].
 
     Returns:
-        One row a node of its target type [T, D]; both are genes in most relations. Isolated nodes get zeros.
+        A row for each node of the target type [T, D]; both types are genes in most relations. Isolated nodes get zeros.
     """
     product_TD = _SpMM.apply(full_precision(x_ND), graph.csr(relation), graph.csr(relation, transpose=True))
     return product_TD.to(x_ND.dtype)
 
 
 def full_precision(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """float32 in place of the half precisions, for which torch has no sparse product on a CPU."""
+    """Half precision as float32, since torch has no sparse product in half precision on a CPU."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 CHUNK: int | None = None
-"""Edges of a relation that are taken at once; none: what suits the way."""
+"""Edges of a relation in one chunk; none: the default of the strategy."""
 
 
 def edge_softmax(
@@ -193,9 +192,9 @@ def edge_softmax(
     key_RMHD: Float[Tensor, "R M H D"],
     value_RMHD: Float[Tensor, "R M H D"],
     keep_M: Float[Tensor, " M"] | None = None,
-    way: str | None = None,
+    strategy: str | None = None,
 ) -> Float[Tensor, "N H D"]:
-    r"""One softmax a target and head over the edges of all relations into it.
+    r"""One softmax for each target and head over the edges of all relations into the target.
 
     .. math::
         y_i = \sum_{r, j} \alpha_{rij} v_{rj}, \quad
@@ -205,22 +204,24 @@ def edge_softmax(
     the scores again.
 
     Args:
-        relations: A_r [N, M]; row i holds the sources of the edges into target i.
-        query_NHD: One row a target [N, H, D].
-        key_RMHD: Sources as each relation sees them [R, M, H, D].
-        value_RMHD: What they send [R, M, H, D].
-        keep_M: 0 for sources that are missing [M]: the softmax leaves their edges out.
-        way: ``sparse`` (CPU only) or ``gather``; none: by the device.
+        relations: A_r [N, M]; row i has the sources of the edges into target i.
+        query_NHD: A row for each target [N, H, D].
+        key_RMHD: Keys of the sources for each relation [R, M, H, D].
+        value_RMHD: Values of the sources for each relation [R, M, H, D].
+        keep_M: 0 for missing sources [M]: their edges are left out of the softmax.
+        strategy: ``sparse`` (CPU only) or ``gather``; none: by the device.
 
     Returns:
-        [N, H, D]; zeros for a target that no edge reaches.
+        [N, H, D]; zeros for a target without edges.
     """
     n_targets, n_sources = len(query_NHD), key_RMHD.shape[1]
     blocks = [
         Block(csr, slice(r * n_sources, (r + 1) * n_sources), slice(0, n_targets)) for r, csr in enumerate(relations)
     ]
     keep = None if keep_M is None else keep_M.repeat(len(relations))
-    return block_softmax(blocks, query_NHD, key_RMHD.flatten(0, 1), value_RMHD.flatten(0, 1), None, None, keep, way)
+    return block_softmax(
+        blocks, query_NHD, key_RMHD.flatten(0, 1), value_RMHD.flatten(0, 1), None, None, keep, strategy
+    )
 
 
 def block_softmax(
@@ -231,7 +232,7 @@ def block_softmax(
     attend_RHDD: Float[Tensor, "R H D D"] | None = None,
     send_RHDD: Float[Tensor, "R H D D"] | None = None,
     keep_M: Float[Tensor, " M"] | None = None,
-    way: str | None = None,
+    strategy: str | None = None,
 ) -> Float[Tensor, "N H D"]:
     r"""``edge_softmax`` where each relation joins some of the sources to some of the targets.
 
@@ -239,25 +240,25 @@ def block_softmax(
         \alpha_{rij} \propto |A_r[i, j]| \exp(q_i \cdot (k_j W^{att}_r) / \sqrt{D}), \quad
         y_i = \sum_{r, j} \alpha_{rij} \, v_j W^{msg}_r
 
-    Sources as a relation sees them exist for one relation at a time, forward and backward.
+    Mapped keys and values exist for one relation at a time, forward and backward.
 
     Args:
         blocks: The edges of each relation, and which sources and targets they join.
-        query_NHD: One row a target [N, H, D].
-        key_MHD: One row a source [M, H, D].
-        value_MHD: One row a source [M, H, D].
-        attend_RHDD: A relation's map of keys [R, H, D, D]; none: the identity.
-        send_RHDD: A relation's map of values [R, H, D, D]; none: the identity.
-        keep_M: 0 for sources that are missing [M]: the softmax leaves their edges out.
-        way: ``sparse`` (CPU only) or ``gather``; none: by the device.
+        query_NHD: A row for each target [N, H, D].
+        key_MHD: A row for each source [M, H, D].
+        value_MHD: A row for each source [M, H, D].
+        attend_RHDD: Map of the keys for each relation [R, H, D, D]; none: the identity.
+        send_RHDD: Map of the values for each relation [R, H, D, D]; none: the identity.
+        keep_M: 0 for missing sources [M]: their edges are left out of the softmax.
+        strategy: ``sparse`` (CPU only) or ``gather``; none: by the device.
 
     Returns:
-        [N, H, D]; zeros for a target that no edge reaches.
+        [N, H, D]; zeros for a target without edges.
     """
-    rows = (full_precision(each).transpose(0, 1).contiguous() for each in (query_NHD, key_MHD, value_MHD))
-    maps = (None if each is None else full_precision(each) for each in (attend_RHDD, send_RHDD))
-    kind = WAYS[way or ("sparse" if query_NHD.device.type == "cpu" else "gather")]
-    return _BlockSoftmax.apply(*rows, *maps, tuple(blocks), keep_M, kind).transpose(0, 1)
+    rows = (full_precision(x).transpose(0, 1).contiguous() for x in (query_NHD, key_MHD, value_MHD))
+    maps = (None if x is None else full_precision(x) for x in (attend_RHDD, send_RHDD))
+    operations = STRATEGIES[strategy or ("sparse" if query_NHD.device.type == "cpu" else "gather")]
+    return _BlockSoftmax.apply(*rows, *maps, tuple(blocks), keep_M, operations).transpose(0, 1)
 
 
 class _Chunk(NamedTuple):
@@ -266,17 +267,17 @@ class _Chunk(NamedTuple):
     bias_E: Tensor
 
 
-def _chunks(block: Block, keep_M: Tensor | None, dtype: torch.dtype, kind: type[Gathered]) -> Iterator[_Chunk]:
-    """Edges of a relation, whole rows and about CHUNK edges at a time; the log of an edge's weight is its bias."""
+def _chunks(block: Block, keep_M: Tensor | None, dtype: torch.dtype, operations: type[Gathered]) -> Iterator[_Chunk]:
+    """Edges of a relation in chunks of whole rows and about CHUNK edges; the bias of an edge is its log weight."""
     csr, ends, first = block.csr, block.csr.indptr, 0
     n_rows, n_columns = len(ends) - 1, block.source.stop - block.source.start
     while first < n_rows:
-        limit = ends[first] + (CHUNK or kind.edges)
+        limit = ends[first] + (CHUNK or operations.edges)
         last = max(first + 1, int(torch.searchsorted(ends, limit, right=True)) - 1)
         last = min(last, n_rows)
         span = slice(int(ends[first]), int(ends[last]))
         if span.start < span.stop:
-            edges = kind(ends[first : last + 1] - ends[first], csr.indices[span], n_columns)
+            edges = operations(ends[first : last + 1] - ends[first], csr.indices[span], n_columns)
             bias_E = csr.weight[span].to(dtype).abs().log()
             if keep_M is not None:
                 bias_E = bias_E.masked_fill(keep_M[block.source].index_select(0, edges.source_E) == 0, -torch.inf)
@@ -286,67 +287,67 @@ def _chunks(block: Block, keep_M: Tensor | None, dtype: torch.dtype, kind: type[
 
 
 class _BlockSoftmax(torch.autograd.Function):
-    """Heads come first here: [H, N, D], [H, M, D]."""
+    """Tensors have the heads first: [H, N, D], [H, M, D]."""
 
     @staticmethod
-    def forward(ctx, query, key, value, attend, send, blocks, keep_M, kind):
+    def forward(ctx, query, key, value, attend, send, blocks, keep_M, operations):
         top = torch.full(query.shape[:2], -torch.inf, dtype=query.dtype, device=query.device)
         total, out, scale = torch.zeros_like(top), torch.zeros_like(query), query.shape[-1] ** -0.5
         with torch.autocast(query.device.type, enabled=False):
             for number, block in enumerate(blocks):
                 if not len(block.csr.indices):
                     continue
-                seen, sent = _seen(key, attend, block, number), _seen(value, send, block, number)
-                for edges, rows, bias_E in _chunks(block, keep_M, query.dtype, kind):
-                    score_HE = edges.dots(query[:, rows], seen).mul_(scale).add_(bias_E)
-                    was = top[:, rows]
-                    peak = torch.maximum(was, edges.largest(score_HE))
+                keys, values = _mapped(key, attend, block, number), _mapped(value, send, block, number)
+                for edges, rows, bias_E in _chunks(block, keep_M, query.dtype, operations):
+                    score_HE = edges.dots(query[:, rows], keys).mul_(scale).add_(bias_E)
+                    previous = top[:, rows]
+                    peak = torch.maximum(previous, edges.largest(score_HE))
                     safe = torch.where(peak == -torch.inf, 0, peak)  # all edges so far come from missing sources
                     part_HE = score_HE.sub_(edges.spread(safe)).exp_()
-                    fade = (was - safe).exp()
+                    fade = (previous - safe).exp()
                     top[:, rows] = peak
                     total[:, rows] = total[:, rows] * fade + edges.total(part_HE)
-                    out[:, rows] = out[:, rows] * fade[:, :, None] + edges.collect(part_HE, sent)
+                    out[:, rows] = out[:, rows] * fade[:, :, None] + edges.collect(part_HE, values)
         out /= torch.where(total > 0, total, 1)[:, :, None]
-        lse = torch.where(total > 0, top + total.log(), torch.inf)  # exp(score - inf) = 0 where nothing arrives
+        lse = torch.where(total > 0, top + total.log(), torch.inf)  # exp(score - inf) = 0 for a target without edges
         ctx.save_for_backward(query, key, value, attend, send, out, lse)
-        ctx.blocks, ctx.keep_M, ctx.kind = blocks, keep_M, kind
+        ctx.blocks, ctx.keep_M, ctx.operations = blocks, keep_M, operations
         return out
 
     @staticmethod
     def backward(ctx, grad):
         query, key, value, attend, send, out, lse = ctx.saved_tensors
         grad, scale = grad.contiguous(), query.shape[-1] ** -0.5
-        grad_query, grad_key, grad_value = (torch.zeros_like(each) for each in (query, key, value))
-        grad_attend, grad_send = (None if each is None else torch.zeros_like(each) for each in (attend, send))
+        grad_query, grad_key, grad_value = (torch.zeros_like(x) for x in (query, key, value))
+        grad_attend, grad_send = (None if x is None else torch.zeros_like(x) for x in (attend, send))
         inner_HN = (grad * out).sum(-1)
         with torch.autocast(query.device.type, enabled=False):
             for number, block in enumerate(ctx.blocks):
                 if not len(block.csr.indices):
                     continue
-                seen, sent = _seen(key, attend, block, number), _seen(value, send, block, number)
-                to_seen, to_sent = torch.zeros_like(seen), torch.zeros_like(sent)
-                for edges, rows, bias_E in _chunks(block, ctx.keep_M, query.dtype, ctx.kind):
-                    share_HE = edges.dots(query[:, rows], seen).mul_(scale).add_(bias_E)
+                keys, values = _mapped(key, attend, block, number), _mapped(value, send, block, number)
+                grad_keys, grad_values = torch.zeros_like(keys), torch.zeros_like(values)
+                for edges, rows, bias_E in _chunks(block, ctx.keep_M, query.dtype, ctx.operations):
+                    share_HE = edges.dots(query[:, rows], keys).mul_(scale).add_(bias_E)
                     share_HE = share_HE.sub_(edges.spread(lse[:, rows])).exp_()
-                    edges.deliver(share_HE, grad[:, rows], to_sent)
-                    score_HE = edges.dots(grad[:, rows], sent).sub_(edges.spread(inner_HN[:, rows]))
+                    edges.deliver(share_HE, grad[:, rows], grad_values)
+                    score_HE = edges.dots(grad[:, rows], values).sub_(edges.spread(inner_HN[:, rows]))
                     score_HE.mul_(share_HE).mul_(scale)
-                    grad_query[:, rows] += edges.collect(score_HE, seen)
-                    edges.deliver(score_HE, query[:, rows], to_seen)
-                _send_back(to_seen, key, attend, grad_key, grad_attend, block, number)
-                _send_back(to_sent, value, send, grad_value, grad_send, block, number)
+                    grad_query[:, rows] += edges.collect(score_HE, keys)
+                    edges.deliver(score_HE, query[:, rows], grad_keys)
+                _unmap(grad_keys, key, attend, grad_key, grad_attend, block, number)
+                _unmap(grad_values, value, send, grad_value, grad_send, block, number)
         return grad_query, grad_key, grad_value, grad_attend, grad_send, None, None, None
 
 
-def _seen(x_HMD: Tensor, map_RHDD: Tensor | None, block: Block, number: int) -> Tensor:
-    """A block's sources as its relation sees them."""
+def _mapped(x_HMD: Tensor, map_RHDD: Tensor | None, block: Block, number: int) -> Tensor:
+    """Rows of a block's sources, multiplied by the map of its relation."""
     rows = x_HMD[:, block.source]
     return rows if map_RHDD is None else rows @ map_RHDD[number]
 
 
-def _send_back(
-    seen_grad: Tensor,
+def _unmap(
+    mapped_grad: Tensor,
     x_HMD: Tensor,
     map_RHDD: Tensor | None,
     grad_x: Tensor,
@@ -354,9 +355,9 @@ def _send_back(
     block: Block,
     number: int,
 ) -> None:
-    """The gradient of ``_seen``, added to those of its inputs."""
+    """Add the gradient of ``_mapped`` to the gradients of its inputs."""
     if map_RHDD is None or grad_map is None:
-        grad_x[:, block.source] += seen_grad
+        grad_x[:, block.source] += mapped_grad
         return
-    grad_x[:, block.source] += seen_grad @ map_RHDD[number].mT
-    grad_map[number] = x_HMD[:, block.source].mT @ seen_grad
+    grad_x[:, block.source] += mapped_grad @ map_RHDD[number].mT
+    grad_map[number] = x_HMD[:, block.source].mT @ mapped_grad

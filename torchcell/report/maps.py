@@ -1,4 +1,4 @@
-"""Maps of latents: PCA and UMAP of what a model makes of its sets, colored by phenotype."""
+"""Maps of embeddings: PCA and UMAP of a model's embeddings of samples, colored by phenotype."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-TITLE = "What the model makes of the sets"
+TITLE = "Embeddings of the samples"
 MOST_COMPONENTS = 50
 FEWEST = 5
-"""Sets below which there is no map to draw."""
+"""With fewer samples no map is drawn."""
 NEAREST = 10
-"""Sets whose mean phenotype a set is compared with."""
+"""Number of nearest samples whose mean phenotype a sample is compared with."""
 
 
 @dataclass(frozen=True, eq=False)
 class Map:
-    """Where each of n sets lies on a plane.
+    """Coordinates of n samples on a plane.
 
     Attributes:
-        xy: [n, 2].
-        labels: Of the two axes.
-        scaled: Whether the axes have a scale; UMAP's have none.
+        xy: Coordinates [n, 2].
+        labels: Labels of the two axes.
+        scaled: Whether the axes have a scale; those of UMAP have none.
     """
 
     xy: np.ndarray
@@ -43,13 +43,13 @@ class Map:
 
 
 def principal_components(x_ND: np.ndarray, most: int = MOST_COMPONENTS) -> tuple[np.ndarray, np.ndarray]:
-    """Scores on the axes of most variance, and the share of the variance that each holds.
+    """Scores on the principal axes, and the share of the variance of each.
 
-    An axis points where its largest loading is positive, so that the same latents give the same map.
+    The sign of an axis makes its largest loading positive, so that the same embeddings give the same map.
 
     Args:
         x_ND: Finite values [N, D].
-        most: Components at most; fewer where N - 1 or D is smaller.
+        most: Largest number of components; fewer where N - 1 or D is smaller.
 
     Returns:
         Scores float32 [N, K] and shares [K], largest first; shares of 0 where all rows are equal.
@@ -58,15 +58,15 @@ def principal_components(x_ND: np.ndarray, most: int = MOST_COMPONENTS) -> tuple
     size = np.square(x_ND).sum()
     x_ND = x_ND - x_ND.mean(0)
     n_components = max(1, min(most, x_ND.shape[1], len(x_ND) - 1))
-    # D is a few hundred at most, so the covariance is small however many sets there are.
+    # D is a few hundred at most, so that the covariance is small for any number of samples.
     variance_D, axes_DD = np.linalg.eigh(x_ND.T @ x_ND / max(len(x_ND) - 1, 1))
     axes_DK = axes_DD[:, ::-1][:, :n_components]
     axes_DK = axes_DK * np.sign(axes_DK[np.abs(axes_DK).argmax(0), np.arange(n_components)])
     variance_D = variance_D[::-1].clip(min=0)
-    whole = variance_D.sum()
-    # A spread of a millionth is what rounding leaves of equal float32 rows.
-    flat = whole * len(x_ND) <= 1e-12 * size
-    shares_K = np.zeros(n_components) if flat else variance_D[:n_components] / whole
+    total = variance_D.sum()
+    # Equal float32 rows spread by a millionth, from rounding.
+    flat = total * len(x_ND) <= 1e-12 * size
+    shares_K = np.zeros(n_components) if flat else variance_D[:n_components] / total
     return (x_ND @ axes_DK).astype(np.float32), shares_K
 
 
@@ -83,7 +83,7 @@ def umap_coordinates(x_NK: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def pca_map(scores_NK: np.ndarray, shares_K: np.ndarray) -> Map:
-    """The first two components, their shares on the axes; a second axis of zeros where there is one only."""
+    """The first two components, with their shares in the labels; a second axis of zeros where there is one only."""
     xy = np.zeros((len(scores_NK), 2), dtype=np.float32)
     width = min(2, scores_NK.shape[1])
     xy[:, :width] = scores_NK[:, :width]
@@ -99,22 +99,22 @@ def umap_map(xy: np.ndarray) -> Map:
 def draw_maps(maps: Sequence[Map], phenotypes: Mapping[str, np.ndarray], columns: int | None = None) -> Figure:
     """A panel for each phenotype and map, colored by the phenotype.
 
-    Colors run from the 2nd to the 98th percentile, around 0 where values lie on both sides of it; those farthest
-    from the median are drawn last; a set without a value is an empty ring.
+    Colors run from the 2nd to the 98th percentile, around 0 where values lie on both sides of it. Values farthest from
+    the median are drawn last; a sample without a value is an empty ring.
 
     Args:
-        maps: Of the same sets.
+        maps: Maps of the same samples.
         phenotypes: Values [n] by label.
-        columns: Panels a row; by default a row a phenotype.
+        columns: Panels in a row; by default one row for each phenotype.
     """
     from torchcell.report.plots import canvas
 
     columns = columns or len(maps)
-    panels = [(one, label, values) for label, values in phenotypes.items() for one in maps]
+    panels = [(plane, label, values) for label, values in phenotypes.items() for plane in maps]
     rows = -(-len(panels) // columns)
     figure, axes = canvas(4.6 * columns, 3.7 * rows, columns, rows)
-    for axis, (one, label, values) in zip(axes.flat, panels, strict=False):
-        _panel(figure, axis, one, label, np.asarray(values, dtype=np.float64))
+    for axis, (plane, label, values) in zip(axes.flat, panels, strict=False):
+        _panel(figure, axis, plane, label, np.asarray(values, dtype=np.float64))
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
     return figure
@@ -152,7 +152,7 @@ def _panel(figure: Figure, axis: Axes, one: Map, label: str, values_N: np.ndarra
 
 
 def color_scale(values: np.ndarray) -> tuple[float, float, Colormap]:
-    """Limits and colors for ``values`` without NaN: diverging around 0 where they lie on both sides of it."""
+    """Limits and colors for ``values`` without NaN; diverging around 0 where values lie on both sides of it."""
     from matplotlib.colors import LinearSegmentedColormap
 
     from torchcell.report.plots import BLUE, INK, ORANGE, RULE
@@ -175,36 +175,36 @@ def latent_section(
     umap: bool = False,
     seed: int = 0,
 ) -> Section:
-    """The report's section with the map of one latent.
+    """The section of the report with the map of one embedding.
 
     Args:
-        name: Of the latent, e.g. ``z_S``.
-        x_ND: One row a set [N, D].
+        name: Name of the embedding, e.g. ``z_S``.
+        x_ND: One row a sample [N, D].
         measured: Measured values [N] by phenotype, NaN where missing; the first few are drawn.
-        part: Which part the sets are of.
-        n_whole: Sets of that part, of which N were drawn at random.
+        part: Part of the samples.
+        n_whole: Number of samples in that part, of which N were drawn at random.
         umap: Whether to draw a UMAP beside the PCA; it takes about ten seconds.
-        seed: Of the UMAP.
+        seed: Seed of the UMAP.
     """
     n, width = x_ND.shape
-    drawn = f"{n:,} sets" if n == n_whole else f"{n:,} of {n_whole:,} sets, chosen at random,"
-    opening = f"Where {drawn} of the {part} part lie in the model's latent {name!r} ({width} numbers a set)."
+    drawn = f"{n:,} samples" if n == n_whole else f"{n:,} of {n_whole:,} samples, chosen at random,"
+    opening = f"The model's embedding {name!r} ({width} numbers a sample) of {drawn} of the {part} part."
     if n < FEWEST or not np.isfinite(x_ND).all():
-        why = f"fewer than {FEWEST} sets" if n < FEWEST else "some latents are not finite"
+        why = f"fewer than {FEWEST} samples" if n < FEWEST else "some embeddings are not finite"
         return Section(TITLE, f"{opening} Not drawn: {why}.")
     scores_NK, shares_K = principal_components(x_ND)
     if not shares_K.any():
-        return Section(TITLE, f"{opening} Not drawn: the latent is the same for all sets.")
+        return Section(TITLE, f"{opening} Not drawn: the embedding is the same for all samples.")
     maps = [pca_map(scores_NK, shares_K), *([umap_map(umap_coordinates(scores_NK, seed))] if umap else [])]
     shown = dict(list(measured.items())[:MOST_OUTPUTS])
-    held = " and ".join(f"{100 * share:.0f} %" for share in shares_K[:2])
+    variance = " and ".join(f"{100 * share:.0f} %" for share in shares_K[:2])
     text = (
-        f"{opening} Sets that lie together look alike to the model; where colors part along a direction, the model "
-        f"tells these phenotypes apart by it. The first principal components hold {held} of the latent's variance."
+        f"{opening} Samples that lie together are alike to the model; where colors change along a direction, the model "
+        f"separates these phenotypes by it. The first principal components have {variance} of the variance."
     )
     caption = (
-        f"{'PCA (left) and UMAP (right)' if umap else 'PCA'} of {name}, colored by what was measured, from the 2nd to "
-        "the 98th percentile; values far from the median on top, rings are sets without a value."
+        f"{'PCA (left) and UMAP (right)' if umap else 'PCA'} of {name}, colored by the measured value, from the 2nd "
+        "to the 98th percentile; values far from the median on top, rings are samples without a value."
     )
     columns = None if umap else min(2, len(shown))
     labels = {f"measured {phenotype}": values for phenotype, values in shown.items()}
@@ -213,16 +213,16 @@ def latent_section(
 
 
 def _shared(x_ND: np.ndarray, scores_NK: np.ndarray, measured: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """How far sets with a like latent have a like phenotype: r with both components and with the nearest sets."""
+    """How well the embedding predicts each phenotype: r with both components and with the mean of nearest samples."""
     rows = []
     for phenotype, values in measured.items():
         known = ~np.isnan(values)
         truth = np.asarray(values, dtype=np.float64)[known]
-        row = {"measured phenotype": phenotype, "sets": f"{len(truth):,}"}
+        row = {"measured phenotype": phenotype, "samples": f"{len(truth):,}"}
         for k in range(min(2, scores_NK.shape[1])):
             row[f"r with PC{k + 1}"] = _correlation(truth, scores_NK[known, k])
         nearest = nearest_mean(x_ND[known], truth) if len(truth) > NEAREST else np.full_like(truth, np.nan)
-        rows.append(row | {f"r with the mean of the {NEAREST} nearest sets": _correlation(truth, nearest)})
+        rows.append(row | {f"r with the mean of the {NEAREST} nearest samples": _correlation(truth, nearest)})
     return pd.DataFrame(rows)
 
 

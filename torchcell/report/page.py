@@ -1,4 +1,4 @@
-"""``report.html``: one self-contained page, the verdict in its first line, every figure inside."""
+"""``report.html``: one self-contained page with the verdict in its first line and all figures inside."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ log = logging.getLogger(__name__)
 
 DPI = 160
 PIXELS_PER_INCH = 108
-"""On the page, so that letters are of one size in all figures."""
-_APART = ("lost", "units", "notes", "name")
-"""Entries of ``info`` that have a place of their own."""
+"""Size of figures on the page; it makes letters the same size in all figures."""
+_SHOWN_ELSEWHERE = ("dropped", "units", "notes", "name")
+"""Entries of ``info`` that the table of facts leaves out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,21 +59,21 @@ def write_report(
     """Write ``report.html`` and ``figures/*.png`` into the run's folder.
 
     Args:
-        folder: The run's folder.
+        folder: The run folder.
         evaluation: Table and verdict.
-        results: What was scored.
-        history: One row per epoch, if anything was trained.
-        info: What to tell of the run, e.g. ``name``, ``split``, ``split_hash``, ``git_commit``, ``seconds``,
-            ``epochs``, ``units`` (unit by output), ``lost`` (what was left out, counted),
+        results: The first of the scored results.
+        history: One row per epoch; none: nothing was trained.
+        info: Facts of the run, e.g. ``name``, ``split``, ``split_hash``, ``git_commit``, ``seconds``,
+            ``epochs``, ``units`` (unit by output), ``dropped`` (counts of what was left out),
             ``notes`` (sentences). Any further entry is listed as it is.
         checks: As in ``metrics.json``.
-        sections: What makes further sections, by heading; one that fails is a line of the page.
+        sections: Functions that make further sections, by heading; one that fails becomes a line of the page.
 
     Returns:
         The files written, the page first.
     """
-    every = default_sections(evaluation, results, history, info, checks) | dict(sections)
-    made = [section for title, make in every.items() for section in made_or_said(title, make)]
+    makers = default_sections(evaluation, results, history, info, checks) | dict(sections)
+    made = [section for title, make in makers.items() for section in made_or_failed(title, make)]
     shown, files = draw(made, lambda slug: folder / "figures" / f"{slug}.png")
     page = folder / "report.html"
     _write(page, render(evaluation, results, info, shown))
@@ -97,7 +97,7 @@ def write_page(
         verdict: Its first line.
         tone: ``good``, ``bad`` or ``open``.
         sections: In order.
-        facts: What to tell at the end.
+        facts: Facts for the end of the page.
 
     Returns:
         The files written, the page first.
@@ -109,7 +109,7 @@ def write_page(
 
 
 def draw(sections: Sequence[Section], place: Callable[[str], Path]) -> tuple[list[_Shown], list[Path]]:
-    """Write the figures of ``sections`` where ``place`` says, and give what the page shows."""
+    """Write the figures of ``sections`` to the paths of ``place``; returns what the page shows, and the files."""
     from torchcell.io.cache import atomic_write
 
     shown, files = [], []
@@ -129,8 +129,8 @@ def draw(sections: Sequence[Section], place: Callable[[str], Path]) -> tuple[lis
     return shown, files
 
 
-def made_or_said(title: str, make: Callable[[], Sequence[Section]]) -> Sequence[Section]:
-    """The sections, or one that says why they could not be made: scores are worth more than their decoration."""
+def made_or_failed(title: str, make: Callable[[], Sequence[Section]]) -> Sequence[Section]:
+    """The sections, or one with the error: a figure that fails must not cost the run its scores."""
     try:
         return make()
     except Exception as error:
@@ -138,14 +138,14 @@ def made_or_said(title: str, make: Callable[[], Sequence[Section]]) -> Sequence[
 
 
 def failed(title: str, error: Exception) -> Section:
-    """A section that says what went wrong, which is logged too."""
-    said = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-    log.warning("the report lacks %r: %s", title, said, exc_info=error)
-    return Section(title, f"Not made: {said}. Scores and predictions are whole.")
+    """A section with the error, which is logged too."""
+    text = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+    log.warning("the report lacks %r: %s", title, text, exc_info=error)
+    return Section(title, f"Not made: {text}. Scores and predictions are complete.")
 
 
 def render(evaluation: Evaluation, results: Results, info: Mapping[str, Any], shown: Sequence[_Shown]) -> str:
-    """The page as text; every value is escaped."""
+    """The page as HTML; every value is escaped."""
     verdict = evaluation.verdict
     tone = {"green": "good", "red": "bad", "grey": "open"}[verdict.color]
     notes = [str(note) for note in info.get("notes", ())]
@@ -184,24 +184,24 @@ def _write(page: Path, content: str) -> None:
 
 
 def _facts(info: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Name and value of what the run is, nested entries flattened."""
+    """Name and value of the facts of a run; nested entries become one line."""
     rows: list[tuple[str, str]] = []
     for key, value in info.items():
         title = key.replace("_", " ")
-        if key in _APART or value is None:
+        if key in _SHOWN_ELSEWHERE or value is None:
             continue
         if isinstance(value, Mapping):
-            rows.append((title, ", ".join(f"{inner} {_say(entry)}" for inner, entry in value.items())))
+            rows.append((title, ", ".join(f"{inner} {_as_text(entry)}" for inner, entry in value.items())))
         else:
-            rows.append((title, _say(value)))
+            rows.append((title, _as_text(value)))
     units = info.get("units")
     if units:
-        said = ", ".join(f"{k}: {v}" for k, v in units.items()) if isinstance(units, Mapping) else str(units)
-        rows.append(("units", said))
+        text = ", ".join(f"{k}: {v}" for k, v in units.items()) if isinstance(units, Mapping) else str(units)
+        rows.append(("units", text))
     return rows
 
 
-def _say(value: Any) -> str:
+def _as_text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -209,7 +209,7 @@ def _say(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.4g}"
     if isinstance(value, list | tuple):
-        return ", ".join(map(_say, value))
+        return ", ".join(map(_as_text, value))
     return str(value)
 
 
@@ -222,15 +222,15 @@ def _show(section: Section, image: bytes) -> _Shown:
         base64.b64encode(image).decode(),
         0 if section.figure is None else round(section.figure.get_figwidth() * PIXELS_PER_INCH),
         [str(name) for name in table.columns],
-        [["" if pd.isna(value) else _say(value) for value in row] for row in table.astype(object).to_numpy().tolist()],
+        [["" if pd.isna(cell) else _as_text(cell) for cell in row] for row in table.astype(object).to_numpy().tolist()],
     )
 
 
 def literal(figure: Figure) -> Figure:
-    """The figure with every ``$`` shown as it is: a gene or drug may be called so, and TeX would fail on its name."""
+    """Show every ``$`` of the figure as it is: TeX would fail on names of genes and drugs with one."""
     from matplotlib.text import Text
 
-    for axes in figure.axes:  # makes the labels of ticks, which are texts of the figure only then
+    for axes in figure.axes:  # creates the tick labels
         axes.get_xticklabels(), axes.get_yticklabels()
     for text in figure.findobj(Text):
         assert isinstance(text, Text)

@@ -19,9 +19,9 @@ from torchcell.report.layout import compared_names, number, role
 
 BLUE, ORANGE, GREEN, SKY, PINK, YELLOW = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#CC79A7", "#E69F00"
 GREY, INK, RULE = "#8A9099", "#22272E", "#D5DAE0"
-COLOUR = {"model": BLUE, "comparator": ORANGE, "baseline": GREY, "ceiling": GREEN}
+COLORS = {"model": BLUE, "comparator": ORANGE, "baseline": GREY, "ceiling": GREEN}
 SCATTER_UP_TO = 1500
-"""Points drawn singly; more are drawn as a density."""
+"""More points are drawn as a density."""
 MOST_SIZES = 6
 
 
@@ -31,13 +31,13 @@ def canvas(
     """A figure in inches with a grid of plain axes [rows, columns]."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     axes = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey)
-    for one in axes.flat:
-        plain(one)
+    for axis in axes.flat:
+        plain(axis)
     return figure, axes
 
 
 def plain(axes: Axes) -> None:
-    """Two thin spines, small ticks, ink that is not quite black."""
+    """Style of axes: two thin spines, small ticks, dark grey text."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(RULE)
     axes.tick_params(colors=INK, labelsize=8, length=3, color=RULE)
@@ -56,11 +56,11 @@ def with_unit(name: str, units: Mapping[str, str] | None) -> str:
 def predicted_against_measured(
     results: Results, systems: list[str], output: int = 0, units: Mapping[str, str] | None = None
 ) -> Figure | None:
-    """Prediction over measurement with the identity line, a panel per system, all on one scale.
+    """Prediction against measured value with the identity line; a panel per system, all on the same scale.
 
     Args:
         results: The predictions; for expression all genes of all samples are pooled.
-        systems: Whose, e.g. the model and the best baseline.
+        systems: Systems to draw, e.g. the model and the best baseline.
         output: Position of the output.
         units: Unit by output name.
     """
@@ -73,18 +73,17 @@ def predicted_against_measured(
     for system in systems:
         predicted = np.asarray(results.systems[system], dtype=np.float64)
         predicted = predicted.ravel() if pooled else predicted[:, output]
-        held = ~np.isnan(truth) & ~np.isnan(predicted)
-        if held.sum() > 1:
-            drawn.append((system, truth[held], predicted[held]))
+        defined = ~np.isnan(truth) & ~np.isnan(predicted)
+        if defined.sum() > 1:
+            drawn.append((system, truth[defined], predicted[defined]))
     if not drawn:
         return None
-    # The model's and the measured range; a baseline far outside would squeeze both.
     x_low, x_high = _range(np.concatenate([x for _, x, _ in drawn]))
     y_low, y_high = _range(np.concatenate([y for _, _, y in drawn]))
     name = "expression" if pooled else with_unit(results.outputs[output], units)
     figure, axes = canvas(4.2 * len(drawn), 4.0, len(drawn), sharex=True, sharey=True)
     for one, (system, x, y) in zip(axes[0], drawn, strict=True):
-        color = COLOUR[role(results, system)]
+        color = COLORS[role(results, system)]
         one.set(xlim=(x_low, x_high), ylim=(y_low, y_high), xlabel=f"measured {name}")
         if len(x) > SCATTER_UP_TO:
             shades = LinearSegmentedColormap.from_list("density", ["#F4F6F8", color, INK])
@@ -99,8 +98,8 @@ def predicted_against_measured(
         ends = (max(x_low, y_low), min(x_high, y_high))
         one.plot(ends, ends, color=INK, lw=0.9, ls=(0, (4, 3)))
         r = np.corrcoef(x, y)[0, 1] if np.std(x) > 0 and np.std(y) > 1e-6 * np.abs(y).max() else np.nan
-        said = "r undefined" if np.isnan(r) else f"r = {r:.3f}"
-        one.set_title(f"{system}   {said}, n = {len(x):,}", fontsize=9, loc="left")
+        text = "r undefined" if np.isnan(r) else f"r = {r:.3f}"
+        one.set_title(f"{system}   {text}, n = {len(x):,}", fontsize=9, loc="left")
     axes[0, 0].set_ylabel(f"predicted {name}")
     return figure
 
@@ -119,7 +118,7 @@ def residuals_by_set_size(
     for k, system in enumerate(systems):
         residual = np.asarray(results.systems[system], dtype=np.float64)[:, output] - truth
         groups = [residual[(size == s) & ~np.isnan(residual)] for s in sizes]
-        color = COLOUR[role(results, system)]
+        color = COLORS[role(results, system)]
         place = np.arange(len(sizes)) + (k - (len(systems) - 1) / 2) * width
         one.boxplot(
             groups,
@@ -158,15 +157,15 @@ def ranking_curves(results: Results, systems: list[str], output: int = 0) -> Fig
     colors = dict(zip(systems, (BLUE, ORANGE), strict=False))
     for system in sorted(results.ordered, key=lambda name: name in colors):
         score = np.asarray(results.systems[system], dtype=np.float64)[:, output]
-        held = ~np.isnan(truth) & ~np.isnan(score)
-        if len(np.unique(truth[held])) < 2:
+        defined = ~np.isnan(truth) & ~np.isnan(score)
+        if len(np.unique(truth[defined])) < 2:
             continue
-        fall_out, hit, _ = roc_curve(truth[held], score[held])
-        precision, recall, _ = precision_recall_curve(truth[held], score[held])
+        false_positive, true_positive, _ = roc_curve(truth[defined], score[defined])
+        precision, recall, _ = precision_recall_curve(truth[defined], score[defined])
         color = colors.get(system, GREEN if system == results.ceiling else RULE)
         style = {"color": color, "lw": 2.0 if system in colors else 1.1}
         label = system if system in colors or system == results.ceiling else None
-        axes[0, 0].plot(fall_out, hit, label=label, **style)
+        axes[0, 0].plot(false_positive, true_positive, label=label, **style)
         axes[0, 1].step(recall, precision, where="post", **style)
     axes[0, 0].set(xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1.01))
     axes[0, 1].set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.01))
@@ -176,7 +175,7 @@ def ranking_curves(results: Results, systems: list[str], output: int = 0) -> Fig
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:
-    """The span of all but the most extreme thousandth on either side, with a margin."""
+    """Range of the values without the outer thousandth on either side, with a margin."""
     low, high = np.percentile(values, [0.1, 99.9])
     margin = 0.05 * (high - low) or 0.5
     return float(low - margin), float(high + margin)
@@ -187,7 +186,7 @@ MOST_METRICS = 6
 
 
 def learning_curves(history: pd.DataFrame) -> Figure | None:
-    """Losses on the left, validation metrics on the right; the best epoch is marked.
+    """Losses in the left panel, validation metrics in the right one; the best epoch is marked.
 
     Args:
         history: One row per epoch: ``epoch``, ``train/loss``, ``val/loss``, ``val/score`` and
@@ -222,7 +221,7 @@ def learning_curves(history: pd.DataFrame) -> Figure | None:
 
 
 def loss_shares(history: pd.DataFrame) -> Figure | None:
-    """Each term's share of the loss, stacked; nothing to draw for a single term."""
+    """Share of each loss term, stacked; None for a single term."""
     names = [name for name in history.columns if name.startswith("train/share/")]
     rows = history[["epoch", *names]].dropna() if names else history[:0]
     if len(names) < 2 or len(rows) < 1:
@@ -242,7 +241,7 @@ def loss_shares(history: pd.DataFrame) -> Figure | None:
 
 
 def _scores(history: pd.DataFrame) -> list[str]:
-    """Validation metrics by output; the score that early stopping watches where there are none."""
+    """Names of the validation metrics of outputs; else ``val/score``."""
     errors = ("/MSE", "/loss", "/score")
     names = [n for n in history.columns if n.startswith("val/") and not n.endswith(errors) and "/loss/" not in n]
     names = [name for name in names if pd.api.types.is_numeric_dtype(history[name]) and history[name].notna().any()]
@@ -258,22 +257,22 @@ MOST_PANELS = 8
 
 
 def forest(evaluation: Evaluation, results: Results) -> Figure | None:
-    """A panel per metric that is compared; no skill is dotted, the ceiling green, a value off the scale an arrow."""
+    """A panel per compared metric: no skill dotted, the ceiling green, an arrow for a value outside the scale."""
     names = compared_names(evaluation)[:MOST_PANELS]
     systems = list(reversed(results.ordered))
     columns = min(len(names), 4)
     rows = -(-len(names) // columns)
     figure, axes = canvas(1.8 + 1.7 * columns, rows * (0.75 + 0.25 * len(systems)), columns, rows, sharey=True)
     for one, (name, scored) in zip(axes.flat, names, strict=False):
-        rows_of = evaluation.table[evaluation.table.metric == name].set_index("system").loc[systems]
-        _panel(one, rows_of, scored, name)
+        scores = evaluation.table[evaluation.table.metric == name].set_index("system").loc[systems]
+        _panel(one, scores, scored, name)
     for one in axes.flat[len(names) :]:
         one.set_visible(False)
     for one in axes[:, 0]:
         one.set_yticks(range(len(systems)), systems)
         for label, system in zip(one.get_yticklabels(), systems, strict=True):
             if system == results.model:
-                label.set(fontweight="bold", color=COLOUR["model"])
+                label.set(fontweight="bold", color=COLORS["model"])
     return figure
 
 
@@ -281,31 +280,31 @@ def _panel(one: Axes, rows: pd.DataFrame, results: Results, name: str) -> None:
     output, _, short = name.rpartition("/")
     measure = metric(short, results.task)
     t = results.outputs.index(output) if output and not results.per_gene else 0
-    floor = measure.no_skill_value(np.asarray(results.measured)[:, t], results.rank_within)
-    low, high = _scale(rows, results.model, floor)
+    no_skill = measure.no_skill_value(np.asarray(results.measured)[:, t], results.rank_within)
+    low, high = _scale(rows, results.model, no_skill)
     numbers = rows[["value", "low", "high", "n_undefined"]].to_numpy(dtype=float)
     for place, (system, (value, start, stop, undefined)) in enumerate(zip(rows.index, numbers, strict=True)):
-        kind = role(results, str(system))
-        # White behind the words: the grid and the no-skill line would run through them.
-        said: dict[str, Any] = {"bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.8}}
-        said |= {
+        system_role = role(results, str(system))
+        # White behind the text, so that no line crosses it.
+        style: dict[str, Any] = {"bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.8}}
+        style |= {
             "transform": one.get_yaxis_transform(),
             "fontsize": 7,
-            "color": COLOUR[kind],
+            "color": COLORS[system_role],
             "va": "center",
         }
         if np.isnan(value):
-            one.text(0.02, place, f"undefined ({undefined:,.0f})", style="italic", **said)
+            one.text(0.02, place, f"undefined ({undefined:,.0f})", style="italic", **style)
         elif value < low:
-            one.text(0.02, place, f"◂ {number(value)}", **said)
+            one.text(0.02, place, f"◂ {number(value)}", **style)
         elif value > high:
-            one.text(0.98, place, f"{number(value)} ▸", ha="right", **said)
+            one.text(0.98, place, f"{number(value)} ▸", ha="right", **style)
         else:
             if not np.isnan(start):
-                one.plot([start, stop], [place, place], color=COLOUR[kind], lw=1.8, solid_capstyle="round")
-            one.plot(value, place, "D" if kind == "model" else "o", color=COLOUR[kind], ms=5)
-    if not np.isnan(floor) and low <= floor <= high:
-        one.axvline(floor, color=INK, lw=0.9, ls=(0, (1, 2)), zorder=0)
+                one.plot([start, stop], [place, place], color=COLORS[system_role], lw=1.8, solid_capstyle="round")
+            one.plot(value, place, "D" if system_role == "model" else "o", color=COLORS[system_role], ms=5)
+    if not np.isnan(no_skill) and low <= no_skill <= high:
+        one.axvline(no_skill, color=INK, lw=0.9, ls=(0, (1, 2)), zorder=0)
     one.set(xlim=(low, high), ylim=(-0.6, len(rows) - 0.4))
     title = f"{short} {'↑' if measure.higher_is_better else '↓'}"
     one.set_title(f"{output}\n{title}" if output else title, fontsize=9, loc="left")
@@ -314,16 +313,16 @@ def _panel(one: Axes, rows: pd.DataFrame, results: Results, name: str) -> None:
     one.locator_params(axis="x", nbins=3)
 
 
-def _scale(rows: pd.DataFrame, model: str, floor: float) -> tuple[float, float]:
-    """A scale for the middle systems, the model and no skill; a hopeless system doesn't set it."""
-    known = rows[["low", "value", "high"]].to_numpy(dtype=float)
+def _scale(rows: pd.DataFrame, model: str, no_skill: float) -> tuple[float, float]:
+    """Limits that show the middle systems, the model and no skill; a very bad system does not widen them."""
+    limits = rows[["low", "value", "high"]].to_numpy(dtype=float)
     values = rows.value.to_numpy(dtype=float)
-    kept = [floor, *rows.loc[model, ["low", "value", "high"]].to_numpy(dtype=float)]
-    kept += list(np.nanpercentile(values, [25, 75])) if not np.isnan(values).all() else []
-    kept = [value for value in kept if not np.isnan(value)] or [0.0, 1.0]
-    low, high = min(kept), max(kept)
+    shown = [no_skill, *rows.loc[model, ["low", "value", "high"]].to_numpy(dtype=float)]
+    shown += list(np.nanpercentile(values, [25, 75])) if not np.isnan(values).all() else []
+    shown = [value for value in shown if not np.isnan(value)] or [0.0, 1.0]
+    low, high = min(shown), max(shown)
     room = (high - low) or abs(high) or 1.0
-    near = known[(known >= low - room) & (known <= high + room)]
+    near = limits[(limits >= low - room) & (limits <= high + room)]
     low, high = min([low, *near]), max([high, *near])
     margin = 0.06 * ((high - low) or room)
     return low - margin, high + margin

@@ -1,4 +1,4 @@
-"""What a training step costs, by representation and phase: the table on the screen, and a page with figures."""
+"""Cost of a training step by representation and phase: the table for the terminal, and a page with figures."""
 
 from __future__ import annotations
 
@@ -30,44 +30,44 @@ COLUMNS = {
     "memory_to_reference": "tensors / {}",
     "steps": "steps",
 }
-"""Columns of the table and their heads, with the name of the reference; further columns say how it was measured."""
+"""Columns of the table and their titles; ``{}`` is the reference. Further columns are for the caption."""
 
 RATIOS = ("relative_to_naive", "time_to_reference", "memory_to_reference")
 
-COLOURS = (SKY, GREEN, ORANGE, BLUE)
+COLORS = (SKY, GREEN, ORANGE, BLUE)
 
 
 def show(table: pd.DataFrame, title: str) -> None:
-    """Print the table with a caption that says how it was measured."""
+    """Print the table with a caption on the measurement."""
     screen = Table(title=title, title_justify="left", caption=caption(table), caption_justify="left")
     shown = _as_text(table)
     for head in map(str, shown):
         screen.add_column(head, justify="left" if head in ("representation", "phase") else "right")
     for label, rows in shown.groupby("representation", sort=False):
-        for place, cells in enumerate(rows.iloc[:, 1:].to_numpy().tolist()):
-            screen.add_row("" if place else str(label), *cells, end_section=place == len(rows) - 1)
+        for i, cells in enumerate(rows.iloc[:, 1:].to_numpy().tolist()):
+            screen.add_row("" if i else str(label), *cells, end_section=i == len(rows) - 1)
     (Console() if sys.stdout.isatty() else Console(width=160)).print(screen)
 
 
 def sections(table: pd.DataFrame, title: str) -> list[Section]:
-    """Of the page: the bars with all rows and, where there is a reference, what the full step costs against it."""
+    """Sections of the page: bars of all rows and, where there is a reference, the full step against it."""
     text = caption(table)
-    found = [Section("Samples a second", text, bars(table, title), _as_text(table), "speed", "Each phase of each row.")]
+    speed = [Section("Samples a second", text, bars(table, title), _as_text(table), "speed", "Each phase of each row.")]
     reference, full = _reference(table), _full_steps(table)
     if reference is None or full["memory_to_reference"].isna().all():
-        return found
-    said = (
+        return speed
+    text = (
         f"A full step of each row against {reference}. Time is that of the processor on a CPU; memory is the most that "
-        "tensors hold at once in the step, above weights and the optimizer's state."
+        "tensors take at once in the step, above weights and the optimizer's state."
     )
     return [
-        Section(f"Against {reference}", said, against(full), None, "against", "A full step of each row."),
-        *found,
+        Section(f"Against {reference}", text, against(full), None, "against", "A full step of each row."),
+        *speed,
     ]
 
 
-def headline(table: pd.DataFrame) -> str:
-    """One line: the row that needs least memory and the fastest, or how many rows were measured."""
+def summary(table: pd.DataFrame) -> str:
+    """One line: the row with the least memory and the fastest one, or the number of rows."""
     reference, full = _reference(table), _full_steps(table)
     if reference is None or full["memory_to_reference"].isna().all():
         return f"{len(full)} row(s) measured"
@@ -80,37 +80,37 @@ def headline(table: pd.DataFrame) -> str:
 
 
 def against(full: pd.DataFrame) -> Figure:
-    """Milliseconds and MB of a full step, a bar a row, labeled with its share of the reference's."""
+    """Milliseconds and MB of a full step, a bar for each row, labeled with the ratio to the reference."""
     figure, axes = canvas(8.4, 0.9 + 0.32 * len(full), columns=2, sharey=True)
     sides = {"busy_ms": ("time_to_reference", "busy ms a step"), "tensors_mb": ("memory_to_reference", "MB of tensors")}
     for axis, (column, (ratio, label)) in zip(axes[0], sides.items(), strict=True):
         at_reference = full["representation"] == full["reference"]
-        axis.barh(full["representation"], full[column], color=[SKY if held else BLUE for held in at_reference])
-        for place, (value, times) in enumerate(zip(full[column], full[ratio], strict=True)):
-            told = f"{number(float(value))}  ({number(float(times))}x)"
-            axis.annotate(told, (value, place), (3, 0), textcoords="offset points", va="center", fontsize=7, color=INK)
+        axis.barh(full["representation"], full[column], color=[SKY if same else BLUE for same in at_reference])
+        for i, (value, times) in enumerate(zip(full[column], full[ratio], strict=True)):
+            text = f"{number(float(value))}  ({number(float(times))}x)"
+            axis.annotate(text, (value, i), (3, 0), textcoords="offset points", va="center", fontsize=7, color=INK)
         axis.set(xlabel=label, xlim=(0, 1.45 * full[column].max()))
     axes[0, 0].invert_yaxis()  # of both, as they share it
     return figure
 
 
 def caption(table: pd.DataFrame) -> str:
-    """Device, versions, threads, processes and batch sizes; what the columns mean."""
-    last = table.iloc[-1]  # the first rows may be the naive way's
-    said = [
+    """Device, versions, threads, processes and batch sizes, and the meaning of the columns."""
+    last = table.iloc[-1]  # the first rows may be of the naive representation
+    sentences = [
         f"{last['device']}, torch {last['torch']}, {last['processes']} process(es) of {last['threads']} thread(s); "
         f"{last['batch_size']:,.0f} samples a batch and process, samples/s of all processes together.",
         "A phase contains the one before it. Peak: " + _peak_means(last["device"] == "cpu"),
-        "Busy: time of the processor on a CPU, which others may share. Tensors: the most that they held at once in a "
+        "Busy: time of the processor on a CPU, which others may share. Tensors: the most that they took at once in a "
         "step, above weights and the optimizer's state.",
     ]
     naive = table[table["representation"] == "naive"]
     if len(naive):
-        said.append(
+        sentences.append(
             "naive: a PyG HeteroData with all edges for each sample, and a network of the same width and depth without "
             f"merge and heads; one process, {naive['batch_size'].iloc[0]:,.0f} samples a batch."
         )
-    return "\n".join(said)
+    return "\n".join(sentences)
 
 
 def bars(table: pd.DataFrame, title: str) -> Figure:
@@ -120,7 +120,7 @@ def bars(table: pd.DataFrame, title: str) -> Figure:
     one, width = axes[0, 0], 0.8 / len(phases)
     rate = table.set_index(["representation", "phase"])["samples_per_s"]
     bottom = 10 ** np.floor(np.log10(table["samples_per_s"].min()) - 0.3)
-    for k, (phase, color) in enumerate(zip(phases, COLOURS, strict=False)):
+    for k, (phase, color) in enumerate(zip(phases, COLORS, strict=False)):
         heights = np.array([rate[name, phase] for name in names], dtype=float)
         place = np.arange(len(names)) + (k - (len(phases) - 1) / 2) * width
         one.bar(place, heights - bottom, 0.9 * width, bottom=bottom, color=color, label=phase)
@@ -141,13 +141,13 @@ def bars(table: pd.DataFrame, title: str) -> Figure:
 def _peak_means(on_cpu: bool) -> str:
     if on_cpu:
         return "growth of the resident set in that phase, a lower bound."
-    return "the most that tensors held on the GPU, model and graph too."
+    return "the most that tensors took on the GPU, with model and graph."
 
 
 def _reference(table: pd.DataFrame) -> str | None:
-    """The row that others are told against, if it was measured."""
-    held = table["reference"].dropna()
-    return str(held.iloc[0]) if len(held) else None
+    """The row that others are compared with, if it was measured."""
+    names = table["reference"].dropna()
+    return str(names.iloc[0]) if len(names) else None
 
 
 def _full_steps(table: pd.DataFrame) -> pd.DataFrame:
@@ -156,7 +156,7 @@ def _full_steps(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _as_text(table: pd.DataFrame) -> pd.DataFrame:
-    """The columns to be shown, under their heads; those without any value are left out."""
+    """The shown columns with their titles; those without any value are left out."""
     reference = _reference(table)
     shown = {"representation": table["representation"].astype(str), "phase": table["phase"].astype(str)}
     for column, head in list(COLUMNS.items())[2:]:

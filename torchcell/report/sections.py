@@ -1,4 +1,4 @@
-"""What the page says, section by section: figures and tables with the sentence that a reader needs."""
+"""Sections of the page: figures and tables with a sentence of explanation."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Section:
         text: A sentence or two; plain text.
         figure: Drawn below the text; saved as ``figures/<name>.png``.
         table: Shown below the figure, without its index.
-        name: Of the figure's file; made from the title by default.
-        caption: What the figure shows, also read aloud in its place.
+        name: Name of the figure's file; by default made from the title.
+        caption: What the figure shows; screen readers read it in place of the figure.
     """
 
     title: str
@@ -57,7 +57,7 @@ def default_sections(
     info: Mapping[str, Any],
     checks: Mapping[str, Any],
 ) -> dict[str, Callable[[], list[Section]]]:
-    """What makes the sections of every report, in order; what can't be drawn says why."""
+    """Functions that make the sections of every report, in order; a section that has no figure says why."""
     return {
         "Against the best baseline": lambda: [_comparison(evaluation, results)],
         "Against comparators": lambda: _comparators(evaluation, results),
@@ -75,7 +75,7 @@ def _comparison(evaluation: Evaluation, results: Results) -> Section:
     return Section(
         "Against the best baseline",
         f"{results.model} minus the best baseline on the samples both cover, with the same resamples of clusters. The "
-        "primary metric decides; calibration must not be worse; the others are for reading.",
+        "primary metric decides; calibration must not be worse; the others are for information.",
         forest(evaluation, results),
         _differences([verdict.primary, *verdict.calibration, *verdict.beside], "best baseline"),
         "forest",
@@ -87,17 +87,17 @@ def _comparators(evaluation: Evaluation, results: Results) -> list[Section]:
     """One section on the other trained models, where there are any."""
     if not evaluation.comparators:
         return []
-    said = " ".join(f"{results.model} {one.text}." for one in evaluation.comparators)
+    sentences = " ".join(f"{results.model} {one.text}." for one in evaluation.comparators)
     rows = [row for one in evaluation.comparators for row in one.per_metric]
     text = (
-        f"{said} Differences are {results.model} minus the comparator, as above; comparators have no part in the "
+        f"{sentences} Differences are {results.model} minus the comparator, as above; comparators have no part in the "
         "verdict."
     )
     return [Section("Against comparators", text, table=_differences(rows, "comparator"))]
 
 
 def _differences(rows: Sequence[Comparison], other: str) -> pd.DataFrame:
-    """Paired differences as text; ``other`` heads the column of what the model is held against."""
+    """Paired differences as text; ``other`` is the title of the column of the other system."""
     return pd.DataFrame(
         {
             "metric": row.metric if row.role == "beside" else f"{row.metric} ({row.role})",
@@ -118,7 +118,7 @@ def _predictions(evaluation: Evaluation, results: Results, info: Mapping[str, An
     systems = [results.model] if other is None else [results.model, other]
     units = info.get("units") if isinstance(info.get("units"), Mapping) else None
     shown = 1 if results.per_gene else min(len(results.outputs), MOST_OUTPUTS)
-    found: list[Section] = []
+    sections: list[Section] = []
     for t in range(shown):
         tail = f": {results.outputs[t]}" if shown > 1 else ""
         mark = f"_{results.outputs[t]}" if shown > 1 else ""
@@ -126,26 +126,26 @@ def _predictions(evaluation: Evaluation, results: Results, info: Mapping[str, An
             figure = ranking_curves(results, systems, t)
             text = "" if figure is not None else "Not drawn: the measured labels hold one class only."
             caption = "ROC and precision-recall curves; other systems in grey, no skill dashed."
-            found.append(Section(f"Ranking{tail}", text, figure, None, f"ranking{mark}", caption))
+            sections.append(Section(f"Ranking{tail}", text, figure, None, f"ranking{mark}", caption))
             continue
         figure = predicted_against_measured(results, systems, t, units)
         text = "" if figure is not None else "Not drawn: no measured value has a prediction."
         caption = f"{' and '.join(systems)}; the dashed line is perfect prediction."
-        found.append(
+        sections.append(
             Section(
                 f"Predicted against measured{tail}", text, figure, None, f"predicted_against_measured{mark}", caption
             )
         )
         figure = residuals_by_set_size(results, systems, t, units)
-        text = "" if figure is not None else "Not drawn: the samples are not sets of genes."
+        text = "" if figure is not None else "Not drawn: the samples are not perturbations of genes."
         caption = "Quartiles, whiskers at 5 and 95 %; a box off the dashed line is a bias."
-        found.append(
+        sections.append(
             Section(f"Residuals by number of perturbed genes{tail}", text, figure, None, f"residuals{mark}", caption)
         )
     if shown < len(results.outputs) and not results.per_gene:
         text = f"{len(results.outputs) - shown} further outputs are in the table and in predictions.parquet."
-        found.append(Section("Further outputs", text))
-    return found
+        sections.append(Section("Further outputs", text))
+    return sections
 
 
 def _training(history: pd.DataFrame | None) -> list[Section]:
@@ -169,28 +169,28 @@ def _training(history: pd.DataFrame | None) -> list[Section]:
             shares,
             None,
             "loss_shares",
-            "Each term's share of the total; a term beyond a dotted line (90 %) rules the objective.",
+            "Each term's share of the total; a term beyond a dotted line (90 %) dominates the objective.",
         ),
     ]
 
 
 def _checks(checks: Mapping[str, Any]) -> Section:
     rows = [row for name, value in checks.items() for row in check_rows(name, value)]
-    text = "That a good score is no accident of the set-up." if rows else "No check was made."
+    text = "Whether a good score could have another cause than a good model." if rows else "No check was made."
     return Section("Checks", text, table=pd.DataFrame(rows, columns=["check", "finding", "status"]) if rows else None)
 
 
 def check_rows(name: str, value: Any) -> list[dict[str, str]]:
-    """The check ``name`` as rows of finding and status; forms that nobody knows are shown as they are."""
+    """The check ``name`` as rows of finding and status; an unknown form is shown as it is."""
     title = name.replace("_", " ")
     if isinstance(value, Mapping) and {"finding", "status"} <= set(value) and "collapsed" not in value:
         return [{"check": title, "finding": str(value["finding"]), "status": str(value["status"])}]
     if isinstance(value, Mapping) and "collapsed" in value:
         parts = [("samples", value.get("over_samples")), ("outputs", value.get("over_outputs"))]
-        said = "; ".join(f"{number(v)} of the data's sd over {over}" for over, v in parts if v is not None)
-        dead = ", ".join(map(str, value.get("collapsed_outputs", [])[:5]))
-        status = f"COLLAPSED {dead}".strip() if value["collapsed"] else "ok"
-        return [{"check": title, "finding": said or str(value.get("finding", "undefined")), "status": status}]
+        spread = "; ".join(f"{number(v)} of the data's sd over {over}" for over, v in parts if v is not None)
+        collapsed = ", ".join(map(str, value.get("collapsed_outputs", [])[:5]))
+        status = f"COLLAPSED {collapsed}".strip() if value["collapsed"] else "ok"
+        return [{"check": title, "finding": spread or str(value.get("finding", "undefined")), "status": status}]
     if name == "loss_share_warnings":
         none = [{"check": title, "finding": "no term above 90 % of the total", "status": "ok"}]
         return [{"check": title, "finding": str(one["text"]), "status": "WARNING"} for one in value] or none
@@ -200,8 +200,8 @@ def check_rows(name: str, value: Any) -> list[dict[str, str]]:
 
 
 def _left_out(info: Mapping[str, Any]) -> Section:
-    lost = info.get("lost") or {}
-    rows = [{"what": what, "count": f"{count:,}"} for what, count in lost.items()]
+    dropped = info.get("dropped") or {}
+    rows = [{"what": what, "count": f"{count:,}"} for what, count in dropped.items()]
     text = (
         "Counted while the raw data was read and mapped." if rows else "Nothing was left out, or nothing was counted."
     )
@@ -209,6 +209,6 @@ def _left_out(info: Mapping[str, Any]) -> Section:
 
 
 def glossary(evaluation: Evaluation) -> list[tuple[str, str]]:
-    """What each metric of the tasks says."""
+    """Name and meaning of each metric."""
     tasks = {results.task: results.systems for results in evaluation.results}
     return [(one.name, one.sentence) for task, systems in tasks.items() for one in profile(task, systems)]

@@ -1,4 +1,4 @@
-"""The table of a run on the terminal, and that of several runs."""
+"""The table of one run and that of several runs, for the terminal and as Markdown."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ from torchcell.evaluation.results import Results
 from torchcell.report.layout import Block, Cell, Row, blocks
 
 KEYS = ("experiment", "config", "split_method", "cell_line", "part", "system", "metric")
-"""What rows must share to be averaged: the means run over seeds and folds, and then over cell lines."""
+"""Columns that rows must share to be averaged, over seeds and folds, and then over cell lines."""
 
 DIFFERENCES = "difference"
-"""Level of the rows that say what ``over_folds`` found: ``value`` is the model minus ``system``, its best baseline."""
+"""Level of rows from ``over_folds``: ``value`` is the model minus ``system``, its best baseline."""
 
 LINES = "mean_over_lines"
-"""Level of the rows that average the means of single lines, so that each line counts once whatever its folds."""
+"""Level of rows that average the means of single cell lines: each line counts once, whatever its folds."""
 
 COLLECTED_WIDTH = 200
-"""Characters a line in a log file, which has no width of its own."""
+"""Characters in a line of a log file."""
 SYSTEM_WIDTH, CELL_WIDTH = 30, 20
-"""Characters for the name of a system, and for a value with its interval below it."""
+"""Characters for the name of a system, and for a value with its interval."""
 
 
 @dataclass(frozen=True)
 class _Block:
-    """One table for people: a system a row, a metric a column, what the means are over, and what the runs show.
+    """One printed table: a row for each system and a column for each metric, with the runs and their verdict.
 
-    ``compared`` are the metrics on which the model was compared with its baselines: a narrow screen shows these.
+    ``over`` says what the means are over. ``compared`` are the metrics on which the model was compared with its
+    baselines: a narrow screen shows only these.
     """
 
     title: str
@@ -50,13 +51,13 @@ class _Block:
 
 
 def _blocks(table: pd.DataFrame) -> Iterator[_Block]:
-    """A block for each experiment, config, split, line and part; before those of lines, the mean over them."""
+    """A block for each experiment, config, split, cell line and part; the mean over cell lines comes first."""
     table = table.assign(cell_line=table["cell_line"].fillna(""))
     keys = [key for key in KEYS if key not in ("system", "metric")]
     single = table[table["level"] == "run"].groupby(keys, sort=False)
     differences = {tuple(names): group for names, group in table[table["level"] == DIFFERENCES].groupby(keys)}
     groups = list(table[table["level"].isin(["mean", LINES])].groupby([*keys, "level"], sort=False))
-    # The held-out split is the headline, and what is true of all lines stands before what is true of one.
+    # A random split comes last, and the mean over cell lines before single ones.
     place = {config: i for i, config in enumerate(dict.fromkeys(table["config"]))}
     groups.sort(key=lambda found: (found[0][0], found[0][2] == "random", place[found[0][1]], found[0][-1] != LINES))
     for (*key, level), group in groups:
@@ -82,7 +83,7 @@ def _blocks(table: pd.DataFrame) -> Iterator[_Block]:
 
 
 def show(table: pd.DataFrame) -> None:
-    """The blocks on the screen; where it is too narrow for all metrics, those that were compared."""
+    """Print the blocks; a narrow screen gets only the compared metrics."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -92,10 +93,10 @@ def show(table: pd.DataFrame) -> None:
         title = escape(f"{block.title}, mean ± sd over {block.over} [mean 95 % interval]")
         fits = console.width >= SYSTEM_WIDTH + CELL_WIDTH * len(block.metrics)
         shown = block.metrics if fits else block.compared
-        said = [block.verdict] if block.verdict else []
+        notes = [block.verdict] if block.verdict else []
         if len(shown) < len(block.metrics):
-            said.append(f"{len(block.metrics) - len(shown)} more metrics are in the table that -o writes")
-        screen = Table(title=title, title_justify="left", caption=escape("\n".join(said)), caption_justify="left")
+            notes.append(f"{len(block.metrics) - len(shown)} more metrics are in the table that -o writes")
+        screen = Table(title=title, title_justify="left", caption=escape("\n".join(notes)), caption_justify="left")
         screen.add_column("system", no_wrap=True)
         for metric in shown:
             screen.add_column(metric, justify="right")
@@ -106,7 +107,7 @@ def show(table: pd.DataFrame) -> None:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """The blocks as Markdown, each followed by what its runs say of themselves."""
+    """The blocks as Markdown, each followed by a line for each run."""
     lines: list[str] = []
     for block in _blocks(table):
         lines += [f"### {block.title}", "", f"Mean ± sd over {block.over} [mean of the 95 % intervals].", ""]
@@ -133,14 +134,14 @@ def _cell(row: pd.Series) -> str:
 
 
 MOST_BLOCKS = 5
-"""Tables shown on the screen; all outputs are in ``metrics.csv``."""
+"""Tables that are printed; all outputs are in ``metrics.csv``."""
 LOG_WIDTH = 160
-"""Characters a line in a log file, which has no width of its own; rich would assume 80."""
+"""Characters in a line of a log file; rich would assume 80."""
 _STYLE = {"model": "bold cyan", "comparator": "cyan", "ceiling": "italic green", "no skill": "dim"}
 
 
 COLORS = {"green": "bold green", "red": "bold red", "grey": "bold"}
-"""Style of the verdict's line: green is better and calibrated, red is worse, all else has no color."""
+"""Style of the verdict by its color: green is better and calibrated, red is worse."""
 
 
 def print_table(
@@ -150,8 +151,8 @@ def print_table(
 
     Args:
         evaluation: The scores.
-        results: What was scored.
-        console: Where to; the terminal by default.
+        results: The first of the scored results.
+        console: Console to print to; by default the terminal.
         beside: Lines below the verdict, e.g. the spread over seeds.
     """
     if console is None:
@@ -162,21 +163,21 @@ def print_table(
 
 
 def render(evaluation: Evaluation, results: Results, width: int = 160) -> Group:
-    """The tables, a line for the outputs left out, the verdict, and a line a comparator; a narrow screen gets the
-    metrics that are compared.
+    """The tables, a line for outputs left out, the verdict, and a line for each comparator. A narrow screen gets only
+    the compared metrics.
     """
-    every = blocks(evaluation)
-    parts: list[Table | Text] = [_table(block, results.part, width) for block in every[:MOST_BLOCKS]]
-    if len(every) > MOST_BLOCKS:
-        parts.append(Text(f"and {len(every) - MOST_BLOCKS} more outputs in metrics.csv", style="dim"))
+    all_blocks = blocks(evaluation)
+    parts: list[Table | Text] = [_table(block, results.part, width) for block in all_blocks[:MOST_BLOCKS]]
+    if len(all_blocks) > MOST_BLOCKS:
+        parts.append(Text(f"and {len(all_blocks) - MOST_BLOCKS} more outputs in metrics.csv", style="dim"))
     verdict = evaluation.verdict
     comparators = [Text(f"{results.model} {one.text}", style="bold") for one in evaluation.comparators]
     return Group(*parts, Text(f"{results.model}: {verdict.text}", style=COLORS[verdict.color]), *comparators)
 
 
 def _table(block: Block, part: str, width: int) -> Table:
-    said = f"{part}: {block.n_samples:,} samples in {block.n_units:,} clusters"
-    title = f"{block.output}, {said}" if block.output else said
+    counts = f"{part}: {block.n_samples:,} samples in {block.n_clusters:,} clusters"
+    title = f"{block.output}, {counts}" if block.output else counts
     if block.prevalence is not None:
         title += f", prevalence {block.prevalence:.3f}"
     caption = "\n".join(["95 % bootstrap intervals over clusters; best in bold", *block.footnotes])

@@ -199,7 +199,7 @@ class PerturbationDataModule(RecordDataModule):
         self.hops, self.features = hops, features
         policy: Literal["error", "drop"] = "error" if unknown_genes == "isolate" else unknown_genes
         super().__init__(record, split, graph, batch_size or 1, eval_batch_size, subset, policy, seed)
-        self.lost |= changed
+        self.dropped |= changed
         if batch_size is None:
             per_step = int((self.split.part == "train").sum()) // STEPS
             self.batch_size = min(max(per_step, SMALLEST_BATCH), LARGEST_BATCH)
@@ -266,9 +266,9 @@ class PerturbationDataModule(RecordDataModule):
         return record.subset(~unknown), {"samples with a gene outside the graph": int(unknown.sum())}
 
     @staticmethod
-    def response(record: Screen, prediction: np.ndarray, spec: ScreenSpec) -> pd.DataFrame:
+    def to_table(record: Screen, prediction: np.ndarray, spec: ScreenSpec) -> pd.DataFrame:
         """Sample id, genes and kinds of each set, then a column a phenotype."""
-        table = RecordDataModule.response(record, prediction, spec)
+        table = RecordDataModule.to_table(record, prediction, spec)
         table.insert(1, "genes", ["|".join(genes) for genes in record.sets()])
         kinds = np.array(KINDS)[record.kind]
         pairs = zip(record.ptr[:-1], record.ptr[1:], strict=True)

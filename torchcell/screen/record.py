@@ -35,7 +35,7 @@ class Screen:
             role, joined by ``|``; ``unlabeled`` marks sampled negatives.
         replicates: Single measurements, float32 [n, R, T], where there are any.
         truth: Noiseless phenotype, float32 [n, T]; simulated data only.
-        lost: What parsing left out and how many of each, for the reader of the report.
+        dropped: What parsing left out and how many of each, for the reader of the report.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Screen:
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     replicates: np.ndarray | None = None
     truth: np.ndarray | None = None
-    lost: Mapping[str, int] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.sample_id)
@@ -109,7 +109,7 @@ class Screen:
         return np.array(["|".join(sorted(members[a:b])) for a, b in pairs])
 
     def fingerprint(self) -> str:
-        """A hash over all values and names, see ``torchcell.io.fingerprint``; not over ``name`` and ``lost``."""
+        """A hash over all values and names, see ``torchcell.io.fingerprint``; not over ``name`` and ``dropped``."""
         return record_fingerprint(self)
 
     def validate(self) -> Screen:

@@ -108,7 +108,7 @@ def _parse() -> Screen:
             "p_value": pairs["p_value"].to_numpy(dtype=np.float32),
             "n_measurements": pairs["n_measurements"].to_numpy(dtype=np.int64),
         },
-        lost={
+        dropped={
             "rows that repeat a measurement in the other orientation": len(rows) - len(measurements),
             "measurements averaged with another allele of the pair": len(measurements) - len(pairs),
         },
@@ -148,13 +148,13 @@ class Triples:
         positives: The set of three ORFs -> (query gene, query gene, array gene); the query genes sorted.
         controls: Pairs of ORFs with a significant digenic interaction in the same screen.
         by_controls: How many query pairs only the digenic controls could tell.
-        lost: What mapping and merging left out.
+        dropped: What mapping and merging left out.
     """
 
     positives: dict[frozenset[str], tuple[str, str, str]]
     controls: frozenset[frozenset[str]]
     by_controls: int
-    lost: dict[str, int]
+    dropped: dict[str, int]
 
 
 def kuzmin2018(negatives: Negatives = "uniform", negatives_per_positive: int = 1, seed: int = 0) -> Screen:
@@ -194,7 +194,7 @@ def kuzmin2018(negatives: Negatives = "uniform", negatives_per_positive: int = 1
         triples = read_triples()
         positives = [triples.positives[key] for key in sorted(triples.positives, key=sorted)]
         sampled = sample_negatives(positives, negatives, negatives_per_positive * len(positives), seed)
-        return replace(_screen(positives, sampled), lost=triples.lost)
+        return replace(_screen(positives, sampled), dropped=triples.dropped)
 
     return cached_record(Screen, KUZMIN, sources, recipe, build)
 

@@ -59,7 +59,7 @@ def _annotated() -> Network:
     pairs = np.unique(np.stack([orf[orf != ""], term[orf != ""]]), axis=1)
     lost["annotations of genes without an ORF"] = int((orf == "").sum())
     ones = np.ones(pairs.shape[1], dtype=np.float32)
-    return Network("annotated", pairs[0], pairs[1], ones, directed=True, lost=lost, target_type="term")
+    return Network("annotated", pairs[0], pairs[1], ones, directed=True, dropped=lost, target_type="term")
 
 
 def _annotates() -> Network:
@@ -298,7 +298,7 @@ def _string(channel: str) -> Network:
         weight=edges[once, 2].astype(np.float32),
         directed=False,
         genes=genes,
-        lost={"rows that repeat an edge in the other direction": int((~once).sum())},
+        dropped={"rows that repeat an edge in the other direction": int((~once).sum())},
     )
 
 

@@ -1,4 +1,4 @@
-"""Fits the baselines on the training part; keeps what was fitted and predicted, which many runs share."""
+"""Fits the baselines on the training part; caches states and predictions, which many runs share."""
 
 from __future__ import annotations
 
@@ -32,20 +32,21 @@ from torchcell.training.checkpoint import Checkpoint
 from torchcell.training.entry import conf_dir
 
 FOLDER = "baselines"
-"""Of a run, with a file for each fitted baseline."""
+"""Folder of a run with a file for each fitted baseline."""
 MODEL = "model"
-"""What the trained model is called where a system is named."""
-FORMAT = 1
+"""Name of the trained model in ``system=NAME``."""
+FORMAT = 2
+"""Version of the cached files."""
 
 
 @dataclass(frozen=True, eq=False)
 class Baselines:
-    """What the baselines of a run predict, and what they were fitted to.
+    """Predictions and fitted states of the baselines of a run.
 
     Attributes:
-        predictions: Float32 [n, T]: by record of ``RecordDataModule.asked``, then by baseline.
-        files: Where the cache holds what a baseline was fitted to, by name.
-        states: The same of those that the cache could not keep.
+        predictions: Float32 [n, T], by record of ``RecordDataModule.evaluation_inputs``, then by baseline.
+        files: Files of the cache with the fitted states, by name.
+        states: States of the baselines that the cache could not keep, by name.
     """
 
     predictions: dict[str, dict[str, np.ndarray]]
@@ -53,89 +54,89 @@ class Baselines:
     states: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def write(self, folder: Path) -> list[Path]:
-        """Put ``baselines/NAME.npz`` into a run's folder, from which ``predict`` asks them.
+        """Write ``baselines/NAME.npz`` into a run folder, for ``predict system=NAME``.
 
-        A file of the cache is copied, never linked: who changes the file of one run must not change what others of the
-        same split are held against.
+        A file of the cache is copied, never linked: a change to the file of one run must not change the baselines of
+        other runs.
         """
-        found = []
+        written = []
         for name, file in self.files.items():
             with atomic_write(folder / FOLDER / f"{name}.npz") as temporary:
                 shutil.copyfile(file, temporary)
-            found.append(folder / FOLDER / f"{name}.npz")
+            written.append(folder / FOLDER / f"{name}.npz")
         for name, state in self.states.items():
             write_state(folder / FOLDER / f"{name}.npz", state)
-            found.append(folder / FOLDER / f"{name}.npz")
-        return found
+            written.append(folder / FOLDER / f"{name}.npz")
+        return written
 
 
 def fit_baselines(datamodule: RecordDataModule, configs: Mapping[str, Any], part: str) -> Baselines:
-    """Fit every baseline, and predict all that is asked of ``part``.
+    """Fit every baseline, and predict the evaluation inputs of ``part``.
 
-    A baseline sees the training part, the validation part to choose its knobs, and a blinded copy of
-    what is asked. What it was fitted to is cached under a hash of the values of the data and the graph, the split and
-    the config; its predictions also under what is asked.
+    A baseline sees the training part, the validation part to choose its hyper-parameters, and a blinded copy of the
+    inputs. Its state is cached under a hash of the values of data and graph, the split and the config; its predictions
+    also under a hash of the inputs.
 
     Args:
         datamodule: The data with its split.
         configs: ``_target_`` configs by name; an entry that is null is left out.
-        part: Which samples to predict.
+        part: Part of the split to predict.
     """
-    wanted = {name: config for name, config in configs.items() if config is not None}
-    asked = datamodule.evaluation_inputs(part)
-    found = Baselines({what: {} for what in asked})
-    if not wanted:
-        return found
+    used = {name: config for name, config in configs.items() if config is not None}
+    inputs = datamodule.evaluation_inputs(part)
+    baselines = Baselines({record: {} for record in inputs})
+    if not used:
+        return baselines
     values = data_hash(datamodule)
-    keys = {what: "\n".join([values, part, what, _asked_hash(datamodule, make)]) for what, make in asked.items()}
-    for number, (name, config) in enumerate(wanted.items(), 1):
+    keys = {key: "\n".join([values, part, key, _input_hash(datamodule, make)]) for key, make in inputs.items()}
+    for number, (name, config) in enumerate(used.items(), 1):
         text = json.dumps(OmegaConf.to_container(config, resolve=True), sort_keys=True) + code_hash(config)
-        label = f"baseline {number} of {len(wanted)}, {name}"
-        one = Fit(name, label, config, datamodule, data_home() / "fitted" / f"{name}-{short_hash(values, text)}.npz")
-        path = data_home() / "baselines" / f"{name}-{short_hash(*keys.values(), text)}.npz"
-        make = partial(one.predicted, asked, part)
+        label = f"baseline {number} of {len(used)}, {name}"
+        fit = Fit(name, label, config, datamodule, data_home() / "fitted" / f"{name}-{short_hash(values, text)}.npz")
+        path = data_home() / "baselines" / f"{name}-{short_hash(*keys.values(), text, str(FORMAT))}.npz"
+        make = partial(fit.predictions, inputs, part)
         with stage(label):
-            state = one.state()
-            held = kept(path, read_arrays, make, lambda file, made: write_arrays(file, **made))
-        if one.path.is_file():
-            found.files[name] = one.path
+            state = fit.state()
+            arrays = kept(path, read_arrays, make, lambda file, made: write_arrays(file, **made))
+        if fit.path.is_file():
+            baselines.files[name] = fit.path
         elif state is not None:
-            found.states[name] = state
-        for i, what in enumerate(asked):
-            found.predictions[what][name] = held[f"asked{i}"]
-    return found
+            baselines.states[name] = state
+        for i, record in enumerate(inputs):
+            baselines.predictions[record][name] = arrays[f"record{i}"]
+    return baselines
 
 
 class Fit:
-    """One baseline, fitted when first needed, or as the cache holds it.
+    """One baseline, fitted when first needed, or read from the cache.
 
     Args:
-        name: Of the baseline.
-        label: For the reader.
+        name: Name of the baseline.
+        label: Name in messages.
         config: Its ``_target_`` config.
         datamodule: The data with its split.
-        path: Of the cache's file.
+        path: File of the cache.
     """
 
     def __init__(self, name: str, label: str, config: Any, datamodule: RecordDataModule, path: Path) -> None:
         self.name, self.label, self.config, self.datamodule, self.path = name, label, config, datamodule, path
         self.console = Console(stderr=True, markup=False)
         self.fitted: Predictor | None = None
-        self.known: dict[str, Any] | None = None
+        self.cached: dict[str, Any] | None = None
 
     def state(self) -> dict[str, Any] | None:
-        """What the file of a run holds; none of a baseline whose state has no plain form."""
+        """Content of the file in a run folder; None for a baseline whose state has no plain form."""
         try:
-            self.known = kept(self.path, read_state, self._make, write_state)
+            self.cached = kept(self.path, read_state, self._make, write_state)
         except (TypeError, InputError) as error:
             if self.fitted is None:
                 raise
-            said = f"{self.label}: what it was fitted to can't be kept, so predict can't ask it ({error})"
-            self.console.print(said, highlight=False)
-        return self.known
+            text = f"{self.label}: its fitted state can't be saved, so predict can't use it ({error})"
+            self.console.print(text, highlight=False)
+        return self.cached
 
     def _make(self) -> dict[str, Any]:
-        self.console.print(f"{self.label} ...", highlight=False)  # a line of its own: a bar may follow
+        self.console.print(f"{self.label} ...", highlight=False)  # a whole line, since a bar may follow
         data, start = self.datamodule, time.perf_counter()
         self.fitted = instantiate(self.config).fit(data.record("train"), data.record("val"), data.graph)
         self.console.print(f"{self.label}: {time.perf_counter() - start:.1f} s", highlight=False)
@@ -149,23 +150,23 @@ class Fit:
         return {"about": about, "state": self.fitted.state_dict()}
 
     def predictor(self) -> Predictor:
-        """Fitted."""
+        """The fitted baseline."""
         if self.fitted is None:
-            known = self.known if self.known is not None else self.state()
+            content = self.cached if self.cached is not None else self.state()
             if self.fitted is None:
-                assert known is not None
+                assert content is not None
                 data = self.datamodule
-                self.fitted = instantiate(self.config).load_state_dict(known["state"], data.graph_of(data.spec))
+                self.fitted = instantiate(self.config).load_state_dict(content["state"], data.graph_of(data.spec))
         return self.fitted
 
-    def predicted(self, asked: Mapping[str, Callable[[], Any]], part: str) -> dict[str, np.ndarray]:
-        """Predictions of all that is asked, in that order, as ``asked0``, ``asked1``, ..."""
+    def predictions(self, inputs: Mapping[str, Callable[[], Any]], part: str) -> dict[str, np.ndarray]:
+        """Predictions for all evaluation inputs in their order, as ``record0``, ``record1``, ..."""
         data, fitted = self.datamodule, self.predictor()
         return {
-            f"asked{i}": data.summarize_prediction(
-                part, what, np.asarray(fitted.predict(make().blind()), dtype=np.float32)
+            f"record{i}": data.summarize_prediction(
+                part, name, np.asarray(fitted.predict(make().blind()), dtype=np.float32)
             )
-            for i, (what, make) in enumerate(track(asked.items(), f"{self.label}, predict"))
+            for i, (name, make) in enumerate(track(inputs.items(), f"{self.label}, predict"))
         }
 
 
@@ -179,22 +180,22 @@ def saved_baseline(saved: Checkpoint, name: str, trust: tuple[str, ...] = ()) ->
 
     Args:
         saved: The checkpoint.
-        name: Of the baseline, as in the run's tables.
-        trust: Packages besides torchcell's whose classes the config may name.
+        name: Name of the baseline, as in the run's tables.
+        trust: Further packages whose classes the config may name.
 
     Raises:
-        InputError: No such system, or no file of it, or one that was fitted on other data, is damaged or is of another
+        InputError: No such system, no file of it, or a file that was fitted on other data, is damaged or is of another
             version.
     """
     configs = {key: config for key, config in (saved.config.get("baselines") or {}).items() if config is not None}
     file = saved.path.resolve().parents[1] / FOLDER / f"{name}.npz"
-    known = [one for one in saved_systems(saved.path) if one in configs]
+    available = [system for system in saved_systems(saved.path) if system in configs]
     if name not in configs:
-        said = f"{MODEL}, {', '.join(known)}" if known else f"{MODEL} only"
-        raise InputError(f"system={name}: the run of {saved.path} has no such system; it has {said}")
+        systems = f"{MODEL}, {', '.join(available)}" if available else f"{MODEL} only"
+        raise InputError(f"system={name}: the run of {saved.path} has no such system; it has {systems}")
     again = f"python -m torchcell.evaluate ckpt={saved.path} writes it again"
-    if name not in known:
-        raise InputError(f"system={name}: the run holds no file of it, {file}; {again}, if its state can be kept")
+    if name not in available:
+        raise InputError(f"system={name}: the run has no file of it, {file}; {again}, if its state can be saved")
     check_targets(configs[name], trust)
     content = read_state(file)
     about = content.get("about", {})
@@ -202,35 +203,35 @@ def saved_baseline(saved: Checkpoint, name: str, trust: tuple[str, ...] = ()) ->
         raise InputError(f"{file} was fitted on other data or another split than {saved.path}; {again}")
     try:
         graph = saved.datamodule_class(trust).graph_of(saved.spec)
-        found: Predictor = instantiate(configs[name]).load_state_dict(content["state"], graph)
+        predictor: Predictor = instantiate(configs[name]).load_state_dict(content["state"], graph)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"{file} was written by torchcell {about.get('version', '?')}, and this version can't read it "
             f"({type(error).__name__}: {error}); {again}"
         ) from error
-    return found
+    return predictor
 
 
 def short_hash(*texts: str) -> str:
-    """What a file of the cache is known by."""
+    """16 digits of a sha256 over texts, for the names of cached files."""
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
 
 
 def departures(configs: Mapping[str, Any]) -> tuple[str, ...]:
-    """Sentences on standard baselines (``conf/baselines``) that were not run, or with other settings.
+    """Sentences on standard baselines (``conf/baselines``) that were not run, or run with other settings.
 
-    A model is better than the best of those that were run: who leaves out the strongest, or weakens it, must say so.
+    The verdict compares with the best baseline that was run, so it must say where a standard one is missing or changed.
     """
     run = {name: _plain(config) for name, config in configs.items() if config is not None}
     files = sorted((conf_dir() / "baselines").glob("*.yaml"))
-    every = [{str(name): _plain(config) for name, config in OmegaConf.load(path).items()} for path in files]
-    standard = max(every, key=lambda one: len(_targets(one) & _targets(run)))  # tasks share names, not classes
+    loaded = [{str(name): _plain(config) for name, config in OmegaConf.load(path).items()} for path in files]
+    standard = max(loaded, key=lambda group: len(_targets(group) & _targets(run)))  # tasks share names, not classes
     if not _targets(standard) & _targets(run):
         return ()
     missing = [name for name in standard if name not in run]
     changed = [name for name, config in standard.items() if name in run and run[name] != config]
-    said = {"standard baselines not run": missing, "baselines with other settings than the standard ones": changed}
-    return tuple(f"{what}: {', '.join(names)}" for what, names in said.items() if names)
+    lists = {"standard baselines not run": missing, "baselines with other settings than the standard ones": changed}
+    return tuple(f"{text}: {', '.join(names)}" for text, names in lists.items() if names)
 
 
 def _targets(configs: Mapping[str, Any]) -> set[tuple[str, str]]:
@@ -246,20 +247,20 @@ def data_hash(datamodule: RecordDataModule) -> str:
     return fingerprint([datamodule.split.hash, datamodule.spec.data_fingerprint])
 
 
-def _asked_hash(datamodule: RecordDataModule, make: Callable[[], Any]) -> str:
-    """sha256 of a record that is predicted, and of the datamodule's source, which says what is kept of an answer."""
+def _input_hash(datamodule: RecordDataModule, make: Callable[[], Any]) -> str:
+    """sha256 of a record to predict, and of the datamodule's source, which says what is kept of a prediction."""
     return fingerprint([make(), *_source(type(datamodule))])
 
 
 def code_hash(config: Any) -> str:
-    """sha256 of the source of a baseline: changed code is never answered from the cache. (What a baseline imports from
-    elsewhere is not followed.)
+    """sha256 of the source of a baseline, so that changed code is never answered from the cache. Imports from other
+    packages are not followed.
     """
     return hashlib.sha256("".join(_source(get_object(config["_target_"]))).encode()).hexdigest()
 
 
 def _source(used: type) -> list[str]:
-    """Source of the package that a class stands in, and of ``torchcell.core``; of its file alone if it is a user's."""
+    """Source of the package of a class and of ``torchcell.core``; for a user's class only that of its file."""
     core, own = Path(str(torchcell.core.__file__)).parent, inspect.getsourcefile(used)
     ours = own is not None and core.parent in Path(own).parents
     files = [

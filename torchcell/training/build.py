@@ -177,8 +177,8 @@ def announce(cfg: DictConfig, folder: RunFolder, data: RecordDataModule, model: 
     ]
     if data.graph is not None:
         lines.append(f"graph   {data.graph.extra_repr()}")
-    if data.lost:
-        lines.append("lost    " + "; ".join(f"{what}: {n:,}" for what, n in data.lost.items()))
+    if data.dropped:
+        lines.append("dropped " + "; ".join(f"{what}: {n:,}" for what, n in data.dropped.items()))
     lines += [f"note    {note}" for note in data.notes()]
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     lines.append(f"model   {type(model).__name__}, {n_parameters:,} parameters")
@@ -198,7 +198,7 @@ def report_info(
         "split_hash": data.split.hash,
         "split_counts": data.split.counts(),
         "group": data.split.key,
-        "lost": data.lost,
+        "dropped": data.dropped,
         "notes": data.notes(),
         "git_commit": environment["git_commit"],
         "git_dirty": environment["git_dirty"],

@@ -24,8 +24,8 @@ from torchcell.io.progress import Pace, duration
 
 
 @dataclass(frozen=True, eq=False)
-class _Seen:
-    """One batch: its loss and terms on the device, its samples' numbers, and the steps that were made before it."""
+class _RecentBatch:
+    """One batch: its loss and terms on the device, its sample numbers, and the number of steps before it."""
 
     loss: Tensor
     terms: dict[str, Tensor]
@@ -34,21 +34,21 @@ class _Seen:
 
 
 class FiniteLoss(lightning.Callback):
-    """Looks at the loss every few steps, so that a GPU need not wait for it at each, and at the weights each epoch.
+    """Checks the loss every few steps, so that a GPU need not wait at every step, and the weights every epoch.
 
     Args:
-        every_n_steps: Steps between two looks; the batches in between are remembered by sample number.
+        every_n_steps: Steps between two checks; the batches in between are remembered by sample number.
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
         self.every_n_steps = every_n_steps
-        self._recent: deque[_Seen] = deque(maxlen=every_n_steps)
+        self._recent: deque[_RecentBatch] = deque(maxlen=every_n_steps)
         self._step = 0
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Remember how many steps were made."""
+        """Remember the number of steps."""
         self._step = trainer.global_step
 
     def on_train_batch_end(
@@ -59,37 +59,39 @@ class FiniteLoss(lightning.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Remember the batch; look when it is time."""
-        self._recent.append(_Seen(outputs["loss"].detach(), dict(pl_module.step_terms), batch.sample, self._step))
+        """Remember the batch; check when it is time."""
+        self._recent.append(
+            _RecentBatch(outputs["loss"].detach(), dict(pl_module.step_terms), batch.sample, self._step)
+        )
         if len(self._recent) == self.every_n_steps:
-            self._look(trainer)
+            self._check(trainer)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Look at what is left of the epoch, and at the weights, before they are saved.
+        """Check the last losses of the epoch, and the weights before they are saved.
 
         Raises:
-            InputError: The last step of all has spoilt the weights, which no loss has met yet.
+            InputError: A loss or a weight that is not finite; the last step may change weights without a loss after it.
         """
-        self._look(trainer)
+        self._check(trainer)
         weights = dict(pl_module.named_parameters())
-        whole = torch.stack([torch.isfinite(weight).all() for weight in weights.values()])
-        if not whole.all():
-            bad = [name for name, fine in zip(weights, whole.tolist(), strict=True) if not fine]
+        finite = torch.stack([torch.isfinite(weight).all() for weight in weights.values()])
+        if not finite.all():
+            bad = [name for name, fine in zip(weights, finite.tolist(), strict=True) if not fine]
             raise InputError(
                 f"weights became NaN or infinite in epoch {trainer.current_epoch}, by step {trainer.global_step}, "
                 f"though every loss was a number: {some(bad)}; lower model.optimizer.lr or trainer.gradient_clip_val"
                 f"{_last_good(trainer)}"
             )
 
-    def _look(self, trainer: lightning.Trainer) -> None:
-        losses = torch.stack([seen.loss for seen in self._recent]) if self._recent else torch.zeros(1)
+    def _check(self, trainer: lightning.Trainer) -> None:
+        losses = torch.stack([recent.loss for recent in self._recent]) if self._recent else torch.zeros(1)
         bad = (~torch.isfinite(losses)).nonzero()
         if len(bad):
-            seen = self._recent[int(bad[0])]
-            names = trainer.datamodule.sample_id[seen.sample.cpu().numpy()]  # type: ignore[attr-defined]
-            terms = [f"{name} {float(value):.4g}" for name, value in seen.terms.items() if not torch.isfinite(value)]
+            first = self._recent[int(bad[0])]
+            names = trainer.datamodule.sample_id[first.sample.cpu().numpy()]  # type: ignore[attr-defined]
+            terms = [f"{name} {float(value):.4g}" for name, value in first.terms.items() if not torch.isfinite(value)]
             raise InputError(
-                f"the loss became {float(seen.loss)} in epoch {trainer.current_epoch} at step {seen.step + 1} "
+                f"the loss became {float(first.loss)} in epoch {trainer.current_epoch} at step {first.step + 1} "
                 f"(terms: {', '.join(terms) or 'all finite, their sum is not'}), in the batch with the {len(names)} "
                 f"samples {some(names)}; look at their values, or lower model.optimizer.lr{_last_good(trainer)}"
             )
@@ -97,8 +99,8 @@ class FiniteLoss(lightning.Callback):
 
 
 def _last_good(trainer: lightning.Trainer) -> str:
-    """Where the weights of the last epoch without fault are."""
-    folders = [each.dirpath for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
+    """A sentence on the checkpoint of the last good epoch."""
+    folders = [callback.dirpath for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
     for folder in folders:
         last = Path(str(folder)) / "last.ckpt"
         if last.is_file():
@@ -107,7 +109,7 @@ def _last_good(trainer: lightning.Trainer) -> str:
 
 
 class LossShare(lightning.Callback):
-    """Warns once a term that has company makes up nearly all of the objective for an epoch.
+    """Warns once where one of several terms makes up nearly all of the objective for an epoch.
 
     Args:
         limit: Share of the total above which it warns.
@@ -118,7 +120,7 @@ class LossShare(lightning.Callback):
         self._warned: set[str] = set()
 
     def on_validation_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Compare the shares of the last finished epoch."""
+        """Check the shares of the last finished epoch."""
         metrics = trainer.callback_metrics
         shares = {name: float(value) for name, value in metrics.items() if name.startswith("train/share/")}
         for name, share in shares.items():
@@ -133,15 +135,15 @@ class LossShare(lightning.Callback):
 
 SCORE = "val/score"
 RECENT = 5
-"""Epochs from whose length the time left is told."""
+"""Last epochs whose length gives the remaining time."""
 
 
 class Progress(TQDMProgressBar):
     """Epoch i of N and the time left, speed, memory, validation score with a mark at the best, mean of each loss term.
 
-    Epochs are counted from 1 here, from 0 in ``history.csv``. The time left is the most it can be, since early stopping
-    may end the run before. In a log file each epoch is a line; a long one, a long validation or test pass says besides
-    how far it is, and the first epoch how long it will take, see ``Pace``.
+    Epochs are counted from 1 here, and from 0 in ``history.csv``. The time left is an upper bound, since early stopping
+    may end the run before. In a log file each epoch is a line; a long epoch, validation or test pass prints its
+    progress too, and the first epoch how long it will take, see ``Pace``.
 
     Args:
         refresh_rate: Steps between two updates of the bar; only then are the terms read from the device.
@@ -165,7 +167,7 @@ class Progress(TQDMProgressBar):
     # Training ----------------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Know the best score of a run that goes on."""
+        """Get the best score of a run that goes on."""
         super().on_train_start(trainer, pl_module)
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.monitor == SCORE and callback.best_model_score:
@@ -173,7 +175,7 @@ class Progress(TQDMProgressBar):
         self._ends.append(time.monotonic())
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Name the epoch, and how long the rest takes."""
+        """Show the number of the epoch and the remaining time."""
         super().on_train_epoch_start(trainer, pl_module)
         name = self._epoch(trainer)
         self._epoch_pace = Pace(name, float(trainer.num_training_batches))
@@ -183,7 +185,7 @@ class Progress(TQDMProgressBar):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Update the bar, or say how far a long epoch is."""
+        """Update the bar, or print the progress of a long epoch."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         line = None if self.terminal else self._epoch_pace.line(batch_idx + 1)
         if line is not None:
@@ -201,16 +203,16 @@ class Progress(TQDMProgressBar):
         if not self.terminal:
             values = self.get_metrics(trainer, pl_module)
             values.pop("best", None)
-            told = [f"{name} {value}{' (best)' * (is_best and name == SCORE)}" for name, value in values.items()]
+            texts = [f"{name} {value}{' (best)' * (is_best and name == SCORE)}" for name, value in values.items()]
             left = self._left(trainer, trainer.current_epoch + 1)
             self._say(
-                trainer, "  ".join([self._epoch(trainer), duration(self._ends[-1] - self._ends[-2]), *told, *left])
+                trainer, "  ".join([self._epoch(trainer), duration(self._ends[-1] - self._ends[-2]), *texts, *left])
             )
 
     # Other passes ------------------------------------------------------------------------------------
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """A validation pass may be long, too."""
+        """Start the progress of a validation pass."""
         super().on_validation_start(trainer, pl_module)
         self._pass_pace = Pace(f"{self._epoch(trainer)}, validation", _total(trainer.num_val_batches))
 
@@ -223,12 +225,12 @@ class Progress(TQDMProgressBar):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Update the bar, or say how far it is."""
+        """Update the bar, or print the progress."""
         super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
         self._say_pass(trainer, batch_idx)
 
     def on_test_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """So may the pass that is scored."""
+        """Start the progress of the test pass."""
         super().on_test_start(trainer, pl_module)
         self._pass_pace = Pace("predictions of the model", _total(trainer.num_test_batches))
 
@@ -241,7 +243,7 @@ class Progress(TQDMProgressBar):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Update the bar, or say how far it is."""
+        """Update the bar, or print the progress."""
         super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
         self._say_pass(trainer, batch_idx)
 
@@ -253,14 +255,14 @@ class Progress(TQDMProgressBar):
         return f"epoch {number} of {last}" if last > 0 else f"epoch {number}"
 
     def _left(self, trainer: lightning.Trainer, done: int) -> list[str]:
-        """The longest that the epochs after the first ``done`` take, once one was measured and if any are left."""
+        """Upper bound of the remaining time after ``done`` epochs; empty where none was measured or none is left."""
         left = (trainer.max_epochs or 0) - done
         if left <= 0 or len(self._ends) < 2:
             return []
         return [f"at most {duration(left * (self._ends[-1] - self._ends[0]) / (len(self._ends) - 1))} left"]
 
     def _say_pass(self, trainer: lightning.Trainer, batch_idx: int) -> None:
-        """Say how far a pass without training is, if a line is due."""
+        """Print the progress of a pass without training, if a line is due."""
         line = None if self.terminal else self._pass_pace.line(batch_idx + 1)
         if line is not None:
             self._say(trainer, line)
@@ -276,14 +278,14 @@ def _total(batches: int | float | Sequence[int | float]) -> float:
 
 
 class Stopping(EarlyStopping):
-    """``EarlyStopping`` whose decision is part of the checkpoint: a run killed while it is scored trains no more."""
+    """``EarlyStopping`` with its decision in the checkpoint: a run killed while it is scored does not train again."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with what was counted, and with the patience of this config: raised, it lets a run go on."""
+        """Restore the counts, but take patience from this config: a higher one lets the run go on."""
         super().load_state_dict({**state_dict, "patience": self.patience})
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Stop again where the checkpoint is of the epoch in which training was stopped, unless patience was raised."""
+        """Stop again after the epoch in which training was stopped, unless patience was raised."""
         stopped = self.stopping_reason != EarlyStoppingReason.NOT_STOPPED and self.wait_count >= self.patience
         if stopped and trainer.current_epoch == self.stopped_epoch + 1:
             trainer.should_stop = True
@@ -295,7 +297,7 @@ def on_gpu() -> bool:
 
 
 def memory_mb() -> float:
-    """Memory in MB: the peak on the GPU since the last reset, else what the process holds now."""
+    """Memory in MB: the peak on the GPU since the last reset, else the present memory of the process."""
     return torch.cuda.max_memory_allocated() / 1e6 if on_gpu() else psutil.Process().memory_info().rss / 1e6
 
 
@@ -306,7 +308,7 @@ class Throughput(lightning.Callback):
         self._start, self._samples = 0.0, 0
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Start the epoch's clock and peak."""
+        """Start the clock of the epoch, and reset the peak."""
         if on_gpu():
             torch.cuda.reset_peak_memory_stats()
         self._start, self._samples = time.perf_counter(), 0

@@ -1,4 +1,4 @@
-"""What the config can choose among besides its files: splits, experiments, what lies beside a model, a run's name."""
+"""Config choices that are not files: splits, experiments, files of a model's folder, and the name of a run."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 REGISTERED = ("split", "experiment")
-"""Groups whose choices are no files."""
+"""Groups whose choices are not files."""
 
 SPLITS: dict[str, dict[str, Any]] = {
-    "random": {},  # samples at random, twins together; printed, never headline
-    "query_disjoint": {},  # a set is test if any of its genes, in whatever role, is a held-out query gene
-    "gene_disjoint_any": {},  # a set is test if any of its genes is held out
-    "gene_disjoint_all": {},  # a set is test if all of its genes are held out; mixed sets are unused
-    "held_out_genes": {},  # gene_disjoint_any where that leaves enough genes to test, else random; said in a line
+    "random": {},  # samples at random, duplicates together; never the primary split
+    "query_disjoint": {},  # a perturbation is test if any of its genes, in any role, is a held-out query gene
+    "gene_disjoint_any": {},  # a perturbation is test if any of its genes is held out
+    "gene_disjoint_all": {},  # a perturbation is test if all of its genes are held out; mixed ones are unused
+    "held_out_genes": {},  # gene_disjoint_any where that leaves enough genes to test, else random; a line says which
     "unseen_perturbation": {},  # genes are held out in all groups; conditions with genes of several parts are unused
     "combination": {},  # combinations are held out with none, some or all of their genes seen in training
     "condition": {},  # line, drug, dose and time together: replicates stay in one part, other doses do not
@@ -30,15 +30,15 @@ SPLITS: dict[str, dict[str, Any]] = {
     "edges": {"n_folds": 10},  # edges of each supervised edge type, negatives alike; of 755 CtD edges 603 / 76 / 76
     "file": {"file": "???"},  # a split.parquet of another run, or a table sample_id, part (train, val, test, unused)
 }
-"""``split=NAME`` -> what it has besides ``method`` and ``FOLDS``, or otherwise."""
+"""``split=NAME`` -> keys besides ``method``; they overrule ``FOLDS``."""
 
 FOLDS = {"n_folds": 5, "fold": 0, "seed": 0}
-"""Test is fold ``fold``, validation the next one; ``seed`` is of the split, not of the model."""
+"""Test is fold ``fold``, validation the next one; ``seed`` is that of the split, not of the model."""
 
 
 @functools.cache
 def register(tree: Path) -> None:
-    """Make these choices known to Hydra.
+    """Register these choices with Hydra.
 
     Args:
         tree: The folder ``conf`` of torchcell.
@@ -46,8 +46,8 @@ def register(tree: Path) -> None:
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
-    # Hydra copies the store for each group that --help lists, 1.4 s in all, and before it chooses, so that what the
-    # last two functions store would be missing from the copy.
+    # Hydra copies the store for each group that --help lists, which takes 1.4 s. It copies before it chooses, so that
+    # entries of the last two functions would be missing from the copy.
     ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
     store = ConfigStore.instance().store
     for split, more in SPLITS.items():
@@ -61,7 +61,7 @@ def register(tree: Path) -> None:
 
 
 def _experiment(name: str, entry: Mapping[str, Any]) -> DictConfig:
-    """An experiment as Hydra takes it: of its groups a list of overrides, of its dotted keys what they set."""
+    """An experiment as a config of Hydra: its groups as a list of overrides, its dotted keys as values."""
     from omegaconf import OmegaConf
 
     groups = [{f"override /{group}": choice} for group, choice in entry.items() if "." not in group]
@@ -72,55 +72,56 @@ def _experiment(name: str, entry: Mapping[str, Any]) -> DictConfig:
     return config
 
 
-def beside(tree: Path, model: str, what: str | None) -> str:
-    """The choice ``MODEL/what`` below ``conf/model`` of a model, or else of the nearest that it starts from.
+def beside(tree: Path, model: str, file: str | None) -> str:
+    """The choice ``MODEL/file`` below ``conf/model`` of a model, or else of the nearest model that it starts from.
 
-    ``what`` is ``search``, ``profile``, or a benchmark that the model was tuned on.
+    ``file`` is ``search``, ``profile``, or a benchmark that the model was tuned on.
     """
     folders = model_folders(tree)
-    return f"{_owner(folders, model, what) or model}/{what}"
+    return f"{_owner(folders, model, file) or model}/{file}"
 
 
 def model_folders(tree: Path) -> list[Path]:
-    """Where models have their files: in torchcell's config tree, and in the user's own."""
+    """Folders with model files: in torchcell's config tree, and in the user's."""
     return [tree / "model", Path.cwd() / "conf" / "model"]
 
 
 def lineage(folders: Sequence[Path], model: str) -> dict[str, dict[str, Any]]:
-    """A model and those that it starts from, ``defaults: [NAME]``, -> what their files say, unresolved.
+    """A model and those that it starts from, ``defaults: [NAME]`` -> content of their files, unresolved.
 
-    Who only takes the values of another model names its whole path, ``/model/NAME``, and is none of its variants.
+    A model that only takes values of another one names its whole path, ``/model/NAME``, and is no variant of it.
     """
-    found: dict[str, dict[str, Any]] = {}
-    while model not in found:
+    contents: dict[str, dict[str, Any]] = {}
+    while model not in contents:
         paths = [path for folder in folders if (path := folder / f"{model}.yaml").is_file()]
-        found[model] = _content(paths[0], paths[0].stat().st_mtime_ns) if paths else {}
-        starts = [one.partition("@")[0] for one in found[model].get("defaults", []) if isinstance(one, str)]
-        model = next((one for one in starts if one != "_self_" and not one.startswith("/")), model)
-    return found
+        contents[model] = _content(paths[0], paths[0].stat().st_mtime_ns) if paths else {}
+        starts = [name.partition("@")[0] for name in contents[model].get("defaults", []) if isinstance(name, str)]
+        model = next((name for name in starts if name != "_self_" and not name.startswith("/")), model)
+    return contents
 
 
 @functools.lru_cache(maxsize=64)
 def _content(path: Path, changed_ns: int) -> dict[str, Any]:
-    """What a file says, read again when it has changed: each composition asks some ten times."""
+    """Content of a file; cached, since each composition needs it about ten times, and read again after a change."""
     from omegaconf import OmegaConf
 
     content: Any = OmegaConf.to_container(OmegaConf.load(path))
     return content or {}
 
 
-def _owner(folders: Sequence[Path], model: str, what: str | None) -> str | None:
-    """The nearest in a model's lineage that has ``what`` beside it."""
-    for one in lineage(folders, model):
-        if any((folder / one / f"{what}.yaml").is_file() for folder in folders):
-            return one
+def _owner(folders: Sequence[Path], model: str, file: str | None) -> str | None:
+    """The nearest model in the lineage whose folder has ``file``."""
+    for name in lineage(folders, model):
+        if any((folder / name / f"{file}.yaml").is_file() for folder in folders):
+            return name
     return None
 
 
 def _variant(tree: Path, model: str, benchmark: str | None) -> str:
-    """The choice of ``hydra/variant`` that holds what a model says beyond the one whose tuned settings it takes.
+    """The choice of ``hydra/variant`` with the settings of a model beyond those of the model whose tuned settings it
+    takes.
 
-    It is set once more after these, so that a variant has what was tuned for its base, but for its own lines.
+    It is set again after the tuned settings, so that a variant has the tuned settings of its base except its own lines.
     """
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
@@ -131,7 +132,7 @@ def _variant(tree: Path, model: str, benchmark: str | None) -> str:
         return "none"
     files = lineage(folders, model)
     beyond = list(files)[: list(files).index(owner)]
-    own = [{key: value for key, value in files[one].items() if key != "defaults"} for one in reversed(beyond)]
+    own = [{key: value for key, value in files[name].items() if key != "defaults"} for name in reversed(beyond)]
     ConfigStore.instance().store(group="hydra/variant", name=model, node=OmegaConf.merge(*own), package="model")
     return model
 

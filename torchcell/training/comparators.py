@@ -1,4 +1,4 @@
-"""Comparators: other trained models that answer what a model is scored on, to be compared with it."""
+"""Comparators: other trained models that are scored beside a model on the same samples."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from torchcell.training.data_changes import other_values
 from torchcell.training.predict import predict_inputs, predict_part
 
 DATA = ("data", "graph", "split", "seed")
-"""Keys of a config that say what a datamodule holds."""
+"""Keys of a config that define the data."""
 
 
 @dataclass(frozen=True, eq=False)
 class Comparator:
-    """A trained model and what it says of a part.
+    """A trained model and its predictions for a part.
 
     Attributes:
         path: Its checkpoint.
-        predictions: By record as in ``RecordDataModule.asked``: what is kept of its answers.
-        converged: False while its validation score still rose when its training stopped; None if its run is not there.
-        data_changed: Whether its data are other than those it was trained on.
+        predictions: What is kept of its predictions, by record as in ``RecordDataModule.evaluation_inputs``.
+        converged: False if its validation score still rose when training stopped; None if its run folder is missing.
+        data_changed: Whether the data differ from those that it was trained on.
     """
 
     path: Path
@@ -43,58 +43,58 @@ class Comparator:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What ``metrics.json`` holds of it besides the comparison."""
+        """Its entries in ``metrics.json`` besides the comparison."""
         changed = {"data_changed": True} if self.data_changed else {}
         return {"ckpt": str(self.path), "converged": self.converged, **changed}
 
-    def noted(self, found: PairwiseComparison) -> PairwiseComparison:
-        """The comparison, with a word on a comparator that could have become better, or knew other data."""
+    def noted(self, comparison: PairwiseComparison) -> PairwiseComparison:
+        """The comparison with a note if the comparator had not converged, or its data have changed."""
         if self.data_changed:
-            return found.with_note("its data changed after its training")
-        return found.with_note("it was still improving when it stopped") if self.converged is False else found
+            return comparison.with_note("its data changed after its training")
+        return comparison.with_note("it was still improving when it stopped") if self.converged is False else comparison
 
 
 def opened(paths: Sequence[str], saved: Checkpoint) -> list[Checkpoint]:
-    """The comparators of ``saved``.
+    """Load the comparators of ``saved``.
 
     Raises:
-        InputError: No checkpoint; or, all in one, those of another split or of other outputs.
+        InputError: A missing checkpoint; or comparators of another split or with other outputs, all in one error.
     """
-    found = [checkpoint.load(path) for path in paths]
-    wrong = [f"{other.path} {why}" for other in found if (why := _unlike(other, saved))]
+    comparators = [checkpoint.load(path) for path in paths]
+    wrong = [f"{other.path} {why}" for other in comparators if (why := _unlike(other, saved))]
     if wrong:
         raise InputError(
             f"comparators that can't be scored beside {saved.path}: {'; '.join(wrong)}. Train them on its split and "
             "data"
         )
-    return found
+    return comparators
 
 
 def named(comparators: Sequence[Checkpoint], saved: Checkpoint, taken: Collection[str]) -> dict[str, Checkpoint]:
-    """The comparators by their class, or by class and run where that is the model's or another's too.
+    """The comparators by the name of their class, with the run where several have the same class.
 
     Args:
-        comparators: Opened.
+        comparators: Loaded checkpoints.
         saved: The model under test.
         taken: Names of its baselines.
 
     Raises:
-        InputError: One checkpoint twice, or the model itself.
+        InputError: A checkpoint that is there twice, or is the model itself.
     """
     paths = [one.path.resolve() for one in (saved, *comparators)]
     if twice := sorted({str(path) for path in paths if paths.count(path) > 1}):
         raise InputError(f"checkpoints that stand twice in ckpt and comparators: {some(twice)}; name each once")
     classes = [_class(one) for one in (saved, *comparators)]
-    found: dict[str, Checkpoint] = {}
+    by_name: dict[str, Checkpoint] = {}
     for one in comparators:
         name = _class(one)
         if classes.count(name) > 1 or name in taken:
             run, stem = one.path.resolve().parents[1].name, one.path.stem
             name = f"{name} {run}" if stem == "best" else f"{name} {run} {stem}"
-        if name in found:
+        if name in by_name:
             name = str(one.path).replace("/", "_")  # a layer of an h5ad takes no slash
-        found[name] = one
-    return found
+        by_name[name] = one
+    return by_name
 
 
 def predicted(
@@ -107,59 +107,63 @@ def predicted(
     trust: Sequence[str] = (),
     data_changed: str = "error",
 ) -> Comparator:
-    """What a comparator says of the samples of ``part``, read through its own datamodule.
+    """Predict the samples of ``part`` with a comparator, through its own datamodule.
 
     Args:
-        trainer: Of one process.
-        comparator: Opened.
+        trainer: Trainer of one process.
+        comparator: Loaded checkpoint.
         saved: The model under test.
-        datamodule: That of ``saved``; taken for the comparator too where their configs say the same of the data.
-        part: Of the split.
-        batch_size: Samples at once; none: as the comparator's run has it.
+        datamodule: That of ``saved``; used for the comparator too where both configs define the same data.
+        part: Part of the split.
+        batch_size: Samples a batch; none: as in the comparator's run.
         trust: Further packages whose classes the checkpoint may name.
         data_changed: ``allow`` data that changed since the comparator's training, else ``error``.
 
     Raises:
-        InputError: Data that changed, or whose part holds other samples or measured values.
+        InputError: Data that changed, or a part with other samples or measured values.
     """
     model, data = comparator.model(trust), datamodule
     unlike = any(OmegaConf.select(comparator.config, key) != OmegaConf.select(saved.config, key) for key in DATA)
-    if unlike or comparator.prior_plain is not None:  # whose batches hold the prior's predictions
+    if unlike or comparator.prior_plain is not None:  # its batches have the predictions of its prior
         data = build.datamodule_of(comparator, trust, data_changed)
         data.eval_batch_size = batch_size or data.eval_batch_size
         _check_same_part(comparator, data, datamodule, part)
     else:
         comparator.check_data(data.spec, data_changed)
     prediction = predict_part(trainer, model, data, part)
-    answers = predict_inputs(model, data, part, prediction, trainer.strategy.root_device)
+    predictions = predict_inputs(model, data, part, prediction, trainer.strategy.root_device)
     history = comparator.path.resolve().parents[1] / "history.csv"
-    flat = None
+    has_converged = None
     if history.is_file():
-        flat = converged(pd.read_csv(history)["val/score"].tolist(), comparator.config.trainer.early_stopping.min_delta)
-    return Comparator(comparator.path, answers, flat, bool(other_values(comparator.spec, data.spec)))
+        has_converged = converged(
+            pd.read_csv(history)["val/score"].tolist(), comparator.config.trainer.early_stopping.min_delta
+        )
+    return Comparator(comparator.path, predictions, has_converged, bool(other_values(comparator.spec, data.spec)))
 
 
 def _unlike(comparator: Checkpoint, saved: Checkpoint) -> str:
-    """What tells the comparator's data from those of ``saved``; empty for the same."""
-    theirs, ours, said = comparator.spec, saved.spec, []
+    """How the comparator's data differ from those of ``saved``; empty where they are the same."""
+    theirs, ours, differences = comparator.spec, saved.spec, []
     if theirs.split_hash != ours.split_hash:
-        said.append(f"was trained on the split {theirs.split_hash[:8]}, not {ours.split_hash[:8]}")
+        differences.append(f"was trained on the split {theirs.split_hash[:8]}, not {ours.split_hash[:8]}")
     if (theirs.task, theirs.outputs) != (ours.task, ours.outputs):
         other = sorted(set(theirs.outputs) ^ set(ours.outputs))
-        said.append(f"predicts other outputs ({some(other) if other else 'in another order, or of another task'})")
-    return " and ".join(said)
+        differences.append(
+            f"predicts other outputs ({some(other) if other else 'in another order, or of another task'})"
+        )
+    return " and ".join(differences)
 
 
 def _check_same_part(comparator: Checkpoint, theirs: RecordDataModule, ours: RecordDataModule, part: str) -> None:
-    both = [data.record(part) for data in (theirs, ours)]
-    same = np.array_equal(both[0].sample_id, both[1].sample_id) and [*theirs.evaluation_inputs(part)] == [
+    records = [data.record(part) for data in (theirs, ours)]
+    same = np.array_equal(records[0].sample_id, records[1].sample_id) and [*theirs.evaluation_inputs(part)] == [
         *ours.evaluation_inputs(part)
     ]
-    truth = [np.asarray(one.target, dtype=np.float64) for one in both]
+    truth = [np.asarray(record.target, dtype=np.float64) for record in records]
     if not same or not np.array_equal(truth[0], truth[1], equal_nan=True):
-        what = "measured values" if same else "samples"
+        difference = "measured values" if same else "samples"
         raise InputError(
-            f"the comparator {comparator.path} reads data whose part {part!r} has other {what}; train it on "
+            f"the comparator {comparator.path} reads data whose part {part!r} has other {difference}; train it on "
             "the data of ckpt"
         )
 

@@ -42,7 +42,7 @@ class Sets:
         index: Their positions in ``packed``, int64 [n].
         measured: Measured values [n] by phenotype, as far as they are known.
         part: Part of the run's split [n]; none for sets of a user's own.
-        lost: What was left out, counted.
+        dropped: Counts of what was left out.
     """
 
     record: Any
@@ -50,7 +50,7 @@ class Sets:
     index: Tensor
     measured: dict[str, np.ndarray]
     part: np.ndarray | None
-    lost: dict[str, int]
+    dropped: dict[str, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,16 +96,16 @@ def asked_sets(path: str, spec: Spec, representation: Any, unknown_genes: str, p
         prior: The model's, if it has one.
     """
     asked = representation.read_request(path, spec)
-    record, lost = representation.filter_known(asked, spec.genes, unknown_genes)
+    record, dropped = representation.filter_known(asked, spec.genes, unknown_genes)
     if not len(record):
-        raise InputError(f"{path}: no row is left to embed ({lost or 'the file is empty'})")
+        raise InputError(f"{path}: no row is left to embed ({dropped or 'the file is empty'})")
     columns = getattr(record, "columns", {})
     numbers = {name: columns[name] for name in spec.outputs if name in columns}
     measured = {name: value.astype(np.float32) for name, value in numbers.items() if value.dtype.kind in "fib"}
     packed = representation.pack(record, spec)
     if prior is not None:
         packed.prior = prior.predict(record)
-    return Sets(record, packed, torch.arange(len(record)), measured, None, lost)
+    return Sets(record, packed, torch.arange(len(record)), measured, None, dropped)
 
 
 def embed_sets(model: Model, batches: Iterable[Any], device: torch.device | str, predict: bool = True) -> Embedded:
@@ -182,7 +182,7 @@ def set_table(sets: Sets, found: Embedded, spec: Spec, representation: Any) -> a
     """
     import anndata
 
-    answer = representation.response(sets.record, found.prediction, spec)
+    answer = representation.to_table(sets.record, found.prediction, spec)
     about = answer.drop(columns=["sample_id", *spec.outputs])
     if sets.part is not None:
         about["part"] = sets.part.astype(str)

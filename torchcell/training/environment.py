@@ -1,4 +1,4 @@
-"""What a run computed with: the processor, the linear algebra and the threads, on all of which last digits depend."""
+"""Processor, linear algebra and threads of a run; the last digits of its results depend on all of them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-"""What tells OpenMP, MKL and OpenBLAS how many threads to start."""
+"""Environment variables for the number of threads of OpenMP, MKL and OpenBLAS."""
 
 
 def compute_facts() -> dict[str, Any]:
     """Processor, threads (torch's, and the variables that were set) and BLAS libraries of this process.
 
-    A sum over two threads adds in another order than over one, and training makes much of a last digit.
+    A sum over two threads adds in another order than over one, and training amplifies a different last digit.
     """
     import torch
 
@@ -60,10 +60,10 @@ def blas() -> list[dict[str, Any]]:
 
 
 def variables_of(then: Mapping[str, Any]) -> dict[str, str]:
-    """The variables with which another process has the number of threads that ``environment.json`` tells.
+    """The variables with which another process has the number of threads of an ``environment.json``.
 
     Args:
-        then: Content of ``environment.json``; of an older run, which does not tell, nothing follows.
+        then: Content of ``environment.json``; without threads, as of an older run, the result is empty.
     """
     threads = then.get("threads")
     if not threads:
@@ -80,7 +80,7 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
     Args:
         then: Content of ``environment.json`` of the one run.
-        now: Of the other.
+        now: Content of that of the other.
     """
     pairs = {name: (then.get(name), now.get(name)) for name in ("python", "device")}
     versions = then.get("versions", {})
@@ -89,10 +89,10 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         pairs["processor"] = (then.get("processor"), now.get("processor"))
         pairs["BLAS"] = (_names(then), _names(now))
         pairs["threads"] = (then["threads"]["torch"], now["threads"]["torch"])
-    lines = [f"{what}: {old} then, {new} now" for what, (old, new) in pairs.items() if old != new]
+    lines = [f"{name}: {old} then, {new} now" for name, (old, new) in pairs.items() if old != new]
     return lines if "threads" in then else [*lines, "processor, BLAS and number of threads: not recorded then"]
 
 
 def _names(facts: Mapping[str, Any]) -> str:
-    told = {" ".join(str(one[key]) for key in ("name", "version", "kernel") if one[key]) for one in facts["blas"]}
-    return ", ".join(sorted(told))
+    names = {" ".join(str(one[key]) for key in ("name", "version", "kernel") if one[key]) for one in facts["blas"]}
+    return ", ".join(sorted(names))

@@ -1,4 +1,4 @@
-"""One writer per folder: a file that names its holder, with a heartbeat, taken over only from one that is gone."""
+"""One writer per folder: a lock file that names its holder and is touched regularly; only a dead holder loses it."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ NAME = ".lock"
 BEAT_S = 30.0
 """Seconds between two signs of life."""
 MISSED = 10
-"""Signs that may be missing before a holder on another host counts as gone."""
+"""Missing signs of life after which a holder on another host counts as dead."""
 CLOCK_S = 2.0
-"""By how much two readings of the time at which a process started may differ."""
+"""Largest difference between two readings of the start time of a process."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who writes: a process on a host, as part of a SLURM job or not.
+    """The process that writes: on a host, and maybe in a SLURM job.
 
     Attributes:
-        host: Its name.
-        pid: Of the process.
-        started: When the process started, seconds since 1970; a later process of the same number is another one.
-        space: Numbers of processes count within it (Linux: its namespace), e.g. a container.
-        job: SLURM's, or none.
-        restarts: How often SLURM had started the job before.
-        since: When the folder was taken, for people.
-        token: Unlike any other.
+        host: Name of the host.
+        pid: Number of the process.
+        started: Start time of the process, seconds since 1970; a later process with the same number differs in it.
+        space: Namespace of process numbers (Linux), e.g. of a container.
+        job: SLURM job, or none.
+        restarts: Number of earlier starts of the job by SLURM.
+        since: Time at which the folder was taken, for people.
+        token: A unique text.
     """
 
     host: str
@@ -72,9 +72,9 @@ class Holder:
         return f"process {self.pid} on {self.host}{job}, since {self.since}"
 
     def is_gone(self, me: Holder, silent_s: float) -> bool:
-        """Whether ``me`` may take over: the process has ended, or its job was requeued, or it is silent for too long.
+        """Whether ``me`` may take over: the process has ended, its job was requeued, or its signs of life have stopped.
 
-        A process of the same host can be looked at; only of others the beats must tell.
+        A process on the same host is checked directly; for others only signs of life are known.
         """
         if self.job is not None and self.job == me.job and self.restarts < me.restarts:
             return True
@@ -94,14 +94,14 @@ class Holder:
 
 
 class FolderLock:
-    """Makes a folder and holds it until ``release``; several that ask at a time get it one after the other, or not.
+    """Makes a folder and locks it until ``release``.
 
     Args:
-        folder: What only one may write into.
-        leave: Ends this process where another one took it for gone; another one in tests.
+        folder: The folder.
+        leave: Ends this process where another one has taken the folder over; another function in tests.
 
     Raises:
-        InputError: It is held, and by whom; or it can't be written.
+        InputError: The folder is locked, with its holder; or it can't be written.
     """
 
     def __init__(self, folder: Path, leave: Callable[[int], None] = os._exit) -> None:
@@ -117,7 +117,7 @@ class FolderLock:
         threading.Thread(target=self._beat, name="torchcell-lock", daemon=True).start()
 
     def release(self) -> None:
-        """Let go; a folder that was made here goes away if nothing was written into it."""
+        """Remove the lock, and the folder if it was made here and is empty."""
         self._ended.set()
         folder = self.path.parent
         with contextlib.suppress(OSError), _alone(folder.parent):
@@ -150,7 +150,7 @@ class FolderLock:
         print(f"note: took {folder} over from {holder or 'a process'}, which is gone", file=sys.stderr)
 
     def _write(self) -> bool:
-        """Make the file, which only one can."""
+        """Create the lock file; False where it is there already."""
         try:
             with self.path.open("x") as file:
                 json.dump(asdict(self.holder), file)
@@ -159,15 +159,15 @@ class FolderLock:
         return True
 
     def _replace(self, gone: Holder | None) -> None:
-        """Put ours in the place of the file of one that is gone, unless somebody else just did."""
+        """Replace the lock file of a dead holder, unless another process just did."""
         aside = self.path.with_name(f"{NAME}-{self.holder.token}")
         self.path.rename(aside)
-        found = _read(aside)
-        if found != gone:
+        holder = _read(aside)
+        if holder != gone:
             with contextlib.suppress(FileExistsError):
                 os.link(aside, self.path)
         aside.unlink()
-        if found != gone or not self._write():
+        if holder != gone or not self._write():
             raise InputError(f"{self.path.parent} was taken by another process at this moment")
 
     def _silent_s(self) -> float:
@@ -180,20 +180,20 @@ class FolderLock:
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_S):
-            found = _read(self.path)
-            if found is not None and found != self.holder and not self._ended.is_set():
-                print(f"error: {self.path.parent} was taken over by {found}; this run ends", file=sys.stderr)
-                self._leave(1)  # at once: whatever it saved on its way out would be in the other's folder
+            holder = _read(self.path)
+            if holder is not None and holder != self.holder and not self._ended.is_set():
+                print(f"error: {self.path.parent} was taken over by {holder}; this run ends", file=sys.stderr)
+                self._leave(1)  # at once: what it saved while ending would be in the folder of the other
                 return
             with contextlib.suppress(OSError):  # a file system that fails for a while is no reason to end
                 os.utime(self.path)
 
 
-def refuse_held(folder: Path) -> None:
-    """Refuse a folder that is held, before anything is loaded; ``FolderLock`` alone takes it.
+def refuse_locked(folder: Path) -> None:
+    """Refuse a locked folder before anything is loaded; it does not lock the folder.
 
     Raises:
-        InputError: By whom it is held.
+        InputError: The folder is locked, with its holder.
     """
     with contextlib.suppress(FileNotFoundError):
         silent_s = time.time() - (folder / NAME).stat().st_mtime
@@ -203,13 +203,13 @@ def refuse_held(folder: Path) -> None:
 def _refuse_living(folder: Path, holder: Holder | None, me: Holder, silent_s: float) -> None:
     if holder is not None and not holder.is_gone(me, silent_s):
         raise InputError(
-            f"{folder} is held by {holder} (last sign of life {silent_s:.0f} s ago): one at a time writes there. Wait "
-            "for it or end it, or write elsewhere (another seed; out=FOLDER of evaluate)"
+            f"{folder} is locked by {holder} (last sign of life {silent_s:.0f} s ago): one run at a time writes there. "
+            "Wait for it or end it, or write elsewhere (another seed; out=FOLDER of evaluate)"
         )
 
 
 def _read(path: Path) -> Holder | None:
-    """Who holds the file; None where it is gone, or does not tell (yet)."""
+    """The holder in a lock file; None where the file is gone or has no content (yet)."""
     try:
         return Holder(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
@@ -218,11 +218,11 @@ def _read(path: Path) -> Holder | None:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Run the block after all others of this folder; where the file system can't order them, ``O_EXCL`` must do."""
-    place = os.open(folder, os.O_RDONLY)
+    """Run the block while no other process does in this folder; without file locks ``O_EXCL`` must be enough."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):
-            fcntl.flock(place, fcntl.LOCK_EX)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(place)
+        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Where numbers go while a model trains: history, steps, wandb, any Lightning logger."""
+"""Loggers of a run: history, steps, wandb, any Lightning logger."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from torchcell.training.checkpoint import read
 from torchcell.training.run_folder import RunFolder
 
 PREFIX = "step/"
-"""Of the names; the loggers tell these values from those of an epoch by it."""
+"""Prefix of values of a step; the loggers distinguish them from values of an epoch by it."""
 
 
 class StepLog(lightning.Callback):
-    """Logs every ``every_n_steps``-th optimizer step to all loggers, the loss of the step's last batch.
+    """Logs every ``every_n_steps``-th optimizer step to all loggers, with the loss of its last batch.
 
     Args:
         every_n_steps: Steps between two rows; each waits for the device.
@@ -49,7 +49,7 @@ class StepLog(lightning.Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log, if a step was made and it is its turn."""
+        """Log the step, if it is its turn."""
         step = trainer.global_step
         if step == self._last or step % self.every_n_steps:
             return
@@ -62,10 +62,10 @@ class StepLog(lightning.Callback):
 
 
 class History(Logger):
-    """Collects what is logged by epoch. When a run goes on, the rows of the epochs it repeats are replaced.
+    """Collects values by epoch. When a run goes on, the rows of repeated epochs are replaced.
 
     Args:
-        path: The CSV file; rows that stand there are kept.
+        path: The CSV file; its rows are kept.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -82,7 +82,7 @@ class History(Logger):
 
     @property
     def version(self) -> str:
-        """There is one file a run."""
+        """Empty: there is one file for a run."""
         return ""
 
     @property
@@ -93,11 +93,11 @@ class History(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """The run's ``config.yaml`` holds them."""
+        """Nothing to do: they are in ``config.yaml``."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Add values to the epoch's row; or the row of a step."""
+        """Add values to the row of an epoch, or of a step."""
         values = dict(metrics)
         if step is not None and all(name.startswith(PREFIX) for name in values):
             self._steps[step] = {"step": step} | {name.removeprefix(PREFIX): value for name, value in values.items()}
@@ -138,28 +138,28 @@ class History(Logger):
 
 
 def _known(path: Path, key: str) -> dict[int, dict[str, float]]:
-    """The rows of a table that an earlier part of the run has written, by their number."""
+    """The rows of a table from an earlier part of the run, by number."""
     rows = pd.read_csv(path, float_precision="round_trip").to_dict("records") if path.is_file() else []
     return {int(row[key]): {str(name): value for name, value in row.items()} for row in rows}
 
 
 class CheckpointAfterHistory(ModelCheckpoint):
-    """Writes the epoch's row before the epoch's checkpoint.
+    """Writes the row of an epoch before its checkpoint.
 
-    The trainer logs after it has saved. Killed in between, a run would go on behind an epoch that has no row; killed
-    between row and checkpoint, it makes both again.
+    The trainer logs after it has saved: a run killed in between would lack the row of that epoch when it goes on.
+    Killed between row and checkpoint, it makes both again.
 
     Args:
-        history: Where the row goes.
-        known: As for ``ModelCheckpoint``.
+        history: The logger of rows.
+        options: As for ``ModelCheckpoint``.
     """
 
-    def __init__(self, history: History, **known: Any) -> None:
-        super().__init__(**known)
+    def __init__(self, history: History, **options: Any) -> None:
+        super().__init__(**options)
         self.history = history
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Row, then checkpoint."""
+        """Write the row, then the checkpoint."""
         row = {name: value.item() for name, value in trainer.callback_metrics.items()}
         self.history.log_metrics({"epoch": trainer.current_epoch, **row})
         self.history.save()
@@ -167,37 +167,37 @@ class CheckpointAfterHistory(ModelCheckpoint):
 
 
 FINISH_S = 60.0
-"""Longest that a finished run waits for wandb to upload what is left; it stays in the run's folder."""
+"""Longest time that a finished run waits for uploads of wandb; the rest stays in the run folder."""
 ANSWER_S = 5.0
-"""Longest that the start of a run waits for wandb's server."""
+"""Longest time that the start of a run waits for wandb's server."""
 
 
 SCORE = "val/score"
-"""What the best epoch is chosen by; wandb's summary holds its largest value, not the last."""
+"""Score that the best epoch is chosen by; wandb's summary has its largest value, not the last."""
 
 
 class GivenUp:
-    """A logger that is given up at its first error; history, metrics and report are in the run's folder."""
+    """A logger that is given up at its first error; history, metrics and report are in the run folder."""
 
     given_up: bool = False
 
     def attempt(self, call: Callable[[], Any]) -> None:
-        """Do ``call``, or nothing once the logger was given up."""
+        """Call ``call``, unless the logger was given up."""
         if self.given_up:
             return
         try:
             call()
-        except Exception as error:  # whatever a tracker raises, the run is worth more
+        except Exception as error:  # whatever a logger raises, the run goes on
             self.given_up = True
             why = " ".join(str(error).split())[:200] or type(error).__name__
             rank_zero_warn(f"{self.failed(why)} All is in the run's folder{self.rest()}")
 
     def failed(self, why: str) -> str:
-        """What is said of the failure."""
+        """Message on the failure."""
         return f"{type(self).__name__} failed ({why}); the run goes on without it."
 
     def rest(self) -> str:
-        """What becomes of what was logged until then."""
+        """Message on values that were logged before the failure."""
         return ""
 
 
@@ -205,22 +205,22 @@ class Tracker(GivenUp, WandbLogger):
     """A ``WandbLogger`` that is given up at its first error.
 
     Args:
-        best: Largest ``val/score`` of the run's earlier part, where it goes on.
-        known: As for ``WandbLogger``.
+        best: Largest ``val/score`` of the earlier part of a run that goes on.
+        options: As for ``WandbLogger``.
     """
 
-    def __init__(self, best: float = -math.inf, **known: Any) -> None:
-        super().__init__(**known)
+    def __init__(self, best: float = -math.inf, **options: Any) -> None:
+        super().__init__(**options)
         self._wandb_init.pop("anonymous", None)  # wandb warns of it, and Lightning always passes it
         self.best = best
         self.attempt(lambda: self.experiment.define_metric(SCORE, step_metric="trainer/global_step", summary="max"))
 
     def failed(self, why: str) -> str:
-        """What is said of the failure."""
+        """Message on the failure."""
         return f"wandb failed ({why}); the run goes on without it."
 
     def rest(self) -> str:
-        """How to send what wandb had."""
+        """Message on how to send the values that wandb had."""
         return f"; what wandb had until now: wandb sync {self.save_dir}/wandb/*{self.version}"
 
     @rank_zero_only
@@ -258,7 +258,7 @@ class AnyLogger(GivenUp, Logger):
         self.inner = inner
 
     def failed(self, why: str) -> str:
-        """What is said of the failure."""
+        """Message on the failure."""
         return f"{type(self.inner).__name__} failed ({why}); the run goes on without it."
 
     @property
@@ -329,7 +329,7 @@ def reachable() -> bool:
 
 
 def warn_unreachable(folder: Path) -> None:
-    """Say that the run is logged offline, and how to send it later."""
+    """Warn that the run is logged offline, and say how to send it later."""
     rank_zero_warn(
         f"wandb's server does not answer from here; the run is logged offline: wandb sync {folder}/wandb/offline-run-*"
     )
@@ -362,8 +362,8 @@ def wandb_logger(cfg: DictConfig, folder: Path, environment: dict[str, Any], bes
         best: Largest ``val/score`` so far, of a run that goes on.
     """
     offline = os.environ.get("WANDB_MODE", "online" if logged_in() else "offline") != "online"
-    is_said = not offline and not reachable()
-    if is_said:
+    is_unreachable = not offline and not reachable()
+    if is_unreachable:
         warn_unreachable(folder)
         offline = True
     job = os.environ.get("SLURM_JOB_ID") or pd.Timestamp.now().strftime("%Y%m%d")
@@ -385,14 +385,14 @@ def wandb_logger(cfg: DictConfig, folder: Path, environment: dict[str, Any], bes
         settings=wandb.Settings(finish_timeout=FINISH_S, silent=True),
     )
     logger.log_hyperparams(_plain(cfg))
-    if not is_said:
+    if not is_unreachable:
         logger.attempt(lambda: say_where(logger, folder, offline))
     return logger
 
 
 @rank_zero_only
 def say_where(logger: Tracker, folder: Path, offline: bool) -> None:
-    """Where wandb has the run: its page, or how to send it there later."""
+    """Print the page of the run at wandb, or how to send it there later."""
     later = f"offline; to send it: wandb sync {folder}/wandb/offline-run-*{logger.version}"
     print(f"wandb   {later if offline else logger.experiment.url}", file=sys.stderr, flush=True)
 
@@ -456,8 +456,8 @@ def _name(row: Any, summary: dict[str, Any]) -> str:
     """``<stage>/<phenotype>/<metric>``; the stage of a baseline is ``test_<system>``."""
     stage = row.part if row.system == summary["model"] else f"{row.part}_{row.system}"
     output, _, metric = row.metric.rpartition("/")
-    alone = "mean" if len(summary["outputs"]) > 1 else summary["outputs"][0]  # over the outputs
-    return f"{stage}/{output or alone}/{metric}"
+    single = "mean" if len(summary["outputs"]) > 1 else summary["outputs"][0]  # over the outputs
+    return f"{stage}/{output or single}/{metric}"
 
 
 @rank_zero_only
@@ -495,7 +495,7 @@ def _log_to_wandb(
 
 @rank_zero_only
 def log_pruned(loggers: list[Logger], epoch: int) -> None:
-    """Say that a search stopped the run after ``epoch``, and close what would wait for its scores."""
+    """Log that a search stopped the run after ``epoch``, and close the loggers."""
     for logger in loggers:
         if isinstance(logger, Tracker):
             logger.attempt(partial(_close_wandb, logger, epoch))

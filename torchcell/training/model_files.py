@@ -1,4 +1,4 @@
-"""The files of a new model: a linear one of its task to start from, and its YAML."""
+"""Files of a new model: a linear model of its task as a start, and its YAML."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torchcell.training.entry import conf_dir
 
 PACKAGE = Path(__file__).parents[1]
 TEMPLATES = {path.parent.name: path for path in sorted(PACKAGE.glob("*/new_model.py.txt"))}
-"""Of each task that has one."""
+"""Template of each task that has one."""
 RESERVED = ("true", "false", "null", "none", "nan", "inf")
-"""What the command line would not take for a name."""
+"""Texts that the command line would not read as a name."""
 
 
 def new_model(name: str, task: str) -> tuple[Path, Path, str]:
@@ -26,7 +26,7 @@ def new_model(name: str, task: str) -> tuple[Path, Path, str]:
         The Python file, the YAML, and the command that trains them.
 
     Raises:
-        InputError: A name that is taken or can be none, an unknown task, a folder that can't be written.
+        InputError: A name that is taken or not allowed, an unknown task, a folder that can't be written.
     """
     tree, here = conf_dir(), Path.cwd()
     if task not in TEMPLATES:
@@ -42,12 +42,12 @@ def new_model(name: str, task: str) -> tuple[Path, Path, str]:
     folder, package = (PACKAGE / task / "models", f"torchcell.{task}.models.") if in_checkout else (here, "")
     code, knobs = folder / f"{name}.py", (tree if in_checkout else here / "conf") / "model" / f"{name}.yaml"
     places = [folder, *model_folders(tree)]
-    taken = {one / f"{name}{end}" for one in places for end in ("", ".py", ".yaml")}
-    found = sorted(str(path) for path in taken if path.exists())
-    if not in_checkout and not found and (module := importlib.util.find_spec(name)) is not None:
-        found = [str(module.origin or name)]
-    if found:
-        raise InputError(f"{name} is taken: {', '.join(found)}; choose another name, or remove what is there")
+    candidates = {place / f"{name}{end}" for place in places for end in ("", ".py", ".yaml")}
+    taken = sorted(str(path) for path in candidates if path.exists())
+    if not in_checkout and not taken and (module := importlib.util.find_spec(name)) is not None:
+        taken = [str(module.origin or name)]
+    if taken:
+        raise InputError(f"{name} is taken: {', '.join(taken)}; choose another name, or remove these")
     words = {"NAME": name, "CLASS": class_name, "TARGET": f"{package}{name}.{class_name}"}
     config = Path(__file__).with_name("new_model.yaml.txt").read_text()
     _write_both({code: Template(text).substitute(words), knobs: Template(config).substitute(words)})
@@ -66,6 +66,6 @@ def _write_both(content: dict[Path, str]) -> None:
                 written.append(path)
                 file.write(text)
     except OSError as error:
-        for one in written:
-            one.unlink()
+        for file_path in written:
+            file_path.unlink()
         raise InputError(f"{path} can't be written ({error.strerror}); nothing was kept") from error

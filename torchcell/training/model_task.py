@@ -1,4 +1,4 @@
-"""A model of one task on the data of another is refused before any data are read."""
+"""Refuses a model of one task on data of another before any data are read."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def refuse_other_task(cfg: DictConfig) -> None:
-    """Compare the spec that the model reads with that of the data; a model of any spec is let through, and so are data
-    whose task names none.
+    """Compare the spec of the model with that of the data. A model of any spec is allowed, and so are data whose task
+    names no spec.
 
     Raises:
-        InputError: They differ; names the models of the data's task.
+        InputError: They differ; it names the models of the data's task.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.utils import get_object
@@ -39,7 +39,7 @@ def refuse_other_task(cfg: DictConfig) -> None:
 
 
 def models_of(spec: type[Spec]) -> list[str]:
-    """The choices of ``model``, the user's own too, whose class reads ``spec``."""
+    """The choices of ``model``, also the user's, whose class takes ``spec``."""
     from hydra.utils import get_object
 
     folders = model_folders(conf_dir())

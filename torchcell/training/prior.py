@@ -1,4 +1,4 @@
-"""``+model.prior=NAME``: fits a baseline as the prior of a model, and gives its predictions to the data."""
+"""``+model.prior=NAME``: fits a baseline as the prior of a model, and puts its predictions into the batches."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from torchcell.training.baselines import Fit, code_hash, data_hash, short_hash
 
 
 def fit_prior(datamodule: RecordDataModule, cfg: DictConfig) -> tuple[Prior | None, Spec]:
-    """Fit ``model.prior`` where the config names one, and let the datamodule's batches hold its predictions.
+    """Fit ``model.prior`` where the config names one, and put its predictions into the batches.
 
-    Where the network learns what it leaves, its predictions of the training part are out of fold; else it is fitted on
-    all of that part. Both are cached.
+    Where the network learns the residual, predictions for the training part are out of fold; else the prior is fitted
+    on all of that part. Both are cached.
 
     Returns:
-        The prior, and the spec that the network is built with.
+        The prior, and the spec for the network.
 
     Raises:
-        InputError: No such baseline or use; data whose batches take no prior; a binary task.
+        InputError: No such baseline or use; data without priors; a binary task.
     """
     name, use = (OmegaConf.select(cfg, f"model.{key}") for key in ("prior", "prior_use"))
     if use not in (None, *USES):
@@ -48,22 +48,22 @@ def fit_prior(datamodule: RecordDataModule, cfg: DictConfig) -> tuple[Prior | No
             "model.prior=null for the network alone"
         )
     if not datamodule.takes_prior or metric_set(datamodule.spec.task).labels:
-        what = type(datamodule).__name__ if not datamodule.takes_prior else f"a {datamodule.spec.task} task"
-        raise InputError(f"model.prior={name}: {what} takes no prior yet; leave it out")
+        data = type(datamodule).__name__ if not datamodule.takes_prior else f"a {datamodule.spec.task} task"
+        raise InputError(f"model.prior={name}: {data} takes no prior yet; leave it out")
     train, values = datamodule.record("train"), data_hash(datamodule)
     text = json.dumps(OmegaConf.to_container(config, resolve=True), sort_keys=True) + code_hash(config)
     with stage(f"prior, {name}"):
         file = data_home() / "fitted" / f"{name}-{short_hash(values, text)}.npz"
         prior = Prior(name, Fit(name, f"prior, {name}", config, datamodule, file).predictor())
-        every = datamodule.predicted_by(prior)
+        prediction = datamodule.predicted_by(prior)
         spec = datamodule.spec
         if use != "average":
             path = data_home() / "priors" / f"{name}-{short_hash(values, text, str(FOLDS))}.npz"
             make = partial(_out_of_fold, datamodule, train, config)
             inner = kept(path, read_arrays, make, lambda at, made: write_arrays(at, **made))["prediction"]
-            every[datamodule.split.index("train")] = torch.from_numpy(inner)
+            prediction[datamodule.split.index("train")] = torch.from_numpy(inner)
             spec = datamodule.residual_spec(train, inner)
-    datamodule.use_prior(prior, every)
+    datamodule.use_prior(prior, prediction)
     return prior, spec
 
 
@@ -74,7 +74,7 @@ def _out_of_fold(datamodule: RecordDataModule, train: Any, config: Any) -> dict[
 
 
 def _folds(datamodule: RecordDataModule, train: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Folds of the training part as the split's method makes them; at random where the split came from a file."""
+    """Folds of the training part by the method of the split; at random where the split came from a file."""
     split = datamodule.split
     method = split.method if split.n_folds else "random"
     for fold in range(FOLDS):

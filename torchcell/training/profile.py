@@ -13,7 +13,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -39,11 +39,10 @@ from torchcell.training.entry import conf_dir
 
 
 def tensor_megabytes(step: Callable[[], object], device: torch.device) -> float:
-    """The most MB (1e6 bytes) that tensors held at once in ``step``, above what stood before.
+    """The most MB (1e6 bytes) that tensors took at once in ``step``, above the level before.
 
-    From torch's own record of allocations, so that it is exact where the resident set sees only large ones, and does
-    not depend on what the process did before; what numpy or a library takes beside torch is not in it. NaN on a device
-    of which there is no such record.
+    It is from torch's record of allocations, so that small ones count too, and what the process did before plays no
+    part; memory of numpy or other libraries is not in it. NaN on a device without such a record.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -55,20 +54,20 @@ def tensor_megabytes(step: Callable[[], object], device: torch.device) -> float:
     if device.type != "cpu":
         step()
         return float("nan")
-    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else the recorder tells the user when it starts and stops
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else the recorder prints when it starts and stops
     with profile(use_cpu=True, use_kineto=True, profile_memory=True) as taken:
         step()
     assert taken.kineto_results is not None
     events = taken.kineto_results.events()
-    held = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
-    return float(np.cumsum([size for _, size in held]).max(initial=0)) / 1e6
+    allocations = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
+    return float(np.cumsum([size for _, size in allocations]).max(initial=0)) / 1e6
 
 
 PHASES = ("loader", "forward", "forward + backward", "full step")
 
 
 class Objective(nn.Module):
-    """The weighted sum of a model's loss terms, as its training step takes it but without a log.
+    """The weighted sum of a model's loss terms, as in its training step but without a log.
 
     Args:
         model: The model.
@@ -126,7 +125,7 @@ class Subject:
             epoch += 1
 
     def work(self, phase: str, batch: Any) -> None:
-        """What ``phase`` does with a batch that has been loaded."""
+        """The work of ``phase`` on a loaded batch."""
         if phase == "loader":
             return
         autocast = self.dtype is not None
@@ -142,12 +141,12 @@ class Subject:
         self.optimizer.zero_grad()
 
     def batch_facts(self) -> dict[str, float | None]:
-        """Samples and bytes of the first batch; mean nodes and edges a sample where the model can tell them."""
+        """Samples and bytes of the first batch; mean nodes and edges of a sample where the model gives them."""
         batch = next(self.batches())
         facts: dict[str, float | None] = {"batch_size": len(batch), "bytes_per_batch": batch.nbytes}
-        tell: Callable[[Any], tuple[float, float]] | None = getattr(self.model, "sample_size", None)
+        sample_size: Callable[[Any], tuple[float, float]] | None = getattr(self.model, "sample_size", None)
         with torch.no_grad():
-            nodes, edges = (None, None) if tell is None else tell(batch)
+            nodes, edges = (None, None) if sample_size is None else sample_size(batch)
         return {**facts, "nodes_per_sample": nodes, "edges_per_sample": edges}
 
 
@@ -173,8 +172,8 @@ def measure(subject: Subject, phase: str, plan: Plan, process: DistributedContex
     Returns:
         ``samples_per_s``, the sum over the processes; ``ms_per_step``, their mean; ``busy_ms``, the processor's part of
         it on a CPU, where others share it, for as many samples as the first batch has; ``peak_mb`` of the process that
-        needs most, see ``PeakMemory``; likewise ``tensors_mb`` of a step on the first batch, itself and what is held
-        beside it, see ``tensor_megabytes``; ``steps`` that were timed.
+        needs most, see ``PeakMemory``; likewise ``tensors_mb`` of a step on the first batch with the batch itself, see
+         ``tensor_megabytes``; ``steps`` that were timed.
     """
     batches = subject.batches()
 
@@ -191,13 +190,13 @@ def measure(subject: Subject, phase: str, plan: Plan, process: DistributedContex
     busy = busy if process.device.type == "cpu" else seconds
     first = next(subject.batches())  # the last of an epoch may be smaller
     tensors = first.nbytes / 1e6 + tensor_megabytes(lambda: subject.work(phase, first), process.device)
-    each = process.gather(samples, seconds, memory.megabytes, tensors, busy * len(first) / samples)
+    values = process.gather(samples, seconds, memory.megabytes, tensors, busy * len(first) / samples)
     return {
-        "samples_per_s": float((each[:, 0] / each[:, 1]).sum()),
-        "ms_per_step": 1e3 * float(each[:, 1].mean()) / steps,
-        "busy_ms": 1e3 * float(each[:, 4].mean()),
-        "peak_mb": float(each[:, 2].max()),
-        "tensors_mb": float(each[:, 3].max()),
+        "samples_per_s": float((values[:, 0] / values[:, 1]).sum()),
+        "ms_per_step": 1e3 * float(values[:, 1].mean()) / steps,
+        "busy_ms": 1e3 * float(values[:, 4].mean()),
+        "peak_mb": float(values[:, 2].max()),
+        "tensors_mb": float(values[:, 3].max()),
         "steps": steps,
     }
 
@@ -214,7 +213,7 @@ def _warm_up(step: Callable[[], int], plan: Plan, process: DistributedContext) -
 
 
 def clock(device: torch.device) -> float:
-    """Seconds, after all that was asked of the device is done."""
+    """Seconds, after all work of the device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
@@ -223,9 +222,9 @@ def clock(device: torch.device) -> float:
 class PeakMemory:
     """Peak memory of a block, ``megabytes`` after its end (1e6 bytes).
 
-    On a GPU the most that tensors held at once, the model and the graph too. On a CPU how far this process's resident
-    set rose above its level at the start, looked at every 5 ms: a lower bound, blind to shorter peaks and to memory
-    that the process had been given before and not returned.
+    On a GPU the most that tensors took at once, with model and graph. On a CPU the rise of this process's resident set
+    above its level at the start, measured every 5 ms: a lower bound, without shorter peaks and without memory that the
+    process had before.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -263,17 +262,17 @@ class PeakMemory:
 
 
 def _return_freed_memory() -> None:
-    """Ask the C library to hand back what is free, where it can: else one phase hides the need of the next."""
+    """Make the C library return free memory where it can; else one phase hides the need of the next."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 NAIVE, AS_IS = "naive", "as_is"
-"""The row of the usual way, and the representation that changes nothing in the config."""
+"""The row of the naive representation, and the one that changes nothing in the config."""
 
 
 def rows(cfg: DictConfig, process: DistributedContext) -> list[dict[str, Any]]:
-    """Measure what ``cfg.profile`` asks for; every process takes part, and the first one shows a bar.
+    """Measure the rows of ``cfg.profile``; every process takes part, and the first one shows a bar.
 
     Returns:
         A row per representation and phase: ``representation``, ``phase``, ``samples_per_s``, ``ms_per_step``,
@@ -306,7 +305,7 @@ def rows(cfg: DictConfig, process: DistributedContext) -> list[dict[str, Any]]:
 
 
 def _subject(name: str, cfg: DictConfig, data: RecordDataModule, process: DistributedContext) -> Subject:
-    """What a row measures; what these data can't give is told with the row's name."""
+    """The subject of a row; an error names the row."""
     try:
         return Subject(cfg, data, process, cfg.profile.batch_size)
     except InputError as error:
@@ -319,13 +318,13 @@ def _against_reference(table: list[dict[str, Any]], reference: str | None) -> li
     for row in table:
         row["reference"] = reference if base else None
         for name, column in (("time_to_reference", "busy_ms"), ("memory_to_reference", "tensors_mb")):
-            known = base.get(row["phase"], {}).get(column)
-            row[name] = row[column] / known if known else None
+            value = base.get(row["phase"], {}).get(column)
+            row[name] = row[column] / value if value else None
     return table
 
 
 def representations(cfg: DictConfig) -> dict[str, DictConfig]:
-    """The config of each representation that ``cfg.profile`` asks for.
+    """The config of each representation of ``cfg.profile``.
 
     Raises:
         InputError: ``only`` or ``reference`` names an unknown one, one sets a key that the config does not have, two
@@ -351,7 +350,7 @@ def representations(cfg: DictConfig) -> dict[str, DictConfig]:
 
 
 def _changed(cfg: DictConfig, name: str, changes: Mapping[str, Any]) -> DictConfig:
-    """A copy of the config with dotted keys set; all of them must be there, and stay a list or no list."""
+    """A copy of the config with dotted keys set; all must exist, and a list must stay a list."""
     cfg = copy.deepcopy(cfg)
     for key, value in changes.items():
         parent, _, leaf = key.rpartition(".")
@@ -413,9 +412,9 @@ def sizes_of(node: Any, names: Sequence[str], prefix: str = "model") -> dict[str
 
 
 def naive_rows(cfg: DictConfig, data: RecordDataModule, process: DistributedContext) -> list[dict[str, Any]]:
-    """The usual way on the same graph and sets, measured in one process by the file ``cfg.profile.naive``.
+    """The naive representation of the same graph and perturbations, measured in one process by ``cfg.profile.naive``.
 
-    Where it cannot be measured a sentence says why, and there are no rows.
+    Where it cannot be measured a line says why, and there are no rows.
     """
     path = conf_dir().parent / cfg.profile.naive
     sizes = {key.rpartition(".")[2]: size for key, size in sizes_of(cfg.model, ("layers", "dim")).items()}
@@ -425,31 +424,31 @@ def naive_rows(cfg: DictConfig, data: RecordDataModule, process: DistributedCont
         (data.graph is None, "the data has no graph"),
         (dim is None or layers is None, "the model has no keys dim and layers"),
     ]
-    why = next((said for is_so, said in missing if is_so), None)
+    why = next((reason for is_missing, reason in missing if is_missing), None)
     if why is not None:
-        Console().print(f"the usual way is left out: {why}", soft_wrap=True, highlight=False)
+        Console().print(f"the naive representation is left out: {why}", soft_wrap=True, highlight=False)
         return []
     graph = data.graph
     assert graph is not None
     batch = data.packed[torch.from_numpy(data.split.index("train")[:256])]
     sets = [batch.gene[first:last] for first, last in zip(batch.ptr[:-1], batch.ptr[1:], strict=True)]
-    found = _measure_of(path)(graph, sets, dim, layers, float(cfg.profile.max_seconds), process.device)
+    values = _measure_of(path)(graph, sets, dim, layers, float(cfg.profile.max_seconds), process.device)
     edges = sum(len(graph.csr(relation).indices) for relation in graph.relations)
     return [
         {
             "representation": NAIVE,
             "phase": phase,
-            "samples_per_s": found[phase],
-            "ms_per_step": 1e3 * found["batch_size"] / found[phase],
-            "bytes_per_batch": found["bytes_per_batch"],
-            "peak_mb": found[f"{phase}: peak_mb"],
+            "samples_per_s": values[phase],
+            "ms_per_step": 1e3 * values["batch_size"] / values[phase],
+            "bytes_per_batch": values["bytes_per_batch"],
+            "peak_mb": values[f"{phase}: peak_mb"],
             "busy_ms": None,
             "tensors_mb": None,
             "nodes_per_sample": graph.n_nodes,
             "edges_per_sample": edges,
             "relative_to_naive": 1.0,
-            "steps": int(found[f"{phase}: steps"]),
-            "batch_size": int(found["batch_size"]),
+            "steps": int(values[f"{phase}: steps"]),
+            "batch_size": int(values["batch_size"]),
             "processes": 1,
         }
         for phase in PHASES

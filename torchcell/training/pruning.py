@@ -1,4 +1,4 @@
-"""A trial of a search reports its score after each epoch, and ends where it is far behind the others."""
+"""Pruning: a trial of a search reports its score after each epoch, and stops where it is far behind the others."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 
 SCORE = "val/score"
-"""What is reported, and what the search maximizes."""
+"""The score that is reported, and that the search maximizes."""
 
 
 class Pruning(Callback):
     """Reports ``val/score`` of each epoch to the trial; stops training where the pruner says so.
 
-    The first process reports and asks, the others follow it. A run that goes on reports its earlier epochs anew, since
-    a trial that was killed goes on under a new number. A study that can't be reached costs a warning, not the run.
+    Only the first process reports; the others follow its decision. A run that goes on reports its earlier epochs again,
+    since a killed trial goes on under a new number. A study that can't be reached gives a warning, and the run goes on.
 
     Args:
-        open_trial: Gives the trial; called in the first process only.
+        open_trial: Returns the trial; called in the first process only.
         history: Scores of the epochs before this start.
 
     Attributes:
@@ -47,7 +47,7 @@ class Pruning(Callback):
             self._attempt(self._begin)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Report, and ask whether to go on; a run that ends by itself is scored."""
+        """Report, and stop where the pruner says so; a run that ends by itself is scored."""
         behind = trainer.is_global_zero and self._attempt(lambda: self._report(trainer))
         ends = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         if trainer.strategy.broadcast(behind) and not ends:
@@ -68,7 +68,7 @@ class Pruning(Callback):
         return bool(self._trial.should_prune())
 
     def _attempt(self, call: Callable[[], bool]) -> bool:
-        """The answer of ``call``; False once the study can't be reached or has closed the trial."""
+        """The result of ``call``; False where the study can't be reached or has closed the trial."""
         from optuna.exceptions import OptunaError
 
         try:

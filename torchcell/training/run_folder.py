@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from torchcell.io.cache import atomic_write, write_json
 from torchcell.io.errors import InputError, some
 from torchcell.training.lock import NAME as LOCK
-from torchcell.training.lock import FolderLock, refuse_held
+from torchcell.training.lock import FolderLock, refuse_locked
 
 NOT_HASHED = ("paths", "logger", "ckpt_path", "overwrite", "seed", "data.verify")
 """Keys that change where or how often a run happens, not what it computes (the seed is in the name)."""
@@ -75,7 +75,7 @@ def refuse_running(cfg: DictConfig) -> None:
     Only the first of several processes can tell: the others find the folder held by it.
     """
     if all(os.environ.get(rank, "0") == "0" for rank in ("RANK", "SLURM_PROCID")):
-        refuse_held(run_path(cfg))
+        refuse_locked(run_path(cfg))
 
 
 @dataclass(frozen=True)

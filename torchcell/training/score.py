@@ -38,11 +38,11 @@ from torchcell.training.embed import report_latents
 from torchcell.training.predict import predict_inputs, predict_part, predict_without_inputs
 
 NETWORK_ALONE = "network_alone"
-"""Row of what the network of a model with a prior predicts without it; the prior's own row is its baseline's."""
+"""Row of a network without its prior; the prior itself is in the row of its baseline."""
 
 
 def judged_as(ckpt: str | Path) -> str:
-    """The verdict of the run that a checkpoint belongs to, in the words of its report; empty where there is no run.
+    """The verdict of the run of a checkpoint, as in its report; empty where there is no run.
 
     Args:
         ckpt: ``RUN/checkpoints/best.ckpt``, whose verdict it is, or another one of that run.
@@ -56,47 +56,47 @@ def judged_as(ckpt: str | Path) -> str:
     except ValueError:
         return ""
     verdict = summary.get("verdict")
-    if not isinstance(verdict, dict):  # of a run before 2026-11-29
+    if not isinstance(verdict, dict):  # a run before 2026-11-29
         return ""
-    whose = "" if path.stem == "best" else f" (of best.ckpt, not of {path.name})"
-    return f"its run's verdict{whose}: {summary.get('model')}: {verdict['text']}"
+    other = "" if path.stem == "best" else f" (of best.ckpt, not of {path.name})"
+    return f"its run's verdict{other}: {summary.get('model')}: {verdict['text']}"
 
 
 def better_system(ckpt: str | Path) -> str:
-    """Which baseline of a run was better than its model on the primary metric; empty where none was.
+    """A sentence on the baseline of a run that was better than its model on the primary metric; empty without one.
 
     Args:
         ckpt: ``RUN/checkpoints/best.ckpt``, or another checkpoint of the run.
     """
-    if (found := _primary_values(ckpt)) is None:
+    if (result := _primary_values(ckpt)) is None:
         return ""
-    summary, metric, values = found
-    known = saved_systems(Path(ckpt).resolve())
-    own, others = float(values[summary["model"]]), values[[name for name in values.index if name in known]].dropna()
+    summary, metric, values = result
+    saved = saved_systems(Path(ckpt).resolve())
+    own, others = float(values[summary["model"]]), values[[name for name in values.index if name in saved]].dropna()
     sign = 1 if higher_is_better(metric) else -1
     if others.empty or not (others * sign).max() > own * sign:
         return ""
     name = str((others * sign).idxmax())
-    said = f"{name} was better on {summary['part']}: {metric} {others[name]:.3f} against {own:.3f}"
-    return f"{said}; system={name} predicts with it"
+    text = f"{name} was better on {summary['part']}: {metric} {others[name]:.3f} against {own:.3f}"
+    return f"{text}; system={name} predicts with it"
 
 
 def score_of(ckpt: str | Path, system: str) -> str:
-    """What a baseline of the run scored on the primary metric, beside the model; empty where there is no run.
+    """The scores of a baseline and of the model on the primary metric; empty where there is no run.
 
     Args:
         ckpt: ``RUN/checkpoints/best.ckpt``, or another checkpoint of the run.
         system: Name of the baseline.
     """
-    if (found := _primary_values(ckpt)) is None or system not in found[2]:
+    if (result := _primary_values(ckpt)) is None or system not in result[2]:
         return ""
-    summary, metric, values = found
+    summary, metric, values = result
     model = summary["model"]
     return f"{system} on {summary['part']}: {metric} {values[system]:.3f}; {model}: {values[model]:.3f}"
 
 
 def _primary_values(ckpt: str | Path) -> tuple[dict[str, Any], str, pd.Series] | None:
-    """Content of a run's ``metrics.json``, its primary metric, and the value of each system on the part; or nothing."""
+    """Content of a run's ``metrics.json``, its primary metric, and the value of each system on the part; or None."""
     run = Path(ckpt).resolve().parents[1]
     try:
         summary = json.loads((run / "metrics.json").read_text())
@@ -109,15 +109,15 @@ def _primary_values(ckpt: str | Path) -> tuple[dict[str, Any], str, pd.Series] |
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """What a run found.
+    """The scored outcome of a run.
 
     Attributes:
-        results: Predictions of every system on the part; the evaluation has further ones, e.g. of a ranking.
+        results: Predictions of every system on the part; the evaluation has further results, e.g. of a ranking.
         evaluation: Table of metrics and the verdict.
         summary: Content of ``metrics.json``.
-        files: What was written.
-        sections: For the report, of what only the pass over the part can tell, by heading; made when it is written.
-        baselines: What the baselines were fitted to.
+        files: Files that were written.
+        sections: Functions that make further sections of the report, by heading.
+        baselines: Fitted states of the baselines.
     """
 
     results: Results
@@ -133,15 +133,15 @@ class Scoring:
     """How a part is scored.
 
     Attributes:
-        part: Which part.
-        n_boot: Bootstrap resamples.
-        seed: Of the resamples and the shuffles; the baselines have their own, in their config.
-        primary: The metric that decides, where a config named it before the run; none: the task's.
-        min_delta: What counts as an improvement of the validation score.
-        umap: Whether the report's map of latents has a UMAP too; it takes about ten seconds.
-        data_changed: Whether the data are others than those the model was trained on.
-        started_elsewhere: Whether its first weights come from another split of the same data, whose training part may
-            hold what is tested here.
+        part: Part of the split.
+        n_boot: Number of bootstrap resamples.
+        seed: Seed of resamples and shuffles; baselines have their own, in their config.
+        primary: The primary metric, where the config named it before the run; none: that of the task.
+        min_delta: Smallest improvement of the validation score that counts.
+        umap: Whether the report has a UMAP of the embeddings too; it takes about ten seconds.
+        data_changed: Whether the data differ from those that the model was trained on.
+        started_elsewhere: Whether the first weights come from another split of the same data, whose training part may
+            contain test samples of this one.
     """
 
     part: str = "test"
@@ -154,19 +154,19 @@ class Scoring:
     started_elsewhere: bool = False
 
 
-def scoring_of(cfg: DictConfig, asked: DictConfig | None = None) -> Scoring:
-    """How the run of ``cfg`` scores its model; or how ``evaluate`` does, whose own keys come first where set.
+def scoring_of(cfg: DictConfig, overrides: DictConfig | None = None) -> Scoring:
+    """The scoring of a run with config ``cfg``; keys of ``overrides``, the config of ``evaluate``, come first if set.
 
     Raises:
-        InputError: A primary metric that is none.
+        InputError: An unknown primary metric.
     """
     primary = cfg.evaluation.primary if "primary" in cfg.evaluation else None  # an earlier version had no such key
-    known = list(dict.fromkeys(one.name for one in every_metric()))
-    if primary is not None and primary not in known:
+    names = list(dict.fromkeys(metric.name for metric in every_metric()))
+    if primary is not None and primary not in names:
         raise InputError(
-            f"evaluation.primary={primary}: no metric is called so; there are {near(primary, known) or known}"
+            f"evaluation.primary={primary}: no metric is called so; there are {near(primary, names) or names}"
         )
-    found = Scoring(
+    scoring = Scoring(
         part=cfg.evaluation.part,
         n_boot=cfg.evaluation.n_boot,
         seed=cfg.seed,
@@ -174,9 +174,10 @@ def scoring_of(cfg: DictConfig, asked: DictConfig | None = None) -> Scoring:
         min_delta=cfg.trainer.early_stopping.min_delta,
         umap=cfg.evaluation.umap,
     )
-    if asked is None:
-        return found
-    return replace(found, **{key: asked[key] for key in ("part", "n_boot", "umap") if asked.get(key) is not None})
+    if overrides is None:
+        return scoring
+    keys = [key for key in ("part", "n_boot", "umap") if overrides.get(key) is not None]
+    return replace(scoring, **{key: overrides[key] for key in keys})
 
 
 @stage("scoring")
@@ -189,46 +190,46 @@ def score(
     history: pd.DataFrame | None = None,
     comparators: Mapping[str, Comparator] = MappingProxyType({}),
 ) -> Scored | None:
-    """Predict with the model, the baselines and the ceiling, evaluate them, and check what the verdict rests on.
+    """Predict with model, baselines and ceiling, evaluate the predictions, and make the checks of the verdict.
 
     Args:
-        trainer: Runs the pass over the part, on however many processes.
-        model: With the weights to be scored.
+        trainer: Runs the pass over the part, in any number of processes.
+        model: The model with the weights to score.
         datamodule: The data with its split.
         baselines: Configs by name, see ``conf/baselines``.
-        how: What is scored, and how.
-        history: One row an epoch, if the model was trained here.
-        comparators: Other trained models by name, with what they predict of the same.
+        how: Settings of the scoring.
+        history: One row for each epoch, if the model was trained here.
+        comparators: Other trained models by name, with their predictions.
 
     Returns:
-        The outcome, nothing written yet; None on all processes but the first.
+        The outcome, nothing written yet; None in all processes but the first.
     """
     prediction = predict_part(trainer, model, datamodule, how.part)
     if model.has_prior:
         with model.without_prior():
             alone = predict_part(trainer, model, datamodule, how.part)
-    spoilt = predict_without_inputs(trainer, model, datamodule, how.part, how.seed)
+    ablated = predict_without_inputs(trainer, model, datamodule, how.part, how.seed)
     if not trainer.is_global_zero:
         return None
-    # One process is enough from here, and the others have left.
+    # From here one process is enough; the others have returned.
     device = trainer.strategy.root_device
     if model.has_prior:
         with model.without_prior():
             answers = predict_inputs(model, datamodule, how.part, alone, device)
         comparators = {NETWORK_ALONE: Comparator(Path(NETWORK_ALONE), answers, None), **comparators}
     fitted = fit_baselines(datamodule, baselines, how.part)
-    every = _all_results(model, datamodule, fitted, how, prediction, device, comparators)
-    flat = None if history is None else converged(history["val/score"].tolist(), how.min_delta)
-    evaluation = evaluate(every, how.n_boot, how.seed, flat, how.primary)
+    all_results = _all_results(model, datamodule, fitted, how, prediction, device, comparators)
+    has_converged = None if history is None else converged(history["val/score"].tolist(), how.min_delta)
+    evaluation = evaluate(all_results, how.n_boot, how.seed, has_converged, how.primary)
     evaluation = replace(
         evaluation, comparators=tuple(comparators[one.comparator].noted(one) for one in evaluation.comparators)
     )
     weakened = departures(baselines)
-    models = evaluation.table[~evaluation.table["system"].isin(every[0].comparators)]
+    models = evaluation.table[~evaluation.table["system"].isin(all_results[0].comparators)]
     inspected = datamodule.TASK.inspect(model, models, how.seed)
     evaluation = evaluation.with_checks(
-        *input_checks(every[0], spoilt, datamodule.inputs(), how),
-        measurable_signal(datamodule.halves(how.part), every[0].group, how.n_boot, how.seed),
+        *input_checks(all_results[0], ablated, datamodule.inputs(), how),
+        measurable_signal(datamodule.halves(how.part), all_results[0].group, how.n_boot, how.seed),
         *map(collapse, (*model.collapses(), *inspected.collapsed)),
         *starting_weights(how),
     ).with_evidence(
@@ -237,25 +238,27 @@ def score(
         notes=(*weakened, *(() if history is None else first_epoch_note(history))),
     )
     checks = checks_summary(evaluation, history, inspected.checks)
-    summary = _summary(model, datamodule, evaluation, checks, how, flat) | {"baseline_departures": list(weakened)}
+    summary = _summary(model, datamodule, evaluation, checks, how, has_converged) | {
+        "baseline_departures": list(weakened)
+    }
     if comparators:
         summary["comparators"] = {
             one.comparator: comparators[one.comparator].facts | one.summary() for one in evaluation.comparators
         }
 
     def latents() -> list[Section]:
-        return report_latents(model, datamodule, every[0], device, how.umap, how.seed)
+        return report_latents(model, datamodule, all_results[0], device, how.umap, how.seed)
 
     sections = {"Maps of latents": latents, **inspected.sections}
-    return Scored(every[0], evaluation, summary, [], sections, fitted)
+    return Scored(all_results[0], evaluation, summary, [], sections, fitted)
 
 
 def starting_weights(how: Scoring) -> list[Check]:
     """Weights that may know the test samples withhold the verdict."""
     if not how.started_elsewhere:
         return []
-    said = "its first weights come from another split of these data, and may have learned from what is tested here"
-    return [Check("starting_weights", "failed", said, said)]
+    text = "its first weights come from another split of these data, and may have learned from test samples"
+    return [Check("starting_weights", "failed", text, text)]
 
 
 def _all_results(
@@ -267,15 +270,15 @@ def _all_results(
     device: torch.device,
     comparators: Mapping[str, Comparator],
 ) -> list[Results]:
-    """What every system predicts of all that is asked of the part."""
+    """The predictions of every system for all evaluation inputs of the part."""
     name, ceiling = type(model).__name__, datamodule.ceiling(datamodule.record(how.part))
-    kept = predict_inputs(model, datamodule, how.part, prediction, device)
-    predictions = {what: {name: own} for what, own in kept.items()}
-    for comparator, found in comparators.items():
-        for what, theirs in found.predictions.items():
-            predictions[what][comparator] = theirs
-    for what, by_baseline in baselines.predictions.items():
-        predictions[what] |= by_baseline
+    own = predict_inputs(model, datamodule, how.part, prediction, device)
+    predictions = {record: {name: prediction} for record, prediction in own.items()}
+    for label, comparator in comparators.items():
+        for record, prediction in comparator.predictions.items():
+            predictions[record][label] = prediction
+    for record, by_baseline in baselines.predictions.items():
+        predictions[record] |= by_baseline
     if ceiling is not None:
         predictions[""]["replicate_ceiling"] = ceiling
     active = model.active_outputs()
@@ -285,23 +288,23 @@ def _all_results(
 
 
 def input_checks(
-    results: Results, spoilt: Mapping[str, list[np.ndarray]], inputs: Sequence[str], how: Scoring
+    results: Results, ablated: Mapping[str, list[np.ndarray]], inputs: Sequence[str], how: Scoring
 ) -> list[Check]:
-    """Whether each input is used; the first decides."""
+    """Check whether each input is used; the check of the first decides."""
     if not inputs:
         return [Check(UNCHECKED, "not applicable", "these data do not say how their inputs are shuffled")]
-    found = []
-    for key, predicted in spoilt.items():
-        name, _, what = key.rpartition("_")
-        if what == "constant" and not predicted:
+    checks = []
+    for key, predicted in ablated.items():
+        name, _, change = key.rpartition("_")
+        if change == "constant" and not predicted:
             continue
-        decides = what == "shuffled" and name == inputs[0]
-        found.append(input_use(results, predicted, key, decides, how.n_boot, how.seed))
-    return found
+        decides = change == "shuffled" and name == inputs[0]
+        checks.append(input_use(results, predicted, key, decides, how.n_boot, how.seed))
+    return checks
 
 
 def first_epoch_note(history: pd.DataFrame) -> tuple[str, ...]:
-    """Says so where no later epoch was better than the first."""
+    """A note where no later epoch was better than the first."""
     score = history["val/score"].to_numpy()
     if len(score) < 2 or np.isnan(score).all() or int(np.nanargmax(score)) > 0:
         return ()
@@ -325,7 +328,7 @@ def _summary(
     evaluation: Evaluation,
     checks: dict[str, Any],
     how: Scoring,
-    flat: bool | None,
+    has_converged: bool | None,
 ) -> dict[str, Any]:
     """Content of ``metrics.json``."""
     split = datamodule.split
@@ -348,5 +351,5 @@ def _summary(
             "seed": split.seed,
             **split.counts(),
         },
-        "converged": flat,
+        "converged": has_converged,
     }

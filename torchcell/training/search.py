@@ -1,4 +1,4 @@
-"""A search for a model's knobs (``hydra/sweeper=optuna``) that goes on where it was killed."""
+"""A search for hyper-parameters (``hydra/sweeper=optuna``) that goes on after it was killed."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ RESULTS = "optimization_results.yaml"
 
 
 class Search:
-    """The trials of one call: draws parameters, lets Hydra's launcher train them, and keeps what they scored.
+    """The trials of one call: draws parameters, trains them by Hydra's launcher, and stores their scores.
 
     Args:
-        config: Composed for a multirun; ``hydra.sweeper`` holds the keys of ``conf/hydra/sweeper/optuna.yaml``.
+        config: Composed for a multirun; ``hydra.sweeper`` has the keys of ``conf/hydra/sweeper/optuna.yaml``.
         launcher: Runs the trials.
     """
 
@@ -54,24 +54,26 @@ class Search:
         self.config = config
         self.keys = config.hydra.sweeper
         self.launcher = launcher
-        self.left = 0
+        self.remaining = 0
 
     def run(self) -> None:
-        """Find the study, run what is left of ``n_trials``, and print the best.
+        """Open the study, run the remaining of ``n_trials``, and print the best trials.
 
         Raises:
             InputError: Nothing to search for; the search is running already; no trial ended with a score.
         """
         study = self.start()
         number = 0
-        while number < self.left:
-            trials = [study.ask(self.space.distributions) for _ in range(min(self.keys.n_jobs, self.left - number))]
+        while number < self.remaining:
+            trials = [
+                study.ask(self.space.distributions) for _ in range(min(self.keys.n_jobs, self.remaining - number))
+            ]
             overrides = [self._overrides(trial) for trial in trials]
             for i, trial in enumerate(trials, number + 1):
-                _say(f"\ntrial {i} of {self.left}: {' '.join(_assigned(trial))}")
+                _say(f"\ntrial {i} of {self.remaining}: {' '.join(_assigned(trial))}")
             assert self.launcher is not None
             returns = self.launcher.launch(overrides, initial_job_idx=number)
-            failures = [_tell(study, trial, one) for trial, one in zip(trials, returns, strict=True)]
+            failures = [_record(study, trial, result) for trial, result in zip(trials, returns, strict=True)]
             failed = [error for error in failures if error is not None]
             if len(failed) > self.keys.max_failure_rate * len(trials):
                 raise failed[0]
@@ -79,7 +81,7 @@ class Search:
         _summarize(study, Path(self.config.hydra.sweep.dir))
 
     def start(self) -> Study:
-        """The study of this config, with what was killed queued; sets what is ``left`` of ``n_trials``."""
+        """The study of this config, with killed trials queued; sets the ``remaining`` number of ``n_trials``."""
         config, keys = self.config, self.keys
         if config.overwrite:
             raise InputError(
@@ -107,14 +109,14 @@ class Search:
         queued = 0 if file is None else revive(study, keys.tries)  # elsewhere others may be at work
         done = counted(study)
         study.sampler = self._sampler(len(study.trials))
-        self.left = max(0, min(int(keys.n_trials), self._most()) - done)
+        self.remaining = max(0, min(int(keys.n_trials), self._most()) - done)
         goes_on = f", {queued} of them killed before" if queued else ""
-        _say(f"search {keys.study_name}: {done} trials done, {self.left} to go{goes_on}; {file or keys.storage}")
+        _say(f"search {keys.study_name}: {done} trials done, {self.remaining} to go{goes_on}; {file or keys.storage}")
         _say("\n".join(f"  {key}: {text}" for key, text in self.space.ranges.items()))
         return study
 
     def _sampler(self, n_known: int) -> BaseSampler:
-        """The sampler, with a seed that draws on where other trials were drawn before."""
+        """The sampler, with a seed that depends on the number of earlier trials."""
         from hydra.utils import instantiate
 
         config, further = self.keys.sampler.copy(), {}
@@ -129,7 +131,7 @@ class Search:
         return str(self.keys.sampler._target_).endswith(".GridSampler")
 
     def _most(self) -> int:
-        """Trials that make sense: as many as a grid has points."""
+        """Largest useful number of trials: for a grid its number of points."""
         if not self._is_grid():
             return int(self.keys.n_trials)
         points = 1
@@ -138,7 +140,7 @@ class Search:
         return points
 
     def _overrides(self, trial: Trial) -> list[str]:
-        """The command line of one trial, and how its processes find it."""
+        """The overrides of one trial, with the address by which its processes find it."""
         from hydra.core.override_parser.types import Quote, QuotedString
 
         if self.keys.custom_search_space is not None:
@@ -158,14 +160,14 @@ class Search:
 
 @dataclass(frozen=True)
 class Space:
-    """What is varied, and what is set for all trials.
+    """The keys that vary, and those that are set for all trials.
 
     Attributes:
-        ranges: The range of each key that is varied, as text: of the model's search space, and of the command line,
-            which overrules.
+        ranges: The range of each varied key as text, from the model's search space and the command line; the latter
+            overrules.
         distributions: The same for Optuna.
         fixed: Overrides of all trials, by key.
-        swept: The parsed override of each key that is varied.
+        swept: The parsed override of each varied key.
     """
 
     ranges: dict[str, str]
@@ -244,7 +246,7 @@ def _values(override: Override) -> list[Any]:
 
 
 def run_trial(task: Callable[[DictConfig], Any], config: DictConfig) -> Any:
-    """One trial, in the process in which the launcher runs it: a traceback is lost on the way back from a job."""
+    """Run one trial in the process of the launcher, and print a traceback there, since a job does not return it."""
     try:
         return task(config)
     except Exception as error:
@@ -253,11 +255,11 @@ def run_trial(task: Callable[[DictConfig], Any], config: DictConfig) -> Any:
         raise
 
 
-def _tell(study: Study, trial: Trial, one: JobReturn) -> Exception | None:
-    """Write down how a trial ended; what made it fail, if it did."""
+def _record(study: Study, trial: Trial, result: JobReturn) -> Exception | None:
+    """Record how a trial ended; returns the error of a failed one."""
     from optuna.trial import TrialState
 
-    outcome = one._return_value  # the property would raise it
+    outcome = result._return_value  # the property would raise it
     if _is_pruned(outcome):
         _close(study, trial, TrialState.PRUNED)
         _say(f"trial {trial.number}: {outcome}")
@@ -294,12 +296,12 @@ def _assigned(trial: Trial) -> list[str]:
 
 
 def _name(config: DictConfig, space: Space) -> str:
-    """Eight digits that change with whatever changes what is searched for or among what."""
+    """Eight digits of a hash over all that defines the search."""
     from torchcell.training.run_folder import config_hash
 
     job = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    what = [config_hash(job), config.seed, OmegaConf.to_container(config.hydra.sweeper.params), space.ranges]
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
+    parts = [config_hash(job), config.seed, OmegaConf.to_container(config.hydra.sweeper.params), space.ranges]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _summarize(study: Study, folder: Path) -> None:

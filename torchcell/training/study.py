@@ -1,8 +1,8 @@
-"""The study of a search on disk: where its trials are kept, and those that were killed.
+"""The study of a search on disk: its storage, and trials that were killed.
 
 Trials of one search may run on several machines, and each reports to the study. The default is therefore Optuna's
 journal: a text file to which one process at a time appends, under a lock file that is made by an exclusive ``open``.
-That is safe on a network file system, where SQLite's locks often are not. A database URL works too.
+This is safe on a network file system, where SQLite's locks often are not. A database URL works too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 AGAIN = "torchcell:again"
-"""Attribute of a trial that was killed, and whose parameters are tried again: it is none of the ``n_trials``."""
+"""Attribute of a killed trial whose parameters are tried again: it does not count for ``n_trials``."""
 
 KILLED = "torchcell:killed"
 """Attribute of every trial that was killed."""
@@ -35,10 +35,10 @@ VARIABLE = "TORCHCELL_TRIAL"
 """Environment variable by which a search names its trial to the processes that train it."""
 
 OLD = "search.sqlite"
-"""File of a study that an earlier version kept; it is taken over once, and left as it is."""
+"""File of a study of an earlier version; its trials are copied once, and the file is not changed."""
 
 _locks: list[Any] = []
-"""Held until the process ends."""
+"""Locks that are kept until the process ends."""
 
 
 def study_file(storage: str) -> Path | None:
@@ -76,7 +76,7 @@ def open_storage(storage: str) -> BaseStorage:
 
 
 def open_study(storage: str, name: str, **parts: Any) -> Study:
-    """The study of that name, made if there is none; trials of an earlier version's SQLite file are taken over.
+    """Open or create a study; trials of an earlier version's SQLite file are copied into it.
 
     Args:
         storage: Path of a journal, or a database URL.
@@ -97,7 +97,7 @@ def _names(storage: BaseStorage) -> list[str]:
 
 
 def _take_over(old: Path, name: str, storage: BaseStorage) -> None:
-    """Copy a study of that name out of an SQLite file of Optuna 2 or later, if it holds one."""
+    """Copy a study out of an SQLite file of Optuna 2 or later, if it has one of this name."""
     import logging
 
     import optuna
@@ -123,7 +123,7 @@ def _take_over(old: Path, name: str, storage: BaseStorage) -> None:
 
 
 def mend_journal(path: Path) -> None:
-    """Cut off a last line that a full disk left half written; what would be appended to it could not be read."""
+    """Remove a last line that a full disk left incomplete; text appended to it could not be read."""
     from optuna.storages.journal import JournalFileOpenLock
 
     if not path.is_file():
@@ -132,15 +132,15 @@ def mend_journal(path: Path) -> None:
     lock.acquire()
     try:
         content = path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.truncate(path, whole)
+        length = content.rfind(b"\n") + 1
+        if length < len(content):
+            os.truncate(path, length)
     finally:
         lock.release()
 
 
 def lock_study(path: Path) -> None:
-    """Hold the study until this process ends: all that it finds running has then been killed."""
+    """Lock the study until this process ends: every trial that is still running has then been killed."""
     from filelock import FileLock, Timeout
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +149,7 @@ def lock_study(path: Path) -> None:
         lock.acquire(timeout=0)
     except Timeout:
         raise InputError(
-            f"this search is running already (it holds {path}); several trials at a time: hydra.sweeper.n_jobs=4 "
+            f"this search is running already (it locks {path}); several trials at a time: hydra.sweeper.n_jobs=4 "
             "hydra/launcher=submitit_slurm"
         ) from None
     _locks.append(lock)
@@ -159,8 +159,8 @@ def revive(study: Study, tries: int) -> int:
     """Fail the trials that a killed process left running, and queue their parameters again.
 
     Args:
-        study: Of which no other process is at work.
-        tries: Times that the same parameters may be killed.
+        study: A study that no other process uses.
+        tries: How often the same parameters may be killed.
 
     Returns:
         How many trials are queued.
@@ -169,7 +169,7 @@ def revive(study: Study, tries: int) -> int:
 
     storage = study._storage
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        earlier = sum(one.params == trial.params and KILLED in one.user_attrs for one in study.trials)
+        earlier = sum(other.params == trial.params and KILLED in other.user_attrs for other in study.trials)
         again = earlier + 1 < tries
         storage.set_trial_user_attr(trial._trial_id, KILLED, True)
         if again:
@@ -181,13 +181,13 @@ def revive(study: Study, tries: int) -> int:
 
 
 def counted(study: Study) -> int:
-    """Trials that are over: complete, pruned or failed, but for those that were killed and are tried again."""
+    """Number of finished trials: complete, pruned or failed, without killed ones that are tried again."""
     return sum(trial.state.is_finished() and AGAIN not in trial.user_attrs for trial in study.trials)
 
 
 @dataclass(frozen=True)
 class TrialAddress:
-    """Where a process that trains finds its trial.
+    """Address by which a training process finds its trial.
 
     Attributes:
         storage: Path of a journal, or a database URL.
@@ -207,18 +207,18 @@ class TrialAddress:
 
     @classmethod
     def of_environment(cls) -> Self | None:
-        """The trial that this process trains; none where no search has started it."""
+        """The trial of this process; None where no search has started it."""
         text = os.environ.get(VARIABLE)
         return None if text is None else cls(**json.loads(text))
 
     def open(self) -> Trial:
-        """The trial, to report to and to ask whether it goes on."""
+        """The trial, for reports and pruning."""
         import optuna
 
         study = optuna.load_study(
             study_name=self.study,
             storage=open_storage(self.storage),
-            sampler=optuna.samplers.RandomSampler(),  # draws nothing: all parameters are set
+            sampler=optuna.samplers.RandomSampler(),  # not used: all parameters are set
             pruner=make_pruner(self.pruner),
         )
         with warnings.catch_warnings():

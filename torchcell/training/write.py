@@ -1,4 +1,4 @@
-"""Writes what a run found: metrics and predictions first, then the report."""
+"""Writes the results of a run: metrics and predictions first, then the report."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from torchcell.training.score import Scored
 
 @dataclass(frozen=True)
 class Seeds:
-    """The primary metric of the same model under several seeds, this run's included.
+    """The primary metric of the same model under several seeds, including that of this run.
 
     Attributes:
         metric: Its name.
@@ -38,7 +38,7 @@ class Seeds:
 
     @property
     def text(self) -> str:
-        """For the reader: a difference within this spread is not one."""
+        """A line on the spread over seeds: a smaller difference means nothing."""
         values = np.array(list(self.values.values()))
         return (
             f"{len(values)} seeds of this config: {self.metric} {values.mean():.3f} ± {values.std(ddof=1):.3f} "
@@ -46,20 +46,20 @@ class Seeds:
         )
 
     def summary(self) -> dict[str, Any]:
-        """What ``metrics.json`` holds of it."""
+        """The entry in ``metrics.json``."""
         values = np.array(list(self.values.values()))
         by_seed = {str(seed): value for seed, value in self.values.items()}
         return {"metric": self.metric, "mean": values.mean(), "sd": values.std(ddof=1), "values": by_seed}
 
 
 def other_seeds(folder: Path, evaluation: Evaluation, results: Results, summary: Mapping[str, Any]) -> Seeds | None:
-    """The scores of finished runs of the same config and split with other seeds, and of this one; None without any.
+    """Scores of finished runs of the same config and split with other seeds, and of this run; None without others.
 
     Args:
-        folder: Of the run, ``<config hash>-s<seed>``.
-        evaluation: Of the run.
-        results: Those of the model.
-        summary: What ``metrics.json`` will hold.
+        folder: Folder of the run, ``<config hash>-s<seed>``.
+        evaluation: Evaluation of the run.
+        results: Results of the run.
+        summary: Content of ``metrics.json``.
     """
     named = re.fullmatch(r"(.+)-s(\d+)", folder.name)
     if named is None:
@@ -73,13 +73,13 @@ def other_seeds(folder: Path, evaluation: Evaluation, results: Results, summary:
         theirs = json.loads(files[1].read_text())
         if all(theirs.get(key) == summary[key] for key in ("split_hash", "part", "model")):
             values[int(seed[1])] = _score(pd.read_csv(files[0]), results.model, evaluation.primary)
-    known = {seed: value for seed, value in sorted(values.items()) if np.isfinite(value)}
-    return Seeds(evaluation.primary, known) if len(known) > 1 else None
+    defined = {seed: value for seed, value in sorted(values.items()) if np.isfinite(value)}
+    return Seeds(evaluation.primary, defined) if len(defined) > 1 else None
 
 
 def _score(table: pd.DataFrame, model: str, metric: str) -> float:
-    found = table.loc[(table["system"] == model) & (table["metric"] == metric), "value"]
-    return float(found.iloc[0]) if len(found) else float("nan")
+    values = table.loc[(table["system"] == model) & (table["metric"] == metric), "value"]
+    return float(values.iloc[0]) if len(values) else float("nan")
 
 
 @stage("writing the report")
@@ -93,14 +93,14 @@ def write(
 ) -> Scored:
     """Write metrics, comparisons and predictions into ``folder``, then the report, and print the table.
 
-    What was measured is on disk before any section of the report is made: one that fails becomes a line of it.
+    The results are on disk before any section of the report is made; a section that fails becomes a line of the report.
 
     Args:
         scored: The outcome.
-        folder: The run's folder.
-        info: What the report's head tells of the run.
-        history: One row an epoch.
-        model: Asked for its own sections.
+        folder: The run folder.
+        info: Facts of the run for the report.
+        history: One row for each epoch.
+        model: The model, for its own sections.
         extra: Further keys of ``metrics.json``, e.g. epochs and seconds.
     """
     from torchcell.io.cache import atomic_write
@@ -135,20 +135,20 @@ def write(
 
 
 def _say_fitted(files: Sequence[Path]) -> None:
-    """Say that the baselines can be asked, and what they take."""
+    """Print that predict can use the baselines, and their size."""
     from rich.console import Console
 
     size = sum(file.stat().st_size for file in files) / 2**20
-    said = f"wrote {len(files)} fitted baselines ({size:,.1f} MB) to {files[0].parent}: predict system=NAME"
-    Console(markup=False).print(said, soft_wrap=True, highlight=False)
+    text = f"wrote {len(files)} fitted baselines ({size:,.1f} MB) to {files[0].parent}: predict system=NAME"
+    Console(markup=False).print(text, soft_wrap=True, highlight=False)
 
 
-def _write_predictions(every: Sequence[Results], folder: Path) -> list[Path]:
-    """One long table; predictions per gene as h5ad with a layer a system; ranks in a table of their own."""
+def _write_predictions(all_results: Sequence[Results], folder: Path) -> list[Path]:
+    """One long table; predictions of genes as h5ad with a layer for each system; ranks in a separate table."""
     from torchcell.io.cache import atomic_write
 
     paths = []
-    for results in every:
+    for results in all_results:
         if results.per_gene:
             name = f"predictions_{results.level}.h5ad" if results.level else "predictions.h5ad"
             paths.append(_write_expression(results, folder / name))
@@ -175,7 +175,7 @@ def _write_expression(results: Results, path: Path) -> Path:
 
 
 def say(scored: Scored, started: float) -> None:
-    """Print the paths that were written and the time it took."""
+    """Print the written paths and the time."""
     from rich.console import Console
 
     console = Console(markup=False)

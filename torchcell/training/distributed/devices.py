@@ -1,4 +1,4 @@
-"""Which accelerator a run takes: CUDA or the CPU by itself, MPS only after a look at its gradients."""
+"""The accelerator of a run: CUDA or the CPU by itself, MPS only after a check of its gradients."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from torchcell.nn.hgt import TypedHGT
 
 @dataclass(frozen=True)
 class GradientReport:
-    """How far a device is from the reference.
+    """How far results of a device differ from those of a reference device.
 
     Attributes:
         device: The device.
-        reference: What it was compared with.
-        off: Output or gradient -> largest difference relative to its largest entry; infinite where it is no number.
-        rtol: How much is allowed.
+        reference: The reference device.
+        off: Output or gradient -> largest difference relative to its largest entry; infinite where it is not finite.
+        rtol: Allowed difference.
     """
 
     device: str
@@ -32,12 +32,12 @@ class GradientReport:
 
     @property
     def agree(self) -> bool:
-        """Whether nothing is further off than allowed."""
+        """Whether all differences are allowed."""
         return not self.wrong
 
     @property
     def wrong(self) -> list[str]:
-        """What is further off than allowed, worst first."""
+        """Names with a larger difference than allowed, worst first."""
         return sorted((name for name, far in self.off.items() if not far <= self.rtol), key=lambda n: -self.off[n])
 
     def __str__(self) -> str:
@@ -61,15 +61,15 @@ def gradients_agree(
     so that no gradient cancels.
 
     Args:
-        module: What is run; its modules and buffers are copied to each device.
+        module: The module; it is copied to each device.
         inputs: Its inputs; gradients are taken of the floating ones too.
         device: The device in doubt.
         reference: The device that is trusted.
         rtol: Largest difference allowed, relative to the largest entry of each tensor.
         run: ``run(module, *inputs)`` gives the output; by default ``module(*inputs)``.
     """
-    found = [_step(module, inputs, name, run) for name in (device, reference)]
-    off = {name: _off(found[0].get(name), right) for name, right in found[1].items()}
+    tested, expected = (_step(module, inputs, name, run) for name in (device, reference))
+    off = {name: _off(tested.get(name), right) for name, right in expected.items()}
     return GradientReport(device, reference, off, rtol)
 
 
@@ -77,19 +77,19 @@ def _step(
     module: nn.Module, inputs: Sequence[Tensor], device: str, run: Callable[..., Tensor] | None
 ) -> dict[str, Tensor]:
     """Output and gradients on a device, brought to the CPU as float64."""
-    mine = copy.deepcopy(module).to(device)
-    mine.zero_grad()
-    given = [each.detach().to(device, copy=True) for each in inputs]
-    for each in given:
-        each.requires_grad_(each.is_floating_point())
-    out = mine(*given) if run is None else run(mine, *given)
+    moved = copy.deepcopy(module).to(device)
+    moved.zero_grad()
+    tensors = [tensor.detach().to(device, copy=True) for tensor in inputs]
+    for tensor in tensors:
+        tensor.requires_grad_(tensor.is_floating_point())
+    out = moved(*tensors) if run is None else run(moved, *tensors)
     generator = torch.Generator().manual_seed(0)
     weigh = torch.randn(out.shape, generator=generator).to(device, out.dtype)
     (out * weigh).sum().backward()
-    found: dict[str, Tensor | None] = {"output": out.detach()}
-    found |= {f"gradient of {name}": parameter.grad for name, parameter in mine.named_parameters()}
-    found |= {f"gradient of input {i}": each.grad for i, each in enumerate(given)}
-    return {name: value.cpu().double() for name, value in found.items() if value is not None}
+    results: dict[str, Tensor | None] = {"output": out.detach()}
+    results |= {f"gradient of {name}": parameter.grad for name, parameter in moved.named_parameters()}
+    results |= {f"gradient of input {i}": tensor.grad for i, tensor in enumerate(tensors)}
+    return {name: value.cpu().double() for name, value in results.items() if value is not None}
 
 
 def _off(value: Tensor | None, right: Tensor) -> float:
@@ -101,28 +101,28 @@ def _off(value: Tensor | None, right: Tensor) -> float:
 
 
 FEATURES, HEADS, NODES, EDGES = 64, 4, (3_000, 500, 200), 20_000
-"""Of the layer that is checked: widths as trained, and enough edges for more than one sum to be taken in parallel."""
+"""Sizes of the checked layer: widths as in training, and enough edges for parallel sums."""
 
 
 def check_accelerator(
-    name: str, device: str = "mps", check: Callable[[str], GradientReport] | None = None, there: bool | None = None
+    name: str, device: str = "mps", check: Callable[[str], GradientReport] | None = None, available: bool | None = None
 ) -> str:
-    """The accelerator that Lightning is to be given for the one that the config names.
+    """The accelerator for Lightning's trainer from the one that the config names.
 
     Args:
         name: ``trainer.accelerator``. ``auto`` is CUDA where there is a GPU, else the CPU, and never MPS.
-        device: Where the check of MPS runs; another one in tests.
+        device: Device of the MPS check; another one in tests.
         check: The check; by default ``check_gradients``.
-        there: Whether MPS is there; by default torch is asked.
+        available: Whether MPS is available; by default as torch says.
 
     Raises:
-        InputError: MPS asked for by name where there is none, or where its gradients are not the CPU's.
+        InputError: MPS chosen by name where there is none, or where its gradients differ from the CPU's.
     """
     if name == "auto":
         return "gpu" if torch.cuda.is_available() else "cpu"
     if name != "mps":
         return name
-    if not (torch.backends.mps.is_available() if there is None else there):
+    if not (torch.backends.mps.is_available() if available is None else available):
         raise InputError("trainer.accelerator=mps, but torch finds no MPS device here; use trainer=cpu")
     report = (check or check_gradients)(device)
     if not report.agree:
@@ -134,7 +134,7 @@ def check_accelerator(
 
 
 def check_gradients(device: str) -> GradientReport:
-    """One layer of typed attention on a graph of three kinds, on ``device`` against the CPU."""
+    """Compare one layer of typed attention on a graph of three node types, on ``device`` and on the CPU."""
     generator = torch.Generator().manual_seed(0)
     relations = [(0, 0), (0, 1), (1, 0), (2, 1)]
     csrs = [_random_csr(NODES[target], NODES[source], generator) for source, target in relations]
@@ -144,8 +144,8 @@ def check_gradients(device: str) -> GradientReport:
     parts = [part for csr in csrs for part in csr]
 
     def run(layer: nn.Module, x_ND: Tensor, *parts: Tensor) -> Tensor:
-        each = [CSR(*(part.detach() for part in parts[i : i + 3])) for i in range(0, len(parts), 3)]
-        return layer(x_ND, bounds, each)
+        matrices = [CSR(*(part.detach() for part in parts[i : i + 3])) for i in range(0, len(parts), 3)]
+        return layer(x_ND, bounds, matrices)
 
     return gradients_agree(layer, [x_ND, *parts], device, run=run)
 

@@ -21,88 +21,88 @@ from torch import Tensor
 from torchcell.io.errors import InputError
 
 KEY = "torchcell_epoch"
-"""Of a checkpoint that was saved within an epoch: what each process holds besides weights, optimizer and progress."""
+"""Key of a checkpoint within an epoch for the state of each process besides weights, optimizer and progress."""
 
 
-class Told(Protocol):
-    """What the callback needs of ``torchcell.training.distributed.slurm.Signals``."""
+class SignalState(Protocol):
+    """The part of ``Signals`` that the callback uses."""
 
-    told: int
+    received: int
     training: bool
     stepped: bool
     where: str
 
     def install(self) -> None:
-        """Take the signals over."""
+        """Install the signal handlers."""
 
     def stopped(self) -> BaseException:
-        """What to raise."""
+        """The exception to raise."""
 
 
 class Requeue(lightning.Callback):
-    """Saves ``last.ckpt`` once the run was told to end, and raises what ends it.
+    """Saves ``last.ckpt`` after a termination signal, and raises an exception that ends the run.
 
-    Within an epoch it saves at the end of an optimizer step. The last step of an epoch and validation are left to the
-    checkpoint that each epoch ends with. Of several processes any may have been told; all stop at the same step.
+    Within an epoch it saves at the end of an optimizer step. After the last step of an epoch, and in validation, the
+    checkpoint at the end of the epoch is enough. Any of several processes may get the signal; all stop at one step.
 
-    A run that goes on gets back the state of its random numbers, the sums of the epoch's log and the position in the
-    epoch's order. The last needs no more than a count, since the order is a function of seed and epoch.
+    A run that goes on restores its random numbers, the sums of the epoch's log and the position in the epoch's order.
+    For the position a count is enough, since the order is a function of seed and epoch.
 
     Args:
         signals: Notes the signal.
-        last: Where to save.
-        every_n_steps: Steps between two looks at what other processes were told.
+        last: Path of the checkpoint.
+        every_n_steps: Steps between two exchanges with other processes.
     """
 
-    def __init__(self, signals: Told, last: Path, every_n_steps: int = 10) -> None:
+    def __init__(self, signals: SignalState, last: Path, every_n_steps: int = 10) -> None:
         self.signals, self.last, self.every_n_steps = signals, last, every_n_steps
         self._within = False
         self._resumed: list[Tensor] | None = None
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Take the signals over from the trainer; start a half epoch like a whole one, then set it to where it was."""
+        """Install the signal handlers; start a half epoch like a whole one, then restore its state."""
         self.signals.install()
         self.signals.training = True
         if self._resumed is None:
             return
-        mine, self._resumed = self._resumed[trainer.global_rank], None
-        # The trainer leaves these out for an epoch that has begun; but what they set is in no checkpoint.
+        own, self._resumed = self._resumed[trainer.global_rank], None
+        # The trainer does not call these for an epoch that has begun, but what they set is in no checkpoint.
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             callback.on_train_epoch_start(trainer, pl_module)
         pl_module.on_train_epoch_start()
-        _restore(pl_module, mine)
+        _restore(pl_module, own)
 
     def on_test_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Take the signals over from the trainer."""
+        """Install the signal handlers instead of the trainer's."""
         self.signals.install()
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Stop where the last epoch was saved whole."""
-        if self._any_told(trainer):
+        """Stop after a whole epoch, which is saved."""
+        if self._any_received(trainer):
             self.signals.where = f"epoch {trainer.current_epoch} would be next"
             raise self.signals.stopped()
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save and stop, if told so and at the end of a step."""
+        """Save and stop at the end of a step after a signal."""
         self.signals.stepped = True
         if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         if trainer.world_size > 1 and trainer.global_step % self.every_n_steps:
             return
-        if self._any_told(trainer):
+        if self._any_received(trainer):
             self._within = True
-            done, all_ = batch_idx + 1, int(trainer.num_training_batches)
-            self.signals.where = f"epoch {trainer.current_epoch}, {done} of {all_} batches"
+            n_batches = int(trainer.num_training_batches)
+            self.signals.where = f"epoch {trainer.current_epoch}, {batch_idx + 1} of {n_batches} batches"
             trainer.save_checkpoint(self.last)
             raise self.signals.stopped()
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """From here on nothing is left to save."""
+        """After training nothing is left to save."""
         self.signals.training = False
         self.signals.where = "training is over, the scores are left"
-        if self._any_told(trainer):
+        if self._any_received(trainer):
             raise self.signals.stopped()
 
     def on_exception(self, trainer: lightning.Trainer, pl_module: Any, exception: BaseException) -> None:
@@ -110,15 +110,15 @@ class Requeue(lightning.Callback):
         self.signals.training = False
 
     def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Add what a half epoch needs."""
+        """Add the state within an epoch."""
         if self._within:
             checkpoint[KEY] = _gather(trainer, pl_module, _packed(pl_module))
 
     def on_load_checkpoint(self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Keep it until training starts.
+        """Keep the state until training starts.
 
         Raises:
-            InputError: Another number of processes, to which the rest of the epoch would be dealt otherwise.
+            InputError: Another number of processes, which would get other samples of the rest of the epoch.
         """
         self._resumed = checkpoint.get(KEY)
         if self._resumed is not None and len(self._resumed) != trainer.world_size:
@@ -128,15 +128,15 @@ class Requeue(lightning.Callback):
                 f"{self.last.with_name('best.ckpt')}"
             )
 
-    def _any_told(self, trainer: lightning.Trainer) -> bool:
+    def _any_received(self, trainer: lightning.Trainer) -> bool:
         if trainer.world_size > 1:
-            mine = torch.tensor(self.signals.told, device=trainer.strategy.root_device)
-            self.signals.told = int(trainer.strategy.reduce(mine, reduce_op="max"))
-        return bool(self.signals.told)
+            own = torch.tensor(self.signals.received, device=trainer.strategy.root_device)
+            self.signals.received = int(trainer.strategy.reduce(own, reduce_op="max"))
+        return bool(self.signals.received)
 
 
 def _packed(model: Any) -> Tensor:
-    """This process's state within the epoch as bytes, uint8 [n], so that processes can exchange it as tensors."""
+    """State of this process within the epoch as bytes, uint8 [n], so that processes can exchange it as a tensor."""
     state: dict[str, Any] = {"epoch": model.epoch_state(), "random": torch.get_rng_state()}
     if model.device.type == "cuda":
         state["random_cuda"] = torch.cuda.get_rng_state(model.device)
@@ -154,21 +154,21 @@ def _restore(model: Any, packed: Tensor) -> None:
         torch.cuda.set_rng_state(state["random_cuda"].cpu(), model.device)
 
 
-def _gather(trainer: lightning.Trainer, model: Any, mine: Tensor) -> list[Tensor]:
+def _gather(trainer: lightning.Trainer, model: Any, own: Tensor) -> list[Tensor]:
     """The bytes of all processes, in the order of their ranks."""
     if trainer.world_size == 1:
-        return [mine]
-    sizes = model.all_gather(torch.tensor(len(mine), device=model.device)).tolist()
+        return [own]
+    sizes = model.all_gather(torch.tensor(len(own), device=model.device)).tolist()
     padded = torch.zeros(max(sizes), dtype=torch.uint8, device=model.device)
-    padded[: len(mine)] = mine.to(model.device)
-    return [one[:size].cpu().clone() for one, size in zip(model.all_gather(padded), sizes, strict=True)]
+    padded[: len(own)] = own.to(model.device)
+    return [row[:size].cpu().clone() for row, size in zip(model.all_gather(padded), sizes, strict=True)]
 
 
 def job_id() -> str | None:
-    """The job's id, of an array's task as ``<array>_<task>``; None outside SLURM, and where the job is not this run's.
+    """Id of the job, ``<array>_<task>`` for a task of an array; None outside SLURM, and where the job has several runs.
 
-    A sweep's agent runs many in one job and ends those that it stops early by SIGTERM. ``SLURM_JOB_ID`` of an array's
-    last task is that of the whole array: requeued by it, all tasks would start anew.
+    The agent of a sweep has many runs in one job, and ends those that it stops early by SIGTERM. ``SLURM_JOB_ID`` of
+    the last task of an array is that of the whole array: a requeue by it would start all tasks again.
     """
     if os.environ.get("WANDB_SWEEP_ID"):
         return None
@@ -184,17 +184,19 @@ def restarts() -> int:
 def requeue(job: str) -> str:
     """Put a running job back into its queue; it starts again with the same script and in the same folder.
 
-    A job that was cancelled, is out of time or preempted is no longer running, and is left alone: ``scontrol requeue``
-    would bring back even what its user has just cancelled.
+    A job that was cancelled, is out of time or preempted is no longer running and is not requeued: ``scontrol requeue``
+    would start even a job that its user has just cancelled.
 
     Returns:
-        Nothing where it worked; otherwise why not.
+        The reason where it failed, else an empty text.
     """
     try:
         state = re.search(r"JobState=(\w+)", _scontrol("-o", "show", "job", job))
         if state is None or state[1] != "RUNNING":
-            found = "unknown to SLURM" if state is None else f"{state[1].lower()} (cancelled, out of time or preempted)"
-            return f"the job is {found}"
+            status = (
+                "unknown to SLURM" if state is None else f"{state[1].lower()} (cancelled, out of time or preempted)"
+            )
+            return f"the job is {status}"
         _scontrol("requeue", job)
     except subprocess.CalledProcessError as error:
         return " ".join(str(error.stderr).split())
@@ -208,52 +210,52 @@ def _scontrol(*arguments: str) -> str:
     return done.stdout
 
 
-TOLD = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-"""SLURM ends a job by the first; the second is what our job scripts ask for before the limit, submitit the third."""
+TERMINATION_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""SLURM ends a job by the first; our job scripts request the second before the time limit, submitit the third."""
 
 
 class Stopped(SystemExit):
-    """The run ended because it was told to; its exit status is 128 and the signal's number, as a shell's."""
+    """The run ended by a signal; its exit status is 128 plus the number of the signal, as in a shell."""
 
 
 class Signals:
-    """Keeps signals from ending the process in the midst of a step.
+    """Handles termination signals so that the process does not end within a step.
 
-    While the model trains a signal is only noted in ``told``, and ``Requeue`` saves at the next
-    step's end; at any other time nothing can be saved, and the process ends at once.
+    While the model trains a signal is only noted in ``received``, and ``Requeue`` saves at the end of the next step. At
+    any other time there is nothing to save, and the process ends at once.
 
     Args:
-        last: The checkpoint that the run goes on from.
+        last: The checkpoint from which the run can go on.
     """
 
     def __init__(self, last: Path) -> None:
         self.last = last
-        self.told = 0
+        self.received = 0
         self.training = False
         self.stepped = False
         self.where = "before training"
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.getsignal(number) for number in TOLD}
+        self._before = {number: signal.getsignal(number) for number in TERMINATION_SIGNALS}
         self.install()
         return self
 
     def install(self) -> None:
-        """Take the signals over, also from a trainer that has taken them in the meantime."""
+        """Install the handlers, also in place of those that the trainer has installed meanwhile."""
         if threading.current_thread() is threading.main_thread():
-            for number in TOLD:
+            for number in TERMINATION_SIGNALS:
                 signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if not self.told:  # being told twice must not disturb the end
-            self.told = number
+        if not self.received:  # a second signal must not disturb the end
+            self.received = number
             if not self.training:
                 raise self.stopped()
 
     def stopped(self) -> Stopped:
-        """What to raise now."""
-        return Stopped(128 + self.told)
+        """The exception to raise."""
+        return Stopped(128 + self.received)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -266,21 +268,21 @@ class Signals:
 
     @rank_zero_only
     def _leave(self) -> bool:
-        """Say what happens next; whether the job was requeued."""
+        """Print what happens next; returns whether the job was requeued."""
         saved = self.last.is_file()
-        said = f"{signal.Signals(self.told).name} ({self.where}): "
-        said += f"saved {self.last}" if saved else "nothing to save yet"
+        text = f"{signal.Signals(self.received).name} ({self.where}): "
+        text += f"saved {self.last}" if saved else "nothing to save yet"
         by_hand = "go on with ckpt_path=last" if saved else "start it again"
         job = job_id()
         refused = ""
         if job is not None:
-            # A limit shorter than the way to the first step would requeue the job for ever.
+            # A time limit too short for the first step would requeue the job forever.
             stuck = restarts() > 0 and not self.stepped
             refused = "it made no step since its last start; give it more time" if stuck else requeue(job)
         if job is None:
-            print(f"{said}; {by_hand}", file=sys.stderr, flush=True)
+            print(f"{text}; {by_hand}", file=sys.stderr, flush=True)
         elif refused:
-            print(f"{said}; not requeued: {refused}; {by_hand}", file=sys.stderr, flush=True)
+            print(f"{text}; not requeued: {refused}; {by_hand}", file=sys.stderr, flush=True)
         else:
-            print(f"{said}; job {job} is requeued and goes on from there", file=sys.stderr, flush=True)
+            print(f"{text}; job {job} is requeued and goes on from there", file=sys.stderr, flush=True)
         return job is not None and not refused

@@ -16,7 +16,7 @@ from torchcell.graph.cell_graph import CSR, owner
 from torchcell.io.errors import InputError
 from torchcell.nn.gene_embedding import FeatureProjection, GeneVectors
 from torchcell.nn.ragged import segment_sum
-from torchcell.nn.sparse import WAYS, Gathered, full_precision
+from torchcell.nn.sparse import STRATEGIES, Gathered, full_precision
 
 NUMBERS = {"sparse": 2**18, "gather": 2**26}
 """Numbers on edges that each way holds at a time; cells are taken so many at once."""
@@ -62,7 +62,7 @@ class _NeighborAttention(torch.autograd.Function):
                 score_XPT = q[:, :first] @ k.mT * scale
                 lse_XT[:, :first] = score_XPT.logsumexp(-1)
                 y_XTD[:, :first] = score_XPT.softmax(-1) @ v
-                for edges, rows in _chunks(indptr, indices, first, n_tokens, WAYS[way]):
+                for edges, rows in _chunks(indptr, indices, first, n_tokens, STRATEGIES[way]):
                     part_XE = edges.dots(q[:, rows], k).mul_(scale)
                     top_Xn = edges.largest(part_XE)
                     part_XE.sub_(edges.spread(top_Xn)).exp_()
@@ -91,7 +91,7 @@ class _NeighborAttention(torch.autograd.Function):
                 score_XPT = (g[:, :first] @ v.mT - inner_XT[:, :first, None]) * share_XPT * scale
                 to_q, to_k, to_v = torch.empty_like(q), score_XPT.mT @ q[:, :first], share_XPT.mT @ g[:, :first]
                 to_q[:, :first] = score_XPT @ k
-                for edges, rows in _chunks(indptr, indices, first, n_tokens, WAYS[ctx.way]):
+                for edges, rows in _chunks(indptr, indices, first, n_tokens, STRATEGIES[ctx.way]):
                     share_XE = edges.dots(q[:, rows], k).mul_(scale).sub_(edges.spread(lse_XT[:, rows])).exp_()
                     edges.deliver(share_XE, g[:, rows], to_v)
                     score_XE = edges.dots(g[:, rows], v).sub_(edges.spread(inner_XT[:, rows]))
@@ -106,7 +106,7 @@ class _NeighborAttention(torch.autograd.Function):
 def _tiles(qkv_CT3HD: Tensor, indices: Tensor, way: str) -> Iterator[slice]:
     """Cells that are taken at once: as many as fit, for gathers hold a vector an edge."""
     n_cells, n_heads, width = len(qkv_CT3HD), *qkv_CT3HD.shape[3:]
-    each = min(len(indices), WAYS[way].edges) * n_heads * (width if way == "gather" else 1)
+    each = min(len(indices), STRATEGIES[way].edges) * n_heads * (width if way == "gather" else 1)
     step = max(1, NUMBERS[way] // max(each, 1))
     for start in range(0, n_cells, step):
         yield slice(start, min(start + step, n_cells))

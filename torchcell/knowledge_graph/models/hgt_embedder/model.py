@@ -568,7 +568,7 @@ class HGTEmbedder(WildTypeModel):
 
     reads = KnowledgeGraphSpec
     spec: KnowledgeGraphSpec
-    headline = ("AUROC", "MRR")
+    score_metrics = ("AUROC", "MRR")
     memory_options: Mapping[str, Any] = {"encoder.recompute": False}
     encoder_class: ClassVar[type[TypedEncoder]] = TypedEncoder
 
