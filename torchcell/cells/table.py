@@ -17,6 +17,7 @@ from torchcell.cells.pseudobulk import BAR, Pseudobulk, groups_of, stratified
 from torchcell.cells.record import CellExpression, Scale, ScaleError
 from torchcell.cells.spec import CellsSpec
 from torchcell.core.prediction_notes import Notes, by_owner, unless_known, unlike_sizes
+from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError, column, flags, near, refuse, refuse_repeats, some, texts
 from torchcell.io.gene_features import GeneFeatures
 from torchcell.io.gene_names import GeneNames, MeasuredGenes, alias_table
@@ -28,6 +29,7 @@ FEW = 256
 """Cells by which a matrix is known as counts."""
 
 
+@configurable
 def cells_file(
     path: str | Path,
     scale: Scale,

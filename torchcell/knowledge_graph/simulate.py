@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError
 from torchcell.knowledge_graph.record import KnowledgeGraph, Links, link_samples
 
@@ -84,6 +85,7 @@ def simulate_knowledge_graph(
     return SimulatedGraph(graph, community)
 
 
+@configurable
 def simulated_links(
     metaedges: str | Sequence[str] = "CtD",
     n_genes: int = 300,

@@ -9,6 +9,7 @@ import numpy as np
 
 from torchcell.graph.network import Network
 from torchcell.io.cache import cached_record
+from torchcell.io.configurable import configurable
 from torchcell.io.sources import fetch
 from torchcell.knowledge_graph.record import KnowledgeGraph, Links, best_connected, connected, link_samples, of_licences
 from torchcell.knowledge_graph.table import read_knowledge_graph
@@ -20,6 +21,7 @@ GENE_NETWORKS = {"interaction": "GiG", "annotated": "GpPW"}
 """Relation of a wild-type graph -> metaedge; ``annotated`` is what ``torchcell.graph.cell_graph`` looks for."""
 
 
+@configurable
 def hetionet_core(
     metaedges: str | Sequence[str] = "CtD",
     licences: Sequence[str] | None = None,
@@ -44,6 +46,7 @@ def hetionet_core(
     return _links(hetionet_core_graph(), metaedges, licences, negatives_per_positive, limit_nodes, seed)
 
 
+@configurable
 def hetionet_5k(
     metaedges: str | Sequence[str] = "CtD",
     negatives_per_positive: int = 1,
@@ -68,6 +71,7 @@ def hetionet_5k_graph() -> KnowledgeGraph:
     return cached_record(KnowledgeGraph, "hetionet_5k", ["hetionet_5k"], {"recipe": RECIPE}, _parse_5k)
 
 
+@configurable
 def hetionet_networks() -> list[Network]:
     """What Hetionet's core knows of human genes, named by symbol, for ``graph=hetionet``.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from torchcell.core.prediction_notes import Notes, by_owner, unless_known
+from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError, near, some
 from torchcell.io.hetero_data import ENDING, read_hetero_data
 from torchcell.io.paths import located
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+@configurable
 def knowledge_graph_file(
     nodes: str | Path,
     edges: str | Path,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from torchcell.graph.network import Network
+from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError, some
 from torchcell.screen.record import Screen
 
@@ -369,11 +370,13 @@ def simulate_cell(
     return SimulatedCell(screen, networks, mechanism)
 
 
+@configurable
 def simulated_screen(**arguments: Any) -> Screen:
     """The screen of ``simulate_cell``, which takes the same arguments."""
     return simulate_cell(**arguments).screen
 
 
+@configurable
 def simulated_networks(**arguments: Any) -> list[Network]:
     """The networks of ``simulate_cell``, which takes the same arguments."""
     return simulate_cell(**arguments).networks

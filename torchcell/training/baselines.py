@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -23,7 +24,7 @@ import torchcell.core
 from torchcell.core.datamodule import RecordDataModule
 from torchcell.core.predictor import Predictor
 from torchcell.io.cache import atomic_write, kept, read_arrays, write_arrays
-from torchcell.io.errors import InputError, check_targets
+from torchcell.io.errors import InputError
 from torchcell.io.fingerprint import fingerprint
 from torchcell.io.paths import data_home
 from torchcell.io.progress import stage, track
@@ -91,8 +92,8 @@ def fit_baselines(datamodule: RecordDataModule, configs: Mapping[str, Any], part
     for number, (name, config) in enumerate(wanted.items(), 1):
         text = json.dumps(OmegaConf.to_container(config, resolve=True), sort_keys=True) + code_hash(config)
         label = f"baseline {number} of {len(wanted)}, {name}"
-        one = Fit(name, label, config, datamodule, data_home() / "fitted" / f"{name}-{short_hash(values, text)}.npz")
-        path = data_home() / "baselines" / f"{name}-{short_hash(*keys.values(), text)}.npz"
+        one = Fit(name, label, config, datamodule, cache_file("fitted", name, values, text))
+        path = cache_file("baselines", name, *keys.values(), text)
         make = partial(one.predicted, asked, part)
         with stage(label):
             state = one.state()
@@ -186,7 +187,8 @@ def saved_baseline(saved: Checkpoint, name: str, trust: tuple[str, ...] = ()) ->
         InputError: No such system, or no file of it, or one that was fitted on other data, is damaged or is of another
             version.
     """
-    configs = {key: config for key, config in (saved.config.get("baselines") or {}).items() if config is not None}
+    given = saved.checked("baselines", trust) or {}
+    configs = {key: config for key, config in given.items() if config is not None}
     file = saved.path.resolve().parents[1] / FOLDER / f"{name}.npz"
     known = [one for one in saved_systems(saved.path) if one in configs]
     if name not in configs:
@@ -195,7 +197,6 @@ def saved_baseline(saved: Checkpoint, name: str, trust: tuple[str, ...] = ()) ->
     again = f"python -m torchcell.evaluate ckpt={saved.path} writes it again"
     if name not in known:
         raise InputError(f"system={name}: the run holds no file of it, {file}; {again}, if its state can be kept")
-    check_targets(configs[name], trust)
     content = read_state(file)
     about = content.get("about", {})
     if (about.get("split_hash"), about.get("data_fingerprint")) != (saved.spec.split_hash, saved.spec.data_fingerprint):
@@ -211,9 +212,16 @@ def saved_baseline(saved: Checkpoint, name: str, trust: tuple[str, ...] = ()) ->
     return found
 
 
-def short_hash(*texts: str) -> str:
-    """What a file of the cache is known by."""
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+def cache_file(folder: str, name: str, *texts: str) -> Path:
+    """The file of the cache in which a baseline has what is known by some texts.
+
+    Raises:
+        InputError: A name that could lead out of the folder.
+    """
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise InputError(f"baselines: {name!r} names files: use letters, digits, '_', '-' and '.'")
+    known = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+    return data_home() / folder / f"{name}-{known}.npz"
 
 
 def departures(configs: Mapping[str, Any]) -> tuple[str, ...]:

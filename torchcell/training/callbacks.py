@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
+from torchcell.io.configurable import CALLBACKS, configurable
 from torchcell.io.errors import InputError, some
 from torchcell.io.progress import Pace, duration
 
@@ -33,6 +34,7 @@ class _Seen:
     step: int
 
 
+@configurable(place=CALLBACKS)
 class FiniteLoss(lightning.Callback):
     """Looks at the loss every few steps, so that a GPU need not wait for it at each, and at the weights each epoch.
 
@@ -106,6 +108,7 @@ def _last_good(trainer: lightning.Trainer) -> str:
     return ". No epoch was finished before, so no weights are saved"
 
 
+@configurable(place=CALLBACKS)
 class LossShare(lightning.Callback):
     """Warns once a term that has company makes up nearly all of the objective for an epoch.
 
@@ -136,6 +139,7 @@ RECENT = 5
 """Epochs from whose length the time left is told."""
 
 
+@configurable(place=CALLBACKS)
 class Progress(TQDMProgressBar):
     """Epoch i of N and the time left, speed, memory, validation score with a mark at the best, mean of each loss term.
 
@@ -275,6 +279,7 @@ def _total(batches: int | float | Sequence[int | float]) -> float:
     return float(sum(batches) if isinstance(batches, Sequence) else batches)
 
 
+@configurable(place=CALLBACKS)
 class Stopping(EarlyStopping):
     """``EarlyStopping`` whose decision is part of the checkpoint: a run killed while it is scored trains no more."""
 
@@ -299,6 +304,7 @@ def memory_mb() -> float:
     return torch.cuda.max_memory_allocated() / 1e6 if on_gpu() else psutil.Process().memory_info().rss / 1e6
 
 
+@configurable(place=CALLBACKS)
 class Throughput(lightning.Callback):
     """Logs an epoch's ``samples_per_s`` (all processes, training steps only), ``memory_mb`` and ``epoch_s``."""
 

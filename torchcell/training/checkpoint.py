@@ -14,15 +14,16 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_class, get_object, instantiate
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf, open_dict
-from yaml import YAMLError
 
 from torchcell.core.model import Model
 from torchcell.core.prior import Prior
 from torchcell.core.spec import Spec
 from torchcell.io.cache import atomic_write
-from torchcell.io.errors import InputError, check_plain, check_targets, some
+from torchcell.io.configurable import check_config, check_plain
+from torchcell.io.errors import InputError, some
 from torchcell.io.gene_features import read_gene_features
 from torchcell.io.paths import located
+from torchcell.io.plain_config import parse_plain
 from torchcell.training.data_changes import other_indices, other_names, other_values
 
 KEY = "torchcell"
@@ -90,6 +91,22 @@ class Checkpoint:
     done: int = 0
     prior_plain: dict[str, Any] | None = None
 
+    def checked(self, key: str, trust: Sequence[str] = ()) -> Any:
+        """What the config has under ``key``, once it is known to call nothing but what is on the list.
+
+        Whatever is made of a checkpoint's config is made of what this gives, whichever verb makes it.
+
+        Args:
+            key: ``data``, ``graph``, ``model`` or ``baselines``.
+            trust: Packages besides torchcell's whose objects the config may name, e.g. your own.
+
+        Raises:
+            InputError: See ``check_config``.
+        """
+        found = self.config.get(key)
+        check_config(found, trust, key)
+        return found
+
     def prior(self, trust: Sequence[str] = ()) -> Prior | None:
         """The prior that the network's residual is of, as it was fitted; none where the model has none.
 
@@ -98,8 +115,7 @@ class Checkpoint:
         """
         if self.prior_plain is None:
             return None
-        config = self.config.baselines[self.config.model.prior]
-        check_targets(config, trust)
+        config = self.checked("baselines", trust)[self.config.model.prior]
         graph = self.datamodule_class(trust).graph_of(self.spec)
         try:
             return Prior.from_plain(self.prior_plain, lambda: instantiate(config), graph)
@@ -116,13 +132,13 @@ class Checkpoint:
             trust: Packages besides torchcell's whose classes the config may name, e.g. your own.
             spec: Inputs and outputs other than its own, see ``spec_with``; the weights keep their shapes.
         """
-        check_targets(self.config.model, trust)
-        name = str(OmegaConf.select(self.config, "model._target_"))
+        config = self.checked("model", trust)
+        name = str(config._target_)
         found = get_object(name)
         if not (isinstance(found, type) and issubclass(found, Model)):
             raise InputError(f"{self.path}: its model {name!r} is no model of torchcell; nothing of it was run")
         try:
-            model = built(self.config.model, spec or self.spec, self.prior_plain is not None)
+            model = built(config, spec or self.spec, self.prior_plain is not None)
         except (TypeError, InstantiationException) as error:
             raise InputError(
                 f"{self.path} was written by torchcell {self.version}, and this version can't build its model "
@@ -141,8 +157,7 @@ class Checkpoint:
         Raises:
             InputError: The model's class takes no added genes, or the file does not fit.
         """
-        check_targets(self.config.model, trust)
-        name = str(self.config.model._target_)
+        name = str(self.checked("model", trust)._target_)
         if not getattr(get_object(name), "adds_genes", False):
             raise InputError(
                 f"added_genes={added_genes}: {name.rpartition('.')[2]} knows genes by name only and takes no added "
@@ -215,8 +230,7 @@ class Checkpoint:
 
     def datamodule_class(self, trust: Sequence[str] = ()) -> Any:
         """The datamodule's class, which knows how to read and pack a request."""
-        check_targets(self.config.data, trust)
-        return get_class(self.config.data._target_)
+        return get_class(self.checked("data", trust)._target_)
 
 
 def built(config: Any, spec: Spec, has_prior: bool = False, mean: torch.Tensor | None = None) -> Model:
@@ -275,9 +289,9 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> Checkpoint:
     if found != FORMAT:
         raise InputError(_older(path, version, found))
     try:
-        config = OmegaConf.create(about["config"])
-        assert isinstance(config, DictConfig)
-        check_plain(OmegaConf.to_container(config))
+        plain = parse_plain(about["config"], path)
+        check_plain(plain)
+        config = OmegaConf.create(plain)
         try:
             spec = Spec.from_plain(about["spec"], tuple(trust))
         except InputError as error:
@@ -294,7 +308,7 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> Checkpoint:
             int(done.get("processed", epoch + 1)),
             about.get("prior"),
         )
-    except (KeyError, TypeError, AttributeError, AssertionError, YAMLError) as error:
+    except (KeyError, TypeError, AttributeError, AssertionError) as error:
         why = f"{type(error).__name__}: {error}"
         raise InputError(
             f"{path} was written by torchcell {version} in format {found}, which this version can't read ({why}); "
