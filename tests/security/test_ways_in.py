@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import json
 import os
 import pickle
 import re
@@ -15,7 +14,6 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pytest
 
-from torchcell.cells.backed import matrix_at
 from torchcell.drug_response import table as response_request
 from torchcell.drug_response.molecules import Molecules
 from torchcell.io.cache import read_arrays
@@ -26,11 +24,9 @@ from torchcell.io.sources import registry
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted([*(ROOT / "torchcell").rglob("*.py"), *(ROOT / "scripts").rglob("*.py")])
-READS_PICKLES = "torchcell/io/embeddings.py"
-"""The one that looks into pickles, by an unpickler of its own that makes plain data only."""
 FORBIDDEN = re.compile(
     r"^(eval|exec|compile|__import__|os\.system|os\.popen|.*\.load_from_checkpoint"
-    r"|(joblib|dill|cloudpickle|marshal|shelve)\..*|pickle\.loads?|(pd|pandas)\.read_pickle"
+    r"|(joblib|dill|cloudpickle|marshal|shelve)\..*|pickle\.(loads?|_?Unpickler)|(pd|pandas)\.read_pickle"
     r"|yaml\.(unsafe_load|full_load)|wandb\.(Api|restore|use_artifact)"
     r"|.*\.(extractall|unpack_archive|use_artifact)|pooch\.(Unzip|Untar))$"
 )
@@ -79,8 +75,6 @@ def complaint(where: str, name: str, call: ast.Call) -> str:
 def test_no_call_runs_what_a_file_says():
     found = [said for where, name, call in calls() if (said := complaint(where, name, call))]
     assert found == []
-    used = {where for where, name, _ in calls() if "Unpickler" in name}
-    assert used <= {READS_PICKLES}
 
 
 @pytest.mark.parametrize(
@@ -129,20 +123,6 @@ def test_an_npz_with_objects_is_refused(tmp_path, read):
     np.savez(path, ids=np.array([Bomb(tmp_path / "trace")], dtype=object), vectors=np.zeros((1, 2)))
     with pytest.raises(InputError, match=r"evil\.npz"):
         read(path)
-    assert not (tmp_path / "trace").exists()
-
-
-@pytest.mark.parametrize("place", ["filters", "compressor"])
-def test_a_zarr_folder_whose_codec_is_pickle_runs_nothing(tmp_path, place):
-    (tmp_path / "evil.zarr" / "X").mkdir(parents=True)
-    pickled = {"id": "pickle", "protocol": 5}
-    about = {"zarr_format": 2, "shape": [2, 2], "chunks": [2, 2], "dtype": "<f4", "fill_value": 0, "order": "C"}
-    about |= {"filters": [pickled], "compressor": None} if place == "filters" else {"filters": None, place: pickled}
-    (tmp_path / "evil.zarr" / ".zgroup").write_text(json.dumps({"zarr_format": 2}))
-    (tmp_path / "evil.zarr" / "X" / ".zarray").write_text(json.dumps(about))
-    (tmp_path / "evil.zarr" / "X" / "0.0").write_bytes(pickle.dumps(Bomb(tmp_path / "trace")))
-    with pytest.raises((InputError, ValueError)):
-        matrix_at(tmp_path / "evil.zarr", "X")[:]
     assert not (tmp_path / "trace").exists()
 
 

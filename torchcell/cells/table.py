@@ -164,11 +164,11 @@ def _table_of_old(path: str | Path, key: str) -> pd.DataFrame:
     """A table as anndata wrote it before 0.7: one structured array, its categories elsewhere in the file."""
     import warnings
 
-    import anndata
+    from torchcell.io.h5ad import read_h5ad
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the file's age is no news to the user
-        adata = anndata.read_h5ad(path, backed="r")
+        adata = read_h5ad(path, backed=True)
     return adata.raw.var if key == "raw/var" else getattr(adata, key)
 
 

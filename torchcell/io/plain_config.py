@@ -10,7 +10,7 @@ from typing import Any
 
 from torchcell.io.errors import InputError, some
 
-LARGEST = 2**20
+LARGEST = 2**18
 """Bytes of a config; ours have some thousands."""
 DEEPEST = 40
 """Levels of a config; ours have ten."""
@@ -44,7 +44,7 @@ def parse_plain(text: str, source: str | Path) -> dict[str, Any]:
     if len(text) > LARGEST:
         raise InputError(f"{source}: a config of {len(text):,} bytes; torchcell writes less than {LARGEST:,}")
     try:
-        _refuse_bombs(yaml.parse(text, Loader=yaml.SafeLoader), source)
+        _refuse_bombs(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)), source)
         config = OmegaConf.create(text)
         plain = OmegaConf.to_container(config, resolve=False)
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:

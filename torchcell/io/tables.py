@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from torchcell.io.cache import atomic_write
+from torchcell.io.ceiling import refuse_bomb
 from torchcell.io.errors import InputError, near, some
 from torchcell.io.matrices import LARGEST
 from torchcell.io.paths import located
@@ -79,7 +80,10 @@ def _parse_parquet(path: Path) -> tuple[list[str], pa.Table]:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    table = pq.ParquetFile(path).read()
+    file = pq.ParquetFile(path)
+    size = file.metadata.num_rows * file.metadata.num_columns * 8
+    refuse_bomb(path, size, path.stat().st_size, f"its {file.metadata.num_rows:,} rows")
+    table = file.read()
     for i, field in enumerate(table.schema):
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         if pa.types.is_string(kind) or pa.types.is_large_string(kind):

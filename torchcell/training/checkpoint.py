@@ -19,6 +19,7 @@ from torchcell.core.model import Model
 from torchcell.core.prior import Prior
 from torchcell.core.spec import Spec
 from torchcell.io.cache import atomic_write
+from torchcell.io.ceiling import refuse_large_values, refuse_torch_bomb
 from torchcell.io.configurable import check_config, check_plain
 from torchcell.io.errors import InputError, some
 from torchcell.io.gene_features import read_gene_features
@@ -327,8 +328,9 @@ def _older(path: str | Path, version: str, found: object) -> str:
 def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     """``torch.load`` with ``weights_only=True`` and errors that say what is wrong with the file."""
     path = located(path, "no checkpoint", "a run keeps its best in RUN/checkpoints/best.ckpt")
+    refuse_torch_bomb(path)
     try:
-        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        content = torch.load(path, map_location=map_location or "cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         why = str(error).split("\n")[0]
         raise InputError(
@@ -336,6 +338,8 @@ def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise InputError(f"{path} cannot be read; it is truncated or no torch file: {error}") from error
+    refuse_large_values(path, content)
+    return content
 
 
 RENAMED = {"shares.read": "shares.network", "shares.told": "shares.prior"}
