@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-NOT_COMPARED = ("seconds", "peak_mb", "samples_per_s", "comparators")
-"""Keys of ``metrics.json`` that are of the machine, or of other runs that ``evaluate`` was given."""
+NOT_COMPARED = ("seconds", "peak_mb", "samples_per_s", "comparators", "content")
+"""Keys of ``metrics.json`` that are of the machine to the last bit, or of other runs that ``evaluate`` was given."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ import numpy as np
 
 from torchcell.io.ceiling import refuse_npz_bomb
 from torchcell.io.errors import InputError
-from torchcell.io.paths import data_home, say_unwritable
+from torchcell.io.paths import make_own, own_home, say_unwritable
 from torchcell.io.sources import registry
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def kept(
             pass  # another process may be mending it: see below
     lock = FileLock(f"{path}.lock")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_own(path.parent)
         lock.acquire()
     except OSError as error:
         say_unwritable(path.parent, error)
@@ -189,7 +189,7 @@ def cached_record(
     """
     hashes = {source: [file.sha256 for file in registry()[source].files] for source in sources}
     text = json.dumps({"format": FORMAT, "sources": hashes, "recipe": dict(recipe)}, sort_keys=True)
-    path = data_home() / "parsed" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npz"
+    path = own_home() / "parsed" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npz"
     return kept(
         path,
         lambda file: load_record(kind, file),

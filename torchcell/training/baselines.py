@@ -26,7 +26,7 @@ from torchcell.core.predictor import Predictor
 from torchcell.io.cache import atomic_write, kept, read_arrays, write_arrays
 from torchcell.io.errors import InputError
 from torchcell.io.fingerprint import fingerprint
-from torchcell.io.paths import data_home
+from torchcell.io.paths import own_home
 from torchcell.io.progress import stage, track
 from torchcell.io.state import read_state, write_state
 from torchcell.training.checkpoint import Checkpoint
@@ -221,7 +221,7 @@ def cache_file(folder: str, name: str, *texts: str) -> Path:
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise InputError(f"baselines: {name!r} names files: use letters, digits, '_', '-' and '.'")
     known = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
-    return data_home() / folder / f"{name}-{known}.npz"
+    return own_home() / folder / f"{name}-{known}.npz"
 
 
 def departures(configs: Mapping[str, Any]) -> tuple[str, ...]:

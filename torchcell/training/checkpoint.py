@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 import shutil
 from collections.abc import Sequence
@@ -81,6 +82,7 @@ class Checkpoint:
         done: Epochs that were trained to their end.
         version: Of the torchcell that wrote it.
         prior_plain: Its prior, see ``prior``.
+        arguments: What its model was built with, see ``arguments_of``; none in a file before 2026-11-30.
     """
 
     path: Path
@@ -91,6 +93,7 @@ class Checkpoint:
     version: str = "?"
     done: int = 0
     prior_plain: dict[str, Any] | None = None
+    arguments: dict[str, str] | None = None
 
     def checked(self, key: str, trust: Sequence[str] = ()) -> Any:
         """What the config has under ``key``, once it is known to call nothing but what is on the list.
@@ -138,6 +141,7 @@ class Checkpoint:
         found = get_object(name)
         if not (isinstance(found, type) and issubclass(found, Model)):
             raise InputError(f"{self.path}: its model {name!r} is no model of torchcell; nothing of it was run")
+        self._check_arguments(config)
         try:
             model = built(config, spec or self.spec, self.prior_plain is not None)
         except (TypeError, InstantiationException) as error:
@@ -147,6 +151,26 @@ class Checkpoint:
             ) from error
         load_weights(model, self.state, self.path)
         return model.eval()
+
+    def _check_arguments(self, config: Any) -> None:
+        """Refuse a config that leaves an argument to a default that is not the one of its training.
+
+        An argument that is newer than the checkpoint has the default that keeps what was before.
+        """
+        if self.arguments is None:
+            return
+        then, now = self.arguments, arguments_of(config)
+        left = {name: (then[name], value) for name, value in now.items() if value != GIVEN and name in then}
+        gone = [name for name, (was, _) in left.items() if was == GIVEN]
+        other = [
+            f"{name} ({was} then, {value} now)" for name, (was, value) in left.items() if was not in (GIVEN, value)
+        ]
+        if gone or other:
+            raise InputError(
+                f"{self.path} was written by torchcell {self.version}, and its config does not say all that its model "
+                f"was built with: taken out {some(gone) or 'none'}, defaults that changed {some(other) or 'none'}; "
+                "install that version, or train again"
+            )
 
     def spec_with(self, added_genes: str | Path, trust: Sequence[str] = ()) -> Spec:
         """The spec with the genes of a user's file added, see ``Spec.with_added``.
@@ -252,6 +276,29 @@ def built(config: Any, spec: Spec, has_prior: bool = False, mean: torch.Tensor |
     return model
 
 
+GIVEN = "given"
+"""Of an argument whose value stands in the config."""
+
+
+def arguments_of(config: Any, place: str = "") -> dict[str, str]:
+    """Each argument of a model and of what it is made of: ``given`` by its config, or its default as text.
+
+    Args:
+        config: A node with ``_target_``; its nodes that have one are looked into too.
+        place: Of the node within the model's config.
+    """
+    found: dict[str, str] = {}
+    if config is None or config.get("_target_") is None:
+        return found
+    for name, one in inspect.signature(get_object(str(config._target_))).parameters.items():
+        if one.default is not inspect.Parameter.empty or name in config:
+            found[f"{place}{name}"] = GIVEN if name in config else repr(one.default)
+    for name, node in config.items():
+        if isinstance(node, DictConfig):
+            found |= arguments_of(node, f"{place}{name}.")
+    return found
+
+
 def describe(spec: Spec, config: DictConfig, prior: Prior | None = None) -> dict[str, Any]:
     """What a checkpoint carries beside the weights: plain values and tensors only."""
     import torchcell
@@ -264,6 +311,7 @@ def describe(spec: Spec, config: DictConfig, prior: Prior | None = None) -> dict
         "spec": spec.to_plain(),
         "data_fingerprint": spec.data_fingerprint,
         "config": OmegaConf.to_yaml(config, resolve=True),
+        "arguments": arguments_of(OmegaConf.select(config, "model")),
         **({} if prior is None else {"prior": prior.to_plain()}),
     }
 
@@ -297,6 +345,8 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> Checkpoint:
             spec = Spec.from_plain(about["spec"], tuple(trust))
         except InputError as error:
             raise InputError(f"{path} was written by torchcell {version}, and can't be read: {error}") from error
+        if not all(torch.isfinite(value).all() for value in (spec.center, spec.scale)):
+            raise InputError(f"{path} can't be used: its targets' center or scale is not finite; train again")
         done = content.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {})
         epoch = int(content["epoch"])
         return Checkpoint(
@@ -308,6 +358,7 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> Checkpoint:
             version,
             int(done.get("processed", epoch + 1)),
             about.get("prior"),
+            about.get("arguments"),
         )
     except (KeyError, TypeError, AttributeError, AssertionError) as error:
         why = f"{type(error).__name__}: {error}"
@@ -358,5 +409,11 @@ def load_weights(model: Model, state: dict[str, Any], path: Path, fit_follows: b
         raise InputError(
             f"the weights of {path} do not fit the model: missing {some(missing)}, unknown {some(extra)}, "
             f"of another shape {some(shapes)}; use the config that it was trained with"
+        )
+    odd = [name for name, _ in model.named_parameters() if name in state and not state[name].isfinite().all()]
+    if odd and not fit_follows:
+        raise InputError(
+            f"the weights of {path} are not finite: {some(odd)}; whatever it answered would be no number. Train again, "
+            "or use a checkpoint of an earlier epoch"
         )
     model.load_state_dict(state)
