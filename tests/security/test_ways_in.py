@@ -158,3 +158,13 @@ def test_a_runs_name_cannot_leave_the_folder_of_runs(tmp_path):
         cfg = OmegaConf.create({"name": name, "seed": 0, "paths": {"runs": str(tmp_path / "runs")}})
         path = run_path(cfg).resolve()
         assert path.parent.parent == tmp_path / "runs", name
+
+
+def test_the_floors_of_what_reads_files_of_others_have_their_fixes():
+    """Lower ones were admitted: torch 2.5 runs code from a file with ``weights_only=True``."""
+    import tomllib
+
+    named = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    floors = {name: tuple(map(int, floor.split("."))) for name, _, floor in (one.partition(">=") for one in named)}
+    least = {"torch": (2, 10), "hydra-core": (1, 3, 8), "numcodecs": (0, 16, 6), "filelock": (3, 20, 3)}
+    assert {name: floors[name] >= floor for name, floor in least.items()} == dict.fromkeys(least, True)
