@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -292,7 +293,8 @@ def arguments_of(config: Any, place: str = "") -> dict[str, str]:
         return found
     for name, one in inspect.signature(get_object(str(config._target_))).parameters.items():
         if one.default is not inspect.Parameter.empty or name in config:
-            found[f"{place}{name}"] = GIVEN if name in config else repr(one.default)
+            text = re.sub(r" at 0x[0-9a-f]+", "", repr(one.default))  # where it stands in memory says nothing
+            found[f"{place}{name}"] = GIVEN if name in config else text
     for name, node in config.items():
         if isinstance(node, DictConfig):
             found |= arguments_of(node, f"{place}{name}.")
