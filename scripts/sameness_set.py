@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MANIFEST = "sameness.json"
-NOT_COMPARED = ("seconds", "peak_mb", "samples_per_s")
-"""Keys of ``metrics.json`` that are of the machine."""
+NOT_COMPARED = ("seconds", "peak_mb", "samples_per_s", "content")
+"""Keys of ``metrics.json`` that are of the machine, the last to the last bit."""
 KEYS = {"metrics.csv": ("part", "system", "metric"), "comparisons.csv": ("baseline", "metric")}
 """Columns that name a row; the others are its values."""
 

@@ -114,8 +114,8 @@ def test_missing_and_undefined_values_are_compared_too(tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("extra", {"_target_": "os.system"}, "call 'os.system'"),
-        ("extra", "${oc.decode:'{_target_: os.system}'}", "hides"),
+        ("extra", {"_target_": "os.system"}, "call 'os.system', which is not on the list"),
+        ("extra", "${oc.decode:'{_target_: os.system}'}", "an interpolation that is not followed"),
     ],
 )
 def test_a_strangers_config_calls_nothing_but_what_runs_call(finished, tmp_path, key, value, said):

@@ -22,6 +22,7 @@ from torchcell.evaluation.results import Design, clusters_in
 from torchcell.io.errors import InputError, some
 from torchcell.io.paths import refuse_unwritable
 from torchcell.report.table import DIFFERENCES, KEYS, LINES, markdown, show
+from torchcell.training.run_folder import saved_config
 
 WHOLE = ("seed", "fold", "n_units", "n_undefined", "epochs", "n_runs", "n_splits", "n_lines")
 """Columns of whole numbers, which a missing value would turn into fractions."""
@@ -64,10 +65,8 @@ def collect(folders: list[Path]) -> pd.DataFrame:
 
 def _run(folder: Path) -> pd.DataFrame:
     """The metrics of one run beside what it was."""
-    from omegaconf import OmegaConf
-
     table = pd.read_csv(folder / "metrics.csv")
-    config, summary = OmegaConf.load(folder / "config.yaml"), json.loads((folder / "metrics.json").read_text())
+    config, summary = saved_config(folder), json.loads((folder / "metrics.json").read_text())
     learn_directions(summary.get("lower_is_better", ()))
     table = table[~table["system"].isin(summary.get("comparators", {}))]  # they have runs of their own
     about = {
@@ -195,7 +194,7 @@ def _design(run: Path) -> Design:
     from omegaconf import OmegaConf
 
     split = Split.load(run / "split.parquet")
-    n_folds = OmegaConf.select(OmegaConf.load(run / "config.yaml"), "split.n_folds")
+    n_folds = OmegaConf.select(saved_config(run), "split.n_folds")
     n_clusters = clusters_in(split.group[split.part != "unused"])
     method = json.loads((run / "metrics.json").read_text())["split"]["method"]
     return Design(split.key, n_clusters, method, n_folds)

@@ -1,4 +1,4 @@
-"""``python -m torchcell.data VERB``: list, fetch, check, import-gct, convert-embeddings, select-genes."""
+"""``python -m torchcell.data VERB``: list, fetch, check, import-gct, select-genes."""
 
 from __future__ import annotations
 
@@ -51,12 +51,6 @@ def _parser() -> argparse.ArgumentParser:
     checking.add_argument("file", nargs="+", metavar="FILE")
     checking.set_defaults(run=_check)
     _add_import_gct(commands)
-    converting = commands.add_parser(
-        "convert-embeddings", help="a pickled dictionary of molecule vectors to npz, running nothing that it holds"
-    )
-    converting.add_argument("file", metavar="FILE", help="a pickle (.pkl) or torch file (.pt) of name -> vector")
-    converting.add_argument("out", metavar="OUT", help="the .npz file to write")
-    converting.set_defaults(run=_convert_embeddings)
     commands.add_parser(SELECT, help="the genes that a run would choose, key=value arguments; see select-genes --help")
     return parser
 
@@ -179,14 +173,6 @@ def _import_gct(chosen: argparse.Namespace) -> None:
         print(f"left out: {number:,} {what}")
     for note in adata.uns["notes"]:
         print(f"note: {note}")
-    print(chosen.out)
-
-
-def _convert_embeddings(chosen: argparse.Namespace) -> None:
-    from torchcell.io.embeddings import convert_embeddings
-
-    rows, width = convert_embeddings(chosen.file, chosen.out)
-    print(f"{rows:,} vectors of {width:,} numbers")
     print(chosen.out)
 
 

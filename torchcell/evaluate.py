@@ -32,7 +32,7 @@ def evaluate(cfg: DictConfig) -> Scored:
         if cfg[key]:
             refuse_unwritable(cfg[key], key)
     saved = checkpoint.load(cfg.ckpt, cfg.trust)
-    checkpoint.check_targets(saved.config.baselines, cfg.trust)
+    saved.checked("baselines", cfg.trust)
     model = saved.model(cfg.trust)
     datamodule = build.datamodule_of(saved, cfg.trust, cfg.data_changed)
     datamodule.eval_batch_size = cfg.batch_size or datamodule.eval_batch_size

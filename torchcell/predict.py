@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torchcell.core.model import Model
 
 
-WRITERS = {".parquet": "to_parquet", ".csv": "to_csv"}
+WRITERS = (".parquet", ".csv")
 
 PROFILES = ".h5ad"
 """Ending of a file of predicted expression."""
@@ -275,7 +275,7 @@ def attention_table(table: pd.DataFrame, weight: Tensor, gene: Tensor, names: tu
     return pd.DataFrame(said | looked)
 
 
-def _named(key: str, name: str, endings: Collection[str] = tuple(WRITERS)) -> Path:
+def _named(key: str, name: str, endings: Collection[str] = WRITERS) -> Path:
     """The path, where its ending is one that can be written, and a file can be made there."""
     from pathlib import Path
 
@@ -289,10 +289,9 @@ def _named(key: str, name: str, endings: Collection[str] = tuple(WRITERS)) -> Pa
 
 
 def _write(table: pd.DataFrame, path: Path) -> None:
-    from torchcell.io.cache import atomic_write
+    from torchcell.io.tables import write_table
 
-    with atomic_write(path) as temporary:
-        getattr(table, WRITERS[path.suffix])(temporary, index=False)
+    write_table(table, path)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-NOT_COMPARED = ("seconds", "peak_mb", "samples_per_s", "comparators")
-"""Keys of ``metrics.json`` that are of the machine, or of other runs that ``evaluate`` was given."""
+NOT_COMPARED = ("seconds", "peak_mb", "samples_per_s", "comparators", "content")
+"""Keys of ``metrics.json`` that are of the machine to the last bit, or of other runs that ``evaluate`` was given."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,14 +87,10 @@ def reproduce(
         InputError: No finished run; other code than the run's and neither of the two; training failed; a
             config that calls what no run calls, since the folder may be a stranger's.
     """
-    from omegaconf import OmegaConf
-
-    from torchcell.io.errors import check_run_targets
-
     missing = [name for name in ("config.yaml", "environment.json", "metrics.json") if not (run / name).is_file()]
     if missing:
         raise InputError(f"{run} is not the folder of a finished run: it has no {some(missing)}")
-    check_run_targets(OmegaConf.load(run / "config.yaml"), trust)
+    config = checked_config(run, trust, at_commit)
     then = json.loads((run / "environment.json").read_text())
     changed = code_change(then)
     if changed and not (at_commit or any_code):
@@ -108,13 +104,39 @@ def reproduce(
         print("note: the run was made of uncommitted changes too, which are lost", file=sys.stderr)
     runs = out / f"{run.resolve().parent.name}-{run.resolve().name}"
     with _code(then["git_commit"] if at_commit else None) as root:
-        _train(run, runs, root, environment.variables_of(then))
+        _train(config, runs, root, environment.variables_of(then), trust)
     found = sorted(runs.rglob("metrics.json"), key=lambda path: path.stat().st_mtime)
     folder = found[-1].parent
     unlike = environment.differences(then, json.loads((folder / "environment.json").read_text()))
     for line in unlike:
         print(f"note: {line}", file=sys.stderr)
     return Reproduced(folder, compare(run, folder, tolerance), tolerance, unlike)
+
+
+def checked_config(run: Path, trust: Sequence[str] = (), at_commit: bool = False) -> dict[str, Any]:
+    """The config of a run that may be a stranger's, as plain values that call nothing but what runs call.
+
+    Hydra never sees the folder: what is returned is what is trained. Loggers are left out.
+
+    Args:
+        run: Its folder.
+        trust: Packages besides ours that the config may call.
+        at_commit: Whether it is for the code of another commit.
+
+    Raises:
+        InputError: It is no config of plain values; it calls anything else; it went on from another run.
+    """
+    from torchcell.io.configurable import check_config
+    from torchcell.io.plain_config import parse_plain, resolved
+
+    source = run / "config.yaml"
+    config = resolved(parse_plain(source.read_text(encoding="utf-8"), source), source)
+    steps = (config.pop("logger", None) or {}).get("every_n_steps")
+    for key, node in config.items():
+        check_config(node, trust, key, at_commit)
+    if config.get("ckpt_path") not in (None, "last", "auto"):  # with these it went on with itself
+        raise InputError(f"{run} went on from {config['ckpt_path']}; a run that starts from nothing can be reproduced")
+    return {**config, "ckpt_path": None, "logger": {"_target_": None, "wandb": None, "every_n_steps": steps}}
 
 
 def code_change(then: Mapping[str, Any]) -> str:
@@ -203,32 +225,31 @@ def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
 
 
-def _train(run: Path, runs: Path, root: Path, variables: Mapping[str, str]) -> None:
-    """``torchcell.train`` of the code in ``root`` on the run's composed config, in a process of its own.
+def _train(
+    config: Mapping[str, Any], runs: Path, root: Path, variables: Mapping[str, str], trust: Sequence[str] = ()
+) -> None:
+    """``torchcell.train`` of the code in ``root`` on a config, in a process and from a folder of its own.
 
     Args:
-        run: Folder with the config.
+        config: See ``checked_config``.
         runs: Where the new run goes.
         root: Folder that holds the package.
         variables: Of the process's environment, for the run's number of threads.
+        trust: Packages of the user's, which may stand in the working directory.
     """
-    from omegaconf import DictConfig, OmegaConf
+    from omegaconf import OmegaConf
 
-    config = OmegaConf.load(run / "config.yaml")
-    assert isinstance(config, DictConfig)
-    overrides = [f"paths.runs={json.dumps(str(runs))}", "overwrite=true"]
-    overrides += ["++logger._target_=null", "++logger.wandb=null"]  # a logger of the user's own has no key wandb
-    if config.get("ckpt_path") in ("last", "auto"):
-        overrides.append("ckpt_path=null")  # it went on with itself
-    elif config.get("ckpt_path") is not None:
-        raise InputError(f"{run} went on from {config.ckpt_path}; a run that starts from nothing can be reproduced")
-    quiet = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]
-    where = ["--config-path", str(run.resolve()), "--config-name", "config"]
+    paths = {**config.get("paths", {}), "runs": str(runs.absolute())}
     # Safe path: else the folder where we are called would be searched for torchcell before `root`.
-    environment = {**os.environ, **variables, "PYTHONPATH": str(root), "PYTHONSAFEPATH": "1"}
-    ended = subprocess.run(
-        [sys.executable, "-m", "torchcell.train", *where, *overrides, *quiet], env=environment, check=False
-    )
+    path = os.pathsep.join([str(root), *([os.getcwd()] if trust else [])])
+    environment = {**os.environ, **variables, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+    quiet = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]
+    with tempfile.TemporaryDirectory() as folder:
+        OmegaConf.save(OmegaConf.create({**config, "paths": paths, "overwrite": True}), Path(folder) / "config.yaml")
+        # `--config-dir`: else a folder `conf` in the working directory would be searched too.
+        where = ["--config-path", folder, "--config-dir", folder, "--config-name", "config"]
+        command = [sys.executable, "-m", "torchcell.train", *where, *quiet]
+        ended = subprocess.run(command, env=environment, check=False)
     if ended.returncode:
         raise InputError(f"training ended with status {ended.returncode}, see above")
 

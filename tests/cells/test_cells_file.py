@@ -115,7 +115,7 @@ def test_a_truncated_file_and_no_file_are_one_clear_error(path: Path, tmp_path: 
     with pytest.raises(InputError, match="no such file"):
         cells_file(tmp_path / "none.h5ad", "counts")
     (tmp_path / "table.h5ad").write_text("cell,gene\n")
-    with pytest.raises(InputError, match="can't be read as h5ad or zarr"):
+    with pytest.raises(InputError, match="can't be read as HDF5"):
         cells_file(tmp_path / "table.h5ad", "counts")
 
 

@@ -155,9 +155,9 @@ def test_what_is_nested_is_named_by_its_path():
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("os.system", "outside the trusted packages"),
-        ("torchcell.io.sources.os.system", "outside the trusted packages"),
-        ("torchcell.graph.cell_graph.CellGraph", "is no spec; nothing of it was run"),
+        ("os.system", "not on the list of what a config of others may call"),
+        ("torchcell.io.sources.os.system", "not on the list of what a config of others may call"),
+        ("torchcell.graph.cell_graph.CellGraph", "not on the list of what a config of others may call"),
         ("torchcell.screen.models.dango.Dango", "is no spec; nothing of it was run"),
         ("torchcell.gone.spec.GoneSpec", "which this torchcell does not have"),
         (["torchcell"], "must be a name, not list"),

@@ -84,7 +84,7 @@ def test_what_the_file_lacks_is_named(wells: anndata.AnnData, tmp_path: Path) ->
     with pytest.raises(InputError, match="no such file"):
         response_file(tmp_path / "nowhere.h5ad")
     path.write_text("text")
-    with pytest.raises(InputError, match="can't be read as h5ad"):
+    with pytest.raises(InputError, match="can't be read as HDF5"):
         response_file(path)
 
 

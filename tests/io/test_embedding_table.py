@@ -102,7 +102,7 @@ def test_files_of_other_endings_are_refused(table, tmp_path):
     with pytest.raises(InputError, match="the name must end in .h5ad, .parquet, .csv or .tsv"):
         table.write(tmp_path / "e.txt")
     (tmp_path / "e.h5ad").write_text("no h5ad")
-    with pytest.raises(InputError, match="can't be read as h5ad"):
+    with pytest.raises(InputError, match="can't be read as HDF5"):
         read_embeddings(tmp_path / "e.h5ad")
     with pytest.raises(InputError, match="no such file"):
         read_embeddings(tmp_path / "none.npz")

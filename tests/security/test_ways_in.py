@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import json
 import os
 import pickle
 import re
@@ -15,22 +14,19 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pytest
 
-from torchcell.cells.backed import matrix_at
 from torchcell.drug_response import table as response_request
 from torchcell.drug_response.molecules import Molecules
 from torchcell.io.cache import read_arrays
 from torchcell.io.embeddings import read_npz
-from torchcell.io.errors import TRUSTED, WRITING, InputError, check_targets
+from torchcell.io.errors import InputError
 from torchcell.io.h5ad import read_h5ad
 from torchcell.io.sources import registry
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted([*(ROOT / "torchcell").rglob("*.py"), *(ROOT / "scripts").rglob("*.py")])
-READS_PICKLES = "torchcell/io/embeddings.py"
-"""The one that looks into pickles, by an unpickler of its own that makes plain data only."""
 FORBIDDEN = re.compile(
     r"^(eval|exec|compile|__import__|os\.system|os\.popen|.*\.load_from_checkpoint"
-    r"|(joblib|dill|cloudpickle|marshal|shelve)\..*|pickle\.loads?|(pd|pandas)\.read_pickle"
+    r"|(joblib|dill|cloudpickle|marshal|shelve)\..*|pickle\.(loads?|_?Unpickler)|(pd|pandas)\.read_pickle"
     r"|yaml\.(unsafe_load|full_load)|wandb\.(Api|restore|use_artifact)"
     r"|.*\.(extractall|unpack_archive|use_artifact)|pooch\.(Unzip|Untar))$"
 )
@@ -79,8 +75,6 @@ def complaint(where: str, name: str, call: ast.Call) -> str:
 def test_no_call_runs_what_a_file_says():
     found = [said for where, name, call in calls() if (said := complaint(where, name, call))]
     assert found == []
-    used = {where for where, name, _ in calls() if "Unpickler" in name}
-    assert used <= {READS_PICKLES}
 
 
 @pytest.mark.parametrize(
@@ -104,54 +98,11 @@ def test_the_scan_sees(line):
     assert complaint("here", dotted(call.func), call)
 
 
-WRITERS = {"to_csv", "to_parquet", "write_text", "write_bytes", "savez", "save", "write_h5ad", "rmtree"}
-"""Methods that write a file."""
-
-
-def test_modules_that_write_where_they_are_told_to_are_no_targets():
-    """A checkpoint could else overwrite a user's file by ``_target_: torchcell.io.cache.save_record``."""
-    trusted = [name.removeprefix("torchcell.") for name in TRUSTED if name.startswith("torchcell.")]
-    writing = set()
-    for path in FILES:
-        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        if name.split(".")[0] == "torchcell" and name.split(".")[1] in trusted:
-            nodes = tree(path)
-            words = {node.id for node in nodes if isinstance(node, ast.Name)} & {"atomic_write", "write_arrays"}
-            words |= {node.attr for node in nodes if isinstance(node, ast.Attribute)} & WRITERS
-            if words:
-                writing.add(name)
-    # write below TORCHCELL_DATA, by names of theirs
-    own_cache = {"torchcell.graph.neighborhood", "torchcell.io.sources", "torchcell.io.file_facts"}
-    assert writing - own_cache <= set(WRITING)
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        {"_target_": "os.system", "command": "true"},
-        {"a": [{"b": {"_target_": "builtins.eval"}}]},
-        {"_target_": "torchcell.screen.models.dango.Dango", "optimizer": "${evil}"},
-        {"_target_": "torchcell.screen.models.dango.Dango", "${evil}": 1},
-        {"_target_": "${oc.decode:os.system}"},
-        {"_target_": "torchcell.io.cache.save_record"},
-        {"_target_": "torchcell.io.tables.write_table"},
-        {"_target_": "torchcell.screen.models.dango.Dango.load_from_checkpoint"},
-        {"_target_": "torchcell.screen.models.dango.Dango.__subclasses__"},
-        {"_target_": "torchcell.io.sources.logging.FileHandler"},
-        {"_target_": "torch.optim.lr_scheduler.warnings.warn"},
-        {"_target_": "torchcell.screenx.Evil"},
-    ],
-)
-def test_a_checkpoints_config_calls_models_and_data_only(config):
-    with pytest.raises(InputError, match="outside the trusted packages|interpolation|does not have"):
-        check_targets(config)
-
-
 @pytest.mark.parametrize("target", ["torchcell.io.sources.logging.FileHandler", "torchcell.io.cache.save_record"])
 def test_molecule_features_of_a_checkpoint_are_ours(tmp_path, target):
     features = {"_target_": target, "filename": str(tmp_path / "trace")}
     table = Molecules(np.array(["a"]), np.array(["C"]), np.zeros((1, 2)), np.array([True]), features)
-    with pytest.raises(InputError, match="outside the trusted packages"):
+    with pytest.raises(InputError, match="not on the list of what a config"):
         response_request._featurised(None, table)  # type: ignore[arg-type]
     assert not (tmp_path / "trace").exists()
 
@@ -172,20 +123,6 @@ def test_an_npz_with_objects_is_refused(tmp_path, read):
     np.savez(path, ids=np.array([Bomb(tmp_path / "trace")], dtype=object), vectors=np.zeros((1, 2)))
     with pytest.raises(InputError, match=r"evil\.npz"):
         read(path)
-    assert not (tmp_path / "trace").exists()
-
-
-@pytest.mark.parametrize("place", ["filters", "compressor"])
-def test_a_zarr_folder_whose_codec_is_pickle_runs_nothing(tmp_path, place):
-    (tmp_path / "evil.zarr" / "X").mkdir(parents=True)
-    pickled = {"id": "pickle", "protocol": 5}
-    about = {"zarr_format": 2, "shape": [2, 2], "chunks": [2, 2], "dtype": "<f4", "fill_value": 0, "order": "C"}
-    about |= {"filters": [pickled], "compressor": None} if place == "filters" else {"filters": None, place: pickled}
-    (tmp_path / "evil.zarr" / ".zgroup").write_text(json.dumps({"zarr_format": 2}))
-    (tmp_path / "evil.zarr" / "X" / ".zarray").write_text(json.dumps(about))
-    (tmp_path / "evil.zarr" / "X" / "0.0").write_bytes(pickle.dumps(Bomb(tmp_path / "trace")))
-    with pytest.raises((InputError, ValueError)):
-        matrix_at(tmp_path / "evil.zarr", "X")[:]
     assert not (tmp_path / "trace").exists()
 
 
@@ -221,3 +158,13 @@ def test_a_runs_name_cannot_leave_the_folder_of_runs(tmp_path):
         cfg = OmegaConf.create({"name": name, "seed": 0, "paths": {"runs": str(tmp_path / "runs")}})
         path = run_path(cfg).resolve()
         assert path.parent.parent == tmp_path / "runs", name
+
+
+def test_the_floors_of_what_reads_files_of_others_have_their_fixes():
+    """Lower ones were admitted: torch 2.5 runs code from a file with ``weights_only=True``."""
+    import tomllib
+
+    named = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    floors = {name: tuple(map(int, floor.split("."))) for name, _, floor in (one.partition(">=") for one in named)}
+    least = {"torch": (2, 10), "hydra-core": (1, 3, 8), "numcodecs": (0, 16, 6), "filelock": (3, 20, 3)}
+    assert {name: floors[name] >= floor for name, floor in least.items()} == dict.fromkeys(least, True)

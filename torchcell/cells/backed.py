@@ -17,6 +17,7 @@ from scipy import sparse
 from torchcell.io.errors import InputError, as_positions
 from torchcell.io.file_facts import remembered
 from torchcell.io.fingerprint import chunks_fingerprint, fingerprint, matrix_fingerprint
+from torchcell.io.hdf5 import open_hdf5, open_zarr
 from torchcell.io.matrices import RAW, as_float32, no_layer, summed
 from torchcell.io.paths import located
 
@@ -182,13 +183,9 @@ def opened(path: str | Path) -> Any:
 def _opened(path: Path, process: int, state: tuple[int, ...]) -> Any:
     """One handle a file, its state and process: a handle must not be shared over a fork."""
     try:
-        if path.is_dir():
-            import zarr
-
-            return zarr.open_group(str(path), mode="r")
-        import h5py
-
-        return h5py.File(path, "r")
+        return open_zarr(path) if path.is_dir() else open_hdf5(path)
+    except InputError:
+        raise
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path} can't be read as h5ad or zarr ({error}); is it whole? copy it again") from error
 

@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from matplotlib.figure import Figure
 
 from torchcell.cells.spec import PhaseSources
+from torchcell.io.configurable import CALLBACKS, configurable
 from torchcell.io.errors import InputError, near, some
 from torchcell.report import layout
 from torchcell.report.plots import BLUE, GREY, INK, RULE, canvas
@@ -140,6 +141,7 @@ def _positions(genes: Any, number: int, outputs: Sequence[str], ranked: Sequence
     return ranked[:count]
 
 
+@configurable(place=CALLBACKS)
 class Curriculum(lightning.Callback):
     """Activates the genes of the phase that the epoch belongs to; a pure function of the epoch, so a run can go on.
 

@@ -35,6 +35,7 @@ from torchcell.core.spec import Spec
 from torchcell.evaluation.checks import Halves
 from torchcell.evaluation.results import Results
 from torchcell.graph.cell_graph import CellGraph
+from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError, some
 from torchcell.io.gene_features import GeneFeatures
 
@@ -44,6 +45,7 @@ LEAST_SCALE = 0.1
 """Least scale of a gene, in units of the root mean square over genes."""
 
 
+@configurable
 @dataclass(frozen=True)
 class SetOptions:
     """Which cells a batch holds.
@@ -70,6 +72,7 @@ class SetOptions:
             raise InputError(f"{', '.join(below)}: must be 1 or more")
 
 
+@configurable
 @dataclass(frozen=True, eq=False)
 class GeneOptions:
     """Which genes are worked on, and what is known of each.

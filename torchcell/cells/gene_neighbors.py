@@ -13,6 +13,7 @@ from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.record import moments
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.graph.neighborhood import CHUNK, adjacencies, rows_of
+from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError
 from torchcell.io.matrices import dense
 
@@ -20,6 +21,7 @@ CELLS = 1024
 """Cells that are dense at a time."""
 
 
+@configurable
 @dataclass(frozen=True)
 class GeneNeighbors:
     """The K genes that each gene looks at; call it with the training conditions.

@@ -16,6 +16,7 @@ from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.record import moments
 from torchcell.cells.splits import SPLITS
 from torchcell.core.datamodule import drawn
+from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError, near, some
 from torchcell.io.gene_names import MeasuredGenes, alias_table
 from torchcell.io.paths import located
@@ -36,6 +37,7 @@ KNOWN: dict[str, tuple[str, ...]] = {
 """Name -> its sets in the source ``gene_modules``; the hallmark sets are known by their own names besides."""
 
 
+@configurable
 class GeneList:
     """A list of genes as a source of a selection.
 
@@ -149,6 +151,7 @@ COUNT_FLAVORS = ("seurat_v3", "seurat_v3_paper", "pearson_residuals")
 """Ways to find highly variable genes that need raw counts."""
 
 
+@configurable
 class HighlyVariable:
     """Highly variable genes as scanpy ranks them over the training cells and their controls.
 
@@ -214,6 +217,7 @@ class HighlyVariable:
         return train.cells.counts
 
 
+@configurable
 class Responsive:
     """Genes that training perturbations move most: root mean square over conditions of Welch's t against controls.
 
@@ -240,6 +244,7 @@ class Responsive:
         return train.genes[np.lexsort((train.genes, -total))].tolist()
 
 
+@configurable
 class Perturbed:
     """The perturbed genes of the training conditions, where they are measured.
 
@@ -328,6 +333,7 @@ class SelectedGenes:
         write_table(self.to_table(phases), path)
 
 
+@configurable
 @dataclass(frozen=True)
 class GeneSelection:
     """Choose genes by what training conditions show; call it with these conditions alone.

@@ -11,6 +11,7 @@ from torchcell.cells.backed import LIBRARY
 from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.record import CellExpression, Scale
 from torchcell.graph.network import Network
+from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError
 from torchcell.io.labels import JOIN
 
@@ -174,6 +175,7 @@ def simulate_perturbseq(
     return SimulatedPerturbSeq(cells, labels, effect, synergy, module, networks)
 
 
+@configurable
 def simulated_perturbseq(
     n_genes: int = 200,
     n_regulators: int = 48,
@@ -189,6 +191,7 @@ def simulated_perturbseq(
     return Pseudobulk.from_cells(made.cells.lognorm(library), ("cell_line",), min(cells_per_condition, 10), seed=seed)
 
 
+@configurable
 def perturbseq_networks(n_genes: int = 200, n_regulators: int = 48, seed: int = 0) -> list[Network]:
     """The networks of ``simulate_perturbseq`` with these arguments; the other arguments do not change them."""
     module = np.arange(n_regulators) % N_MODULES

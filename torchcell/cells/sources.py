@@ -10,6 +10,7 @@ import numpy as np
 from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.record import CellExpression
 from torchcell.cells.table import read_cells
+from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError, flags, some
 from torchcell.io.h5ad import read_h5ad
 from torchcell.io.sources import fetch
@@ -33,6 +34,7 @@ def kang_cells() -> CellExpression:
     return replace(cells, X=cells.X[:], perturbation=label).validate()
 
 
+@configurable
 def kang2018(covariates: Sequence[str] = ("cell_type",), min_cells: int = 10, seed: int = 0) -> Pseudobulk:
     """One condition a cell type, beside the untreated cells of the type.
 
@@ -66,6 +68,7 @@ def norman_mcfaline_cells() -> CellExpression:
     ).validate()
 
 
+@configurable
 def norman_mcfaline(
     cell_lines: str | Sequence[str] | None = None,
     covariates: Sequence[str] = ("cell_line",),
@@ -120,6 +123,7 @@ def papalexi_cells(confident: bool = True) -> CellExpression:
     )
 
 
+@configurable
 def papalexi2021(
     confident: bool = True,
     covariates: Sequence[str] = (),

@@ -17,6 +17,7 @@ from torchcell.cells.pseudobulk import BAR, Pseudobulk, groups_of, stratified
 from torchcell.cells.record import CellExpression, Scale, ScaleError
 from torchcell.cells.spec import CellsSpec
 from torchcell.core.prediction_notes import Notes, by_owner, unless_known, unlike_sizes
+from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError, column, flags, near, refuse, refuse_repeats, some, texts
 from torchcell.io.gene_features import GeneFeatures
 from torchcell.io.gene_names import GeneNames, MeasuredGenes, alias_table
@@ -28,6 +29,7 @@ FEW = 256
 """Cells by which a matrix is known as counts."""
 
 
+@configurable
 @dataclass(frozen=True)
 class MatrixOptions:
     """Where a file holds expression and the names of its genes, and how it is read.
@@ -55,6 +57,7 @@ class MatrixOptions:
             raise InputError(f"data.record.matrix.library={self.library}: a cell is scaled to more than 0 counts")
 
 
+@configurable
 @dataclass(frozen=True)
 class ConditionOptions:
     """Which cells and conditions are kept.
@@ -81,6 +84,7 @@ class ConditionOptions:
             raise InputError(f"data.max_cells={self.max_cells}: must be 1 or more")
 
 
+@configurable
 def cells_file(
     path: str | Path,
     scale: Scale,
@@ -202,11 +206,11 @@ def _table_of_old(path: str | Path, key: str) -> pd.DataFrame:
     """A table as anndata wrote it before 0.7: one structured array, its categories elsewhere in the file."""
     import warnings
 
-    import anndata
+    from torchcell.io.h5ad import read_h5ad
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the file's age is no news to the user
-        adata = anndata.read_h5ad(path, backed="r")
+        adata = read_h5ad(path, backed=True)
     return adata.raw.var if key == "raw/var" else getattr(adata, key)
 
 

@@ -24,6 +24,7 @@ from torchcell.evaluation.metrics import ProfileContext
 from torchcell.evaluation.registry import metric_set
 from torchcell.evaluation.results import Design, Results, clusters_in
 from torchcell.graph.cell_graph import CellGraph
+from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError
 from torchcell.io.tables import write_table
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import anndata
 
 
+@configurable(subclasses=True)
 class RecordDataModule(lightning.LightningDataModule):
     """Base of all datamodules. A subclass must define the methods that raise here.
 

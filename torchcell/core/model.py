@@ -12,6 +12,7 @@ from torch import Tensor, distributed, nn
 
 from torchcell.core.spec import Spec
 from torchcell.evaluation.registry import metric_set, streaming_metrics
+from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError
 from torchcell.nn.losses import log_cosh
 from torchcell.nn.mixing import StackingWeights
@@ -67,6 +68,7 @@ LossWeights = Mapping[str, float] | Callable[[int, int], Mapping[str, float]]
 """Fixed weights by term, or a pure function of (epoch, max_epochs) that gives them."""
 
 
+@configurable(subclasses=True)
 class Model(lightning.LightningModule):
     """Base of all models. A subclass gives ``forward`` and, if it has more than one term, ``losses``.
 

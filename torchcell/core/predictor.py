@@ -13,10 +13,12 @@ import scipy.linalg
 import scipy.sparse as sp
 from threadpoolctl import threadpool_limits
 
+from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError
 from torchcell.io.state import annotated, plain_of, restored
 
 
+@configurable(subclasses=True)
 class Predictor(ABC):
     """Fitted on train, tuned on val; predicts a record whose target is blanked. A predictor is for records of one task.
 

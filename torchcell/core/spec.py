@@ -8,14 +8,14 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from hydra.utils import get_object
 from jaxtyping import Float
 from torch import Tensor
 
 from torchcell.core.plain import fields_from_plain, fields_to_plain
 from torchcell.evaluation.registry import metric_set
 from torchcell.graph.cell_graph import CellGraph
-from torchcell.io.errors import InputError, check_targets, some
+from torchcell.io.configurable import configurable, find
+from torchcell.io.errors import InputError, some
 from torchcell.io.fingerprint import fingerprint
 from torchcell.io.gene_features import GeneFeatures
 
@@ -30,6 +30,7 @@ CLASS = "class"
 """Key of a plain spec for the name of its class."""
 
 
+@configurable(subclasses=True)
 @dataclass(frozen=True, eq=False)
 class Spec:
     """What a model knows of its data in every task. Each task adds fields in ``torchcell/<task>/spec.py``.
@@ -185,8 +186,7 @@ def spec_class(name: Any, trust: tuple[str, ...] = ()) -> type[Spec]:
     known = {class_name(cls): cls for cls in _all_specs()}
     if name in known:
         return known[name]
-    check_targets({"_target_": name}, trust, trusted=("torchcell",))
-    target = get_object(name)
+    target = find(name, trust)
     if not (isinstance(target, type) and issubclass(target, Spec)):
         raise InputError(f"the spec's class {name!r} is no spec; nothing of it was run")
     return target

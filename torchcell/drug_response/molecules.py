@@ -13,6 +13,7 @@ from torchcell.drug_response.drug_identity import parent, parent_key
 from torchcell.drug_response.record import Response
 from torchcell.drug_response.structures import SKELETON, canonical, inchikey, parsed, refuse_rejected
 from torchcell.io import paths
+from torchcell.io.configurable import configurable
 from torchcell.io.embeddings import read_embeddings, read_npz
 from torchcell.io.errors import InputError, near, some
 from torchcell.io.fingerprint import record_fingerprint
@@ -144,6 +145,7 @@ def tanimoto(a_NF: np.ndarray, b_MF: np.ndarray) -> np.ndarray:
     return np.divide(product, union, out=np.zeros_like(product), where=union > 0).astype(np.float32)
 
 
+@configurable
 @dataclass(frozen=True)
 class Annotation:
     """One column a term, 1 where the drug has it; a drug without any has no vector.
@@ -205,6 +207,7 @@ class Annotation:
         return terms
 
 
+@configurable
 @dataclass(frozen=True)
 class Morgan:
     """Fingerprint of each drug; one without a SMILES has none.
@@ -242,6 +245,7 @@ class Morgan:
         return found
 
 
+@configurable
 @dataclass(frozen=True)
 class MoleculeGraphs:
     """Graph of each drug, beside its Morgan fingerprint, which the baselines read.
@@ -310,6 +314,7 @@ def join_graphs(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray
 KEYS = ("smiles", "inchikey", "inchikey_block", "id")
 
 
+@configurable
 @dataclass(frozen=True)
 class MoleculeTable:
     """Rows of a table, by structure or by name; a drug that is not in it has no vector.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from torchcell.drug_response.record import Response
+from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError
 
 CORES: tuple[str, ...] = (
@@ -160,6 +161,7 @@ def _record(
     )
 
 
+@configurable
 def simulated_response(
     cell_lines: str | Sequence[str] | None = None,
     n_drugs: int = 120,

@@ -9,6 +9,7 @@ import numpy as np
 
 from torchcell.drug_response.drug_identity import drug_names
 from torchcell.drug_response.record import Response
+from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError, some, texts
 from torchcell.io.h5ad import read_h5ad
 from torchcell.io.sources import fetch
@@ -17,6 +18,7 @@ LEVEL3 = {"perturbation": "pert_iname", "cell_line": "cell_id", "dose_value": "d
 LEVEL5 = {"perturbation": "struct_id", "cell_line": "cell_id", "dose_value": "dose_um", "time": "time_h"}
 
 
+@configurable
 def l1000_level3(
     cell_lines: str | Sequence[str] | None = None,
     unknown_dose: float | int | None = 10.0,
@@ -57,6 +59,7 @@ def l1000_level3(
     return record.subset(kept).on_lines(cell_lines).validate()
 
 
+@configurable
 def l1000_level5(cell_lines: str | Sequence[str] | None = None) -> Response:
     """Signatures (changes, as z-scores) of 1,356 compounds on 24 lines, all at 10 µM and 24 h.
 

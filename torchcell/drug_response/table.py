@@ -20,7 +20,8 @@ from torchcell.drug_response.plates import MATCHES, line_plates, matched_control
 from torchcell.drug_response.record import COLUMNS, Response
 from torchcell.drug_response.spec import DrugResponseSpec, MoleculeList, PackedGraphs
 from torchcell.drug_response.structures import canonical, refuse_rejected
-from torchcell.io.errors import InputError, check_targets, column, flags, near, refuse, some
+from torchcell.io.configurable import check_config, configurable
+from torchcell.io.errors import InputError, column, flags, near, refuse, some
 from torchcell.io.h5ad import read_h5ad
 from torchcell.io.labels import controls_in
 from torchcell.io.matrices import LARGEST, dense, layer_of, too_large
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 FLAG = "is_control"
 
 
+@configurable
 @dataclass(frozen=True)
 class ControlOptions:
     """Where each sample's control comes from.
@@ -54,6 +56,7 @@ class ControlOptions:
             raise InputError(f"data.record.controls.match={self.match!r} is one of {', '.join(MATCHES)}")
 
 
+@configurable
 def response_file(
     path: str | Path,
     columns: Mapping[str, str] | None = None,
@@ -254,7 +257,7 @@ def response_notes(record: Response, spec: DrugResponseSpec) -> Notes:
     return notes
 
 
-FEATURES_FROM = "torchcell.drug_response"
+FEATURES_FROM = "torchcell.drug_response.molecules."
 """Where a class that a checkpoint names may come from."""
 
 
@@ -441,7 +444,9 @@ def _featurised(fresh: Response, table: Molecules) -> Molecules:
     target = str(table.features.get("_target_", ""))
     if not target.startswith("torchcell."):
         raise InputError("the molecule features come from a table that has no row for them")
-    check_targets(table.features, trusted=(FEATURES_FROM,))
+    check_config(dict(table.features))
+    if not target.startswith(FEATURES_FROM):
+        raise InputError(f"{target} makes no features of molecules, and nothing of it was run")
     arguments = {name: value for name, value in table.features.items() if name != "_target_"}
     made: Molecules = get_class(target)(**arguments)(fresh)
     return made

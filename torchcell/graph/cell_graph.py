@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from torchcell.graph.network import GeneRules, Network
+from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError, near, some
 from torchcell.io.hetero_data import EdgeType, edge_types, hetero_node_names, read_hetero_data
 from torchcell.io.paths import located
@@ -261,6 +262,7 @@ class CellGraph(nn.Module):
         return f"relation{self.relations.index(relation)}"
 
     @classmethod
+    @configurable
     def from_networks(
         cls,
         networks: Iterable[Network],
@@ -527,6 +529,7 @@ class CellGraph(nn.Module):
         )
 
     @classmethod
+    @configurable
     def from_file(
         cls,
         path: str | Path,

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 
 from torchcell.graph.cell_graph import ANNOTATED, CellGraph, annotation_table, has_annotations
 from torchcell.graph.neighborhood import adjacencies, neighborhood
+from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError
 from torchcell.io.gene_features import GeneFeatures, read_gene_features
 
@@ -47,6 +48,7 @@ def spectral_features(graph: CellGraph, relations: Collection[str], width: int) 
     return table
 
 
+@configurable
 def network_features(
     graph: CellGraph, spectral: int = 32, terms: int = 96, relations: Collection[str] | None = None
 ) -> GeneFeatures:
@@ -86,12 +88,14 @@ def network_features(
     return GeneFeatures(graph.genes, tuple(columns), values, frozenset(columns)).validate()
 
 
+@configurable
 def table_features(graph: CellGraph, path: str) -> GeneFeatures:
     """Features of the graph's genes from a user's file, see ``read_gene_features``; other rows are ignored."""
     features = read_gene_features(path)
     return GeneFeatures(graph.genes, features.columns, features.aligned(graph.genes.tolist()))
 
 
+@configurable
 def joined_features(graph: CellGraph, parts: Mapping[str, Callable[[CellGraph], GeneFeatures]]) -> GeneFeatures:
     """Several features of the graph's genes side by side.
 

@@ -18,7 +18,7 @@ from torchcell.graph.cell_graph import CSR, CellGraph, annotation_table, has_ann
 from torchcell.graph.cell_graph import owner as owner_of
 from torchcell.io.cache import kept, read_arrays, write_arrays
 from torchcell.io.errors import InputError, near
-from torchcell.io.paths import data_home
+from torchcell.io.paths import own_home
 
 HOPS = (1, 2, 3)
 """Supported k; with more hops nearly all nodes of a cell are reached."""
@@ -109,7 +109,7 @@ def closure(graph: CellGraph, k: int) -> Closure:
         InputError: A k other than 1, 2 or 3.
     """
     check_hops(k)
-    path = data_home() / "closures" / f"{graph.hash[:16]}-k{k}.npz"
+    path = own_home() / "closures" / f"{graph.hash[:16]}-k{k}.npz"
     return kept(
         path,
         lambda file: load_closure(file, graph, k),

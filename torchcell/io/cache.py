@@ -18,8 +18,9 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 
+from torchcell.io.ceiling import refuse_npz_bomb
 from torchcell.io.errors import InputError
-from torchcell.io.paths import data_home, say_unwritable
+from torchcell.io.paths import make_own, own_home, say_unwritable
 from torchcell.io.sources import registry
 
 log = logging.getLogger(__name__)
@@ -56,11 +57,19 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
     if not Path(path).is_file():
         raise InputError(f"no such file: {path}")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        return plain_arrays(path)
     except DAMAGE as error:
+        if isinstance(error, InputError):
+            raise
         why = str(error).split("\n")[0] or type(error).__name__
         raise InputError(f"{path} is damaged or no file of plain arrays ({why}); delete it, then run again") from error
+
+
+def plain_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """All arrays of an ``.npz`` file, once their sizes are known to go with it; numpy's errors for a damaged one."""
+    refuse_npz_bomb(path)
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
 
 
 def kept(
@@ -86,7 +95,7 @@ def kept(
             pass  # another process may be mending it: see below
     lock = FileLock(f"{path}.lock")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_own(path.parent)
         lock.acquire()
     except OSError as error:
         say_unwritable(path.parent, error)
@@ -180,7 +189,7 @@ def cached_record(
     """
     hashes = {source: [file.sha256 for file in registry()[source].files] for source in sources}
     text = json.dumps({"format": FORMAT, "sources": hashes, "recipe": dict(recipe)}, sort_keys=True)
-    path = data_home() / "parsed" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npz"
+    path = own_home() / "parsed" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npz"
     return kept(
         path,
         lambda file: load_record(kind, file),

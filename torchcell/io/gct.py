@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from torchcell.io.ceiling import gunzip
 from torchcell.io.errors import InputError, some
+from torchcell.io.hdf5 import open_hdf5
 from torchcell.io.paths import located
 
 if TYPE_CHECKING:
@@ -89,10 +90,7 @@ def refuse_repeated_ids(path: Path, what: str, ids: list[str]) -> None:
 
 def _lines(path: Path) -> list[str]:
     path = located(path)
-    try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
-        raise InputError(f"{path} can't be unpacked: {error}; fetch it again") from error
+    raw = gunzip(path) if path.suffix == ".gz" else path.read_bytes()
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:  # older files write µ in Latin-1
@@ -169,13 +167,7 @@ class Gctx:
     """
 
     def __init__(self, path: str | Path) -> None:
-        import h5py
-
-        self.path = located(path)
-        try:
-            self.file = h5py.File(self.path, "r")
-        except OSError as error:
-            raise InputError(f"{self.path} can't be read as HDF5: {error}; fetch it again") from error
+        self.path, self.file = located(path), open_hdf5(path)
         try:
             self.matrix = self._checked()
         except InputError:

@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torchcell.io.errors import InputError
-from torchcell.io.paths import located
+from torchcell.io.hdf5 import check_hdf5
 
 if TYPE_CHECKING:
     import anndata
 
 
-def read_h5ad(path: str | Path) -> anndata.AnnData:
-    """An h5ad file in memory; no such file and no HDF5 are errors that say so."""
+def read_h5ad(path: str | Path, *, backed: bool = False) -> anndata.AnnData:
+    """An h5ad file in memory, or ``backed`` on disk; no such file and no HDF5 are errors that say so."""
     import anndata
 
-    path = located(path)
+    path = check_hdf5(path)
     try:
-        return anndata.read_h5ad(path)
+        return anndata.read_h5ad(path, backed="r" if backed else None)
     except (OSError, KeyError, ValueError) as error:
         raise InputError(f"{path} can't be read as h5ad: {error}") from error

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from torchcell.io.ceiling import refuse_large_values, refuse_torch_bomb
 from torchcell.io.errors import InputError, some
 
 if TYPE_CHECKING:
@@ -61,14 +63,17 @@ def read_hetero_data(path: str | Path) -> HeteroData:
     import torch
     from torch_geometric.data import HeteroData
 
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file")
+    if zipfile.is_zipfile(path):
+        refuse_torch_bomb(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
     except pickle.UnpicklingError:
         raise InputError(f"{path} holds a pickled object, which is never loaded since it can run code; {HOW}") from None
     except (RuntimeError, EOFError) as error:
         raise InputError(f"{path} is no file of torch ({str(error).splitlines()[0][:100]}); {HOW}") from None
+    refuse_large_values(path, content)
     keys = [] if not isinstance(content, dict) else [key for key in content if key != "_global_store"]
     stores = [key for key in keys if isinstance(key, str | tuple) and isinstance(content[key], dict)]
     if not stores or len(stores) < len(keys):

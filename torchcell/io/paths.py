@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,11 +22,26 @@ def data_home() -> Path:
     return Path(os.environ.get("TORCHCELL_DATA") or _user_cache()).expanduser().resolve()
 
 
+WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+
+
 def own_home() -> Path:
-    """What is remembered for this user alone: ``data_home``, or the platform's folder where that is another user's."""
+    """Where what was computed here is kept: ``data_home``, or the platform's folder where others can write there.
+
+    Parsed records, fitted baselines and facts on files are believed when they are read again, and a verdict rests on
+    them; so they are this user's alone. Sources, which may be shared, are compared with their checksums.
+    """
     home = data_home()
     there = next(folder for folder in (home, *home.parents) if folder.is_dir())
-    return home if there.stat().st_uid == os.getuid() else Path(_user_cache())
+    about = there.stat()
+    others = about.st_uid != os.getuid() or (about.st_mode & WRITABLE_BY_OTHERS and not about.st_mode & stat.S_ISVTX)
+    return Path(_user_cache()) if others else home
+
+
+def make_own(folder: Path) -> None:
+    """Make a folder of ``own_home`` that others cannot write to, whatever the umask."""
+    for missing in reversed([one for one in (folder, *folder.parents) if not one.exists()]):
+        missing.mkdir(mode=0o755 & ~WRITABLE_BY_OTHERS, exist_ok=True)
 
 
 def say_unwritable(folder: Path, error: OSError) -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import codecs
 import csv
-import gzip
 import io
 import re
 import warnings
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torchcell.io.ceiling import gunzip
 from torchcell.io.errors import InputError, some
 
 if TYPE_CHECKING:
@@ -67,10 +66,8 @@ def parse_text(path: Path, expected: Sequence[str] = (), comment: str = "") -> t
 def _utf8(path: Path) -> bytes:
     """The content as UTF-8, whatever it was written in."""
     content = path.read_bytes()
-    try:
-        content = gzip.decompress(content) if content.startswith(GZIP) else content
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} can't be decompressed: {error}; copy it again") from error
+    if content.startswith(GZIP):
+        content = gunzip(path)
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return content.decode("utf-16").encode()
     content = content.removeprefix(codecs.BOM_UTF8)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from torchcell.io.cache import atomic_write
+from torchcell.io.ceiling import refuse_bomb
 from torchcell.io.errors import InputError, near, some
 from torchcell.io.matrices import LARGEST
 from torchcell.io.paths import located
@@ -79,7 +80,10 @@ def _parse_parquet(path: Path) -> tuple[list[str], pa.Table]:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    table = pq.ParquetFile(path).read()
+    file = pq.ParquetFile(path)
+    size = file.metadata.num_rows * file.metadata.num_columns * 8
+    refuse_bomb(path, size, path.stat().st_size, f"its {file.metadata.num_rows:,} rows")
+    table = file.read()
     for i, field in enumerate(table.schema):
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         if pa.types.is_string(kind) or pa.types.is_large_string(kind):
@@ -156,11 +160,36 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
     path = Path(path)
     if path.suffix not in ENDINGS:
         raise InputError(f"{path}: a table must be a {', '.join(ENDINGS)} file")
+    if path.suffix != ".parquet" and (odd := formulas(table)):
+        warnings.warn(
+            f"{path}: {len(odd)} cell(s) of text begin as a formula: {some(odd)}; they are written as they are, since "
+            "names must stay the same. In a spreadsheet import the columns as text",
+            stacklevel=2,
+        )
     with atomic_write(path) as temporary:
         if path.suffix == ".parquet":
             table.to_parquet(temporary, index=False)
         else:
             table.to_csv(temporary, index=False, sep="\t" if path.suffix == ".tsv" else ",")
+
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes for the beginning of a formula."""
+
+
+def formulas(table: pd.DataFrame) -> list[str]:
+    """Texts of a table, its header among them, that a spreadsheet would run as a formula; no numbers."""
+    texts = [table[name].dropna().unique().tolist() for name in table.columns if table[name].dtype.kind not in "biufM"]
+    found = {str(cell) for column in [list(table.columns), *texts] for cell in column if isinstance(cell, str)}
+    return sorted(cell for cell in found if cell.startswith(FORMULA) and not _is_number(cell))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def require_columns(path: str | Path, table: pd.DataFrame, wanted: Iterable[str]) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from torchcell.core.predictor import one_thread
+from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError, some
 from torchcell.knowledge_graph.baselines import (
     CHUNK,
@@ -184,6 +185,7 @@ class _Net(nn.Module):
         return score, ends.square().sum((0, 2)) + bias.square().sum(0)
 
 
+@configurable
 @dataclass(frozen=True)
 class AdamOptions:
     """How long and how fast a baseline is trained.

@@ -5,9 +5,12 @@ from __future__ import annotations
 import lightning
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
+from torchcell.io.configurable import CALLBACKS, configurable
+
 NAME = "val_sample/link_bce"
 
 
+@configurable(place=CALLBACKS)
 class ChanceLoss(lightning.Callback):
     """Warns once if mean BCE of positives + mean BCE of as many negatives stays high after the warm-up.
 

@@ -117,7 +117,9 @@ def holds_sets(file: Path) -> bool:
         return False
     import h5py
 
-    with h5py.File(file) as stored:
+    from torchcell.io.hdf5 import open_hdf5
+
+    with open_hdf5(file) as stored:
         rows = stored.get("uns/rows")
         return isinstance(rows, h5py.Dataset) and rows.shape == () and rows[()] == SETS.encode()
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError
 from torchcell.knowledge_graph.record import KnowledgeGraph, Links, link_samples
 
@@ -91,6 +92,7 @@ def _record(
     ).validate()
 
 
+@configurable
 def simulated_links(
     edge_types: str | Sequence[str] = "CtD",
     n_genes: int = 300,

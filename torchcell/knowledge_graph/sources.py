@@ -9,6 +9,7 @@ import numpy as np
 
 from torchcell.graph.network import Network
 from torchcell.io.cache import cached_record
+from torchcell.io.configurable import configurable
 from torchcell.io.sources import fetch
 from torchcell.knowledge_graph.record import KnowledgeGraph, Links, best_connected, connected, link_samples, of_licences
 from torchcell.knowledge_graph.table import GraphOptions, read_knowledge_graph
@@ -22,6 +23,7 @@ GENE_NETWORKS = {"interaction": "GiG", "annotated": "GpPW"}
 """Relation of a wild-type graph -> edge type; ``annotated`` is what ``torchcell.graph.cell_graph`` looks for."""
 
 
+@configurable
 def hetionet_core(
     edge_types: str | Sequence[str] = "CtD",
     licences: Sequence[str] | None = None,
@@ -46,6 +48,7 @@ def hetionet_core(
     return _links(hetionet_core_graph(), edge_types, licences, negatives_per_positive, limit_nodes, seed)
 
 
+@configurable
 def hetionet_5k(
     edge_types: str | Sequence[str] = "CtD",
     negatives_per_positive: int = 1,
@@ -70,6 +73,7 @@ def hetionet_5k_graph() -> KnowledgeGraph:
     return cached_record(KnowledgeGraph, "hetionet_5k", ["hetionet_5k"], {"recipe": RECIPE}, _parse_5k)
 
 
+@configurable
 def hetionet_networks() -> list[Network]:
     """What Hetionet's core knows of human genes, named by symbol, for ``graph=hetionet``.
 

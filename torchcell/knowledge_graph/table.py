@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from torchcell.core.prediction_notes import Notes, by_owner, unless_known
+from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError, near, some
 from torchcell.io.hetero_data import ENDING, read_hetero_data
 from torchcell.io.paths import located
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+@configurable
 @dataclass(frozen=True)
 class GraphOptions:
     """What the rows of two tables mean, and which of them count.
@@ -50,6 +52,7 @@ class GraphOptions:
     name: str | None = None
 
 
+@configurable
 def knowledge_graph_file(
     nodes: str | Path,
     edges: str | Path,

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from torchcell.io.configurable import configurable
+
 
 def log_cosh(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """log(cosh(x)) = |x| + softplus(-2 |x|) - log 2; cosh itself overflows float32 at |x| = 89.
@@ -58,6 +60,7 @@ class _TwoTerms:
         raise NotImplementedError
 
 
+@configurable
 class PreThenPost(_TwoTerms):
     """The first term alone, then the other alone: (1, 0) before the transition and (0, 1) from it on."""
 
@@ -65,6 +68,7 @@ class PreThenPost(_TwoTerms):
         return float(progress >= 1)
 
 
+@configurable
 class LinearUntilUniform(_TwoTerms):
     """From the first term alone, linearly to equal weights: (1, 0) to (1/2, 1/2)."""
 
@@ -72,6 +76,7 @@ class LinearUntilUniform(_TwoTerms):
         return progress / 2
 
 
+@configurable
 class LinearUntilFlipped(_TwoTerms):
     """From the first term alone, linearly to the other alone: (1, 0) to (0, 1)."""
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from torchcell.graph.network import Network
+from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError, some
 from torchcell.screen.record import Screen
 
@@ -381,11 +382,13 @@ def simulate_cell(design: CellDesign = CellDesign()) -> SimulatedCell:
     return SimulatedCell(screen, networks, mechanism)
 
 
+@configurable
 def simulated_screen(**design: Any) -> Screen:
     """The screen of ``simulate_cell``; the arguments are the fields of ``CellDesign``."""
     return simulate_cell(CellDesign(**design)).screen
 
 
+@configurable
 def simulated_networks(**design: Any) -> list[Network]:
     """The networks of ``simulate_cell``; the arguments are the fields of ``CellDesign``."""
     return simulate_cell(CellDesign(**design)).networks

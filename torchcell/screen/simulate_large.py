@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from torchcell.graph.network import Network
+from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError
 from torchcell.screen.record import KINDS, Screen
 
@@ -20,6 +21,7 @@ FLEXIBLE = 200
 """Draws of a round are this many at least, so that small graphs need few rounds."""
 
 
+@configurable
 def synthetic_networks(
     n_genes: int = 6607, n_relations: int = 9, n_edges: int = 2_518_374, seed: int = 0
 ) -> list[Network]:
@@ -60,6 +62,7 @@ def synthetic_networks(
     return networks
 
 
+@configurable
 def synthetic_screen(n_genes: int = 6607, n_sets: int = 20_000, seed: int = 0) -> Screen:
     """Random gene pairs, a tenth of triples, and a phenotype of pure noise: for measuring speed only.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from torchcell.io.cache import cached_record
+from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError
 from torchcell.io.gene_names import yeast_gene_names
 from torchcell.io.sources import fetch
@@ -26,6 +27,7 @@ COLUMNS = ("query_strain", "query_name", "array_strain", "array_name", "epsilon"
 RECIPE = 1  # raise it when the parser changes, so that no older cache is read
 
 
+@configurable
 def costanzo2010() -> Screen:
     """Genetic interaction scores (epsilon, a fitness, no unit) of 165,947 pairs of yeast ORFs.
 
@@ -157,6 +159,7 @@ class Triples:
     dropped: dict[str, int]
 
 
+@configurable
 def kuzmin2018(negatives: Negatives = "uniform", negatives_per_positive: int = 1, seed: int = 0) -> Screen:
     """Significant trigenic interactions (1) and triples sampled from query pair x array gene (0, unlabeled).
 

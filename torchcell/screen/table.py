@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from torchcell.core.prediction_notes import Notes, between, by_owner, is_outside, unlike_sizes
+from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError, near, some
 from torchcell.io.labels import genes_of
 from torchcell.io.table_text import BLANKS
@@ -41,6 +42,7 @@ FEWEST_COUNTED = 10
 CONSTANT = "have one value only"
 
 
+@configurable
 def read_screen(
     path: str | Path,
     phenotypes: str | Sequence[str] | None = None,

@@ -12,6 +12,7 @@ import numpy as np
 
 from torchcell.graph.network import GeneRules, Network, rule_genes
 from torchcell.io.cache import cached_record
+from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError, near, some
 from torchcell.io.gene_names import ORF, yeast_gene_names, yeast_symbols
 from torchcell.io.sources import fetch
@@ -19,6 +20,7 @@ from torchcell.io.sources import fetch
 ONTOLOGY_RECIPE = 1  # raise it when a parser changes, so that no older cache is read
 
 
+@configurable
 def yeast_gene_ontology(reverse: bool = True) -> list[Network]:
     """Direct annotations and the hierarchy of terms, all directed, weight 1.
 
@@ -79,6 +81,7 @@ def _hierarchy() -> Network:
 METABOLISM_RECIPE = 2  # raise it when a parser changes, so that no older cache is read
 
 
+@configurable
 def yeast_metabolism(reverse: bool = True) -> list[Network]:
     """Genes, reactions and metabolites of yeast-GEM as directed networks.
 
@@ -107,6 +110,7 @@ def yeast_metabolism(reverse: bool = True) -> list[Network]:
     ]
 
 
+@configurable
 def yeast_gene_rules() -> GeneRules:
     """Which reactions of yeast-GEM are lost with which genes: its rules of ``and`` and ``or``."""
     return cached_record(
@@ -179,6 +183,7 @@ STRING_CHANNELS = ("neighborhood", "database", "cooccurence", "fusion")
 RECIPE = 1  # raise it when a parser changes, so that no older cache is read
 
 
+@configurable
 def yeast_networks(names: Sequence[str] | None = None) -> list[Network]:
     """The named networks of yeast, in that order; by default all seven.
 
@@ -201,6 +206,7 @@ def yeast_networks(names: Sequence[str] | None = None) -> list[Network]:
     return networks
 
 
+@configurable
 def yeast_cell_networks(
     names: Sequence[str] | None = None, metabolism: bool = True, ontology: bool = False
 ) -> list[Network]:
@@ -217,6 +223,7 @@ def yeast_cell_networks(
     return networks + (yeast_gene_ontology() if ontology else [])
 
 
+@configurable
 def yeast_genes() -> list[str]:
     """The ordered gene vocabulary of yeast: every gene that a real table here can name.
 
@@ -232,6 +239,7 @@ def yeast_genes() -> list[str]:
     return sorted(genes.union(costanzo2010().genes.tolist()))
 
 
+@configurable
 def read_network(path: str | Path, name: str, directed: bool = False) -> Network:
     """Read a user's edge list with the columns ``source``, ``target`` and, optionally, ``weight``.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -23,9 +24,9 @@ import torchcell.core
 from torchcell.core.datamodule import RecordDataModule
 from torchcell.core.predictor import Predictor
 from torchcell.io.cache import atomic_write, kept, read_arrays, write_arrays
-from torchcell.io.errors import InputError, check_targets
+from torchcell.io.errors import InputError
 from torchcell.io.fingerprint import fingerprint
-from torchcell.io.paths import data_home
+from torchcell.io.paths import own_home
 from torchcell.io.progress import stage, track
 from torchcell.io.state import read_state, write_state
 from torchcell.training.checkpoint import Checkpoint
@@ -92,8 +93,8 @@ def fit_baselines(datamodule: RecordDataModule, configs: Mapping[str, Any], part
     for number, (name, config) in enumerate(used.items(), 1):
         text = json.dumps(OmegaConf.to_container(config, resolve=True), sort_keys=True) + code_hash(config)
         label = f"baseline {number} of {len(used)}, {name}"
-        fit = Fit(name, label, config, datamodule, data_home() / "fitted" / f"{name}-{short_hash(values, text)}.npz")
-        path = data_home() / "baselines" / f"{name}-{short_hash(*keys.values(), text, str(FORMAT))}.npz"
+        fit = Fit(name, label, config, datamodule, cache_file("fitted", name, values, text))
+        path = cache_file("baselines", name, *keys.values(), text, str(FORMAT))
         make = partial(fit.predictions, inputs, part)
         with stage(label):
             state = fit.state()
@@ -187,7 +188,8 @@ def saved_baseline(saved: Checkpoint, name: str, trust: tuple[str, ...] = ()) ->
         InputError: No such system, no file of it, or a file that was fitted on other data, is damaged or is of another
             version.
     """
-    configs = {key: config for key, config in (saved.config.get("baselines") or {}).items() if config is not None}
+    given = saved.checked("baselines", trust) or {}
+    configs = {key: config for key, config in given.items() if config is not None}
     file = saved.path.resolve().parents[1] / FOLDER / f"{name}.npz"
     available = [system for system in saved_systems(saved.path) if system in configs]
     if name not in configs:
@@ -196,7 +198,6 @@ def saved_baseline(saved: Checkpoint, name: str, trust: tuple[str, ...] = ()) ->
     again = f"python -m torchcell.evaluate ckpt={saved.path} writes it again"
     if name not in available:
         raise InputError(f"system={name}: the run has no file of it, {file}; {again}, if its state can be saved")
-    check_targets(configs[name], trust)
     content = read_state(file)
     about = content.get("about", {})
     if (about.get("split_hash"), about.get("data_fingerprint")) != (saved.spec.split_hash, saved.spec.data_fingerprint):
@@ -212,9 +213,16 @@ def saved_baseline(saved: Checkpoint, name: str, trust: tuple[str, ...] = ()) ->
     return predictor
 
 
-def short_hash(*texts: str) -> str:
-    """16 digits of a sha256 over texts, for the names of cached files."""
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+def cache_file(folder: str, name: str, *texts: str) -> Path:
+    """The file of the cache in which a baseline has what is known by some texts.
+
+    Raises:
+        InputError: A name that could lead out of the folder.
+    """
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise InputError(f"baselines: {name!r} names files: use letters, digits, '_', '-' and '.'")
+    known = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+    return own_home() / folder / f"{name}-{known}.npz"
 
 
 def departures(configs: Mapping[str, Any]) -> tuple[str, ...]:

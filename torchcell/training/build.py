@@ -19,7 +19,7 @@ from rich.console import Console
 from torchcell.core.datamodule import RecordDataModule
 from torchcell.core.model import Model
 from torchcell.core.spec import Spec
-from torchcell.io.errors import InputError, check_targets
+from torchcell.io.errors import InputError
 from torchcell.io.file_facts import verifying
 from torchcell.io.paths import looking_in
 from torchcell.io.progress import stage
@@ -79,10 +79,10 @@ def datamodule_of(saved: Checkpoint, trust: Sequence[str] = (), data_changed: st
         data_changed: ``allow`` data whose values changed since; else ``error``.
 
     Raises:
-        InputError: A class outside the trusted packages; data that are other than those it was trained on.
+        InputError: A call that is not on the list; data that are other than those it was trained on.
     """
-    for room in ("data", "graph"):
-        check_targets(saved.config[room], trust)
+    for key in ("data", "graph"):
+        saved.checked(key, trust)
     data = datamodule(saved.config)
     saved.check_data(data.spec, data_changed)
     prior = saved.prior(trust)

@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
+from torchcell.io.configurable import CALLBACKS, configurable
 from torchcell.io.errors import InputError, some
 from torchcell.io.progress import Pace, duration
 
@@ -33,6 +34,7 @@ class _RecentBatch:
     step: int
 
 
+@configurable(place=CALLBACKS)
 class FiniteLoss(lightning.Callback):
     """Checks the loss every few steps, so that a GPU need not wait at every step, and the weights every epoch.
 
@@ -108,6 +110,7 @@ def _last_good(trainer: lightning.Trainer) -> str:
     return ". No epoch was finished before, so no weights are saved"
 
 
+@configurable(place=CALLBACKS)
 class LossShare(lightning.Callback):
     """Warns once where one of several terms makes up nearly all of the objective for an epoch.
 
@@ -138,6 +141,7 @@ RECENT = 5
 """Last epochs whose length gives the remaining time."""
 
 
+@configurable(place=CALLBACKS)
 class Progress(TQDMProgressBar):
     """Epoch i of N and the time left, speed, memory, validation score with a mark at the best, mean of each loss term.
 
@@ -277,6 +281,7 @@ def _total(batches: int | float | Sequence[int | float]) -> float:
     return float(sum(batches) if isinstance(batches, Sequence) else batches)
 
 
+@configurable(place=CALLBACKS)
 class Stopping(EarlyStopping):
     """``EarlyStopping`` with its decision in the checkpoint: a run killed while it is scored does not train again."""
 
@@ -301,6 +306,7 @@ def memory_mb() -> float:
     return torch.cuda.max_memory_allocated() / 1e6 if on_gpu() else psutil.Process().memory_info().rss / 1e6
 
 
+@configurable(place=CALLBACKS)
 class Throughput(lightning.Callback):
     """Logs an epoch's ``samples_per_s`` (all processes, training steps only), ``memory_mb`` and ``epoch_s``."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,15 +16,17 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_class, get_object, instantiate
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf, open_dict
-from yaml import YAMLError
 
 from torchcell.core.model import Model
 from torchcell.core.prior import Prior
 from torchcell.core.spec import Spec
 from torchcell.io.cache import atomic_write
-from torchcell.io.errors import InputError, check_plain, check_targets, some
+from torchcell.io.ceiling import refuse_large_values, refuse_torch_bomb
+from torchcell.io.configurable import check_config, check_plain
+from torchcell.io.errors import InputError, some
 from torchcell.io.gene_features import read_gene_features
 from torchcell.io.paths import located
+from torchcell.io.plain_config import parse_plain
 from torchcell.training.data_changes import other_indices, other_names, other_values
 
 KEY = "torchcell"
@@ -79,6 +83,7 @@ class Checkpoint:
         done: Epochs that were trained to their end.
         version: Of the torchcell that wrote it.
         prior_plain: Its prior, see ``prior``.
+        arguments: What its model was built with, see ``arguments_of``; none in a file before 2026-11-30.
     """
 
     path: Path
@@ -89,6 +94,23 @@ class Checkpoint:
     version: str = "?"
     done: int = 0
     prior_plain: dict[str, Any] | None = None
+    arguments: dict[str, str] | None = None
+
+    def checked(self, key: str, trust: Sequence[str] = ()) -> Any:
+        """What the config has under ``key``, once it is known to call nothing but what is on the list.
+
+        Whatever is made of a checkpoint's config is made of what this gives, whichever verb makes it.
+
+        Args:
+            key: ``data``, ``graph``, ``model`` or ``baselines``.
+            trust: Packages besides torchcell's whose objects the config may name, e.g. your own.
+
+        Raises:
+            InputError: See ``check_config``.
+        """
+        found = self.config.get(key)
+        check_config(found, trust, key)
+        return found
 
     def prior(self, trust: Sequence[str] = ()) -> Prior | None:
         """The prior that the network's residual is of, as it was fitted; none where the model has none.
@@ -98,8 +120,7 @@ class Checkpoint:
         """
         if self.prior_plain is None:
             return None
-        config = self.config.baselines[self.config.model.prior]
-        check_targets(config, trust)
+        config = self.checked("baselines", trust)[self.config.model.prior]
         graph = self.datamodule_class(trust).graph_of(self.spec)
         try:
             return Prior.from_plain(self.prior_plain, lambda: instantiate(config), graph)
@@ -116,13 +137,14 @@ class Checkpoint:
             trust: Packages besides torchcell's whose classes the config may name, e.g. your own.
             spec: Inputs and outputs other than its own, see ``spec_with``; the weights keep their shapes.
         """
-        check_targets(self.config.model, trust)
-        name = str(OmegaConf.select(self.config, "model._target_"))
+        config = self.checked("model", trust)
+        name = str(config._target_)
         found = get_object(name)
         if not (isinstance(found, type) and issubclass(found, Model)):
             raise InputError(f"{self.path}: its model {name!r} is no model of torchcell; nothing of it was run")
+        self._check_arguments(config)
         try:
-            model = built(self.config.model, spec or self.spec)
+            model = built(config, spec or self.spec)
         except (TypeError, InstantiationException) as error:
             raise InputError(
                 f"{self.path} was written by torchcell {self.version}, and this version can't build its model "
@@ -130,6 +152,26 @@ class Checkpoint:
             ) from error
         load_weights(model, self.state, self.path)
         return model.eval()
+
+    def _check_arguments(self, config: Any) -> None:
+        """Refuse a config that leaves an argument to a default that is not the one of its training.
+
+        An argument that is newer than the checkpoint has the default that keeps what was before.
+        """
+        if self.arguments is None:
+            return
+        then, now = self.arguments, arguments_of(config)
+        left = {name: (then[name], value) for name, value in now.items() if value != GIVEN and name in then}
+        gone = [name for name, (was, _) in left.items() if was == GIVEN]
+        other = [
+            f"{name} ({was} then, {value} now)" for name, (was, value) in left.items() if was not in (GIVEN, value)
+        ]
+        if gone or other:
+            raise InputError(
+                f"{self.path} was written by torchcell {self.version}, and its config does not say all that its model "
+                f"was built with: taken out {some(gone) or 'none'}, defaults that changed {some(other) or 'none'}; "
+                "install that version, or train again"
+            )
 
     def spec_with(self, added_genes: str | Path, trust: Sequence[str] = ()) -> Spec:
         """The spec with the genes of a user's file added, see ``Spec.with_added``.
@@ -141,8 +183,7 @@ class Checkpoint:
         Raises:
             InputError: The model's class takes no added genes, or the file does not fit.
         """
-        check_targets(self.config.model, trust)
-        name = str(self.config.model._target_)
+        name = str(self.checked("model", trust)._target_)
         if not getattr(get_object(name), "adds_genes", False):
             raise InputError(
                 f"added_genes={added_genes}: {name.rpartition('.')[2]} knows genes by name only and takes no added "
@@ -215,8 +256,7 @@ class Checkpoint:
 
     def datamodule_class(self, trust: Sequence[str] = ()) -> Any:
         """The datamodule's class, which knows how to read and pack a request."""
-        check_targets(self.config.data, trust)
-        return get_class(self.config.data._target_)
+        return get_class(self.checked("data", trust)._target_)
 
 
 def built(config: Any, spec: Spec) -> Model:
@@ -235,6 +275,30 @@ def built(config: Any, spec: Spec) -> Model:
     return model
 
 
+GIVEN = "given"
+"""Of an argument whose value stands in the config."""
+
+
+def arguments_of(config: Any, place: str = "") -> dict[str, str]:
+    """Each argument of a model and of what it is made of: ``given`` by its config, or its default as text.
+
+    Args:
+        config: A node with ``_target_``; its nodes that have one are looked into too.
+        place: Of the node within the model's config.
+    """
+    found: dict[str, str] = {}
+    if config is None or config.get("_target_") is None:
+        return found
+    for name, one in inspect.signature(get_object(str(config._target_))).parameters.items():
+        if one.default is not inspect.Parameter.empty or name in config:
+            text = re.sub(r" at 0x[0-9a-f]+", "", repr(one.default))  # where it stands in memory says nothing
+            found[f"{place}{name}"] = GIVEN if name in config else text
+    for name, node in config.items():
+        if isinstance(node, DictConfig):
+            found |= arguments_of(node, f"{place}{name}.")
+    return found
+
+
 def describe(spec: Spec, config: DictConfig, prior: Prior | None = None) -> dict[str, Any]:
     """What a checkpoint carries beside the weights: plain values and tensors only."""
     import torchcell
@@ -247,6 +311,7 @@ def describe(spec: Spec, config: DictConfig, prior: Prior | None = None) -> dict
         "spec": spec.to_plain(),
         "data_fingerprint": spec.data_fingerprint,
         "config": OmegaConf.to_yaml(config, resolve=True),
+        "arguments": arguments_of(OmegaConf.select(config, "model")),
         **({} if prior is None else {"prior": prior.to_plain()}),
     }
 
@@ -273,13 +338,15 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> Checkpoint:
     if found != FORMAT:
         raise InputError(_older(path, version, found))
     try:
-        config = OmegaConf.create(about["config"])
-        assert isinstance(config, DictConfig)
-        check_plain(OmegaConf.to_container(config))
+        plain = parse_plain(about["config"], path)
+        check_plain(plain)
+        config = OmegaConf.create(plain)
         try:
             spec = Spec.from_plain(about["spec"], tuple(trust))
         except InputError as error:
             raise InputError(f"{path} was written by torchcell {version}, and can't be read: {error}") from error
+        if not all(torch.isfinite(value).all() for value in (spec.center, spec.scale)):
+            raise InputError(f"{path} can't be used: its targets' center or scale is not finite; train again")
         done = content.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {})
         epoch = int(content["epoch"])
         return Checkpoint(
@@ -291,8 +358,9 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> Checkpoint:
             version,
             int(done.get("processed", epoch + 1)),
             about.get("prior"),
+            about.get("arguments"),
         )
-    except (KeyError, TypeError, AttributeError, AssertionError, YAMLError) as error:
+    except (KeyError, TypeError, AttributeError, AssertionError) as error:
         why = f"{type(error).__name__}: {error}"
         raise InputError(
             f"{path} was written by torchcell {version} in format {found}, which this version can't read ({why}); "
@@ -311,8 +379,9 @@ def _older(path: str | Path, version: str, found: object) -> str:
 def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     """``torch.load`` with ``weights_only=True`` and errors that say what is wrong with the file."""
     path = located(path, "no checkpoint", "a run keeps its best in RUN/checkpoints/best.ckpt")
+    refuse_torch_bomb(path)
     try:
-        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        content = torch.load(path, map_location=map_location or "cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         why = str(error).split("\n")[0]
         raise InputError(
@@ -320,6 +389,8 @@ def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise InputError(f"{path} cannot be read; it is truncated or no torch file: {error}") from error
+    refuse_large_values(path, content)
+    return content
 
 
 RENAMED = {"shares.read": "shares.network", "shares.told": "shares.prior"}
@@ -338,5 +409,11 @@ def load_weights(model: Model, state: dict[str, Any], path: Path, fit_follows: b
         raise InputError(
             f"the weights of {path} do not fit the model: missing {some(missing)}, unknown {some(extra)}, "
             f"of another shape {some(shapes)}; use the config that it was trained with"
+        )
+    odd = [name for name, _ in model.named_parameters() if name in state and not state[name].isfinite().all()]
+    if odd and not fit_follows:
+        raise InputError(
+            f"the weights of {path} are not finite: {some(odd)}; whatever it answered would be no number. Train again, "
+            "or use a checkpoint of an earlier epoch"
         )
     model.load_state_dict(state)

@@ -69,10 +69,12 @@ def variables_of(then: Mapping[str, Any]) -> dict[str, str]:
     if not threads:
         return {}
     openblas = [one["threads"] for one in then.get("blas", []) if one["name"] == "openblas"]
-    counts = dict.fromkeys(VARIABLES, str(threads["torch"]))
+    counts = dict.fromkeys(VARIABLES, threads["torch"])
     if openblas:
-        counts["OPENBLAS_NUM_THREADS"] = str(max(openblas))
-    return counts | dict(threads["variables"])
+        counts["OPENBLAS_NUM_THREADS"] = max(openblas)
+    counts |= {name: value for name, value in threads["variables"].items() if name in VARIABLES}
+    # The file may be a stranger's: a variable such as LD_PRELOAD would run what it names.
+    return {name: str(value) for name, value in counts.items() if re.fullmatch(r"\d{1,4}", str(value))}
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

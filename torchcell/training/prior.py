@@ -18,9 +18,8 @@ from torchcell.core.spec import Spec
 from torchcell.evaluation.registry import metric_set
 from torchcell.io.cache import kept, read_arrays, write_arrays
 from torchcell.io.errors import InputError
-from torchcell.io.paths import data_home
 from torchcell.io.progress import stage
-from torchcell.training.baselines import Fit, code_hash, data_hash, short_hash
+from torchcell.training.baselines import Fit, cache_file, code_hash, data_hash
 
 
 def fit_prior(datamodule: RecordDataModule, cfg: DictConfig) -> tuple[Prior | None, Spec]:
@@ -53,12 +52,12 @@ def fit_prior(datamodule: RecordDataModule, cfg: DictConfig) -> tuple[Prior | No
     train, values = datamodule.record("train"), data_hash(datamodule)
     text = json.dumps(OmegaConf.to_container(config, resolve=True), sort_keys=True) + code_hash(config)
     with stage(f"prior, {name}"):
-        file = data_home() / "fitted" / f"{name}-{short_hash(values, text)}.npz"
-        prior = Prior(name, Fit(name, f"prior, {name}", config, datamodule, file).predictor())
+        fit = Fit(name, f"prior, {name}", config, datamodule, cache_file("fitted", name, values, text))
+        prior = Prior(name, fit.predictor())
         prediction = datamodule.predicted_by(prior)
         spec = datamodule.spec
         if use != "average":
-            path = data_home() / "priors" / f"{name}-{short_hash(values, text, str(FOLDS))}.npz"
+            path = cache_file("priors", name, values, text, str(FOLDS))
             make = partial(_out_of_fold, datamodule, train, config)
             inner = kept(path, read_arrays, make, lambda at, made: write_arrays(at, **made))["prediction"]
             prediction[datamodule.split.index("train")] = torch.from_numpy(inner)

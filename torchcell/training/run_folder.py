@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from torchcell.io.cache import atomic_write, write_json
 from torchcell.io.errors import InputError, some
+from torchcell.io.plain_config import parse_plain
 from torchcell.training.lock import NAME as LOCK
 from torchcell.training.lock import FolderLock, refuse_locked
 
@@ -50,6 +51,12 @@ def _hashed(cfg: Any) -> dict[Any, Any]:
     if plain.get("data_changed") == "error":  # allow is another run, which a run on its own data must not replace
         del plain["data_changed"]
     return plain
+
+
+def saved_config(run: Path) -> DictConfig:
+    """The config of a run's folder, which may be a stranger's: plain values, nothing of which is called."""
+    path = run / "config.yaml"
+    return OmegaConf.create(parse_plain(path.read_text(encoding="utf-8"), path))
 
 
 def run_path(cfg: DictConfig) -> Path:
@@ -248,7 +255,7 @@ def _differing(saved: Path, cfg: DictConfig) -> list[str]:
     """Keys in which a saved config and this one differ, with both values, of those that make another run."""
     if not saved.is_file():
         return []
-    old, new = (_flat(_hashed(OmegaConf.create(OmegaConf.to_yaml(one)))) for one in (OmegaConf.load(saved), cfg))
+    old, new = (_flat(_hashed(OmegaConf.create(OmegaConf.to_yaml(one)))) for one in (saved_config(saved.parent), cfg))
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     return [f"{key} (there {old.get(key)}, here {new.get(key)})" for key in keys]
 

@@ -18,6 +18,7 @@ from torchcell.evaluation.comparison import to_frame
 from torchcell.evaluation.evaluate import Evaluation
 from torchcell.evaluation.results import Results
 from torchcell.io.cache import write_json
+from torchcell.io.fingerprint import fingerprint
 from torchcell.io.progress import stage
 from torchcell.report.page import write_report
 from torchcell.report.table import print_table
@@ -82,6 +83,18 @@ def _score(table: pd.DataFrame, model: str, metric: str) -> float:
     return float(values.iloc[0]) if len(values) else float("nan")
 
 
+def content_hashes(results: Results) -> dict[str, str]:
+    """What the verdict rests on, as hashes of values: measured values by sample, and each system's predictions.
+
+    Whoever gets a run can compare these with those of a rerun: a cache that was rewritten shows.
+    """
+    rows = [results.sample_id, list(results.outputs)]
+    return {
+        "measured": fingerprint([*rows, np.asarray(results.measured)]),
+        **{f"system {name}": fingerprint([*rows, np.asarray(one)]) for name, one in results.systems.items()},
+    }
+
+
 @stage("writing the report")
 def write(
     scored: Scored,
@@ -109,6 +122,7 @@ def write(
     evaluation = scored.evaluation
     seeds = other_seeds(folder, evaluation, scored.results, scored.summary)
     summary = scored.summary | dict(extra) | ({"seeds": seeds.summary()} if seeds is not None else {})
+    summary["content"] = content_hashes(scored.results)
     paths = {name: folder / name for name in ("metrics.csv", "comparisons.csv", "metrics.json")}
     predictions = _write_predictions(evaluation.results, folder)
     fitted = scored.baselines.write(folder)

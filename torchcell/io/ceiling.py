@@ -1,0 +1,160 @@
+"""Ceilings: how much memory a small file may ask for, looked up before any of it is taken.
+
+A compressed file of some kilobytes can say that it holds gigabytes. What is asked for is compared with what the file
+has on disk, and refused in one line where it is out of proportion; ``TORCHCELL_MOST_GB`` sets another ceiling.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torchcell.io.errors import InputError
+
+GB = 2**30
+VARIABLE = "TORCHCELL_MOST_GB"
+"""Of the environment: the most gigabytes that one file may unpack to."""
+USUAL = GB
+"""Bytes that any file may unpack to."""
+RATIO = 100
+"""By how much more a file may unpack than it has on disk; text is packed to a tenth, tables of zeros to a fiftieth."""
+MOST_VALUES = 10**7
+"""Values in the lists and dictionaries of a file of torch, each counted as often as it stands there."""
+SMALL = 2**26
+"""Bytes up to which a tensor may repeat stored numbers."""
+DEEPEST = 60
+"""Lists within lists of such a file."""
+
+
+def ceiling(stored: int) -> int:
+    """The bytes that a file of ``stored`` bytes may unpack to."""
+    given = os.environ.get(VARIABLE)
+    if not given:
+        return max(USUAL, RATIO * stored)
+    try:
+        return int(float(given) * GB)
+    except ValueError:
+        raise InputError(f"{VARIABLE}={given}: must be a number of gigabytes") from None
+
+
+def refuse_bomb(path: str | Path, wanted: int, stored: int, what: str = "what it holds") -> None:
+    """Raise where a file asks for more memory than goes with its size.
+
+    Args:
+        path: Of the file.
+        wanted: Bytes that it asks for.
+        stored: Bytes that it has on disk.
+        what: Asks for them.
+
+    Raises:
+        InputError: How much it is, and how to allow it.
+    """
+    if wanted > ceiling(stored):
+        raise InputError(
+            f"{path}: {what} would take {wanted / GB:,.1f} GB, and the file has {stored / 2**20:,.1f} MB; a file like "
+            f"this may be made to fill the memory, and nothing of it was read. If it is right, set {VARIABLE}="
+            f"{int(wanted / GB) + 1}"
+        )
+
+
+def gunzip(path: str | Path) -> bytes:
+    """The content of a gzip file, up to the ceiling.
+
+    Raises:
+        InputError: It is damaged, or holds more.
+    """
+    import gzip
+    import zlib
+
+    path, found, size = Path(path), [], 0
+    stored = path.stat().st_size
+    most = ceiling(stored)
+    try:
+        with gzip.open(path) as file:
+            while block := file.read(1 << 24):
+                size += len(block)
+                if size > most:
+                    refuse_bomb(path, max(size, most + 1), stored, "what it unpacks to")
+                found.append(block)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} can't be decompressed: {error}; copy it again") from error
+    return b"".join(found)
+
+
+def refuse_npz_bomb(path: str | Path) -> None:
+    """Raise where the arrays of an ``.npz`` are larger than goes with it, or other than their headers say.
+
+    Raises:
+        InputError: Such a file; zipfile's and numpy's own errors for one that is damaged.
+    """
+    import numpy as np
+
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        refuse_bomb(path, sum(member.file_size for member in members), Path(path).stat().st_size, "its arrays")
+        for member in members:
+            with archive.open(member) as file:
+                version = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(file)
+            size = dtype.itemsize
+            for length in shape:
+                size *= length
+            if not dtype.hasobject and size > member.file_size:  # objects are refused where they are read
+                raise InputError(
+                    f"{path} is damaged: {member.filename} says that it holds {size:,} bytes, and has less"
+                )
+
+
+def refuse_torch_bomb(path: str | Path) -> None:
+    """Raise where a file of torch has compressed members, which torch itself never writes.
+
+    Raises:
+        InputError: Such a file, or one that is no zip, which is how torch writes since 2020.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = [member.filename for member in archive.infolist() if member.compress_type != zipfile.ZIP_STORED]
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise InputError(f"{path} cannot be read; it is truncated or no torch file: {error}") from error
+    if packed:
+        raise InputError(
+            f"{path} holds compressed members ({packed[0]!r}), which torch never writes and which could fill the "
+            "memory; nothing of it was read"
+        )
+
+
+def refuse_large_values(path: str | Path, content: Any) -> None:
+    """Raise where what was read of a file of torch takes far more than it has: lists that hold one another many times,
+    or tensors that repeat few stored numbers.
+
+    Raises:
+        InputError: Such values.
+    """
+    _count(path, content, {}, 0)
+
+
+def _count(path: str | Path, node: Any, known: dict[int, int], depth: int) -> int:
+    import torch
+
+    if isinstance(node, torch.Tensor):
+        if node.layout != torch.strided:
+            raise InputError(f"{path} holds a tensor that is {node.layout}, which torchcell never writes")
+        if node.numel() * node.element_size() > max(node.untyped_storage().nbytes(), SMALL):
+            raise InputError(
+                f"{path} holds a tensor of shape {list(node.shape)} made of {node.untyped_storage().nbytes():,} bytes, "
+                "which could fill the memory; nothing of it was used"
+            )
+        return 1
+    if not isinstance(node, Mapping | list | tuple):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = MOST_VALUES + 1  # of one that holds itself
+        parts = [*node.keys(), *node.values()] if isinstance(node, Mapping) else node
+        known[id(node)] = 1 + sum(_count(path, part, known, depth + 1) for part in parts)
+    if known[id(node)] > MOST_VALUES or depth > DEEPEST:
+        raise InputError(f"{path} holds lists within lists of more than {MOST_VALUES:,} values, and was not used")
+    return known[id(node)]
