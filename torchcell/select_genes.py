@@ -48,7 +48,7 @@ def select_genes(cfg: DictConfig) -> SelectedGenes:
     console.print(table)
     for note in selected.notes:
         console.print(f"note    {note}", soft_wrap=True, highlight=False)
-    given = cfg.data.get("phases")
+    given = cfg.data.genes.get("phases")
     phases = [] if given is None else find_phases(given, selected.genes.tolist())
     about = describe_phases(entry_phase(phases, len(selected)), selected.source)
     for number, (phase, added) in enumerate(zip(phases, about, strict=False)):
