@@ -71,7 +71,7 @@ def test_a_folder_in_which_nothing_was_written_goes_away_with_the_parents_that_w
 
 def test_a_process_of_this_host_is_looked_at_however_long_it_was_silent(tmp_path, other, dead, capsys):
     held_by(tmp_path, other, silent_s=1e5)
-    with pytest.raises(InputError, match=f"held by process {other.pid} on .*last sign of life 100000 s ago"):
+    with pytest.raises(InputError, match=f"locked by process {other.pid} on .*last sign of life 100000 s ago"):
         FolderLock(tmp_path)
     held_by(tmp_path, dead)
     FolderLock(tmp_path).release()
@@ -83,7 +83,7 @@ def test_a_process_of_this_host_is_looked_at_however_long_it_was_silent(tmp_path
 def test_one_of_another_host_or_container_is_gone_after_ten_missed_beats(tmp_path, dead):
     for elsewhere in (replace(dead, host="node7"), replace(dead, space="pid:[1]")):
         held_by(tmp_path, elsewhere, silent_s=9.5 * lock.BEAT_S)
-        with pytest.raises(InputError, match=f"held by process {dead.pid} on {elsewhere.host}"):
+        with pytest.raises(InputError, match=f"locked by process {dead.pid} on {elsewhere.host}"):
             FolderLock(tmp_path)
         held_by(tmp_path, elsewhere, silent_s=10.5 * lock.BEAT_S)
         FolderLock(tmp_path).release()
