@@ -117,23 +117,9 @@ def _train(cfg: DictConfig, process: DistributedContext, folder: RunFolder, sign
             loggers.log_pruned(logs, pruned)
         return Trained(folder, model, datamodule, None, build.best_score(trainer), pruned)
     history = log.frame() if trainer.is_global_zero else None
-    scored = score.score(
-        trainer,
-        model,
-        datamodule,
-        cfg.baselines,
-        how,
-        history,
-    )
+    scored = score.score(trainer, model, datamodule, cfg.baselines, how, history)
     if scored is not None and history is not None:
-        facts = {
-            "epochs": len(history),
-            "seconds": round(float(history["epoch_s"].sum()), 1),
-            "peak_mb": float(history["memory_mb"].max()),
-            "samples_per_s": float(history["samples_per_s"].median()),
-        }
-        if environment.get("data_changed"):
-            facts["data_changed"] = True
+        facts = write.facts_of(history, environment)
         info = build.report_info(cfg, environment, datamodule, facts)
         rate = facts["samples_per_s"] / process.world
         scored.sections["What memory options cost and save"] = lambda: memory.memory_sections(

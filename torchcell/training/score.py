@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -205,18 +206,12 @@ def score(
         The outcome, nothing written yet; None in all processes but the first.
     """
     prediction = predict_part(trainer, model, datamodule, how.part)
-    if model.has_prior:
-        with model.without_prior():
-            alone = predict_part(trainer, model, datamodule, how.part)
+    comparators = _network_alone(trainer, model, datamodule, how.part) | dict(comparators)
     ablated = predict_without_inputs(trainer, model, datamodule, how.part, how.seed)
     if not trainer.is_global_zero:
         return None
     # From here one process is enough; the others have returned.
     device = trainer.strategy.root_device
-    if model.has_prior:
-        with model.without_prior():
-            answers = predict_inputs(model, datamodule, how.part, alone, device)
-        comparators = {NETWORK_ALONE: Comparator(Path(NETWORK_ALONE), answers, None), **comparators}
     fitted = fit_baselines(datamodule, baselines, how.part)
     all_results = _all_results(model, datamodule, fitted, how, prediction, device, comparators)
     has_converged = None if history is None else converged(history["val/score"].tolist(), how.min_delta)
@@ -224,7 +219,7 @@ def score(
     evaluation = replace(
         evaluation, comparators=tuple(comparators[one.comparator].noted(one) for one in evaluation.comparators)
     )
-    weakened = departures(baselines)
+    weakened, first = departures(baselines), () if history is None else first_epoch_note(history)
     models = evaluation.table[~evaluation.table["system"].isin(all_results[0].comparators)]
     inspected = datamodule.TASK.inspect(model, models, how.seed)
     evaluation = evaluation.with_checks(
@@ -235,22 +230,32 @@ def score(
     ).with_evidence(
         data_changed=how.data_changed,
         max_epochs=None if history is None else 2 * len(history),
-        notes=(*weakened, *(() if history is None else first_epoch_note(history))),
+        notes=(*weakened, *first),
     )
     checks = checks_summary(evaluation, history, inspected.checks)
-    summary = _summary(model, datamodule, evaluation, checks, how, has_converged) | {
-        "baseline_departures": list(weakened)
-    }
+    summary = _summary(model, datamodule, evaluation, checks, how, has_converged)
+    summary["baseline_departures"] = list(weakened)
     if comparators:
         summary["comparators"] = {
             one.comparator: comparators[one.comparator].facts | one.summary() for one in evaluation.comparators
         }
-
-    def latents() -> list[Section]:
-        return report_latents(model, datamodule, all_results[0], device, how.umap, how.seed)
-
-    sections = {"Maps of latents": latents, **inspected.sections}
+    maps = partial(report_latents, model, datamodule, all_results[0], device, how.umap, how.seed)
+    sections = {"Maps of latents": maps, **inspected.sections}
     return Scored(all_results[0], evaluation, summary, [], sections, fitted)
+
+
+def _network_alone(
+    trainer: lightning.Trainer, model: Model, datamodule: RecordDataModule, part: str
+) -> dict[str, Comparator]:
+    """What the network of a model with a prior predicts without it, as a comparator; nothing without a prior."""
+    if not model.has_prior:
+        return {}
+    with model.without_prior():
+        prediction = predict_part(trainer, model, datamodule, part)
+        if not trainer.is_global_zero:
+            return {}
+        answers = predict_inputs(model, datamodule, part, prediction, trainer.strategy.root_device)
+    return {NETWORK_ALONE: Comparator(Path(NETWORK_ALONE), answers, None)}
 
 
 def starting_weights(how: Scoring) -> list[Check]:

@@ -53,6 +53,22 @@ class Seeds:
         return {"metric": self.metric, "mean": values.mean(), "sd": values.std(ddof=1), "values": by_seed}
 
 
+def facts_of(history: pd.DataFrame, environment: Mapping[str, Any]) -> dict[str, Any]:
+    """What training took, and whether its data were other ones than the run began with.
+
+    Args:
+        history: One row for each epoch.
+        environment: Content of ``environment.json``.
+    """
+    facts: dict[str, Any] = {
+        "epochs": len(history),
+        "seconds": round(float(history["epoch_s"].sum()), 1),
+        "peak_mb": float(history["memory_mb"].max()),
+        "samples_per_s": float(history["samples_per_s"].median()),
+    }
+    return facts | ({"data_changed": True} if environment.get("data_changed") else {})
+
+
 def other_seeds(folder: Path, evaluation: Evaluation, results: Results, summary: Mapping[str, Any]) -> Seeds | None:
     """Scores of finished runs of the same config and split with other seeds, and of this run; None without others.
 
