@@ -18,7 +18,7 @@ import torchcell.knowledge_graph.metrics  # noqa: F401  each task makes its metr
 from torchcell.core.split import Split
 from torchcell.evaluation.pooled import pooled_verdict
 from torchcell.evaluation.registry import higher_is_better, learn_directions
-from torchcell.evaluation.results import Design, clusters_in
+from torchcell.evaluation.results import NETWORK_ALONE, Design, clusters_in
 from torchcell.io.errors import InputError, some
 from torchcell.io.paths import refuse_unwritable
 from torchcell.report.table import DIFFERENCES, KEYS, LINES, markdown, show
@@ -68,7 +68,8 @@ def _run(folder: Path) -> pd.DataFrame:
     table = pd.read_csv(folder / "metrics.csv")
     config, summary = saved_config(folder), json.loads((folder / "metrics.json").read_text())
     learn_directions(summary.get("lower_is_better", ()))
-    table = table[~table["system"].isin(summary.get("comparators", {}))]  # they have runs of their own
+    elsewhere = set(summary.get("comparators", {})) - {NETWORK_ALONE}  # they have runs of their own
+    table = table[~table["system"].isin(elsewhere)]
     about = {
         "run": str(folder),
         "level": "run",
@@ -161,7 +162,7 @@ def _differences(runs: pd.DataFrame) -> pd.DataFrame:
         part = str(group["part"].iloc[0])
         clusters = {run: _tested(Path(run), part) for run in tables}
         _, *others = group["system"].unique().tolist()
-        baselines = [name for name in others if name != "replicate_ceiling"]
+        baselines = [name for name in others if name not in ("replicate_ceiling", NETWORK_ALONE)]
         verdict = pooled_verdict(
             found, clusters, list(summaries.values()), _design(Path(next(iter(tables)))), baselines
         )

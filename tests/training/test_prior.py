@@ -14,6 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from tests.small_runs import SCREEN, composed
+from torchcell.collect import collect
 from torchcell.core.datamodule import RecordDataModule
 from torchcell.core.predictor import Predictor
 from torchcell.core.prior import FOLDS, out_of_fold
@@ -121,6 +122,12 @@ def test_the_table_shows_the_prior_alone_the_network_alone_and_both(trained):
     history = pd.read_csv(trained.folder.path / "history.csv")
     assert {"val/weight/network", "val/weight/prior"} <= set(history.columns)
     assert rows["Dango"] > rows["mean"] if np.isfinite(rows["mean"]) else np.isfinite(rows["Dango"])
+
+
+def test_collect_shows_the_network_alone_and_takes_it_for_no_baseline(trained):
+    """It stands among the comparators of metrics.json, and no run of its own shows it."""
+    table = collect([trained.folder.path])
+    assert {"Dango", "network_alone", "additive_ridge"} <= set(table["system"])
 
 
 def test_predict_and_evaluate_say_what_the_run_said(trained, tmp_path):

@@ -15,6 +15,10 @@ from torchcell.io.errors import InputError, near, some
 _RESERVED = ("sample_id", "target", "measured")
 
 
+NETWORK_ALONE = "network_alone"
+"""Row of what the network of a model with a prior predicts without it; the prior's own row is its baseline's."""
+
+
 @dataclass(frozen=True)
 class Design:
     """How the part was made, for the text of the verdict.

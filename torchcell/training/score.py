@@ -29,7 +29,7 @@ from torchcell.evaluation.checks import (
 )
 from torchcell.evaluation.evaluate import Evaluation, evaluate
 from torchcell.evaluation.registry import every_metric, higher_is_better
-from torchcell.evaluation.results import Results
+from torchcell.evaluation.results import NETWORK_ALONE, Results
 from torchcell.io.errors import InputError, near
 from torchcell.io.progress import stage
 from torchcell.report.sections import Section
@@ -37,9 +37,6 @@ from torchcell.training.baselines import Baselines, departures, fit_baselines, s
 from torchcell.training.comparators import Comparator
 from torchcell.training.embed import report_latents
 from torchcell.training.predict import predict_inputs, predict_part, predict_without_inputs
-
-NETWORK_ALONE = "network_alone"
-"""Row of a network without its prior; the prior itself is in the row of its baseline."""
 
 
 def judged_as(ckpt: str | Path) -> str:
@@ -239,7 +236,9 @@ def score(
         summary["comparators"] = {
             one.comparator: comparators[one.comparator].facts | one.summary() for one in evaluation.comparators
         }
-    maps = partial(report_latents, model, datamodule, all_results[0], device, how.umap, how.seed)
+    maps: Callable[[], list[Section]] = partial(
+        report_latents, model, datamodule, all_results[0], device, how.umap, how.seed
+    )
     sections = {"Maps of latents": maps, **inspected.sections}
     return Scored(all_results[0], evaluation, summary, [], sections, fitted)
 
