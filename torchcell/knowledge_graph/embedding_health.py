@@ -7,12 +7,14 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError
 
 LEVELS = ("collapsed", "narrow", "healthy")
 """From worst to best; beside them ``undefined``."""
 
 
+@configurable
 @dataclass(frozen=True)
 class TrainingBounds:
     """Of embeddings that we train: healthy is nearly isotropic, all else is a collapse.
