@@ -285,7 +285,7 @@ def test_the_config_of_a_checkpoint_is_no_bomb(codec, verbs, finished, tmp_path)
     path = edited_checkpoint(finished, tmp_path / "run", nothing, tmp_path / "marker")
     content = torch.load(path, weights_only=True)
     lines = ["b0: &b0 [x, x]", *(f"b{i}: &b{i} [*b{i - 1}, *b{i - 1}]" for i in range(1, 40))]
-    content["torchcell"]["config"] += "\n".join(lines) if codec == "aliases" else "x: '" + "y" * 10**6 + "'"
+    content["torchcell"]["config"] += "\n".join(lines) if codec == "aliases" else "x: '" + "y" * 3 * 10**6 + "'"
     torch.save(content, path)
     with pytest.raises(InputError, match="alias|torchcell writes less"):
         verbs["predict"](path)

@@ -158,6 +158,8 @@ def test_a_runs_name_cannot_leave_the_folder_of_runs(tmp_path):
         cfg = OmegaConf.create({"name": name, "seed": 0, "paths": {"runs": str(tmp_path / "runs")}})
         path = run_path(cfg).resolve()
         assert path.parent.parent == tmp_path / "runs", name
+        cfg = OmegaConf.create({"name": "a", "seed": name, "paths": {"runs": str(tmp_path / "runs")}})
+        assert run_path(cfg).resolve().parent == tmp_path / "runs" / "a", name
 
 
 def test_the_floors_of_what_reads_files_of_others_have_their_fixes():

@@ -10,12 +10,13 @@ from typing import Any
 
 from torchcell.io.errors import InputError, some
 
-LARGEST = 2**18
+LARGEST = 2**21
 """Bytes of a config; ours have some thousands."""
 DEEPEST = 40
 """Levels of a config; ours have ten."""
 MOST = 100_000
-"""Values of a config whose interpolations are filled in; ours have some hundreds."""
+"""Values of a config, also once its interpolations are filled in; ours have some hundreds, with a list of all genes
+20,000."""
 OF_HYDRA = ("defaults", "hydra")
 """Keys by which Hydra would add other files, call objects or look into other folders."""
 NODES = re.compile(r"\$\{(?P<key>[\w.-]+)\}")
@@ -60,11 +61,14 @@ def parse_plain(text: str, source: str | Path) -> dict[str, Any]:
 def _refuse_bombs(events: Any, source: str | Path) -> None:
     import yaml
 
-    depth = 0
+    depth, values = 0, 0
     for event in events:
         if isinstance(event, yaml.AliasEvent):
             raise InputError(f"{source}: the config holds an alias (*{event.anchor}), which torchcell never writes")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        values += isinstance(event, yaml.ScalarEvent)
+        if values > MOST:
+            raise InputError(f"{source}: the config holds more than {MOST:,} values, which none of torchcell's does")
         if depth > DEEPEST:
             raise InputError(f"{source}: the config is deeper than {DEEPEST} levels, which none of torchcell's is")
 

@@ -109,6 +109,8 @@ class Checkpoint:
             InputError: See ``check_config``.
         """
         found = self.config.get(key)
+        if key in ("data", "model") and not isinstance(OmegaConf.select(self.config, f"{key}._target_"), str):
+            raise InputError(f"{self.path}: its config names no {key}; torchcell did not write it so")
         check_config(found, trust, key)
         return found
 

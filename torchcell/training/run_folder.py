@@ -61,8 +61,9 @@ def saved_config(run: Path) -> DictConfig:
 
 def run_path(cfg: DictConfig) -> Path:
     """The folder of the run that ``cfg`` describes."""
-    name = f"{config_hash(cfg)[:8]}-s{cfg.seed}"
-    experiment = re.sub(r"[^A-Za-z0-9._-]|^\.+", "-", str(cfg.name)) or "-"  # `..` would lead out of the folder
+    # A `/` or `..`, in the seed too, would lead out of the folder.
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", f"{config_hash(cfg)[:8]}-s{cfg.seed}")
+    experiment = re.sub(r"[^A-Za-z0-9._-]|^\.+", "-", str(cfg.name)) or "-"
     return Path(cfg.paths.runs) / experiment / name
 
 
