@@ -227,7 +227,7 @@ def test_what_needs_the_plate_has_nothing_to_say_of_a_request_and_the_others_say
 def test_a_process_stands_on_the_control_of_a_request_and_on_the_mean_of_a_known_plate():
     train, val, test = assign_folds(planted())
     process = fitted("gaussian_process", train, val)
-    told = [each.numpy() for each in process.process(process._wells(test))]
+    told = [each.numpy() for each in process.regression(process._wells(test))]
     delta, plate = (fitted(name, train, val).predict(test.blind()) for name in ("mean_delta_line", "plate_gene_mean"))
     np.testing.assert_allclose(process.predict(test.as_request()), delta + told[0] + told[1], atol=1e-4)
     np.testing.assert_allclose(process.predict(test.blind()), plate + told[0], atol=1e-4)
