@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-    import numpy as np
     import pandas as pd
     from omegaconf import DictConfig
     from rich.console import Console
@@ -49,76 +48,103 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
     rows are predicted from the user's own control cells. Expression may be written as h5ad.
     """
     import numpy as np
-    import torch
-    from rich.console import Console
 
-    from torchcell.core.prediction_notes import joined, summary
-    from torchcell.evaluation.registry import metric_set
-    from torchcell.io.cache import atomic_write
+    from torchcell.core.prediction_notes import joined
     from torchcell.io.errors import InputError
     from torchcell.training import checkpoint
     from torchcell.training.baselines import MODEL, saved_baseline
+    from torchcell.training.predict import TrainedModel
 
     out = _named("out", cfg.out, (*WRITERS, PROFILES))
     if cfg.source is not None or cfg.target is not None:
-        if cfg.system != MODEL:
-            raise InputError(
-                f"system={cfg.system}: source and target rank the links of the model; of a baseline list the links, "
-                "perturbations=FILE"
-            )
         return ranked(cfg, out)
+    attention_out = _attention_out(cfg, out)
+    saved = checkpoint.load(cfg.ckpt, cfg.trust)
+    spec = saved.spec if cfg.added_genes is None else saved.spec_with(cfg.added_genes, cfg.trust)
+    representation = saved.datamodule_class(cfg.trust)
+    _refuse_profiles_of(spec, out)
+    request = representation.read_request(cfg.perturbations, spec, **_read_with(cfg, representation))
+    known, spec = spec, representation.extend_spec(request, spec)
+    attended: list[tuple[Tensor, Tensor]] = []
+    system: Any
+    if cfg.system == MODEL:
+        model = saved.model(cfg.trust, spec)
+        look = None if attention_out is None else lambda batch: attended.append(looked_at(model, batch, cfg.top_genes))
+        system = TrainedModel(model, spec, representation, saved.prior(cfg.trust), cfg.batch_size, look)
+        notes_of: Any = model
+    else:
+        notes_of = system = saved_baseline(saved, cfg.system, cfg.trust)
+
+    record, dropped = representation.filter_known(request, spec.genes, cfg.unknown_genes)
+    if not len(record):
+        raise InputError(f"{cfg.perturbations}: no row is left to predict ({dropped or 'the file is empty'})")
+    notes = representation.prediction_notes(record, known, notes_of)
+    prediction = system.predict(record.blind())
+    silent = np.isnan(prediction).any(1)
+    notes[f"no prediction of {cfg.system}"] = [f"{cfg.system} has none" if one else "" for one in silent.tolist()]
+    table = representation.to_table(record, prediction, spec)
+    column = NOTE if NOTE not in table else f"prediction_{NOTE}"  # a phenotype may have the name
+    table[column] = joined(notes, len(table))
+    profiles = representation.profiles(record, prediction, spec) if out.suffix == PROFILES else None
+    _write_predictions(table, column, profiles, out)
+    _print(cfg, record, dropped, table, notes, out)
+    if attention_out is not None:
+        _write_attention(table, attended, spec.genes, attention_out)
+    return table
+
+
+def _attention_out(cfg: DictConfig, out: Path) -> Path | None:
+    """Where the second table goes, if it is wanted; that what is asked for can be given is known before any reading."""
+    from torchcell.io.errors import InputError
+    from torchcell.training.baselines import MODEL
+
     if cfg.perturbations is None:
         raise InputError(
             "name what to predict: perturbations=FILE; or, of a knowledge graph, source=NODE or target=NODE"
         )
-    attention_out = None if cfg.attention_out is None else _named("attention_out", cfg.attention_out)
-    if attention_out is not None and attention_out.resolve() == out.resolve():
+    given = [key for key in ("added_genes", "attention_out") if cfg[key] is not None]
+    if given and cfg.system != MODEL:
+        named = ", ".join(f"{key}={cfg[key]}" for key in given)
+        raise InputError(f"{named} is for the model, not for system={cfg.system}; leave it out")
+    if cfg.attention_out is None:
+        return None
+    attention_out = _named("attention_out", cfg.attention_out)
+    if attention_out.resolve() == out.resolve():
         raise InputError(f"attention_out={attention_out} would overwrite the predictions; name another file than out")
-    if attention_out is not None and cfg.top_genes < 1:
+    if cfg.top_genes < 1:
         raise InputError(f"top_genes={cfg.top_genes}: must be 1 or more; set attention_out=null to write no such table")
-    saved = checkpoint.load(cfg.ckpt, cfg.trust)
-    baseline = None if cfg.system == MODEL else saved_baseline(saved, cfg.system, cfg.trust)
-    for key in ("added_genes", "attention_out"):
-        if baseline is not None and cfg[key] is not None:
-            raise InputError(f"{key}={cfg[key]} is for the model, not for system={cfg.system}; leave it out")
-    spec = saved.spec if cfg.added_genes is None else saved.spec_with(cfg.added_genes, cfg.trust)
-    representation = saved.datamodule_class(cfg.trust)
+    return attention_out
+
+
+def _refuse_profiles_of(spec: Any, out: Path) -> None:
+    """Expression goes into h5ad, a phenotype does not."""
+    from torchcell.evaluation.registry import metric_set
+    from torchcell.io.errors import InputError
+
     if out.suffix == PROFILES and not metric_set(spec.task).per_gene:
         raise InputError(
             f"out={out}: this model predicts a phenotype, and h5ad is for expression; name a .parquet file"
         )
-    asked = representation.read_request(cfg.perturbations, spec, **_read_with(cfg, representation))
-    known, spec = spec, representation.extend_spec(asked, spec)
-    model: Any = saved.model(cfg.trust, spec) if baseline is None else baseline
-    prior = saved.prior(cfg.trust) if baseline is None else None
 
-    record, dropped = representation.filter_known(asked, spec.genes, cfg.unknown_genes)
-    if not len(record):
-        raise InputError(f"{cfg.perturbations}: no row is left to predict ({dropped or 'the file is empty'})")
-    looked: list[tuple[Tensor, Tensor]] = []
-    notes = representation.prediction_notes(record, known, model)
-    if baseline is None:
-        packed = representation.pack(record, spec)
-        if prior is not None:
-            packed.prior = prior.predict(record)
-        size = cfg.batch_size or representation.request_batch
-        prediction = answered(
-            model, packed, len(record), size, None if attention_out is None else cfg.top_genes, looked
-        )
-    else:
-        prediction = baseline.predict(record.blind())
-        silent = np.isnan(prediction).any(1)
-        notes[f"no prediction of {cfg.system}"] = [f"{cfg.system} has none" if one else "" for one in silent.tolist()]
-    table = representation.to_table(record, prediction, spec)
-    column = NOTE if NOTE not in table else f"prediction_{NOTE}"  # a phenotype may have the name
-    table[column] = joined(notes, len(table))
-    if out.suffix == PROFILES:
-        profiles = representation.profiles(record, prediction, spec)
-        profiles.obs[column] = table[column].to_numpy()
-        with atomic_write(out) as temporary:
-            profiles.write_h5ad(temporary)
-    else:
+
+def _write_predictions(table: pd.DataFrame, column: str, profiles: Any, out: Path) -> None:
+    """The table, or the profiles with its notes."""
+    from torchcell.io.cache import atomic_write
+
+    if profiles is None:
         _write(table, out)
+        return
+    profiles.obs[column] = table[column].to_numpy()
+    with atomic_write(out) as temporary:
+        profiles.write_h5ad(temporary)
+
+
+def _print(cfg: DictConfig, record: Any, dropped: Any, table: pd.DataFrame, notes: Any, out: Path) -> None:
+    """What was left out, the first rows, their notes, and what the run's verdict was."""
+    from rich.console import Console
+
+    from torchcell.core.prediction_notes import summary
+
     console = Console(markup=False)
     for what, n in {**getattr(record, "dropped", {}), **dropped}.items():
         console.print(f"left out: {n:,} {what}", highlight=False)
@@ -129,44 +155,19 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
         console.print(noted, soft_wrap=True, highlight=False)
     console.print(f"wrote {len(table):,} predictions to {out}", soft_wrap=True, highlight=False)
     _say_verdict(console, cfg.ckpt, cfg.system)
-    if attention_out is not None:
-        weight, gene = (torch.cat(columns) for columns in zip(*looked, strict=True))
-        _write(attention_table(table, weight, gene, spec.genes), attention_out)
-        console.print(
-            f"wrote the {weight.shape[1]} genes that each set looks at most to {attention_out}",
-            soft_wrap=True, highlight=False,
-        )  # fmt: skip
-    return table
 
 
-def answered(
-    model: Model, packed: Any, n: int, size: int, top_genes: int | None, looked: list[tuple[Tensor, Tensor]]
-) -> np.ndarray:
-    """A model's predictions of n packed samples [n, T], as tables show them.
-
-    Args:
-        model: In evaluation mode; it goes to the GPU where there is one.
-        packed: The samples.
-        n: How many there are.
-        size: Samples at once.
-        top_genes: Genes to tell a sample; none: none.
-        looked: Gets, a batch, the weights and positions of these genes, see ``looked_at``.
-    """
+def _write_attention(
+    table: pd.DataFrame, attended: list[tuple[Tensor, Tensor]], genes: tuple[str, ...], path: Path
+) -> None:
+    """The second table."""
     import torch
+    from rich.console import Console
 
-    from torchcell.core.batch import BatchOrder, PackedLoader
-    from torchcell.io.progress import track
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model, parts = model.to(device), []
-    with torch.inference_mode():
-        for batch in track(PackedLoader(packed, BatchOrder(torch.arange(n), shuffle=False), size), "predict"):
-            batch = batch.to(device)
-            parts.append(model.predict_step(batch)[1].cpu())
-            if top_genes is not None:
-                looked.append(looked_at(model, batch, top_genes))
-    found: np.ndarray = torch.cat(parts).numpy()
-    return found
+    weight, gene = (torch.cat(columns) for columns in zip(*attended, strict=True))
+    _write(attention_table(table, weight, gene, genes), path)
+    text = f"wrote the {weight.shape[1]} genes that each set looks at most to {path}"
+    Console(markup=False).print(text, soft_wrap=True, highlight=False)
 
 
 def _say_verdict(console: Console, ckpt: str, system: str) -> None:
@@ -206,8 +207,14 @@ def ranked(cfg: DictConfig, out: Path) -> pd.DataFrame:
     from torchcell.knowledge_graph.embed import held_out_links, ranked_links
     from torchcell.knowledge_graph.spec import KnowledgeGraphSpec
     from torchcell.training import build, checkpoint
+    from torchcell.training.baselines import MODEL
 
     _named("out", cfg.out)
+    if cfg.system != MODEL:
+        raise InputError(
+            f"system={cfg.system}: source and target rank the links of the model; of a baseline list the links, "
+            "perturbations=FILE"
+        )
     if cfg.perturbations is not None:
         raise InputError("perturbations names rows to predict, source and target a node to rank links of; give one")
     saved = checkpoint.load(cfg.ckpt, cfg.trust)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import lightning
 import numpy as np
@@ -13,6 +13,9 @@ import torch
 from torchcell.core.batch import BatchOrder, PackedLoader
 from torchcell.core.datamodule import RecordDataModule
 from torchcell.core.model import Model
+from torchcell.core.predictor import Predictor
+from torchcell.core.prior import Prior
+from torchcell.core.spec import Spec
 from torchcell.io.errors import InputError, some
 from torchcell.io.progress import track
 
@@ -98,3 +101,59 @@ def predict_without_inputs(
                 for value, away in zip(predicted, moved, strict=True)
             ]
     return found
+
+
+class TrainedModel(Predictor):
+    """A trained model as a predictor of records: packed as its datamodule packs them, beside its prior.
+
+    Args:
+        model: With its weights; it goes to the GPU where there is one.
+        spec: Its inputs and outputs; its genes may have been added to.
+        representation: The datamodule's class, which knows how to pack a record.
+        prior: The model's, if it has one.
+        batch_size: Samples at once; none: the representation's.
+        look: Called with each batch that was predicted, e.g. for the genes that the model looked at.
+    """
+
+    name = "model"
+
+    def __init__(
+        self,
+        model: Model,
+        spec: Spec,
+        representation: type[RecordDataModule],
+        prior: Prior | None = None,
+        batch_size: int | None = None,
+        look: Callable[[Any], None] | None = None,
+    ) -> None:
+        self.model, self.spec, self.representation, self.prior = model, spec, representation, prior
+        self.batch_size, self.look = batch_size or representation.request_batch, look
+
+    def fit(self, train: Any, val: Any, graph: Any) -> Self:
+        """Not here: a model is fitted by ``torchcell.train``, with its loaders, callbacks and run folder."""
+        raise InputError("a trained model is not fitted again; train one by python -m torchcell.train")
+
+    def predict(self, record: Any) -> np.ndarray:
+        """Predictions [n, T] as tables show them, probabilities for a binary target."""
+        packed: Any = self.representation.pack(record, self.spec)
+        if self.prior is not None:
+            packed.prior = self.prior.predict(record)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        loader = PackedLoader(packed, BatchOrder(torch.arange(len(record)), shuffle=False), self.batch_size)
+        parts = []
+        with answering(self.model, device), torch.inference_mode():
+            for batch in track(loader, "predict"):
+                here = batch.to(device)
+                parts.append(self.model.predict_step(here)[1].cpu())
+                if self.look is not None:
+                    self.look(here)
+        return np.asarray(torch.cat(parts).numpy())
+
+    def state_dict(self) -> dict[str, Any]:
+        """The weights, as arrays."""
+        return {name: value.cpu().numpy() for name, value in self.model.state_dict().items()}
+
+    def load_state_dict(self, state: Mapping[str, Any], graph: Any = None) -> Self:
+        """See ``Predictor``."""
+        self.model.load_state_dict({name: torch.from_numpy(np.asarray(value)) for name, value in state.items()})
+        return self
