@@ -20,7 +20,7 @@ from torchcell.training.entry import conf_dir
 
 TINY = (
     "data.record.n_genes=120", "data.record.n_sets=300", "data.record.n_queries=16", "data.record.n_arrays=60",
-    "model.dim=16", "model.heads=1", "trainer.max_epochs=1", "trainer.warmup_steps=2", "evaluation.n_boot=10",
+    "model.encoder.dim=16", "model.readout.heads=1", "trainer.max_epochs=1", "trainer.warmup_steps=2", "evaluation.n_boot=10",
     "baselines=none", "+baselines.mean._target_=torchcell.screen.baselines.Mean",
 )  # fmt: skip
 

@@ -46,7 +46,7 @@ def drop_format(content: dict[str, Any]) -> None:
     [
         (spoil_weights, "weights of .* are not finite: '.*'"),
         (spoil_scale, "center or scale is not finite"),
-        (drop_format, "in format None, and this version reads format 2 only"),
+        (drop_format, "in format None, and this version reads format 3 only"),
     ],
 )
 @pytest.mark.parametrize("verb", ["predict", "embed"])
@@ -55,21 +55,21 @@ def test_a_checkpoint_that_can_answer_no_number_is_refused(change, said, verb, v
         verbs[verb](changed(finished, tmp_path / "run", change))
 
 
-def without_heads(config: Config, marker: Path) -> None:
-    del config["model"]["dropout"]
+def without_dropout(config: Config, marker: Path) -> None:
+    del config["model"]["readout"]["dropout"]
 
 
 def test_an_argument_that_was_taken_out_is_named_and_a_default_that_changed_too(verbs, finished, tmp_path):
-    path = edited_checkpoint(finished, tmp_path / "gone", without_heads, tmp_path / "marker")
-    with pytest.raises(InputError, match="taken out 'dropout', defaults that changed none"):
+    path = edited_checkpoint(finished, tmp_path / "gone", without_dropout, tmp_path / "marker")
+    with pytest.raises(InputError, match="taken out 'readout.dropout', defaults that changed none"):
         verbs["predict"](path)
 
     def older(content: dict[str, Any]) -> None:
-        content["torchcell"]["config"] = content["torchcell"]["config"].replace("  dropout: 0.0\n", "")
-        content["torchcell"]["arguments"]["dropout"] = "0.5"
-        content["torchcell"]["arguments"].pop("layers")
+        content["torchcell"]["config"] = content["torchcell"]["config"].replace("    dropout: 0.0\n", "")
+        content["torchcell"]["arguments"]["readout.dropout"] = "0.5"
+        content["torchcell"]["arguments"].pop("readout.heads")
 
-    with pytest.raises(InputError, match=r"taken out none, defaults that changed 'dropout \(0.5 then, 0.0 now\)'"):
+    with pytest.raises(InputError, match=r"taken out none, defaults that changed 'readout.dropout \(0.5 then, 0.0 now\)'"):
         verbs["predict"](changed(finished, tmp_path / "older", older))
 
     def before(content: dict[str, Any]) -> None:
