@@ -95,7 +95,7 @@ def test_bars_are_as_high_as_the_table_says(gnn):
 
 
 def test_another_model_is_measured_as_it_stands_and_the_paths_are_told(tmp_path, capsys):
-    cfg = config(*DANGO, f"profile.out={tmp_path}", "profile.naive=no/such/file.py")
+    cfg = config(*DANGO, "+model.prior=additive_ridge", f"profile.out={tmp_path}", "profile.naive=no/such/file.py")
     table = profile(cfg)
     assert table["representation"].tolist() == ["as_is"] * len(PHASES)
     assert table["relative_to_naive"].isna().all()

@@ -69,7 +69,9 @@ def test_an_argument_that_was_taken_out_is_named_and_a_default_that_changed_too(
         content["torchcell"]["arguments"]["readout.dropout"] = "0.5"
         content["torchcell"]["arguments"].pop("readout.heads")
 
-    with pytest.raises(InputError, match=r"taken out none, defaults that changed 'readout.dropout \(0.5 then, 0.0 now\)'"):
+    with pytest.raises(
+        InputError, match=r"taken out none, defaults that changed 'readout.dropout \(0.5 then, 0.0 now\)'"
+    ):
         verbs["predict"](changed(finished, tmp_path / "older", older))
 
     def before(content: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 import psutil
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 from torch import Tensor, nn
 from torch.autograd.profiler import profile
@@ -100,7 +100,10 @@ class Subject:
         self, cfg: DictConfig, data: RecordDataModule, process: DistributedContext, batch_size: int | None = None
     ) -> None:
         torch.manual_seed(cfg.seed)
-        self.model = checkpoint.built(cfg.model, data.spec).to(process.device)
+        network = cfg.model.copy()
+        with open_dict(network):
+            network.prior = None  # which is fitted before the first step, and costs none of its time
+        self.model = checkpoint.built(network, data.spec).to(process.device)
         self.model.train()
         optimizers, _ = self.model.configure_optimizers()
         self.optimizer: torch.optim.Optimizer = optimizers[0]
