@@ -289,7 +289,7 @@ class GeneSetTransformer(Model):
             if read_BSA is None:
                 read_BSA = self._read(batch, batch.input_cells, active_A)
             change_BSA = self.mean_G[active_A] + self.sd_G[active_A] * read_BSA
-            if self.stacking is not None and not self.prior_is_averaged:  # the prior moves all cells alike
+            if self.learns_residual:  # the prior moves all cells alike
                 network_BG = self.express(batch, read_BSA.mean(1), active_A)
                 change_BSA = change_BSA + (prediction - network_BG)[:, None, active_A]
             unit_A = self.spread_G[active_A] * len(active_A) ** 0.5
