@@ -140,7 +140,7 @@ def test_comparators_are_scored_on_the_same_samples_and_each_has_a_line(trained,
     request = [f"ckpt={trained.folder.best}", f"comparators=[{one.folder.best},{trained.folder.last}]", "n_boot=50"]
     found = evaluate(configured("evaluate", [*request, f"out={tmp_path / 'out'}"]))
     last = f"CheMoE {trained.folder.path.name} last"
-    assert found.results.comparators == ("ResponseMLP", last)
+    assert found.results.comparators == ("network_alone", "ResponseMLP", last)
     assert found.evaluation.verdict.text == trained.scored.evaluation.verdict.text
     beside, alone = (
         each.evaluation.table.query("system == 'ResponseMLP'").set_index("metric").value for each in (found, one.scored)
