@@ -24,7 +24,7 @@ from torchcell.predict import predict
 from torchcell.train import Trained, train
 from torchcell.training import build, checkpoint
 from torchcell.training.entry import conf_dir
-from torchcell.training.prior import _folds, fit_prior
+from torchcell.training.prior import fit_prior
 
 SMALL = (*SCREEN, "model.dim=16", "model.heads=1", "+model.prior=additive_ridge", "trainer.max_epochs=2")
 
@@ -62,7 +62,7 @@ class Memory(Predictor):
 def test_no_training_sample_meets_a_prior_that_was_fitted_to_it(split):
     data = build.datamodule(small(f"split={split}"))
     part = data.record("train")
-    folds = list(_folds(data, part))
+    folds = list(data.inner_folds(part))
     assert len(folds) == FOLDS
     assert np.isnan(out_of_fold(Memory, part, data.record("val"), None, iter(folds))).all()
     tested = np.sum([held_out for _, held_out in folds], axis=0)

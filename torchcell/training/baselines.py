@@ -137,7 +137,8 @@ class Fit:
     def _make(self) -> dict[str, Any]:
         self.console.print(f"{self.label} ...", highlight=False)  # a line of its own: a bar may follow
         data, start = self.datamodule, time.perf_counter()
-        self.fitted = instantiate(self.config).fit(data.record("train"), data.record("val"), data.graph)
+        unfitted = instantiate(self.config).with_folds(data.inner_folds)
+        self.fitted = unfitted.fit(data.record("train"), data.record("val"), data.graph)
         self.console.print(f"{self.label}: {time.perf_counter() - start:.1f} s", highlight=False)
         about = {
             "format": FORMAT,
@@ -242,8 +243,11 @@ def _plain(config: Any) -> Any:
 
 
 def data_hash(datamodule: RecordDataModule) -> str:
-    """sha256 of the split and of all values of the samples and the graph."""
-    return fingerprint([datamodule.split.hash, datamodule.spec.data_fingerprint])
+    """sha256 of the split, of how it was made, and of all values of the samples and the graph."""
+    split = datamodule.split
+    return fingerprint(
+        [split.hash, split.method, str(split.seed), str(split.n_folds), datamodule.spec.data_fingerprint]
+    )
 
 
 def _asked_hash(datamodule: RecordDataModule, make: Callable[[], Any]) -> str:
