@@ -198,7 +198,8 @@ class Table(NamedTuple):
         """The weights as a matrix [items, items]."""
         n, k = self.near.shape
         rows = np.arange(0, n * k + 1, k)
-        made = sp.csr_matrix((self.weight.ravel(), self.near.ravel(), rows), shape=(n, n))
+        # Copies: what drops the zeros works in place.
+        made = sp.csr_matrix((self.weight.flatten(), self.near.flatten(), rows), shape=(n, n))
         made.eliminate_zeros()
         return made
 
