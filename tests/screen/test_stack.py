@@ -12,6 +12,8 @@ from tests.screen.planted import assign_folds, mixed, ring, screen
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.io.errors import InputError
 from torchcell.io.state import read_state, write_state
+from torchcell.report.sections import contribution_sections
+from torchcell.screen.baselines import Mean
 from torchcell.screen.record import Screen
 from torchcell.screen.splits import SPLITS
 from torchcell.screen.stack import Stack
@@ -85,7 +87,7 @@ def test_what_it_says_of_training_samples_is_out_of_fold(held_out):
     record, _ = modules()
     train, val, _ = parts(record, "gene_disjoint_any")
     other = train.phenotype.copy()
-    fitted_on, held = next(iter(inner("gene_disjoint_any")(train)))
+    held = next(iter(inner("gene_disjoint_any")(train)))[1]
     later = np.zeros(len(train), dtype=bool)
     for _, more in list(inner("gene_disjoint_any")(train))[1:]:
         later |= more
@@ -146,3 +148,12 @@ def test_a_leak_is_refused_before_anything_is_fitted():
     with pytest.raises(InputError, match="leak"):
         Stack(**SMALL).fit(train, val, graph)
     Stack(**SMALL, trusted=("copy",)).fit(train, val, graph)
+
+
+def test_the_report_draws_what_each_source_adds(held_out):
+    stack, _, _ = held_out
+    (added,) = stack.contributions()
+    (section,) = contribution_sections("stack", [added], ["p0"])
+    bars = section.figure.axes[0]
+    assert [label.get_text() for label in bars.get_yticklabels()][-1] == max(added, key=added.get)
+    assert contribution_sections("mean", Mean().contributions(), []) == []

@@ -75,6 +75,13 @@ class Predictor(ABC):
         """
         return None
 
+    def contributions(self) -> list[dict[str, float]]:
+        """Of each output, what each named source adds to predictions: standard deviation over training samples.
+
+        Empty where a predictor is no sum over sources.
+        """
+        return []
+
     def state_dict(self) -> dict[str, Any]:
         """What was fitted, as plain values, see ``torchcell.io.state``."""
         return {name: plain_of(getattr(self, name)) for name in annotated(type(self))}

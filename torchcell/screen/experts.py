@@ -213,7 +213,7 @@ class Likeness(NamedTuple):
         rank: Width of the signed factors.
         penalty: Ridge penalty of the factors, for values of root mean square 1.
         n_iter: Sweeps over the factors.
-        shrinkage: Pseudo-evidence of a vote, over the mean evidence.
+        shrinkage: Pseudo-evidence of a vote, over the mean evidence of all pairs of genes, measured or not.
     """
 
     k: int = 50
@@ -221,7 +221,7 @@ class Likeness(NamedTuple):
     rank: int = 128
     penalty: float = 4.0
     n_iter: int = 4
-    shrinkage: float = 0.3
+    shrinkage: float = 3.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -402,7 +402,7 @@ class Experts:
             for what, _, _ in self.smoothed:
                 yield from (f"{table.name}: vote{what}", f"{table.name}: log evidence{what}")
             yield from (f"{table.name}: evidence", f"{table.name}: vote for h", f"{table.name}: log evidence for h")
-            yield from (f"{table.name}: factors", f"{table.name}: expected profile cosine", f"{table.name}: reach")
+            yield from (f"{table.name}: factors", f"{table.name}: expected profile cosine")
             yield from (f"{table.name}: lent {what}" for what in MEMBER[:3])
             if i < len(self.sources.sources):
                 yield f"{table.name}: cosine"
@@ -492,7 +492,6 @@ class Experts:
         reach = self.reach[i][c]
         expected = _gather(self.profile, h, table.near[c], table.weight[c])
         yield expected / np.maximum(reach, np.float32(1e-6))
-        yield reach
         yield from self.lent_member[i][c].T
 
 

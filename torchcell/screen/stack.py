@@ -39,7 +39,7 @@ class Stack(Predictor):
         rank: Width of the signed least-squares factors.
         factor_penalty: Ridge penalty of the factors, for values of root mean square 1.
         n_iter: Sweeps over the factors.
-        shrinkage: Pseudo-evidence of a vote, over the mean evidence.
+        shrinkage: Pseudo-evidence of a vote, over the mean evidence of all pairs of genes, measured or not.
         penalties: Of the linear part, in samples, chosen on val.
         trusted: Relations whose weights may correlate with the training values.
     """
@@ -56,7 +56,7 @@ class Stack(Predictor):
         rank: int = 128,
         factor_penalty: float = 4.0,
         n_iter: int = 4,
-        shrinkage: float = 0.3,
+        shrinkage: float = 3.0,
         penalties: Sequence[float] = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0, 30000.0),
         trusted: Sequence[str] = (),
     ) -> None:
@@ -131,6 +131,13 @@ class Stack(Predictor):
     def out_of_fold(self) -> np.ndarray:
         """See ``Predictor``."""
         return self.inner_nT
+
+    def contributions(self) -> list[dict[str, float]]:
+        """See ``Predictor``; those of a binary task are on the logistic scale."""
+        priors = [None if one is None else one.prior for one in self.fitted]
+        return [
+            {} if prior is None else dict(zip(prior.sources, prior.spread_S.tolist(), strict=True)) for prior in priors
+        ]
 
     def load_state_dict(self, state: Mapping[str, Any], graph: CellGraph | None = None) -> Self:
         """See ``Predictor``."""

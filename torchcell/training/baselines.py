@@ -46,11 +46,13 @@ class Baselines:
         predictions: Float32 [n, T]: by record of ``RecordDataModule.asked``, then by baseline.
         files: Where the cache holds what a baseline was fitted to, by name.
         states: The same of those that the cache could not keep.
+        contributions: What sources add to the predictions of those that are sums, see ``Predictor.contributions``.
     """
 
     predictions: dict[str, dict[str, np.ndarray]]
     files: dict[str, Path] = field(default_factory=dict)
     states: dict[str, dict[str, Any]] = field(default_factory=dict)
+    contributions: dict[str, list[dict[str, float]]] = field(default_factory=dict)
 
     def write(self, folder: Path) -> list[Path]:
         """Put ``baselines/NAME.npz`` into a run's folder, from which ``predict`` asks them.
@@ -101,6 +103,8 @@ def fit_baselines(datamodule: RecordDataModule, configs: Mapping[str, Any], part
             found.files[name] = one.path
         elif state is not None:
             found.states[name] = state
+        if state is not None and (added := state["about"].get("contributions")):
+            found.contributions[name] = added
         for i, what in enumerate(asked):
             found.predictions[what][name] = held[f"asked{i}"]
     return found
@@ -146,6 +150,7 @@ class Fit:
             "class": str(self.config["_target_"]),
             "split_hash": data.spec.split_hash,
             "data_fingerprint": data.spec.data_fingerprint,
+            "contributions": self.fitted.contributions(),
         }
         return {"about": about, "state": self.fitted.state_dict()}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -31,7 +32,7 @@ from torchcell.evaluation.registry import every_metric, higher_is_better
 from torchcell.evaluation.results import Results
 from torchcell.io.errors import InputError, near
 from torchcell.io.progress import stage
-from torchcell.report.sections import Section
+from torchcell.report.sections import Section, contribution_sections
 from torchcell.training.baselines import Baselines, departures, fit_baselines, saved_systems
 from torchcell.training.comparators import Comparator
 from torchcell.training.embed import report_latents
@@ -244,6 +245,8 @@ def score(
         return report_latents(model, datamodule, every[0], device, how.umap, how.seed)
 
     sections = {"Maps of latents": latents, **inspected.sections}
+    for name, added in fitted.contributions.items():
+        sections[f"What carries {name}"] = partial(contribution_sections, name, added, every[0].outputs)
     return Scored(every[0], evaluation, summary, [], sections, fitted)
 
 
