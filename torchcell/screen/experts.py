@@ -38,6 +38,8 @@ DAMPING = 2.0
 """Added to the length of a profile, in root mean squares of the values, so that short profiles count less."""
 PULL = 3.0
 """Samples of the overall mean that a gene's own mean is shrunk by."""
+SOFT = 0.5
+"""Standard deviations of what the additive ridge leaves at which a soft vote levels off: a few pairs are far out."""
 LEAK = 0.9
 """A relation whose weights correlate with training values above this is taken for the screen itself."""
 FEWEST = 20
@@ -218,7 +220,7 @@ class Likeness(NamedTuple):
 
     k: int = 50
     power: float = 1.5
-    rank: int = 128
+    rank: int = 256
     penalty: float = 4.0
     n_iter: int = 4
     shrinkage: float = 3.0
@@ -356,19 +358,18 @@ class Experts:
         The matrices that all sources share; each comes with where it holds a value.
         """
         value = self.learned.matrix
-        there = value.copy()
+        there, soft = value.copy(), value.copy()
         there.data = np.ones_like(there.data)
-        self.smoothed = [("", value.toarray(), there.toarray())]
+        soft.data = np.tanh(value.data / np.float32(SOFT * (value.data.std() if value.nnz else 0) or 1))
+        self.smoothed = [("", value.toarray(), soft.toarray(), there.toarray())]
         # The widest of the sources, and the profiles.
         beside = [self.tables[-2]] if self.sources.sources else []
         for table in (*beside, self.profile_table):
             weight = table.matrix()
-            total = (value + weight @ value).toarray()
-            evidence = (there + abs(weight) @ there).toarray()
-            self.smoothed.append((f", {table.name} of h", total, evidence))
-        held = [
-            evidence[self.trained].mean(0) if self.trained.any() else evidence[0] for _, _, evidence in self.smoothed
-        ]
+            each = [(value + weight @ value).toarray(), (soft + weight @ soft).toarray()]
+            self.smoothed.append((f", {table.name} of h", *each, (there + abs(weight) @ there).toarray()))
+        rows = self.trained if self.trained.any() else slice(None)
+        held = [evidence[rows].mean(0) for *_, evidence in self.smoothed]
         self.middle = np.array(
             [[max(float(self._reach(table) @ mean), 1e-9) for mean in held] for table in self.tables], dtype=np.float32
         )
@@ -399,8 +400,9 @@ class Experts:
 
     def _names(self) -> Iterator[str]:
         for i, table in enumerate(self.tables):
-            for what, _, _ in self.smoothed:
-                yield from (f"{table.name}: vote{what}", f"{table.name}: log evidence{what}")
+            for what, *_ in self.smoothed:
+                each = ("vote", "soft vote", "log evidence")
+                yield from (f"{table.name}: {name}{what}" for name in each)
             yield from (f"{table.name}: evidence", f"{table.name}: vote for h", f"{table.name}: log evidence for h")
             yield from (f"{table.name}: factors", f"{table.name}: expected profile cosine")
             yield from (f"{table.name}: lent {what}" for what in MEMBER[:3])
@@ -473,19 +475,18 @@ class Experts:
     def _votes(self, i: int, table: Table, c: np.ndarray, h: np.ndarray) -> Iterator[np.ndarray]:
         near, weight, size = table.near[c], table.weight[c], np.abs(table.weight[c])
         evidences = []
-        for j, (_, value, there) in enumerate(self.smoothed):
-            total, evidence = _gather(value, h, near, weight), _gather(there, h, near, size)
-            yield from self._vote(total, evidence, self.middle[i, j])
+        for j, (_, value, soft, there) in enumerate(self.smoothed):
+            evidence = _gather(there, h, near, size)
+            below = evidence + np.float32(self.how.shrinkage) * self.middle[i, j]
+            yield from (_gather(matrix, h, near, weight) / below for matrix in (value, soft))
+            yield np.log1p(evidence / self.middle[i, j])
             evidences.append(evidence / self.middle[i, j])
         yield evidences[0]
         near, weight = table.near[h], table.weight[h]
-        _, value, there = self.smoothed[0]
-        yield from self._vote(
-            _gather(value, c, near, weight), _gather(there, c, near, np.abs(weight)), self.middle[i, 0]
-        )
-
-    def _vote(self, total: np.ndarray, evidence: np.ndarray, middle: np.float32) -> tuple[np.ndarray, np.ndarray]:
-        return total / (evidence + np.float32(self.how.shrinkage) * middle), np.log1p(evidence / middle)
+        _, value, _, there = self.smoothed[0]
+        evidence = _gather(there, c, near, np.abs(weight))
+        yield _gather(value, c, near, weight) / (evidence + np.float32(self.how.shrinkage) * self.middle[i, 0])
+        yield np.log1p(evidence / self.middle[i, 0])
 
     def _lent(self, i: int, table: Table, c: np.ndarray, h: np.ndarray) -> Iterator[np.ndarray]:
         yield np.einsum("pe,pe->p", self.lent[i][c], self.own[h])

@@ -53,7 +53,7 @@ class Stack(Predictor):
         self,
         k: int = 50,
         power: float = 1.5,
-        rank: int = 128,
+        rank: int = 256,
         factor_penalty: float = 4.0,
         n_iter: int = 4,
         shrinkage: float = 3.0,
