@@ -87,10 +87,13 @@ def fit_linear(
             binary = made is _Logistic
             return LinearPrior(list(names), mean_F, scale_F, weight, intercept, penalty, binary, sources, np.empty(0))
 
-        def error(prior: LinearPrior) -> float:
-            return _error(val[1][held], prior.predict(val[0][held]), prior.binary) if held.any() else 0.0
-
-        best = min((fitted(penalty) for penalty in sorted(penalties, reverse=True)), key=error)
+        every = [fitted(penalty) for penalty in sorted(penalties, reverse=True)]
+        weights = np.stack([one.weight_F for one in every])
+        predicted = np.empty((len(every), int(held.sum())))
+        for rows, z in _standardized(val[0][held], mean_F, scale_F):
+            predicted[:, rows] = weights @ z.T + np.array([[one.intercept] for one in every])
+        errors = [_error(val[1][held], one, made is _Logistic) for one in predicted] if held.any() else [0.0]
+        best = every[int(np.argmin(errors))]
         each = [problem.spread(np.where(place == i, best.weight_F, 0)) for i in range(len(sources))]
         best = replace(best, spread_S=np.array(each))
         inner = np.full(len(target_n), np.nan)
@@ -100,11 +103,11 @@ def fit_linear(
     return best, inner
 
 
-def _error(truth: np.ndarray, prediction: np.ndarray, binary: bool) -> float:
+def _error(truth: np.ndarray, score: np.ndarray, binary: bool) -> float:
+    """Mean squared error, or of logits the mean cross-entropy."""
     if not binary:
-        return float(np.mean((truth - prediction) ** 2))
-    p = np.clip(prediction, 1e-9, 1 - 1e-9)
-    return float(-np.mean(truth * np.log(p) + (1 - truth) * np.log(1 - p)))
+        return float(np.mean((truth - score) ** 2))
+    return float(np.mean(np.logaddexp(0, score) - truth * score))
 
 
 def _standardized(
