@@ -25,7 +25,7 @@ from torchcell.predict import predict
 from torchcell.train import Trained, train
 from torchcell.training import build, checkpoint
 from torchcell.training.entry import conf_dir
-from torchcell.training.prior import _folds, fit_prior
+from torchcell.training.prior import fit_prior
 
 SMALL = (
     *SCREEN,
@@ -69,7 +69,7 @@ class Memory(Predictor):
 def test_no_training_sample_meets_a_prior_that_was_fitted_to_it(split):
     data = build.datamodule(small(f"split={split}"))
     part = data.record("train")
-    folds = list(_folds(data, part))
+    folds = list(data.inner_folds(part))
     assert len(folds) == FOLDS
     assert np.isnan(out_of_fold(Memory, part, data.record("val"), None, iter(folds))).all()
     tested = np.sum([held_out for _, held_out in folds], axis=0)
@@ -91,6 +91,37 @@ def test_the_priors_of_validation_and_test_are_fitted_on_all_of_train(data):
     assert fit > honest + 0.01, "in sample it knows the noise"
     assert float(spec.scale) == pytest.approx(float(np.sqrt(((left - found[at]) ** 2).mean())), rel=1e-4)
     assert float(spec.center) == float(data.spec.center)
+
+
+def test_a_prior_that_is_fitted_out_of_fold_is_not_fitted_again_for_each_fold(monkeypatch):
+    """By the split's own method: pairs with a held-out query are predicted by experts that never saw one of its pairs."""
+    cfg = small("split=query_disjoint", "model.prior=stack")
+    stack = composed(
+        *SCREEN, "baselines.stack.k=5", "baselines.stack.rank=8", "baselines.stack.n_iter=1"
+    ).baselines.stack
+    cfg.baselines = {"mean": cfg.baselines.mean, "stack": stack}
+    data = build.datamodule(cfg)
+    folds = []
+
+    def counted(train):
+        for fold in RecordDataModule.inner_folds(data, train):
+            folds.append(fold)
+            yield fold
+
+    data.inner_folds = counted
+    monkeypatch.setattr("torchcell.training.prior.out_of_fold", None)
+    prior, spec = fit_prior(data, cfg)
+    assert len(folds) == FOLDS
+    inner = prior.predictor.out_of_fold()
+    np.testing.assert_array_equal(data.packed.prior[data.split.index("train")].numpy(), inner)
+    left = data.record("train").target - inner
+    assert float(spec.scale) == pytest.approx(float(np.sqrt(np.nanmean(left**2))), rel=1e-4)
+
+
+def test_folds_that_leave_nobody_to_fit_on_are_one_error_that_says_what_to_do(data):
+    few = data.record("train").subset(np.arange(2))
+    with pytest.raises(InputError, match=r"training part of 2 samples can't be split again .*baselines.stack=null"):
+        list(data.inner_folds(few))
 
 
 def test_averaged_the_network_trains_as_without_a_prior_and_both_count_where_it_is_scored(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from torchcell.core.batch import BatchOrder, Packed, PackedLoader
 from torchcell.core.prediction_notes import Notes
-from torchcell.core.prior import Prior
+from torchcell.core.prior import FOLDS, Prior
 from torchcell.core.spec import Spec, fit_scaler
 from torchcell.core.split import Split
 from torchcell.core.task import Task
@@ -117,6 +117,31 @@ class RecordDataModule(lightning.LightningDataModule):
     def assign_folds(self, record: Any, split: Mapping[str, Any]) -> Split:
         """The split of a record, by the keys of the ``split`` config."""
         return self.TASK.splits.make(record, **split)
+
+    def inner_folds(self, train: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Folds of the training part as the split's method makes them; at random where the split came from a file.
+
+        Yields:
+            Which samples of ``train`` to fit on and which to predict, masks [n]; a fold without either is left out.
+
+        Raises:
+            InputError: There is no such fold.
+        """
+        method, refused, n_folds = self.split.method if self.split.n_folds else "random", "", 0
+        for fold in range(FOLDS):
+            keys = {"method": method, "n_folds": FOLDS, "fold": fold, "seed": self.split.seed + 1}
+            try:
+                part = self.assign_folds(train, keys).part
+            except InputError as error:
+                refused = str(error)
+                continue
+            n_folds += 1
+            yield np.isin(part, ("train", "val")), part == "test"
+        if not n_folds:
+            raise InputError(
+                f"the training part of {len(train)} samples can't be split again by {method} into {FOLDS} folds "
+                f"({refused}); take more samples, or leave out what is fitted out of fold (baselines.stack=null)"
+            )
 
     @staticmethod
     def filter_known(record: Any, vocabulary: tuple[str, ...], policy: str) -> tuple[Any, dict[str, int]]:

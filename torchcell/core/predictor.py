@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -16,6 +16,9 @@ from threadpoolctl import threadpool_limits
 from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError
 from torchcell.io.state import annotated, plain_of, restored
+
+Folds = Callable[[Any], Iterable[tuple[np.ndarray, np.ndarray]]]
+"""A training record -> which of its samples to fit on and which to predict, masks [n], a fold each."""
 
 
 @configurable(subclasses=True)
@@ -62,6 +65,24 @@ class Predictor(ABC):
         Returns:
             NaN rows for samples without a prediction.
         """
+
+    def with_folds(self, folds: Folds) -> Self:
+        """Take how the training part is split again, by the split's method, before ``fit``; most do not need it."""
+        return self
+
+    def out_of_fold(self) -> np.ndarray | None:
+        """Its own predictions of the training samples, each fitted without the sample [n, T]; NaN where it has none.
+
+        None: it makes no such predictions while it is fitted, so that it is fitted again for each fold.
+        """
+        return None
+
+    def contributions(self) -> list[dict[str, float]]:
+        """Of each output, what each named source adds to predictions: standard deviation over training samples.
+
+        Empty where a predictor is no sum over sources.
+        """
+        return []
 
     def state_dict(self) -> dict[str, Any]:
         """The fitted values as plain values, see ``torchcell.io.state``."""

@@ -240,6 +240,15 @@ def loss_shares(history: pd.DataFrame) -> Figure | None:
     return figure
 
 
+def bars(values: Mapping[str, float], label: str) -> Figure:
+    """Named values as horizontal bars, the largest on top."""
+    names = sorted(values, key=lambda name: values[name])
+    figure, axes = canvas(5.2, 0.6 + 0.24 * len(names))
+    axes[0, 0].barh(names, [values[name] for name in names], color=GREY, height=0.7)
+    axes[0, 0].set(xlabel=label)
+    return figure
+
+
 def _scores(history: pd.DataFrame) -> list[str]:
     """Names of the validation metrics of outputs; else ``val/score``."""
     errors = ("/MSE", "/loss", "/score")

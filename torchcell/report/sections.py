@@ -83,6 +83,29 @@ def _comparison(evaluation: Evaluation, results: Results) -> Section:
     )
 
 
+def contribution_sections(
+    name: str, contributions: Sequence[Mapping[str, float]], outputs: Sequence[str]
+) -> list[Section]:
+    """What the sources add to the predictions of a system that is a sum over them.
+
+    Args:
+        name: Of the system.
+        contributions: See ``Predictor.contributions``, one an output.
+        outputs: Their names.
+    """
+    from torchcell.report.plots import bars
+
+    found = []
+    for output, added in list(zip(outputs, contributions, strict=True))[:MOST_OUTPUTS]:
+        if added:
+            tail = f": {output}" if len(outputs) > 1 else ""
+            title = f"What carries {name}{tail}"
+            text = "Standard deviation over training samples of what each source adds to its predictions."
+            label = f"added to {output}"
+            found.append(Section(title, text, bars(added, label), name=title, caption="Sources, the largest first."))
+    return found
+
+
 def _comparators(evaluation: Evaluation, results: Results) -> list[Section]:
     """One section on the other trained models, where there are any."""
     if not evaluation.comparators:

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from torchcell.core.predictor import Predictor, validation_score
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.graph.neighborhood import cosine_neighbors, neighborhoods
-from torchcell.screen.baselines import AdditiveRidge, Mean, of_unknown_genes, over_genes
+from torchcell.screen.baselines import AdditiveRidge, Mean, over_genes
 from torchcell.screen.models.cell_graph_transformer.heads import alternating_least_squares
 from torchcell.screen.record import KINDS, Screen
 
@@ -135,6 +135,13 @@ class Items:
     def __len__(self) -> int:
         return len(self.genes) * self.n_kinds + 1
 
+    def of_members(self, record: Screen) -> np.ndarray:
+        """The item of each member, int64 [M], its gene found by name; ``len(self)`` for a gene or kind unknown."""
+        record = over_genes(record, self.genes)
+        kind = self.position[record.kind]
+        unknown = (record.gene >= len(self.genes)) | (kind < 0)
+        return np.where(unknown, len(self), record.gene * self.n_kinds + kind)
+
 
 @dataclass(frozen=True, eq=False)
 class SetPairs:
@@ -155,27 +162,10 @@ class SetPairs:
     @classmethod
     def of(cls, record: Screen, items: Items) -> SetPairs:
         """The pairs of a record; its genes are found by name."""
-        record = over_genes(record, items.genes)
-        kind = items.position[record.kind]
-        item = record.gene * items.n_kinds + kind
-        known = ~of_unknown_genes(record, len(items.genes))
-        known[record.owner[kind < 0]] = False
-        owners, lefts, rights = [], [], []
-        for size in np.unique(record.sizes[known]).tolist():
-            samples = np.flatnonzero((record.sizes == size) & known)
-            members = item[record.ptr[samples, None] + np.arange(size)]
-            if size == 1:
-                members = np.concatenate([members, np.full_like(members, len(items) - 1)], axis=1)
-            # Sorted members: the order in which a set is written must not change even the rounding.
-            members.sort(axis=1)
-            a, b = np.triu_indices(members.shape[1], 1)
-            owners.append(np.repeat(samples, len(a)))
-            lefts.append(members[:, a].ravel())
-            rights.append(members[:, b].ravel())
-        owner, left, right = (
-            np.concatenate([np.zeros(0, dtype=np.int64), *parts]) for parts in (owners, lefts, rights)
-        )
-        return cls(owner, left, right, known)
+        item = items.of_members(record)
+        known = np.ones(len(record), dtype=bool)
+        known[record.owner[item == len(items)]] = False
+        return cls(*_pairs_within(record, item, known, len(items) - 1), known)
 
     def matrix(self, value: np.ndarray, n_items: int) -> sp.csr_matrix:
         """Symmetric matrix [items, items] of the mean value of the sets that contain a pair.
@@ -207,6 +197,32 @@ class SetPairs:
         strange = ~self.known
         strange[self.owner[~(seen[self.left] & seen[self.right])]] = True
         return strange
+
+
+def pairs_of_all(record: Screen, items: Items) -> SetPairs:
+    """As ``SetPairs.of``, but what the items do not have is the item ``len(items)``, so that each sample has pairs."""
+    every = np.ones(len(record), dtype=bool)
+    return SetPairs(*_pairs_within(record, items.of_members(record), every, len(items) - 1), every)
+
+
+def _pairs_within(
+    record: Screen, item: np.ndarray, chosen: np.ndarray, unperturbed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Owner, left and right item of the pairs within the chosen samples; a single one's is with ``unperturbed``."""
+    owners, lefts, rights = [], [], []
+    for size in np.unique(record.sizes[chosen]).tolist():
+        samples = np.flatnonzero((record.sizes == size) & chosen)
+        members = item[record.ptr[samples, None] + np.arange(size)]
+        if size == 1:
+            members = np.concatenate([members, np.full_like(members, unperturbed)], axis=1)
+        # Sorted members: the order in which a set is written must not change even the rounding.
+        members.sort(axis=1)
+        a, b = np.triu_indices(members.shape[1], 1)
+        owners.append(np.repeat(samples, len(a)))
+        lefts.append(members[:, a].ravel())
+        rights.append(members[:, b].ravel())
+    owner, left, right = (np.concatenate([np.zeros(0, dtype=np.int64), *parts]) for parts in (owners, lefts, rights))
+    return owner, left, right
 
 
 class _Fitted(NamedTuple):

@@ -48,11 +48,13 @@ class Baselines:
         predictions: Float32 [n, T], by record of ``RecordDataModule.evaluation_inputs``, then by baseline.
         files: Files of the cache with the fitted states, by name.
         states: States of the baselines that the cache could not keep, by name.
+        contributions: What sources add to the predictions of those that are sums, see ``Predictor.contributions``.
     """
 
     predictions: dict[str, dict[str, np.ndarray]]
     files: dict[str, Path] = field(default_factory=dict)
     states: dict[str, dict[str, Any]] = field(default_factory=dict)
+    contributions: dict[str, list[dict[str, float]]] = field(default_factory=dict)
 
     def write(self, folder: Path) -> list[Path]:
         """Write ``baselines/NAME.npz`` into a run folder, for ``predict system=NAME``.
@@ -103,6 +105,8 @@ def fit_baselines(datamodule: RecordDataModule, configs: Mapping[str, Any], part
             baselines.files[name] = fit.path
         elif state is not None:
             baselines.states[name] = state
+        if state is not None and (added := state["about"].get("contributions")):
+            baselines.contributions[name] = added
         for i, record in enumerate(inputs):
             baselines.predictions[record][name] = arrays[f"record{i}"]
     return baselines
@@ -139,7 +143,8 @@ class Fit:
     def _make(self) -> dict[str, Any]:
         self.console.print(f"{self.label} ...", highlight=False)  # a whole line, since a bar may follow
         data, start = self.datamodule, time.perf_counter()
-        self.fitted = instantiate(self.config).fit(data.record("train"), data.record("val"), data.graph)
+        unfitted = instantiate(self.config).with_folds(data.inner_folds)
+        self.fitted = unfitted.fit(data.record("train"), data.record("val"), data.graph)
         self.console.print(f"{self.label}: {time.perf_counter() - start:.1f} s", highlight=False)
         about = {
             "format": FORMAT,
@@ -147,6 +152,7 @@ class Fit:
             "class": str(self.config["_target_"]),
             "split_hash": data.spec.split_hash,
             "data_fingerprint": data.spec.data_fingerprint,
+            "contributions": self.fitted.contributions(),
         }
         return {"about": about, "state": self.fitted.state_dict()}
 
@@ -251,8 +257,11 @@ def _plain(config: Any) -> Any:
 
 
 def data_hash(datamodule: RecordDataModule) -> str:
-    """sha256 of the split and of all values of the samples and the graph."""
-    return fingerprint([datamodule.split.hash, datamodule.spec.data_fingerprint])
+    """sha256 of the split, of how it was made, and of all values of the samples and the graph."""
+    split = datamodule.split
+    return fingerprint(
+        [split.hash, split.method, str(split.seed), str(split.n_folds), datamodule.spec.data_fingerprint]
+    )
 
 
 def _input_hash(datamodule: RecordDataModule, make: Callable[[], Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -13,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from torchcell.core.datamodule import RecordDataModule
+from torchcell.core.predictor import Predictor
 from torchcell.core.prior import FOLDS, USES, Prior, out_of_fold
 from torchcell.core.spec import Spec
 from torchcell.evaluation.registry import metric_set
@@ -59,7 +59,9 @@ def fit_prior(datamodule: RecordDataModule, cfg: DictConfig) -> tuple[Prior | No
         if use != "average":
             path = cache_file("priors", name, values, text, str(FOLDS))
             make = partial(_out_of_fold, datamodule, train, config)
-            inner = kept(path, read_arrays, make, lambda at, made: write_arrays(at, **made))["prediction"]
+            inner = prior.predictor.out_of_fold()
+            if inner is None:
+                inner = kept(path, read_arrays, make, lambda at, made: write_arrays(at, **made))["prediction"]
             prediction[datamodule.split.index("train")] = torch.from_numpy(inner)
             spec = datamodule.residual_spec(train, inner)
     datamodule.use_prior(prior, prediction)
@@ -67,16 +69,10 @@ def fit_prior(datamodule: RecordDataModule, cfg: DictConfig) -> tuple[Prior | No
 
 
 def _out_of_fold(datamodule: RecordDataModule, train: Any, config: Any) -> dict[str, np.ndarray]:
-    folds = _folds(datamodule, train)
-    make = partial(instantiate, config)
+    folds = datamodule.inner_folds(train)
+
+    def make() -> Predictor:
+        unfitted: Predictor = instantiate(config)
+        return unfitted.with_folds(datamodule.inner_folds)
+
     return {"prediction": out_of_fold(make, train, datamodule.record("val"), datamodule.graph, folds)}
-
-
-def _folds(datamodule: RecordDataModule, train: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Folds of the training part by the method of the split; at random where the split came from a file."""
-    split = datamodule.split
-    method = split.method if split.n_folds else "random"
-    for fold in range(FOLDS):
-        keys = {"method": method, "n_folds": FOLDS, "fold": fold, "seed": split.seed + 1}
-        part = datamodule.assign_folds(train, keys).part
-        yield np.isin(part, ("train", "val")), part == "test"

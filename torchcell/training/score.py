@@ -32,7 +32,7 @@ from torchcell.evaluation.registry import every_metric, higher_is_better
 from torchcell.evaluation.results import NETWORK_ALONE, Results
 from torchcell.io.errors import InputError, near
 from torchcell.io.progress import stage
-from torchcell.report.sections import Section
+from torchcell.report.sections import Section, contribution_sections
 from torchcell.training.baselines import Baselines, departures, fit_baselines, saved_systems
 from torchcell.training.comparators import Comparator
 from torchcell.training.embed import report_latents
@@ -236,11 +236,20 @@ def score(
         summary["comparators"] = {
             one.comparator: comparators[one.comparator].facts | one.summary() for one in evaluation.comparators
         }
-    maps: Callable[[], list[Section]] = partial(
-        report_latents, model, datamodule, all_results[0], device, how.umap, how.seed
-    )
-    sections = {"Maps of latents": maps, **inspected.sections}
+    sections: dict[str, Callable[[], list[Section]]] = {
+        "Maps of latents": partial(report_latents, model, datamodule, all_results[0], device, how.umap, how.seed),
+        **inspected.sections,
+        **_what_carries(fitted, all_results[0]),
+    }
     return Scored(all_results[0], evaluation, summary, [], sections, fitted)
+
+
+def _what_carries(baselines: Baselines, results: Results) -> dict[str, Callable[[], list[Section]]]:
+    """A bar plot of what each source adds to a baseline that is a sum."""
+    return {
+        f"What carries {name}": partial(contribution_sections, name, added, results.outputs)
+        for name, added in baselines.contributions.items()
+    }
 
 
 def _network_alone(
