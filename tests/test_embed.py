@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from torchcell.core.split import Split
 from torchcell.embed import embed
 from torchcell.graph.cell_graph import CellGraph
+from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError
 from torchcell.io.gene_features import GeneFeatures
 from torchcell.knowledge_graph.embed import validate
@@ -228,7 +229,7 @@ def test_data_that_changed_since_the_run_are_refused(run, tmp_path, monkeypatch)
 
     original = simulate.simulated_screen
     changed = functools.wraps(original)(lambda **known: original(**known).subset(np.arange(350)))
-    monkeypatch.setattr(simulate, "simulated_screen", changed)
+    monkeypatch.setattr(simulate, "simulated_screen", configurable(changed))
     with pytest.raises(InputError, match="was trained on other data: split, samples differ"):
         request(run.folder.best, tmp_path / "e.h5ad")
 
@@ -243,7 +244,7 @@ def test_the_report_maps_the_scored_part_and_leaves_the_model_as_it_was(run, mon
     monkeypatch.setattr(embedding, "MOST_IN_REPORT", 30)
     (section,) = embedding.report_latents(run.model, run.datamodule, results, "cpu")
     assert run.model.training
-    assert f"30 of {len(results)} sets, chosen at random, of the test part" in section.text
+    assert f"30 of {len(results)} samples, chosen at random, of the test part" in section.text
     again = embedding.report_latents(run.model, run.datamodule, results, "cpu")[0]
     one, other = (np.asarray(each.figure.axes[0].collections[1].get_offsets()) for each in (section, again))
     np.testing.assert_array_equal(one, other)

@@ -16,6 +16,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from torchcell import embed as embed_verb
+from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError
 from torchcell.knowledge_graph.datamodule import LinkDataModule
 from torchcell.knowledge_graph.embedding_health import type_health
@@ -148,7 +149,7 @@ def test_links_that_changed_since_training_mark_and_judge_nothing_unless_that_is
         of_another = np.flatnonzero(found.graph.edge_type == "GiG")
         return replace(found, graph=found.graph.subset(np.delete(np.arange(len(found.graph)), of_another[0])))
 
-    monkeypatch.setattr(simulate, "simulated_links", one_edge_less)
+    monkeypatch.setattr(simulate, "simulated_links", configurable(one_edge_less))
     ask = composed("predict", ckpt, tmp_path / "r.csv", f"source={source}")
     with pytest.raises(InputError, match="was trained on other data: samples differ"):
         predict(ask)

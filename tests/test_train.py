@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from torchcell.core.split import Split
+from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError
 from torchcell.screen.models.dango import Dango
 from torchcell.train import Trained, train
@@ -138,7 +139,7 @@ def test_the_wandb_record_holds_config_metrics_and_the_reports_figures(finished)
             history[item.nested_key[0]] = item.value_json
         for item in record.summary.update:
             summary[item.key or item.nested_key[0]] = item.value_json
-    assert json.loads(config["model"])["dim"] == 16
+    assert json.loads(config["model"])["encoder"]["dim"] == 16
     assert float(history["val/gene_interaction/Pearson"]) == pytest.approx(
         pd.read_csv(finished.folder.path / "history.csv")["val/gene_interaction/Pearson"].iloc[-1]
     )
@@ -227,7 +228,8 @@ def test_a_run_does_not_go_on_when_the_data_behind_its_config_has_changed(tmp_pa
     cfg = config(tmp_path)
     interrupt(monkeypatch, cfg, epoch=1)
     original = simulate.simulated_screen
-    monkeypatch.setattr(simulate, "simulated_screen", lambda **known: original(**known).subset(np.arange(450)))
+    fewer = configurable(lambda **known: original(**known).subset(np.arange(450)))
+    monkeypatch.setattr(simulate, "simulated_screen", fewer)
     cfg.ckpt_path = "last"
     with pytest.raises(InputError, match="trained on other data: split, samples differ"):
         train(cfg)
