@@ -318,7 +318,7 @@ def test_baselines_are_answered_from_the_cache_only_for_the_same_data(finished):
 def test_the_seed_and_the_config_name_the_folder(tmp_path):
     base = config(tmp_path)
     assert config_hash(base) == config_hash(OmegaConf.merge(base, {"seed": 5, "paths": {"runs": "elsewhere"}}))
-    assert config_hash(base) != config_hash(OmegaConf.merge(base, {"model": {"dim": 32}}))
+    assert config_hash(base) != config_hash(OmegaConf.merge(base, {"model": {"encoder": {"dim": 32}}}))
 
 
 def test_no_test_value_reaches_what_is_fitted(tmp_path, monkeypatch):
