@@ -100,10 +100,10 @@ def test_a_perturbation_type_that_training_did_not_have_is_told(make_screen):
 
 
 def test_the_transformer_says_whether_it_reads_levels():
-    cfg = composed("model=cell_graph_transformer", *SCREEN)
-    data = assemble.datamodule(cfg)
     for levels in (True, False):
-        assert instantiate(cfg.model, _partial_=True)(spec=data.spec, levels=levels).reads_levels is levels
+        cfg = composed("model=cell_graph_transformer", *SCREEN, f"model.readout.levels={levels}")
+        data = assemble.datamodule(cfg)
+        assert instantiate(cfg.model, _partial_=True)(spec=data.spec).reads_levels is levels
 
 
 @pytest.mark.parametrize("out", ["out.csv", "out.h5ad"])
@@ -173,7 +173,7 @@ def lonely(spec: KnowledgeGraphSpec, node: str) -> KnowledgeGraphSpec:
         source, target = (end.numpy() for end in graph.edges(name))
         kept = (source != at) & (target != at)
         edges[name] = source[kept], target[kept]
-    about = (graph.node_id, graph.node_name, graph.kinds, graph.bounds, graph.ends, edges, graph.symmetric)
+    about = (graph.node_id, graph.node_name, graph.node_types, graph.bounds, graph.ends, edges, graph.symmetric)
     return dataclasses.replace(spec, knowledge_graph=TypedGraph(*about, graph.from_record).to_plain())
 
 
