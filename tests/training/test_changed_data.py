@@ -88,6 +88,7 @@ SMALL = (
     "split=gene_disjoint_any",
     "baselines=none",
     "logger=csv",
+    "model=dango",
     "model.encoder.dim=8",
     "model.readout.heads=1",
     "trainer.max_epochs=2",
