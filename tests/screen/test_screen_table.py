@@ -232,3 +232,14 @@ def test_no_file_is_left_where_writing_fails(tmp_path, monkeypatch):
         write_screen(screen, tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_bytes() == before
     assert {path.name for path in tmp_path.iterdir()} == {"screen.csv", "out.csv"}
+
+
+@pytest.mark.parametrize("reader", [read_screen, read_perturbations])
+def test_types_is_another_name_of_kinds(tmp_path, reader):
+    """docs/concepts/contracts.md calls the column so; it was kept as text, and all members were absent."""
+    rows = ["A|B,added|,1", "C,knockdown,2"]
+    named = {name: reader(write(tmp_path, "\n".join([f"genes,{name},y", *rows, ""]))) for name in ("kinds", "types")}
+    assert [KINDS[kind] for kind in named["types"].kind] == ["added", "absent", "knockdown"]
+    assert named["types"].fingerprint() == named["kinds"].fingerprint()
+    with pytest.raises(InputError, match="'kinds' and 'types', which mean the same; leave one out"):
+        reader(write(tmp_path, "genes,kinds,types,y\nA,added,added,1\nB,added,added,2\n"))
