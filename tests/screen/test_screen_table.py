@@ -187,7 +187,7 @@ def test_a_bad_row_to_predict_is_named(tmp_path, row):
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("sample_id,gene\na,A\n", {}, "no column 'genes'.*did you mean genes -> gene"),
+        ("sample_id,gene\na,A\n", {}, "no column 'genes'.*did you mean genes -> gene. Rename the column"),
         ("sample_id,genes\na,A\n", {}, "no column of numbers to learn from"),
         ("sample_id,genes,growth\na,A,1\n", {"phenotypes": ["grwth"]}, r"'grwth' is not there.*\['growth'\]"),
         ("sample_id,genes,note\na,A,good\n", {"phenotypes": ["note"]}, "'note' holds"),
