@@ -140,7 +140,7 @@ def test_in_a_checkout_it_stands_beside_the_others_of_its_task(checkout, capsys)
         (["dango", "task=screen"], r"dango is taken: .*conf/model/dango, .*conf/model/dango.yaml; choose another name"),
         (["base", "task=screen"], "base is taken: .*conf/model/base"),
         (["json", "task=screen"], "json is taken: .*json"),
-        (["plain", "task=screens"], "no task 'screens'; did you mean screen.; choose one of cells, drug_response, "),
+        (["plain", "task=screens"], "no task 'screens'; did you mean screen[?] Choose one of cells, drug_response, "),
         (["plain", "tsk=screen"], "'tsk=screen' is not task=TASK; choose one of cells, "),
     ],
 )

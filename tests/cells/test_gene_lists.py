@@ -30,7 +30,7 @@ def test_every_kind_of_file_gives_its_genes_once_and_in_order(tmp_path: Path) ->
     ("name", "text", "message"),
     [
         ("a.txt", "# nothing\n", "names no genes"),
-        ("a.csv", "symbol\nA\n", "has no column 'gene'; it has 'symbol'"),
+        ("a.csv", "symbol\nA\n", "has no column 'gene'; it has 'symbol'; rename the column, or add one"),
         ("a.gmt", "one\tabout\n", "set 'one' has no genes; a GMT line is set, description, genes"),
         ("a.json", '{"one": {"A": 1}}', "'one' is no list of genes"),
         ("a.json", "3", "is no list of genes"),

@@ -131,7 +131,7 @@ def test_a_check_decides_before_color_does(make_results: Make, status: str) -> N
     other = replace(part, name="dose_shuffled", status="ok")
     verdict = judged(make_results(net=1.0, weak=0.1), part, other)
     assert verdict.kind == "better"
-    assert ("; drug not used: dose carry it" in verdict.text) == (status == "failed")
+    assert ("; drug not used: the prediction rests on dose" in verdict.text) == (status == "failed")
 
 
 def test_an_input_whose_use_was_not_checked_is_not_passed_over(make_results: Make) -> None:

@@ -187,7 +187,7 @@ def test_a_bad_row_to_predict_is_named(tmp_path, row):
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("sample_id,gene\na,A\n", {}, "no column 'genes'.*did you mean genes -> gene"),
+        ("sample_id,gene\na,A\n", {}, "no column 'genes'.*did you mean genes -> gene. Rename the column"),
         ("sample_id,genes\na,A\n", {}, "no column of numbers to learn from"),
         ("sample_id,genes,growth\na,A,1\n", {"phenotypes": ["grwth"]}, r"'grwth' is not there.*\['growth'\]"),
         ("sample_id,genes,note\na,A,good\n", {"phenotypes": ["note"]}, "'note' holds"),
@@ -232,3 +232,14 @@ def test_no_file_is_left_where_writing_fails(tmp_path, monkeypatch):
         write_screen(screen, tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_bytes() == before
     assert {path.name for path in tmp_path.iterdir()} == {"screen.csv", "out.csv"}
+
+
+@pytest.mark.parametrize("reader", [read_screen, read_perturbations])
+def test_types_is_another_name_of_kinds(tmp_path, reader):
+    """docs/concepts/contracts.md calls the column so; it was kept as text, and all members were absent."""
+    rows = ["A|B,added|,1", "C,knockdown,2"]
+    named = {name: reader(write(tmp_path, "\n".join([f"genes,{name},y", *rows, ""]))) for name in ("kinds", "types")}
+    assert [KINDS[kind] for kind in named["types"].kind] == ["added", "absent", "knockdown"]
+    assert named["types"].fingerprint() == named["kinds"].fingerprint()
+    with pytest.raises(InputError, match="'kinds' and 'types', which mean the same; leave one out"):
+        reader(write(tmp_path, "genes,kinds,types,y\nA,added,added,1\nB,added,added,2\n"))

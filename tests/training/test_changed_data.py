@@ -88,6 +88,7 @@ SMALL = (
     "split=gene_disjoint_any",
     "baselines=none",
     "logger=csv",
+    "model=dango",
     "model.encoder.dim=8",
     "model.encoder.heads=1",
     "trainer.max_epochs=2",
@@ -216,7 +217,7 @@ def test_where_changed_data_are_allowed_the_run_goes_on_in_a_folder_of_its_own_a
 def test_a_comparator_of_other_values_is_refused_although_its_config_and_split_are_the_same(run):
     write_screen(files_of(run), shift=0.5)
     later = train(config(files_of(run), f"paths.runs={files_of(run)}/later"))
-    comparators = f"comparators=[{run.folder.best}]"
+    comparators = f"comparators={run.folder.best}"  # one alone needs no list
     with pytest.raises(InputError, match=f"{run.folder.best} was trained on other data: samples differ"):
         evaluate(composed("evaluate", f"ckpt={later.folder.best}", comparators, "n_boot=20"))
     scored = evaluate(composed("evaluate", f"ckpt={later.folder.best}", comparators, "n_boot=20", "data_changed=allow"))

@@ -58,6 +58,12 @@ def test_a_truncated_file_is_refused(saved):
         checkpoint.load(saved)
 
 
+def test_a_run_in_place_of_its_checkpoint_is_refused_with_what_to_name(saved):
+    """Whoever named the run was told that it is truncated."""
+    with pytest.raises(InputError, match="is a folder and no checkpoint; a run keeps its best in RUN/checkpoints"):
+        checkpoint.load(saved.parent)
+
+
 def test_a_foreign_file_is_refused(saved):
     torch.save({"weights": torch.zeros(2)}, saved)
     with pytest.raises(InputError, match="no torchcell checkpoint"):

@@ -73,6 +73,22 @@ def test_an_old_key_on_the_command_line_is_answered_with_its_new_name(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "key"),
+    [
+        (["model=pairwise_factors", "model.prior=additive_ridge"], "model.prior=additive_ridge"),
+        (["+model.prior=additive_ridge", "model.prior_use=average"], "model.prior_use=average"),
+    ],
+)
+def test_a_prior_that_the_config_does_not_have_is_answered_with_its_plus(tmp_path, arguments, key):
+    """The nearest keys were some of baselines, and nothing said that a plus is missing."""
+    answer = call("torchcell.train", *arguments, cwd=tmp_path)
+    assert answer.returncode == 1
+    (line,) = answer.stderr.splitlines()
+    assert line.startswith(f"error: {key.partition('=')[0]} is not in the config of this model")
+    assert line.endswith(f"write +{key}")
+
+
+@pytest.mark.parametrize(
     ("argument", "said"),
     [
         ("data.record.path=/data/k=v/a.csv", "can't be read: quote its value, 'data.record.path=\"/data/k=v/a.csv\"'"),

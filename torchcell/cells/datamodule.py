@@ -1,4 +1,4 @@
-"""Sets of cells: control cells in, cells of one condition out, drawn anew each epoch; see ``cell_set_batch``."""
+"""Sets of cells: control cells in, cells of one condition out, drawn anew each epoch; see ``cells.batch``."""
 
 from __future__ import annotations
 
@@ -311,7 +311,7 @@ class CellSetDataModule(RecordDataModule):
         record = self.record(part)
         return write_cell_eval(folder, record, predicted_cells(record, prediction))
 
-    # Requests of a user, see ``cell_request`` ---------------------------------------------------------
+    # Requests of a user, see ``cells.table`` ----------------------------------------------------------
 
     reads_controls = True
     request_batch = 64

@@ -534,7 +534,7 @@ class ResponseDataModule(RecordDataModule):
         if self.split.method in ("random", "condition"):
             leak = "replicates of one condition" if self.split.method == "random" else "other doses and lines of a drug"
             notes.append(
-                f"split={self.split.method} leaks: {leak} stand in training and test; cold_drug is the hard one."
+                f"split={self.split.method} leaks: {leak} stand in training and test; cold_drug holds whole drugs out."
             )
         covered = coverage(self.record_whole, self.split.part)
         counts = ", ".join(f"{part} {known:,} of {every:,}" for part, (known, every) in covered.items())
@@ -549,7 +549,7 @@ class ResponseDataModule(RecordDataModule):
 
     @staticmethod
     def read_request(path: str, spec: DrugResponseSpec, columns: Mapping[str, str] | None = None) -> Response:
-        """Treatments to predict, see ``response_request``."""
+        """Treatments to predict, see ``table.read_treatments``."""
         return read_treatments(path, spec, columns)
 
     @staticmethod

@@ -82,7 +82,7 @@ def import_gct(
             ``signatures`` (no control wells, zeros).
         seed: Of the pairs.
         drop_incomplete: Leave out wells without dose, time, line or value rather than refuse them.
-        structures: A table of SMILES by pert_id, for files that tell none, see ``structure_table``.
+        structures: A table of SMILES by pert_id, for files that tell none, see ``structures.structures_of``.
 
     Returns:
         ``X`` [n, G] with the layer ``control``; ``obs``: perturbation, pert_id, smiles, inchikey, cell_line,

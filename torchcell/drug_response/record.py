@@ -228,7 +228,7 @@ class Response:
             adata: ``X`` is treated expression; samples and genes are named by ``obs`` and ``var``; doses and times are
                 numbers or texts with a unit (``500 nM``), else the units stand in ``dose_unit`` and ``time_unit``, or
                 are taken to be µM and h, of which a note tells.
-            columns: Internal name (see ``response_columns.NAMES``) -> name in ``obs``, for those that differ, e.g.
+            columns: Internal name (see ``columns.NAMES``) -> name in ``obs``, for those that differ, e.g.
                 ``{"dose_value": "dose_um"}``.
             name: Name of the record.
             control_layer: Layer with each sample's control; a layer ``basal`` is read where there is one.

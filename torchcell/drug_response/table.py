@@ -70,7 +70,7 @@ def response_file(
     """Read an h5ad file: ``X`` expression, ``obs`` perturbation, cell_line, dose_value, time, plate.
 
     Doses and times become µM and h by the units in their cells or in ``dose_unit`` and ``time_unit``; see
-    ``response_columns`` for the names that are understood.
+    ``columns.NAMES`` for the names that are understood.
 
     The controls are the layer ``controls.layer`` where the file has it, as ``import-gct`` writes; else the wells that
     ``obs`` flags as ``is_control``, matched within each plate and line. Control wells are no samples.
@@ -153,7 +153,7 @@ def response_faults(path: Path, columns: Mapping[str, str]) -> list[str]:
 
 
 UNREAD = ("inchikey", "source")
-"""What of ``response_columns.NAMES`` a request does not tell."""
+"""What of ``columns.NAMES`` a request does not tell."""
 
 
 def read_response_request(

@@ -232,7 +232,7 @@ def _check_words(evidence: Evidence) -> Iterator[str]:
     others = [check for check in shuffles if check.row is None]
     unused, used = ([_input(c) for c in others if c.status == status] for status in ("failed", "ok"))
     if unused:
-        yield f"{_listed(unused)} not used" + (f": {_listed(used)} carry it" if used else "")
+        yield f"{_listed(unused)} not used" + (f": the prediction rests on {_listed(used)}" if used else "")
 
 
 def _input(check: Check) -> str:

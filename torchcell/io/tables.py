@@ -198,8 +198,11 @@ def require_columns(path: str | Path, table: pd.DataFrame, wanted: Iterable[str]
     lacking = [name for name in wanted if name not in present]
     if lacking:
         hints = [f"{name} -> {' / '.join(hits)}" for name in lacking if (hits := near(name, present))]
-        meant = f"; did you mean {', '.join(hints)}?" if hints else ""
-        raise InputError(f"{path} has no column {' and '.join(map(repr, lacking))}; it has {some(present, 12)}{meant}")
+        meant = f"did you mean {', '.join(hints)}? Rename" if hints else "rename"
+        what = "the column, or add one" if len(lacking) == 1 else "the columns, or add them"
+        raise InputError(
+            f"{path} has no column {' and '.join(map(repr, lacking))}; it has {some(present, 12)}; {meant} {what}"
+        )
 
 
 def text_column(table: pd.DataFrame, column: str) -> pa.Array:

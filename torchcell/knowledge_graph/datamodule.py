@@ -259,7 +259,7 @@ class LinkDataModule(RecordDataModule):
 
     Args:
         rank_edges: Held-out edges an edge type that are ranked, where its node types have too many pairs to score all
-            (``link_ranking.FULL``); None ranks all edges whatever it costs. The other arguments are those of
+            (``FULL``); None ranks all edges whatever it costs. The other arguments are those of
             ``RecordDataModule``.
     """
 
@@ -346,7 +346,7 @@ class LinkDataModule(RecordDataModule):
 
     @staticmethod
     def read_request(path: str, spec: KnowledgeGraphSpec) -> Links:
-        """A user's list of candidate edges for ``predict``, see ``link_request.read_links``."""
+        """A user's list of candidate edges for ``predict``, see ``table.read_links``."""
         return read_links(path, spec)
 
     @staticmethod

@@ -242,7 +242,7 @@ class TypeHealth:
 
     @property
     def status(self) -> str:
-        """A level of ``embedding_levels.LEVELS``, or ``undefined`` for fewer than 3 nodes."""
+        """A level of ``LEVELS``, or ``undefined`` for fewer than 3 nodes."""
         return self.judgement[0]
 
     @property

@@ -36,8 +36,8 @@ def hetionet_core(
     Args:
         edge_types: What to predict: one edge type, several, or ``all``; the graph has all seven in any case.
         licences: Keep only the edges of these licences, e.g. ``[CC BY 4.0, CC0 1.0, not stated]``.
-        negatives_per_positive: Sampled non-edges of each kind per edge, see ``links.link_samples``.
-        limit_nodes: Keep so many nodes, for trials; see ``graph_selection.best_connected``.
+        negatives_per_positive: Sampled non-edges of each kind per edge, see ``record.link_samples``.
+        limit_nodes: Keep so many nodes, for trials; see ``record.best_connected``.
         seed: Of the negatives.
 
     Raises:

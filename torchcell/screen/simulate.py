@@ -301,7 +301,7 @@ class SimulatedCell:
 
     Attributes:
         screen: Measured sets; ``screen.truth`` is the noiseless phenotype.
-        networks: As in ``simulate_networks.NETWORKS``; the last, ``noise``, knows nothing.
+        networks: As in ``NETWORKS``; the last, ``noise``, knows nothing.
         mechanism: Which gene does what; gene i of it is ``screen.genes[i]``.
     """
 

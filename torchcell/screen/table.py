@@ -51,8 +51,9 @@ def read_screen(
 ) -> Screen:
     """Read perturbation sets and what was measured, one row per set.
 
-    Columns, in any order: ``genes`` (joined by ``|``); ``sample_id`` (else made from the genes); ``kinds`` (joined by
-    ``|``, empty for absent); ``levels`` (joined by ``|``, optional); ``query`` and ``array`` (optional); phenotypes.
+    Columns, in any order: ``genes`` (joined by ``|``); ``sample_id`` (else made from the genes); ``kinds`` or ``types``
+    (joined by ``|``, empty for absent); ``levels`` (joined by ``|``, optional); ``query`` and ``array`` (optional);
+    phenotypes.
 
     Args:
         path: A table, see ``tables.read_table``.
@@ -64,10 +65,10 @@ def read_screen(
 
     Raises:
         InputError: Names the rows at fault: an empty set, a gene twice, genes joined by another sign, an unknown kind,
-            as many levels as there are not genes, an infinite or too large phenotype or none at all, an id or a set
+            another number of levels than of genes, an infinite or too large phenotype or none at all, an id or a set
             that stands twice. Or the columns at fault: a phenotype with one value only, a name that is nearly a role's.
     """
-    table = read_table(path)
+    table = _table(path)
     members = _members(table, path)
     chosen = [phenotypes] if isinstance(phenotypes, str) else list(phenotypes or ())
     values, measured = _measured(table, path, chosen)
@@ -88,6 +89,16 @@ def read_screen(
     if constant:
         raise InputError(f"{path}: {', '.join(constant)}; data.record.phenotypes=[NAME] chooses columns that vary")
     return screen
+
+
+def _table(path: str | Path) -> pd.DataFrame:
+    """The file's table; ``types``, as the pages call the perturbation types, is another name of ``kinds``."""
+    table = read_table(path)
+    if "types" not in table:
+        return table
+    if "kinds" in table:
+        raise InputError(f"{path} has the columns 'kinds' and 'types', which mean the same; leave one out")
+    return table.rename(columns={"types": "kinds"})
 
 
 def _measured(
@@ -185,7 +196,7 @@ def read_perturbations(path: str | Path) -> Screen:
     Raises:
         InputError: As ``read_screen``, but for the phenotypes.
     """
-    table = read_table(path)
+    table = _table(path)
     members = _members(table, path)
     replace(members, phenotype=np.zeros((len(members), 1), dtype=np.float32), phenotype_names=("none",)).validate()
     others = [column for column in table.columns if column not in ROLES]

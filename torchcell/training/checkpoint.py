@@ -381,6 +381,8 @@ def _older(path: str | Path, version: str, found: object) -> str:
 def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     """``torch.load`` with ``weights_only=True`` and errors that say what is wrong with the file."""
     path = located(path, "no checkpoint", "a run keeps its best in RUN/checkpoints/best.ckpt")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder and no checkpoint; a run keeps its best in RUN/checkpoints/best.ckpt")
     refuse_torch_bomb(path)
     try:
         content = torch.load(path, map_location=map_location or "cpu", weights_only=True)

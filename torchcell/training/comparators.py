@@ -54,13 +54,17 @@ class Comparator:
         return comparison.with_note("it was still improving when it stopped") if self.converged is False else comparison
 
 
-def opened(paths: Sequence[str], saved: Checkpoint) -> list[Checkpoint]:
+def opened(paths: str | Sequence[str], saved: Checkpoint) -> list[Checkpoint]:
     """Load the comparators of ``saved``.
+
+    Args:
+        paths: Of their checkpoints; one alone needs no list.
+        saved: The checkpoint that is scored.
 
     Raises:
         InputError: A missing checkpoint; or comparators of another split or with other outputs, all in one error.
     """
-    comparators = [checkpoint.load(path) for path in paths]
+    comparators = [checkpoint.load(path) for path in ([paths] if isinstance(paths, str) else paths)]
     wrong = [f"{other.path} {why}" for other in comparators if (why := _unlike(other, saved))]
     if wrong:
         raise InputError(

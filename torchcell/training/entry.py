@@ -20,6 +20,8 @@ from torchcell.training.renamed import new_names
 
 UNWRITABLE = (errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT)
 """Read-only, no permission, full, over quota: the message alone says what to do."""
+PRIOR_KEYS = ("model.prior", "model.prior_use")
+"""Taken by every model, and in the config of few: ``fit_prior`` says which data take none."""
 
 
 def conf_dir() -> Path:
@@ -227,6 +229,9 @@ def _explain_override(error: BaseException, config_name: str, arguments: list[st
         return f"{name} has no effect without a {group}: choose one, {group}=NAME of {choices}"
     if new := new_names(name, valid):
         return f"{name} is called {' or '.join(new)} since torchcell 0.2: write that"
+    if name in PRIOR_KEYS and "model" in valid:
+        given = next((a for a in arguments if a.partition("=")[0] == name), f"{name}=NAME")
+        return f"{name} is not in the config of this model, which can take a prior all the same: write +{given}"
     hint = near(name, valid) or near(name.rpartition(".")[2], valid)
     return f"no config key or group {name!r}; the nearest are {hint or sorted({v.split('.')[0] for v in valid})}"
 

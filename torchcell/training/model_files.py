@@ -30,8 +30,8 @@ def new_model(name: str, task: str) -> tuple[Path, Path, str]:
     """
     tree, here = conf_dir(), Path.cwd()
     if task not in TEMPLATES:
-        hint = f"; did you mean {near(task, list(TEMPLATES))[0]}?" if near(task, list(TEMPLATES)) else ""
-        raise InputError(f"no task {task!r}{hint}; choose one of {', '.join(TEMPLATES)}")
+        hint = f"did you mean {near(task, list(TEMPLATES))[0]}? Choose" if near(task, list(TEMPLATES)) else "choose"
+        raise InputError(f"no task {task!r}; {hint} one of {', '.join(TEMPLATES)}")
     text, class_name = TEMPLATES[task].read_text(), "".join(part[:1].upper() + part[1:] for part in name.split("_"))
     sound = name.isidentifier() and name.isascii() and class_name.isidentifier() and name.lower() not in RESERVED
     if not sound or keyword.iskeyword(name):
