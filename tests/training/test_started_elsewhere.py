@@ -29,7 +29,7 @@ def composed(verb: str, *overrides: str):
 
 SMALL = (
     "data=screen", "data.record.path=files/screen.csv", "graph=edge_list", "graph.networks.0.path=files/network.csv",
-    "split=gene_disjoint_any", "baselines=none", "logger=csv", "model.encoder.dim=8", "model.readout.heads=1", "trainer.max_epochs=1",
+    "split=gene_disjoint_any", "baselines=none", "logger=csv", "model=dango", "model.encoder.dim=8", "model.readout.heads=1", "trainer.max_epochs=1",
     "evaluation.n_boot=20", "name=mine",
 )  # fmt: skip
 
