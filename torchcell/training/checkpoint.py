@@ -69,6 +69,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Read tensors and plain values only."""
         return read(path, map_location)
 
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove nothing: a run overwrites ``best.ckpt`` and ``last.ckpt`` and leaves no others to remove.
+
+        Lightning takes the path from the checkpoint that a run goes on from. It may be any folder of the user.
+        """
+
 
 @dataclass(frozen=True)
 class Checkpoint:
