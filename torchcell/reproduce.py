@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchcell.io.errors import InputError, some
+from torchcell.io.paths import refuse_links
 from torchcell.training import environment
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def reproduce(
         InputError: No finished run; other code than the run's and neither of the two; training failed; a
             config that calls what no run calls, since the folder may be a stranger's.
     """
+    refuse_links(run)
     missing = [name for name in ("config.yaml", "environment.json", "metrics.json") if not (run / name).is_file()]
     if missing:
         raise InputError(f"{run} is not the folder of a finished run: it has no {some(missing)}")
