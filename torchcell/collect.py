@@ -20,7 +20,7 @@ from torchcell.evaluation.pooled import pooled_verdict
 from torchcell.evaluation.registry import higher_is_better, learn_directions
 from torchcell.evaluation.results import NETWORK_ALONE, Design, clusters_in
 from torchcell.io.errors import InputError, some
-from torchcell.io.paths import refuse_unwritable
+from torchcell.io.paths import refuse_links, refuse_unwritable
 from torchcell.report.table import DIFFERENCES, KEYS, LINES, markdown, show
 from torchcell.training.run_folder import saved_config
 
@@ -65,6 +65,7 @@ def collect(folders: list[Path]) -> pd.DataFrame:
 
 def _run(folder: Path) -> pd.DataFrame:
     """The metrics of one run beside what it was."""
+    refuse_links(folder)
     table = pd.read_csv(folder / "metrics.csv")
     config, summary = saved_config(folder), json.loads((folder / "metrics.json").read_text())
     learn_directions(summary.get("lower_is_better", ()))

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from torchcell.io.errors import InputError
+from torchcell.io.errors import InputError, readable
 from torchcell.io.paths import data_home
 from torchcell.io.sources import Source, fetch, mirror, registry, source, state
 
@@ -98,8 +98,9 @@ def _add_import_gct(commands: argparse._SubParsersAction[argparse.ArgumentParser
 
 
 def _list(_: argparse.Namespace) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from torchcell.io.console import Console
 
     folder = mirror()
     table = Table(caption=f"mirror: {folder or 'TORCHCELL_MIRROR is not set'}; data folder: {data_home()}")
@@ -140,9 +141,9 @@ def _check(chosen: argparse.Namespace) -> int:
         print(f"{finding.path}: {finding.kind or 'not understood'}")
         for head, lines in (("", finding.facts), ("note", finding.notes), ("error", finding.wrong)):
             for line in lines:
-                print(f"  {head:6}{line}")
+                print(f"  {head:6}{readable(line)}")
         if finding.use:
-            print(f"  use   {finding.use}")
+            print(f"  use   {readable(finding.use)}")
     return int(any(finding.wrong for finding in findings))
 
 
@@ -170,9 +171,9 @@ def _import_gct(chosen: argparse.Namespace) -> None:
     known = adata.obs.loc[~adata.obs["is_control"], "smiles"] != ""
     print(f"SMILES on {int(known.sum()):,} of {len(known):,} treated wells")
     for what, number in adata.uns["lost"].items():
-        print(f"left out: {number:,} {what}")
+        print(f"left out: {number:,} {readable(what)}")
     for note in adata.uns["notes"]:
-        print(f"note: {note}")
+        print(f"note: {readable(note)}")
     print(chosen.out)
 
 

@@ -51,8 +51,7 @@ def main(cfg: DictConfig) -> None:
 
 def _nodes(cfg: DictConfig, out: Path, saved: Checkpoint, model: Model) -> EmbeddedNodes:
     """Write a table of all nodes and the page of their health; print the collapse table."""
-    from rich.console import Console
-
+    from torchcell.io.console import Console
     from torchcell.io.errors import InputError
     from torchcell.knowledge_graph import embed
     from torchcell.knowledge_graph.report import print_health
@@ -78,9 +77,8 @@ def _nodes(cfg: DictConfig, out: Path, saved: Checkpoint, model: Model) -> Embed
 
 def _sets(cfg: DictConfig, out: Path, saved: Checkpoint, model: Model) -> anndata.AnnData:
     """Write tables of sets and genes and their maps; return the sets."""
-    from rich.console import Console
-
     from torchcell.io.cache import atomic_write
+    from torchcell.io.console import Console
     from torchcell.io.errors import InputError
     from torchcell.report.maps import FEWEST
     from torchcell.training import embed

@@ -22,7 +22,7 @@ def evaluate(cfg: DictConfig) -> Scored:
     import time
     from dataclasses import replace
 
-    from torchcell.io.paths import refuse_unwritable
+    from torchcell.io.paths import refuse_links, refuse_unwritable
     from torchcell.training import build, checkpoint, score, write
     from torchcell.training.data_changes import other_values
     from torchcell.training.lock import FolderLock
@@ -39,6 +39,8 @@ def evaluate(cfg: DictConfig) -> Scored:
     changed = bool(other_values(saved.spec, datamodule.spec))
     how = replace(score.scoring_of(saved.config, cfg), data_changed=changed)
     folder = _folder(cfg, saved.path, how == score.scoring_of(saved.config), changed)
+    if not cfg.out:
+        refuse_links(folder, named=False)
     with FolderLock(folder):
         scored = _scored(cfg, saved, model, datamodule, folder, how)
     write.say(scored, started)

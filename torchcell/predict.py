@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from omegaconf import DictConfig
-    from rich.console import Console
     from torch import Tensor
 
     from torchcell.core.model import Model
+    from torchcell.io.console import Console
 
 
 WRITERS = (".parquet", ".csv")
@@ -141,9 +141,8 @@ def _write_predictions(table: pd.DataFrame, column: str, profiles: Any, out: Pat
 
 def _print(cfg: DictConfig, record: Any, dropped: Any, table: pd.DataFrame, notes: Any, out: Path) -> None:
     """What was left out, the first rows, their notes, and what the run's verdict was."""
-    from rich.console import Console
-
     from torchcell.core.prediction_notes import summary
+    from torchcell.io.console import Console
 
     console = Console(markup=False)
     for what, n in {**getattr(record, "dropped", {}), **dropped}.items():
@@ -162,7 +161,8 @@ def _write_attention(
 ) -> None:
     """The second table."""
     import torch
-    from rich.console import Console
+
+    from torchcell.io.console import Console
 
     weight, gene = (torch.cat(columns) for columns in zip(*attended, strict=True))
     _write(attention_table(table, weight, gene, genes), path)
@@ -200,9 +200,9 @@ def _read_with(cfg: DictConfig, representation: Any) -> dict[str, Any]:
 def ranked(cfg: DictConfig, out: Path) -> pd.DataFrame:
     """The targets that the model ranks for ``cfg.source``, or the sources for ``cfg.target``, known links marked."""
     import torch
-    from rich.console import Console
 
     from torchcell.core.datamodule import RecordDataModule
+    from torchcell.io.console import Console
     from torchcell.io.errors import InputError
     from torchcell.knowledge_graph.embed import held_out_links, ranked_links
     from torchcell.knowledge_graph.spec import KnowledgeGraphSpec

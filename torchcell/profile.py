@@ -18,9 +18,9 @@ def profile(cfg: DictConfig) -> pd.DataFrame:
 
     import pandas as pd
     import torch
-    from rich.console import Console
 
     from torchcell.io.cache import atomic_write
+    from torchcell.io.console import Console
     from torchcell.io.paths import refuse_unwritable
     from torchcell.report import profile
     from torchcell.report.page import write_page

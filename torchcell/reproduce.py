@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchcell.io.errors import InputError, some
+from torchcell.io.errors import InputError, readable, some
+from torchcell.io.paths import refuse_links
 from torchcell.training import environment
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def reproduce(
         InputError: No finished run; other code than the run's and neither of the two; training failed; a
             config that calls what no run calls, since the folder may be a stranger's.
     """
+    refuse_links(run)
     missing = [name for name in ("config.yaml", "environment.json", "metrics.json") if not (run / name).is_file()]
     if missing:
         raise InputError(f"{run} is not the folder of a finished run: it has no {some(missing)}")
@@ -99,7 +101,7 @@ def reproduce(
             "--any-code with the code that is here"
         )
     if changed and any_code:
-        print(f"note: {changed}", file=sys.stderr)
+        print(f"note: {readable(changed)}", file=sys.stderr)
     if at_commit and then["git_dirty"]:
         print("note: the run was made of uncommitted changes too, which are lost", file=sys.stderr)
     runs = out / f"{run.resolve().parent.name}-{run.resolve().name}"
@@ -109,7 +111,7 @@ def reproduce(
     folder = found[-1].parent
     unlike = environment.differences(then, json.loads((folder / "environment.json").read_text()))
     for line in unlike:
-        print(f"note: {line}", file=sys.stderr)
+        print(f"note: {readable(line)}", file=sys.stderr)
     return Reproduced(folder, compare(run, folder, tolerance), tolerance, unlike)
 
 
@@ -282,17 +284,19 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     _show(found, asked.run)
     print(f"the new run is {found.folder}")
-    print(found.verdict)
+    print(readable(found.verdict))
     return 0 if found.agrees else 1
 
 
 def _show(found: Reproduced, run: Path) -> None:
     """The model's metrics, and whatever else differs."""
-    from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
+    from torchcell.io.console import Console
+
     model = json.loads((run / "metrics.json").read_text()).get("model")
-    screen = Table(title=f"{run}: then and now", title_justify="left")
+    screen = Table(title=escape(f"{run}: then and now"), title_justify="left")
     for name in ("metric", "then", "now", "difference", ""):
         screen.add_column(name, justify="left" if name == "metric" else "right")
     for row in found.table.itertuples():
@@ -300,7 +304,9 @@ def _show(found: Reproduced, run: Path) -> None:
         if (f"/{model}/" in str(row.what) and not is_interval) or not row.agrees:
             both: list[Any] = [row.then, row.now]
             shown = [f"{value:.6g}" if _is_number(value) else str(value) for value in both]
-            screen.add_row(str(row.what), *shown, format(row.difference, ".2g"), "" if row.agrees else "differs")
+            screen.add_row(
+                *map(escape, (str(row.what), *shown)), format(row.difference, ".2g"), "" if row.agrees else "differs"
+            )
     (Console() if sys.stdout.isatty() else Console(width=160)).print(screen)
 
 

@@ -16,11 +16,11 @@ def select_genes(cfg: DictConfig) -> SelectedGenes:
     """Select on the training conditions of ``cfg.split``, print a table of the sources, write ``cfg.out``."""
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
-    from rich.console import Console
     from rich.table import Table
 
     from torchcell.cells.curriculum import describe_phases, entry_phase, find_phases
     from torchcell.cells.gene_selection import chosen
+    from torchcell.io.console import Console
     from torchcell.io.errors import InputError
     from torchcell.io.paths import refuse_unwritable
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import warnings
 from pathlib import Path
@@ -17,8 +18,9 @@ from test_configs_of_others import nothing
 from torchcell.io import paths
 from torchcell.io.cache import read_arrays, write_arrays
 from torchcell.io.errors import InputError
+from torchcell.io.hetero_data import read_hetero_data
 from torchcell.io.tables import formulas, write_table
-from torchcell.training import baselines
+from torchcell.training import baselines, checkpoint
 
 
 def changed(run: Path, folder: Path, change: Any) -> Path:
@@ -130,3 +132,41 @@ def test_what_we_make_is_ours_whatever_the_umask(tmp_path, monkeypatch):
         os.umask(before)
     assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("a", "a/b")] == [0o755, 0o755]
     assert baselines.cache_file("fitted", "mean", "x").name.startswith("mean-")
+
+
+class Doubled:
+    """A text that doubles each time it is encoded; 33 times make 8 GB."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+
+    def __reduce__(self):
+        return codecs.encode, (Doubled(self.times - 1) if self.times else b"a", "hex")
+
+
+class Zeros:
+    """Memory without content: the number alone says how much."""
+
+    def __reduce__(self):
+        return bytearray, (2**20,)
+
+
+@pytest.mark.parametrize("payload", [Doubled(20), Zeros()], ids=["doubled", "zeros"])
+def test_a_checkpoint_makes_nothing_out_of_numbers(payload, finished, tmp_path):
+    path = changed(finished, tmp_path / "run", lambda content: content.update(more=payload))
+    with pytest.raises(InputError, match="holds a pickled object, which is never loaded"):
+        checkpoint.load(path)
+    assert len(torch.load(path, weights_only=True)["more"]) >= 2**20, "the payload is stale"
+    (tmp_path / "graph.pt").write_bytes(path.read_bytes())
+    with pytest.raises(InputError, match="holds a pickled object, which is never loaded"):
+        read_hetero_data(tmp_path / "graph.pt")
+
+
+def test_a_pickle_before_the_zip_is_not_read(finished, tmp_path):
+    """Torch reads from the first byte on, and other readers of zip from the last."""
+    path = tmp_path / "both.ckpt"
+    torch.save({"more": Zeros()}, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes() + (finished / "checkpoints" / "best.ckpt").read_bytes())
+    with pytest.raises(InputError, match="no zip from its first byte on"):
+        checkpoint.load(path)
+    assert len(torch.load(path, weights_only=True)["more"]) == 2**20, "the payload is stale"

@@ -7,12 +7,13 @@ has on disk, and refused in one line where it is out of proportion; ``TORCHCELL_
 from __future__ import annotations
 
 import os
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torchcell.io.errors import InputError
+from torchcell.io.errors import InputError, some
 
 GB = 2**30
 VARIABLE = "TORCHCELL_MOST_GB"
@@ -27,6 +28,12 @@ SMALL = 2**26
 """Bytes up to which a tensor may repeat stored numbers."""
 DEEPEST = 60
 """Lists within lists of such a file."""
+NAMED_BY_TORCH = re.compile(
+    r"collections (OrderedDict|Counter)|torch (Size|device|\w+Storage|b?float\d+|u?int\d+|bool|complex\d+)"
+    r"|torch\._utils _rebuild_(tensor|tensor_v2|parameter)"
+)
+"""What our files of torch are made of. ``weights_only=True`` admits more, such as ``bytearray(10**12)`` and codecs that
+double a text."""
 
 
 def ceiling(stored: int) -> int:
@@ -109,21 +116,40 @@ def refuse_npz_bomb(path: str | Path) -> None:
                 )
 
 
-def refuse_torch_bomb(path: str | Path) -> None:
-    """Raise where a file of torch has compressed members, which torch itself never writes.
+def refuse_torch_bomb(path: str | Path, how: str = "") -> None:
+    """Raise where a file of torch has compressed members, or calls what torchcell's never do while it is loaded.
+
+    Args:
+        path: Of the file.
+        how: What to do about a pickled object.
 
     Raises:
         InputError: Such a file, or one that is no zip, which is how torch writes since 2020.
     """
+    import pickletools
+
+    import torch
+
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+            if file.seek(0) or file.read(4) != b"PK\x03\x04":  # torch would read a pickle before the zip
+                raise zipfile.BadZipFile("no zip from its first byte on")
             packed = [member.filename for member in archive.infolist() if member.compress_type != zipfile.ZIP_STORED]
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise InputError(f"{path} cannot be read; it is truncated or no torch file: {error}") from error
+        # By torch's own reader: another one may find another member of this name.
+        values = b"" if packed else torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")
+        named = [str(value) for op, value, _ in pickletools.genops(values or b".") if op.name in ("GLOBAL", "INST")]
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError) as error:
+        why = str(error).split("\n")[0]
+        raise InputError(f"{path} cannot be read; it is truncated or no torch file: {why}") from error
     if packed:
         raise InputError(
             f"{path} holds compressed members ({packed[0]!r}), which torch never writes and which could fill the "
             "memory; nothing of it was read"
+        )
+    if odd := sorted({name for name in named if not NAMED_BY_TORCH.fullmatch(name)}):
+        raise InputError(
+            f"{path} holds a pickled object, which is never loaded since it can run code or fill the memory: "
+            f"{some(odd)}{how and f'; {how}'}"
         )
 
 

@@ -18,8 +18,25 @@ SHORT = 8
 """Letters below which a name with a digit or a hyphen is taken for a gene's, where one letter makes another gene."""
 
 
+_UNREADABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Characters that steer a terminal or turn the direction of writing; all but tab and end of line."""
+
+
+def readable(text: object) -> str:
+    """A text that may come out of a file of others, for the terminal: what steers it is shown, and does nothing.
+
+    Example:
+        >>> readable("TP53\\x1b[2J")
+        'TP53\\\\x1b[2J'
+    """
+    return _UNREADABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+
+
 class InputError(ValueError):
-    """Bad input by the person at the keyboard; the message alone must be enough to mend it."""
+    """Bad input by the person at the keyboard; the message alone must be enough to mend it, and is ``readable``."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(readable(message))
 
 
 def some(items: Iterable[object], most: int = 5) -> str:

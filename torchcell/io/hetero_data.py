@@ -65,8 +65,9 @@ def read_hetero_data(path: str | Path) -> HeteroData:
 
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file")
-    if zipfile.is_zipfile(path):
-        refuse_torch_bomb(path)
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path} is no file of torch; {HOW}")
+    refuse_torch_bomb(path, HOW)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-from torchcell.io.errors import InputError
+from torchcell.io.errors import InputError, some
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +82,35 @@ def refuse_unwritable(path: str | Path, named: str) -> None:
         raise InputError(f"{named}={path} can't be written: {folder}: {error.strerror or error}") from error
 
 
+OF_RUNS = ("checkpoints", "baselines", "figures")
+"""Folders of a run that are read or written."""
+
+
+def refuse_links(run: str | Path, named: bool = True) -> None:
+    """Raise where a run's folder, which may be a stranger's, leads out of itself, or holds what is no plain file.
+
+    By a link a file of the user would be read into a result, or overwritten. A pipe would be waited for.
+
+    Args:
+        run: Folder of a run, or of the scores of a checkpoint; one that is not there yet is fine.
+        named: Whether the user named the folder, which may then be a link itself.
+
+    Raises:
+        InputError: The links by name, and what to do.
+    """
+    run = Path(run)
+    inside = [run / name for name in OF_RUNS]
+    entries = [run] * (not named) + [one for folder in (run, *inside) if folder.is_dir() for one in folder.iterdir()]
+    home = run.resolve() if named else run.parent.resolve() / run.name
+    odd = [one for one in entries if one.is_symlink() and not one.resolve().is_relative_to(home)]
+    odd += [one for one in entries if one.exists() and not one.is_symlink() and not (one.is_file() or one.is_dir())]
+    if odd:
+        raise InputError(
+            f"{run} leads to files outside of it, which could be any of yours: {some(odd)}; put a copy of what they "
+            "lead to in their place"
+        )
+
+
 _origin: ContextVar[Path | None] = ContextVar("origin", default=None)
 
 
@@ -109,18 +138,25 @@ def located(path: str | Path, what: str = "no such file:", hint: str = "") -> Pa
         hint: Ends it.
 
     Raises:
-        InputError: It is in neither place; both are named.
+        InputError: It is in neither place; both are named. It is a device or a pipe.
     """
     path, further, ends = Path(path), _origin.get(), f"; {hint}" if hint else ""
     if path.exists():
-        return path
+        return _plain(path)
     if path.is_absolute():
         raise InputError(f"{what} {path}{ends}")
     places = [Path.cwd()]
     if further is not None and further.resolve() != places[0]:
         if (further / path).exists():
-            return further / path
+            return _plain(further / path)
         places.append(further)
     looked = " nor in ".join(map(str, places))
     neither = "neither" if len(places) > 1 else "not"
     raise InputError(f"{what} {path}; it is relative, and {neither} in {looked}{ends}")
+
+
+def _plain(path: Path) -> Path:
+    """The path of a file or a folder; a pipe has no end, and neither has ``/dev/zero``, to which a link may lead."""
+    if not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path} is neither a file nor a folder but a device or a pipe; write what it gives to a file")
+    return path

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import TypeVar
 
+from torchcell.io.errors import readable
+
 
 class Pace:
     """Gives a line of progress when one is due: after each tenth of the work or each ``every_s``, whichever is rarer.
@@ -94,7 +96,7 @@ _stages: list[str] = []
 def say(text: str) -> None:
     """Print a line on the error stream, in the first process only."""
     if is_first():
-        print(text, file=sys.stderr, flush=True)
+        print(readable(text), file=sys.stderr, flush=True)
 
 
 def is_first() -> bool:

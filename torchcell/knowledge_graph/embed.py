@@ -82,9 +82,8 @@ def validate(
     Raises:
         InputError: NaN, vectors of zeros, ids that stand twice, a single node, or a file that can't be read.
     """
-    from rich.console import Console
-
     from torchcell.io.cache import write_json
+    from torchcell.io.console import Console
     from torchcell.io.embeddings import read_embeddings
     from torchcell.knowledge_graph.embedding_health import FileBounds, embedding_health, health_guard
     from torchcell.knowledge_graph.report import health_line, health_sections, print_health, write_health_page

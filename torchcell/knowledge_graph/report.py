@@ -68,9 +68,10 @@ def health_line(found: Sequence[TypeHealth]) -> str:
 
 def print_health(found: Sequence[TypeHealth]) -> None:
     """Print the collapse table and the sentence."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from torchcell.io.console import Console
 
     content = health_table(found)
     table = Table(title="Health of the embeddings, by node type", title_justify="left")

@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.table import Table
 
+from torchcell.io.console import Console
 from torchcell.report.layout import number
 from torchcell.report.plots import BLUE, GREEN, INK, ORANGE, SKY, canvas
 from torchcell.report.sections import Section

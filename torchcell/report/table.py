@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console, Group
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +17,8 @@ from rich.text import Text
 from torchcell.evaluation.evaluate import Evaluation
 from torchcell.evaluation.registry import compared_metrics, metric_set
 from torchcell.evaluation.results import Results
+from torchcell.io.console import Console
+from torchcell.io.errors import readable
 from torchcell.report.layout import Block, Cell, Row, blocks
 
 KEYS = ("experiment", "config", "split_method", "cell_line", "part", "system", "metric")
@@ -84,9 +87,10 @@ def _blocks(table: pd.DataFrame) -> Iterator[_Block]:
 
 def show(table: pd.DataFrame) -> None:
     """Print the blocks; a narrow screen gets only the compared metrics."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from torchcell.io.console import Console
 
     console = Console() if sys.stdout.isatty() else Console(width=COLLECTED_WIDTH)
     for block in _blocks(table):
@@ -110,19 +114,29 @@ def markdown(table: pd.DataFrame) -> str:
     """The blocks as Markdown, each followed by a line for each run."""
     lines: list[str] = []
     for block in _blocks(table):
-        lines += [f"### {block.title}", "", f"Mean ± sd over {block.over} [mean of the 95 % intervals].", ""]
-        lines += ["| system | " + " | ".join(block.metrics) + " |", "|---" * (len(block.metrics) + 1) + "|"]
-        lines += ["| " + " | ".join(row) + " |" for row in block.rows]
-        lines += ["", f"{block.verdict}."] if block.verdict else []
+        lines += [f"### {_inline(block.title)}", "", f"Mean ± sd over {block.over} [mean of the 95 % intervals].", ""]
+        lines += ["| system | " + " | ".join(map(_inline, block.metrics)) + " |"]
+        lines += ["|---" * (len(block.metrics) + 1) + "|"]
+        lines += ["| " + " | ".join(map(_inline, row)) + " |" for row in block.rows]
+        lines += ["", f"{_inline(block.verdict)}."] if block.verdict else []
         lines.append("")
         for run, of_run in block.runs.groupby("run", sort=False):
             one = of_run.iloc[0]
+            known = f"`{Path(str(run)).name}`, split `{one['split_hash'][:8]}`"
             lines.append(
-                f"- seed {one['seed']}, fold {one['fold']}: {one['epochs']} epochs in {one['seconds']:,.0f} s; "
-                f"{one['verdict']} (`{Path(str(run)).name}`, split `{one['split_hash'][:8]}`)"
+                _inline(
+                    f"- seed {one['seed']}, fold {one['fold']}: {one['epochs']} epochs in {one['seconds']:,.0f} s; "
+                    f"{one['verdict']} ({known})"
+                )
             )
         lines.append("")
     return "\n".join(lines)
+
+
+def _inline(text: str) -> str:
+    """A text within a line of Markdown: a name in a run of others could close the table, or hold an image to fetch."""
+    line = " ".join(readable(text).split())
+    return re.sub(r"<(?=[A-Za-z/!?])", r"\<", line.replace("|", r"\|").replace("](", r"]\("))
 
 
 def _cell(row: pd.Series) -> str:

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
-from rich.console import Console
 
 import torchcell
 import torchcell.core
 from torchcell.core.datamodule import RecordDataModule
 from torchcell.core.predictor import Predictor
 from torchcell.io.cache import atomic_write, kept, read_arrays, write_arrays
+from torchcell.io.console import Console
 from torchcell.io.errors import InputError
 from torchcell.io.fingerprint import fingerprint
 from torchcell.io.paths import own_home

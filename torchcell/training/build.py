@@ -14,11 +14,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf, open_dict
-from rich.console import Console
 
 from torchcell.core.datamodule import RecordDataModule
 from torchcell.core.model import Model
 from torchcell.core.spec import Spec
+from torchcell.io.console import Console
 from torchcell.io.errors import InputError
 from torchcell.io.file_facts import verifying
 from torchcell.io.paths import looking_in

@@ -25,7 +25,7 @@ from torchcell.io.ceiling import refuse_large_values, refuse_torch_bomb
 from torchcell.io.configurable import check_config, check_plain
 from torchcell.io.errors import InputError, some
 from torchcell.io.gene_features import read_gene_features
-from torchcell.io.paths import located
+from torchcell.io.paths import located, refuse_links
 from torchcell.io.plain_config import parse_plain
 from torchcell.training.data_changes import other_indices, other_names, other_values
 
@@ -68,6 +68,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict:
         """Read tensors and plain values only."""
         return read(path, map_location)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove nothing: a run overwrites ``best.ckpt`` and ``last.ckpt`` and leaves no others to remove.
+
+        Lightning takes the path from the checkpoint that a run goes on from. It may be any folder of the user.
+        """
 
 
 @dataclass(frozen=True)
@@ -326,9 +332,12 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> Checkpoint:
         trust: Packages besides torchcell's whose specs it may name, e.g. your own.
 
     Raises:
-        InputError: No such file; truncated; not torchcell's; of a version whose files can't be read; or holding
-            anything but plain values.
+        InputError: No such file; truncated; not torchcell's; of a version whose files can't be read; holding anything
+            but plain values; in a run folder with links that leave it.
     """
+    folder = Path(path).absolute().parent
+    if folder.name == "checkpoints":  # of a run, whose other files are read and written beside it
+        refuse_links(folder.parent)
     content = read(path)
     if not isinstance(content, dict) or KEY not in content:
         raise InputError(f"{path} is a torch file but no torchcell checkpoint; pass RUN/checkpoints/best.ckpt")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from torchcell.io.errors import InputError, near
+from torchcell.io.errors import InputError, near, readable
 from torchcell.io.progress import say
 from torchcell.training.choices import REGISTERED, register
 from torchcell.training.renamed import new_names
@@ -78,9 +78,9 @@ def run_entry(task: Callable[..., Any], config_name: str) -> None:
         error = failed[0] if failed else failure
         if not is_plain(error) and (odd := odd_values(config_name, sys.argv[1:])):
             error = InputError("; ".join(odd))
-        print(f"error: {explain(error, config_name, sys.argv[1:])}", file=sys.stderr)
+        print(f"error: {readable(explain(error, config_name, sys.argv[1:]))}", file=sys.stderr)
         if wants_traceback or not is_plain(error):
-            traceback.print_exception(error)
+            print(readable("".join(traceback.format_exception(error))), file=sys.stderr)
         sys.exit(1)
 
 
@@ -89,7 +89,7 @@ def _in_one_line(show: Callable[..., None]) -> Callable[..., None]:
 
     def shown(message: Warning | str, category: type[Warning], filename: str, *more: Any, **rest: Any) -> None:
         if category is UserWarning and Path(filename).is_relative_to(Path(__file__).resolve().parents[1]):
-            print(f"note: {message}", file=sys.stderr)
+            print(f"note: {readable(message)}", file=sys.stderr)
         else:
             show(message, category, filename, *more, **rest)
 

@@ -24,12 +24,12 @@ import psutil
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
-from rich.console import Console
 from torch import Tensor, nn
 from torch.autograd.profiler import profile
 
 from torchcell.core.datamodule import RecordDataModule
 from torchcell.core.model import Model
+from torchcell.io.console import Console
 from torchcell.io.errors import InputError, near, some
 from torchcell.io.progress import track
 from torchcell.training import build, checkpoint

@@ -57,7 +57,7 @@ def judged_as(ckpt: str | Path) -> str:
     if not isinstance(verdict, dict):  # a run before 2026-11-29
         return ""
     other = "" if path.stem == "best" else f" (of best.ckpt, not of {path.name})"
-    return f"its run's verdict{other}: {summary.get('model')}: {verdict['text']}"
+    return " ".join(f"its run's verdict{other}: {summary.get('model')}: {verdict['text']}".split())
 
 
 def better_system(ckpt: str | Path) -> str:

@@ -307,8 +307,9 @@ def _name(config: DictConfig, space: Space) -> str:
 def _summarize(study: Study, folder: Path) -> None:
     """Print the best trials, and write the best one beside the study."""
     from optuna.trial import TrialState
-    from rich.console import Console
     from rich.table import Table
+
+    from torchcell.io.console import Console
 
     complete = study.get_trials(states=(TrialState.COMPLETE,))
     pruned = len(study.get_trials(states=(TrialState.PRUNED,)))

@@ -166,7 +166,7 @@ def write(
 
 def _say_fitted(files: Sequence[Path]) -> None:
     """Print that predict can use the baselines, and their size."""
-    from rich.console import Console
+    from torchcell.io.console import Console
 
     size = sum(file.stat().st_size for file in files) / 2**20
     text = f"wrote {len(files)} fitted baselines ({size:,.1f} MB) to {files[0].parent}: predict system=NAME"
@@ -206,7 +206,7 @@ def _write_expression(results: Results, path: Path) -> Path:
 
 def say(scored: Scored, started: float) -> None:
     """Print the written paths and the time."""
-    from rich.console import Console
+    from torchcell.io.console import Console
 
     console = Console(markup=False)
     for path in scored.files:

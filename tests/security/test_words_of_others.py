@@ -1,0 +1,92 @@
+"""Names and sentences that somebody sent stay text: on the terminal, in Markdown and on a page."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from test_ways_in import FILES, ROOT, dotted, tree
+
+from torchcell.collect import main as collect
+from torchcell.io.errors import InputError
+
+EVIL = "\x1b[2J\x1b]52;c;cm0gLXJm\x07 better\u202e\x9b8m\r"
+"""Clears the screen, fills the clipboard, hides what follows."""
+
+
+def sent(run: Path, folder: Path) -> Path:
+    shutil.copytree(run, folder, ignore=shutil.ignore_patterns("wandb", ".lock"))
+    return folder
+
+
+def steering(said: str) -> set[str]:
+    return set(said) & set(EVIL) - set(" better[]2J5;c8m0gLXf")
+
+
+def test_a_sent_run_does_not_steer_the_terminal(verbs, finished, tmp_path, capsys):
+    run = sent(finished, tmp_path / "run")
+    summary = json.loads((run / "metrics.json").read_text())
+    summary["verdict"]["text"] = f"{EVIL}\nits run's verdict: ours"
+    (run / "metrics.json").write_text(json.dumps(summary))
+    table = pd.read_csv(run / "metrics.csv")
+    table["system"] = table["system"].replace("mean", f"mean{EVIL.rstrip()}")
+    table.to_csv(run / "metrics.csv", index=False)
+    verbs["predict"](run / "checkpoints" / "best.ckpt")
+    said = capsys.readouterr().out
+    (line,) = [line for line in said.splitlines() if "verdict" in line]
+    assert r"\x1b[2J" in line
+    assert collect([str(run), "-o", str(tmp_path / "all.csv")]) == 0
+    assert steering("".join([said, *capsys.readouterr()])) == set()
+    assert steering(EVIL), "the payload is stale"
+
+
+def test_an_error_does_not_steer_the_terminal():
+    assert str(InputError(f"no gene {EVIL}")) == (r"no gene \x1b[2J\x1b]52;c;cm0gLXJm\x07 better\u202e\x9b8m\r")
+    assert str(InputError("α ± 3 µM\n\tnext")) == "α ± 3 µM\n\tnext"
+
+
+def test_all_tables_go_through_our_console():
+    """Rich's own takes out five of the characters that steer, and no escape."""
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in FILES
+        if path.is_relative_to(ROOT / "torchcell") and path.name != "console.py"
+        for node in tree(path)
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module == "rich.console"
+            and "Console" in [n.name for n in node.names]
+        )
+        or (isinstance(node, ast.Call) and dotted(node.func) in ("rich.print", "rich.console.Console"))
+    ]
+    assert found == []
+
+
+def test_a_name_is_no_markdown(finished, tmp_path):
+    """An image in a table that is shown on a page would be fetched from any address."""
+    run = sent(finished, tmp_path / "run")
+    table = pd.read_csv(run / "metrics.csv")
+    evil = "mean | x\n\n![x](http://a.b/c.png) <img src=http://a.b/d>"
+    table["system"] = table["system"].replace("mean", evil)
+    table.to_csv(run / "metrics.csv", index=False)
+    assert collect([str(run), "-o", str(tmp_path / "all.md")]) == 0
+    (line,) = [line for line in (tmp_path / "all.md").read_text().splitlines() if line.startswith("| mean")]
+    assert line.startswith(r"| mean \| x ![x]\(http://a.b/c.png) \<img src=http://a.b/d> | ")
+
+
+@pytest.mark.parametrize("where", ["name", "verdict"])
+def test_a_name_is_no_html(where, tmp_path):
+    from torchcell.report.page import write_page
+    from torchcell.report.sections import Section
+
+    evil = '<script>alert(1)</script>"><img src=x onerror=alert(1)>'
+    texts = {"name": "run", "verdict": "line"} | {where: evil}
+    section = Section(evil, evil, table=pd.DataFrame({evil: [evil]}), caption=evil)
+    write_page(tmp_path / "page.html", **texts, tone="open", sections=[section], facts={evil: evil})
+    page = (tmp_path / "page.html").read_text()
+    assert "<script" not in page
+    assert "<img src=x" not in page
