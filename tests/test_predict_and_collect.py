@@ -381,7 +381,7 @@ def test_means_are_taken_within_a_line_first_and_then_over_lines(tmp_path):
     text = (tmp_path / "t.md").read_text()
     titles = [line.split(", ", 1)[1] for line in text.splitlines() if line.startswith("###")]
     assert sorted(titles[1:]) == [
-        "cold_drug, A375, test: 3 run(s)", "cold_drug, A375|PC3, test: 1 run(s)", "cold_drug, PC3, test: 1 run(s)",
+        "cold_drug, A375, test: 3 run(s)", r"cold_drug, A375\|PC3, test: 1 run(s)", "cold_drug, PC3, test: 1 run(s)",
         "cold_drug, test: 1 run(s)",
     ]  # fmt: skip
     assert titles[0] == "cold_drug, mean over 2 lines, test: 4 run(s)"
