@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torchcell.training.entry import run_entry
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     import pandas as pd
@@ -66,20 +66,22 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
     request = representation.read_request(cfg.perturbations, spec, **_read_with(cfg, representation))
     known, spec = spec, representation.extend_spec(request, spec)
     attended: list[tuple[Tensor, Tensor]] = []
-    system: Any
+    answer: Callable[[Any], np.ndarray]
     if cfg.system == MODEL:
-        model = saved.model(cfg.trust, spec)
-        look = None if attention_out is None else lambda batch: attended.append(looked_at(model, batch, cfg.top_genes))
-        system = TrainedModel(model, spec, representation, saved.prior(cfg.trust), cfg.batch_size, look)
-        notes_of: Any = model
+        system: Any = saved.model(cfg.trust, spec)
+        look = None if attention_out is None else lambda batch: attended.append(looked_at(system, batch, cfg.top_genes))
+        answer = TrainedModel(system, spec, representation, saved.prior(cfg.trust), cfg.batch_size, look).predict
     else:
-        notes_of = system = saved_baseline(saved, cfg.system, cfg.trust)
+        system = saved_baseline(saved, cfg.system, cfg.trust)
+
+        def answer(record: Any) -> np.ndarray:
+            return system.predict(record.blind())
 
     record, dropped = representation.filter_known(request, spec.genes, cfg.unknown_genes)
     if not len(record):
         raise InputError(f"{cfg.perturbations}: no row is left to predict ({dropped or 'the file is empty'})")
-    notes = representation.prediction_notes(record, known, notes_of)
-    prediction = system.predict(record.blind())
+    notes = representation.prediction_notes(record, known, system)
+    prediction = answer(record)
     silent = np.isnan(prediction).any(1)
     notes[f"no prediction of {cfg.system}"] = [f"{cfg.system} has none" if one else "" for one in silent.tolist()]
     table = representation.to_table(record, prediction, spec)

@@ -180,6 +180,12 @@ def test_a_relation_made_of_the_screen_is_refused(factor):
     refuse_leaks(record, None)
 
 
+def test_triples_alone_have_no_value_of_an_edge_to_agree_with():
+    """Kuzmin's triples ended in a traceback after the whole training."""
+    _, graph = leaking(1.0, 0.1)
+    refuse_leaks(screen([(i, i + 1, i + 2) for i in range(20)], np.arange(20.0), N), graph)
+
+
 def test_a_relation_that_tells_something_is_none_that_tells_all():
     refuse_leaks(*leaking(1.0, 2.0))
 

@@ -169,6 +169,8 @@ def refuse_leaks(train: Screen, graph: CellGraph | None, trusted: tuple[str, ...
     index = np.append(graph.index(train.genes), -1)  # the unperturbed cell is no gene
     pairs = SetPairs.of(train, Items(train.genes, np.zeros(len(KINDS), dtype=np.int64)))
     both = (train.sizes[pairs.owner] == 2) & (index[pairs.left] >= 0) & (index[pairs.right] >= 0)
+    if not both.any():  # triples alone: no value belongs to an edge
+        return
     owner, left, right = pairs.owner[both], index[pairs.left[both]], index[pairs.right[both]]
     odd = {}
     for name, matrix in adjacencies(graph):
