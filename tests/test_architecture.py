@@ -71,3 +71,9 @@ def test_importing_the_package_loads_nothing_heavy():
     script = f"import sys, torchcell; print(sorted({heavy} & set(sys.modules)))"
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
+
+
+def test_each_test_file_has_a_name_of_its_own():
+    """Folders of tests are no packages: of two files of one name pytest collects the first, and fails on the other."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
