@@ -96,7 +96,7 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
 
 
 def _attention_out(cfg: DictConfig, out: Path) -> Path | None:
-    """Where the second table goes, if it is wanted; that what is asked for can be given is known before any reading."""
+    """Path of the second table, or None; a request that cannot be served is refused before anything is read."""
     from torchcell.io.errors import InputError
     from torchcell.training.baselines import MODEL
 

@@ -149,7 +149,7 @@ class Curriculum(lightning.Callback):
     phase takes the first of them, or names them. Each phase must hold all genes of the one before, the last one all.
 
     No shape changes, so weights and optimizer go on. With fewer genes more batches are accumulated, so that an
-    optimizer step sees about as many tokens in every phase; an epoch's batches are dealt to its steps evenly. A step
+    optimizer step sees about as many tokens in every phase; an epoch's batches are spread evenly over its steps. A step
     ends with its epoch at the latest: where that has too few batches a step has fewer tokens, and each such phase says
     so when it begins. Early stopping counts anew with each phase, and can end the run in the last one only.
 

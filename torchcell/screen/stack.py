@@ -65,7 +65,7 @@ class Stack(Predictor):
         self.folds: Folds = _random_folds
 
     def with_folds(self, folds: Folds) -> Self:
-        """See ``Predictor``; without them the samples of the training part are dealt at random."""
+        """See ``Predictor``; without them the samples of the training part are split at random."""
         self.folds = folds
         return self
 
