@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from functools import partial
 from pathlib import Path
 
 import lightning
@@ -56,17 +57,29 @@ def test_the_verdict_names_standard_baselines_that_were_not_run(finished):
     text = finished.scored.summary["verdict"]["text"]
     assert "standard baselines not run: low_rank_als, embedding_sum_mlp, gradient_boosting" in text
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        assert departures(compose("config").baselines) == ()
-        assert departures(compose("config", ["baselines=none"]).baselines) == ()
-        assert departures(compose("config", ["~baselines.profile_neighbors"]).baselines) == (
+        screen = partial(departures, package="torchcell.screen")
+        assert screen(compose("config").baselines) == ()
+        assert screen(compose("config", ["baselines=none"]).baselines) == ()
+        assert screen(compose("config", ["~baselines.profile_neighbors"]).baselines) == (
             "standard baselines not run: profile_neighbors",
         )
         weakened = compose("config", ["baselines.low_rank_als.rank=1", "baselines.mean=null"]).baselines
-        assert departures(weakened) == (
+        assert screen(weakened) == (
             "standard baselines not run: mean",
             "baselines with other settings than the standard ones: low_rank_als",
         )
-        assert "low_rank_als" in departures(compose("config", ["+debug=fast"]).baselines)[0]
+        assert "low_rank_als" in screen(compose("config", ["+debug=fast"]).baselines)[0]
+
+
+@pytest.mark.parametrize("task", ["screen", "drug_response", "cells", "knowledge_graph"])
+def test_standard_baselines_are_those_of_the_data_even_where_none_of_them_is_run(task):
+    """Who runs a baseline of their own only is better than that one only."""
+    (said,) = departures({"mine": {"_target_": "my_package.Mine"}}, f"torchcell.{task}")
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        names = {"screen": "screen", "drug_response": "response", "cells": "cells", "knowledge_graph": "links"}
+        standard = compose("config", [f"baselines={names[task]}"]).baselines
+    assert said == f"standard baselines not run: {', '.join(standard)}"
+    assert departures({"mine": {"_target_": "my_package.Mine"}}, "my_package") == ()
 
 
 def test_the_folder_holds_all_that_the_contract_names(finished):

@@ -1,16 +1,18 @@
-"""``+model.prior=NAME``: a network beside a fitted baseline, whose residual it learns out of fold."""
+"""``model.prior=NAME``: a network beside a fitted baseline, whose residual it learns out of fold."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import anndata
+import lightning
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from lightning.pytorch.strategies.strategy import _ForwardRedirection
 from omegaconf import OmegaConf
 
 from tests.small_runs import SCREEN, composed
@@ -25,6 +27,7 @@ from torchcell.predict import predict
 from torchcell.train import Trained, train
 from torchcell.training import build, checkpoint
 from torchcell.training.entry import conf_dir
+from torchcell.training.predict import predict_part, predict_without_inputs
 from torchcell.training.prior import fit_prior
 
 SMALL = (
@@ -74,6 +77,22 @@ def test_no_training_sample_meets_a_prior_that_was_fitted_to_it(split):
     assert np.isnan(out_of_fold(Memory, part, data.record("val"), None, iter(folds))).all()
     tested = np.sum([held_out for _, held_out in folds], axis=0)
     assert (tested >= 1).all(), "and each is predicted"
+
+
+@pytest.mark.parametrize("split", ["query_disjoint", "gene_disjoint_any", "random"])
+def test_a_split_from_a_file_is_split_again_by_what_it_holds_out(split, data, tmp_path):
+    """Else the inner folds know the genes that they are asked for, and the prior is trusted too much."""
+    build.datamodule(small(f"split={split}")).write(tmp_path)
+    again = build.datamodule(small("split=file", f"split.file={tmp_path / 'split.parquet'}"))
+    part = again.record("train")
+    held_out = split != "random"
+    assert again.split.holds_clusters_out == held_out
+    folds = list(again.inner_folds(part))
+    group = again.split.of(part.sample_id).group.reshape(len(part), -1)
+    for fitted_on, held in folds:
+        seen = np.isin(group[held], group[fitted_on]) | (group[held] == "")
+        assert (~seen.all(1)).all() == held_out
+    assert (np.sum([held for _, held in folds], axis=0) >= 1).all(), "and each is predicted"
 
 
 def test_the_priors_of_validation_and_test_are_fitted_on_all_of_train(data):
@@ -186,6 +205,34 @@ def test_the_prior_follows_an_input_that_is_shuffled(trained):
     twin = packed.exchanged(at, at.flip(0))
     assert torch.equal(twin[at].prior, packed[at.flip(0)].prior)
     assert torch.equal(packed[at].narrow(3, 9).prior, packed[at].prior[3:9])
+
+
+def test_it_is_seen_whether_the_network_beside_the_prior_reads_the_input(trained):
+    """The prior reads it in any case, so the check of both says nothing of the network."""
+    checks = trained.scored.summary["checks"]
+    assert checks["perturbation_shuffled"]["decides"] is True
+    assert checks["network_perturbation_shuffled"]["decides"] is False
+    model, data = trained.model, trained.datamodule
+    weight = model.stacking.network.clone()
+    trainer = lightning.Trainer(logger=False, enable_progress_bar=False, accelerator="cpu")
+    try:
+        model.stacking.network.zero_()
+        found = predict_without_inputs(trainer, model, data, "test", 0)
+        plain = predict_part(trainer, model, data, "test")
+    finally:
+        model.stacking.network.copy_(weight)
+    for prediction in found["network_perturbation_shuffled"]:
+        np.testing.assert_array_equal(prediction, plain)
+    assert not np.array_equal(found["perturbation_shuffled"][0], plain)
+
+
+def test_a_step_that_takes_the_place_of_forward_is_no_prediction(trained):
+    """DDP calls the module with a step in place of its forward; the prior was added to what the step returned."""
+    batch = trained.datamodule.packed[torch.arange(8)]
+    sample, prediction = _ForwardRedirection()(trained.model, trained.model, "predict_step", batch, 0)
+    assert torch.equal(sample, batch.sample)
+    with torch.no_grad():
+        assert torch.equal(prediction, trained.model.predict_step(batch)[1])
 
 
 def test_a_checkpoint_holds_plain_values_only_and_knows_its_prior(trained):

@@ -25,6 +25,7 @@ from torchcell.evaluation.registry import metric_set
 from torchcell.evaluation.results import Design, Results, clusters_in
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.io.configurable import configurable
+from torchcell.io.console import Console
 from torchcell.io.errors import InputError
 from torchcell.io.tables import write_table
 
@@ -119,7 +120,10 @@ class RecordDataModule(lightning.LightningDataModule):
         return self.TASK.splits.make(record, **split)
 
     def inner_folds(self, train: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Folds of the training part as the split's method makes them; at random where the split came from a file.
+        """Folds of the training part that hold out what the split holds out.
+
+        By the split's method; where it came from a file, by its clusters if most test samples have one that is new,
+        else at random.
 
         Yields:
             Which samples of ``train`` to fit on and which to predict, masks [n]; a fold without either is left out.
@@ -127,21 +131,32 @@ class RecordDataModule(lightning.LightningDataModule):
         Raises:
             InputError: There is no such fold.
         """
-        method, refused, n_folds = self.split.method if self.split.n_folds else "random", "", 0
+        method, refused = self.split.method if self.split.n_folds else "random", {}
+        by_cluster = not self.split.n_folds and self.split.holds_clusters_out
         for fold in range(FOLDS):
             keys = {"method": method, "n_folds": FOLDS, "fold": fold, "seed": self.split.seed + 1}
             try:
-                part = self.assign_folds(train, keys).part
+                if by_cluster:
+                    held_out = self.split.again(train.sample_id, FOLDS, fold)
+                    fitted_on = ~held_out
+                else:
+                    part = self.assign_folds(train, keys).part
+                    fitted_on, held_out = np.isin(part, ("train", "val")), part == "test"
             except InputError as error:
-                refused = str(error)
+                refused[fold] = str(error)
                 continue
-            n_folds += 1
-            yield np.isin(part, ("train", "val")), part == "test"
-        if not n_folds:
+            if fitted_on.any() and held_out.any():
+                yield fitted_on, held_out
+            else:
+                refused[fold] = "it has no samples to fit on, or none to predict"
+        how = "the file's clusters" if by_cluster else method
+        if len(refused) == FOLDS:
             raise InputError(
-                f"the training part of {len(train)} samples can't be split again by {method} into {FOLDS} folds "
-                f"({refused}); take more samples, or leave out what is fitted out of fold (baselines.stack=null)"
+                f"the training part of {len(train)} samples can't be split again by {how} into {FOLDS} folds "
+                f"({refused[0]}); take more samples, or leave out what is fitted out of fold (baselines.stack=null)"
             )
+        for fold, why in refused.items():
+            Console(stderr=True, markup=False).print(f"inner fold {fold} of {FOLDS} by {how} is left out: {why}")
 
     @staticmethod
     def filter_known(record: Any, vocabulary: tuple[str, ...], policy: str) -> tuple[Any, dict[str, int]]:

@@ -207,9 +207,14 @@ class Model(lightning.LightningModule):
         return self.center
 
     def __call__(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
-        """``forward``, combined with the prediction of the batch's prior."""
+        """``forward``, combined with the prediction of the batch's prior.
+
+        Under DDP Lightning puts a step in the place of ``forward`` for one call, whose result is left as it is: the step
+        itself calls the model.
+        """
+        is_step = getattr(self.forward, "__func__", None) is not type(self).forward
         network_BT = super().__call__(batch, *args, **kwargs)
-        if self.stacking is None or (self.training and not self.learns_residual):
+        if is_step or self.stacking is None or (self.training and not self.learns_residual):
             return network_BT
         if self.has_prior and batch.prior is None:
             raise InputError(f"{type(self).__name__} was trained beside a prior, whose predictions the batch lacks")

@@ -143,6 +143,18 @@ class Split:
         arrays = (self.sample_id[order], self.part[order], self.group[order])
         return replace(self, sample_id=arrays[0], part=arrays[1], group=arrays[2])
 
+    @property
+    def holds_clusters_out(self) -> bool:
+        """Whether most test samples have a cluster that no training sample has."""
+        known = np.isin(self.group, self.group[self.index("train")]) | (self.group == "")
+        return float(np.mean(~known.reshape(len(known), -1).all(1)[self.index("test")])) > 0.5
+
+    def again(self, sample_id: np.ndarray, n_folds: int, fold: int) -> np.ndarray:
+        """Which of some samples fold ``fold`` holds out when clusters are dealt again: any of theirs is in it [n]."""
+        group = self.of(sample_id).group.reshape(len(sample_id), -1)
+        part_of = assign_folds(group[group != ""], n_folds, fold, self.seed + 1)
+        return np.isin(group, [name for name, part in part_of.items() if part == "test"]).any(1)
+
     def of(self, sample_id: Sequence[str] | np.ndarray) -> Split:
         """The split of some of the samples, in their order, with its assignment hash; ``validate`` it afterwards."""
         return replace(self.aligned(sample_id), assignment_hash=self.assignment_hash or self.hash)

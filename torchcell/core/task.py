@@ -62,3 +62,8 @@ class Task:
     metrics: tuple[MetricSet, ...] = (REGRESSION, BINARY, EXPRESSION)
     splits: SplitMethods = field(default_factory=lambda: SplitMethods("samples", own_clusters, {}))
     inspect: Callable[[Model, pd.DataFrame, int], Inspection] = _nothing
+
+    @property
+    def package(self) -> str:
+        """The package of these data, e.g. ``torchcell.screen``: the one that defines their spec."""
+        return self.spec.__module__.rpartition(".")[0]

@@ -231,25 +231,28 @@ def cache_file(folder: str, name: str, *texts: str) -> Path:
     return own_home() / folder / f"{name}-{known}.npz"
 
 
-def departures(configs: Mapping[str, Any]) -> tuple[str, ...]:
+def departures(configs: Mapping[str, Any], package: str) -> tuple[str, ...]:
     """Sentences on standard baselines (``conf/baselines``) that were not run, or run with other settings.
 
     The verdict compares with the best baseline that was run, so it must say where a standard one is missing or changed.
+    Which are standard follows from the data, whatever the config names.
+
+    Args:
+        configs: The run's baselines by name.
+        package: The package of the data's task, see ``Task.package``.
     """
     run = {name: _plain(config) for name, config in configs.items() if config is not None}
-    files = sorted((conf_dir() / "baselines").glob("*.yaml"))
-    loaded = [{str(name): _plain(config) for name, config in OmegaConf.load(path).items()} for path in files]
-    standard = max(loaded, key=lambda group: len(_targets(group) & _targets(run)))  # tasks share names, not classes
-    if not _targets(standard) & _targets(run):
+    if not run:  # a run without baselines has no verdict
         return ()
+    standard: dict[str, Any] = {}
+    for path in (conf_dir() / "baselines").glob("*.yaml"):
+        listed = {str(name): _plain(config) for name, config in OmegaConf.load(path).items()}
+        if listed and all(str(config["_target_"]).startswith(f"{package}.") for config in listed.values()):
+            standard |= listed
     missing = [name for name in standard if name not in run]
     changed = [name for name, config in standard.items() if name in run and run[name] != config]
     lists = {"standard baselines not run": missing, "baselines with other settings than the standard ones": changed}
     return tuple(f"{text}: {', '.join(names)}" for text, names in lists.items() if names)
-
-
-def _targets(configs: Mapping[str, Any]) -> set[tuple[str, str]]:
-    return {(name, config["_target_"]) for name, config in configs.items()}
 
 
 def _plain(config: Any) -> Any:

@@ -21,7 +21,9 @@ from torchcell.training.renamed import new_names
 UNWRITABLE = (errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT)
 """Read-only, no permission, full, over quota: the message alone says what to do."""
 PRIOR_KEYS = ("model.prior", "model.prior_use")
-"""Taken by every model, and in the config of few: ``fit_prior`` says which data take none."""
+"""Taken by every model, and in the config of few, so they may be added: ``fit_prior`` says which data take none."""
+TRAINING = ("config", "profile")
+"""Configs with a model to train."""
 
 
 def conf_dir() -> Path:
@@ -70,6 +72,8 @@ def run_entry(task: Callable[..., Any], config_name: str) -> None:
     prefer_own_choices()
     warnings.showwarning = _in_one_line(warnings.showwarning)
     sys.argv[1:] = [as_text(argument) for argument in sys.argv[1:]]
+    if config_name in TRAINING:
+        sys.argv[1:] = [f"++{one}" if one.partition("=")[0] in PRIOR_KEYS else one for one in sys.argv[1:]]
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(keeping_failures)()
         if failed:
@@ -229,9 +233,6 @@ def _explain_override(error: BaseException, config_name: str, arguments: list[st
         return f"{name} has no effect without a {group}: choose one, {group}=NAME of {choices}"
     if new := new_names(name, valid):
         return f"{name} is called {' or '.join(new)} since torchcell 0.2: write that"
-    if name in PRIOR_KEYS and "model" in valid:
-        given = next((a for a in arguments if a.partition("=")[0] == name), f"{name}=NAME")
-        return f"{name} is not in the config of this model, which can take a prior all the same: write +{given}"
     hint = near(name, valid) or near(name.rpartition(".")[2], valid)
     return f"no config key or group {name!r}; the nearest are {hint or sorted({v.split('.')[0] for v in valid})}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
@@ -84,6 +85,9 @@ def predict_without_inputs(
 ) -> dict[str, list[np.ndarray]]:
     """Predictions [n, T] with each input shuffled among the part's samples, and with each at one value, by what was
     done. What the split holds out is shuffled several times. An empty list: all samples share the input.
+
+    Beside a prior, ``network_NAME_shuffled`` is what the split holds out, shuffled for the network alone: the prior
+    predicts each sample as it is. So it is seen whether the network reads it too.
     """
     generator = torch.Generator().manual_seed(seed)
     index = torch.from_numpy(datamodule.split.index(part))
@@ -92,6 +96,8 @@ def predict_without_inputs(
         n_draws = 1 if number else max(1, min(SHUFFLES, ENOUGH // len(index)))
         draws = [datamodule.shuffled(name, index, generator) for _ in range(n_draws)]
         every = {f"{name}_shuffled": draws, f"{name}_constant": [datamodule.constant(name, index)]}
+        if model.has_prior and not number:
+            every[f"network_{name}_shuffled"] = [_prior_stays(one, datamodule.packed) for one in draws]
         for key, packed in every.items():
             given = [one for one in packed if one is not None]
             predicted = [predict_part(trainer, model, datamodule, part, one) for one in given]
@@ -101,6 +107,16 @@ def predict_without_inputs(
                 for value, away in zip(predicted, moved, strict=True)
             ]
     return found
+
+
+def _prior_stays(shuffled: Any, packed: Any) -> Any:
+    """Shuffled samples with the unshuffled ones' prior; where the shuffle moves a sample's level, it moves along."""
+    if shuffled is None:
+        return None
+    moved = getattr(shuffled, "moved", None)
+    stays = copy.copy(shuffled)
+    stays.prior = packed.prior if moved is None else packed.prior + moved
+    return stays
 
 
 class TrainedModel(Predictor):

@@ -1,4 +1,4 @@
-"""``+model.prior=NAME``: fits a baseline as the prior of a model, and puts its predictions into the batches."""
+"""``model.prior=NAME``: fits a baseline as the prior of a model, and puts its predictions into the batches."""
 
 from __future__ import annotations
 

@@ -216,7 +216,10 @@ def score(
     evaluation = replace(
         evaluation, comparators=tuple(comparators[one.comparator].noted(one) for one in evaluation.comparators)
     )
-    weakened, first = departures(baselines), () if history is None else first_epoch_note(history)
+    weakened, first = (
+        departures(baselines, datamodule.TASK.package),
+        () if history is None else first_epoch_note(history),
+    )
     models = evaluation.table[~evaluation.table["system"].isin(all_results[0].comparators)]
     inspected = datamodule.TASK.inspect(model, models, how.seed)
     evaluation = evaluation.with_checks(
