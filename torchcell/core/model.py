@@ -209,8 +209,8 @@ class Model(lightning.LightningModule):
     def __call__(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
         """``forward``, combined with the prediction of the batch's prior.
 
-        Under DDP Lightning puts a step in the place of ``forward`` for one call, whose result is left as it is: the step
-        itself calls the model.
+        Under DDP Lightning puts a step in the place of ``forward`` for one call; its result is left as it is, since the
+        step itself calls the model.
         """
         is_step = getattr(self.forward, "__func__", None) is not type(self).forward
         network_BT = super().__call__(batch, *args, **kwargs)
