@@ -153,7 +153,9 @@ class Split:
         """Which of some samples fold ``fold`` holds out when clusters are dealt again: any of theirs is in it [n]."""
         group = self.of(sample_id).group.reshape(len(sample_id), -1)
         part_of = assign_folds(group[group != ""], n_folds, fold, self.seed + 1)
-        held_out: np.ndarray = np.isin(group, [name for name, part in part_of.items() if part == "test"]).any(1)
+        held_out: np.ndarray = np.asarray(
+            np.isin(group, [name for name, part in part_of.items() if part == "test"]).any(1)
+        )
         return held_out
 
     def of(self, sample_id: Sequence[str] | np.ndarray) -> Split:
