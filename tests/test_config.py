@@ -63,7 +63,7 @@ def targets(node: Any, path: str = "") -> list[tuple[str, dict[str, Any]]]:
     return own + [found for key, value in node.items() for found in targets(value, f"{path}.{key}")]
 
 
-NOT_MODEL = ("prior", "prior_use")
+NOT_MODEL = ("prior", "prior_use", "residual")
 """Of the model's config, with what is no argument of its class, see ``checkpoint.built``."""
 
 
@@ -192,10 +192,18 @@ def task_of(node: Any) -> type[Spec]:
     return get_object(node._target_).TASK.spec
 
 
+def has_its_prior(benchmark: str, model: str) -> bool:
+    cfg = composed(f"benchmark={benchmark}", f"model={model}")
+    return cfg.model.get("prior") in (None, *cfg.baselines)
+
+
 PAIRS = [
-    (name, model) for name in names("benchmark") for model in models_of(task_of(composed(f"benchmark={name}").data))
+    (name, model)
+    for name in names("benchmark")
+    for model in models_of(task_of(composed(f"benchmark={name}").data))
+    if not model.startswith("stack") or has_its_prior(name, model)
 ]
-"""Each benchmark with each model of its task."""
+"""Each benchmark with each model of its task; the stack where there is one."""
 
 
 TUNED = {

@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse as sp
 
 from tests.screen.planted import assign_folds, mixed, ring, screen
+from torchcell.core.linear_prior import CLIP
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.io.errors import InputError
 from torchcell.io.state import read_state, write_state
@@ -157,3 +158,32 @@ def test_the_report_draws_what_each_source_adds(held_out):
     bars = section.figure.axes[0]
     assert [label.get_text() for label in bars.get_yticklabels()][-1] == max(added, key=added.get)
     assert contribution_sections("mean", Mean().contributions(), []) == []
+
+
+def test_its_columns_add_up_to_what_it_says(held_out):
+    stack, test, _ = held_out
+    prior, columns = stack.fitted[0].prior, stack.columns(test.blind())
+    assert columns.shape == (len(test), len(prior.names))
+    assert np.abs(columns).max() <= CLIP
+    summed = columns @ prior.weight_F + prior.intercept
+    np.testing.assert_allclose(summed, stack.predict(test.blind())[:, 0], rtol=1e-4, atol=1e-4)
+
+
+def test_the_columns_of_training_samples_are_out_of_fold_also_after_it_was_saved(held_out, tmp_path):
+    """The network would else read experts that know the noise of the sample."""
+    stack, _, graph = held_out
+    record, _ = modules()
+    train, val, _ = parts(record, "gene_disjoint_any")
+    write_state(tmp_path / "stack.npz", stack.state_dict())
+    fold = list(inner("gene_disjoint_any")(train))[1:2]
+    again = Stack(**SMALL).with_folds(lambda _: iter(fold)).load_state_dict(read_state(tmp_path / "stack.npz"), graph)
+    honest = again.columns_out_of_fold(train, val, graph)
+    other, held = train.phenotype.copy(), fold[0][1]
+    other[held] *= -1
+    turned = again.columns_out_of_fold(replace(train, phenotype=other), val, graph)
+    assert honest.dtype == np.float32
+    assert honest.shape == again.columns(train.blind()).shape
+    assert honest[held].tobytes() == turned[held].tobytes()
+    assert np.isnan(honest[~held]).all(), "no fold predicts them"
+    by_columns = honest[held] @ again.fitted[0].prior.weight_F
+    assert np.corrcoef(train.phenotype[held, 0], by_columns)[0, 1] > 0.5

@@ -30,8 +30,8 @@ class Batch:
     Attributes:
         target: Measured values in their own units, float32 [B, T]; NaN is missing.
         sample: Positions in the datamodule's sample ids, int64 [B].
-        prior: Prediction of a prior in the target's units, float32 [B, T], NaN where it has none; none: the model has
-            no prior.
+        prior: Prediction of a prior in the target's units, NaN where it has none, then its columns where a network
+            reads them, float32 [B, T + F]; none: the model has no prior.
     """
 
     target: Tensor = field(metadata=EVALUATION_ONLY)

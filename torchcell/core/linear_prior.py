@@ -49,6 +49,13 @@ class LinearPrior:
             found[rows] = (z * self.weight_F).sum(1) + self.intercept
         return 1 / (1 + np.exp(-found)) if self.binary else found
 
+    def standardized(self, columns_nF: np.ndarray) -> np.ndarray:
+        """The columns in their standard deviations over training samples, clipped, float32 [n, F]."""
+        found = np.empty(columns_nF.shape, dtype=np.float32)
+        for rows, z in _standardized(columns_nF, self.mean_F, self.scale_F):
+            found[rows] = z
+        return found
+
 
 def fit_linear(
     names: Sequence[str],

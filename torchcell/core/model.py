@@ -16,6 +16,7 @@ from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError
 from torchcell.nn.losses import log_cosh
 from torchcell.nn.mixing import StackingWeights
+from torchcell.nn.residual import Residual, ResidualOptions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,6 +124,7 @@ class Model(lightning.LightningModule):
         self.optimizer, self.scheduler, self.loss_weights = optimizer, scheduler, loss_weights
         self.train_metrics, self.val_metrics = (streaming_metrics(spec.task, spec.outputs) for _ in range(2))
         self.stacking: StackingWeights | None = None
+        self.column_network: Residual | None = None
         self.has_prior = self.learns_residual = self.prior_is_off = False
         self.checkpoint_extra: dict[str, Any] = {}
         self._base_seed: int | None = None
@@ -187,18 +189,27 @@ class Model(lightning.LightningModule):
 
     # A prior beside the network --------------------------------------------------------------------
 
-    def take_prior(self, averaged: bool = False) -> None:
-        """From now on a prediction is p + a (f - p) + b (q - p): f of ``forward``, q of the batch's prior, p the
-        ``starting_point``, a and b the ``StackingWeights``. Outputs that are not active stay with ``forward``.
+    def take_prior(self, averaged: bool = False, residual: ResidualOptions | None = None) -> None:
+        """From now on a prediction is p + a (f - p + r) + b (q - p): f of ``forward``, r of the ``Residual`` on the
+        prior's columns, q of the prior, p the ``starting_point``, a and b the ``StackingWeights``. Outputs that are not
+        active stay with ``forward``.
 
         Args:
             averaged: Whether training goes on without the prior, which then need not be out of fold; else the network
                 learns what the prior leaves, both counting in full.
+            residual: A network on the prior's columns beside that of ``forward``; none: r is 0.
 
         A subclass that sets ``stacking`` by itself has its network weighed also without a prior: q - p is then 0.
         """
         self.stacking = self.stacking or StackingWeights()
         self.has_prior, self.learns_residual = True, not averaged
+        if residual is not None:
+            self.column_network = Residual(self.spec.n_columns, len(self.spec.outputs), residual)
+
+    @property
+    def is_prior_alone(self) -> bool:
+        """Whether the model is a baseline as it was fitted, with nothing to train; it is then not scored twice."""
+        return False
 
     def starting_point(self, batch: Any) -> Tensor:
         """The prediction without any input, broadcast to [B, T]: the mean of the training targets; for a profile its
@@ -221,11 +232,15 @@ class Model(lightning.LightningModule):
         start_BT = self.starting_point(batch)
         network_BT = network_BT - start_BT
         prior_BT = torch.zeros_like(network_BT)
+        n_outputs = network_BT.shape[1]
+        if self.column_network is not None:
+            network_BT = network_BT + self.scale * self.column_network(batch.prior[:, n_outputs:])
         if self.has_prior and not self.prior_is_off:
-            silent_BT = torch.isnan(batch.prior)
+            said_BT = batch.prior[:, :n_outputs]
+            silent_BT = torch.isnan(said_BT)
             if (active_T := self.active_outputs()) is not None:
                 silent_BT = silent_BT | ~active_T
-            prior_BT = torch.where(silent_BT, 0.0, batch.prior - start_BT)
+            prior_BT = torch.where(silent_BT, 0.0, said_BT - start_BT)
         self._parts = start_BT, network_BT, prior_BT
         return start_BT + (network_BT + prior_BT if self.training else self.stacking(network_BT, prior_BT))
 

@@ -77,6 +77,16 @@ class Predictor(ABC):
         """
         return None
 
+    def columns(self, record: Any) -> np.ndarray | None:
+        """The columns that its predictions are linear in, standardized, float32 [n, F]; None: there are none."""
+        return None
+
+    def columns_out_of_fold(self, train: Any, val: Any, graph: Any) -> np.ndarray | None:
+        """``columns`` of each training sample [n, F] by what was fitted without it, after ``fit`` and ``with_folds``;
+        NaN for a sample that no fold predicts.
+        """
+        return None
+
     def contributions(self) -> list[dict[str, float]]:
         """Of each output, what each named source adds to predictions: standard deviation over training samples.
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from torchcell.core.predictor import Predictor
+from torchcell.io.errors import InputError
 from torchcell.io.state import as_tensors, from_tensors
 
 FOLDS = 4
@@ -51,21 +52,38 @@ class Prior:
     Attributes:
         name: Of its config in ``conf/baselines``.
         predictor: The fitted predictor.
+        gives_columns: Whether the network also reads the columns that its prediction is made of.
     """
 
     name: str
     predictor: Predictor
+    gives_columns: bool = False
 
     def predict(self, record: Any) -> Tensor:
-        """Predictions for a record in the target's units, float32 [n, T]; NaN where it has none."""
-        return torch.from_numpy(np.asarray(self.predictor.predict(record.blind()), dtype=np.float32))
+        """Predictions for a record in the target's units, NaN where it has none; then its columns, if it gives them,
+        float32 [n, T + F].
+        """
+        blind = record.blind()
+        said = np.asarray(self.predictor.predict(blind), dtype=np.float32)
+        if self.gives_columns:
+            columns = self.predictor.columns(blind)
+            if columns is None:
+                raise InputError(
+                    f"model.residual: the prior {self.name} is not made of columns; model.prior=stack is, or set "
+                    "model.residual=null"
+                )
+            said = np.concatenate([said, columns], axis=1)
+        return torch.from_numpy(said)
 
     def to_plain(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""
-        return as_tensors({"name": self.name, "state": self.predictor.state_dict()})
+        return as_tensors(
+            {"name": self.name, "state": self.predictor.state_dict(), "gives_columns": self.gives_columns}
+        )
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any], unfitted: Callable[[], Predictor], graph: Any) -> Prior:
         """The inverse of ``to_plain``."""
         values = from_tensors(plain)
-        return cls(values["name"], unfitted().load_state_dict(values["state"], graph))
+        predictor = unfitted().load_state_dict(values["state"], graph)
+        return cls(values["name"], predictor, bool(values.get("gives_columns", False)))

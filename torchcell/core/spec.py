@@ -51,6 +51,7 @@ class Spec:
         fingerprints: Fingerprints of the data by name (``samples``, ``graph``, ...), see ``torchcell.io.fingerprint``.
         gene_features: Features [N, F] of the genes that a model may use; or none.
         n_added: How many genes, the last ones, were added after training; see ``with_added``.
+        n_columns: F, how many columns of its prior a network reads; see ``torchcell.core.prior``.
     """
 
     WORDS: ClassVar[str] = "any data"
@@ -67,6 +68,7 @@ class Spec:
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     gene_features: GeneFeatures | None = None
     n_added: int = 0
+    n_columns: int = 0
 
     def __post_init__(self) -> None:
         metric_set(self.task)  # an unknown one is an error that lists those that are known

@@ -62,7 +62,8 @@ class StackingWeights(nn.Module):
         """
         product_M = total(self.product_M.clone())
         self.product_M.zero_()
-        network, prior = least_squares(*product_M.tolist())
+        rr, *others = product_M.tolist()
+        network, prior = least_squares(rr, *others) if rr else (1.0, 1.0)  # a prior alone is as it was fitted
         self.network.fill_(network)
         self.prior.fill_(prior)
         return {"network": self.network, "prior": self.prior}

@@ -132,6 +132,25 @@ class Stack(Predictor):
         """See ``Predictor``."""
         return self.inner_nT
 
+    def columns(self, record: Screen) -> np.ndarray:
+        """See ``Predictor``; those of each phenotype side by side."""
+        made = [
+            one.prior.standardized(experts.columns(record))
+            for one, experts in zip(self.fitted, self.experts, strict=True)
+            if one is not None and experts is not None
+        ]
+        return np.concatenate(made, axis=1)
+
+    def columns_out_of_fold(self, train: Screen, val: Screen, graph: CellGraph | None) -> np.ndarray:
+        """See ``Predictor``."""
+        self.large = bool((train.sizes > 2).any())
+        folds, made = list(self.folds(train)), []
+        for t, one in enumerate(self.fitted):
+            if one is not None:
+                columns, fold_n = self._out_of_fold(train, val, folds, t)
+                made.append(np.where(fold_n[:, None] < 0, np.nan, one.prior.standardized(columns)))
+        return np.concatenate(made, axis=1, dtype=np.float32)
+
     def contributions(self) -> list[dict[str, float]]:
         """See ``Predictor``; those of a binary task are on the logistic scale."""
         priors = [None if one is None else one.prior for one in self.fitted]

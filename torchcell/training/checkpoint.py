@@ -27,6 +27,7 @@ from torchcell.io.errors import InputError, some
 from torchcell.io.gene_features import read_gene_features
 from torchcell.io.paths import located, refuse_links
 from torchcell.io.plain_config import parse_plain
+from torchcell.nn.residual import ResidualOptions
 from torchcell.training.data_changes import other_indices, other_names, other_values
 
 KEY = "torchcell"
@@ -271,15 +272,17 @@ def built(config: Any, spec: Spec) -> Model:
     """The model of a config, ready to take its prior where it names one.
 
     Args:
-        config: The config's ``model``; its keys ``prior`` and ``prior_use`` are no arguments of the class.
+        config: The config's ``model``; its keys ``prior``, ``prior_use``, ``residual`` are no arguments of the class.
         spec: Inputs and outputs.
     """
     given = config.copy()
     with open_dict(given):
         prior, use = given.pop("prior", None), given.pop("prior_use", "residual")
+        residual = given.pop("residual", None)
     model: Model = instantiate(given, _partial_=True)(spec=spec)
     if prior is not None:
-        model.take_prior(averaged=use == "average")
+        options = None if residual is None else ResidualOptions(**residual)
+        model.take_prior(use == "average", options)
     return model
 
 

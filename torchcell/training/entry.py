@@ -20,7 +20,7 @@ from torchcell.training.renamed import new_names
 
 UNWRITABLE = (errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT)
 """Read-only, no permission, full, over quota: the message alone says what to do."""
-PRIOR_KEYS = ("model.prior", "model.prior_use")
+PRIOR_KEYS = ("model.prior", "model.prior_use", "model.residual", "model.residual.hidden", "model.residual.dropout")
 """Taken by every model, and in the config of few, so they may be added: ``fit_prior`` says which data take none."""
 TRAINING = ("config", "profile")
 """Configs with a model to train."""

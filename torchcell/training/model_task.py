@@ -48,4 +48,5 @@ def models_of(spec: type[Spec]) -> list[str]:
         name: next((file["_target_"] for file in lineage(folders, name).values() if "_target_" in file), None)
         for name in names
     }
-    return [name for name, target in targets.items() if target and getattr(get_object(target), "reads", None) is spec]
+    reads = {name: getattr(get_object(target), "reads", None) for name, target in targets.items() if target}
+    return [name for name, one in reads.items() if one is not None and issubclass(spec, one)]

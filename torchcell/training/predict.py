@@ -96,8 +96,9 @@ def predict_without_inputs(
         n_draws = 1 if number else max(1, min(SHUFFLES, ENOUGH // len(index)))
         draws = [datamodule.shuffled(name, index, generator) for _ in range(n_draws)]
         every = {f"{name}_shuffled": draws, f"{name}_constant": [datamodule.constant(name, index)]}
-        if model.has_prior and not number:
-            every[f"network_{name}_shuffled"] = [_prior_stays(one, datamodule.packed) for one in draws]
+        if model.has_prior and not model.is_prior_alone and not number:
+            n_outputs = len(datamodule.spec.outputs)
+            every[f"network_{name}_shuffled"] = [_prior_stays(one, datamodule.packed, n_outputs) for one in draws]
         for key, packed in every.items():
             given = [one for one in packed if one is not None]
             predicted = [predict_part(trainer, model, datamodule, part, one) for one in given]
@@ -109,13 +110,16 @@ def predict_without_inputs(
     return found
 
 
-def _prior_stays(shuffled: Any, packed: Any) -> Any:
-    """Shuffled samples with the unshuffled ones' prior; where the shuffle moves a sample's level, it moves along."""
+def _prior_stays(shuffled: Any, packed: Any, n_outputs: int) -> Any:
+    """Shuffled samples with the unshuffled ones' prior, but not its columns, which the network reads; where the shuffle
+    moves a sample's level, the prior moves along.
+    """
     if shuffled is None:
         return None
     moved = getattr(shuffled, "moved", None)
     stays = copy.copy(shuffled)
-    stays.prior = packed.prior if moved is None else packed.prior + moved
+    said = packed.prior[:, :n_outputs]
+    stays.prior = torch.cat([said if moved is None else said + moved, shuffled.prior[:, n_outputs:]], dim=1)
     return stays
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,13 +35,19 @@ def fit_prior(datamodule: RecordDataModule, cfg: DictConfig) -> tuple[Prior | No
         The prior, and the spec for the network.
 
     Raises:
-        InputError: No such baseline or use; data without priors; a binary task.
+        InputError: No such baseline or use; data without priors; a binary task; ``model.residual`` on a prior without
+            columns.
     """
     name, use = (OmegaConf.select(cfg, f"model.{key}") for key in ("prior", "prior_use"))
     if use not in (None, *USES):
         raise InputError(f"model.prior_use={use}: choose one of {', '.join(USES)}")
     if name is None:
+        if OmegaConf.select(cfg, "model.residual") is not None:
+            raise InputError("model.residual needs a prior, whose columns it reads: model.prior=stack")
         return None, datamodule.spec
+    reads_columns = OmegaConf.select(cfg, "model.residual") is not None
+    if reads_columns and use == "average":
+        raise InputError("model.residual needs model.prior_use=residual: averaged, the network never meets the prior")
     config = (cfg.get("baselines") or {}).get(name)
     if config is None:
         known = [key for key, one in (cfg.get("baselines") or {}).items() if one is not None]
@@ -53,26 +62,45 @@ def fit_prior(datamodule: RecordDataModule, cfg: DictConfig) -> tuple[Prior | No
     text = json.dumps(OmegaConf.to_container(config, resolve=True), sort_keys=True) + code_hash(config)
     with stage(f"prior, {name}"):
         fit = Fit(name, f"prior, {name}", config, datamodule, cache_file("fitted", name, values, text))
-        prior = Prior(name, fit.predictor())
+        prior = Prior(name, fit.predictor(), reads_columns)
         prediction = datamodule.predicted_by(prior)
-        spec = datamodule.spec
+        spec, n_outputs = datamodule.spec, len(datamodule.spec.outputs)
         if use != "average":
-            path = cache_file("priors", name, values, text, str(FOLDS))
-            make = partial(_out_of_fold, datamodule, train, config)
             inner = prior.predictor.out_of_fold()
             if inner is None:
-                inner = kept(path, read_arrays, make, lambda at, made: write_arrays(at, **made))["prediction"]
-            prediction[datamodule.split.index("train")] = torch.from_numpy(inner)
+                path = cache_file("priors", name, values, text, str(FOLDS))
+                inner = _kept(path, partial(_out_of_fold, datamodule, train, config))
+            at = torch.from_numpy(datamodule.split.index("train"))
+            prediction[at, :n_outputs] = torch.from_numpy(inner)
             spec = datamodule.residual_spec(train, inner)
+            if reads_columns:
+                path = cache_file("columns", name, values, text, str(FOLDS))
+                columns = _kept(path, partial(_columns_out_of_fold, datamodule, train, prior.predictor))
+                prediction[at, n_outputs:] = torch.from_numpy(columns)
+                spec = replace(spec, n_columns=columns.shape[1])
     datamodule.use_prior(prior, prediction)
     return prior, spec
 
 
-def _out_of_fold(datamodule: RecordDataModule, train: Any, config: Any) -> dict[str, np.ndarray]:
+def _kept(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """An array of the cache; it is made where it is not there."""
+    arrays = kept(path, read_arrays, lambda: {"values": make()}, lambda at, made: write_arrays(at, **made))
+    return np.asarray(arrays["values"])
+
+
+def _columns_out_of_fold(datamodule: RecordDataModule, train: Any, predictor: Predictor) -> np.ndarray:
+    found = predictor.with_folds(datamodule.inner_folds).columns_out_of_fold(
+        train, datamodule.record("val"), datamodule.graph
+    )
+    assert found is not None  # a predictor that has columns has them out of fold
+    return found
+
+
+def _out_of_fold(datamodule: RecordDataModule, train: Any, config: Any) -> np.ndarray:
     folds = datamodule.inner_folds(train)
 
     def make() -> Predictor:
         unfitted: Predictor = instantiate(config)
         return unfitted.with_folds(datamodule.inner_folds)
 
-    return {"prediction": out_of_fold(make, train, datamodule.record("val"), datamodule.graph, folds)}
+    return out_of_fold(make, train, datamodule.record("val"), datamodule.graph, folds)

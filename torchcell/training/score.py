@@ -209,17 +209,17 @@ def score(
         return None
     # From here one process is enough; the others have returned.
     device = trainer.strategy.root_device
+    baselines, weakened = _compared(model, datamodule, baselines)
     fitted = fit_baselines(datamodule, baselines, how.part)
     all_results = _all_results(model, datamodule, fitted, how, prediction, device, comparators)
-    has_converged = None if history is None else converged(history["val/score"].tolist(), how.min_delta)
+    has_converged = (
+        None if history is None or model.is_prior_alone else converged(history["val/score"].tolist(), how.min_delta)
+    )
     evaluation = evaluate(all_results, how.n_boot, how.seed, has_converged, how.primary)
     evaluation = replace(
         evaluation, comparators=tuple(comparators[one.comparator].noted(one) for one in evaluation.comparators)
     )
-    weakened, first = (
-        departures(baselines, datamodule.TASK.package),
-        () if history is None else first_epoch_note(history),
-    )
+    first = () if history is None else first_epoch_note(history)
     models = evaluation.table[~evaluation.table["system"].isin(all_results[0].comparators)]
     inspected = datamodule.TASK.inspect(model, models, how.seed)
     evaluation = evaluation.with_checks(
@@ -259,7 +259,7 @@ def _network_alone(
     trainer: lightning.Trainer, model: Model, datamodule: RecordDataModule, part: str
 ) -> dict[str, Comparator]:
     """What the network of a model with a prior predicts without it, as a comparator; nothing without a prior."""
-    if not model.has_prior:
+    if not model.has_prior or model.is_prior_alone:
         return {}
     with model.without_prior():
         prediction = predict_part(trainer, model, datamodule, part)
@@ -267,6 +267,18 @@ def _network_alone(
             return {}
         answers = predict_inputs(model, datamodule, part, prediction, trainer.strategy.root_device)
     return {NETWORK_ALONE: Comparator(Path(NETWORK_ALONE), answers, None)}
+
+
+def _compared(
+    model: Model, datamodule: RecordDataModule, baselines: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """The baselines that the model is compared with, and what the verdict must say of those that it is not."""
+    missing = departures(baselines, datamodule.TASK.package)
+    if not model.is_prior_alone or datamodule.prior is None:
+        return baselines, missing
+    own = datamodule.prior.name
+    others = {name: config for name, config in baselines.items() if name != own}
+    return others, (*missing, f"the baseline {own} is the model itself")
 
 
 def starting_weights(how: Scoring) -> list[Check]:
