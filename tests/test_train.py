@@ -20,9 +20,9 @@ from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError
 from torchcell.screen.models.dango import Dango
 from torchcell.train import Trained, train
-from torchcell.training.baselines import departures
 from torchcell.training.entry import conf_dir
 from torchcell.training.run_folder import config_hash
+from torchcell.training.standard_baselines import departures
 
 SMALL = (
     "data.record.n_genes=120",

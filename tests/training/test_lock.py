@@ -181,8 +181,10 @@ import sys, time
 from pathlib import Path
 from torchcell.io.errors import InputError
 from torchcell.training.lock import FolderLock
-folder, start = Path(sys.argv[1]), float(sys.argv[2])
-time.sleep(max(0.0, start - time.time()))
+folder, ready = Path(sys.argv[1]), Path(sys.argv[2])
+(ready / str(time.time_ns())).touch()
+while len(list(ready.iterdir())) < 8:
+    time.sleep(0.001)
 try:
     with FolderLock(folder):
         (folder / f"{time.time()}-in").touch()
@@ -198,7 +200,8 @@ def test_of_eight_that_come_at_the_same_moment_one_is_in_and_seven_are_told_why_
     """Also where they all find the lock of a run that is gone."""
     if left:
         held_by(tmp_path / "run", dead)
-    command = [sys.executable, "-c", TAKE, str(tmp_path / "run"), str(time.time() + 6)]
+    (tmp_path / "ready").mkdir()
+    command = [sys.executable, "-c", TAKE, str(tmp_path / "run"), str(tmp_path / "ready")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     several = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) for _ in range(8)]
     said = [process.communicate()[1] for process in several]

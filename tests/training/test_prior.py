@@ -246,7 +246,7 @@ def test_a_checkpoint_holds_plain_values_only_and_knows_its_prior(trained):
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (("model.prior=ridge",), r"model.prior=ridge: the run has no baseline of this name; it has \['mean'"),
+        (("model.prior=ridge",), "model.prior=ridge: no baseline of these data has this name; there are mean, additive_ridge"),
         (("+model.prior_use=never",), "model.prior_use=never: choose one of residual, average"),
         (("data.record.task=binary",), "takes no prior yet"),
     ],
@@ -259,3 +259,14 @@ def test_what_can_be_no_prior_is_refused(overrides, said, tmp_path):
     with pytest.raises(InputError, match=said):
         fit_prior(data, cfg)
     assert not list(Path(tmp_path).iterdir())
+
+
+def test_a_run_that_scores_no_baseline_has_its_prior_all_the_same(tmp_path):
+    """``baselines=none`` is for the trials of a search, whose model is the one that is trained in the end."""
+    cfg = small(f"paths.runs={tmp_path}", "trainer.max_epochs=1")
+    cfg.baselines = {}
+    run = train(cfg)
+    assert run.datamodule.prior.name == "additive_ridge"
+    record = run.datamodule.record("test")
+    expected = run.datamodule.prior.predict(record)
+    assert torch.equal(checkpoint.load(run.folder.best).prior().predict(record), expected)

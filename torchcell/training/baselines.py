@@ -30,7 +30,6 @@ from torchcell.io.paths import own_home
 from torchcell.io.progress import stage, track
 from torchcell.io.state import read_state, write_state
 from torchcell.training.checkpoint import Checkpoint
-from torchcell.training.entry import conf_dir
 
 FOLDER = "baselines"
 """Folder of a run with a file for each fitted baseline."""
@@ -229,34 +228,6 @@ def cache_file(folder: str, name: str, *texts: str) -> Path:
         raise InputError(f"baselines: {name!r} names files: use letters, digits, '_', '-' and '.'")
     known = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
     return own_home() / folder / f"{name}-{known}.npz"
-
-
-def departures(configs: Mapping[str, Any], package: str) -> tuple[str, ...]:
-    """Sentences on standard baselines (``conf/baselines``) that were not run, or run with other settings.
-
-    The verdict compares with the best baseline that was run, so it must say where a standard one is missing or changed.
-    Which are standard follows from the data, whatever the config names.
-
-    Args:
-        configs: The run's baselines by name.
-        package: The package of the data's task, see ``Task.package``.
-    """
-    run = {name: _plain(config) for name, config in configs.items() if config is not None}
-    if not run:  # a run without baselines has no verdict
-        return ()
-    standard: dict[str, Any] = {}
-    for path in (conf_dir() / "baselines").glob("*.yaml"):
-        listed = {str(name): _plain(config) for name, config in OmegaConf.load(path).items()}
-        if listed and all(str(config["_target_"]).startswith(f"{package}.") for config in listed.values()):
-            standard |= listed
-    missing = [name for name in standard if name not in run]
-    changed = [name for name, config in standard.items() if name in run and run[name] != config]
-    lists = {"standard baselines not run": missing, "baselines with other settings than the standard ones": changed}
-    return tuple(f"{text}: {', '.join(names)}" for text, names in lists.items() if names)
-
-
-def _plain(config: Any) -> Any:
-    return OmegaConf.to_container(OmegaConf.create(config), resolve=False)
 
 
 def data_hash(datamodule: RecordDataModule) -> str:

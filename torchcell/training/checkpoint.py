@@ -29,6 +29,7 @@ from torchcell.io.paths import located, refuse_links
 from torchcell.io.plain_config import parse_plain
 from torchcell.nn.residual import ResidualOptions
 from torchcell.training.data_changes import other_indices, other_names, other_values
+from torchcell.training.standard_baselines import prior_config
 
 KEY = "torchcell"
 FORMAT = 3
@@ -129,8 +130,10 @@ class Checkpoint:
         """
         if self.prior_plain is None:
             return None
-        config = self.checked("baselines", trust)[self.config.model.prior]
-        graph = self.datamodule_class(trust).graph_of(self.spec)
+        representation = self.datamodule_class(trust)
+        package = representation.TASK.package
+        config = prior_config(self.config.model.prior, self.checked("baselines", trust) or {}, package)
+        graph = representation.graph_of(self.spec)
         try:
             return Prior.from_plain(self.prior_plain, lambda: instantiate(config), graph)
         except (KeyError, ValueError, TypeError, AttributeError) as error:

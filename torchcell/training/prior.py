@@ -23,6 +23,7 @@ from torchcell.io.cache import kept, read_arrays, write_arrays
 from torchcell.io.errors import InputError
 from torchcell.io.progress import stage
 from torchcell.training.baselines import Fit, cache_file, code_hash, data_hash
+from torchcell.training.standard_baselines import prior_config
 
 
 def fit_prior(datamodule: RecordDataModule, cfg: DictConfig) -> tuple[Prior | None, Spec]:
@@ -48,13 +49,7 @@ def fit_prior(datamodule: RecordDataModule, cfg: DictConfig) -> tuple[Prior | No
     reads_columns = OmegaConf.select(cfg, "model.residual") is not None
     if reads_columns and use == "average":
         raise InputError("model.residual needs model.prior_use=residual: averaged, the network never meets the prior")
-    config = (cfg.get("baselines") or {}).get(name)
-    if config is None:
-        known = [key for key, one in (cfg.get("baselines") or {}).items() if one is not None]
-        raise InputError(
-            f"model.prior={name}: the run has no baseline of this name; it has {known}; name one of them, or set "
-            "model.prior=null for the network alone"
-        )
+    config = prior_config(name, cfg.get("baselines") or {}, datamodule.TASK.package)
     if not datamodule.takes_prior or metric_set(datamodule.spec.task).labels:
         data = type(datamodule).__name__ if not datamodule.takes_prior else f"a {datamodule.spec.task} task"
         raise InputError(f"model.prior={name}: {data} takes no prior yet; leave it out")

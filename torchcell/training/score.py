@@ -33,10 +33,11 @@ from torchcell.evaluation.results import NETWORK_ALONE, Results
 from torchcell.io.errors import InputError, near
 from torchcell.io.progress import stage
 from torchcell.report.sections import Section, contribution_sections
-from torchcell.training.baselines import Baselines, departures, fit_baselines, saved_systems
+from torchcell.training.baselines import Baselines, fit_baselines, saved_systems
 from torchcell.training.comparators import Comparator
 from torchcell.training.embed import report_latents
 from torchcell.training.predict import predict_inputs, predict_part, predict_without_inputs
+from torchcell.training.standard_baselines import departures
 
 
 def judged_as(ckpt: str | Path) -> str:
