@@ -246,7 +246,10 @@ def test_a_checkpoint_holds_plain_values_only_and_knows_its_prior(trained):
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (("model.prior=ridge",), "model.prior=ridge: no baseline of these data has this name; there are mean, additive_ridge"),
+        (
+            ("model.prior=ridge",),
+            "model.prior=ridge: no baseline of these data has this name; there are mean, additive_ridge",
+        ),
         (("+model.prior_use=never",), "model.prior_use=never: choose one of residual, average"),
         (("data.record.task=binary",), "takes no prior yet"),
     ],
