@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from torchcell.io.command import in_one_line
 from torchcell.io.errors import InputError, readable
 from torchcell.io.paths import data_home
 from torchcell.io.sources import Source, fetch, mirror, registry, source, state
@@ -14,6 +15,7 @@ SELECT = "select-genes"
 """The one verb here with Hydra's arguments, key=value."""
 
 
+@in_one_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status is 1 after a line on what was wrong."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -22,11 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     parser = _parser()
     chosen = parser.parse_args(arguments)
-    try:
-        return chosen.run(chosen) or 0
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    status: int | None = chosen.run(chosen)
+    return status or 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
 import os
@@ -44,6 +45,34 @@ def make_own(folder: Path) -> None:
         missing.mkdir(mode=0o755 & ~WRITABLE_BY_OTHERS, exist_ok=True)
 
 
+REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room there or raise the quota, or write elsewhere"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "name a folder that you may write to"),
+    errno.ENAMETOOLONG: "a name has at most 255 bytes: choose a shorter one",
+}
+"""What to do about an error of the file system: full or over quota, read-only or not permitted, a long name."""
+
+
+def unwritable(error: OSError, cause: str = "") -> str:
+    """One line on a file that can't be written, with what to do; empty where that is not what the error says.
+
+    Args:
+        error: Of the file system.
+        cause: A sentence that comes before what to do, e.g. what was left whole.
+    """
+    if error.errno not in REMEDIES:
+        return ""
+    where = str(error.filename2 or error.filename or "a file")
+    where = where if len(where) < LONGEST else f"{where[:80]}..."
+    what = "read or written" if error.errno in (errno.EACCES, errno.EPERM) else "written"
+    notes = cause or "; ".join(getattr(error, "__notes__", ()))
+    return "; ".join([f"{where} can't be {what}: {error.strerror}", *filter(None, [notes]), REMEDIES[error.errno]])
+
+
+LONGEST = 300
+"""Letters of a path in a message."""
+
+
 def say_unwritable(folder: Path, error: OSError) -> None:
     """Warn, once a process and cache, that nothing can be kept in it."""
     home = data_home()
@@ -74,12 +103,15 @@ def refuse_unwritable(path: str | Path, named: str) -> None:
         InputError: A read-only or full file system, no permission, or a file where a folder would have to be.
     """
     place = Path(path).absolute()
-    folder = place if place.is_dir() else next(parent for parent in place.parents if parent.exists())
+    folder = place.parent
     try:
+        folder = place if place.is_dir() else next(parent for parent in place.parents if parent.exists())
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise InputError(f"{named}={path} can't be written: {folder}: {error.strerror or error}") from error
+        remedy = REMEDIES.get(error.errno or 0)
+        why = "; ".join(filter(None, [f"{folder}: {error.strerror or error}", remedy]))
+        raise InputError(f"{named}={path} can't be written: {why}") from error
 
 
 OF_RUNS = ("checkpoints", "baselines", "figures")

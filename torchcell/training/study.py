@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from torchcell.io.errors import InputError
+from torchcell.io.locks import NoAnswer, locked
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -141,13 +142,13 @@ def mend_journal(path: Path) -> None:
 
 def lock_study(path: Path) -> None:
     """Lock the study until this process ends: every trial that is still running has then been killed."""
-    from filelock import FileLock, Timeout
-
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
+    lock = locked(path, wait_s=0.0)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
+        lock.__enter__()
+    except NoAnswer as error:
+        raise InputError(f"the search can't be locked: {error}") from None
+    except TimeoutError:
         raise InputError(
             f"this search is running already (it locks {path}); several trials at a time: hydra.sweeper.n_jobs=4 "
             "hydra/launcher=submitit_slurm"
