@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from torchcell.io.command import INTERRUPTED, say_interrupted
-from torchcell.io.errors import InputError, near, readable, some
+from torchcell.io.errors import InputError, near, readable
 from torchcell.io.paths import unwritable
 from torchcell.io.progress import say
 from torchcell.training.choices import REGISTERED, register
@@ -76,7 +76,8 @@ def run_entry(task: Callable[..., Any], config_name: str) -> None:
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(keeping_failures)()
         if runs:
-            print(f"error: {len(runs)} run(s) failed, see above: {some(runs)}; the others are done", file=sys.stderr)
+            which = ", ".join(run.partition(" (")[0] for run in runs)
+            print(f"error: {len(runs)} run(s) failed, see above: {which}; the others are done", file=sys.stderr)
             sys.exit(1)
         if failed:
             raise failed[0]
