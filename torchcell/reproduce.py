@@ -90,11 +90,13 @@ def reproduce(
             config that calls what no run calls, since the folder may be a stranger's.
     """
     refuse_links(run)
-    missing = [name for name in ("config.yaml", "environment.json", "metrics.json") if not (run / name).is_file()]
+    needed = ("config.yaml", "environment.json", "metrics.json", "metrics.csv")
+    missing = [name for name in needed if not (run / name).is_file()]
     if missing:
         raise InputError(f"{run} is not the folder of a finished run: it has no {some(missing)}")
     config = checked_config(run, trust, at_commit)
-    then = read_json(run / "environment.json", "git_commit", "git_dirty")
+    _values(run)  # what can't be compared is refused before it is trained
+    then, variables = _environment(run / "environment.json")
     changed = code_change(then)
     if changed and not (at_commit or any_code):
         raise InputError(
@@ -107,7 +109,7 @@ def reproduce(
         print("note: the run was made of uncommitted changes too, which are lost", file=sys.stderr)
     runs = out / f"{run.resolve().parent.name}-{run.resolve().name}"
     with _code(then["git_commit"] if at_commit else None) as root:
-        _train(config, runs, root, environment.variables_of(then), trust)
+        _train(config, runs, root, variables, trust)
     found = sorted(runs.rglob("metrics.json"), key=lambda path: path.stat().st_mtime)
     folder = found[-1].parent
     unlike = environment.differences(then, read_json(folder / "environment.json"))
@@ -140,6 +142,23 @@ def checked_config(run: Path, trust: Sequence[str] = (), at_commit: bool = False
     if config.get("ckpt_path") not in (None, "last", "auto"):  # with these it went on with itself
         raise InputError(f"{run} went on from {config['ckpt_path']}; a run that starts from nothing can be reproduced")
     return {**config, "ckpt_path": None, "logger": {"_target_": None, "wandb": None, "every_n_steps": steps}}
+
+
+def _environment(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """What a run was made in, and the variables for as many threads.
+
+    Raises:
+        InputError: It is not as torchcell writes it.
+    """
+    then = read_json(path, "git_commit", "git_dirty")
+    try:
+        environment.differences(then, then)
+        variables = environment.variables_of(then)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(f"{path} is not as torchcell writes it ({type(error).__name__}: {error})") from error
+    if not isinstance(then["git_commit"], str):
+        raise InputError(f"{path}: git_commit is a {type(then['git_commit']).__name__}, and no text")
+    return then, variables
 
 
 def code_change(then: Mapping[str, Any]) -> str:

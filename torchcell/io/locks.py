@@ -84,7 +84,7 @@ def _wait(ended: threading.Event, answered: list[float], path: Path) -> None:
             raise NoAnswer(f"the file system of {path} has not answered for {ANSWER_S:g} s when asked for a lock")
         if not said and now - start > SAY_S:
             said = True
-            log.warning("waiting for another process that holds %s; it may be making what is needed here", path)
+            log.warning("waiting for the lock %s: another process may be making what is needed here", path)
 
 
 @contextmanager

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import functools
 import logging
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -30,13 +32,31 @@ def own_home() -> Path:
     """Where what was computed here is kept: ``data_home``, or the platform's folder where others can write there.
 
     Parsed records, fitted baselines and facts on files are believed when they are read again, and a verdict rests on
-    them; so they are this user's alone. Sources, which may be shared, are compared with their checksums.
+    them; so they are this user's alone. Sources, which may be shared, are compared with their checksums. Where the
+    platform's folder is another user's too, as after ``sudo``, nothing outlives this process.
     """
-    home = data_home()
-    there = next(folder for folder in (home, *home.parents) if folder.is_dir())
-    about = there.stat()
-    others = about.st_uid != os.getuid() or (about.st_mode & WRITABLE_BY_OTHERS and not about.st_mode & stat.S_ISVTX)
-    return Path(_user_cache()) if others else home
+    home, own = data_home(), Path(_user_cache())
+    about = _there(home).stat()
+    shared = about.st_mode & WRITABLE_BY_OTHERS and not about.st_mode & stat.S_ISVTX
+    if about.st_uid == os.getuid() and not shared:
+        return home
+    if _there(own).stat().st_uid == os.getuid():
+        return own
+    _say(own, "it is another user's")
+    return _passing_home()
+
+
+def _there(folder: Path) -> Path:
+    """The folder, or the nearest above it that exists."""
+    return next(one for one in (folder, *folder.parents) if one.is_dir())
+
+
+@functools.cache
+def _passing_home() -> Path:
+    """A folder of this process, which goes away with it."""
+    folder = Path(tempfile.mkdtemp(prefix="torchcell-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def make_own(folder: Path) -> None:
