@@ -60,15 +60,16 @@ def ask(path: Path) -> dict[str, np.ndarray]:
 
 def test_a_cache_goes_on_without_a_lock_server_that_hangs(hanging, tmp_path, caplog):
     start = time.monotonic()
-    assert ask(tmp_path / "a.npz")["x"].tolist() == [0, 1, 2]
+    for i in range(100):
+        assert ask(tmp_path / f"{i}.npz")["x"].tolist() == [0, 1, 2]
     assert time.monotonic() - start < 20
-    *_, said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert "has not answered for 0.3 s when asked for a lock" in said
+    said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len([line for line in said if "its file system has not answered for 0.3 s" in line]) == 1
 
 
 def test_a_run_and_a_search_end_with_one_line_where_the_lock_server_hangs(hanging, tmp_path):
     for take in (lambda: FolderLock(tmp_path / "runs" / "x"), lambda: lock_study(tmp_path / "study.lock")):
-        with pytest.raises(InputError, match="file system of .* has not answered for 0.3 s") as said:
+        with pytest.raises(InputError, match=f"{tmp_path}.*: its file system has not answered for 0.3 s") as said:
             take()
         assert "\n" not in str(said.value)
     assert not (tmp_path / "runs" / "x").exists()
@@ -80,7 +81,9 @@ def test_what_another_process_holds_too_long_is_a_line_too(tmp_path, caplog):
     descriptor = os.open(tmp_path / "runs", os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
-        with pytest.raises(InputError, match=f"another process held {tmp_path}/runs for 0.5 s"):
+        with pytest.raises(
+            InputError, match=f"{tmp_path}/runs/x can't be written: another process held its lock for 0.5 s"
+        ):
             FolderLock(tmp_path / "runs" / "x")
     finally:
         os.close(descriptor)

@@ -41,6 +41,8 @@ def take(attempt: Callable[[], bool], release: Callable[[], None], path: Path, w
         NoAnswer: The file system did not answer.
         OSError: The attempt's own.
     """
+    if path.parent in _SILENT:
+        raise NoAnswer(_silence())
     ended, given_up, guard = threading.Event(), threading.Event(), threading.Lock()
     failed: list[BaseException] = []
     answered = [time.monotonic()]
@@ -55,7 +57,9 @@ def take(attempt: Callable[[], bool], release: Callable[[], None], path: Path, w
                     if taken and given_up.is_set():
                         release()
                     if taken or answered[0] >= until:
-                        failed.extend([] if taken else [TimeoutError(f"another process held {path} for {wait_s:g} s")])
+                        failed.extend(
+                            [] if taken else [TimeoutError(f"another process held its lock for {wait_s:g} s")]
+                        )
                         ended.set()
                         return
                 time.sleep(POLL_S)
@@ -76,12 +80,21 @@ def take(attempt: Callable[[], bool], release: Callable[[], None], path: Path, w
         raise failed[0]
 
 
+_SILENT: set[Path] = set()
+"""Folders whose file system did not answer: it is not waited for again at each of a hundred files."""
+
+
+def _silence() -> str:
+    return f"its file system has not answered for {ANSWER_S:g} s when asked for a lock"
+
+
 def _wait(ended: threading.Event, answered: list[float], path: Path) -> None:
     said, start = False, time.monotonic()
     while not ended.wait(min(1.0, SAY_S, ANSWER_S)):
         now = time.monotonic()
         if now - answered[0] > ANSWER_S:
-            raise NoAnswer(f"the file system of {path} has not answered for {ANSWER_S:g} s when asked for a lock")
+            _SILENT.add(path.parent)
+            raise NoAnswer(_silence())
         if not said and now - start > SAY_S:
             said = True
             log.warning("waiting for the lock %s: another process may be making what is needed here", path)

@@ -66,7 +66,9 @@ def make_own(folder: Path) -> None:
 
 
 REMEDIES = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room there or raise the quota, or write elsewhere"),
+    **dict.fromkeys(
+        (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room there or raise the quota, or write elsewhere"
+    ),
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "name a folder that you may write to"),
     errno.ENAMETOOLONG: "a name has at most 255 bytes: choose a shorter one",
 }

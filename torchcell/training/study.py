@@ -147,7 +147,7 @@ def lock_study(path: Path) -> None:
     try:
         lock.__enter__()
     except NoAnswer as error:
-        raise InputError(f"the search can't be locked: {error}") from None
+        raise InputError(f"the search can't be locked by {path}: {error}") from None
     except TimeoutError:
         raise InputError(
             f"this search is running already (it locks {path}); several trials at a time: hydra.sweeper.n_jobs=4 "
