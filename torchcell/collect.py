@@ -53,7 +53,7 @@ def collect(folders: list[Path]) -> pd.DataFrame:
         unfinished = [path.parent for folder in folders for path in folder.rglob("config.yaml")]
         hint = f"; {len(unfinished)} run(s) have not finished: {some(unfinished)}" if unfinished else ""
         raise InputError(f"no metrics.csv below {some(folders)}{hint}")
-    runs = pd.concat([_run(path) for path in found], ignore_index=True)
+    runs = pd.concat([_as_written(path) for path in found], ignore_index=True)
     with learned_directions(_directions(runs)):
         return _table(runs.drop(columns=LOWER))
 
@@ -95,6 +95,17 @@ def _table(runs: pd.DataFrame) -> pd.DataFrame:
     return table.astype({name: "Int64" for name in WHOLE if name in table})
 
 
+def _as_written(folder: Path) -> pd.DataFrame:
+    """See ``_run``; a file whose values are of another shape than a run's is an error that names the run."""
+    try:
+        return _run(folder)
+    except InputError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise InputError(f"{folder} is not as torchcell writes it ({why}); leave it out") from error
+
+
 def _run(folder: Path) -> pd.DataFrame:
     """The metrics of one run beside what it was."""
     refuse_links(folder)
@@ -114,16 +125,22 @@ def _run(folder: Path) -> pd.DataFrame:
         "config": _config_but_fold(config),
         "split_method": summary.get("split", {}).get("method", config.split.method),  # what a choice came to be
         "fold": config.split.fold,
-        "split_hash": summary["split_hash"],
+        "split_hash": str(summary["split_hash"]),
         "cell_line": _lines_of(config),
     }
-    after = {name: summary.get(name) for name in ("converged", "collapsed", "epochs", "seconds")}
+    after = {name: _of_kind(summary.get(name), bool) for name in ("converged", "collapsed")}
+    after |= {name: _of_kind(summary.get(name), int, float) for name in ("epochs", "seconds")}
     verdict = summary.get("verdict")
     if isinstance(verdict, dict):
         after |= {"verdict": verdict.get("text"), "class": verdict.get("class")}
     else:
         after |= _old(verdict)
     return table.assign(**about, **after)[[*about, *table.columns, *after]]
+
+
+def _of_kind(value: Any, *kinds: type) -> Any:
+    """A value of ``metrics.json``, or none where it is not of the kind that a run writes, or endless."""
+    return value if type(value) in kinds and np.isfinite(value) else None
 
 
 def _old(verdict: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, suppress
 from dataclasses import replace
 from io import StringIO
@@ -249,7 +249,10 @@ def leftovers(folder: Path) -> Outcome:
     return judged("half files of killed processes in a cache", len(half), "nothing", checks)
 
 
-def constant(folder: Path) -> Outcome:
+PARTS = {"train": "regression", "val": "regression", "test": "binary"}
+
+
+def constant(folder: Path, parts: Sequence[str] = tuple(PARTS)) -> Outcome:
     """A target with one value, or one class, in a part of the split: a note in the log and in the report."""
     draw = np.random.default_rng(0)
     pairs = [(i, j) for i in range(24) for j in range(i)][:200]
@@ -257,7 +260,8 @@ def constant(folder: Path) -> Outcome:
     ids = [f"s{i}" for i in range(200)]
     pd.DataFrame({"sample_id": ids, "part": part}).to_csv(folder / "split.csv", index=False)
     checks = {}
-    for name, task in (("train", "regression"), ("val", "regression"), ("test", "binary")):
+    for name in parts:
+        task = PARTS[name]
         y = draw.normal(size=200) if task == "regression" else (draw.normal(size=200) > 0).astype(float)
         y[part == name] = 1.0
         table = pd.DataFrame({"sample_id": ids, "genes": [f"G{i}|G{j}" for i, j in pairs], "y": y})
@@ -271,4 +275,6 @@ def constant(folder: Path) -> Outcome:
         checks[f"{name}: no line in the log"] = note in " ".join(heard.getvalue().split())
         page = (found.folder.path / "report.html").read_text().replace("&#39;", "'")
         checks[f"{name}: no note in the report"] = note in page
-    return judged("a target with one value or one class in a part", 3, "the metrics that are undefined", checks)
+    return judged(
+        "a target with one value or one class in a part", len(parts), "the metrics that are undefined", checks
+    )

@@ -137,6 +137,7 @@ def test_numbers_and_lists_without_end_are_no_traceback(text, verbs, finished, t
             lambda run: (run / "metrics.csv").write_text("system,part,metric,value,low,high\na,test,b,one,,\n"),
             "the column 'value' holds what is no number: 'one'",
         ),
+        (lambda run: changed_json(run, {"split": 1, "comparators": 2}), "is not as torchcell writes it"),
         (lambda run: (run / "config.yaml").write_text("name: x\n"), "has no 'seed', 'split.method', 'split.fold'"),
     ],
 )
