@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
+import re
 import shutil
 from pathlib import Path
 
+import jinja2
 import pandas as pd
 import pytest
 from test_ways_in import FILES, ROOT, dotted, tree
 
 from torchcell.collect import main as collect
+from torchcell.io import errors
 from torchcell.io.errors import InputError
+from torchcell.report import table as report_table
 
 EVIL = "\x1b[2J\x1b]52;c;cm0gLXJm\x07 better\u202e\x9b8m\r"
 """Clears the screen, fills the clipboard, hides what follows."""
@@ -27,7 +32,7 @@ def steering(said: str) -> set[str]:
     return set(said) & set(EVIL) - set(" better[]2J5;c8m0gLXf")
 
 
-def test_a_sent_run_does_not_steer_the_terminal(verbs, finished, tmp_path, capsys):
+def test_a_sent_run_does_not_steer_the_terminal(verbs, finished, tmp_path, capsys, monkeypatch):
     run = sent(finished, tmp_path / "run")
     summary = json.loads((run / "metrics.json").read_text())
     summary["verdict"]["text"] = f"{EVIL}\nits run's verdict: ours"
@@ -41,7 +46,9 @@ def test_a_sent_run_does_not_steer_the_terminal(verbs, finished, tmp_path, capsy
     assert r"\x1b[2J" in line
     assert collect([str(run), "-o", str(tmp_path / "all.csv")]) == 0
     assert steering("".join([said, *capsys.readouterr()])) == set()
-    assert steering(EVIL), "the payload is stale"
+    monkeypatch.setattr(errors, "_UNREADABLE", re.compile("(?!)"))
+    verbs["predict"](run / "checkpoints" / "best.ckpt")
+    assert "\x1b" in steering(capsys.readouterr().out), "the payload is stale"
 
 
 def test_an_error_does_not_steer_the_terminal():
@@ -66,7 +73,7 @@ def test_all_tables_go_through_our_console():
     assert found == []
 
 
-def test_a_name_is_no_markdown(finished, tmp_path):
+def test_a_name_is_no_markdown(finished, tmp_path, monkeypatch):
     """An image in a table that is shown on a page would be fetched from any address."""
     run = sent(finished, tmp_path / "run")
     table = pd.read_csv(run / "metrics.csv")
@@ -76,10 +83,13 @@ def test_a_name_is_no_markdown(finished, tmp_path):
     assert collect([str(run), "-o", str(tmp_path / "all.md")]) == 0
     (line,) = [line for line in (tmp_path / "all.md").read_text().splitlines() if line.startswith("| mean")]
     assert line.startswith(r"| mean \| x ![x]\(http://a.b/c.png) \<img src=http://a.b/d> | ")
+    monkeypatch.setattr(report_table, "_inline", str)
+    assert collect([str(run), "-o", str(tmp_path / "all.md")]) == 0
+    assert "\n\n![x](http://a.b/c.png) <img" in (tmp_path / "all.md").read_text(), "the payload is stale"
 
 
 @pytest.mark.parametrize("where", ["name", "verdict"])
-def test_a_name_is_no_html(where, tmp_path):
+def test_a_name_is_no_html(where, tmp_path, monkeypatch):
     from torchcell.report.page import write_page
     from torchcell.report.sections import Section
 
@@ -90,3 +100,7 @@ def test_a_name_is_no_html(where, tmp_path):
     page = (tmp_path / "page.html").read_text()
     assert "<script" not in page
     assert "<img src=x" not in page
+    plain = functools.partial(jinja2.Environment, autoescape=False)
+    monkeypatch.setattr(jinja2, "Environment", lambda **known: plain(**{**known, "autoescape": False}))
+    write_page(tmp_path / "page.html", **texts, tone="open", sections=[section], facts={evil: evil})
+    assert "<script>alert" in (tmp_path / "page.html").read_text(), "the payload is stale"
