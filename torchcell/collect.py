@@ -20,7 +20,7 @@ from torchcell.evaluation.pooled import pooled_verdict
 from torchcell.evaluation.registry import higher_is_better, is_known, learned_directions
 from torchcell.evaluation.results import NETWORK_ALONE, Design, clusters_in
 from torchcell.io.command import in_one_line
-from torchcell.io.errors import InputError, some
+from torchcell.io.errors import InputError, readable, some
 from torchcell.io.paths import refuse_links, refuse_unwritable
 from torchcell.io.run_files import read_json, read_scores
 from torchcell.report.table import DIFFERENCES, KEYS, LINES, markdown, show
@@ -276,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table = collect(asked.runs)
     _write(table, asked.out)
     show(table)
-    print(f"wrote {len(table):,} rows to {asked.out}")
+    print(readable(f"wrote {len(table):,} rows to {asked.out}"))
     return 0
 
 

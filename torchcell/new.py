@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from torchcell.io.command import in_one_line
-from torchcell.io.errors import InputError
+from torchcell.io.errors import InputError, readable
 from torchcell.training.model_files import TEMPLATES, new_model
 
 
@@ -26,9 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "=" in given.task and not given.task.startswith("task="):
         raise InputError(f"{given.task!r} is not task=TASK; choose one of {', '.join(TEMPLATES)}")
     code, knobs, command = new_model(given.name, given.task.removeprefix("task="))
-    print(code, knobs, f"next: {command}", sep="\n")
+    print(readable(code), readable(knobs), readable(f"next: {command}"), sep="\n")
     if code.parent == Path.cwd():
-        print(f"evaluate, predict and embed are told that it is yours: trust=[{given.name}]")
+        print(readable(f"evaluate, predict and embed are told that it is yours: trust=[{given.name}]"))
     return 0
 
 

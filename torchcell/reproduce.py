@@ -104,7 +104,7 @@ def reproduce(
             "--any-code with the code that is here"
         )
     if changed and any_code:
-        print(f"note: {readable(changed)}", file=sys.stderr)
+        print(readable(f"note: {changed}"), file=sys.stderr)
     if at_commit and then["git_dirty"]:
         print("note: the run was made of uncommitted changes too, which are lost", file=sys.stderr)
     runs = out / f"{run.resolve().parent.name}-{run.resolve().name}"
@@ -114,7 +114,7 @@ def reproduce(
     folder = found[-1].parent
     unlike = environment.differences(then, read_json(folder / "environment.json"))
     for line in unlike:
-        print(f"note: {readable(line)}", file=sys.stderr)
+        print(readable(f"note: {line}"), file=sys.stderr)
     return Reproduced(folder, compare(run, folder, tolerance), tolerance, unlike)
 
 
@@ -309,7 +309,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     refuse_unwritable(asked.out, "-o")
     found = reproduce(asked.run, asked.out, asked.tolerance, asked.at_commit, asked.any_code, asked.trust)
     _show(found, asked.run)
-    print(f"the new run is {found.folder}")
+    print(readable(f"the new run is {found.folder}"))
     print(readable(found.verdict))
     return 0 if found.agrees else 1
 

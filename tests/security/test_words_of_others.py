@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import functools
 import json
+import os
 import re
 import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import jinja2
@@ -15,9 +17,11 @@ import pytest
 from test_ways_in import FILES, ROOT, dotted, tree
 
 from torchcell.collect import main as collect
+from torchcell.data import main as data
 from torchcell.io import errors
 from torchcell.io.errors import InputError
 from torchcell.report import table as report_table
+from torchcell.training.lock import FolderLock, Holder
 
 EVIL = "\x1b[2J\x1b]52;c;cm0gLXJm\x07 better\u202e\x9b8m\r"
 """Clears the screen, fills the clipboard, hides what follows."""
@@ -71,6 +75,41 @@ def test_all_tables_go_through_our_console():
         or (isinstance(node, ast.Call) and dotted(node.func) in ("rich.print", "rich.console.Console"))
     ]
     assert found == []
+
+
+def test_all_that_is_printed_is_readable():
+    """Names of samples and of files, errors of other processes, the holder in a lock that somebody wrote."""
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in FILES
+        if path.is_relative_to(ROOT / "torchcell")
+        for node in tree(path)
+        if isinstance(node, ast.Call) and dotted(node.func) == "print"
+        for said in node.args
+        if not (isinstance(said, ast.Constant) or (isinstance(said, ast.Call) and dotted(said.func) == "readable"))
+    ]
+    assert found == []
+
+
+def test_a_name_of_a_file_and_the_holder_of_a_lock_do_not_steer_the_terminal(tmp_path, capsys, monkeypatch):
+    path = tmp_path / f"a{EVIL.replace('/', '')}.csv"
+    path.write_text("genes,y\nA|B,0.5\nC|D,0.7\n")
+    lock = tmp_path / "run" / ".lock"
+    lock.parent.mkdir()
+    lock.write_text(json.dumps(asdict(replace(Holder.here(), pid=2**22 + 1, host="h", since=EVIL, space="x"))))
+    os.utime(lock, (0, 0))
+
+    def said() -> str:
+        data(["check", str(path)])
+        FolderLock(lock.parent).release()
+        return "".join(capsys.readouterr())
+
+    before = lock.read_text()
+    assert steering(said()) == set()
+    lock.write_text(before)
+    os.utime(lock, (0, 0))
+    monkeypatch.setattr(errors, "_UNREADABLE", re.compile("(?!)"))
+    assert "\x1b" in steering(said()), "the payload is stale"
 
 
 def test_a_name_is_no_markdown(finished, tmp_path, monkeypatch):

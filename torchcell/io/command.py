@@ -43,7 +43,7 @@ def in_one_line(main: Callable[[Sequence[str] | None], int]) -> Main:
             said = str(error) if isinstance(error, InputError) else unwritable(error)
             if not said:
                 raise
-            print(f"error: {readable(said)}", file=sys.stderr)
+            print(readable(f"error: {said}"), file=sys.stderr)
             return 1
 
     return run

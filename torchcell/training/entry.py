@@ -77,7 +77,9 @@ def run_entry(task: Callable[..., Any], config_name: str) -> None:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(keeping_failures)()
         if runs:
             which = ", ".join(run.partition(" (")[0] for run in runs)
-            print(f"error: {len(runs)} run(s) failed, see above: {which}; the others are done", file=sys.stderr)
+            print(
+                readable(f"error: {len(runs)} run(s) failed, see above: {which}; the others are done"), file=sys.stderr
+            )
             sys.exit(1)
         if failed:
             raise failed[0]
@@ -98,7 +100,7 @@ def _say_error(
     """Print the one line, and where it is not plain what was wrong, the traceback."""
     if not is_plain(error) and (odd := odd_values(config_name, arguments)):
         error = InputError("; ".join(odd))
-    print(f"error: {readable(which + explain(error, config_name, arguments))}", file=sys.stderr)
+    print(readable(f"error: {readable(which + explain(error, config_name, arguments))}"), file=sys.stderr)
     if wants_traceback or not is_plain(error):
         print(readable("".join(traceback.format_exception(error))), file=sys.stderr)
 
@@ -108,7 +110,7 @@ def _in_one_line(show: Callable[..., None]) -> Callable[..., None]:
 
     def shown(message: Warning | str, category: type[Warning], filename: str, *more: Any, **rest: Any) -> None:
         if category is UserWarning and Path(filename).is_relative_to(Path(__file__).resolve().parents[1]):
-            print(f"note: {readable(message)}", file=sys.stderr)
+            print(readable(f"note: {message}"), file=sys.stderr)
         else:
             show(message, category, filename, *more, **rest)
 

@@ -18,7 +18,7 @@ from typing import Self
 
 import psutil
 
-from torchcell.io.errors import InputError
+from torchcell.io.errors import InputError, readable
 from torchcell.io.locks import alone
 from torchcell.io.paths import REMEDIES
 from torchcell.training.distributed import slurm
@@ -162,7 +162,7 @@ class FolderLock:
                 raise InputError(f"{folder} is being taken by another process; try again in a moment")
             _refuse_living(folder, holder, self.holder, silent_s)
             self._replace(holder)
-        print(f"note: took {folder} over from {holder or 'a process'}, which is gone", file=sys.stderr)
+        print(readable(f"note: took {folder} over from {holder or 'a process'}, which is gone"), file=sys.stderr)
 
     def _write(self) -> bool:
         """Create the lock file; False where it is there already."""
@@ -197,7 +197,7 @@ class FolderLock:
         while not self._ended.wait(BEAT_S):
             holder = _read(self.path)
             if holder is not None and holder != self.holder and not self._ended.is_set():
-                print(f"error: {self.path.parent} was taken over by {holder}; this run ends", file=sys.stderr)
+                print(readable(f"error: {self.path.parent} was taken over by {holder}; this run ends"), file=sys.stderr)
                 self._leave(1)  # at once: what it saved while ending would be in the folder of the other
                 return
             with contextlib.suppress(OSError):  # a file system that fails for a while is no reason to end

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from torchcell.io.errors import InputError
+from torchcell.io.errors import InputError, readable
 from torchcell.io.locks import NoAnswer, locked
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _take_over(old: Path, name: str, storage: BaseStorage) -> None:
             source.upgrade()
             if name in _names(source):
                 optuna.copy_study(from_study_name=name, from_storage=source, to_storage=storage)
-                print(f"took over the trials of {old}", flush=True)
+                print(readable(f"took over the trials of {old}"), flush=True)
         except Exception as error:  # of Optuna, SQLAlchemy or Alembic
             why = " ".join(str(error).split())[:300]
             raise InputError(

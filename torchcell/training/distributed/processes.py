@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 from torch import Tensor, distributed
 from torch.distributed import Store
 
-from torchcell.io.errors import InputError
+from torchcell.io.errors import InputError, readable
 from torchcell.training.distributed.placement import Placement, placed, requested
 from torchcell.training.distributed.slurm import TERMINATION_SIGNALS
 
@@ -186,7 +186,7 @@ class Watch:
             return
         if self._stop.wait(GRACE_S):
             return
-        print(f"error: {self._failure}", file=sys.stderr, flush=True)
+        print(readable(f"error: {self._failure}"), file=sys.stderr, flush=True)
         self._leave(1)
 
     def _silence(self, ranks: str) -> str:
@@ -381,7 +381,7 @@ def _follow(task: Task, cfg: DictConfig) -> None:
     try:
         run_in_processes(task, cfg)
     except InputError as error:
-        print(f"process {os.environ['RANK']} ends: {error}", file=sys.stderr, flush=True)
+        print(readable(f"process {os.environ['RANK']} ends: {error}"), file=sys.stderr, flush=True)
         sys.exit(1)
 
 

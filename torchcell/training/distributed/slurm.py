@@ -18,7 +18,7 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
-from torchcell.io.errors import InputError
+from torchcell.io.errors import InputError, readable
 
 KEY = "torchcell_epoch"
 """Key of a checkpoint within an epoch for the state of each process besides weights, optimizer and progress."""
@@ -295,9 +295,9 @@ class Signals:
             stuck = restarts() > 0 and not self.stepped
             refused = "it made no step since its last start; give it more time" if stuck else requeue(job)
         if job is None:
-            print(f"{text}; {by_hand}", file=sys.stderr, flush=True)
+            print(readable(f"{text}; {by_hand}"), file=sys.stderr, flush=True)
         elif refused:
-            print(f"{text}; not requeued: {refused}; {by_hand}", file=sys.stderr, flush=True)
+            print(readable(f"{text}; not requeued: {refused}; {by_hand}"), file=sys.stderr, flush=True)
         else:
-            print(f"{text}; job {job} is requeued and goes on from there", file=sys.stderr, flush=True)
+            print(readable(f"{text}; job {job} is requeued and goes on from there"), file=sys.stderr, flush=True)
         return job is not None and not refused
