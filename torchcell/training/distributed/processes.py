@@ -279,7 +279,7 @@ def run_in_processes(task: Task, cfg: DictConfig) -> Any:
     except (SystemExit, KeyboardInterrupt):
         watch.leave_in_order(0)
         watch.stop()
-        _end(children, STOPPED_S)  # they have stopped at the same step, or will not be asked again
+        _end(children, STOPPED_S)  # they have stopped at the same step, or no longer matter
         raise
     except Exception as error:
         failure = (watch.verdict() if _is_of_others(error) else None) or watch.report(_words(error))
