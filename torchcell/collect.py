@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from omegaconf import DictConfig, OmegaConf
 
 import torchcell.cells.metrics
 import torchcell.drug_response.metrics
 import torchcell.knowledge_graph.metrics  # noqa: F401  each task makes its metrics known
 from torchcell.core.split import Split
 from torchcell.evaluation.pooled import pooled_verdict
-from torchcell.evaluation.registry import higher_is_better, learn_directions
+from torchcell.evaluation.registry import higher_is_better, is_known, learned_directions
 from torchcell.evaluation.results import NETWORK_ALONE, Design, clusters_in
-from torchcell.io.errors import InputError, some
+from torchcell.io.command import in_one_line
+from torchcell.io.errors import InputError, readable, some
 from torchcell.io.paths import refuse_links, refuse_unwritable
+from torchcell.io.run_files import read_json, read_scores
 from torchcell.report.table import DIFFERENCES, KEYS, LINES, markdown, show
-from torchcell.training.run_folder import saved_config
+from torchcell.training.run_folder import config_hash, saved_config
 
+LOWER = "lower_is_better"
+"""Column, while runs are read, of what a run says of its metric."""
 WHOLE = ("seed", "fold", "n_units", "n_undefined", "epochs", "n_runs", "n_splits", "n_lines")
 """Columns of whole numbers, which a missing value would turn into fractions."""
 
@@ -49,7 +53,35 @@ def collect(folders: list[Path]) -> pd.DataFrame:
         unfinished = [path.parent for folder in folders for path in folder.rglob("config.yaml")]
         hint = f"; {len(unfinished)} run(s) have not finished: {some(unfinished)}" if unfinished else ""
         raise InputError(f"no metrics.csv below {some(folders)}{hint}")
-    runs = pd.concat([_run(path) for path in found], ignore_index=True)
+    runs = pd.concat([_as_written(path) for path in found], ignore_index=True)
+    with learned_directions(_directions(runs)):
+        return _table(runs.drop(columns=LOWER))
+
+
+def _directions(runs: pd.DataFrame) -> set[str]:
+    """Metrics that are known to their runs alone, and of which lower is better by all of them.
+
+    Raises:
+        InputError: Runs that do not agree on it: one that was sent would turn the ranks of the others.
+    """
+    unknown = runs[~runs["metric"].map(is_known)]
+    by_metric = unknown.groupby(unknown["metric"].map(_short))[LOWER]
+    if odd := [str(name) for name, found in by_metric if found.any() != found.all()]:
+        told = sorted(set(unknown.loc[unknown[LOWER], "run"]))
+        raise InputError(
+            f"the runs do not agree whether lower is better of {some(odd)}, a metric that is not registered here; "
+            f"it is by {some(told)}: collect these apart"
+        )
+    return {str(name) for name, found in by_metric if found.all()}
+
+
+def _short(metric: str) -> str:
+    """The metric alone, of ``<output>/<metric>``."""
+    return str(metric).rpartition("/")[2]
+
+
+def _table(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs with their ranks, then the rows over several of them."""
     direction = runs["metric"].map(higher_is_better)
     signed = runs["value"].where(direction, -runs["value"])
     ranked = runs["system"] != "replicate_ceiling"
@@ -63,14 +95,28 @@ def collect(folders: list[Path]) -> pd.DataFrame:
     return table.astype({name: "Int64" for name in WHOLE if name in table})
 
 
+def _as_written(folder: Path) -> pd.DataFrame:
+    """See ``_run``; a file whose values are of another shape than a run's is an error that names the run."""
+    try:
+        return _run(folder)
+    except InputError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise InputError(f"{folder} is not as torchcell writes it ({why}); leave it out") from error
+
+
 def _run(folder: Path) -> pd.DataFrame:
     """The metrics of one run beside what it was."""
     refuse_links(folder)
-    table = pd.read_csv(folder / "metrics.csv")
-    config, summary = saved_config(folder), json.loads((folder / "metrics.json").read_text())
-    learn_directions(summary.get("lower_is_better", ()))
+    table, config = read_scores(folder / "metrics.csv"), saved_config(folder)
+    summary = read_json(folder / "metrics.json", "split_hash")
+    missing = [key for key in ("name", "seed", "split.method", "split.fold") if OmegaConf.select(config, key) is None]
+    if missing:
+        raise InputError(f"{folder / 'config.yaml'} has no {some(missing)}; torchcell did not write it so")
     elsewhere = set(summary.get("comparators", {})) - {NETWORK_ALONE}  # they have runs of their own
-    table = table[~table["system"].isin(elsewhere)]
+    lower = {str(name) for name in summary.get("lower_is_better") or ()}
+    table = table[~table["system"].isin(elsewhere)].assign(**{LOWER: lambda one: one["metric"].map(_short).isin(lower)})
     about = {
         "run": str(folder),
         "level": "run",
@@ -79,13 +125,22 @@ def _run(folder: Path) -> pd.DataFrame:
         "config": _config_but_fold(config),
         "split_method": summary.get("split", {}).get("method", config.split.method),  # what a choice came to be
         "fold": config.split.fold,
-        "split_hash": summary["split_hash"],
+        "split_hash": str(summary["split_hash"]),
         "cell_line": _lines_of(config),
     }
-    after = {name: summary.get(name) for name in ("converged", "collapsed", "epochs", "seconds")}
+    after = {name: _of_kind(summary.get(name), bool) for name in ("converged", "collapsed")}
+    after |= {name: _of_kind(summary.get(name), int, float) for name in ("epochs", "seconds")}
     verdict = summary.get("verdict")
-    after |= {"verdict": verdict["text"], "class": verdict["class"]} if isinstance(verdict, dict) else _old(verdict)
+    if isinstance(verdict, dict):
+        after |= {"verdict": verdict.get("text"), "class": verdict.get("class")}
+    else:
+        after |= _old(verdict)
     return table.assign(**about, **after)[[*about, *table.columns, *after]]
+
+
+def _of_kind(value: Any, *kinds: type) -> Any:
+    """A value of ``metrics.json``, or none where it is not of the kind that a run writes, or endless."""
+    return value if type(value) in kinds and np.isfinite(value) else None
 
 
 def _old(verdict: Any) -> dict[str, Any]:
@@ -95,18 +150,12 @@ def _old(verdict: Any) -> dict[str, Any]:
 
 def _lines_of(config: Any) -> str | None:
     """The cell line of a run, several joined by ``|``, or none where it takes all."""
-    from omegaconf import OmegaConf
-
     lines = OmegaConf.select(config, "data.cell_line")
-    return lines if lines is None or isinstance(lines, str) else "|".join(lines)
+    return lines if lines is None or isinstance(lines, str) else "|".join(map(str, lines))
 
 
 def _config_but_fold(config: Any) -> str:
     """Eight digits that runs share when they differ in nothing but seed, fold and cell line."""
-    from omegaconf import DictConfig, OmegaConf
-
-    from torchcell.training.run_folder import config_hash
-
     free = {"split": {"fold": None, "seed": None}, "data": {"cell_line": None}}
     merged = OmegaConf.merge(config, free)
     assert isinstance(merged, DictConfig)
@@ -155,7 +204,7 @@ def _differences(runs: pd.DataFrame) -> pd.DataFrame:
     keys = [key for key in KEYS if key not in ("system", "metric")]
     for names, group in runs.groupby(keys, sort=False, dropna=False):
         each = group.drop_duplicates("run").set_index("run")
-        summaries = {str(run): json.loads((Path(str(run)) / "metrics.json").read_text()) for run in each.index}
+        summaries = {str(run): read_json(Path(str(run)) / "metrics.json") for run in each.index}
         if len(each) < 2 or not _can_be_pooled(summaries):
             continue
         tables = {run: pd.read_csv(Path(run) / "comparisons.csv") for run in summaries}
@@ -193,12 +242,10 @@ def _can_be_pooled(summaries: Mapping[str, Mapping[str, Any]]) -> bool:
 
 def _design(run: Path) -> Design:
     """How a run's split was made."""
-    from omegaconf import OmegaConf
-
     split = Split.load(run / "split.parquet")
     n_folds = OmegaConf.select(saved_config(run), "split.n_folds")
     n_clusters = clusters_in(split.group[split.part != "unused"])
-    method = json.loads((run / "metrics.json").read_text())["split"]["method"]
+    method = read_json(run / "metrics.json", "split")["split"]["method"]
     return Design(split.key, n_clusters, method, n_folds)
 
 
@@ -208,7 +255,8 @@ def _tested(run: Path, part: str) -> set[str]:
     return set(np.unique(split.group[split.part == part]).tolist()) - {""}
 
 
-def main(arguments: list[str] | None = None) -> int:
+@in_one_line
+def main(arguments: Sequence[str] | None = None) -> int:
     """Read the command line, write the table, print the means."""
     parser = argparse.ArgumentParser(
         prog="python -m torchcell.collect",
@@ -219,20 +267,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, or folders that hold them at any depth")
     parser.add_argument("-o", "--out", type=Path, required=True, help="table to write: .csv, .parquet or .md")
     asked = parser.parse_args(arguments)
-    try:
-        if asked.out.suffix not in (".csv", ".parquet", ".md"):
-            raise InputError(f"-o {asked.out}: the name must end in .csv, .parquet or .md")
-        refuse_unwritable(asked.out, "-o")
-        missing = [folder for folder in asked.runs if not folder.is_dir()]
-        if missing:
-            raise InputError(f"no such folder: {some(missing)}")
-        table = collect(asked.runs)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    if asked.out.suffix not in (".csv", ".parquet", ".md"):
+        raise InputError(f"-o {asked.out}: the name must end in .csv, .parquet or .md")
+    refuse_unwritable(asked.out, "-o")
+    missing = [folder for folder in asked.runs if not folder.is_dir()]
+    if missing:
+        raise InputError(f"no such folder: {some(missing)}")
+    table = collect(asked.runs)
     _write(table, asked.out)
     show(table)
-    print(f"wrote {len(table):,} rows to {asked.out}")
+    print(readable(f"wrote {len(table):,} rows to {asked.out}"))
     return 0
 
 

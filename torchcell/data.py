@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from torchcell.io.command import in_one_line
 from torchcell.io.errors import InputError, readable
 from torchcell.io.paths import data_home
 from torchcell.io.sources import Source, fetch, mirror, registry, source, state
@@ -14,6 +15,7 @@ SELECT = "select-genes"
 """The one verb here with Hydra's arguments, key=value."""
 
 
+@in_one_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status is 1 after a line on what was wrong."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -22,11 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     parser = _parser()
     chosen = parser.parse_args(arguments)
-    try:
-        return chosen.run(chosen) or 0
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    status: int | None = chosen.run(chosen)
+    return status or 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -130,7 +129,7 @@ def _fetch(chosen: argparse.Namespace) -> None:
         source(name)
     for name in chosen.name:
         for path in fetch(name).values():
-            print(path)
+            print(readable(path))
 
 
 def _check(chosen: argparse.Namespace) -> int:
@@ -138,12 +137,12 @@ def _check(chosen: argparse.Namespace) -> int:
 
     findings = check_files(chosen.file)
     for finding in findings:
-        print(f"{finding.path}: {finding.kind or 'not understood'}")
+        print(readable(f"{finding.path}: {finding.kind or 'not understood'}"))
         for head, lines in (("", finding.facts), ("note", finding.notes), ("error", finding.wrong)):
             for line in lines:
-                print(f"  {head:6}{readable(line)}")
+                print(readable(f"  {head:6}{line}"))
         if finding.use:
-            print(f"  use   {readable(finding.use)}")
+            print(readable(f"  use   {finding.use}"))
     return int(any(finding.wrong for finding in findings))
 
 
@@ -167,14 +166,18 @@ def _import_gct(chosen: argparse.Namespace) -> None:
     with atomic_write(chosen.out) as temporary:
         adata.write_h5ad(temporary)
     plates, controls = adata.obs["plate"].nunique(), int(adata.obs["is_control"].sum())
-    print(f"{adata.n_obs:,} wells x {adata.n_vars:,} genes, {controls:,} of them controls, on {plates:,} plate(s)")
+    print(
+        readable(
+            f"{adata.n_obs:,} wells x {adata.n_vars:,} genes, {controls:,} of them controls, on {plates:,} plate(s)"
+        )
+    )
     known = adata.obs.loc[~adata.obs["is_control"], "smiles"] != ""
-    print(f"SMILES on {int(known.sum()):,} of {len(known):,} treated wells")
+    print(readable(f"SMILES on {int(known.sum()):,} of {len(known):,} treated wells"))
     for what, number in adata.uns["lost"].items():
-        print(f"left out: {number:,} {readable(what)}")
+        print(readable(f"left out: {number:,} {what}"))
     for note in adata.uns["notes"]:
-        print(f"note: {readable(note)}")
-    print(chosen.out)
+        print(readable(f"note: {note}"))
+    print(readable(chosen.out))
 
 
 def _select_genes(arguments: Sequence[str]) -> None:

@@ -51,20 +51,20 @@ def _scored(
     cfg: DictConfig, saved: Checkpoint, model: Model, datamodule: RecordDataModule, folder: Path, how: Scoring
 ) -> Scored:
     """Score the model beside its baselines and comparators, and write all that into ``folder``."""
-    import json
     from dataclasses import replace
     from pathlib import Path
 
     import lightning
     import pandas as pd
 
+    from torchcell.io.run_files import read_json
     from torchcell.training import build, comparators, score, write
     from torchcell.training.distributed.placement import OneDeviceANode
     from torchcell.training.run_folder import environment_facts
 
     config, run = saved.config, saved.path.resolve().parents[1]
     known = run / "metrics.json"
-    earlier = json.loads(known.read_text()) if known.is_file() else {}
+    earlier = read_json(known) if known.is_file() else {}
     # Where nobody knows what the first weights had seen, they may have seen the test samples.
     seen = config.init_from is not None and "starting_weights" in earlier.get("checks", {"starting_weights": "unknown"})
     how = replace(how, started_elsewhere=seen)

@@ -7,10 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from torchcell.io.errors import InputError
+from torchcell.io.command import in_one_line
+from torchcell.io.errors import InputError, readable
 from torchcell.training.model_files import TEMPLATES, new_model
 
 
+@in_one_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status is 1 after a line on what was wrong."""
     parser = argparse.ArgumentParser(
@@ -21,16 +23,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("name", metavar="NAME", help="of the model, e.g. linear_cells; its class is then LinearCells")
     parser.add_argument("task", metavar="task=TASK", help=", ".join(TEMPLATES))
     given = parser.parse_args(arguments)
-    try:
-        if "=" in given.task and not given.task.startswith("task="):
-            raise InputError(f"{given.task!r} is not task=TASK; choose one of {', '.join(TEMPLATES)}")
-        code, knobs, command = new_model(given.name, given.task.removeprefix("task="))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(code, knobs, f"next: {command}", sep="\n")
+    if "=" in given.task and not given.task.startswith("task="):
+        raise InputError(f"{given.task!r} is not task=TASK; choose one of {', '.join(TEMPLATES)}")
+    code, knobs, command = new_model(given.name, given.task.removeprefix("task="))
+    print(readable(code), readable(knobs), readable(f"next: {command}"), sep="\n")
     if code.parent == Path.cwd():
-        print(f"evaluate, predict and embed are told that it is yours: trust=[{given.name}]")
+        print(readable(f"evaluate, predict and embed are told that it is yours: trust=[{given.name}]"))
     return 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import subprocess
@@ -15,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torchcell.io.command import in_one_line
 from torchcell.io.errors import InputError, readable, some
-from torchcell.io.paths import refuse_links
+from torchcell.io.paths import refuse_links, refuse_unwritable
+from torchcell.io.run_files import read_json, read_scores
 from torchcell.training import environment
 
 if TYPE_CHECKING:
@@ -89,11 +90,13 @@ def reproduce(
             config that calls what no run calls, since the folder may be a stranger's.
     """
     refuse_links(run)
-    missing = [name for name in ("config.yaml", "environment.json", "metrics.json") if not (run / name).is_file()]
+    needed = ("config.yaml", "environment.json", "metrics.json", "metrics.csv")
+    missing = [name for name in needed if not (run / name).is_file()]
     if missing:
         raise InputError(f"{run} is not the folder of a finished run: it has no {some(missing)}")
     config = checked_config(run, trust, at_commit)
-    then = json.loads((run / "environment.json").read_text())
+    _values(run)  # what can't be compared is refused before it is trained
+    then, variables = _environment(run / "environment.json")
     changed = code_change(then)
     if changed and not (at_commit or any_code):
         raise InputError(
@@ -101,17 +104,17 @@ def reproduce(
             "--any-code with the code that is here"
         )
     if changed and any_code:
-        print(f"note: {readable(changed)}", file=sys.stderr)
+        print(readable(f"note: {changed}"), file=sys.stderr)
     if at_commit and then["git_dirty"]:
         print("note: the run was made of uncommitted changes too, which are lost", file=sys.stderr)
     runs = out / f"{run.resolve().parent.name}-{run.resolve().name}"
     with _code(then["git_commit"] if at_commit else None) as root:
-        _train(config, runs, root, environment.variables_of(then), trust)
+        _train(config, runs, root, variables, trust)
     found = sorted(runs.rglob("metrics.json"), key=lambda path: path.stat().st_mtime)
     folder = found[-1].parent
-    unlike = environment.differences(then, json.loads((folder / "environment.json").read_text()))
+    unlike = environment.differences(then, read_json(folder / "environment.json"))
     for line in unlike:
-        print(f"note: {readable(line)}", file=sys.stderr)
+        print(readable(f"note: {line}"), file=sys.stderr)
     return Reproduced(folder, compare(run, folder, tolerance), tolerance, unlike)
 
 
@@ -139,6 +142,23 @@ def checked_config(run: Path, trust: Sequence[str] = (), at_commit: bool = False
     if config.get("ckpt_path") not in (None, "last", "auto"):  # with these it went on with itself
         raise InputError(f"{run} went on from {config['ckpt_path']}; a run that starts from nothing can be reproduced")
     return {**config, "ckpt_path": None, "logger": {"_target_": None, "wandb": None, "every_n_steps": steps}}
+
+
+def _environment(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """What a run was made in, and the variables for as many threads.
+
+    Raises:
+        InputError: It is not as torchcell writes it.
+    """
+    then = read_json(path, "git_commit", "git_dirty")
+    try:
+        environment.differences(then, then)
+        variables = environment.variables_of(then)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(f"{path} is not as torchcell writes it ({type(error).__name__}: {error})") from error
+    if not isinstance(then["git_commit"], str):
+        raise InputError(f"{path}: git_commit is a {type(then['git_commit']).__name__}, and no text")
+    return then, variables
 
 
 def code_change(then: Mapping[str, Any]) -> str:
@@ -171,11 +191,9 @@ def compare(then: Path, now: Path, tolerance: float) -> pd.DataFrame:
 
 def _values(run: Path) -> dict[str, Any]:
     """Name -> number or text: of ``metrics.json`` by its path in it, of ``metrics.csv`` by part, system and metric."""
-    import pandas as pd
-
-    summary = json.loads((run / "metrics.json").read_text())
+    summary = read_json(run / "metrics.json")
     found = dict(_leaves({key: value for key, value in summary.items() if key not in NOT_COMPARED}))
-    table = pd.read_csv(run / "metrics.csv")
+    table = read_scores(run / "metrics.csv")
     for row in table[~table["system"].isin(summary.get("comparators", {}))].itertuples():
         for column in ("value", "low", "high"):
             name = f"{row.part}/{row.system}/{row.metric}"
@@ -209,14 +227,24 @@ def _code(commit: str | None) -> Iterator[Path]:
         raise InputError(
             f"environment.json names {commit[:80]!r}, which is no git commit; --any-code reruns the config"
         )
+    found = _git(here, "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}")
+    if found.returncode:
+        raise InputError(
+            f"git has no commit {commit[:12]} in {here}; fetch it, or rerun with the code that is here by --any-code"
+        )
+    own = _git(here, "for-each-ref", "--count=1", "--contains", found.stdout.strip(), "refs/heads")
+    behind = _git(here, "merge-base", "--is-ancestor", found.stdout.strip(), "HEAD")
+    if behind.returncode and not own.stdout.strip():
+        raise InputError(
+            f"the commit {commit[:12]} that the run names is in no branch of yours: its code may be a stranger's, and "
+            f"would run. If you have read it, make it yours by git branch NAME {commit[:12]}; or rerun with the code "
+            "that is here by --any-code"
+        )
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "code"
-        made = _git(here, "worktree", "add", "--detach", str(tree), commit)
+        made = _git(here, "worktree", "add", "--detach", str(tree), found.stdout.strip())
         if made.returncode:
-            raise InputError(
-                f"git has no commit {commit[:12]} in {here} ({made.stderr.strip()}); fetch it, or rerun with the code "
-                "that is here by --any-code"
-            )
+            raise InputError(f"git makes no worktree of {commit[:12]} in {here}: {made.stderr.strip()}")
         try:
             yield tree
         finally:
@@ -256,7 +284,8 @@ def _train(
         raise InputError(f"training ended with status {ended.returncode}, see above")
 
 
-def main(arguments: list[str] | None = None) -> int:
+@in_one_line
+def main(arguments: Sequence[str] | None = None) -> int:
     """Read the command line, rerun, print the table and the verdict; 0 only if the run was reproduced."""
     parser = argparse.ArgumentParser(
         prog="python -m torchcell.reproduce",
@@ -277,13 +306,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--trust", nargs="*", default=[], metavar="PACKAGE", help="of yours, that the config may call")
     asked = parser.parse_args(arguments)
-    try:
-        found = reproduce(asked.run, asked.out, asked.tolerance, asked.at_commit, asked.any_code, asked.trust)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    refuse_unwritable(asked.out, "-o")
+    found = reproduce(asked.run, asked.out, asked.tolerance, asked.at_commit, asked.any_code, asked.trust)
     _show(found, asked.run)
-    print(f"the new run is {found.folder}")
+    print(readable(f"the new run is {found.folder}"))
     print(readable(found.verdict))
     return 0 if found.agrees else 1
 
@@ -295,7 +321,7 @@ def _show(found: Reproduced, run: Path) -> None:
 
     from torchcell.io.console import Console
 
-    model = json.loads((run / "metrics.json").read_text()).get("model")
+    model = read_json(run / "metrics.json").get("model")
     screen = Table(title=escape(f"{run}: then and now"), title_justify="left")
     for name in ("metric", "then", "now", "difference", ""):
         screen.add_column(name, justify="left" if name == "metric" else "right")

@@ -55,7 +55,8 @@ def run(folder: Path, say: Callable[[str], None], tries: int = 20, parallel: int
 
     with ThreadPoolExecutor(parallel) as pool:
         found = list(pool.map(one, range(tries)))
-    wrong = tuple(f"kill {i + 1}: {what}" for i, (what, _) in enumerate(found) if what)
+    twice = [f"the same command twice: {what}" for what in differences(whole, read(folder / f"whole{parallel - 1}"))]
+    wrong = (*twice, *(f"kill {i + 1}: {what}" for i, (what, _) in enumerate(found) if what))
     redone = max(again for _, again in found)
     return Outcome("kill -9 at a random moment, then the same command again", tries, f"{redone} epoch at most", wrong)
 

@@ -19,7 +19,9 @@ from pathlib import Path
 import caches
 import checkpoints
 import kills
+import places
 import ranks
+import signals
 import training
 from outcome import Outcome
 from rich.console import Console
@@ -40,6 +42,13 @@ def main() -> int:
     cases: dict[str, Callable[[Path], Outcome]] = {
         "kills": lambda folder: kills.run(folder, say, asked.kills, asked.parallel),
         "ranks": ranks.run,
+        "signals": signals.run,
+        "unwritable": places.unwritable,
+        "no_room": places.no_room,
+        "lock_server": places.lock_server,
+        "clock_back": places.clock_back,
+        "leftovers": places.leftovers,
+        "constant": places.constant,
         "full_disk": checkpoints.full_disk,
         "disk_fills": training.disk_fills,
         "damaged_cache": caches.damaged,

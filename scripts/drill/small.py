@@ -32,8 +32,13 @@ SMALL = (
 
 def config(folder: Path, *overrides: str) -> DictConfig:
     """The small run below ``folder``."""
+    return composed("config", *SMALL, f"paths.runs={folder}", *overrides)
+
+
+def composed(name: str, *overrides: str) -> DictConfig:
+    """The config of a verb."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose("config", [*SMALL, f"paths.runs={folder}", *overrides])
+        return compose(name, list(overrides))
 
 
 def checkpoint_of(folder: Path) -> Path:

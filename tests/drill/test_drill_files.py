@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import caches
 import checkpoints
+import places
 import pytest
 from small import checkpoint_of
 
@@ -31,3 +32,20 @@ def test_a_checkpoint_of_another_version_loads_or_says_why_not(good, tmp_path):
 
 def test_a_checkpoint_that_carries_code_is_refused_before_anything_runs(good, tmp_path):
     assert checkpoints.carries_code(good, tmp_path).wrong == ()
+
+
+def test_a_lock_server_that_hangs_costs_what_a_cache_would_have_kept(tmp_path):
+    assert places.lock_server(tmp_path).wrong == ()
+
+
+def test_a_clock_that_is_set_back_gives_no_folder_away(tmp_path):
+    """A living run was taken for dead: what is known of a process's start follows the clock."""
+    assert places.clock_back(tmp_path).wrong == ()
+
+
+def test_half_files_in_a_cache_go_away(tmp_path):
+    assert places.leftovers(tmp_path).wrong == ()
+
+
+def test_a_target_of_one_class_is_a_note_in_the_log_and_in_the_report(tmp_path):
+    assert places.constant(tmp_path, ["test"]).wrong == ()

@@ -19,7 +19,7 @@ from torchcell.evaluation.registry import (
     MetricSet,
     higher_is_better,
     is_registered,
-    learn_directions,
+    learned_directions,
     metric,
     metric_set,
     register,
@@ -183,5 +183,7 @@ def test_what_decides_a_verdict_is_never_replaced() -> None:
 
 def test_the_direction_of_a_metric_that_only_a_run_knows_is_learned_from_it() -> None:
     assert higher_is_better("planted_error")
-    learn_directions(["planted_error"])
-    assert not higher_is_better("y/planted_error")
+    with learned_directions(["planted_error", "pearson"]):
+        assert not higher_is_better("y/planted_error")
+        assert higher_is_better("pearson"), "what is registered is known"
+    assert higher_is_better("y/planted_error")

@@ -13,6 +13,7 @@ import json
 import pkgutil
 import re
 import sys
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,18 +21,20 @@ from typing import Any
 import attacks
 import hydra
 import pytest
+import yaml
 from attacks import OF_RUNS, Config, edited_checkpoint, edited_run
 from hydra.core.global_hydra import GlobalHydra
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
 import torchcell
 from torchcell import reproduce
-from torchcell.io import configurable
+from torchcell.io import configurable, plain_config
 from torchcell.io.configurable import CALLBACKS, TRAINER, check_config
 from torchcell.io.errors import InputError
+from torchcell.io.paths import own_home
 from torchcell.io.plain_config import parse_plain, resolved
-from torchcell.training import checkpoint
+from torchcell.training import baselines, checkpoint, entry
 
 ROOT = Path(__file__).resolve().parents[2]
 REFUSED = "not on the list of what a config of others may call"
@@ -74,11 +77,17 @@ def test_a_checkpoint_of_others_fetches_nothing(verbs, finished, tmp_path, addre
     assert (tmp_path / "marker.pth").read_text() == "foo", "the payload is stale"
 
 
-def test_a_baseline_of_others_is_no_path(verbs, finished, tmp_path):
+def test_a_baseline_of_others_is_no_path(verbs, finished, tmp_path, monkeypatch):
     evil = edited_checkpoint(finished, tmp_path / "run", attacks.baseline_leaves_the_cache, tmp_path / "marker")
     with pytest.raises(InputError, match="names files: use letters"):
         verbs["evaluate"](evil)
     assert markers(tmp_path) == []
+    for folder in ("fitted", "baselines"):
+        (own_home() / folder).mkdir(parents=True, exist_ok=True)
+    monkeypatch.setattr(baselines, "cache_file", lambda folder, name, *_: own_home() / folder / f"{name}-{folder}.npz")
+    with contextlib.suppress(InputError, OSError):
+        verbs["evaluate"](evil)
+    assert markers(tmp_path) == ["marker"], "the payload is stale"
 
 
 def as_hydra_would(folder: Path, build: bool = True) -> None:
@@ -158,6 +167,15 @@ def test_a_conf_folder_where_one_stands_is_not_composed(finished, tmp_path, monk
     _, _, command = started(monkeypatch, finished, "-o", str(tmp_path / "again"))
     assert command.count("--config-dir") == 1
     assert command[command.index("--config-dir") + 1] == command[command.index("--config-path") + 1]
+    seen: list[list[str]] = []
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    monkeypatch.setattr(hydra, "main", lambda **_: lambda _: lambda: seen.append(list(sys.argv)))
+    for more in ([], ["--config-dir", "elsewhere"]):
+        monkeypatch.setattr(sys, "argv", ["train", *more])
+        entry.run_entry(lambda cfg: cfg, "config")
+    assert seen[0][1:] == ["--config-dir", str(tmp_path / "conf")], "the payload is stale"
+    assert seen[1][1:] == ["--config-dir", "elsewhere"]
 
 
 def test_no_variable_of_others_is_set(finished, tmp_path, monkeypatch):
@@ -169,6 +187,9 @@ def test_no_variable_of_others_is_set(finished, tmp_path, monkeypatch):
     assert variables.get("LD_PRELOAD") != "/evil.so"
     assert variables["OMP_NUM_THREADS"].isdigit()
     assert variables["MKL_NUM_THREADS"] == "2"
+    monkeypatch.setattr(reproduce.environment, "variables_of", lambda then: then["threads"]["variables"])
+    _, variables, _ = started(monkeypatch, run, "-o", str(tmp_path / "again"))
+    assert variables["LD_PRELOAD"] == "/evil.so", "the payload is stale"
 
 
 @pytest.mark.parametrize(
@@ -183,9 +204,22 @@ def test_no_variable_of_others_is_set(finished, tmp_path, monkeypatch):
         ("a: [", "can't be read"),
     ],
 )
-def test_yaml_of_others_is_plain_and_small(text, said):
+def test_yaml_of_others_is_plain_and_small(text, said, monkeypatch):
     with pytest.raises(InputError, match=said):
         parse_plain(text, "config.yaml")
+    if said in ("alias", "torchcell writes less", "more than 100,000 values"):
+        monkeypatch.setattr(plain_config, "LARGEST", 2**30)
+        monkeypatch.setattr(plain_config, "_refuse_bombs", lambda *_: None)
+        assert set(parse_plain(text, "config.yaml")) <= {"a", "b"}, "the payload is stale"
+
+
+def test_yaml_of_others_makes_no_object(tmp_path):
+    text = f"a: !!python/object/apply:os.mkdir ['{tmp_path}/marker']"
+    with pytest.raises(InputError, match="can't be read"):
+        parse_plain(text, "config.yaml")
+    assert markers(tmp_path) == []
+    yaml.unsafe_load(text)
+    assert markers(tmp_path) == ["marker"], "the payload is stale"
 
 
 @pytest.mark.parametrize(
@@ -214,7 +248,15 @@ def test_plain_interpolations_are_filled_in(monkeypatch):
     assert found == {"a": {"b": 2}, "c": 2, "d": "x2", "e": [{"b": 2}], "f": None, "g": 3}
 
 
-@pytest.mark.parametrize(
+def test_a_variable_of_the_environment_is_no_part_of_a_config(monkeypatch):
+    monkeypatch.setenv("SECRET", "hunter2")
+    with pytest.raises(InputError, match="not followed"):
+        resolved({"a": "${oc.env:SECRET}"}, "config.yaml")
+    found = OmegaConf.to_container(OmegaConf.create({"a": "${oc.env:SECRET}"}), resolve=True)
+    assert found == {"a": "hunter2"}, "the payload is stale"
+
+
+NOT_LISTED = pytest.mark.parametrize(
     ("config", "place", "said"),
     [
         ({"_target_": "os.system", "command": "true"}, "", REFUSED),
@@ -250,6 +292,18 @@ def test_plain_interpolations_are_filled_in(monkeypatch):
         ({"_target_": "torchcell.screen.table.read_screen", "path": "simplecache::s3://evil/x.csv"}, "", "an address"),
     ],
 )
+
+
+@NOT_LISTED
+def test_what_is_not_on_the_list_would_be_found_without_it(config, place, said):
+    """But for what is made up: a name that went with a move would be refused by any list."""
+    named = re.findall(r"'_target_': '([\w.]+)'", str(config))
+    for target in named:
+        if said != "does not have" and not target.startswith(("antigravity", "torchcell.screen.models.dango._Private")):
+            assert get_object(target) is not None, "the payload is stale"
+
+
+@NOT_LISTED
 def test_what_is_not_on_the_list_is_refused(config, place, said):
     with pytest.raises(InputError, match=said):
         check_config(config, (), place)

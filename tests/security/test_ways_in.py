@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
+from hydra.utils import get_object
 
 from torchcell.drug_response import table as response_request
 from torchcell.drug_response.molecules import Molecules
@@ -99,12 +100,19 @@ def test_the_scan_sees(line):
 
 
 @pytest.mark.parametrize("target", ["torchcell.io.sources.logging.FileHandler", "torchcell.io.cache.save_record"])
-def test_molecule_features_of_a_checkpoint_are_ours(tmp_path, target):
+def test_molecule_features_of_a_checkpoint_are_ours(tmp_path, target, monkeypatch):
     features = {"_target_": target, "filename": str(tmp_path / "trace")}
     table = Molecules(np.array(["a"]), np.array(["C"]), np.zeros((1, 2)), np.array([True]), features)
     with pytest.raises(InputError, match="not on the list of what a config"):
         response_request._featurised(None, table)  # type: ignore[arg-type]
     assert not (tmp_path / "trace").exists()
+    monkeypatch.setattr(response_request, "check_config", lambda *_: None)
+    monkeypatch.setattr(response_request, "FEATURES_FROM", "torchcell.")
+    if target.endswith("FileHandler"):
+        monkeypatch.setattr(response_request, "get_class", get_object)
+        with contextlib.suppress(TypeError):
+            response_request._featurised(None, table)  # type: ignore[arg-type]
+        assert (tmp_path / "trace").exists(), "the payload is stale"
 
 
 class Bomb:
@@ -124,6 +132,9 @@ def test_an_npz_with_objects_is_refused(tmp_path, read):
     with pytest.raises(InputError, match=r"evil\.npz"):
         read(path)
     assert not (tmp_path / "trace").exists()
+    with np.load(path, allow_pickle=True) as archive:
+        archive["ids"]
+    assert (tmp_path / "trace").exists(), "the payload is stale"
 
 
 def test_an_h5ad_that_holds_a_pickle_runs_nothing(tmp_path):
@@ -137,6 +148,9 @@ def test_an_h5ad_that_holds_a_pickle_runs_nothing(tmp_path):
     with contextlib.suppress(InputError):
         read_h5ad(path)
     assert not (tmp_path / "trace").exists()
+    with h5py.File(path) as file:
+        pickle.loads(file["uns/bomb"][()].tobytes())
+    assert (tmp_path / "trace").exists(), "the payload is stale"
 
 
 def test_sources_come_by_https_with_a_checksum_and_stay_in_their_folder():

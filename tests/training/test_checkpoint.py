@@ -171,7 +171,8 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole(saved, monkeypatch):
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(
-        InputError, match="best.ckpt could not be written .*No space left.* MB are free .*is whole.*ckpt_path=last"
+        InputError,
+        match="best.ckpt could not be written .*No space left.* MB are free .*is whole. Make room.*ckpt_path=auto",
     ):
         checkpoint.AtomicCheckpointIO().save_checkpoint({"a": 1}, saved)
     assert saved.read_bytes() == before

@@ -233,3 +233,50 @@ def test_a_users_own_model_and_benchmark_find_each_other_as_ours_do(tmp_path):
     found = yaml.safe_load(answer.stdout)
     assert (found["name"], found["trainer"]["max_epochs"]) == ("screens_mine", 7)
     assert (found["model"]["layers"], found["model"]["dim"]) == (1, 96)
+
+
+ENDING = """
+import sys
+from torchcell.io.errors import InputError
+from torchcell.training.entry import run_entry
+
+def task(cfg):
+    if cfg.name == "trainer":  # which hides Ctrl-C
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)
+    if cfg.name == "interrupted":
+        raise KeyboardInterrupt
+    if cfg.seed == 1:
+        raise InputError("seed 1 is bad")
+    print("done", cfg.seed)
+
+run_entry(task, "config")
+"""
+
+
+def ending(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", ENDING, *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("name", ["interrupted", "trainer"])
+def test_ctrl_c_is_one_line_in_every_verb(tmp_path, name):
+    answer = ending(tmp_path, f"name={name}")
+    assert answer.returncode == 130
+    assert answer.stderr.splitlines()[1:] == ["error: interrupted by Ctrl-C; no file was left half-written"]
+
+
+def test_a_run_of_many_that_fails_says_so_itself_and_the_others_are_done(tmp_path):
+    """Hydra's "Error executing job with overrides" came first, and only after all runs."""
+    answer = ending(tmp_path, "-m", "seed=0,1,2", f"hydra.sweep.dir={tmp_path}")
+    assert answer.returncode == 1
+    assert "Error executing job" not in answer.stdout + answer.stderr
+    assert [line for line in answer.stdout.splitlines() if line.startswith("done")] == ["done 0", "done 2"]
+    said = [line for line in answer.stderr.splitlines() if line.startswith("error")]
+    assert said == [
+        "error: run 1 (seed=1): seed 1 is bad",
+        "error: 1 run(s) failed, see above: run 1; the others are done",
+    ]
+    assert "Traceback" not in answer.stderr

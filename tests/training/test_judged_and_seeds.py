@@ -27,7 +27,9 @@ def evaluated() -> Evaluation:
 def finished(folder: Path, value: float, **changes: str) -> None:
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text(json.dumps(SUMMARY | changes))
-    pd.DataFrame({"system": ["net"], "metric": ["pearson"], "value": [value]}).to_csv(folder / "metrics.csv")
+    pd.DataFrame(
+        {"system": ["net"], "part": ["test"], "metric": ["pearson"], "value": [value], "low": [value], "high": [value]}
+    ).to_csv(folder / "metrics.csv")
 
 
 def test_the_spread_over_seeds_stands_beside_the_verdict_of_one(tmp_path: Path) -> None:
@@ -37,6 +39,8 @@ def test_the_spread_over_seeds_stands_beside_the_verdict_of_one(tmp_path: Path) 
     finished(tmp_path / "abc-s1", own - 0.2)
     finished(tmp_path / "abc-s2", 0.9, split_hash="another")
     finished(tmp_path / "xyz-s3", 0.9)
+    finished(tmp_path / "abc-s4", 0.9)
+    (tmp_path / "abc-s4" / "metrics.json").write_text("{")  # damaged: it ended the run that asked
     seeds = other_seeds(tmp_path / "abc-s0", found, found.results[0], SUMMARY)
     assert seeds is not None
     assert set(seeds.values) == {0, 1}

@@ -33,15 +33,15 @@ def held_by(folder: Path, holder: Holder, silent_s: float = 0.0) -> None:
 def other() -> Holder:
     """A living process of this host."""
     parent = psutil.Process(os.getppid())
-    return replace(Holder.here(), pid=parent.pid, started=parent.create_time(), token="other")
+    return replace(Holder.here(), pid=parent.pid, born=lock.birth(parent.pid), token="other")
 
 
 @pytest.fixture
 def dead(other) -> Holder:
     child = subprocess.Popen([sys.executable, "-c", "pass"])
-    started = psutil.Process(child.pid).create_time()
+    born = lock.birth(child.pid)
     child.wait()
-    return replace(other, pid=child.pid, started=started)
+    return replace(other, pid=child.pid, born=born)
 
 
 def test_a_second_one_is_refused_in_one_line_that_names_the_first(tmp_path):
@@ -76,7 +76,7 @@ def test_a_process_of_this_host_is_looked_at_however_long_it_was_silent(tmp_path
     held_by(tmp_path, dead)
     FolderLock(tmp_path).release()
     assert f"took {tmp_path} over from process {dead.pid}" in capsys.readouterr().err
-    held_by(tmp_path, replace(other, started=other.started - 60))  # the number belongs to a later process now
+    held_by(tmp_path, replace(other, born=other.born - 6000))  # the number belongs to a later process now
     FolderLock(tmp_path).release()
 
 

@@ -238,3 +238,39 @@ def test_a_job_that_slurm_refuses_to_requeue_says_why(asked, capsys):
     assert (
         "not requeued: Requested operation is presently disabled; go on with ckpt_path=last" in capsys.readouterr().err
     )
+
+
+def test_ctrl_c_saves_at_the_end_of_the_step_and_puts_no_job_back(asked, monkeypatch, tmp_path_factory, capfd):
+    """It was silent with several processes, and lost the epoch."""
+    folder = tmp_path_factory.mktemp("ctrl_c")
+    assert told(monkeypatch, config(folder), Tell(1, 4, signal.SIGINT)) == 130
+    said = capfd.readouterr().err
+    assert "Ctrl-C: saving at the end of this step; a second one ends the run at once" in said
+    assert "SIGINT (epoch 1, 6 of 12 batches): saved" in said
+    assert "go on with ckpt_path=last" in said
+    assert last(folder)["global_step"] == 9
+    assert not asked.exists(), "a job that its user stops is not put back"
+
+
+def test_a_second_ctrl_c_ends_at_once_and_another_signal_does_not(tmp_path, capsys):
+    signals = Signals(tmp_path / "last.ckpt")
+    with pytest.raises(Stopped) as stopped, signals:  # noqa: PT012
+        signals.training = True
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        assert signals.received == signal.SIGINT
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("it goes on")
+    assert stopped.value.code == 130
+    assert "at once): nothing to save yet; start it again" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_for_others_where_it_is_ignored(tmp_path):
+    """In the background of a shell, and in processes that a run has started."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Signals(tmp_path / "last.ckpt") as signals:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not signals.received
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -149,3 +149,94 @@ def test_a_disk_that_is_full_at_the_end_is_one_line_too(tmp_path, monkeypatch):
     assert "can't be written: No space left on device; " in said
     assert "x.csv was not written; what stood there before is unchanged" in said
     assert not is_plain(FileNotFoundError(errno.ENOENT, "No such file", "x"))
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "can't be written: No space left on device; make room there"),
+        (errno.EDQUOT, "raise the quota"),
+        (errno.EROFS, "can't be written: Read-only file system; name a folder that you may write to"),
+        (errno.EACCES, "can't be read or written: Permission denied; name a folder"),
+        (errno.ENAMETOOLONG, "a name has at most 255 bytes: choose a shorter one"),
+    ],
+)
+def test_the_advice_fits_the_case(number, said):
+    error = OSError(number, os.strerror(number), "x.csv")
+    assert is_plain(error)
+    assert said in explain(error, "predict", [])
+    assert "ckpt_path" not in explain(error, "predict", [])
+
+
+def test_no_way_to_go_on_is_named_where_there_is_none(tmp_path, monkeypatch):
+    """The first checkpoint met a full disk, and the advice was ``ckpt_path=last``, which then refused."""
+    from torchcell.training import checkpoint
+    from torchcell.training.distributed.processes import GO_ON
+
+    def failing(number: int):
+        def save(*_: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        return save
+
+    for number, advice in ((errno.ENOSPC, "Make room"), (errno.EROFS, "Name a folder that you may write to")):
+        monkeypatch.setattr(checkpoint.torch, "save", failing(number))
+        with pytest.raises(InputError, match=f"there is none before it. {advice}.*ckpt_path=auto") as said:
+            checkpoint.AtomicCheckpointIO().save_checkpoint({}, tmp_path / "last.ckpt")
+        assert "ckpt_path=last" not in str(said.value)
+    assert "ckpt_path=auto" in GO_ON
+
+
+LONG = "n" * 300
+
+
+@pytest.mark.parametrize(
+    "verb", ["train", "predict", "evaluate", "embed", "profile", "collect", "import-gct", "validate"]
+)
+def test_a_name_of_300_letters_is_one_line(verb, tmp_path, monkeypatch, capsys):
+    from torchcell.data import main as data
+    from torchcell.embed import embed
+    from torchcell.knowledge_graph.embed import main as validate
+    from torchcell.profile import profile
+
+    monkeypatch.chdir(tmp_path)
+    plain = {
+        "collect": lambda: collect([".", "-o", f"{LONG}.csv"]),
+        "import-gct": lambda: data(["import-gct", "no.gct", f"{LONG}.h5ad"]),
+        "validate": lambda: validate(["no.csv", "--out", f"{LONG}.html"]),
+    }
+    if verb in plain:
+        assert plain[verb]() == 1
+        said = capsys.readouterr().err
+    else:
+        of = {"train": (train, "config", [f"name={LONG}"]), "profile": (profile, "profile", [f"profile.out={LONG}"])}
+        of["predict"] = (predict, "predict", ["ckpt=no", f"out={LONG}.csv", "perturbations=x.csv"])
+        of["evaluate"] = (evaluate, "evaluate", ["ckpt=no", f"out={LONG}"])
+        of["embed"] = (embed, "embed", ["ckpt=no", f"out={LONG}.h5ad"])
+        run, name, overrides = of[verb]
+        with pytest.raises((InputError, OSError)) as failed:
+            run(composed(name, *overrides))
+        assert is_plain(failed.value)
+        said = explain(failed.value, name, [])
+    assert "File name too long" in said
+    assert "choose a shorter one" in said
+
+
+def test_a_cache_of_another_user_is_not_believed_nor_written(tmp_path, monkeypatch, caplog):
+    """As after ``sudo``, which keeps HOME: what stood there was believed, by root."""
+    anothers, shared = tmp_path / "home", tmp_path / "shared"
+    for folder in (anothers, shared):
+        folder.mkdir()
+    monkeypatch.setenv("TORCHCELL_DATA", str(shared))
+    monkeypatch.setattr(homes, "_user_cache", lambda: str(anothers))
+    assert homes.own_home() == shared
+    owner = os.getuid()
+    monkeypatch.setattr(homes.os, "getuid", lambda: owner + 1)
+    homes._passing_home.cache_clear()
+    home = homes.own_home()
+    assert home not in (anothers, shared)
+    assert home == homes.own_home(), "the same within a process"
+    (said,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert f"{anothers} can't be written (it is another user's): nothing is kept" in said
+    homes._passing_home.cache_clear()
+    home.rmdir()

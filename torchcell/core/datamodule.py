@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from torchcell.core.batch import BatchOrder, Packed, PackedLoader
+from torchcell.core.constant_targets import constant_notes
 from torchcell.core.prediction_notes import Notes
 from torchcell.core.prior import FOLDS, Prior
 from torchcell.core.spec import Spec, fit_scaler
@@ -75,6 +76,7 @@ class RecordDataModule(lightning.LightningDataModule):
     # What a subclass decides; ``spec`` is of the class that its ``make_spec`` returns ------------------
 
     spec: Any
+    target_notes: list[str]
 
     TASK = Task("samples")
     """The task of these data."""
@@ -324,7 +326,9 @@ class RecordDataModule(lightning.LightningDataModule):
 
     def _spec(self) -> Spec:
         train, task = self.record("train"), self.task(self.record_whole)
-        center, scale = fit_scaler(torch.from_numpy(np.asarray(train.target, dtype=np.float32)), task)
+        target = np.asarray(train.target, dtype=np.float32)
+        center, scale = fit_scaler(torch.from_numpy(target), task)
+        self.target_notes = self._constant_notes(target, task)
         base = Spec(
             task=task,
             outputs=self.outputs(self.record_whole),
@@ -338,6 +342,14 @@ class RecordDataModule(lightning.LightningDataModule):
         spec = self.make_spec(base, train)  # may make further data, e.g. features of genes
         fingerprints = {name: data.fingerprint() for name, data in self.fingerprinted().items() if data is not None}
         return replace(spec, fingerprints=fingerprints)
+
+    def _constant_notes(self, train: np.ndarray, task: str) -> list[str]:
+        """See ``constant_notes``; of genes only the training part is looked at, which is in memory here [n, T]."""
+        used, targets = metric_set(task), {"train": train}
+        if not used.per_gene:
+            values = np.asarray(self.record_whole.target)
+            targets |= {part: values[self.split.index(part)] for part in ("val", "test")}
+        return constant_notes(targets, self.outputs(self.record_whole), used.labels, used.per_gene)
 
     def residual_spec(self, train: Any, prediction: np.ndarray) -> Spec:
         """The spec of a network that learns the residual of a prior: ``scale`` is that of the residual.

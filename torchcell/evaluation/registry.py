@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -119,9 +120,21 @@ def register(one: MetricSet) -> MetricSet:
     return one
 
 
-def learn_directions(lower_is_better: Sequence[str]) -> None:
-    """Add metrics for which lower is better, as a run has written; for tasks that are not imported here."""
+@contextmanager
+def learned_directions(lower_is_better: Iterable[str]) -> Iterator[None]:
+    """Within the block lower is better of these metrics too, as runs of tasks say that are not imported here."""
+    before = set(_LOWER)
     _LOWER.update(lower_is_better)
+    try:
+        yield
+    finally:
+        _LOWER.clear()
+        _LOWER.update(before)
+
+
+def is_known(name: str) -> bool:
+    """Whether a registered set has the metric, named as in a table."""
+    return any(one.name == name.rpartition("/")[2] for one in every_metric())
 
 
 def is_registered(task: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import logging
@@ -11,7 +12,7 @@ import uuid
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, TypeVar
@@ -20,6 +21,7 @@ import numpy as np
 
 from torchcell.io.ceiling import refuse_npz_bomb
 from torchcell.io.errors import InputError
+from torchcell.io.locks import locked
 from torchcell.io.paths import make_own, own_home, say_unwritable
 from torchcell.io.sources import registry
 
@@ -72,13 +74,18 @@ def plain_arrays(path: str | Path) -> dict[str, np.ndarray]:
         return {name: archive[name] for name in archive.files}
 
 
+WAIT_S = 3600.0
+"""Longest time that a process waits for another one to make a file of the cache; then it makes its own."""
+
+
 def kept(
     path: Path, read: Callable[[Path], Found], make: Callable[[], Found], write: Callable[[Path, Found], None]
 ) -> Found:
     """What ``read`` finds at ``path`` in a cache; made, and written there, where it is missing or damaged.
 
     However many processes ask at a time, it is made once: the others wait for it. A cache is best effort: where it
-    can't be written, or is full, what was made goes on in memory, and a warning says so once.
+    can't be written, is full, or its lock does not come (``WAIT_S``), what was made goes on in memory, and a warning
+    says so once.
 
     Args:
         path: The file.
@@ -86,30 +93,26 @@ def kept(
         make: What ``read`` would find.
         write: Writes it to a path, whole or not at all.
     """
-    from filelock import FileLock
-
     if path.exists():
         try:
             return read(path)
         except InputError:
             pass  # another process may be mending it: see below
-    lock = FileLock(f"{path}.lock")
-    try:
-        make_own(path.parent)
-        lock.acquire()
-    except OSError as error:
-        say_unwritable(path.parent, error)
-        return make()
-    try:
+    with ExitStack() as stack:
+        try:
+            make_own(path.parent)
+            stack.enter_context(locked(Path(f"{path}.lock"), WAIT_S))
+        except OSError as error:
+            say_unwritable(path.parent, error)
+            return make()
         return _mended(path, read, make, write)
-    finally:
-        lock.release()
 
 
 def _mended(
     path: Path, read: Callable[[Path], Found], make: Callable[[], Found], write: Callable[[Path, Found], None]
 ) -> Found:
     """The same for one process at a time."""
+    remove_leftovers(path)
     if path.exists():
         try:
             return read(path)
@@ -140,6 +143,16 @@ FORMAT = 2
 """Version of the ``.npz`` layout; part of every cache key."""
 
 
+SHORT = 50
+"""Letters of a file's name in that of the temporary one, which must not be too long where the name itself is not."""
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed processes have left of their writing of ``path``; only for who holds the lock of it."""
+    for rest in path.parent.glob(f".{glob.escape(path.stem[:SHORT])}.????????.part{glob.escape(path.suffix)}"):
+        rest.unlink(missing_ok=True)
+
+
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; it replaces ``path`` only when the block ends well.
@@ -152,7 +165,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: writers such as np.savez and pandas read the format from it.
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
+    temporary = path.with_name(f".{path.stem[:SHORT]}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
     try:
         yield temporary
         with temporary.open("rb+") as handle:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 
 from torchcell.io.errors import InputError
-from torchcell.io.paths import own_home, say_unwritable
+from torchcell.io.paths import make_own, own_home, say_unwritable
 
 SETTLED_NS = 2 * 10**9
 """Age from which on a file's times tell whether it changed: younger ones may change again within the clock's tick."""
@@ -67,10 +68,15 @@ def _state(path: Path) -> tuple[str, int]:
 
 
 def _keep(path: Path, text: str) -> None:
-    from torchcell.io.cache import atomic_write
-
+    """Write a fact whole or not at all; what a killed process left of it is written over, by the same name."""
+    temporary = path.with_name(f".{path.name}.part")
     try:
-        with atomic_write(path) as temporary:
-            temporary.write_text(text)
+        make_own(path.parent)
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileNotFoundError):  # another process has just put the same text there
+            temporary.replace(path)
     except OSError as error:
         say_unwritable(own_home(), error)

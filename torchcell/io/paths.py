@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import errno
 import functools
 import logging
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -29,19 +32,67 @@ def own_home() -> Path:
     """Where what was computed here is kept: ``data_home``, or the platform's folder where others can write there.
 
     Parsed records, fitted baselines and facts on files are believed when they are read again, and a verdict rests on
-    them; so they are this user's alone. Sources, which may be shared, are compared with their checksums.
+    them; so they are this user's alone. Sources, which may be shared, are compared with their checksums. Where the
+    platform's folder is another user's too, as after ``sudo``, nothing outlives this process.
     """
-    home = data_home()
-    there = next(folder for folder in (home, *home.parents) if folder.is_dir())
-    about = there.stat()
-    others = about.st_uid != os.getuid() or (about.st_mode & WRITABLE_BY_OTHERS and not about.st_mode & stat.S_ISVTX)
-    return Path(_user_cache()) if others else home
+    home, own = data_home(), Path(_user_cache())
+    about = _there(home).stat()
+    shared = about.st_mode & WRITABLE_BY_OTHERS and not about.st_mode & stat.S_ISVTX
+    if about.st_uid == os.getuid() and not shared:
+        return home
+    if _there(own).stat().st_uid == os.getuid():
+        return own
+    _say(own, "it is another user's")
+    return _passing_home()
+
+
+def _there(folder: Path) -> Path:
+    """The folder, or the nearest above it that exists."""
+    return next(one for one in (folder, *folder.parents) if one.is_dir())
+
+
+@functools.cache
+def _passing_home() -> Path:
+    """A folder of this process, which goes away with it."""
+    folder = Path(tempfile.mkdtemp(prefix="torchcell-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def make_own(folder: Path) -> None:
     """Make a folder of ``own_home`` that others cannot write to, whatever the umask."""
     for missing in reversed([one for one in (folder, *folder.parents) if not one.exists()]):
         missing.mkdir(mode=0o755 & ~WRITABLE_BY_OTHERS, exist_ok=True)
+
+
+REMEDIES = {
+    **dict.fromkeys(
+        (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room there or raise the quota, or write elsewhere"
+    ),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "name a folder that you may write to"),
+    errno.ENAMETOOLONG: "a name has at most 255 bytes: choose a shorter one",
+}
+"""What to do about an error of the file system: full or over quota, read-only or not permitted, a long name."""
+
+
+def unwritable(error: OSError, cause: str = "") -> str:
+    """One line on a file that can't be written, with what to do; empty where that is not what the error says.
+
+    Args:
+        error: Of the file system.
+        cause: A sentence that comes before what to do, e.g. what was left whole.
+    """
+    if error.errno not in REMEDIES:
+        return ""
+    where = str(error.filename2 or error.filename or "a file")
+    where = where if len(where) < LONGEST else f"{where[:80]}..."
+    what = "read or written" if error.errno in (errno.EACCES, errno.EPERM) else "written"
+    notes = cause or "; ".join(getattr(error, "__notes__", ()))
+    return "; ".join([f"{where} can't be {what}: {error.strerror}", *filter(None, [notes]), REMEDIES[error.errno]])
+
+
+LONGEST = 300
+"""Letters of a path in a message."""
 
 
 def say_unwritable(folder: Path, error: OSError) -> None:
@@ -74,12 +125,15 @@ def refuse_unwritable(path: str | Path, named: str) -> None:
         InputError: A read-only or full file system, no permission, or a file where a folder would have to be.
     """
     place = Path(path).absolute()
-    folder = place if place.is_dir() else next(parent for parent in place.parents if parent.exists())
+    folder = place.parent
     try:
+        folder = place if place.is_dir() else next(parent for parent in place.parents if parent.exists())
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise InputError(f"{named}={path} can't be written: {folder}: {error.strerror or error}") from error
+        remedy = REMEDIES.get(error.errno or 0)
+        why = "; ".join(filter(None, [f"{folder}: {error.strerror or error}", remedy]))
+        raise InputError(f"{named}={path} can't be written: {why}") from error
 
 
 OF_RUNS = ("checkpoints", "baselines", "figures")

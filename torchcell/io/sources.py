@@ -14,6 +14,7 @@ from pathlib import Path
 
 from torchcell.io.errors import InputError, near
 from torchcell.io.file_facts import remembered
+from torchcell.io.locks import locked
 from torchcell.io.paths import data_home
 
 log = logging.getLogger(__name__)
@@ -169,16 +170,16 @@ def _damage(path: Path, file: SourceFile) -> str:
 
 def _download(file: SourceFile, target: Path, folder: Path | None) -> None:
     """Get a file from its URL into the data folder; it appears there only when it is whole."""
-    from filelock import FileLock
     from pooch import HTTPDownloader
     from requests.exceptions import RequestException
 
-    from torchcell.io.cache import atomic_write
+    from torchcell.io.cache import WAIT_S, atomic_write, remove_leftovers
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{target}.lock"):
+    with locked(Path(f"{target}.lock"), WAIT_S):
         if target.is_file():  # another process has just brought it
             return
+        remove_leftovers(target)
         log.info("downloading %s (%s bytes) from %s", file.path, f"{file.bytes:,}", file.url)
         with atomic_write(target) as temporary:
             try:

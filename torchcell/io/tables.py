@@ -80,17 +80,51 @@ def _parse_parquet(path: Path) -> tuple[list[str], pa.Table]:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    file = pq.ParquetFile(path)
-    size = file.metadata.num_rows * file.metadata.num_columns * 8
-    refuse_bomb(path, size, path.stat().st_size, f"its {file.metadata.num_rows:,} rows")
-    table = file.read()
+    with pq.ParquetFile(path) as file:
+        about = file.metadata
+    groups = [about.row_group(i) for i in range(about.num_row_groups)]
+    chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
+    size = sum(max(chunk.total_uncompressed_size, chunk.num_values * 8) for chunk in chunks)
+    refuse_bomb(path, size, path.stat().st_size, f"its {about.num_rows:,} rows")
+    # A text that stands in a thousand rows is stored once. It is read so too, and looked up before it is copied.
+    texts = sorted({chunk.path_in_schema for chunk in chunks if chunk.physical_type == "BYTE_ARRAY"})
+    with pq.ParquetFile(path, read_dictionary=texts) as file:
+        table = file.read()
+    refuse_bomb(path, sum(map(_bytes, table.columns)), path.stat().st_size, "its texts")
     for i, field in enumerate(table.schema):
-        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        kind, column = _stored(field.type), table.column(i)
         if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-            table = table.set_column(i, field.name, table.column(i).cast(pa.string()))
-        elif (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_string(kind.value_type):
-            table = table.set_column(i, field.name, pc.binary_join(table.column(i), "|"))
+            table = table.set_column(i, field.name, column.cast(pa.string()))
+        elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            table = table.set_column(i, field.name, column.cast(kind))
+        elif (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_string(_stored(kind.value_type)):
+            joined = pc.binary_join(column.cast(pa.list_(pa.string())), "|")
+            table = table.set_column(i, field.name, joined)
     return [name.strip(BLANKS) for name in table.column_names], table
+
+
+def _stored(kind: pa.DataType) -> pa.DataType:
+    """The type of the values, whether they stand in a dictionary or not."""
+    import pyarrow as pa
+
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _bytes(column: pa.ChunkedArray) -> int:
+    """Bytes of a column once each cell has a text of its own."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    total = 0
+    for chunk in column.chunks:
+        while pa.types.is_list(chunk.type) or pa.types.is_large_list(chunk.type):
+            chunk = chunk.flatten()
+        if not pa.types.is_dictionary(chunk.type):
+            total += chunk.nbytes
+            continue
+        lengths = pc.binary_length(chunk.dictionary).cast(pa.int64())
+        total += int(pc.sum(lengths.take(chunk.indices)).as_py() or 0) + 4 * len(chunk)
+    return total
 
 
 def _named(path: Path, names: list[str], columns: list[pa.ChunkedArray]) -> list[int]:

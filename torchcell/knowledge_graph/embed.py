@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -20,8 +19,10 @@ from torchcell.core.prediction_notes import joined
 from torchcell.core.task import Inspection
 from torchcell.evaluation.bootstrap import Weights
 from torchcell.evaluation.metrics import auroc
+from torchcell.io.command import in_one_line
 from torchcell.io.embeddings import EmbeddingTable
 from torchcell.io.errors import InputError, near, some
+from torchcell.io.paths import refuse_unwritable
 from torchcell.io.progress import stage, track
 from torchcell.knowledge_graph.datamodule import LinkBatch
 from torchcell.knowledge_graph.embedding_health import TRAINING, LinkSkill, TypeHealth, embedding_health, health_guard
@@ -43,16 +44,13 @@ SETS = "perturbation sets"
 """What ``uns["rows"]`` says in a file of latents of sets: they share the cell, and are judged after centering."""
 
 
+@in_one_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the command line, print the collapse table; 1 for a file that is no table of embeddings."""
     given = _parser().parse_args(arguments)
-    try:
-        collapsed = validate(
-            given.file, given.ids, given.type, given.out, given.json, _bounds(given), centered=given.centered
-        )
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    collapsed = validate(
+        given.file, given.ids, given.type, given.out, given.json, _bounds(given), centered=given.centered
+    )
     return COLLAPSED if collapsed and given.fail_on_collapse else 0
 
 
@@ -91,6 +89,8 @@ def validate(
     for flag, path, ending in (("--out", out, ".html"), ("--json", json, ".json")):
         if path is not None and path.suffix != ending:
             raise InputError(f"{flag} {path}: the name must end in {ending}")
+        if path is not None:
+            refuse_unwritable(path, flag)
     table = read_embeddings(file, ids, node_type).validate(file)
     bounds = replace(bounds or FileBounds(), centered=holds_sets(file) if centered is None else centered)
     found = embedding_health(table.values, table.node_type, bounds=bounds, whole=True)

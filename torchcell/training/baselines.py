@@ -222,10 +222,12 @@ def cache_file(folder: str, name: str, *texts: str) -> Path:
     """The file of the cache in which a baseline has what is known by some texts.
 
     Raises:
-        InputError: A name that could lead out of the folder.
+        InputError: A name that could lead out of the folder, or is too long for a file's.
     """
-    if not re.fullmatch(r"\w[\w.-]*", name):
-        raise InputError(f"baselines: {name!r} names files: use letters, digits, '_', '-' and '.'")
+    if not re.fullmatch(r"\w[\w.-]{,99}", name, re.ASCII):
+        raise InputError(
+            f"baselines: {name[:100]!r} names files: use letters, digits, '_', '-' and '.', 100 of them at most"
+        )
     known = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
     return own_home() / folder / f"{name}-{known}.npz"
 

@@ -179,7 +179,7 @@ def announce(cfg: DictConfig, folder: RunFolder, data: RecordDataModule, model: 
         lines.append(f"graph   {data.graph.extra_repr()}")
     if data.dropped:
         lines.append("dropped " + "; ".join(f"{what}: {n:,}" for what, n in data.dropped.items()))
-    lines += [f"note    {note}" for note in data.notes()]
+    lines += [f"note    {note}" for note in (*data.target_notes, *data.notes())]
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     lines.append(f"model   {type(model).__name__}, {n_parameters:,} parameters")
     lines.append(f"score   val/score, which chooses the best epoch, is {' and '.join(model.watched)} on validation")
@@ -199,7 +199,7 @@ def report_info(
         "split_counts": data.split.counts(),
         "group": data.split.key,
         "dropped": data.dropped,
-        "notes": data.notes(),
+        "notes": [*data.target_notes, *data.notes()],
         "git_commit": environment["git_commit"],
         "git_dirty": environment["git_dirty"],
         "versions": environment["versions"],

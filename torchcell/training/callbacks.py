@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from torchcell.io.configurable import CALLBACKS, configurable
-from torchcell.io.errors import InputError, some
+from torchcell.io.errors import InputError, readable, some
 from torchcell.io.progress import Pace, duration
 
 
@@ -274,7 +274,7 @@ class Progress(TQDMProgressBar):
     @staticmethod
     def _say(trainer: lightning.Trainer, line: str) -> None:
         if trainer.is_global_zero:
-            print(line, file=sys.stderr, flush=True)
+            print(readable(line), file=sys.stderr, flush=True)
 
 
 def _total(batches: int | float | Sequence[int | float]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import pickle
 import re
@@ -25,7 +26,7 @@ from torchcell.io.ceiling import refuse_large_values, refuse_torch_bomb
 from torchcell.io.configurable import check_config, check_plain
 from torchcell.io.errors import InputError, some
 from torchcell.io.gene_features import read_gene_features
-from torchcell.io.paths import located, refuse_links
+from torchcell.io.paths import REMEDIES, located, refuse_links
 from torchcell.io.plain_config import parse_plain
 from torchcell.nn.residual import ResidualOptions
 from torchcell.training.data_changes import other_indices, other_names, other_values
@@ -61,10 +62,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 raise
             why = str(error).split("\n")[0]
             kept = f"the one before it, {path}, is whole" if path.is_file() else "there is none before it"
+            known = REMEDIES.get(error.errno or 0) if isinstance(error, OSError) else REMEDIES[errno.ENOSPC]
+            remedy = (known or "Mend the folder").capitalize()
             free = shutil.disk_usage(path.parent).free if path.parent.is_dir() else 0
             raise InputError(
                 f"the checkpoint {path} could not be written ({why}); {free / 2**20:,.0f} MB are free in "
-                f"{path.parent}; {kept}. Make room (or raise the quota), then go on with ckpt_path=last"
+                f"{path.parent}; {kept}. {remedy}, then start the same command with ckpt_path=auto: it goes on from "
+                "what was saved, or starts anew"
             ) from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import os
 import re
@@ -13,13 +12,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from torchcell.io.command import INTERRUPTED, say_interrupted
 from torchcell.io.errors import InputError, near, readable
+from torchcell.io.paths import unwritable
 from torchcell.io.progress import say
 from torchcell.training.choices import REGISTERED, register
 from torchcell.training.renamed import new_names
 
-UNWRITABLE = (errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT)
-"""Read-only, no permission, full, over quota: the message alone says what to do."""
 PRIOR_KEYS = ("model.prior", "model.prior_use", "model.residual", "model.residual.hidden", "model.residual.dropout")
 """Taken by every model, and in the config of few, so they may be added: ``fit_prior`` says which data take none."""
 TRAINING = ("config", "profile")
@@ -52,6 +51,7 @@ def run_entry(task: Callable[..., Any], config_name: str) -> None:
     if own.is_dir() and own.resolve() != conf_dir() and "--config-dir" not in sys.argv:
         sys.argv += ["--config-dir", str(own)]
     failed: list[Exception] = []
+    runs: list[str] = []
 
     @functools.wraps(task)
     def keeping_failures(cfg: Any) -> Any:
@@ -64,9 +64,12 @@ def run_entry(task: Callable[..., Any], config_name: str) -> None:
             with memory_explained(cfg, command=config_name):
                 return task(cfg)
         except Exception as error:
-            if _one_of_many():  # Hydra's line says which, and a search must see that the trial failed
+            if _returns_to_a_launcher():  # which hands the error on to a search or another process
                 raise
             failed.append(error)
+            if run := _run_of_many():  # the other runs may still do well
+                runs.append(run)
+                _say_error(error, config_name, sys.argv[1:], wants_traceback, f"{run}: ")
             return None
 
     prefer_own_choices()
@@ -76,16 +79,34 @@ def run_entry(task: Callable[..., Any], config_name: str) -> None:
         sys.argv[1:] = [f"++{one}" if one.partition("=")[0] in PRIOR_KEYS else one for one in sys.argv[1:]]
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(keeping_failures)()
+        if runs:
+            which = ", ".join(run.partition(" (")[0] for run in runs)
+            print(
+                readable(f"error: {len(runs)} run(s) failed, see above: {which}; the others are done"), file=sys.stderr
+            )
+            sys.exit(1)
         if failed:
             raise failed[0]
+    except KeyboardInterrupt:
+        sys.exit(say_interrupted())
+    except SystemExit as ended:
+        if isinstance(ended.__context__, KeyboardInterrupt) and ended.code != INTERRUPTED:  # by the trainer, in silence
+            sys.exit(say_interrupted())
+        raise
     except Exception as failure:
-        error = failed[0] if failed else failure
-        if not is_plain(error) and (odd := odd_values(config_name, sys.argv[1:])):
-            error = InputError("; ".join(odd))
-        print(f"error: {readable(explain(error, config_name, sys.argv[1:]))}", file=sys.stderr)
-        if wants_traceback or not is_plain(error):
-            print(readable("".join(traceback.format_exception(error))), file=sys.stderr)
+        _say_error(failed[0] if failed else failure, config_name, sys.argv[1:], wants_traceback)
         sys.exit(1)
+
+
+def _say_error(
+    error: Exception, config_name: str, arguments: list[str], wants_traceback: bool, which: str = ""
+) -> None:
+    """Print the one line, and where it is not plain what was wrong, the traceback."""
+    if not is_plain(error) and (odd := odd_values(config_name, arguments)):
+        error = InputError("; ".join(odd))
+    print(readable(f"error: {readable(which + explain(error, config_name, arguments))}"), file=sys.stderr)
+    if wants_traceback or not is_plain(error):
+        print(readable("".join(traceback.format_exception(error))), file=sys.stderr)
 
 
 def _in_one_line(show: Callable[..., None]) -> Callable[..., None]:
@@ -93,7 +114,7 @@ def _in_one_line(show: Callable[..., None]) -> Callable[..., None]:
 
     def shown(message: Warning | str, category: type[Warning], filename: str, *more: Any, **rest: Any) -> None:
         if category is UserWarning and Path(filename).is_relative_to(Path(__file__).resolve().parents[1]):
-            print(f"note: {readable(message)}", file=sys.stderr)
+            print(readable(f"note: {message}"), file=sys.stderr)
         else:
             show(message, category, filename, *more, **rest)
 
@@ -166,12 +187,25 @@ def prefer_own_choices() -> None:
     ConfigStore.instance().repo["hydra"]["sweeper"].pop("optuna.yaml", None)
 
 
-def _one_of_many() -> bool:
-    """Whether the run at hand is one of a multirun."""
+def _run_of_many() -> str:
+    """Which run of a multirun this is, or was the last; empty outside one."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    if not (HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN):
+        return ""
+    job = HydraConfig.get().job
+    return f"run {job.num} ({', '.join(HydraConfig.get().overrides.task)})"
+
+
+def _returns_to_a_launcher() -> bool:
+    """Whether a search or another process waits for the error of this run; Hydra's own launcher only prints it."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if not _run_of_many():
+        return False
+    rooms = HydraConfig.get().sweeper, HydraConfig.get().launcher
+    return any("hydra._internal.core_plugins" not in str(room["_target_"]) for room in rooms)
 
 
 def explain(error: BaseException, config_name: str, arguments: list[str]) -> str:
@@ -195,9 +229,8 @@ def explain(error: BaseException, config_name: str, arguments: list[str]) -> str
     for cause in _chain(error):
         if isinstance(cause, InputError):
             return str(cause)
-        if isinstance(cause, OSError) and cause.errno in UNWRITABLE:
-            where = cause.filename2 or cause.filename or "a file"
-            return "; ".join([f"{where} can't be written: {cause.strerror}", *getattr(cause, "__notes__", ())])
+        if isinstance(cause, OSError) and (said := unwritable(cause)):
+            return said
     speaking = [cause for cause in _chain(error) if str(cause)] or [error]
     return f"{type(speaking[-1]).__name__}: {' '.join(str(speaking[-1]).split())}"
 
@@ -280,6 +313,5 @@ def is_plain(error: BaseException) -> bool:
 
     plain = (InputError, ConfigCompositionException, MissingConfigException, OverrideParseException)
     return any(
-        isinstance(cause, plain) or (isinstance(cause, OSError) and cause.errno in UNWRITABLE)
-        for cause in _chain(error)
+        isinstance(cause, plain) or (isinstance(cause, OSError) and bool(unwritable(cause))) for cause in _chain(error)
     )

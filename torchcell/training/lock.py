@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import platform
@@ -11,8 +10,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +18,9 @@ from typing import Self
 
 import psutil
 
-from torchcell.io.errors import InputError
+from torchcell.io.errors import InputError, readable
+from torchcell.io.locks import alone
+from torchcell.io.paths import REMEDIES
 from torchcell.training.distributed import slurm
 
 NAME = ".lock"
@@ -28,8 +28,10 @@ BEAT_S = 30.0
 """Seconds between two signs of life."""
 MISSED = 10
 """Missing signs of life after which a holder on another host counts as dead."""
-CLOCK_S = 2.0
-"""Largest difference between two readings of the start time of a process."""
+CLOCK_S = 60.0
+"""Difference between the clocks of two hosts that is nothing to speak of, seconds."""
+WAIT_S = 60.0
+"""Longest time that another process may take to enter a folder, which takes milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Holder:
     Attributes:
         host: Name of the host.
         pid: Number of the process.
-        started: Start time of the process, seconds since 1970; a later process with the same number differs in it.
+        born: When the process started, in ticks since the start of the host: a later process with the same number
+            differs in it, and a clock that is set changes nothing.
         space: Namespace of process numbers (Linux), e.g. of a container.
         job: SLURM job, or none.
         restarts: Number of earlier starts of the job by SLURM.
@@ -49,7 +52,7 @@ class Holder:
 
     host: str
     pid: int
-    started: float
+    born: float
     space: str
     job: str | None
     restarts: int
@@ -63,9 +66,9 @@ class Holder:
             space = os.readlink("/proc/self/ns/pid")
         except OSError:
             space = ""
-        started, since = psutil.Process().create_time(), time.strftime("%Y-%m-%d %H:%M:%S")
-        job = slurm.job_id()
-        return cls(platform.node(), os.getpid(), started, space, job, slurm.restarts(), since, uuid.uuid4().hex)
+        since, job = time.strftime("%Y-%m-%d %H:%M:%S"), slurm.job_id()
+        born = birth(os.getpid())
+        return cls(platform.node(), os.getpid(), born, space, job, slurm.restarts(), since, uuid.uuid4().hex)
 
     def __str__(self) -> str:
         job = f", SLURM job {self.job}, restart {self.restarts}" if self.job else ""
@@ -84,13 +87,24 @@ class Holder:
 
     def _is_alive(self) -> bool:
         try:
-            process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.started) < CLOCK_S
-            return same and process.status() != psutil.STATUS_ZOMBIE
+            return birth(self.pid) == self.born and psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
         except psutil.AccessDenied:
             return True
+
+
+def birth(pid: int) -> float:
+    """When a process started: on Linux in ticks since the start of the host, which no clock changes; else in seconds.
+
+    Raises:
+        psutil.NoSuchProcess: There is none of this number.
+    """
+    try:
+        about = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return float(psutil.Process(pid).create_time())
+    return float(about.rpartition(")")[2].split()[19])  # the name before it may hold anything
 
 
 class FolderLock:
@@ -112,15 +126,16 @@ class FolderLock:
             self._take()
         except OSError as error:
             in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
-            why = "a file is in its way" if in_the_way else error.strerror or error
-            raise InputError(f"{folder} can't be written: {why}") from error
+            why = "a file is in its way" if in_the_way else str(error.strerror or error)
+            remedy = REMEDIES.get(error.errno or 0)
+            raise InputError(f"{folder} can't be written: {'; '.join(filter(None, [why, remedy]))}") from error
         threading.Thread(target=self._beat, name="torchcell-lock", daemon=True).start()
 
     def release(self) -> None:
         """Remove the lock, and the folder if it was made here and is empty."""
         self._ended.set()
         folder = self.path.parent
-        with contextlib.suppress(OSError), _alone(folder.parent):
+        with contextlib.suppress(OSError), alone(folder.parent, WAIT_S):
             if _read(self.path) == self.holder:
                 self.path.unlink()
             inside = [path for path in folder.iterdir() if path.is_dir()] if self._made else []
@@ -138,7 +153,7 @@ class FolderLock:
     def _take(self) -> None:
         folder = self.path.parent
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(folder.parent):
+        with alone(folder.parent, WAIT_S):
             folder.mkdir(parents=True, exist_ok=True)
             if self._write():
                 return
@@ -147,7 +162,7 @@ class FolderLock:
                 raise InputError(f"{folder} is being taken by another process; try again in a moment")
             _refuse_living(folder, holder, self.holder, silent_s)
             self._replace(holder)
-        print(f"note: took {folder} over from {holder or 'a process'}, which is gone", file=sys.stderr)
+        print(readable(f"note: took {folder} over from {holder or 'a process'}, which is gone"), file=sys.stderr)
 
     def _write(self) -> bool:
         """Create the lock file; False where it is there already."""
@@ -182,7 +197,7 @@ class FolderLock:
         while not self._ended.wait(BEAT_S):
             holder = _read(self.path)
             if holder is not None and holder != self.holder and not self._ended.is_set():
-                print(f"error: {self.path.parent} was taken over by {holder}; this run ends", file=sys.stderr)
+                print(readable(f"error: {self.path.parent} was taken over by {holder}; this run ends"), file=sys.stderr)
                 self._leave(1)  # at once: what it saved while ending would be in the folder of the other
                 return
             with contextlib.suppress(OSError):  # a file system that fails for a while is no reason to end
@@ -202,9 +217,12 @@ def refuse_locked(folder: Path) -> None:
 
 def _refuse_living(folder: Path, holder: Holder | None, me: Holder, silent_s: float) -> None:
     if holder is not None and not holder.is_gone(me, silent_s):
+        ahead = silent_s < -CLOCK_S
+        sign = f"{-silent_s:.0f} s in the future: a clock was set back" if ahead else f"{max(silent_s, 0):.0f} s ago"
+        gone = f"; if that process has ended, remove {folder / NAME}" if ahead else ""
         raise InputError(
-            f"{folder} is locked by {holder} (last sign of life {silent_s:.0f} s ago): one run at a time writes there. "
-            "Wait for it or end it, or write elsewhere (another seed; out=FOLDER of evaluate)"
+            f"{folder} is locked by {holder} (last sign of life {sign}): one run at a time writes there. "
+            f"Wait for it or end it, or write elsewhere (another seed; out=FOLDER of evaluate){gone}"
         )
 
 
@@ -214,15 +232,3 @@ def _read(path: Path) -> Holder | None:
         return Holder(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
         return None
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Run the block while no other process does in this folder; without file locks ``O_EXCL`` must be enough."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

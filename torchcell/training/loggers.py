@@ -23,7 +23,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from omegaconf import DictConfig, OmegaConf
 
 from torchcell.io.cache import atomic_write
-from torchcell.io.errors import InputError
+from torchcell.io.errors import InputError, readable
 from torchcell.training.checkpoint import read
 from torchcell.training.run_folder import RunFolder
 
@@ -394,7 +394,7 @@ def wandb_logger(cfg: DictConfig, folder: Path, environment: dict[str, Any], bes
 def say_where(logger: Tracker, folder: Path, offline: bool) -> None:
     """Print the page of the run at wandb, or how to send it there later."""
     later = f"offline; to send it: wandb sync {folder}/wandb/offline-run-*{logger.version}"
-    print(f"wandb   {later if offline else logger.experiment.url}", file=sys.stderr, flush=True)
+    print(readable(f"wandb   {later if offline else logger.experiment.url}"), file=sys.stderr, flush=True)
 
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -32,6 +31,7 @@ from torchcell.evaluation.registry import every_metric, higher_is_better
 from torchcell.evaluation.results import NETWORK_ALONE, Results
 from torchcell.io.errors import InputError, near
 from torchcell.io.progress import stage
+from torchcell.io.run_files import read_json, read_scores
 from torchcell.report.sections import Section, contribution_sections
 from torchcell.training.baselines import Baselines, fit_baselines, saved_systems
 from torchcell.training.comparators import Comparator
@@ -51,14 +51,14 @@ def judged_as(ckpt: str | Path) -> str:
     if path.parent.name != "checkpoints" or not file.is_file():
         return ""
     try:
-        summary = json.loads(file.read_text())
-    except ValueError:
+        summary = read_json(file)
+    except InputError:
         return ""
     verdict = summary.get("verdict")
     if not isinstance(verdict, dict):  # a run before 2026-11-29
         return ""
     other = "" if path.stem == "best" else f" (of best.ckpt, not of {path.name})"
-    return " ".join(f"its run's verdict{other}: {summary.get('model')}: {verdict['text']}".split())
+    return " ".join(f"its run's verdict{other}: {summary.get('model')}: {verdict.get('text')}".split())
 
 
 def better_system(ckpt: str | Path) -> str:
@@ -98,9 +98,10 @@ def _primary_values(ckpt: str | Path) -> tuple[dict[str, Any], str, pd.Series] |
     """Content of a run's ``metrics.json``, its primary metric, and the value of each system on the part; or None."""
     run = Path(ckpt).resolve().parents[1]
     try:
-        summary = json.loads((run / "metrics.json").read_text())
-        table, metric = pd.read_csv(run / "metrics.csv"), summary["verdict"]["metric"]
+        summary = read_json(run / "metrics.json")
+        table, metric = read_scores(run / "metrics.csv"), summary["verdict"]["metric"]
         values = table[(table["metric"] == metric) & (table["part"] == summary["part"])].set_index("system")["value"]
+        values = values[~values.index.duplicated()]
         return (summary, metric, values) if summary["model"] in values else None
     except (OSError, ValueError, KeyError, TypeError):  # no run, or one of an earlier version
         return None

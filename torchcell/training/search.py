@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from torchcell.io.errors import InputError
+from torchcell.io.errors import InputError, readable
 from torchcell.training.entry import is_plain
 from torchcell.training.study import (
     VARIABLE,
@@ -273,7 +273,7 @@ def _record(study: Study, trial: Trial, result: JobReturn) -> Exception | None:
             _say(f"val/score {outcome}")
             return None
     _close(study, trial, TrialState.FAIL)
-    print(f"trial {trial.number} failed: {' '.join(str(outcome).split())}", file=sys.stderr, flush=True)
+    print(readable(f"trial {trial.number} failed: {' '.join(str(outcome).split())}"), file=sys.stderr, flush=True)
     return outcome
 
 
@@ -336,4 +336,4 @@ def _shown(value: Any) -> str:
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)
+    print(readable(text), flush=True)

@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from torchcell.io.errors import InputError
+from torchcell.io.errors import InputError, readable
+from torchcell.io.locks import NoAnswer, locked
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -114,7 +115,7 @@ def _take_over(old: Path, name: str, storage: BaseStorage) -> None:
             source.upgrade()
             if name in _names(source):
                 optuna.copy_study(from_study_name=name, from_storage=source, to_storage=storage)
-                print(f"took over the trials of {old}", flush=True)
+                print(readable(f"took over the trials of {old}"), flush=True)
         except Exception as error:  # of Optuna, SQLAlchemy or Alembic
             why = " ".join(str(error).split())[:300]
             raise InputError(
@@ -141,13 +142,13 @@ def mend_journal(path: Path) -> None:
 
 def lock_study(path: Path) -> None:
     """Lock the study until this process ends: every trial that is still running has then been killed."""
-    from filelock import FileLock, Timeout
-
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
+    lock = locked(path, wait_s=0.0)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
+        lock.__enter__()
+    except NoAnswer as error:
+        raise InputError(f"the search can't be locked by {path}: {error}") from None
+    except TimeoutError:
         raise InputError(
             f"this search is running already (it locks {path}); several trials at a time: hydra.sweeper.n_jobs=4 "
             "hydra/launcher=submitit_slurm"

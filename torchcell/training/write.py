@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -18,8 +18,10 @@ from torchcell.evaluation.comparison import to_frame
 from torchcell.evaluation.evaluate import Evaluation
 from torchcell.evaluation.results import Results
 from torchcell.io.cache import write_json
+from torchcell.io.errors import InputError
 from torchcell.io.fingerprint import fingerprint
 from torchcell.io.progress import stage
+from torchcell.io.run_files import read_json, read_scores
 from torchcell.report.page import write_report
 from torchcell.report.table import print_table
 from torchcell.training.score import Scored
@@ -87,9 +89,10 @@ def other_seeds(folder: Path, evaluation: Evaluation, results: Results, summary:
         files = (other / "metrics.csv", other / "metrics.json")
         if seed is None or other == folder or not all(file.is_file() for file in files):
             continue
-        theirs = json.loads(files[1].read_text())
-        if all(theirs.get(key) == summary[key] for key in ("split_hash", "part", "model")):
-            values[int(seed[1])] = _score(pd.read_csv(files[0]), results.model, evaluation.primary)
+        with contextlib.suppress(InputError):  # a damaged file of another run costs this one nothing
+            theirs = read_json(files[1])
+            if all(theirs.get(key) == summary[key] for key in ("split_hash", "part", "model")):
+                values[int(seed[1])] = _score(read_scores(files[0]), results.model, evaluation.primary)
     defined = {seed: value for seed, value in sorted(values.items()) if np.isfinite(value)}
     return Seeds(evaluation.primary, defined) if len(defined) > 1 else None
 

@@ -6,6 +6,7 @@ import functools
 import itertools
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
@@ -22,7 +23,7 @@ from omegaconf import DictConfig
 from torch import Tensor, distributed
 from torch.distributed import Store
 
-from torchcell.io.errors import InputError
+from torchcell.io.errors import InputError, readable
 from torchcell.training.distributed.placement import Placement, placed, requested
 from torchcell.training.distributed.slurm import TERMINATION_SIGNALS
 
@@ -30,6 +31,9 @@ LOOK_S = 1.0
 """Seconds between two signs of life, and between two checks of those of others."""
 GRACE_S = 10.0
 """Seconds that a process has to end by itself, e.g. by an error of a broken connection, before it is ended."""
+STOPPED_S = 2.0
+"""Seconds that the other processes of a run that was stopped by a signal have to end."""
+GO_ON = "Start the same command again with ckpt_path=auto: it goes on from what was saved, or starts anew"
 DONE = 1 << 40
 """Added to the count of signs of a process that ends in order."""
 
@@ -182,13 +186,13 @@ class Watch:
             return
         if self._stop.wait(GRACE_S):
             return
-        print(f"error: {self._failure}", file=sys.stderr, flush=True)
+        print(readable(f"error: {self._failure}"), file=sys.stderr, flush=True)
         self._leave(1)
 
     def _silence(self, ranks: str) -> str:
         return (
             f"process {ranks} of {self.world} has given no sign of life for {self.lost_after_s:g} s: it was killed "
-            "(out of memory?) or its node is gone; the others end. Go on with ckpt_path=last"
+            f"(out of memory?) or its node is gone; the others end. {GO_ON}"
         )
 
     def _set_failure(self, text: str) -> None:
@@ -274,6 +278,8 @@ def run_in_processes(task: Task, cfg: DictConfig) -> Any:
         result = task(cfg, process)
     except (SystemExit, KeyboardInterrupt):
         watch.leave_in_order(0)
+        watch.stop()
+        _end(children, STOPPED_S)  # they have stopped at the same step, or no longer matter
         raise
     except Exception as error:
         failure = (watch.verdict() if _is_of_others(error) else None) or watch.report(_words(error))
@@ -352,10 +358,16 @@ def _start(task: Task, cfg: DictConfig, place: Placement) -> BaseProcess:
     }
     before = {name: os.environ.get(name) for name in variables}
     os.environ |= {name: str(value) for name, value in variables.items()}
+    # Ctrl-C reaches all processes of a terminal. The first one tells the others; by themselves they would print a
+    # traceback each.
+    ours = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if ours else None
     try:
         process = multiprocessing.get_context("spawn").Process(target=_follow, args=(task, cfg), daemon=True)
         process.start()
     finally:
+        if ours:
+            signal.signal(signal.SIGINT, handler)
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
@@ -369,7 +381,7 @@ def _follow(task: Task, cfg: DictConfig) -> None:
     try:
         run_in_processes(task, cfg)
     except InputError as error:
-        print(f"process {os.environ['RANK']} ends: {error}", file=sys.stderr, flush=True)
+        print(readable(f"process {os.environ['RANK']} ends: {error}"), file=sys.stderr, flush=True)
         sys.exit(1)
 
 
@@ -377,19 +389,21 @@ def _kin(children: list[BaseProcess]) -> str | None:
     """A sentence where a process that this one has started, or the one that started it, has failed; else None."""
     parent = multiprocessing.parent_process()
     if parent is not None and "RANK" in os.environ and not parent.is_alive():
-        return f"process 0 of {os.environ['WORLD_SIZE']} is gone: it was killed (out of memory?); the others end"
+        return (
+            f"process 0 of {os.environ['WORLD_SIZE']} is gone: it was killed (out of memory?); the others end. {GO_ON}"
+        )
     for rank, child in enumerate(children, 1):
         if child.exitcode and child.exitcode - 128 not in TERMINATION_SIGNALS:  # after these all processes end in order
             end = f"was killed by signal {-child.exitcode}" if child.exitcode < 0 else f"left with {child.exitcode}"
             memory = " (out of memory?)" if child.exitcode == -9 else ""
-            return f"process {rank} of {len(children) + 1} {end}{memory}; the others end. Go on with ckpt_path=last"
+            return f"process {rank} of {len(children) + 1} {end}{memory}; the others end. {GO_ON}"
     return None
 
 
-def _end(children: list[BaseProcess]) -> None:
+def _end(children: list[BaseProcess], wait_s: float = 10.0) -> None:
     """Wait for processes that are about to end, and kill those that do not end."""
     for child in children:
-        child.join(10)
+        child.join(wait_s)
         if child.is_alive():
             child.terminate()
             child.join(5)

@@ -18,7 +18,7 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
-from torchcell.io.errors import InputError
+from torchcell.io.errors import InputError, readable
 
 KEY = "torchcell_epoch"
 """Key of a checkpoint within an epoch for the state of each process besides weights, optimizer and progress."""
@@ -210,8 +210,9 @@ def _scontrol(*arguments: str) -> str:
     return done.stdout
 
 
-TERMINATION_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-"""SLURM ends a job by the first; our job scripts request the second before the time limit, submitit the third."""
+TERMINATION_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+"""SLURM ends a job by the first; our job scripts request the second before the time limit, submitit the third. The last
+is Ctrl-C, after which no job is put back into its queue."""
 
 
 class Stopped(SystemExit):
@@ -222,7 +223,7 @@ class Signals:
     """Handles termination signals so that the process does not end within a step.
 
     While the model trains a signal is only noted in ``received``, and ``Requeue`` saves at the end of the next step. At
-    any other time there is nothing to save, and the process ends at once.
+    any other time there is nothing to save, and the process ends at once, as it does after a second Ctrl-C.
 
     Args:
         last: The checkpoint from which the run can go on.
@@ -233,6 +234,7 @@ class Signals:
         self.received = 0
         self.training = False
         self.stepped = False
+        self.insisted = False
         self.where = "before training"
         self._before: dict[int, Any] = {}
 
@@ -245,13 +247,26 @@ class Signals:
         """Install the handlers, also in place of those that the trainer has installed meanwhile."""
         if threading.current_thread() is threading.main_thread():
             for number in TERMINATION_SIGNALS:
-                signal.signal(number, self._receive)
+                # In the background of a shell, and in processes that were started here, Ctrl-C is for others.
+                if number != signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
+                    signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if not self.received:  # a second signal must not disturb the end
+        if self.received == signal.SIGINT == number and not self.insisted:
+            self.insisted = True
+            self.where = f"{self.where}, at once"
+            raise self.stopped()
+        if not self.received:  # another signal must not disturb the end
             self.received = number
             if not self.training:
                 raise self.stopped()
+            if number == signal.SIGINT:
+                self._say_saving()
+
+    @rank_zero_only
+    def _say_saving(self) -> None:
+        """Print that Ctrl-C was heard. By a system call: a handler may have interrupted another print."""
+        os.write(2, b"\nCtrl-C: saving at the end of this step; a second one ends the run at once\n")
 
     def stopped(self) -> Stopped:
         """The exception to raise."""
@@ -273,16 +288,16 @@ class Signals:
         text = f"{signal.Signals(self.received).name} ({self.where}): "
         text += f"saved {self.last}" if saved else "nothing to save yet"
         by_hand = "go on with ckpt_path=last" if saved else "start it again"
-        job = job_id()
+        job = None if self.received == signal.SIGINT else job_id()
         refused = ""
         if job is not None:
             # A time limit too short for the first step would requeue the job forever.
             stuck = restarts() > 0 and not self.stepped
             refused = "it made no step since its last start; give it more time" if stuck else requeue(job)
         if job is None:
-            print(f"{text}; {by_hand}", file=sys.stderr, flush=True)
+            print(readable(f"{text}; {by_hand}"), file=sys.stderr, flush=True)
         elif refused:
-            print(f"{text}; not requeued: {refused}; {by_hand}", file=sys.stderr, flush=True)
+            print(readable(f"{text}; not requeued: {refused}; {by_hand}"), file=sys.stderr, flush=True)
         else:
-            print(f"{text}; job {job} is requeued and goes on from there", file=sys.stderr, flush=True)
+            print(readable(f"{text}; job {job} is requeued and goes on from there"), file=sys.stderr, flush=True)
         return job is not None and not refused
