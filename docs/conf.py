@@ -1,4 +1,4 @@
-"""Sphinx: the site that ``make docs`` builds, from the tree that ``scripts/docs.py`` assembles."""
+"""Sphinx: the site that ``make docs`` builds, from the tree that ``scripts/build_docs.py`` assembles."""
 
 from __future__ import annotations
 

@@ -158,8 +158,8 @@ def _sets(cfg: DictConfig, out: Path, saved: Checkpoint, model: Model) -> anndat
         raise InputError(
             f"fail_on_collapse=true judges nodes of a knowledge graph, and {type(model).__name__} has none; drop it"
         )
-    how = {name: cfg[name] for name in ("part", "unknown_genes", "batch_size", "trust", "data_changed")}
-    found = embed_samples(saved, model, cfg.perturbations, **how)
+    how = {"part": cfg.part, "unknown_genes": cfg.unknown_genes, "batch_size": cfg.batch_size}
+    found = embed_samples(saved, model, cfg.perturbations, **how, trust=cfg.trust, data_changed=cfg.data_changed)
     table, genes = found.table, found.genes
     drawn = _map(table, cfg)
     written, tables = [], {out: table} if genes is None else {out: table, _beside(out, "_genes.h5ad"): genes}

@@ -1,12 +1,13 @@
 """The documentation site, without a network: assemble the pages, build them with warnings as errors, check every link.
 
-``python scripts/docs.py`` writes ``build/docs``; open ``build/docs/index.html``.
+``python scripts/build_docs.py`` writes ``build/docs``; open ``build/docs/index.html``.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import re
 import shutil
 import subprocess
@@ -55,12 +56,14 @@ def configuration(conf: Path) -> str:
         if name.parent != group:
             group = name.parent
             parts += ["", f"## {group if group.parts else 'The commands'}"]
-        parts += ["", f"### {name.with_suffix('')}", "", *described(path.read_text(encoding="utf-8"))]
+        text = path.read_text(encoding="utf-8")
+        own = len(name.parts) == 1 or path.stem == "search" or text.startswith("# @package _global_")
+        parts += ["", f"### {name.with_suffix('')}", "", *described(text, "" if own else f"{name.parts[0]}.")]
     return "\n".join(parts) + "\n"
 
 
-def described(text: str) -> list[str]:
-    """The comments at the head of a YAML file, and a table of its keys."""
+def described(text: str, prefix: str = "") -> list[str]:
+    """The comments at the head of a YAML file, and a table of its keys, which the config has below ``prefix``."""
     about: list[str] = []
     rows: list[tuple[str, str, str]] = []
     above: list[tuple[int, str]] = []
@@ -78,9 +81,9 @@ def described(text: str) -> list[str]:
         value, comment = found[4] or "", found[5] or ""
         if value.startswith("#"):
             value, comment = "", value.lstrip("# ")
-        if value or comment:
-            rows.append((".".join(key for _, key in above), value, comment))
-    rows = [row for row in rows if not row[0].startswith("defaults")]
+        if comment or (value and not found[3].startswith("_")):
+            rows.append((prefix + ".".join(key for _, key in above), value, comment))
+    rows = [row for row in rows if not row[0].startswith(f"{prefix}defaults")]
     table = [f"| `{key}` | {code(value)} | {cell(comment)} |" for key, value, comment in rows]
     head = ["| key | default | what it is |", "|---|---|---|"] if table else []
     return [plain(" ".join(about)), "", *head, *table]
@@ -244,6 +247,12 @@ def broken(folder: Path) -> list[str]:
     return wrong
 
 
+def code_hash() -> str:
+    """Of the package and its configs: what notebooks gave with other code is not shown again."""
+    files = sorted([*(ROOT / "torchcell").rglob("*.py"), *(ROOT / "conf").rglob("*.yaml")])
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build the site; leave with 1 on a warning or a broken link."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -252,13 +261,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         shutil.rmtree(SITE, ignore_errors=True)
         shutil.rmtree(OUT, ignore_errors=True)
     assemble()
-    cache = ROOT / "build" / "docs-cache"
+    cache, notebooks = ROOT / "build" / "docs-cache", f"notebooks-{code_hash()}"
+    for old in cache.glob("notebooks-*"):
+        if old.name != notebooks:
+            shutil.rmtree(old)
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-c", str(ROOT / "docs")]
     command += [
         "-d",
         str(cache / "doctrees"),
         "-D",
-        f"nb_execution_cache_path={cache / 'notebooks'}",
+        f"nb_execution_cache_path={cache / notebooks}",
         str(SITE),
         str(OUT),
     ]
