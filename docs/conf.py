@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torchcell
 
 project = "torchcell"
@@ -9,7 +11,8 @@ author = "The torchcell developers"
 version = release = torchcell.__version__
 project_copyright = author
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+html_math_renderer = "plain"
 root_doc = "README"
 exclude_patterns = ["build"]
 
@@ -40,3 +43,17 @@ html_title = f"torchcell {version}"
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {"show_navbar_depth": 1, "use_download_button": False, "home_page_in_toc": True}
+
+
+def setup(app: Any) -> None:
+    """Show formulas as they are written: the usual renderer would be loaded from elsewhere."""
+    from docutils.nodes import SkipNode
+
+    def write(tag: str) -> Any:
+        def visit(translator: Any, node: Any) -> None:
+            translator.body.append(f"<{tag}><code>{translator.encode(node.astext())}</code></{tag}>")
+            raise SkipNode
+
+        return visit
+
+    app.add_html_math_renderer("plain", (write("span"), None), (write("pre"), None))

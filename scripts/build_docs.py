@@ -179,7 +179,16 @@ def short(text: str) -> str:
 
 
 def assemble() -> None:
-    """Copy the pages, keeping their places, and write those that are made of other files."""
+    """Copy the pages, keeping their places, and write those that are made of other files; remove what is gone."""
+    before, kept = {path for path in SITE.rglob("*") if path.is_file()}, set()
+
+    def put(path: Path, content: bytes) -> None:
+        """Write a file where its content is another: what did not change is not read again."""
+        kept.add(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.is_file() or path.read_bytes() != content:
+            path.write_bytes(content)
+
     for name in (*PAGES, *ALSO):
         source = ROOT / name
         for path in sorted(source.rglob("*")) if source.is_dir() else [source]:
@@ -192,18 +201,13 @@ def assemble() -> None:
     made |= {f"docs/benchmarks/{folder.name}.md": study(folder) for folder in studies}
     for name, text in made.items():
         put(SITE / name, text.encode())
+    for path in before - kept:
+        path.unlink()
 
 
 def contents(caption: str) -> str:
     """One block of the navigation."""
     return "\n".join(["", "```{toctree}", ":hidden:", f":caption: {caption}", "", *CONTENTS[caption], "```", ""])
-
-
-def put(path: Path, content: bytes) -> None:
-    """Write a file where its content is another: what did not change is not built again."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.is_file() or path.read_bytes() != content:
-        path.write_bytes(content)
 
 
 class Links(HTMLParser):
@@ -255,11 +259,8 @@ def code_hash() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build the site; leave with 1 on a warning or a broken link."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clean", action="store_true", help="build all pages anew; notebooks stay cached")
-    if parser.parse_args(arguments).clean:
-        shutil.rmtree(SITE, ignore_errors=True)
-        shutil.rmtree(OUT, ignore_errors=True)
+    argparse.ArgumentParser(description=__doc__).parse_args(arguments)
+    shutil.rmtree(OUT, ignore_errors=True)  # a page that is gone would stay
     assemble()
     cache, notebooks = ROOT / "build" / "docs-cache", f"notebooks-{code_hash()}"
     for old in cache.glob("notebooks-*"):
