@@ -4,7 +4,7 @@ BIN := .venv/bin
 JOBS ?= 2
 export WANDB_SILENT ?= true
 
-.PHONY: help train test test-long lint smoke bench drill house clean
+.PHONY: help train test test-long lint docs smoke bench drill house clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -26,6 +26,13 @@ lint: .venv/.ready ## ruff check and format, mypy on the package
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+.venv/.docs: .venv/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
+docs: .venv/.docs ## build the site into build/docs: runs the tutorials that changed, follows every link, needs no network
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python scripts/build_docs.py
 
 smoke: .venv/.ready ## does every experiment that needs no file start and end?
 	for experiment in $$(grep -o '^simulated_[a-z0-9_]*' conf/experiment.yaml); do \

@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+import torchcell as tc
 from torchcell import embed as embed_verb
 from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError
@@ -91,6 +92,9 @@ def test_embed_writes_every_node_and_judges_it_by_held_out_links(data, tmp_path,
     genes = type_health("Gene", table.X[(table.obs["type"] == "Gene").to_numpy()])
     health = {one.node_type: one for one in found.health}
     assert health["Gene"] == genes
+    in_python = tc.load(tmp_path / "best.ckpt", trust=["typed_toy"]).embed(part=part)
+    np.testing.assert_array_equal(in_python.X, table.X)
+    pd.testing.assert_frame_equal(in_python.uns["health"], table.uns["health"], check_dtype=False)
     (skill,) = health["Disease"].links
     assert (skill.auroc, skill.degree_auroc) == pytest.approx(one_by_one(data, part, table.X), abs=1e-6)
     assert set(found.energies) == {"CbG", "CtD", "DaG", "GiG"}
@@ -126,6 +130,10 @@ def test_predict_ranks_the_partners_of_a_node_and_marks_every_known_link(data, t
     known = record.positive & (record.node_id[record.source_index] == source)
     part = dict(zip(record.node_id[record.target_index[known]], data.split.part[known], strict=True))
     assert len(table) == 30
+    run = tc.load(ckpt, trust=["typed_toy"])
+    pd.testing.assert_frame_equal(run.rank(source=source, top=None), table)
+    with pytest.raises(InputError, match="rank names one node"):
+        run.rank()
     assert table["known"].tolist() == [part.get(name, "") for name in table["target"]]
     assert "test" in set(table["known"])
     assert table["score"].is_monotonic_decreasing

@@ -13,6 +13,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+import torchcell as tc
 from torchcell.cells.datamodule import CellSetDataModule, SetOptions
 from torchcell.cells.table import Controls, cells_file, read_perturbations
 from torchcell.core.datamodule import RecordDataModule
@@ -105,6 +106,18 @@ def test_the_runs_own_controls_give_the_runs_own_predictions(trained, asked):
     np.testing.assert_allclose(found.X, found.layers["control"] + found.layers["change"], atol=1e-5)
     # The cells are drawn by the condition's name from the same cells in the same order.
     np.testing.assert_allclose(found.X, expected, atol=1e-4)
+    asked_for = pd.DataFrame({"perturbation": record.perturbation, "cell_line": record.group})
+    in_python = tc.load(trained.best).predict(asked_for, controls=counts(trained))
+    np.testing.assert_array_equal(in_python.X, found.X)
+    pd.testing.assert_frame_equal(in_python.obs, found.obs, check_dtype=False, check_categorical=False)
+    once = tc.load(trained.best).predict(
+        record.perturbation[:1].tolist(), controls={"path": counts(trained), "scale": "counts"}
+    )
+    assert set(once.obs["perturbation"]) == {record.perturbation[0]}
+    with pytest.raises(InputError, match="a table is needed here"):
+        tc.load(trained.best).predict(counts(trained), controls=counts(trained))
+    with pytest.raises(InputError, match="predicts from control cells"):
+        tc.load(trained.best).predict(asked_for)
 
 
 def test_rows_meet_every_group_that_they_fit_and_genes_are_found_by_any_name(trained, asked, tmp_path):

@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+import torchcell as tc
 from torchcell.drug_response.record import Response
 from torchcell.drug_response.table import read_treatments
 from torchcell.evaluate import evaluate
@@ -78,6 +79,17 @@ def test_a_score_is_of_what_predict_answers(trained, tmp_path):
     assert [each.level for each in results] == ["", "condition", "plate_known"]
     assert answer.obs_names.tolist() == results[0].sample_id.tolist()
     np.testing.assert_allclose(answer.X, results[0].systems["CheMoE"], rtol=1e-5, atol=1e-5)
+    in_python = tc.load(trained.folder.path).predict(anndata.read_h5ad(asked))
+    np.testing.assert_array_equal(in_python.X, answer.X)
+    pd.testing.assert_frame_equal(in_python.obs, answer.obs, check_dtype=False, check_categorical=False)
+    assert set(in_python.layers) == set(answer.layers)
+    rows = pd.DataFrame(
+        {"drug": ["new"], "smiles": ["CCO"], "cell_line": ["A375"], "dose": ["500 nM"], "time": ["24 h"]}
+    )
+    table = tc.load(trained.folder.best).predict(rows)
+    assert table["note"].tolist() == ["no training sample of new; trained on doses of 1 to 10 µM, not 0.5"]
+    with pytest.raises(InputError, match="which a list can't name; give a DataFrame"):
+        tc.load(trained.folder.best).predict(["new"])
     assert np.abs(answer.X - results[2].systems["CheMoE"]).mean() > 0.001
     table = trained.scored.evaluation.table
     assert {"plate_known/pearson_delta", "plate_known/pearson_delta_plate"} <= set(table.metric)

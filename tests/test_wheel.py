@@ -38,6 +38,12 @@ def test_the_wheel_holds_what_new_models_are_made_of(unpacked):
     assert len(inside) == 5
 
 
+def test_the_wheel_is_typed_and_brings_the_command(unpacked):
+    assert (unpacked / "torchcell" / "py.typed").is_file()
+    (entries,) = unpacked.glob("*.dist-info/entry_points.txt")
+    assert "torchcell = torchcell.__main__:main" in entries.read_text()
+
+
 @pytest.mark.long
 def test_it_trains_in_an_empty_folder(unpacked, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(unpacked), "PYTHONSAFEPATH": "1"}

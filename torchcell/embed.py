@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from torchcell.io.progress import say, stage
 from torchcell.knowledge_graph.embed import COLLAPSED, SETS
@@ -49,24 +50,93 @@ def main(cfg: DictConfig) -> None:
         sys.exit(COLLAPSED)
 
 
+def embed_graph(saved: Checkpoint, model: Model, part: str | None = None, **how: Any) -> EmbeddedNodes:
+    """The nodes of a model of a knowledge graph, and their health.
+
+    Args:
+        saved: The checkpoint.
+        model: With its weights.
+        part: Whose held-out links judge the nodes; none: those of test.
+        **how: ``held_out``, whether links judge them at all, for which the run's data are read again; ``batch_size`` of
+            those links; ``trust`` and ``data_changed``, as of ``datamodule_of``.
+    """
+    from torchcell.knowledge_graph import embed
+    from torchcell.training import build
+
+    held_out, size = how.pop("held_out", True), how.pop("batch_size", 8192)
+    skill = []
+    if held_out:
+        skill = embed.held_out_skill(model, build.datamodule_of(saved, **how), part or "test", size)
+    return embed.embed_nodes(model, saved.path, skill)
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedSets:
+    """What a model makes of sets of perturbed genes.
+
+    Attributes:
+        table: A row a set, the leading latent as ``X``; ``uns["cell"]`` are the latents of the wild type.
+        genes: A row a gene; none from a model without latents of genes.
+        dropped: Counts of what was left out.
+    """
+
+    table: anndata.AnnData
+    genes: anndata.AnnData | None
+    dropped: dict[str, int]
+
+
+def embed_samples(saved: Checkpoint, model: Model, perturbations: Any = None, **how: Any) -> EmbeddedSets:
+    """The latents of sets and genes.
+
+    Args:
+        saved: The checkpoint.
+        model: With its weights.
+        perturbations: File, or table in memory, of the sets; none: those of the run.
+        **how: ``part`` of the run's own sets; ``unknown_genes``, ``error`` or ``drop``; ``batch_size``; ``trust`` and
+            ``data_changed``, as of ``datamodule_of``.
+
+    Raises:
+        InputError: The model has no latents of sets; no set is left.
+    """
+    from torchcell.io.errors import InputError
+    from torchcell.training import embed
+
+    trust = how.get("trust", ())
+    spec, representation = model.spec, saved.datamodule_class(trust)
+    if perturbations is None:
+        sets = embed.own_sets(saved, how.get("part"), trust, how.get("data_changed", "error"))
+    else:
+        policy = how.get("unknown_genes", "error")
+        sets = embed.asked_sets(perturbations, spec, representation, policy, saved.prior(trust))
+    found = embed.embed_sets(model, embed.loader(sets, how.get("batch_size", 8192)), model.device)
+    if not found.latents:
+        raise InputError(
+            f"{type(model).__name__} has no latent of a set to write; use a model that has one, e.g. model=dango, or "
+            "give yours the method set_embeddings"
+        )
+    table, genes = embed.set_table(sets, found, spec, representation), embed.gene_table(model)
+    table.uns["cell"] = embed.cell_latents(model)
+    about = {"checkpoint": str(saved.path.resolve()), "split_hash": saved.spec.split_hash}
+    table.uns |= about | {"rows": SETS}
+    if genes is not None:
+        genes.uns |= about | {"rows": "genes"}
+    return EmbeddedSets(table, genes, sets.dropped)
+
+
 def _nodes(cfg: DictConfig, out: Path, saved: Checkpoint, model: Model) -> EmbeddedNodes:
     """Write a table of all nodes and the page of their health; print the collapse table."""
     from torchcell.io.console import Console
     from torchcell.io.errors import InputError
     from torchcell.knowledge_graph import embed
     from torchcell.knowledge_graph.report import print_health
-    from torchcell.training import build
 
     if cfg.perturbations is not None:
         raise InputError(
             f"perturbations={cfg.perturbations} names sets of genes, but {type(model).__name__} embeds the nodes of a "
             "knowledge graph; leave it out"
         )
-    skill = []
-    if cfg.held_out_links:
-        data = build.datamodule_of(saved, cfg.trust, cfg.data_changed)
-        skill = embed.held_out_skill(model, data, cfg.part or "test", cfg.batch_size)
-    found = embed.embed_nodes(model, saved.path, skill)
+    how = {"held_out": cfg.held_out_links, "batch_size": cfg.batch_size}
+    found = embed_graph(saved, model, cfg.part, **how, trust=cfg.trust, data_changed=cfg.data_changed)
     about = {"checkpoint": str(saved.path.resolve()), "split_hash": saved.spec.split_hash}
     written = embed.write_nodes(found, out, about, cfg.seed)
     print_health(found.health)
@@ -81,7 +151,6 @@ def _sets(cfg: DictConfig, out: Path, saved: Checkpoint, model: Model) -> anndat
     from torchcell.io.console import Console
     from torchcell.io.errors import InputError
     from torchcell.report.maps import FEWEST
-    from torchcell.training import embed
 
     if out.suffix != ".h5ad":
         raise InputError(f"out={out}: the name must end in .h5ad")
@@ -89,34 +158,19 @@ def _sets(cfg: DictConfig, out: Path, saved: Checkpoint, model: Model) -> anndat
         raise InputError(
             f"fail_on_collapse=true judges nodes of a knowledge graph, and {type(model).__name__} has none; drop it"
         )
-    spec, representation = model.spec, saved.datamodule_class(cfg.trust)
-    if cfg.perturbations is None:
-        sets = embed.own_sets(saved, cfg.part, cfg.trust, cfg.data_changed)
-    else:
-        prior = saved.prior(cfg.trust)
-        sets = embed.asked_sets(cfg.perturbations, spec, representation, cfg.unknown_genes, prior)
-    found = embed.embed_sets(model, embed.loader(sets, cfg.batch_size), model.device)
-    if not found.latents:
-        raise InputError(
-            f"{type(model).__name__} has no latent of a set to write; use a model that has one, e.g. model=dango, or "
-            "give yours the method set_embeddings"
-        )
-    table = embed.set_table(sets, found, spec, representation)
-    genes = embed.gene_table(model)
-    table.uns["cell"] = embed.cell_latents(model)
-
+    how = {"part": cfg.part, "unknown_genes": cfg.unknown_genes, "batch_size": cfg.batch_size}
+    found = embed_samples(saved, model, cfg.perturbations, **how, trust=cfg.trust, data_changed=cfg.data_changed)
+    table, genes = found.table, found.genes
     drawn = _map(table, cfg)
     written, tables = [], {out: table} if genes is None else {out: table, _beside(out, "_genes.h5ad"): genes}
     for path, content in tables.items():
-        about = {"checkpoint": str(saved.path.resolve()), "split_hash": saved.spec.split_hash}
-        content.uns |= about | {"rows": SETS if path == out else "genes"}
         with atomic_write(path) as temporary:
             content.write_h5ad(temporary)
         written.append(f"{path} ({content.n_obs:,} {'sets' if path == out else 'genes'}, {content.uns['latent']})")
-    written += _draw(table, drawn, spec.outputs, out)
+    written += _draw(table, drawn, model.spec.outputs, out)
 
     console = Console(markup=False)
-    for what, n in sets.dropped.items():
+    for what, n in found.dropped.items():
         console.print(f"left out: {n:,} {what}", highlight=False)
     if cfg.umap and "X_umap" not in table.obsm:
         console.print(f"no UMAP: it needs {FEWEST} sets whose latents differ", highlight=False)

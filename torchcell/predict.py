@@ -5,20 +5,26 @@ Of a knowledge graph: links in, or one node in and its most likely partners out.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torchcell.training.entry import run_entry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
+    import anndata
+    import numpy as np
     import pandas as pd
     from omegaconf import DictConfig
     from torch import Tensor
 
+    from torchcell.core.datamodule import RecordDataModule
     from torchcell.core.model import Model
+    from torchcell.core.spec import Spec
     from torchcell.io.console import Console
+    from torchcell.training.checkpoint import Checkpoint
 
 
 WRITERS = (".parquet", ".csv")
@@ -36,6 +42,110 @@ WEIGHTS = 2**24
 """Weights on genes that are held at once: 64 MB."""
 
 
+@dataclass(frozen=True)
+class Request:
+    """What is to be predicted, and how.
+
+    Attributes:
+        perturbations: File, or table or cells in memory, of the rows to predict.
+        system: Who answers: the model, or a baseline of its run by name.
+        columns: Our name of a column -> the request's.
+        controls: The user's control cells, and how they are read: the keys of ``torchcell.cells.table.Controls``.
+        unknown_genes: ``error``, or ``drop`` the rows that name a gene the model does not know.
+        added_genes: Table of further genes and their features.
+        batch_size: Samples at once; none: the representation's.
+        top_genes: How many genes a row are told that the model looked at; none: that is not told.
+        trust: Further packages whose classes the checkpoint may name.
+    """
+
+    perturbations: Any
+    system: str = "model"
+    columns: Mapping[str, str] | None = None
+    controls: Mapping[str, Any] | None = None
+    unknown_genes: str = "error"
+    added_genes: Any = None
+    batch_size: int | None = None
+    top_genes: int | None = None
+    trust: Sequence[str] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The predictions of a request.
+
+    Attributes:
+        table: A row a prediction, with a column of what of it the model never met.
+        column: Name of that column.
+        notes: What is in it, by topic.
+        record: The rows as they were read [n].
+        prediction: Of them [n, T].
+        dropped: Counts of what was left out.
+        spec: Of the model, with names from the request.
+        representation: The datamodule's class.
+        attended: Weights and positions of the genes that were looked at most, a batch each.
+    """
+
+    table: pd.DataFrame
+    column: str
+    notes: dict[str, list[str]]
+    record: Any
+    prediction: np.ndarray
+    dropped: Mapping[str, int]
+    spec: Spec
+    representation: type[RecordDataModule]
+    attended: list[tuple[Tensor, Tensor]]
+
+    def profiles(self) -> anndata.AnnData:
+        """Predicted expression with the notes in ``obs``; an error for a phenotype."""
+        found = self.representation.profiles(self.record, self.prediction, self.spec)
+        found.obs[self.column] = self.table[self.column].to_numpy()
+        return found
+
+
+def answer(saved: Checkpoint, asked: Request) -> Answer:
+    """What a checkpoint's model, or a baseline of its run, predicts; nothing is written.
+
+    Raises:
+        InputError: A request that does not fit the model, a row that can't be read, or no row at all.
+    """
+    import numpy as np
+
+    from torchcell.core.prediction_notes import joined
+    from torchcell.io.errors import InputError
+    from torchcell.training.baselines import MODEL, saved_baseline
+    from torchcell.training.predict import TrainedModel
+
+    spec = saved.spec if asked.added_genes is None else saved.spec_with(asked.added_genes, asked.trust)
+    representation = saved.datamodule_class(asked.trust)
+    request = representation.read_request(asked.perturbations, spec, **_read_with(asked, representation))
+    known, spec = spec, representation.extend_spec(request, spec)
+    attended: list[tuple[Tensor, Tensor]] = []
+    predict_record: Callable[[Any], np.ndarray]
+    system: Any
+    if asked.system == MODEL:
+        n, system = asked.top_genes, saved.model(asked.trust, spec)
+        look = None if n is None else lambda batch: attended.append(looked_at(system, batch, n))
+        prior = saved.prior(asked.trust)
+        predict_record = TrainedModel(system, spec, representation, prior, asked.batch_size, look).predict
+    else:
+        system = saved_baseline(saved, asked.system, tuple(asked.trust))
+
+        def predict_record(record: Any) -> np.ndarray:
+            return system.predict(record.blind())
+
+    record, dropped = representation.filter_known(request, spec.genes, asked.unknown_genes)
+    if not len(record):
+        raise InputError(f"{asked.perturbations}: no row is left to predict ({dropped or 'the file is empty'})")
+    notes = representation.prediction_notes(record, known, system)
+    prediction = predict_record(record)
+    silent = np.isnan(prediction).any(1)
+    notes[f"no prediction of {asked.system}"] = [f"{asked.system} has none" if one else "" for one in silent.tolist()]
+    table = representation.to_table(record, prediction, spec)
+    column = NOTE if NOTE not in table else f"prediction_{NOTE}"  # a phenotype may have the name
+    table[column] = joined(notes, len(table))
+    return Answer(table, column, notes, record, prediction, dropped, spec, representation, attended)
+
+
 def predict(cfg: DictConfig) -> pd.DataFrame:
     """Predict every row of ``cfg.perturbations`` and write the table to ``cfg.out``; or rank links, see ``ranked``.
 
@@ -47,52 +157,33 @@ def predict(cfg: DictConfig) -> pd.DataFrame:
     second table tells which genes the model looked at: sample_id, genes, rank, gene, weight. With ``cfg.controls`` the
     rows are predicted from the user's own control cells. Expression may be written as h5ad.
     """
-    import numpy as np
-
-    from torchcell.core.prediction_notes import joined
-    from torchcell.io.errors import InputError
     from torchcell.training import checkpoint
-    from torchcell.training.baselines import MODEL, saved_baseline
-    from torchcell.training.predict import TrainedModel
 
     out = _named("out", cfg.out, (*WRITERS, PROFILES))
     if cfg.source is not None or cfg.target is not None:
         return ranked(cfg, out)
     attention_out = _attention_out(cfg, out)
     saved = checkpoint.load(cfg.ckpt, cfg.trust)
-    spec = saved.spec if cfg.added_genes is None else saved.spec_with(cfg.added_genes, cfg.trust)
-    representation = saved.datamodule_class(cfg.trust)
-    _refuse_profiles_of(spec, out)
-    request = representation.read_request(cfg.perturbations, spec, **_read_with(cfg, representation))
-    known, spec = spec, representation.extend_spec(request, spec)
-    attended: list[tuple[Tensor, Tensor]] = []
-    answer: Callable[[Any], np.ndarray]
-    if cfg.system == MODEL:
-        system: Any = saved.model(cfg.trust, spec)
-        look = None if attention_out is None else lambda batch: attended.append(looked_at(system, batch, cfg.top_genes))
-        answer = TrainedModel(system, spec, representation, saved.prior(cfg.trust), cfg.batch_size, look).predict
-    else:
-        system = saved_baseline(saved, cfg.system, cfg.trust)
-
-        def answer(record: Any) -> np.ndarray:
-            return system.predict(record.blind())
-
-    record, dropped = representation.filter_known(request, spec.genes, cfg.unknown_genes)
-    if not len(record):
-        raise InputError(f"{cfg.perturbations}: no row is left to predict ({dropped or 'the file is empty'})")
-    notes = representation.prediction_notes(record, known, system)
-    prediction = answer(record)
-    silent = np.isnan(prediction).any(1)
-    notes[f"no prediction of {cfg.system}"] = [f"{cfg.system} has none" if one else "" for one in silent.tolist()]
-    table = representation.to_table(record, prediction, spec)
-    column = NOTE if NOTE not in table else f"prediction_{NOTE}"  # a phenotype may have the name
-    table[column] = joined(notes, len(table))
-    profiles = representation.profiles(record, prediction, spec) if out.suffix == PROFILES else None
-    _write_predictions(table, column, profiles, out)
-    _print(cfg, record, dropped, table, notes, out)
+    _refuse_profiles_of(saved.spec, out)
+    found = answer(
+        saved,
+        Request(
+            cfg.perturbations,
+            system=cfg.system,
+            columns=cfg.columns,
+            controls=None if cfg.controls is None else {"path": cfg.controls, **cfg.controls_as},
+            unknown_genes=cfg.unknown_genes,
+            added_genes=cfg.added_genes,
+            batch_size=cfg.batch_size,
+            top_genes=None if attention_out is None else cfg.top_genes,
+            trust=cfg.trust,
+        ),
+    )
+    _write_predictions(found, out)
+    _print(cfg, found, out)
     if attention_out is not None:
-        _write_attention(table, attended, spec.genes, attention_out)
-    return table
+        _write_attention(found.table, found.attended, found.spec.genes, attention_out)
+    return found.table
 
 
 def _attention_out(cfg: DictConfig, out: Path) -> Path | None:
@@ -129,30 +220,30 @@ def _refuse_profiles_of(spec: Any, out: Path) -> None:
         )
 
 
-def _write_predictions(table: pd.DataFrame, column: str, profiles: Any, out: Path) -> None:
+def _write_predictions(found: Answer, out: Path) -> None:
     """The table, or the profiles with its notes."""
     from torchcell.io.cache import atomic_write
 
-    if profiles is None:
-        _write(table, out)
+    if out.suffix != PROFILES:
+        _write(found.table, out)
         return
-    profiles.obs[column] = table[column].to_numpy()
+    profiles = found.profiles()
     with atomic_write(out) as temporary:
         profiles.write_h5ad(temporary)
 
 
-def _print(cfg: DictConfig, record: Any, dropped: Any, table: pd.DataFrame, notes: Any, out: Path) -> None:
+def _print(cfg: DictConfig, found: Answer, out: Path) -> None:
     """What was left out, the first rows, their notes, and what the run's verdict was."""
     from torchcell.core.prediction_notes import summary
     from torchcell.io.console import Console
 
-    console = Console(markup=False)
-    for what, n in {**getattr(record, "dropped", {}), **dropped}.items():
+    console, table = Console(markup=False), found.table
+    for what, n in {**getattr(found.record, "dropped", {}), **found.dropped}.items():
         console.print(f"left out: {n:,} {what}", highlight=False)
-    for note in getattr(record, "notes", ()):
+    for note in getattr(found.record, "notes", ()):
         console.print(f"note: {note}", soft_wrap=True, highlight=False)
     console.print(table.head(5).to_string(index=False, max_cols=MOST_COLUMNS), soft_wrap=True, highlight=False)
-    if noted := summary(notes, len(table)):
+    if noted := summary(found.notes, len(table)):
         console.print(noted, soft_wrap=True, highlight=False)
     console.print(f"wrote {len(table):,} predictions to {out}", soft_wrap=True, highlight=False)
     _say_verdict(console, cfg.ckpt, cfg.system)
@@ -183,32 +274,66 @@ def _say_verdict(console: Console, ckpt: str, system: str) -> None:
             console.print(said, soft_wrap=True, highlight=False)
 
 
-def _read_with(cfg: DictConfig, representation: Any) -> dict[str, Any]:
+def _read_with(asked: Request, representation: Any) -> dict[str, Any]:
     """The user's control cells and names of columns where they are set, for a representation that reads them."""
     from torchcell.cells.table import Controls
     from torchcell.io.errors import InputError
 
-    if cfg.controls is not None and not representation.reads_controls:
-        raise InputError(f"controls={cfg.controls}: this model does not predict from control cells; leave the key out")
-    if cfg.columns is not None and not representation.reads_columns:
+    if asked.controls is not None and not representation.reads_controls:
         raise InputError(
-            f"columns={cfg.columns}: the columns of this model's request have fixed names; rename them in the file "
-            "(those of control cells are told by controls_as.columns)"
+            f"controls={asked.controls['path']}: this model does not predict from control cells; leave the key out"
         )
-    controls = {} if cfg.controls is None else {"controls": Controls(cfg.controls, **cfg.controls_as)}
-    return controls if cfg.columns is None else {**controls, "columns": dict(cfg.columns)}
+    if asked.columns is not None and not representation.reads_columns:
+        raise InputError(
+            f"columns={dict(asked.columns)}: the columns of this model's request have fixed names; rename them in the "
+            "file (those of control cells are told by controls_as.columns)"
+        )
+    controls = {} if asked.controls is None else {"controls": Controls(**asked.controls)}
+    return controls if asked.columns is None else {**controls, "columns": dict(asked.columns)}
 
 
-def ranked(cfg: DictConfig, out: Path) -> pd.DataFrame:
-    """The targets that the model ranks for ``cfg.source``, or the sources for ``cfg.target``, known links marked."""
+def rank(
+    saved: Checkpoint,
+    source: str | None = None,
+    target: str | None = None,
+    edge_type: str | None = None,
+    top: int | None = 20,
+    held_out: bool = True,
+    batch_size: int | None = None,
+    **trusted: Any,
+) -> pd.DataFrame:
+    """The targets that a model of a knowledge graph ranks for ``source``, or the sources for ``target``.
+
+    Args:
+        saved: The checkpoint.
+        source: Id or name of a node.
+        target: Of the other end; one of the two is given.
+        edge_type: Of the links; may be left out where the model predicts one.
+        top: Ranks that are listed; none: all.
+        held_out: Mark links of validation and test too, for which the run's data are read again.
+        batch_size: Links at once.
+        **trusted: ``trust`` and ``data_changed``, as of ``datamodule_of``.
+    """
     import torch
 
     from torchcell.core.datamodule import RecordDataModule
-    from torchcell.io.console import Console
-    from torchcell.io.errors import InputError
     from torchcell.knowledge_graph.embed import held_out_links, ranked_links
     from torchcell.knowledge_graph.spec import KnowledgeGraphSpec
-    from torchcell.training import build, checkpoint
+    from torchcell.training import build
+
+    model = saved.model(trusted.get("trust", ())).to("cuda" if torch.cuda.is_available() else "cpu")
+    links = None
+    if held_out and isinstance(saved.spec, KnowledgeGraphSpec):
+        data = build.datamodule_of(saved, **trusted)
+        links = held_out_links(data.record_whole, data.split.part)
+    return ranked_links(model, edge_type, source, target, top, links, batch_size or RecordDataModule.request_batch)
+
+
+def ranked(cfg: DictConfig, out: Path) -> pd.DataFrame:
+    """Write the ``rank`` of links for ``cfg.source`` or ``cfg.target``, known links marked."""
+    from torchcell.io.console import Console
+    from torchcell.io.errors import InputError
+    from torchcell.training import checkpoint
     from torchcell.training.baselines import MODEL
 
     _named("out", cfg.out)
@@ -220,13 +345,9 @@ def ranked(cfg: DictConfig, out: Path) -> pd.DataFrame:
     if cfg.perturbations is not None:
         raise InputError("perturbations names rows to predict, source and target a node to rank links of; give one")
     saved = checkpoint.load(cfg.ckpt, cfg.trust)
-    model = saved.model(cfg.trust).to("cuda" if torch.cuda.is_available() else "cpu")
-    held_out = None
-    if cfg.held_out_links and isinstance(saved.spec, KnowledgeGraphSpec):
-        data = build.datamodule_of(saved, cfg.trust, cfg.data_changed)
-        held_out = held_out_links(data.record_whole, data.split.part)
-    size = cfg.batch_size or RecordDataModule.request_batch
-    table = ranked_links(model, cfg.edge_type, cfg.source, cfg.target, cfg.top, held_out, size)
+    ends = {"source": cfg.source, "target": cfg.target, "edge_type": cfg.edge_type}
+    how = {"top": cfg.top, "held_out": cfg.held_out_links, "batch_size": cfg.batch_size}
+    table = rank(saved, **ends, **how, trust=cfg.trust, data_changed=cfg.data_changed)
     _write(table, out)
     console = Console(markup=False)
     console.print(table.to_string(index=False, max_rows=50), soft_wrap=True, highlight=False)

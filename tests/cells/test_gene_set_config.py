@@ -57,9 +57,9 @@ def test_selected_genes_and_unmeasured_targets_have_features_and_lists_by_name()
     assert (own.aligned(sorted(unmeasured)) == whole.aligned(sorted(unmeasured))).all()
 
 
-def test_the_line_for_your_own_cells_in_the_readme_reads_an_h5ad(tmp_path: Path):
-    text = (Path(__file__).parents[2] / "README.md").read_text().replace("\\\n", " ")
-    (line,) = re.findall(r"torchcell\.train (.*data=cells [^#\n]*)", text)
+def test_the_line_for_your_own_cells_in_the_docs_reads_an_h5ad(tmp_path: Path):
+    text = (Path(__file__).parents[2] / "docs" / "how-to" / "own-cells.md").read_text().replace("\\\n", " ")
+    (line,) = re.findall(r"torchcell\.train (\+.*data=cells [^#\n]*)", text)
     cells = simulate_cells().cells.to_anndata()
     cells.obs["perturbation"] = cells.obs["perturbation"].astype(str).replace("control", "ctrl")
     cells.write_h5ad(tmp_path / "mine.h5ad")

@@ -116,6 +116,13 @@ def test_an_unconverged_run_shows_the_comparison_as_provisional_and_what_to_try(
     assert evaluate(make_results(net=1.0, weak=0.1), n_boot=50, converged=True).verdict.kind == "better"
 
 
+def test_a_provisional_comparison_with_a_better_baseline_has_a_number_below_0(make_results: Make) -> None:
+    """It stood there without its sign: .289 [.035, .547] for a model that was worse by so much."""
+    found = evaluate(make_results(net=0.1, good=1.0), n_boot=50, converged=False).verdict
+    assert found.primary.outcome == "worse"
+    assert "; the comparison so far, with good: -." in found.text
+
+
 def test_changed_data_withhold_the_verdict(make_results: Make) -> None:
     found = evaluate(make_results(net=1.0, weak=0.1), n_boot=50).with_evidence(data_changed=True)
     assert found.verdict.text.startswith("no verdict: the data are not those it was trained on")

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+import torchcell as tc
 from torchcell.evaluate import evaluate
+from torchcell.io.errors import InputError
 from torchcell.predict import predict
 from torchcell.train import train
 from torchcell.training.entry import conf_dir
@@ -74,6 +77,12 @@ def test_links_go_through_train_evaluate_and_predict(tmp_path: Path) -> None:
     wanted.perturbations, wanted.out = str(tmp_path / "asked.csv"), str(tmp_path / "out.csv")
     answer = predict(wanted)
     assert answer["sample_id"].tolist() == test.sample_id[:5].tolist()
+    in_python = tc.load(trained.folder.path, trust=["bilinear_links"])
+    pd.testing.assert_frame_equal(in_python.predict(asked), answer)
+    pairs = list(zip(asked["source"], asked["target"], strict=True))
+    np.testing.assert_array_equal(in_python.predict(pairs)["score"], answer["score"])
+    with pytest.raises(InputError, match="as a list holds source and target of each row"):
+        in_python.predict(["A", "B"])
     expected = scored.results.systems["Bilinear"][:5]
     np.testing.assert_allclose(answer["score"], expected[:, 0], atol=1e-5)
     assert not {"CtD_matched", "probability"} & set(answer), "a score is no probability: non-links were drawn"

@@ -18,6 +18,7 @@ from torchcell.io.errors import InputError, as_positions
 from torchcell.io.file_facts import remembered
 from torchcell.io.fingerprint import chunks_fingerprint, fingerprint, matrix_fingerprint
 from torchcell.io.hdf5 import open_hdf5, open_zarr
+from torchcell.io.in_memory import InMemory
 from torchcell.io.matrices import RAW, as_float32, no_layer, summed
 from torchcell.io.paths import located
 
@@ -161,6 +162,8 @@ def expression(path: str | Path, key: str = "X", backed: bool = False) -> Any:
         InputError: As of ``BackedMatrix.open``, or a damaged matrix.
     """
     matrix = matrix_at(path, key)
+    if isinstance(path, InMemory):
+        return as_float32(matrix.to_memory() if hasattr(matrix, "to_memory") else matrix[:])
     if backed or not _by_columns(matrix):
         return BackedMatrix.open(path, key)
     _refuse_gaps(path, key)
@@ -168,12 +171,14 @@ def expression(path: str | Path, key: str = "X", backed: bool = False) -> Any:
         return as_float32(matrix.to_memory())
 
 
-def opened(path: str | Path) -> Any:
-    """The root group of an h5ad file or a zarr folder, open for reading.
+def opened(path: str | Path | InMemory) -> Any:
+    """The root group of an h5ad file or a zarr folder, open for reading, or of AnnData in memory.
 
     Raises:
         InputError: No such file, or it is neither (truncated, say).
     """
+    if isinstance(path, InMemory):
+        return path.root
     path = located(path)
     stat = path.stat()
     return _opened(path, os.getpid(), (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))

@@ -108,6 +108,7 @@ class CellSetDataModule(RecordDataModule):
     """
 
     TASK = TASK
+    request_columns = ("perturbation",)
     spec: CellsSpec
     packed: ConditionSets
     takes_prior = True

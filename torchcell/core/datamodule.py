@@ -88,6 +88,8 @@ class RecordDataModule(lightning.LightningDataModule):
     """The prior beside the network; see ``use_prior``."""
     reads_columns = False
     """Whether ``read_request`` takes a map of column names."""
+    request_columns: tuple[str, ...] = ()
+    """Columns of a request that a list alone fills; none: a list says too little."""
     ceiling_is = "ceiling"
     """Name of the ceiling in the verdict: ``ceiling`` of a noiseless prediction, or ``one replicate``."""
     request_batch = 8192

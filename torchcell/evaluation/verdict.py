@@ -201,7 +201,8 @@ def compared_words(row: Comparison, cluster: str) -> str:
 def _provisional(row: Comparison, cluster: str) -> list[str]:
     if row.baseline is None or np.isnan(row.difference):
         return []
-    return [f"the comparison so far, with {row.baseline}: {_amount(row)} over {counted(row.n_clusters, cluster)}"]
+    signed = _amount(replace(row, outcome=EQUAL))  # no word says worse here: a worse model has a number below 0
+    return [f"the comparison so far, with {row.baseline}: {signed} over {counted(row.n_clusters, cluster)}"]
 
 
 def _amount(row: Comparison) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from torchcell.io.tables import (
 )
 
 if TYPE_CHECKING:
+    import anndata
     import pandas as pd
 
 
@@ -87,7 +89,16 @@ class EmbeddingTable:
         columns = [f"embedding_{i}" for i in range(self.values.shape[1])]
         return pd.concat([pd.DataFrame(about), pd.DataFrame(self.values, columns=columns)], axis=1)
 
-    def write(self, path: str | Path, uns: dict[str, object] | None = None) -> None:
+    def to_anndata(self, uns: Mapping[str, object] | None = None) -> anndata.AnnData:
+        """A row a node: ``X``, ``obs`` with id, name and type, and what ``uns`` says of them."""
+        import anndata
+        import pandas as pd
+
+        obs = pd.DataFrame({"id": self.node_id, "name": self.node_name, "type": self.node_type}, index=self.node_id)
+        var = pd.DataFrame(index=pd.Index([f"embedding_{i}" for i in range(self.values.shape[1])]))
+        return anndata.AnnData(X=self.values, obs=obs.astype(str), var=var, uns=dict(uns or {}))
+
+    def write(self, path: str | Path, uns: Mapping[str, object] | None = None) -> None:
         """Write as h5ad (``X``, ``obs``: id, name, type), parquet, CSV or TSV, by the ending.
 
         Args:
@@ -99,12 +110,7 @@ class EmbeddingTable:
         if path.suffix != ".h5ad":
             write_table(self.to_frame(), path)
             return
-        import anndata
-        import pandas as pd
-
-        obs = pd.DataFrame({"id": self.node_id, "name": self.node_name, "type": self.node_type}, index=self.node_id)
-        var = pd.DataFrame(index=pd.Index([f"embedding_{i}" for i in range(self.values.shape[1])]))
-        table = anndata.AnnData(X=self.values, obs=obs.astype(str), var=var, uns=dict(uns or {}))
+        table = self.to_anndata(uns)
         with atomic_write(path) as temporary:
             table.write_h5ad(temporary)
 

@@ -13,6 +13,7 @@ import numpy as np
 from torchcell.io.cache import atomic_write
 from torchcell.io.ceiling import refuse_bomb
 from torchcell.io.errors import InputError, near, some
+from torchcell.io.in_memory import InMemory
 from torchcell.io.matrices import LARGEST
 from torchcell.io.paths import located
 from torchcell.io.table_text import BLANKS, parse_text
@@ -41,7 +42,7 @@ _DATE = re.compile(
 _SHEET_ERROR = re.compile(r"#[A-Z/0]+[!?]?")
 
 
-def read_table(path: str | Path, expected: Sequence[str] = (), comment: str = "") -> pd.DataFrame:
+def read_table(path: str | Path | InMemory, expected: Sequence[str] = (), comment: str = "") -> pd.DataFrame:
     """Read a text table, every cell as text without blanks around it, or a parquet file with the types it has.
 
     Encoding, compression and separator (comma, semicolon, tab) are found out from the content. A column without a name
@@ -49,7 +50,8 @@ def read_table(path: str | Path, expected: Sequence[str] = (), comment: str = ""
     joined by ``|``.
 
     Args:
-        path: A ``.csv``, ``.tsv``, ``.txt``, ``.tab``, ``.sif`` or ``.parquet`` file; ``.gz`` may follow.
+        path: A ``.csv``, ``.tsv``, ``.txt``, ``.tab``, ``.sif`` or ``.parquet`` file, ``.gz`` may follow; or a table in
+            memory.
         expected: Columns of a file that may lack the header; see ``table_text.parse_text``.
         comment: Lines before the header that begin with it are left out.
 
@@ -60,14 +62,17 @@ def read_table(path: str | Path, expected: Sequence[str] = (), comment: str = ""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    path = located(path)
-    kind = path.name.removesuffix(".gz").rpartition(".")[2]
-    if f".{kind}" not in (*TEXT_ENDINGS, ".parquet"):
-        raise InputError(f"{path}: a table must be a {', '.join(ENDINGS)} file")
-    try:
-        names, cells = _parse_parquet(path) if kind == "parquet" else parse_text(path, expected, comment)
-    except (pa.ArrowException, OSError, UnicodeError) as error:
-        raise InputError(f"{path} can't be read as {kind}: {error}") from error
+    if isinstance(path, InMemory):
+        names, cells = _texts_joined(path.to_arrow())
+    else:
+        path = located(path)
+        kind = path.name.removesuffix(".gz").rpartition(".")[2]
+        if f".{kind}" not in (*TEXT_ENDINGS, ".parquet"):
+            raise InputError(f"{path}: a table must be a {', '.join(ENDINGS)} file")
+        try:
+            names, cells = _parse_parquet(path) if kind == "parquet" else parse_text(path, expected, comment)
+        except (pa.ArrowException, OSError, UnicodeError) as error:
+            raise InputError(f"{path} can't be read as {kind}: {error}") from error
     if not cells.num_rows:
         raise InputError(f"{path} has no rows")
     columns = [pc.utf8_trim(column, BLANKS) if pa.types.is_string(column.type) else column for column in cells]
@@ -76,8 +81,6 @@ def read_table(path: str | Path, expected: Sequence[str] = (), comment: str = ""
 
 def _parse_parquet(path: Path) -> tuple[list[str], pa.Table]:
     """Names and columns; text is text, however it was stored, and an index with a name is a column."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
@@ -91,6 +94,14 @@ def _parse_parquet(path: Path) -> tuple[list[str], pa.Table]:
     with pq.ParquetFile(path, read_dictionary=texts) as file:
         table = file.read()
     refuse_bomb(path, sum(map(_bytes, table.columns)), path.stat().st_size, "its texts")
+    return _texts_joined(table)
+
+
+def _texts_joined(table: pa.Table) -> tuple[list[str], pa.Table]:
+    """Names and columns; text in one type, lists of it joined by ``|``."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     for i, field in enumerate(table.schema):
         kind, column = _stored(field.type), table.column(i)
         if pa.types.is_string(kind) or pa.types.is_large_string(kind):
@@ -127,7 +138,7 @@ def _bytes(column: pa.ChunkedArray) -> int:
     return total
 
 
-def _named(path: Path, names: list[str], columns: list[pa.ChunkedArray]) -> list[int]:
+def _named(path: Path | InMemory, names: list[str], columns: list[pa.ChunkedArray]) -> list[int]:
     """Positions of the columns to keep; refuses nameless ones that are no row numbers, and names that stand twice."""
     kept: list[int] = []
     nameless, row_numbers = [], []

@@ -264,6 +264,7 @@ class LinkDataModule(RecordDataModule):
     """
 
     TASK = TASK
+    request_columns = ("source", "target")
     spec: KnowledgeGraphSpec
 
     def __init__(

@@ -272,28 +272,55 @@ def forest(evaluation: Evaluation, results: Results) -> Figure | None:
     columns = min(len(names), 4)
     rows = -(-len(names) // columns)
     figure, axes = canvas(1.8 + 1.7 * columns, rows * (0.75 + 0.25 * len(systems)), columns, rows, sharey=True)
+    roles = {system: role(results, system) for system in systems}
     for one, (name, scored) in zip(axes.flat, names, strict=False):
         scores = evaluation.table[evaluation.table.metric == name].set_index("system").loc[systems]
-        _panel(one, scores, scored, name)
+        output, _, short = name.rpartition("/")
+        measure = metric(short, scored.task)
+        t = scored.outputs.index(output) if output and not scored.per_gene else 0
+        no_skill = measure.no_skill_value(np.asarray(scored.measured)[:, t], scored.rank_within)
+        _panel(one, scores, roles, no_skill)
+        title = f"{short} {'↑' if measure.higher_is_better else '↓'}"
+        one.set_title(f"{output}\n{title}" if output else title, fontsize=9, loc="left")
     for one in axes.flat[len(names) :]:
         one.set_visible(False)
     for one in axes[:, 0]:
-        one.set_yticks(range(len(systems)), systems)
-        for label, system in zip(one.get_yticklabels(), systems, strict=True):
-            if system == results.model:
-                label.set(fontweight="bold", color=COLORS["model"])
+        _name_systems(one, roles)
     return figure
 
 
-def _panel(one: Axes, rows: pd.DataFrame, results: Results, name: str) -> None:
-    output, _, short = name.rpartition("/")
-    measure = metric(short, results.task)
-    t = results.outputs.index(output) if output and not results.per_gene else 0
-    no_skill = measure.no_skill_value(np.asarray(results.measured)[:, t], results.rank_within)
-    low, high = _scale(rows, results.model, no_skill)
+def forest_of(table: pd.DataFrame, roles: Mapping[str, str], name: str, higher_is_better: bool) -> Figure:
+    """Value and interval of each system on one metric, from what a run has written.
+
+    Args:
+        table: Rows of ``metrics.csv``: system, metric, value, low, high, n_undefined.
+        roles: Of the systems, the first on top: ``model``, ``comparator``, ``baseline`` or ``ceiling``.
+        name: Of the metric, as in the table.
+        higher_is_better: Whether it is.
+    """
+    roles = {system: roles[system] for system in reversed(list(roles))}
+    figure, axes = canvas(5.0, 0.75 + 0.25 * len(roles))
+    _panel(axes[0, 0], table[table["metric"] == name].set_index("system").loc[list(roles)], roles, float("nan"))
+    axes[0, 0].set_title(f"{name} {'↑' if higher_is_better else '↓'}", fontsize=9, loc="left")
+    _name_systems(axes[0, 0], roles)
+    return figure
+
+
+def _name_systems(one: Axes, roles: Mapping[str, str]) -> None:
+    """Names of the systems from below, the model's in bold."""
+    one.set_yticks(range(len(roles)), list(roles))
+    for label, system_role in zip(one.get_yticklabels(), roles.values(), strict=True):
+        if system_role == "model":
+            label.set(fontweight="bold", color=COLORS["model"])
+
+
+def _panel(one: Axes, rows: pd.DataFrame, roles: Mapping[str, str], no_skill: float) -> None:
+    """A line a system of ``rows``, in the order of ``roles``; a dotted line at ``no_skill`` where that is a number."""
+    model = next(system for system, system_role in roles.items() if system_role == "model")
+    low, high = _scale(rows, model, no_skill)
     numbers = rows[["value", "low", "high", "n_undefined"]].to_numpy(dtype=float)
     for place, (system, (value, start, stop, undefined)) in enumerate(zip(rows.index, numbers, strict=True)):
-        system_role = role(results, str(system))
+        system_role = roles[str(system)]
         # White behind the text, so that no line crosses it.
         style: dict[str, Any] = {"bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.8}}
         style |= {
@@ -315,8 +342,6 @@ def _panel(one: Axes, rows: pd.DataFrame, results: Results, name: str) -> None:
     if not np.isnan(no_skill) and low <= no_skill <= high:
         one.axvline(no_skill, color=INK, lw=0.9, ls=(0, (1, 2)), zorder=0)
     one.set(xlim=(low, high), ylim=(-0.6, len(rows) - 0.4))
-    title = f"{short} {'↑' if measure.higher_is_better else '↓'}"
-    one.set_title(f"{output}\n{title}" if output else title, fontsize=9, loc="left")
     one.grid(axis="x", color=RULE, lw=0.5)
     one.set_axisbelow(True)
     one.locator_params(axis="x", nbins=3)

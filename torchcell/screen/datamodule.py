@@ -163,6 +163,7 @@ class PerturbationDataModule(RecordDataModule):
     """
 
     TASK = TASK
+    request_columns = ("genes",)
     spec: ScreenSpec
     takes_prior = True
 

@@ -8,7 +8,7 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -277,18 +277,41 @@ def _valid_names(config_name: str, overrides: list[str]) -> list[str]:
     return [*groups, *REGISTERED, *_keys(_composed(config_name, overrides))]
 
 
+def composed(config_name: str, overrides: Sequence[str]) -> Any:
+    """The config that a command with these overrides would run; a folder ``conf`` here is searched as well.
+
+    Raises:
+        InputError: What does not compose, in the words of the commands.
+    """
+    from hydra.errors import HydraException
+
+    own = Path.cwd() / "conf"
+    given = [as_text(override) for override in overrides]
+    search = [f"hydra.searchpath=[file://{own}]"] if own.is_dir() and own.resolve() != conf_dir() else []
+    prefer_own_choices()
+    try:
+        return _compose(config_name, [*search, *given])
+    except HydraException as error:
+        raise InputError(explain(error, config_name, given)) from error
+
+
 def _composed(config_name: str, overrides: list[str]) -> Any:
     """The config with these overrides, or without any where they don't compose."""
+    from hydra.errors import HydraException
+
+    try:
+        return _compose(config_name, overrides)
+    except HydraException:
+        return _compose(config_name, [])
+
+
+def _compose(config_name: str, overrides: list[str]) -> Any:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
 
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        try:
-            return compose(config_name, overrides)
-        except HydraException:
-            return compose(config_name)
+        return compose(config_name, overrides)
 
 
 def _keys(cfg: Any, prefix: str = "") -> Iterator[str]:

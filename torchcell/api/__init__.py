@@ -1,0 +1,1 @@
+"""What ``import torchcell as tc`` offers a notebook: ``fit``, ``load``, ``Run`` and ``records``."""
