@@ -24,7 +24,7 @@ MODEL = "stack"
 
 
 def one_fold(overrides: list[str]) -> tuple[Evaluation, dict[str, float], list[dict[str, float]]]:
-    """The evaluation of the test part, CPU seconds by baseline (few where it was cached), and what carries the stack."""
+    """The evaluation of the test part, CPU seconds by baseline (few where cached), and what carries the stack."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("config", overrides)
     data = build.datamodule(cfg)
