@@ -16,6 +16,7 @@ from torchcell.drug_response.splits import SPLITS
 from torchcell.drug_response.stack import Stack
 from torchcell.io.errors import InputError
 from torchcell.io.state import read_state, write_state
+from torchcell.report.sections import contribution_sections
 
 SMALL = {"penalties": (1e-2, 1.0), "weighed": 60}
 DRUGS, GENES = 40, 12
@@ -176,3 +177,8 @@ def test_the_weights_of_profiles_are_those_of_a_weighted_ridge():
         root = np.sqrt(np.repeat(weight[at], 5))
         x, y = (x * root)[:, ~np.isnan(y)], (y * root)[~np.isnan(y)]
         np.testing.assert_allclose(part.weight_F[:2], np.linalg.lstsq(x.T, y, rcond=None)[0], atol=1e-4)
+
+
+def test_the_report_draws_its_sources_once_for_all_genes(stack):
+    (section,) = contribution_sections("stack", stack.contributions(), ["G0", "G1"])
+    assert section.title == "What carries stack"

@@ -12,7 +12,7 @@ from torchcell.core.prior import FOLDS
 from torchcell.core.profile_prior import ProfileColumns, ProfilePrior, fit_profiles
 from torchcell.drug_response.baselines import require_same_outputs
 from torchcell.drug_response.baselines_fitted import GaussianProcess
-from torchcell.drug_response.experts import LEVEL, Experts, Learned, blocks, learn
+from torchcell.drug_response.experts import LEVEL, Experts, Learned, blocks, departed_from, learn
 from torchcell.drug_response.record import Response
 from torchcell.drug_response.splits import SPLITS
 from torchcell.graph.cell_graph import CellGraph
@@ -74,7 +74,7 @@ class Stack(Predictor):
         self.several = len(np.unique(train.cell_line)) > 1
         experts = self._experts(train)
         self.learned, self.process, self.experts = experts.learned, experts.process, experts
-        size_n = _sizes(train.treated, train.treated - self.learned.departure)
+        size_n = _sizes(train.treated, departed_from(train))
         least = float(np.median(size_n)) or 1.0
         parts, held = [], []
         for fitted_on, held_out in self.folds(train):
@@ -98,6 +98,7 @@ class Stack(Predictor):
         return self
 
     def _experts(self, train: Response) -> Experts:
+        train = train.subset(np.argsort(train.sample_id))  # the order of a file must not matter to what is drawn
         drawn = np.sort(np.random.default_rng(self.seed).permutation(len(train))[: self.most])
         process = GaussianProcess(self.most, self.seed, self.weighed).fit(train, train, None)
         return Experts(learn(train, drawn), process, self.dosed, self.several)
