@@ -75,7 +75,7 @@ def stack() -> Stack:
 
 
 def test_no_training_sample_meets_experts_that_were_fitted_to_it():
-    train, val, _ = parts(planted())
+    train, _, _ = parts(planted())
     folds = list(inner(train))
     held = folds[1][1]
     other = train.treated.copy()
