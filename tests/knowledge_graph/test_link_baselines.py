@@ -265,9 +265,9 @@ def test_training_edges_are_looked_at_as_if_they_were_not_there() -> None:
     assert abs(auroc - 0.5) < 0.2
     fitted = baseline.fitted["CtD"]
     source, target = (baseline.steps.local[index] for index in (train.source_index, train.target_index))
-    own = baseline._counts_without("CtD", fitted.paths, source[train.positive], target[train.positive])
-    with_edge = baseline._counts(fitted.paths, source[train.positive], target[train.positive])
-    other = baseline._counts(fitted.paths, source[~train.positive], target[~train.positive])
+    own = baseline.features.without_own("CtD", fitted.paths, source[train.positive], target[train.positive])
+    with_edge = baseline.features.between(fitted.paths, source[train.positive], target[train.positive])
+    other = baseline.features.between(fitted.paths, source[~train.positive], target[~train.positive])
     assert with_edge[:, 0].min() >= 1
     assert own[:, 0].mean() < 3 * other[:, 0].mean()
 
@@ -279,8 +279,8 @@ def test_scores_are_the_regression_on_all_features_though_none_is_held_for_all_p
     for edge_type, fitted in baseline.fitted.items():
         at = test.edge_type == edge_type
         source, target = (baseline.steps.local[index[at]] for index in (test.source_index, test.target_index))
-        walked = np.log1p(baseline._counts(fitted.paths, source, target) / fitted.unit)
-        x = np.concatenate([walked, baseline._degrees(edge_type, source, target, own=0)], axis=1)
+        walked = np.log1p(baseline.features.between(fitted.paths, source, target) / fitted.unit)
+        x = np.concatenate([walked, baseline.features.degrees(edge_type, source, target, own=0)], axis=1)
         expected = ((x - fitted.center) / fitted.scale) @ fitted.weight
         np.testing.assert_allclose(baseline._score_one_way(edge_type, fitted, source, target), expected, atol=1e-4)
 

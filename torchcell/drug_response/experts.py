@@ -16,7 +16,7 @@ import scipy.linalg
 from torchcell.core.predictor import GroupMeans, one_thread
 from torchcell.drug_response.baselines import PlateMeans, change, log_dose, log_time
 from torchcell.drug_response.baselines_fitted import GaussianProcess
-from torchcell.drug_response.molecules import tanimoto
+from torchcell.drug_response.molecules import Molecules, tanimoto
 from torchcell.drug_response.plates import plate_center
 from torchcell.drug_response.record import Response
 
@@ -30,7 +30,13 @@ POWERS = (1, 2, 4)
 """Of the Tanimoto similarity that weighs the votes of drugs."""
 EVIDENCE = 1.0
 """Well that says nothing, added to the votes."""
-KERNEL_RIDGES = (("structure", 3.0), ("structure", 30.0), ("structure dose", 10.0), ("structure line", 10.0))
+KERNEL_RIDGES = (
+    ("structure", 3.0),
+    ("structure", 30.0),
+    ("vector", 10.0),
+    ("structure dose", 10.0),
+    ("structure line", 10.0),
+)
 """Kernels and penalties, in samples."""
 RANK = 20
 """Principal components of the training changes that smoothed columns are made of."""
@@ -49,7 +55,7 @@ class Learned:
         basal: Mean profile of the untreated line.
         plates: Mean treated expression of each plate.
         molecule: Names of the drugs [D].
-        vectors: Of the drugs [D, V]; zeros where there is none.
+        vectors: Of the drugs, zeros where there is none, and whether there is none [D, V + 1].
         drug: Row of each sample's drug [n].
         line: Name of each sample's line [n].
         condition: log10 of the dose in µM and log2 of the hours [n, 2].
@@ -60,6 +66,7 @@ class Learned:
         plate_row: Of each sample [n].
         treated: Departure of each sample from the level of its line [n, G].
         departure: The same from the other wells of its plate [n, G].
+        steady: 1 for a sample that departs by the median length or less, the squared ratio of the two for another [n].
         drawn: Samples that kernel ridges are fitted to [N].
         dual: Of each kernel ridge [R, N, G].
         direction: Principal components of ``departure`` [K, G].
@@ -82,6 +89,7 @@ class Learned:
     plate_row: np.ndarray
     treated: np.ndarray
     departure: np.ndarray
+    steady: np.ndarray
     drawn: np.ndarray
     dual: np.ndarray
     direction: np.ndarray
@@ -107,7 +115,6 @@ def learn(train: Response, drawn: np.ndarray) -> Learned:
     with one_thread():
         gram = (departure - departure.mean(0)).T.astype(np.float64) @ (departure - departure.mean(0))
         direction = scipy.linalg.eigh(gram)[1][:, : -min(RANK, *departure.shape) - 1 : -1].T.astype(np.float32)
-    known = np.where(train.molecules.known[:, None], train.molecules.vectors, 0).astype(np.float32)
     learned = Learned(
         level=level,
         change=GroupMeans.of(delta, lines, delta.mean(0)),
@@ -115,7 +122,7 @@ def learn(train: Response, drawn: np.ndarray) -> Learned:
         basal=GroupMeans.of(basal, lines, basal.mean(0, dtype=np.float64)),
         plates=plates,
         molecule=train.molecules.id,
-        vectors=known,
+        vectors=_vectors(train.molecules, np.arange(len(train.molecules))),
         drug=train.drug_index,
         line=lines,
         condition=_condition(train),
@@ -126,6 +133,7 @@ def learn(train: Response, drawn: np.ndarray) -> Learned:
         plate_row=plate_row,
         treated=(train.treated - own_level).astype(np.float32),
         departure=departure,
+        steady=steadiness(length := lengths(departure), float(np.median(length))).astype(np.float32),
         drawn=drawn,
         dual=np.empty((0, len(drawn), len(train.genes)), dtype=np.float32),
         direction=direction,
@@ -160,7 +168,9 @@ class Near:
 
     Attributes:
         like: Tanimoto similarity of the drugs; 1 with the same drug, 0 where either has no vector.
-        structure: Product of the drugs' vectors of length 1, plus 1 for what all drugs share.
+        structure: Product of the drugs' vectors of length 1, plus 1 for what all drugs share; drugs without a vector
+            are alike.
+        vector: The same of vectors in units of their root mean square length.
         same_drug: Whether it is the same drug.
         same_line: Whether it is the same line.
         like_line: Squared correlation of the lines' basal profiles after the mean over lines is removed, 0 where it is
@@ -170,6 +180,7 @@ class Near:
 
     like: np.ndarray
     structure: np.ndarray
+    vector: np.ndarray
     same_drug: np.ndarray
     same_line: np.ndarray
     like_line: np.ndarray
@@ -180,16 +191,19 @@ class Near:
         """Hold the samples of a record against training samples ``among`` [N]."""
         assert record.molecules is not None
         used, row = np.unique(record.drug_index, return_inverse=True)
-        vectors = np.where(record.molecules.known[used, None], record.molecules.vectors[used], 0).astype(np.float32)
+        vectors, others = _vectors(record.molecules, used), learned.vectors
         same = record.molecules.id[used][:, None] == learned.molecule
+        size = float(np.sqrt(np.square(others).sum(1).mean())) or 1.0
         with one_thread():
-            like = np.where(same, 1, np.maximum(tanimoto(vectors, learned.vectors), 0)).astype(np.float32)
-            structure = np.where(same, 1, _unit(vectors) @ _unit(learned.vectors).T) + np.float32(1)
+            like = np.where(same, 1, np.maximum(tanimoto(vectors[:, :-1], others[:, :-1]), 0)).astype(np.float32)
+            structure = _unit(vectors) @ _unit(others).T + np.float32(1)
+            vector = (vectors / size) @ (others / size).T + np.float32(1)
         of_drug = np.ix_(row, learned.drug[among])
         apart = _condition(record)[:, None] - learned.condition[among]
         return cls(
             like=like[of_drug],
-            structure=structure[of_drug].astype(np.float32),
+            structure=structure[of_drug],
+            vector=vector[of_drug].astype(np.float32),
             same_drug=same[of_drug].astype(np.float32),
             same_line=(record.cell_line[:, None] == learned.line[among]).astype(np.float32),
             like_line=_like_lines(learned, record)[:, among],
@@ -199,7 +213,7 @@ class Near:
 
 def _kernel(near: Near, name: str) -> np.ndarray:
     """Products of kernels, each beside what is shared by all doses or lines."""
-    kernel = near.structure
+    kernel = near.vector if name == "vector" else near.structure
     for factor in name.split()[1:]:
         kernel = kernel * (near.dose if factor == "dose" else near.same_line)
     return kernel + near.structure if name.endswith("dose") else kernel
@@ -271,6 +285,10 @@ class Experts:
             for name, weight in what.items():
                 source = name.split("^")[0].split(",")[0]
                 yield f"{source}, {place}: {name}", _vote(weight * among, departure)
+        typical = {"all wells": self.learned.steady} | ({"dose": self.learned.steady * near.dose} if self.dosed else {})
+        for place, among in list(where.items())[:2]:
+            for name, weight in typical.items():
+                yield f"typical well, {place}: {name}", _vote(weight * among, departure)
         yield "mean: of all wells", departure.mean(0)
 
     def _ridges(self, near: Near) -> dict[str, np.ndarray]:
@@ -309,6 +327,22 @@ def _distinct(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _condition(record: Response) -> np.ndarray:
     return np.stack([log_dose(record), log_time(record)], axis=1)
+
+
+def lengths(departure: np.ndarray) -> np.ndarray:
+    """Euclidean length of each row, float64 [n]."""
+    return np.sqrt(np.square(departure, dtype=np.float64).sum(1))
+
+
+def steadiness(length: np.ndarray, least: float) -> np.ndarray:
+    """(least / length)^2, at most 1: a few toxic doses depart by far more than all others."""
+    return (least / np.maximum(length, max(least, 1e-12))) ** 2
+
+
+def _vectors(molecules: Molecules, rows: np.ndarray) -> np.ndarray:
+    """Vectors of some drugs and, behind them, whether there is none, float32."""
+    known = molecules.known[rows, None]
+    return np.concatenate([np.where(known, molecules.vectors[rows], 0), ~known], axis=1).astype(np.float32)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from torchcell.core.prior import FOLDS
 from torchcell.core.profile_prior import ProfileColumns, ProfilePrior, fit_profiles
 from torchcell.drug_response.baselines import require_same_outputs
 from torchcell.drug_response.baselines_fitted import GaussianProcess
-from torchcell.drug_response.experts import LEVEL, Experts, Learned, blocks, departed_from, learn
+from torchcell.drug_response.experts import LEVEL, Experts, Learned, blocks, departed_from, learn, lengths, steadiness
 from torchcell.drug_response.record import Response
 from torchcell.drug_response.splits import SPLITS
 from torchcell.graph.cell_graph import CellGraph
@@ -74,8 +74,8 @@ class Stack(Predictor):
         self.several = len(np.unique(train.cell_line)) > 1
         experts = self._experts(train)
         self.learned, self.process, self.experts = experts.learned, experts.process, experts
-        size_n = _sizes(train.treated, departed_from(train))
-        least = float(np.median(size_n)) or 1.0
+        size_n = lengths(train.treated - departed_from(train))
+        least = float(np.median(size_n))
         parts, held = [], []
         for fitted_on, held_out in self.folds(train):
             if fitted_on.any() and held_out.any():
@@ -90,7 +90,7 @@ class Stack(Predictor):
         folds = [_problem(part, train.treated[at], size_n[at], least) for part, at in zip(parts, held, strict=True)]
         of_val = _columns(experts, val.blind())
         center = np.where(np.isnan(of_val.plate), of_val.start, of_val.plate)
-        chosen_by = _problem(of_val, val.treated, _sizes(val.treated, center), least)
+        chosen_by = _problem(of_val, val.treated, lengths(val.treated - center), least)
         self.prior, without = fit_profiles(names, folds, chosen_by, self.penalties)
         self.inner_nG = np.full(train.treated.shape, np.nan, dtype=np.float32)
         for part, at, prior in zip(parts, held, without, strict=True):
@@ -139,8 +139,7 @@ def _columns(experts: Experts, record: Response) -> _Columns:
 def _problem(part: _Columns, treated: np.ndarray, size_n: np.ndarray, least: float) -> ProfileColumns:
     """What the weights are fitted to: the plates are not known."""
     columns = np.stack(list(part.columns.values())) if len(treated) else np.empty((0, *treated.shape))
-    weight = (least / np.maximum(size_n, least)) ** 2
-    return ProfileColumns(columns, treated - part.start, weight)
+    return ProfileColumns(columns, treated - part.start, steadiness(size_n, least))
 
 
 def _prediction(prior: ProfilePrior, part: _Columns) -> np.ndarray:
@@ -148,11 +147,6 @@ def _prediction(prior: ProfilePrior, part: _Columns) -> np.ndarray:
     treatment = [source for source in prior.sources if source not in LEVEL]
     level = np.where(np.isnan(part.plate), part.start + prior.predict(columns, LEVEL), part.plate)
     return (level + prior.predict(columns, treatment)).astype(np.float32)
-
-
-def _sizes(treated: np.ndarray, center: np.ndarray) -> np.ndarray:
-    """Length of each sample's departure from the center [n]."""
-    return np.sqrt(np.square(treated.astype(np.float64) - center).sum(1))
 
 
 def _random_folds(train: Response) -> Any:
