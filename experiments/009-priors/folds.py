@@ -44,7 +44,7 @@ def one_fold(overrides: list[str]) -> tuple[Evaluation, dict[str, float], list[d
 
 
 def main(out: Path, folds: list[str], overrides: list[str]) -> None:
-    """Write ``metrics.csv``, ``by_fold.csv`` and ``seconds.csv``, ``comparisons.csv`` over folds, and ``sources.json``."""
+    """Write ``metrics.csv``, ``by_fold.csv``, ``seconds.csv`` and ``sources.json``; ``comparisons.csv`` over folds."""
     out.mkdir(parents=True, exist_ok=True)
     tables, rows, seconds, clusters, sources = [], [], [], {}, {}
     for fold in folds:
@@ -58,6 +58,7 @@ def main(out: Path, folds: list[str], overrides: list[str]) -> None:
         pd.concat(tables).to_csv(out / "metrics.csv", index=False, float_format="%.5g")
         pd.DataFrame(seconds).rename_axis("fold").to_csv(out / "seconds.csv", float_format="%.3g")
         (out / "sources.json").write_text(json.dumps(sources, indent=1))
+        (out / "clusters.json").write_text(json.dumps({one: sorted(named) for one, named in clusters.items()}))
         every = pd.concat(rows)
         every.to_csv(out / "by_fold.csv", index=False, float_format="%.5g")
         chosen_on = [one for one in clusters if one != HEADLINE]
