@@ -1,7 +1,7 @@
 """``Experts``: closed-form predictions of profiles after a drug, one a source, as named columns.
 
-Columns are of two groups. Those of the *level* say how treated wells of the sample's cell line and plate look, told by
-the sample's own control; where the plate is known, its mean stands in their place. Those of the *treatment* say how
+Columns are of two groups. Those of the *level* say how treated wells of the sample's cell line and plate look, as
+read off the sample's own control; where the plate is known, its mean stands in their place. Those of the *treatment* say how
 wells of like drugs, doses and cell lines departed from the mean of their plates.
 """
 
@@ -252,7 +252,7 @@ class Experts:
         return {name: np.broadcast_to(column, shape).astype(np.float32, copy=False) for name, column in found.items()}
 
     def _level(self, record: Response, by_control: np.ndarray) -> dict[str, np.ndarray]:
-        """How treated wells beside the sample's control look, told by wells with like controls of its line."""
+        """How treated wells beside the sample's control look, by wells with like controls of its line."""
         learned = self.learned
         lines = record.cell_line
         found = {"line change: mean": record.control + learned.change(lines) - learned.level(lines)}
