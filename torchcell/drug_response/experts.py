@@ -1,8 +1,8 @@
 """``Experts``: closed-form predictions of profiles after a drug, one a source, as named columns.
 
-Columns are of two groups. Those of the *level* say how treated wells of the sample's cell line and plate look, as
-read off the sample's own control; where the plate is known, its mean stands in their place. Those of the *treatment* say how
-wells of like drugs, doses and cell lines departed from the mean of their plates.
+Columns are of two groups. Those of the *level* say how treated wells of the sample's cell line and plate look, as read
+off the sample's own control; where the plate is known, its mean stands in their place. Those of the *treatment* say
+how wells of like drugs, doses and cell lines departed from the mean of their plates.
 """
 
 from __future__ import annotations
