@@ -98,14 +98,15 @@ def test_a_score_is_of_what_predict_answers(trained, tmp_path):
 @pytest.mark.parametrize("name", list(OmegaConf.load(conf_dir() / "baselines" / "response.yaml")))
 def test_a_baseline_is_scored_as_it_would_answer_a_request(trained, name, tmp_path):
     data, config = trained.datamodule, OmegaConf.load(conf_dir() / "baselines" / "response.yaml")[name]
-    fitted = instantiate(config).fit(data.record("train"), data.record("val"), None)
+    fitted = instantiate(config).with_folds(data.inner_folds).fit(data.record("train"), data.record("val"), None)
     request = read_treatments(str(request_of(data.record("test"), tmp_path / "asked.h5ad")), data.spec)
     scored = trained.scored.results.systems[name]
     np.testing.assert_allclose(fitted.predict(request), scored, rtol=1e-5, atol=1e-5)
     known = trained.scored.evaluation.results[2].systems[name]
     if name != "fake_perturbation":  # one control a plate: none to draw
         assert np.isfinite(known).all()
-    reads_plates = name in ("plate_gene_mean", "plate_mean_ridge", "gaussian_process", "fake_perturbation")
+    need_them = ("plate_gene_mean", "plate_mean_ridge", "fake_perturbation")
+    reads_plates = name in (*need_them, "gaussian_process", "stack")
     assert np.array_equal(known, scored) != reads_plates
 
 

@@ -127,6 +127,18 @@ def test_out_of_fold_no_training_sample_meets_a_prior_that_knows_its_drug():
     np.testing.assert_allclose(spec.change_scale.numpy(), left, rtol=1e-3)
 
 
+def test_the_stack_is_a_prior_whose_own_out_of_fold_predictions_are_learned_from():
+    stack = "+baselines.stack._target_=torchcell.drug_response.stack.Stack"
+    cfg = composed(*RUN, stack, "+baselines.stack.weighed=40", "model.prior=stack", "model.prior_use=residual")
+    data = build.datamodule(cfg)
+    _, spec = fit_prior(data, cfg)
+    honest = data.known.prior[torch.from_numpy(data.split.index("train"))].numpy()
+    predictor = data.prior.predictor
+    assert honest.tobytes() == predictor.out_of_fold().tobytes()
+    left = np.sqrt(np.square(honest - data.record("train").treated).mean(0))
+    np.testing.assert_allclose(spec.change_scale.numpy(), left, rtol=1e-3)
+
+
 def test_a_prior_is_an_input_and_held_once(averaged):
     data = averaged.datamodule
     batch = next(iter(data.test_dataloader()))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import scipy.linalg
@@ -62,7 +63,7 @@ def fit_linear(
     columns_nF: np.ndarray,
     target_n: np.ndarray,
     fold_n: np.ndarray,
-    val: tuple[np.ndarray, np.ndarray],
+    val: tuple[np.ndarray, np.ndarray | Callable[[np.ndarray], float]],
     penalties: Sequence[float],
     binary: bool,
 ) -> tuple[LinearPrior, np.ndarray]:
@@ -73,7 +74,8 @@ def fit_linear(
         columns_nF: Of training samples, none of which an expert was fitted to.
         target_n: Their values.
         fold_n: Which of them are left out together, from 0.
-        val: Columns and values that choose the penalty, by squared error or cross-entropy; NaN is left out.
+        val: Columns and values that choose the penalty, by squared error or cross-entropy, NaN being left out; or
+            columns and what a prediction of theirs costs (log-odds for a binary task).
         penalties: To choose from, in samples.
         binary: Whether values are 0 and 1.
 
@@ -85,7 +87,10 @@ def fit_linear(
     made = _Logistic if binary and len(np.unique(target_n)) == 2 else _Ridge
     with one_thread():
         problem = made(columns_nF, target_n, fold_n, mean_F, scale_F)
-        held = ~np.isnan(val[1])
+        cost, held = val[1], np.ones(len(val[0]), dtype=bool)
+        if isinstance(cost, np.ndarray):
+            held = ~np.isnan(cost)
+            cost = partial(_error, cost[held], binary=made is _Logistic)
         sources = list(dict.fromkeys(name.split(": ")[0] for name in names))
         place = np.array([sources.index(name.split(": ")[0]) for name in names])
 
@@ -99,7 +104,7 @@ def fit_linear(
         predicted = np.empty((len(every), int(held.sum())))
         for rows, z in _standardized(val[0][held], mean_F, scale_F):
             predicted[:, rows] = weights @ z.T + np.array([[one.intercept] for one in every])
-        errors = [_error(val[1][held], one, made is _Logistic) for one in predicted] if held.any() else [0.0]
+        errors = [cost(one) for one in predicted] if held.any() else [0.0]
         best = every[int(np.argmin(errors))]
         each = [problem.spread(np.where(place == i, best.weight_F, 0)) for i in range(len(sources))]
         best = replace(best, spread_S=np.array(each))

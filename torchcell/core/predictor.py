@@ -90,7 +90,7 @@ class Predictor(ABC):
     def contributions(self) -> list[dict[str, float]]:
         """Of each output, what each named source adds to predictions: standard deviation over training samples.
 
-        Empty where a predictor is no sum over sources.
+        One for all outputs where they share their weights; empty where a predictor is no sum over sources.
         """
         return []
 

@@ -18,7 +18,7 @@ from torchcell.drug_response.baselines import (
     molecule_rows,
     require_same_outputs,
 )
-from torchcell.drug_response.gaussian_process import GaussianProcessRegression, Wells
+from torchcell.drug_response.gaussian_process import MOST_TO_WEIGH, GaussianProcessRegression, Wells
 from torchcell.drug_response.record import Response
 from torchcell.graph.cell_graph import CellGraph
 
@@ -33,6 +33,7 @@ class GaussianProcess(Predictor):
     Args:
         most: Training samples it holds, drawn at random where there are more; its time grows with the cube.
         seed: Of the draw.
+        weighed: Training samples that the weights are found with.
     """
 
     name = "gaussian_process"
@@ -43,8 +44,8 @@ class GaussianProcess(Predictor):
     controls: GroupMeans
     plates: PlateMeans
 
-    def __init__(self, most: int = 4000, seed: int = 0) -> None:
-        self.most, self.seed = most, seed
+    def __init__(self, most: int = 4000, seed: int = 0, weighed: int = MOST_TO_WEIGH) -> None:
+        self.most, self.seed, self.weighed = most, seed, weighed
 
     def fit(self, train: Response, val: Response, graph: CellGraph | None) -> Self:
         """See ``Predictor``."""
@@ -59,7 +60,7 @@ class GaussianProcess(Predictor):
         known, wells = torch.from_numpy(train.molecules.known), self._wells(train)[torch.from_numpy(drawn)]
         self.regression = GaussianProcessRegression(vectors, known, wells)
         left = train.treated - self._start(train)
-        self.regression.fit(torch.from_numpy(left[drawn]), self.seed)
+        self.regression.fit(torch.from_numpy(left[drawn]), self.seed, self.weighed)
         return self
 
     def state_dict(self) -> dict[str, Any]:
@@ -80,11 +81,16 @@ class GaussianProcess(Predictor):
     def predict(self, record: Response) -> np.ndarray:
         """See ``Predictor``."""
         require_same_outputs(record, self.genes)
-        with torch.no_grad(), self._with_molecules_of(record) as regression:
-            by_treatment, by_control = (one.numpy() for one in regression(self._wells(record)))
+        by_treatment, by_control = self.parts(record)
         plate = self.plates(record)
         start = np.where(np.isnan(plate), self._start(record) + by_control, plate)
         return (start + by_treatment).astype(np.float32)
+
+    def parts(self, record: Response) -> tuple[np.ndarray, np.ndarray]:
+        """What similar treatments and similar controls say, float32 [n, G] each."""
+        with torch.no_grad(), self._with_molecules_of(record) as regression:
+            by_treatment, by_control = (one.numpy() for one in regression(self._wells(record)))
+        return by_treatment, by_control
 
     @contextmanager
     def _with_molecules_of(self, record: Response) -> Iterator[GaussianProcessRegression]:

@@ -102,18 +102,19 @@ class GaussianProcessRegression(nn.Module):
             return treatment @ self.dual_NG, _sum(parts, weight_P[len(OF_TREATMENT) :]) @ self.dual_NG
 
     @torch.no_grad()
-    def fit(self, value_NG: Float[Tensor, "N G"], seed: int = 0) -> None:
+    def fit(self, value_NG: Float[Tensor, "N G"], seed: int = 0, weighed: int = MOST_TO_WEIGH) -> None:
         """Find the weights and the duals.
 
         Args:
             value_NG: What is known of each training sample.
             seed: Of the samples that the weights are found with.
+            weighed: How many samples these are at most.
         """
         self.width.copy_(self.control_NG.square().mean().sqrt().clamp(min=1e-6))
         exact = copy.deepcopy(self).double().cpu()
         scale_G = value_NG.double().cpu().std(0, correction=0).clamp(min=1e-9)
         z_NG, wells = value_NG.double().cpu() / scale_G, exact.trained
-        some = torch.randperm(len(wells), generator=torch.Generator().manual_seed(seed))[:MOST_TO_WEIGH].sort().values
+        some = torch.randperm(len(wells), generator=torch.Generator().manual_seed(seed))[:weighed].sort().values
         weight_P = _weights(list(exact._parts(wells[some], wells[some])), z_NG[some])
         dual_NG = torch.cholesky_solve(z_NG, _root(exact._parts(wells, wells), weight_P))
         self.weight_P.copy_(weight_P)

@@ -497,6 +497,59 @@ def log_degree_product(steps: Steps, edge_type: str, source: np.ndarray, target:
     return first[source] + last[target]
 
 
+def profile(steps: Steps, leaving: Sequence[str]) -> sp.csr_matrix:
+    """Neighbors of the nodes of a type in some steps that leave it, by rarity, rows of length 1 or 0."""
+    counts = sp.hstack([steps.into[step].T for step in leaving], format="csr")
+    seen = np.asarray(counts.sum(0)).ravel()
+    weighed = counts @ sp.diags(np.log(counts.shape[0] / np.maximum(seen, 1)))
+    length = np.sqrt(np.asarray(weighed.multiply(weighed).sum(1)).ravel())
+    return (sp.diags(1 / np.maximum(length, 1e-12)) @ weighed).tocsr().astype(np.float32)
+
+
+def votes(
+    steps: Steps,
+    edge_type: str,
+    nodes: sp.csr_matrix,
+    powers: Sequence[float],
+    source: np.ndarray,
+    target: np.ndarray,
+) -> np.ndarray:
+    """Sum over other sources c of cos(s, c)^power A[c, t] for pairs, float64 [P, powers].
+
+    Args:
+        steps: The graph.
+        edge_type: A step; its way back has the targets' votes.
+        nodes: Profiles of the node type that the step starts from.
+        powers: Of the cosine.
+        source: Places within that node type [P].
+        target: Places within the other [P].
+    """
+    into, found = steps.into[edge_type], np.zeros((len(source), len(powers)))
+    for turned, at, start, number, end in by_rows(source, target):
+        if turned:  # only the nodes that are linked to these targets have a vote
+            of_starts = into[start].tocsc()
+            voters = np.flatnonzero(np.diff(of_starts.indptr))
+            tables = [np.zeros((nodes.shape[0], len(start)), dtype=np.float32) for _ in powers]
+            for low in range(0, len(voters), CHUNK):
+                some = voters[low : low + CHUNK]
+                cosine = _cosine(nodes, some)
+                for table, power in zip(tables, powers, strict=True):
+                    table += (of_starts[:, some] @ (cosine**power).T).T
+        else:
+            cosine = _cosine(nodes, start)
+            tables = [into @ cosine**power for power in powers]
+        for k, table in enumerate(tables):
+            found[at, k] = table[end, number]
+    return found
+
+
+def _cosine(nodes: sp.csr_matrix, some: np.ndarray) -> np.ndarray:
+    """Cosine of all nodes of a type with some of them, float32 [of the type, some]; 0 with itself."""
+    cosine = nodes @ np.ascontiguousarray(nodes[some].toarray().T)
+    cosine[some, np.arange(len(some))] = 0  # a node has no vote on itself
+    return np.maximum(cosine, 0)
+
+
 class NearestSources(LinkBaseline):
     """log (sum over other sources c of cos(s, c)^power A[c, t] + prior d_s d_t / E), d smoothed by .1.
 
@@ -522,24 +575,16 @@ class NearestSources(LinkBaseline):
     def prepare(self) -> None:
         """Profiles of the nodes of each type, rows of length 1."""
         node_types = {self.steps.ends[edge_type][0] for edge_type in self.supervised}
-        self.profile = {node_type: self._profile(node_type) for node_type in node_types}
-
-    def _profile(self, node_type: str) -> sp.csr_matrix:
-        """Neighbors of the nodes of a type in all steps, by rarity, rows of length 1 or 0."""
-        counts = sp.hstack([self.steps.into[step].T for step in self.steps.leaving(node_type)], format="csr")
-        seen = np.asarray(counts.sum(0)).ravel()
-        weighed = counts @ sp.diags(np.log(self.steps.size[node_type] / np.maximum(seen, 1)))
-        length = np.sqrt(np.asarray(weighed.multiply(weighed).sum(1)).ravel())
-        return (sp.diags(1 / np.maximum(length, 1e-12)) @ weighed).tocsr().astype(np.float32)
+        self.profile = {each: profile(self.steps, self.steps.leaving(each)) for each in node_types}
 
     def fit_one(self, edge_type: str, train: Links, val: Links) -> tuple[float, float]:
         """The power and the prior."""
         choice = Choice(self.steps, edge_type, val)
         best, chosen = -np.inf, (self.powers[0], self.priors[0])
         for power in self.powers:
-            votes = self._votes(edge_type, power, choice.source, choice.target)
+            found = self._votes(edge_type, power, choice.source, choice.target)
             for prior in self.priors:
-                value = choice(self._combined(edge_type, votes, prior, choice.source, choice.target))
+                value = choice(self._combined(edge_type, found, prior, choice.source, choice.target))
                 if value > best:
                     best, chosen = value, (power, prior)
         return chosen
@@ -547,38 +592,15 @@ class NearestSources(LinkBaseline):
     def score(self, edge_type: str, fitted: tuple[float, float], source: np.ndarray, target: np.ndarray) -> np.ndarray:
         """See ``LinkBaseline``."""
         power, prior = fitted
-        votes = self._votes(edge_type, power, source, target)
-        return self._combined(edge_type, votes, prior, source, target)
+        return self._combined(edge_type, self._votes(edge_type, power, source, target), prior, source, target)
 
     def _votes(self, edge_type: str, power: float, source: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Votes for pairs [P]; for both directions of an edge type that has none."""
-        votes = self._votes_one_way(edge_type, power, source, target)
+        nodes = self.profile[self.steps.ends[edge_type][0]]
+        found = votes(self.steps, edge_type, nodes, (power,), source, target)[:, 0]
         if self.steps.back(edge_type) == edge_type:
-            votes += self._votes_one_way(edge_type, power, target, source)
-        return votes
-
-    def _votes_one_way(self, edge_type: str, power: float, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-        into, node_type = self.steps.into[edge_type], self.steps.ends[edge_type][0]
-        votes = np.zeros(len(source))
-        for turned, at, start, number, end in by_rows(source, target):
-            if turned:  # only the nodes that are linked to these targets have a vote
-                of_starts = into[start].tocsc()
-                voters = np.flatnonzero(np.diff(of_starts.indptr))
-                table = np.zeros((self.steps.size[node_type], len(start)), dtype=np.float32)
-                for low in range(0, len(voters), CHUNK):
-                    some = voters[low : low + CHUNK]
-                    table += (of_starts[:, some] @ self._nearness(node_type, some, power).T).T
-            else:
-                table = into @ self._nearness(node_type, start, power)
-            votes[at] = table[end, number]
-        return votes
-
-    def _nearness(self, node_type: str, nodes: np.ndarray, power: float) -> np.ndarray:
-        """Cosine of all nodes of a type with some of them to a power, float32 [of the type, some]; 0 with itself."""
-        profile = self.profile[node_type]
-        cosine = profile @ np.ascontiguousarray(profile[nodes].toarray().T)
-        cosine[nodes, np.arange(len(nodes))] = 0  # a node has no vote on itself
-        return np.maximum(cosine, 0) ** power
+            found += votes(self.steps, edge_type, nodes, (power,), target, source)[:, 0]
+        return found
 
     def _combined(
         self, edge_type: str, votes: np.ndarray, prior: float, source: np.ndarray, target: np.ndarray

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -16,15 +16,13 @@ from torchcell.core.predictor import one_thread
 from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError, some
 from torchcell.knowledge_graph.baselines import (
-    CHUNK,
     SMOOTHING,
     Choice,
     LinkBaseline,
-    OwnEdges,
-    PathCounts,
     Steps,
     by_rows,
 )
+from torchcell.knowledge_graph.metapath_features import MetapathFeatures, turned
 from torchcell.knowledge_graph.record import KnowledgeGraph, Links
 from torchcell.knowledge_graph.typed_graph import TypedGraph
 
@@ -301,10 +299,6 @@ class DistMult(LinkBaseline):
         return score
 
 
-MOST_OTHERS, MOST_SOURCES = 50_000, 1024
-"""Other pairs drawn for the regression, and of how many sources; with GiG a chunk of sources takes a second."""
-
-
 @dataclass(frozen=True, eq=False)
 class _Fitted:
     """One edge type: its metapaths, how its features are scaled, and the regression."""
@@ -354,7 +348,7 @@ class PathFeatures(LinkBaseline):
 
     def prepare(self) -> None:
         """Both ways to weigh a path."""
-        self.counts = (PathCounts(self.steps, damping=0.0), PathCounts(self.steps, damping=self.damping))
+        self.features = MetapathFeatures(self.steps, self.damping)
 
     def fit_one(self, edge_type: str, train: Links, val: Links) -> _Fitted:
         """Features of training edges without themselves and of other pairs; the penalty on val."""
@@ -366,22 +360,23 @@ class PathFeatures(LinkBaseline):
         if self.steps.back(edge_type) == edge_type:  # which end is written first must not matter
             turned = rng.random(len(source)) < 0.5
             source, target = np.where(turned, target, source), np.where(turned, source, target)
-        others = self._other_pairs(edge_type, len(source), rng)
-        paths = self._best_paths(edge_type, source, target, others)
+        of = self.features
+        others = of.other_pairs(edge_type, self.negatives * len(source), rng)
+        paths = self._chosen(edge_type) or of.best_paths(edge_type, source, target, others, self.most_paths)
         counted = np.concatenate(
-            [self._counts_without(edge_type, paths, source, target), self._counts(paths, others[0], others[1])]
+            [of.without_own(edge_type, paths, source, target), of.between(paths, others[0], others[1])]
         )
         label = np.arange(len(counted)) < len(source)
         unit = np.maximum(counted.mean(0), 1e-12)
         degrees = [
-            self._degrees(edge_type, source, target, own=1),
-            self._degrees(edge_type, others[0], others[1], own=0),
+            of.degrees(edge_type, source, target, own=1),
+            of.degrees(edge_type, others[0], others[1], own=0),
         ]
         x = np.concatenate([np.log1p(counted / unit), np.concatenate(degrees)], axis=1)
         center, scale = x.mean(0), np.maximum(x.std(0), 1e-6)
         choice = Choice(self.steps, edge_type, val)
-        seen = np.log1p(self._counts(paths, choice.source, choice.target) / unit)
-        seen = np.concatenate([seen, self._degrees(edge_type, choice.source, choice.target, own=0)], axis=1)
+        seen = np.log1p(of.between(paths, choice.source, choice.target) / unit)
+        seen = np.concatenate([seen, of.degrees(edge_type, choice.source, choice.target, own=0)], axis=1)
         best, chosen = -np.inf, np.zeros(x.shape[1])
         for penalty in self.penalties:
             with one_thread():
@@ -404,104 +399,23 @@ class PathFeatures(LinkBaseline):
         weight, n_counts = fitted.weight / fitted.scale, 2 * len(fitted.paths)
         score = np.full(len(source), -float(fitted.center @ weight))
         column = n_counts
-        for node_type, at, _ in self._ends(edge_type, source, target):
+        for node_type, at, _ in self.features.ends(edge_type, source, target):
             steps = self.steps.leaving(node_type)
             logs = np.stack([np.log(self.steps.degree(step) + SMOOTHING) for step in steps], axis=1)
             score += (logs @ weight[column : column + len(steps)])[at]
             column += len(steps)
         for reverse, at, start, number, end in by_rows(source, target):
-            ways = self._turned(fitted.paths) if reverse else fitted.paths
-            for k, counts in enumerate(self.counts):
+            ways = turned(fitted.paths, self.steps) if reverse else fitted.paths
+            for k, counts in enumerate(self.features.counts):
                 for i, counted in counts.between(ways, start, number, end):
                     column = k * len(fitted.paths) + i
                     score[at] += weight[column] * np.log1p(counted / fitted.unit[column])
         return score
 
-    def _other_pairs(self, edge_type: str, n_edges: int, rng: np.random.Generator) -> np.ndarray:
-        """Pairs of the two node types that are no training edge, int64 [2, P]; of few sources, as each costs time."""
-        first, last = (self.steps.size[node_type] for node_type in self.steps.ends[edge_type])
-        wanted = min(self.negatives * n_edges, MOST_OTHERS)
-        sources = np.sort(rng.choice(first, min(first, MOST_SOURCES), replace=False))
-        source = np.repeat(sources, -(-wanted // len(sources)))
-        pairs = np.unique(np.stack([source, rng.integers(0, last, len(source))]), axis=1)
-        edge = np.asarray(self.steps.into[edge_type][pairs[1], pairs[0]]).ravel() > 0
-        itself = (pairs[0] == pairs[1]) & (self.steps.ends[edge_type][0] == self.steps.ends[edge_type][1])
-        return pairs[:, ~edge & ~itself]
-
-    def _best_paths(
-        self, edge_type: str, source: np.ndarray, target: np.ndarray, others: np.ndarray
-    ) -> list[tuple[str, ...]]:
-        """At most ``most_paths`` metapaths, those whose counts separate some training edges from other pairs best."""
-        from sklearn.metrics import roc_auc_score
-
-        paths = sorted(self.steps.metapaths(edge_type, 3))
-        if edge_type in self.metapaths:
-            chosen = sorted(tuple(path) for path in self.metapaths[edge_type])
-            if unknown := [path for path in chosen if path not in paths]:
-                raise InputError(f"{edge_type} has no metapath {some(unknown)}; there are {some(paths, most=30)}")
-            return chosen
-        if len(paths) <= self.most_paths:
-            return paths
-        few = others[:, np.isin(others[0], np.unique(others[0])[:CHUNK])]
-        undamped = self.counts[:1]
-        counted = [
-            self._counts_without(edge_type, paths, source[:CHUNK], target[:CHUNK], undamped),
-            self._counts(paths, few[0], few[1], undamped),
-        ]
-        label = np.repeat([1, 0], [len(part) for part in counted])
-        distance = np.array([abs(roc_auc_score(label, column) - 0.5) for column in np.concatenate(counted).T])
-        return [paths[i] for i in np.sort(np.argsort(-distance, kind="stable")[: self.most_paths])]
-
-    def _counts(
-        self,
-        paths: list[tuple[str, ...]],
-        source: np.ndarray,
-        target: np.ndarray,
-        weighed: Sequence[PathCounts] | None = None,
-    ) -> np.ndarray:
-        """Counted, then degree-weighted paths of pairs, float32 [P, 2 x paths]; or only those ``weighed`` so."""
-        turned, weighed = self._turned(paths), weighed or self.counts
-        out = np.zeros((len(source), len(weighed) * len(paths)), dtype=np.float32)
-        for reverse, at, start, number, end in by_rows(source, target):
-            ways = turned if reverse else paths
-            for k, counts in enumerate(weighed):
-                for i, counted in counts.between(ways, start, number, end):
-                    out[at, k * len(paths) + i] = counted
-        return out
-
-    def _counts_without(
-        self,
-        edge_type: str,
-        paths: list[tuple[str, ...]],
-        source: np.ndarray,
-        target: np.ndarray,
-        weighed: Sequence[PathCounts] | None = None,
-    ) -> np.ndarray:
-        """The same for training edges, each looked at as if it were not in the graph."""
-        weighed = weighed or self.counts
-        out = np.zeros((len(source), len(weighed) * len(paths)), dtype=np.float32)
-        for low in range(0, len(source), CHUNK):
-            part = slice(low, low + CHUNK)
-            own = OwnEdges(edge_type, source[part], target[part])
-            for k, counts in enumerate(weighed):
-                for i, counted in counts.between(paths, own.source, np.arange(len(own.source)), own.target, own):
-                    out[part, k * len(paths) + i] = counted
-        return out
-
-    def _degrees(self, edge_type: str, source: np.ndarray, target: np.ndarray, own: int) -> np.ndarray:
-        """Logarithms of the degrees of both ends in all their steps [P, D]; ``own`` edges are not counted."""
-        columns = [
-            np.log(self.steps.degree(step)[at] - own * (step == own_step) + SMOOTHING)
-            for node_type, at, own_step in self._ends(edge_type, source, target)
-            for step in self.steps.leaving(node_type)
-        ]
-        return np.stack(columns, axis=1).astype(np.float32)
-
-    def _ends(self, edge_type: str, source: np.ndarray, target: np.ndarray) -> Iterator[tuple[str, np.ndarray, str]]:
-        """Node type and places of either end, and the step by which the edge type leaves it."""
-        steps = edge_type, self.steps.back(edge_type)
-        return zip(self.steps.ends[edge_type], (source, target), steps, strict=True)
-
-    def _turned(self, paths: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-        """The same metapaths followed from their other end."""
-        return [tuple(self.steps.back(step) for step in path[::-1]) for path in paths]
+    def _chosen(self, edge_type: str) -> list[tuple[str, ...]]:
+        """The metapaths that the config names for an edge type; none where it names none."""
+        chosen = sorted(tuple(path) for path in self.metapaths.get(edge_type, ()))
+        paths = self.features.paths(edge_type)
+        if unknown := [path for path in chosen if path not in paths]:
+            raise InputError(f"{edge_type} has no metapath {some(unknown)}; there are {some(paths, most=30)}")
+        return chosen

@@ -20,7 +20,7 @@ from torchcell.core.spec import Spec
 from torchcell.evaluation.results import Results
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.io.errors import InputError, some
-from torchcell.knowledge_graph.record import NEGATIVES, KnowledgeGraph, Links, pair_keys
+from torchcell.knowledge_graph.record import NEGATIVES, KnowledgeGraph, Links
 from torchcell.knowledge_graph.spec import KnowledgeGraphSpec
 from torchcell.knowledge_graph.table import link_notes, read_links
 from torchcell.knowledge_graph.task import TASK
@@ -320,11 +320,7 @@ class LinkDataModule(RecordDataModule):
                     f"{record.name}: no edge in {part} after the split of the edge types {counts} (edges in all); "
                     "predict others, use fewer folds, or keep more nodes and samples"
                 )
-        hidden = record.positive & np.isin(self.split.part, ("val", "test"))
-        graph = record.graph
-        gone = _either_way(graph, record.edge_type[hidden], record.source_index[hidden], record.target_index[hidden])
-        edges = _either_way(graph, graph.edge_type, graph.source_index, graph.target_index)
-        return graph.subset(~np.isin(edges, gone))
+        return record.hiding(np.isin(self.split.part, ("val", "test"))).graph
 
     def record(self, part: str) -> Links:
         """The candidates of one part; of the graph they show what any part may see."""
@@ -453,11 +449,3 @@ class LinkDataModule(RecordDataModule):
             "Ranks are among all nodes of the type that is looked for (_tail: the target given the source), edges "
             "known elsewhere in the graph being left out; ties count half.",
         ]
-
-
-def _either_way(graph: KnowledgeGraph, edge_type: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """One number per edge, the same in both directions, int64 [n]."""
-    n_nodes, code = len(graph.node_id), np.empty(len(edge_type), dtype=np.int64)
-    for number, name in enumerate(graph.edge_types):
-        code[edge_type == name] = number
-    return code * n_nodes**2 + pair_keys(source, target, n_nodes, True)

@@ -484,6 +484,14 @@ def pair_keys(source: np.ndarray, target: np.ndarray, n_nodes: int, either_way: 
     return source * n_nodes + target
 
 
+def _either_way(graph: KnowledgeGraph, edge_type: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """One number per edge, the same in both directions, int64 [n]; below 0 for an edge type that the graph lacks."""
+    n_nodes, code = len(graph.node_id), np.full(len(edge_type), -1, dtype=np.int64)
+    for number, name in enumerate(graph.edge_types):
+        code[edge_type == name] = number
+    return code * n_nodes**2 + pair_keys(source, target, n_nodes, True)
+
+
 def _draw(
     pools: list[np.ndarray], wanted: int, taken: np.ndarray, n_nodes: int, either_way: bool, rng: np.random.Generator
 ) -> np.ndarray:
@@ -579,6 +587,13 @@ class Links:
         """The same candidates without labels: what a baseline may see of a test part."""
         nothing = np.broadcast_to(np.float32(np.nan), self.label.shape)
         return replace(self, label=nothing, positive=np.broadcast_to(np.False_, len(self)))
+
+    def hiding(self, held_out: np.ndarray) -> Links:
+        """The same candidates on a graph without the edges of those ``held_out``, a mask [n], in either direction."""
+        graph, hidden = self.graph, self.positive & held_out
+        gone = _either_way(graph, self.edge_type[hidden], self.source_index[hidden], self.target_index[hidden])
+        edges = _either_way(graph, graph.edge_type, graph.source_index, graph.target_index)
+        return replace(self, graph=graph.subset(~np.isin(edges, gone)))
 
     def duplicate_keys(self) -> np.ndarray:
         """A text per candidate [n]; both directions of an edge within one kind share it, of negatives none do."""

@@ -90,12 +90,14 @@ def contribution_sections(
 
     Args:
         name: Of the system.
-        contributions: See ``Predictor.contributions``, one an output.
+        contributions: See ``Predictor.contributions``, one an output, or one for all.
         outputs: Their names.
     """
     from torchcell.report.plots import bars
 
     found = []
+    if len(contributions) == 1:
+        outputs = [outputs[0] if len(outputs) == 1 else "all outputs"]
     for output, added in list(zip(outputs, contributions, strict=True))[:MOST_OUTPUTS]:
         if added:
             tail = f": {output}" if len(outputs) > 1 else ""
