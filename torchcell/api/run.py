@@ -323,7 +323,7 @@ class Plots:
         Raises:
             InputError: A metric that the run does not have.
         """
-        from torchcell.evaluation.registry import higher_is_better, learn_directions
+        from torchcell.evaluation.registry import higher_is_better, is_known, learned_directions
         from torchcell.io.errors import near
         from torchcell.report.page import literal
         from torchcell.report.plots import forest_of
@@ -332,10 +332,10 @@ class Plots:
         name = str(summary["verdict"]["metric"]) if metric is None else metric
         if name not in set(table["metric"]):
             raise InputError(f"no metric {name!r}; the nearest are {near(name, sorted(set(table['metric'])))}")
-        learn_directions(summary.get("lower_is_better", ()))
         rows = table[table["metric"] == name]
         roles = {system: role for system, role in self.run._roles().items() if system in set(rows["system"])}
-        return literal(forest_of(rows, roles, name, higher_is_better(name)))
+        with learned_directions(one for one in summary.get("lower_is_better", ()) if not is_known(one)):
+            return literal(forest_of(rows, roles, name, higher_is_better(name)))
 
     def training(self) -> Figure | None:
         """Learning curves; none where there are no two epochs."""
