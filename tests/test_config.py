@@ -24,11 +24,11 @@ from torchcell.io.errors import InputError
 from torchcell.knowledge_graph.task import TASK as KNOWLEDGE_GRAPH
 from torchcell.profile import profile
 from torchcell.screen.task import TASK as SCREEN
-from torchcell.training.baselines import departures
 from torchcell.training.build import NOT_DATA, NOT_TRAINER
 from torchcell.training.choices import SPLITS, beside, lineage, model_folders
 from torchcell.training.entry import conf_dir
 from torchcell.training.model_task import models_of, refuse_other_task
+from torchcell.training.standard_baselines import departures
 
 PAGE: dict[str, dict[str, Any]] = OmegaConf.to_container(OmegaConf.load(conf_dir() / "experiment.yaml"))
 EXPERIMENTS = sorted(PAGE)
@@ -182,7 +182,8 @@ def test_what_the_command_line_or_an_experiment_chooses_goes_before_it(data):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_is_held_against_the_standard_baselines_of_its_task(name):
-    assert departures(composed(f"+experiment={name}").baselines) == ()
+    cfg = composed(f"+experiment={name}")
+    assert departures(cfg.baselines, get_object(cfg.data._target_).TASK.package) == ()
 
 
 # Benchmarks and models ---------------------------------------------------------------------------------
@@ -192,16 +193,8 @@ def task_of(node: Any) -> type[Spec]:
     return get_object(node._target_).TASK.spec
 
 
-def has_its_prior(benchmark: str, model: str) -> bool:
-    cfg = composed(f"benchmark={benchmark}", f"model={model}")
-    return cfg.model.get("prior") in (None, *cfg.baselines)
-
-
 PAIRS = [
-    (name, model)
-    for name in names("benchmark")
-    for model in models_of(task_of(composed(f"benchmark={name}").data))
-    if not model.startswith("stack") or has_its_prior(name, model)
+    (name, model) for name in names("benchmark") for model in models_of(task_of(composed(f"benchmark={name}").data))
 ]
 """Each benchmark with each model of its task; the stack where there is one."""
 
@@ -272,7 +265,7 @@ def test_another_model_under_an_experiment_runs_with_its_own_knobs(name):
 def test_a_benchmark_alone_takes_a_model_of_its_task(benchmark):
     cfg = composed(f"benchmark={benchmark}")
     refuse_other_task(cfg)
-    assert departures(cfg.baselines) == ()
+    assert departures(cfg.baselines, get_object(cfg.data._target_).TASK.package) == ()
 
 
 def test_every_file_of_a_model_is_of_a_benchmark_of_its_task_or_a_space_or_a_profile():

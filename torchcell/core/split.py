@@ -150,7 +150,7 @@ class Split:
         return float(np.mean(~known.reshape(len(known), -1).all(1)[self.index("test")])) > 0.5
 
     def again(self, sample_id: np.ndarray, n_folds: int, fold: int) -> np.ndarray:
-        """Which of some samples fold ``fold`` holds out when clusters are dealt again: any of theirs is in it [n]."""
+        """Which samples fold ``fold`` holds out when clusters are assigned again: any of theirs is in it [n]."""
         group = self.of(sample_id).group.reshape(len(sample_id), -1)
         part_of = assign_folds(group[group != ""], n_folds, fold, self.seed + 1)
         held_out: np.ndarray = np.asarray(

@@ -16,6 +16,7 @@ from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError, near, some
 from torchcell.io.gene_names import ORF, yeast_gene_names, yeast_symbols
 from torchcell.io.sources import fetch
+from torchcell.screen.yeast_phenome import yeast_phenome
 
 ONTOLOGY_RECIPE = 1  # raise it when a parser changes, so that no older cache is read
 
@@ -208,7 +209,7 @@ def yeast_networks(names: Sequence[str] | None = None) -> list[Network]:
 
 @configurable
 def yeast_cell_networks(
-    names: Sequence[str] | None = None, metabolism: bool = True, ontology: bool = False
+    names: Sequence[str] | None = None, metabolism: bool = True, ontology: bool = False, phenome: bool = False
 ) -> list[Network]:
     """The gene networks of yeast, and around them its metabolism and its Gene Ontology terms.
 
@@ -216,9 +217,10 @@ def yeast_cell_networks(
         names: Gene networks, see ``yeast_networks``.
         metabolism: Add reactions and metabolites, see ``torchcell.screen.yeast_cell``.
         ontology: Add terms, see ``torchcell.screen.yeast_cell``.
+        phenome: Add genes with like phenotypes, see ``yeast_phenome``.
     """
-
     networks = yeast_networks(names)
+    networks += [yeast_phenome()] if phenome else []
     networks += yeast_metabolism() if metabolism else []
     return networks + (yeast_gene_ontology() if ontology else [])
 

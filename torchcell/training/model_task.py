@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torchcell.io.errors import InputError
 from torchcell.training.choices import lineage, model_folders
@@ -39,14 +39,25 @@ def refuse_other_task(cfg: DictConfig) -> None:
 
 
 def models_of(spec: type[Spec]) -> list[str]:
-    """The choices of ``model``, also the user's, whose class takes ``spec``."""
+    """The choices of ``model``, also the user's, whose class takes ``spec``; one that is nothing but a prior where the
+    task has it.
+    """
     from hydra.utils import get_object
+
+    from torchcell.training.standard_baselines import standard_baselines
 
     folders = model_folders(conf_dir())
     names = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
-    targets = {
-        name: next((file["_target_"] for file in lineage(folders, name).values() if "_target_" in file), None)
-        for name in names
-    }
-    reads = {name: getattr(get_object(target), "reads", None) for name, target in targets.items() if target}
-    return [name for name, one in reads.items() if one is not None and issubclass(spec, one)]
+    files = {name: list(lineage(folders, name).values()) for name in names}
+    priors = {None, *standard_baselines(spec.__module__.rpartition(".")[0])}
+
+    def first(name: str, key: str) -> Any:
+        return next((file[key] for file in files[name] if key in file), None)
+
+    def takes(name: str) -> bool:
+        reads = getattr(get_object(first(name, "_target_")), "reads", None) if first(name, "_target_") else None
+        if reads is None or not issubclass(spec, reads):
+            return False
+        return reads is spec or first(name, "prior") in priors
+
+    return [name for name in names if takes(name)]
