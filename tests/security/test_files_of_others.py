@@ -379,5 +379,7 @@ def test_every_reader_opens_files_by_the_functions_that_look_first():
     calls |= {"anndata.read_zarr(": "", "pq.ParquetFile(": "io/tables.py", "pd.read_parquet(": "", "pd.read_hdf(": ""}
     for path in sorted((ROOT / "torchcell").rglob("*.py")):
         for call, home in calls.items():
+            if path.name == "in_memory.py" and call == "h5py.File(":
+                continue  # it writes an object of the user's into memory
             if call in path.read_text():
                 assert str(path.relative_to(ROOT / "torchcell")) == home, f"{path} calls {call}...)"

@@ -21,7 +21,7 @@ from torchcell.training.run_folder import RunFolder, finished_score
 from torchcell.training.search import Search
 from torchcell.training.study import AGAIN, counted, open_storage, revive
 
-MODELS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
+MODELS = sorted({path.stem for path in (conf_dir() / "model").glob("*.yaml")} - {"stack"})  # nothing of it is trained
 TINY = (
     "data.record.n_genes=120", "data.record.n_sets=300", "data.record.n_queries=16", "data.record.n_arrays=60",
     "model.encoder.dim=16", "model.readout.heads=1", "trainer.max_epochs=3", "trainer.warmup_steps=2", "evaluation.n_boot=10",

@@ -7,7 +7,7 @@ import scipy.linalg
 from sklearn.neighbors import NearestNeighbors
 
 from torchcell.graph.network import Network
-from torchcell.io.cache import cached_record
+from torchcell.io.cache import cached_record, read_arrays
 from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError
 from torchcell.io.sources import fetch
@@ -44,8 +44,8 @@ def yeast_phenome(neighbors: int = 10) -> Network:
 
 
 def _nearest(neighbors: int) -> Network:
-    with np.load(fetch("yeast_phenome")["yeast_phenome.npz"], allow_pickle=False) as file:
-        value, genes = file["X"].astype(np.float64), file["orfs"].astype(str)
+    file = read_arrays(fetch("yeast_phenome")["yeast_phenome.npz"])
+    value, genes = file["X"].astype(np.float64), file["orfs"].astype(str)
     profile = profiles(value)
     there = np.flatnonzero(np.abs(profile).any(1))
     found = NearestNeighbors(n_neighbors=min(neighbors + 1, len(there)), metric="cosine").fit(profile[there])
