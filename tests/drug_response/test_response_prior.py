@@ -157,6 +157,6 @@ def test_a_head_that_was_a_prior_names_the_keys_of_today(tmp_path):
         run(tmp_path, "model.head=process")
 
 
-def test_without_baselines_the_error_says_how_to_go_on(tmp_path):
-    with pytest.raises(InputError, match="no baseline of this name.*model.prior=null"):
-        run(tmp_path, "baselines.gaussian_process=null")
+def test_an_unknown_prior_is_an_error_that_says_how_to_go_on(tmp_path):
+    with pytest.raises(InputError, match="no baseline of these data has this name.*gaussian_process.*model.prior=null"):
+        run(tmp_path, "model.prior=gaussian_proces")
