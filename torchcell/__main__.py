@@ -28,17 +28,17 @@ def usage() -> str:
 def main() -> int:
     """Become ``python -m torchcell.VERB`` with the further arguments."""
     from torchcell import __version__
-    from torchcell.io.errors import near
+    from torchcell.io.errors import near, readable
 
     verb, *rest = sys.argv[1:] or ["--help"]
     if verb in ("-h", "--help"):
-        print(usage())
+        print(readable(usage()))
         return 0
     if verb == "--version":
-        print(f"torchcell {__version__}")
+        print(readable(f"torchcell {__version__}"))
         return 0
     if verb not in VERBS:
-        print(f"error: no verb {verb!r}; the nearest are {near(verb, VERBS) or list(VERBS)}", file=sys.stderr)
+        print(readable(f"error: no verb {verb!r}; the nearest are {near(verb, VERBS) or list(VERBS)}"), file=sys.stderr)
         return 2
     sys.stdout.flush()
     return os.execv(sys.executable, [sys.executable, "-m", f"torchcell.{verb}", *rest])

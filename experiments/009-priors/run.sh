@@ -12,6 +12,10 @@ for fold in 0 4; do
   .venv/bin/python $here/compare.py $here/query_disjoint_$fold benchmark=costanzo2010_ontology split=query_disjoint \
     split.fold=$fold $none $without_profiles
 done
+for fold in 0 1 2 3 4; do
+  .venv/bin/python $here/compare.py $here/phenome_$fold benchmark=costanzo2010_phenome split=query_disjoint \
+    split.fold=$fold $none $without_profiles
+done
 for level in 3 5; do
   .venv/bin/python $here/folds.py $here/l1000_level$level 0,1,2,3,4 benchmark=l1000_level$level
 done

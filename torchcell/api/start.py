@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from torchcell.io.errors import InputError
+from torchcell.io.errors import InputError, readable
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -48,7 +48,7 @@ def fit(what: str | Records | None = None, *overrides: str) -> Run:
         refuse_running(cfg)
         train(cfg)
     else:
-        print(f"{folder} is finished and was loaded; overwrite=true trains anew")
+        print(readable(f"{folder} is finished and was loaded; overwrite=true trains anew"))
     return Run(folder / "checkpoints" / "best.ckpt", _own_packages(cfg))
 
 
