@@ -5,16 +5,30 @@ from __future__ import annotations
 import functools
 
 import pytest
+from hydra.utils import get_object
 from model_contract import trained
 from omegaconf import DictConfig, OmegaConf
 from small_runs import composed
 from test_config import PAIRS
 
 from torchcell.core.datamodule import RecordDataModule
+from torchcell.drug_response.datamodule import ResponseDataModule
+from torchcell.knowledge_graph.datamodule import LinkDataModule
 from torchcell.training import build
 
-SIMULATED = [pair for pair in PAIRS if pair[0].startswith("simulated_")]
-REAL = [pair for pair in PAIRS if pair not in SIMULATED]
+NOT_YET = {
+    "stack": (LinkDataModule,),  # takes no prior yet
+    "stack_network": (LinkDataModule, ResponseDataModule),  # whose stack gives no columns yet
+}
+
+
+def starts(benchmark: str, model: str) -> bool:
+    return get_object(composed(f"benchmark={benchmark}").data._target_) not in NOT_YET.get(model, ())
+
+
+STARTED = [pair for pair in PAIRS if starts(*pair)]
+SIMULATED = [pair for pair in STARTED if pair[0].startswith("simulated_")]
+REAL = [pair for pair in STARTED if pair not in SIMULATED]
 
 
 @functools.lru_cache(maxsize=1)
