@@ -67,10 +67,10 @@ def _directions(runs: pd.DataFrame) -> set[str]:
     unknown = runs[~runs["metric"].map(is_known)]
     by_metric = unknown.groupby(unknown["metric"].map(_short))[LOWER]
     if odd := [str(name) for name, found in by_metric if found.any() != found.all()]:
-        told = sorted(set(unknown.loc[unknown[LOWER], "run"]))
+        opposed = sorted(set(unknown.loc[unknown[LOWER], "run"]))
         raise InputError(
             f"the runs do not agree whether lower is better of {some(odd)}, a metric that is not registered here; "
-            f"it is by {some(told)}: collect these apart"
+            f"it is by {some(opposed)}: collect these apart"
         )
     return {str(name) for name, found in by_metric if found.all()}
 
@@ -266,17 +266,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, or folders that hold them at any depth")
     parser.add_argument("-o", "--out", type=Path, required=True, help="table to write: .csv, .parquet or .md")
-    asked = parser.parse_args(arguments)
-    if asked.out.suffix not in (".csv", ".parquet", ".md"):
-        raise InputError(f"-o {asked.out}: the name must end in .csv, .parquet or .md")
-    refuse_unwritable(asked.out, "-o")
-    missing = [folder for folder in asked.runs if not folder.is_dir()]
+    given = parser.parse_args(arguments)
+    if given.out.suffix not in (".csv", ".parquet", ".md"):
+        raise InputError(f"-o {given.out}: the name must end in .csv, .parquet or .md")
+    refuse_unwritable(given.out, "-o")
+    missing = [folder for folder in given.runs if not folder.is_dir()]
     if missing:
         raise InputError(f"no such folder: {some(missing)}")
-    table = collect(asked.runs)
-    _write(table, asked.out)
+    table = collect(given.runs)
+    _write(table, given.out)
     show(table)
-    print(readable(f"wrote {len(table):,} rows to {asked.out}"))
+    print(readable(f"wrote {len(table):,} rows to {given.out}"))
     return 0
 
 

@@ -54,7 +54,7 @@ class Request:
         unknown_genes: ``error``, or ``drop`` the rows that name a gene the model does not know.
         added_genes: Table of further genes and their features.
         batch_size: Samples at once; none: the representation's.
-        top_genes: How many genes a row are told that the model looked at; none: that is not told.
+        top_genes: How many genes that the model looked at are written for each row; none: no such table.
         trust: Further packages whose classes the checkpoint may name.
     """
 
@@ -102,7 +102,7 @@ class Answer:
         return found
 
 
-def answer(saved: Checkpoint, asked: Request) -> Answer:
+def answer(saved: Checkpoint, wanted: Request) -> Answer:
     """What a checkpoint's model, or a baseline of its run, predicts; nothing is written.
 
     Raises:
@@ -115,31 +115,31 @@ def answer(saved: Checkpoint, asked: Request) -> Answer:
     from torchcell.training.baselines import MODEL, saved_baseline
     from torchcell.training.predict import TrainedModel
 
-    spec = saved.spec if asked.added_genes is None else saved.spec_with(asked.added_genes, asked.trust)
-    representation = saved.datamodule_class(asked.trust)
-    request = representation.read_request(asked.perturbations, spec, **_read_with(asked, representation))
+    spec = saved.spec if wanted.added_genes is None else saved.spec_with(wanted.added_genes, wanted.trust)
+    representation = saved.datamodule_class(wanted.trust)
+    request = representation.read_request(wanted.perturbations, spec, **_read_with(wanted, representation))
     known, spec = spec, representation.extend_spec(request, spec)
     attended: list[tuple[Tensor, Tensor]] = []
     predict_record: Callable[[Any], np.ndarray]
     system: Any
-    if asked.system == MODEL:
-        n, system = asked.top_genes, saved.model(asked.trust, spec)
+    if wanted.system == MODEL:
+        n, system = wanted.top_genes, saved.model(wanted.trust, spec)
         look = None if n is None else lambda batch: attended.append(looked_at(system, batch, n))
-        prior = saved.prior(asked.trust)
-        predict_record = TrainedModel(system, spec, representation, prior, asked.batch_size, look).predict
+        prior = saved.prior(wanted.trust)
+        predict_record = TrainedModel(system, spec, representation, prior, wanted.batch_size, look).predict
     else:
-        system = saved_baseline(saved, asked.system, tuple(asked.trust))
+        system = saved_baseline(saved, wanted.system, tuple(wanted.trust))
 
         def predict_record(record: Any) -> np.ndarray:
             return system.predict(record.blind())
 
-    record, dropped = representation.filter_known(request, spec.genes, asked.unknown_genes)
+    record, dropped = representation.filter_known(request, spec.genes, wanted.unknown_genes)
     if not len(record):
-        raise InputError(f"{asked.perturbations}: no row is left to predict ({dropped or 'the file is empty'})")
+        raise InputError(f"{wanted.perturbations}: no row is left to predict ({dropped or 'the file is empty'})")
     notes = representation.prediction_notes(record, known, system)
     prediction = predict_record(record)
     silent = np.isnan(prediction).any(1)
-    notes[f"no prediction of {asked.system}"] = [f"{asked.system} has none" if one else "" for one in silent.tolist()]
+    notes[f"no prediction of {wanted.system}"] = [f"{wanted.system} has none" if one else "" for one in silent.tolist()]
     table = representation.to_table(record, prediction, spec)
     column = NOTE if NOTE not in table else f"prediction_{NOTE}"  # a phenotype may have the name
     table[column] = joined(notes, len(table))
@@ -274,22 +274,22 @@ def _say_verdict(console: Console, ckpt: str, system: str) -> None:
             console.print(said, soft_wrap=True, highlight=False)
 
 
-def _read_with(asked: Request, representation: Any) -> dict[str, Any]:
+def _read_with(wanted: Request, representation: Any) -> dict[str, Any]:
     """The user's control cells and names of columns where they are set, for a representation that reads them."""
     from torchcell.cells.table import Controls
     from torchcell.io.errors import InputError
 
-    if asked.controls is not None and not representation.reads_controls:
+    if wanted.controls is not None and not representation.reads_controls:
         raise InputError(
-            f"controls={asked.controls['path']}: this model does not predict from control cells; leave the key out"
+            f"controls={wanted.controls['path']}: this model does not predict from control cells; leave the key out"
         )
-    if asked.columns is not None and not representation.reads_columns:
+    if wanted.columns is not None and not representation.reads_columns:
         raise InputError(
-            f"columns={dict(asked.columns)}: the columns of this model's request have fixed names; rename them in the "
-            "file (those of control cells are told by controls_as.columns)"
+            f"columns={dict(wanted.columns)}: the columns of this model's request have fixed names; rename them in the "
+            "file (those of control cells are named by controls_as.columns)"
         )
-    controls = {} if asked.controls is None else {"controls": Controls(**asked.controls)}
-    return controls if asked.columns is None else {**controls, "columns": dict(asked.columns)}
+    controls = {} if wanted.controls is None else {"controls": Controls(**wanted.controls)}
+    return controls if wanted.columns is None else {**controls, "columns": dict(wanted.columns)}
 
 
 def rank(

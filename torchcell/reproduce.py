@@ -305,10 +305,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--any-code", action="store_true", help="with the code that is here, even if it has changed since"
     )
     parser.add_argument("--trust", nargs="*", default=[], metavar="PACKAGE", help="of yours, that the config may call")
-    asked = parser.parse_args(arguments)
-    refuse_unwritable(asked.out, "-o")
-    found = reproduce(asked.run, asked.out, asked.tolerance, asked.at_commit, asked.any_code, asked.trust)
-    _show(found, asked.run)
+    given = parser.parse_args(arguments)
+    refuse_unwritable(given.out, "-o")
+    found = reproduce(given.run, given.out, given.tolerance, given.at_commit, given.any_code, given.trust)
+    _show(found, given.run)
     print(readable(f"the new run is {found.folder}"))
     print(readable(found.verdict))
     return 0 if found.agrees else 1

@@ -15,6 +15,7 @@ from torchcell.train import Trained, train
 from torchcell.training import build
 from torchcell.training.entry import conf_dir
 from torchcell.training.prior import fit_prior
+from torchcell.training.score import _own_baseline
 
 SMALL = (*SCREEN, "split=query_disjoint", "evaluation.n_boot=20", "baselines.stack.k=5", "baselines.stack.rank=8")
 
@@ -69,6 +70,17 @@ def test_predict_says_what_the_run_said(run, request, tmp_path):
     expected = pd.read_parquet(trained.folder.path / "predictions.parquet").set_index("sample_id")["PriorAlone"]
     found = table.loc[record.sample_id, trained.datamodule.spec.outputs[0]]
     np.testing.assert_allclose(found, expected[record.sample_id], atol=1e-5)
+
+
+def test_a_model_that_only_says_it_is_its_prior_is_compared_with_it(network, monkeypatch):
+    """It would be spared the strongest baseline, and the check that its training has ended."""
+    model, data = network.model, network.datamodule
+    own = np.array(data.packed.prior[data.split.index("test")][:, :1])
+    monkeypatch.setattr(type(model), "is_prior_alone", True)
+    assert _own_baseline(model, data, "test", own) == "stack"
+    assert _own_baseline(model, data, "test", own + 0.1) is None
+    monkeypatch.setattr(type(model), "is_prior_alone", False)
+    assert _own_baseline(model, data, "test", own) is None
 
 
 @pytest.mark.parametrize(

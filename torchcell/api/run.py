@@ -178,7 +178,7 @@ class Run:
         ).per_gene
         if controls is not None:
             cells["path"] = in_memory(cells["path"], (), "controls")
-        asked = Request(
+        wanted = Request(
             in_memory(perturbations, self.checkpoint.datamodule_class(self.trust).request_columns, "perturbations"),
             system=system,
             columns=columns,
@@ -188,7 +188,7 @@ class Run:
             batch_size=batch_size,
             trust=self.trust,
         )
-        found = answer(self.checkpoint, asked)
+        found = answer(self.checkpoint, wanted)
         for what, n in {**getattr(found.record, "dropped", {}), **found.dropped}.items():
             warnings.warn(f"left out: {n:,} {what}", stacklevel=2)
         for note in getattr(found.record, "notes", ()):

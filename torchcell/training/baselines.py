@@ -235,9 +235,14 @@ def cache_file(folder: str, name: str, *texts: str) -> Path:
 def data_hash(datamodule: RecordDataModule) -> str:
     """sha256 of the split, of how it was made, and of all values of the samples and the graph."""
     split = datamodule.split
-    return fingerprint(
-        [split.hash, split.method, str(split.seed), str(split.n_folds), datamodule.spec.data_fingerprint]
-    )
+    made = [
+        split.hash,
+        split.method,
+        str(split.seed),
+        str(split.n_folds),
+        split.group,
+    ]  # inner folds go by the clusters
+    return fingerprint([*made, datamodule.spec.data_fingerprint])
 
 
 def _input_hash(datamodule: RecordDataModule, make: Callable[[], Any]) -> str:
