@@ -19,7 +19,11 @@ train: .venv/.ready ## set up, and train the transformer on the simulated cell (
 test: .venv/.ready ## set up, and run the tests of each commit in JOBS=2 processes
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -rs -n $(JOBS) --dist loadfile -m "not long"
 
-test-long: .venv/.ready ## the tests that take long: every pair, two processes for every model, floors on real data
+.venv/.browser: .venv/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
+	@touch $@
+
+test-long: .venv/.ready .venv/.browser ## the tests that take long: every pair, two processes for every model, floors on real data
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -rs -n $(JOBS) --dist loadfile -m long
 
 lint: .venv/.ready ## ruff check and format, mypy on the package

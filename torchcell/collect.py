@@ -1,4 +1,4 @@
-"""``python -m torchcell.collect RUNS -o table.csv``: many run folders become one table."""
+"""``python -m torchcell.collect RUNS -o table.csv``: many run folders become one table, or one page."""
 
 from __future__ import annotations
 
@@ -265,10 +265,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "and folds together. Runs of different splits are never ranked together.",
     )
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, or folders that hold them at any depth")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="table to write: .csv, .parquet or .md")
+    parser.add_argument(
+        "-o", "--out", type=Path, required=True, help="what to write: .csv, .parquet, .md, or .html: a page of all runs"
+    )
     given = parser.parse_args(arguments)
-    if given.out.suffix not in (".csv", ".parquet", ".md"):
-        raise InputError(f"-o {given.out}: the name must end in .csv, .parquet or .md")
+    if given.out.suffix not in (".csv", ".parquet", ".md", ".html"):
+        raise InputError(f"-o {given.out}: the name must end in .csv, .parquet, .md or .html")
     refuse_unwritable(given.out, "-o")
     missing = [folder for folder in given.runs if not folder.is_dir()]
     if missing:
@@ -282,6 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _write(table: pd.DataFrame, out: Path) -> None:
     from torchcell.io.cache import atomic_write
+    from torchcell.report.collected import runs_page
 
     with atomic_write(out) as temporary:
         if out.suffix == ".csv":
@@ -289,7 +292,8 @@ def _write(table: pd.DataFrame, out: Path) -> None:
         elif out.suffix == ".parquet":
             table.to_parquet(temporary, index=False)
         else:
-            temporary.write_text(markdown(table), encoding="utf-8")
+            text = runs_page(table, out) if out.suffix == ".html" else markdown(table)
+            temporary.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 from torchcell.evaluation.results import Results
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_results() -> Callable[..., Results]:
     """A model, a constant, a silent baseline and a ceiling on one planted phenotype."""
 
@@ -41,7 +41,7 @@ def make_results() -> Callable[..., Results]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def history() -> pd.DataFrame:
     """Ten epochs with two loss terms."""
     epoch = np.arange(10)

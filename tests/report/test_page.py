@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,8 +17,9 @@ import pytest
 from torchcell.evaluation.checks import Check, loss_share_warnings
 from torchcell.evaluation.evaluate import evaluate
 from torchcell.evaluation.metrics import ProfileContext
-from torchcell.evaluation.results import Results
+from torchcell.evaluation.results import Design, Results
 from torchcell.report.page import write_report
+from torchcell.report.plots import NAMED_OUTLIERS
 from torchcell.report.sections import Section, check_rows
 
 Make = Callable[..., Results]
@@ -45,7 +47,7 @@ def _write(folder: Path, results: Results, history: pd.DataFrame | None = None, 
 
 
 def _text(page: str) -> str:
-    body = page.split("<body>")[1]
+    body = re.sub(r"<(svg|script).*?</\1>", " ", page[page.index("<body") :], flags=re.DOTALL)
     return unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", body))).strip()
 
 
@@ -64,12 +66,11 @@ def test_comparators_have_a_section_with_their_paired_differences(tmp_path: Path
     assert "Against comparators" not in _text(_write(tmp_path, make_results())[0])
 
 
-def test_every_figure_is_saved_and_the_same_bytes_are_in_the_page(
-    tmp_path: Path, make_results: Make, history: pd.DataFrame
-) -> None:
+def test_every_figure_is_saved_and_drawn_in_the_page(tmp_path: Path, make_results: Make, history: pd.DataFrame) -> None:
     page, files = _write(tmp_path, make_results(), history)
     names = {path.name for path in files[1:]}
     assert names == {
+        "primary.png",
         "forest.png",
         "predicted_against_measured.png",
         "residuals.png",
@@ -78,15 +79,69 @@ def test_every_figure_is_saved_and_the_same_bytes_are_in_the_page(
     }
     for path in files[1:]:
         assert path.parent == tmp_path / "figures"
-        assert base64.b64encode(path.read_bytes()).decode() in page
         assert path.read_bytes().startswith(b"\x89PNG")
-    assert page.count("<img") == len(names)
+    assert page.count("<svg") == len(names)
+    identities = re.findall(r' id="([^"]*)"', page)
+    assert len(identities) == len(set(identities)), "one page, one name a place"
+    assert {link[1:] for link in re.findall(r' href="(#[^"]*)"', page)} <= set(identities)
+    assert set(re.findall(r"url\(#([^)]*)\)", page)) <= set(identities)
 
 
 def test_the_page_asks_for_nothing_from_outside(tmp_path: Path, make_results: Make, history: pd.DataFrame) -> None:
     page, _ = _write(tmp_path, make_results(), history)
-    assert not re.search(r"https?:|//[a-z]|<link|<script|@import|url\(", re.sub(r"base64,[^\"]*", "", page))
-    assert all(source.startswith("data:image/png;base64,") for source in re.findall(r'src="([^"]*)', page))
+    (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    rest = re.sub(r"base64,[^\"]*", "", page.replace(script, ""))
+    assert not re.search(r"https?:|//[a-z]|<link|<script [a-z]|@import|url\((?!#)", rest)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in page
+    assert not re.search(r" on[a-z]+=", page)
+
+
+def test_points_carry_the_names_of_samples_and_epochs(
+    tmp_path: Path, make_results: Make, history: pd.DataFrame
+) -> None:
+    page, _ = _write(tmp_path, make_results(), history)
+    names = re.findall(r'data-name="([^"]*)"', page)
+    predicted = [name for name in names if re.match(r"s\d+: measured -?[\d.]+, predicted", name)]
+    assert len(predicted) > 2 * 110, "two panels; a few points lie outside"
+    assert "epoch 3: val/loss 0.300" in names
+    assert sum(name.startswith("ridge: 0.") for name in names) >= 2
+
+
+def test_of_a_density_the_worst_predicted_are_named(tmp_path: Path, make_results: Make) -> None:
+    results = make_results(n=2000)
+    results.systems["Net"][7] = -5
+    names = re.findall(r'data-name="(s\d+): measured', _write(tmp_path, results)[0])
+    assert 0 < len(names) <= 2 * NAMED_OUTLIERS
+    gaps = np.abs(results.systems["Net"] - results.measured)[:, 0]
+    assert f"s{np.argsort(gaps)[-2]}" in names
+
+
+def test_the_first_screen_says_what_the_data_were_and_what_to_do_next(tmp_path: Path, make_results: Make) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "best.ckpt").touch()
+    info = INFO | {"contents": {"query gene": 30, "cell": 1}, "notes": ["look here"], "git_dirty": True}
+    results = replace(make_results(), design=Design("query gene", 150, "query_disjoint", 5))
+    text = _text(_write(tmp_path, results, info=info)[0])
+    first = text.split(" Scores ")[0]
+    assert "Scored on the part “test”: 120 samples in 30 query genes." in first
+    assert "The data hold 30 query genes, 1 cell." in first
+    assert "Left out: genes in no network 1,234." in first
+    assert "commit 0123abc with uncommitted changes" in first
+    assert "Look at this first look here" in first
+    assert "-m split.fold=0,1,2,3,4" in first
+    assert f"torchcell.predict ckpt={tmp_path / 'checkpoints' / 'best.ckpt'} perturbations=FILE" in first
+
+
+def test_a_model_that_does_not_win_is_sent_to_the_baseline(tmp_path: Path, make_results: Make) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "best.ckpt").touch()
+    results = make_results()
+    swapped = {**results.systems, "Net": results.systems["ridge"], "stack": results.systems["Net"]}
+    text = _text(_write(tmp_path, replace(results, systems=swapped))[0])
+    assert "Predict with stack, which predicts better: python -m torchcell.predict" in text
+    assert "system=stack perturbations=FILE" in text
+    assert "model.prior=stack" in text
 
 
 def test_the_run_and_what_was_left_out_are_told(tmp_path: Path, make_results: Make) -> None:
@@ -116,13 +171,13 @@ def test_what_cannot_be_drawn_says_why(tmp_path: Path, make_results: Make) -> No
     text = _text(page)
     assert "Not drawn: nothing was trained in this run." in text
     assert "Not drawn: the samples are not perturbations of genes." in text
-    assert {path.name for path in files[1:]} == {"forest.png", "predicted_against_measured.png"}
+    assert {path.name for path in files[1:]} == {"primary.png", "forest.png", "predicted_against_measured.png"}
 
 
 def test_a_binary_task_shows_rankings_and_prevalence(tmp_path: Path, make_results: Make) -> None:
     results = make_results("binary")
     page, files = _write(tmp_path, results)
-    assert {path.name for path in files[1:]} == {"forest.png", "ranking.png"}
+    assert {path.name for path in files[1:]} == {"primary.png", "forest.png", "ranking.png"}
     assert f"Prevalence {results.measured.mean():.3f}" in _text(page)
 
 
@@ -152,7 +207,7 @@ def test_a_model_adds_its_own_section_and_text_is_escaped(tmp_path: Path, make_r
     assert files[-1].name == "channel_weights.png"
     assert "Channel &lt;weights&gt;" in page
     assert "&lt;b&gt;x&lt;/b&gt;" in page
-    assert "<script" not in page
+    assert "<script>alert" not in page
 
 
 def test_a_section_that_fails_is_a_line_of_the_page_and_loses_nothing(tmp_path: Path, make_results: Make) -> None:

@@ -147,6 +147,17 @@ class Pseudobulk:
         return "cells"
 
     @property
+    def contents(self) -> dict[str, int]:
+        """What the samples hold, counts by a noun, for the report."""
+        return {
+            "cell": len(self.cells),
+            "control cell": int(self.cells.is_control.sum()),
+            "condition": len(self),
+            "perturbation": len(np.unique(self.perturbation)),
+            "gene": len(self.genes),
+        }
+
+    @property
     def genes(self) -> np.ndarray:
         """Names of the measured genes [G]."""
         return self.cells.genes

@@ -108,6 +108,15 @@ class Response:
         return "response"
 
     @property
+    def contents(self) -> dict[str, int]:
+        """What the samples hold, counts by a noun, for the report."""
+        names = {"drug": self.drug, "cell line": self.cell_line, "plate": self.plate, "gene": self.genes}
+        return {
+            "condition": len(np.unique(self.condition)),
+            **{name: len(np.unique(one)) for name, one in names.items()},
+        }
+
+    @property
     def condition(self) -> np.ndarray:
         """Line, drug, dose and time of each sample as one text [n]: replicates share it, and so do salts of a drug."""
         from torchcell.drug_response.drug_identity import drug_forms

@@ -573,6 +573,13 @@ class Links:
         return dict(self.graph.dropped)
 
     @property
+    def contents(self) -> dict[str, int]:
+        """What the graph and the candidates hold, counts by a noun, for the report."""
+        graph = self.graph
+        found = {"node": len(graph.node_id), "node type": len(graph.node_types), "visible edge": len(graph.edge_type)}
+        return {**found, "edge type": len(np.unique(graph.edge_type)), "supervised edge": int(self.positive.sum())}
+
+    @property
     def supervised(self) -> tuple[str, ...]:
         """The edge types that are predicted, in the order of the outputs."""
         return tuple(name.removesuffix(f"_{NEGATIVES[0]}") for name in self.outputs[:: len(NEGATIVES)])

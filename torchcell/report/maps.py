@@ -96,7 +96,12 @@ def umap_map(xy: np.ndarray) -> Map:
     return Map(xy, ("UMAP 1", "UMAP 2"), scaled=False)
 
 
-def draw_maps(maps: Sequence[Map], phenotypes: Mapping[str, np.ndarray], columns: int | None = None) -> Figure:
+def draw_maps(
+    maps: Sequence[Map],
+    phenotypes: Mapping[str, np.ndarray],
+    columns: int | None = None,
+    names: Sequence[str] = (),
+) -> Figure:
     """A panel for each phenotype and map, colored by the phenotype.
 
     Colors run from the 2nd to the 98th percentile, around 0 where values lie on both sides of it. Values farthest from
@@ -106,6 +111,7 @@ def draw_maps(maps: Sequence[Map], phenotypes: Mapping[str, np.ndarray], columns
         maps: Maps of the same samples.
         phenotypes: Values [n] by label.
         columns: Panels in a row; by default one row for each phenotype.
+        names: Names of the samples [n], which a page shows under the pointer; none: without.
     """
     from torchcell.report.plots import canvas
 
@@ -114,20 +120,23 @@ def draw_maps(maps: Sequence[Map], phenotypes: Mapping[str, np.ndarray], columns
     rows = -(-len(panels) // columns)
     figure, axes = canvas(4.6 * columns, 3.7 * rows, columns, rows)
     for axis, (plane, label, values) in zip(axes.flat, panels, strict=False):
-        _panel(figure, axis, plane, label, np.asarray(values, dtype=np.float64))
+        _panel(figure, axis, plane, label, np.asarray(values, dtype=np.float64), names)
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
     return figure
 
 
-def _panel(figure: Figure, axis: Axes, one: Map, label: str, values_N: np.ndarray) -> None:
+def _panel(figure: Figure, axis: Axes, one: Map, label: str, values_N: np.ndarray, names: Sequence[str]) -> None:
     from torchcell.report.plots import INK, RULE
+    from torchcell.report.svg import name_points
 
     known = np.flatnonzero(~np.isnan(values_N))
     lacking = np.isnan(values_N)
     size = float(np.clip(3_000 / max(len(values_N), 1), 3, 14))
     x, y = one.xy.T
-    axis.scatter(x[lacking], y[lacking], s=size, facecolors="none", edgecolors=RULE, linewidths=0.5, rasterized=True)
+    axis.scatter(
+        x[lacking], y[lacking], s=size, facecolors="none", edgecolors=RULE, linewidths=0.5, rasterized=not names
+    )
     if len(known):
         known = known[np.abs(values_N[known] - np.median(values_N[known])).argsort(kind="stable")]
         low, high, shades = color_scale(values_N[known])
@@ -140,8 +149,10 @@ def _panel(figure: Figure, axis: Axes, one: Map, label: str, values_N: np.ndarra
             vmin=low,
             vmax=high,
             linewidths=0,
-            rasterized=True,
+            rasterized=not names,
         )
+        if names:
+            name_points(drawn, [f"{names[i]}: {label} {number(values_N[i])}" for i in known])
         bar = figure.colorbar(drawn, ax=axis, shrink=0.7, pad=0.02, extend="both")
         bar.outline.set_visible(False)
         bar.ax.tick_params(labelsize=7, length=2, colors=INK)
@@ -155,12 +166,12 @@ def color_scale(values: np.ndarray) -> tuple[float, float, Colormap]:
     """Limits and colors for ``values`` without NaN; diverging around 0 where values lie on both sides of it."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    from torchcell.report.plots import BLUE, INK, ORANGE, RULE
+    from torchcell.report.plots import BLUE, INK, RULE, YELLOW
 
     low, high = (float(limit) for limit in np.percentile(values, [2, 98]))
     if low < 0 < high:
         reach = max(-low, high)
-        return -reach, reach, LinearSegmentedColormap.from_list("around 0", [BLUE, RULE, ORANGE])
+        return -reach, reach, LinearSegmentedColormap.from_list("around 0", [BLUE, RULE, YELLOW])
     if low == high:  # e.g. a rare class: the percentiles alone would give it no color of its own
         low, high = float(values.min()), float(values.max())
     return low, high, LinearSegmentedColormap.from_list("rising", ["#C9D6E2", BLUE, INK])
@@ -174,6 +185,7 @@ def latent_section(
     n_whole: int,
     umap: bool = False,
     seed: int = 0,
+    names: Sequence[str] = (),
 ) -> Section:
     """The section of the report with the map of one embedding.
 
@@ -185,6 +197,7 @@ def latent_section(
         n_whole: Number of samples in that part, of which N were drawn at random.
         umap: Whether to draw a UMAP beside the PCA; it takes about ten seconds.
         seed: Seed of the UMAP.
+        names: Names of the samples [N], for the page; none: without.
     """
     n, width = x_ND.shape
     drawn = f"{n:,} samples" if n == n_whole else f"{n:,} of {n_whole:,} samples, chosen at random,"
@@ -208,7 +221,7 @@ def latent_section(
     )
     columns = None if umap else min(2, len(shown))
     labels = {f"measured {phenotype}": values for phenotype, values in shown.items()}
-    figure = draw_maps(maps, labels, columns)
+    figure = draw_maps(maps, labels, columns, names)
     return Section(TITLE, text, figure, _shared(x_ND, scores_NK, shown), "latent_maps", caption)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +16,10 @@ import pandas as pd
 
 from torchcell.evaluation.evaluate import Evaluation
 from torchcell.evaluation.results import Results
-from torchcell.evaluation.verdict import counted
+from torchcell.report.first_screen import Step, data_words, next_steps, origin, primary_forest, verdict_parts, warnings
 from torchcell.report.layout import blocks
 from torchcell.report.sections import Section, default_sections, glossary
+from torchcell.report.svg import to_svg
 
 if TYPE_CHECKING:
     import jinja2
@@ -26,21 +28,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+FIRST = "The primary metric"
+"""Title of the figure beside the verdict."""
 DPI = 160
 PIXELS_PER_INCH = 108
 """Size of figures on the page; it makes letters the same size in all figures."""
-_SHOWN_ELSEWHERE = ("dropped", "units", "notes", "name")
+TONES = {"green": "good", "red": "bad", "grey": "open"}
+_SHOWN_ELSEWHERE = ("dropped", "units", "notes", "name", "contents")
 """Entries of ``info`` that the table of facts leaves out."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Shown:
-    """A section with its figure as base64 PNG and its table as cells."""
+    """A section with its figure as SVG and its table as cells; ``slug`` is its place on the page."""
 
     title: str
+    slug: str
     text: str
     caption: str
-    image: str
+    figure: str
     width: int
     heads: list[str]
     rows: list[list[str]]
@@ -65,19 +71,27 @@ def write_report(
         history: One row per epoch; none: nothing was trained.
         info: Facts of the run, e.g. ``name``, ``split``, ``split_hash``, ``git_commit``, ``seconds``,
             ``epochs``, ``units`` (unit by output), ``dropped`` (counts of what was left out),
-            ``notes`` (sentences). Any further entry is listed as it is.
+            ``contents`` (what the data hold, counts by a noun in the singular), ``notes`` (sentences). Any further
+            entry is listed as it is.
         checks: As in ``metrics.json``.
         sections: Functions that make further sections, by heading; one that fails becomes a line of the page.
 
     Returns:
         The files written, the page first.
     """
-    makers = default_sections(evaluation, results, history, info, checks) | dict(sections)
+    makers: dict[str, Callable[[], Sequence[Section]]] = {FIRST: lambda: [_first_figure(evaluation, results)]}
+    makers |= {**default_sections(evaluation, results, history, info, checks), **sections}
     made = [section for title, make in makers.items() for section in made_or_failed(title, make)]
     shown, files = draw(made, lambda slug: folder / "figures" / f"{slug}.png")
     page = folder / "report.html"
-    _write(page, render(evaluation, results, info, shown))
+    steps = next_steps(evaluation, results, folder, info)
+    _write(page, render(evaluation, results, info, shown, warnings(info, checks), steps))
     return [page, *files]
+
+
+def _first_figure(evaluation: Evaluation, results: Results) -> Section:
+    caption = "Value and 95 % interval of every system that has one; the model in blue."
+    return Section(FIRST, "", primary_forest(evaluation, results), name="primary", caption=caption)
 
 
 def write_page(
@@ -103,8 +117,9 @@ def write_page(
         The files written, the page first.
     """
     shown, files = draw(sections, lambda slug: page.with_name(f"{page.stem}_{slug}.png"))
-    template = _templates().get_template("sections.html.j2")
-    _write(page, template.render(name=name, said=verdict, tone=tone, sections=shown, facts=_facts(facts)))
+    template = templates().get_template("sections.html.j2")
+    rendered = template.render(name=name, said=verdict, tone=tone, sections=shown, facts=_facts(facts), **script())
+    _write(page, rendered)
     return [page, *files]
 
 
@@ -114,18 +129,20 @@ def draw(sections: Sequence[Section], place: Callable[[str], Path]) -> tuple[lis
 
     shown, files = [], []
     for section in sections:
-        image = b""
+        image, figure = b"", ""
         if section.figure is not None:
             try:
                 image = _png(section.figure)
+                section.figure.set_layout_engine("none")  # its places are known now
+                figure = to_svg(section.figure, section.slug)
             except Exception as error:
-                shown.append(_show(failed(section.title, error), b""))
+                shown.append(_show(failed(section.title, error), ""))
                 continue
             path = place(section.slug)
             with atomic_write(path) as temporary:
                 temporary.write_bytes(image)
             files.append(path)
-        shown.append(_show(section, image))
+        shown.append(_show(section, figure))
     return shown, files
 
 
@@ -144,32 +161,52 @@ def failed(title: str, error: Exception) -> Section:
     return Section(title, f"Not made: {text}. Scores and predictions are complete.")
 
 
-def render(evaluation: Evaluation, results: Results, info: Mapping[str, Any], shown: Sequence[_Shown]) -> str:
+def render(
+    evaluation: Evaluation,
+    results: Results,
+    info: Mapping[str, Any],
+    shown: Sequence[_Shown],
+    alarms: Sequence[str],
+    steps: Sequence[Step],
+) -> str:
     """The page as HTML; every value is escaped."""
     verdict = evaluation.verdict
-    tone = {"green": "good", "red": "bad", "grey": "open"}[verdict.color]
-    notes = [str(note) for note in info.get("notes", ())]
+    first, others = verdict_parts(evaluation)
     return (
-        _templates()
+        templates()
         .get_template("template.html.j2")
         .render(
             name=str(info.get("name", results.model)),
             model=results.model,
             verdict=verdict,
-            tone=tone,
-            part=results.part,
-            n_samples=len(results),
-            n_clusters=counted(results.n_clusters, results.design.cluster),
+            first=first,
+            others=others,
+            tone=TONES[verdict.color],
+            origin=origin(info),
+            data=data_words(results, info),
+            warnings=alarms,
+            steps=steps,
+            figure=shown[0],
             blocks=blocks(evaluation),
-            sections=shown,
+            sections=shown[1:],
             facts=_facts(info),
-            notes=notes,
             glossary=glossary(evaluation),
+            **script(),
         )
     )
 
 
-def _templates() -> jinja2.Environment:
+def script() -> dict[str, str]:
+    """The one script of a page, and the hash by which the page admits it and no other."""
+    import importlib.resources
+
+    code = importlib.resources.files("torchcell.report").joinpath("page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    return {"script": code, "script_hash": digest}
+
+
+def templates() -> jinja2.Environment:
+    """The templates of pages; every value that they show is escaped."""
     import jinja2
 
     loader = jinja2.PackageLoader("torchcell.report", ".")
@@ -213,13 +250,14 @@ def _as_text(value: Any) -> str:
     return str(value)
 
 
-def _show(section: Section, image: bytes) -> _Shown:
+def _show(section: Section, figure: str) -> _Shown:
     table = section.table if section.table is not None else pd.DataFrame()
     return _Shown(
         section.title,
+        section.slug,
         section.text,
         section.caption,
-        base64.b64encode(image).decode(),
+        figure,
         0 if section.figure is None else round(section.figure.get_figwidth() * PIXELS_PER_INCH),
         [str(name) for name in table.columns],
         [["" if pd.isna(cell) else _as_text(cell) for cell in row] for row in table.astype(object).to_numpy().tolist()],

@@ -15,13 +15,17 @@ from torchcell.evaluation.checks import RULES_ABOVE
 from torchcell.evaluation.evaluate import Evaluation
 from torchcell.evaluation.registry import metric, metric_set
 from torchcell.evaluation.results import Results
-from torchcell.report.layout import compared_names, number, role
+from torchcell.report.layout import compared_names, number, role, span
+from torchcell.report.svg import name_points
 
 BLUE, ORANGE, GREEN, SKY, PINK, YELLOW = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#CC79A7", "#E69F00"
 GREY, INK, RULE = "#8A9099", "#22272E", "#D5DAE0"
-COLORS = {"model": BLUE, "comparator": ORANGE, "baseline": GREY, "ceiling": GREEN}
+COLORS = {"model": BLUE, "comparator": YELLOW, "baseline": GREY, "ceiling": PINK}
+"""By role; green and red are kept for better and worse."""
 SCATTER_UP_TO = 1500
 """More points are drawn as a density."""
+NAMED_OUTLIERS = 100
+"""Points of a density that are drawn on top and named: those farthest from the line of perfect prediction."""
 MOST_SIZES = 6
 
 
@@ -67,24 +71,23 @@ def predicted_against_measured(
     if metric_set(results.task).labels:
         return None
     pooled = results.per_gene
-    truth = np.asarray(results.measured, dtype=np.float64)
-    truth = truth.ravel() if pooled else truth[:, output]
+    truth = _of_output(results.measured, output, pooled)
     drawn = []
     for system in systems:
-        predicted = np.asarray(results.systems[system], dtype=np.float64)
-        predicted = predicted.ravel() if pooled else predicted[:, output]
-        defined = ~np.isnan(truth) & ~np.isnan(predicted)
-        if defined.sum() > 1:
-            drawn.append((system, truth[defined], predicted[defined]))
+        predicted = _of_output(results.systems[system], output, pooled)
+        defined = np.flatnonzero(~np.isnan(truth) & ~np.isnan(predicted))
+        if len(defined) > 1:
+            drawn.append((system, truth[defined], predicted[defined], defined))
     if not drawn:
         return None
-    x_low, x_high = _range(np.concatenate([x for _, x, _ in drawn]))
-    y_low, y_high = _range(np.concatenate([y for _, _, y in drawn]))
+    x_low, x_high = _range(np.concatenate([x for _, x, _, _ in drawn]))
+    y_low, y_high = _range(np.concatenate([y for _, _, y, _ in drawn]))
     name = "expression" if pooled else with_unit(results.outputs[output], units)
     figure, axes = canvas(4.2 * len(drawn), 4.0, len(drawn), sharex=True, sharey=True)
-    for one, (system, x, y) in zip(axes[0], drawn, strict=True):
+    for one, (system, x, y, row) in zip(axes[0], drawn, strict=True):
         color = COLORS[role(results, system)]
         one.set(xlim=(x_low, x_high), ylim=(y_low, y_high), xlabel=f"measured {name}")
+        inside = np.flatnonzero((x_low <= x) & (x <= x_high) & (y_low <= y) & (y <= y_high))
         if len(x) > SCATTER_UP_TO:
             shades = LinearSegmentedColormap.from_list("density", ["#F4F6F8", color, INK])
             extent = (x_low, x_high, y_low, y_high)
@@ -93,8 +96,14 @@ def predicted_against_measured(
             bar.outline.set_visible(False)
             bar.ax.tick_params(labelsize=7, length=2)
             bar.set_label("values per cell", size=8)
+            inside = inside[np.abs(y - x)[inside].argsort(kind="stable")[-NAMED_OUTLIERS:]]
+            style = {"facecolors": "none", "edgecolors": INK, "linewidths": 0.4}
         else:
-            one.scatter(x, y, s=9, color=color, alpha=0.5, linewidths=0)
+            style = {"color": color, "alpha": 0.5, "linewidths": 0}
+        points = one.scatter(x[inside], y[inside], s=9, **style)
+        names = _names_of(results, row[inside])
+        name_points(points, [f"{n}: measured {number(a)}, predicted {number(b)}"
+                             for n, a, b in zip(names, x[inside], y[inside], strict=True)])  # fmt: skip
         ends = (max(x_low, y_low), min(x_high, y_high))
         one.plot(ends, ends, color=INK, lw=0.9, ls=(0, (4, 3)))
         r = np.corrcoef(x, y)[0, 1] if np.std(x) > 0 and np.std(y) > 1e-6 * np.abs(y).max() else np.nan
@@ -102,6 +111,20 @@ def predicted_against_measured(
         one.set_title(f"{system}   {text}, n = {len(x):,}", fontsize=9, loc="left")
     axes[0, 0].set_ylabel(f"predicted {name}")
     return figure
+
+
+def _of_output(values: Any, output: int, pooled: bool) -> np.ndarray:
+    """The values [n, T] of one output [n], or of all of them [n * T]."""
+    values = np.asarray(values, dtype=np.float64)
+    return values.ravel() if pooled else values[:, output]
+
+
+def _names_of(results: Results, rows: np.ndarray) -> list[str]:
+    """Names of samples, or of sample and gene where all outputs are pooled."""
+    if not results.per_gene:
+        return [str(one) for one in np.asarray(results.sample_id, dtype=object)[rows]]
+    samples, genes = np.divmod(rows, len(results.outputs))
+    return [f"{results.sample_id[i]}, {results.outputs[j]}" for i, j in zip(samples, genes, strict=True)]
 
 
 def residuals_by_set_size(
@@ -154,7 +177,7 @@ def ranking_curves(results: Results, systems: list[str], output: int = 0) -> Fig
     prevalence = np.nanmean(truth)
     axes[0, 0].plot([0, 1], [0, 1], color=INK, lw=0.9, ls=(0, (4, 3)))
     axes[0, 1].axhline(prevalence, color=INK, lw=0.9, ls=(0, (4, 3)), label=f"prevalence {prevalence:.3f}")
-    colors = dict(zip(systems, (BLUE, ORANGE), strict=False))
+    colors = dict(zip(systems, (BLUE, INK), strict=False))
     for system in sorted(results.ordered, key=lambda name: name in colors):
         score = np.asarray(results.systems[system], dtype=np.float64)[:, output]
         defined = ~np.isnan(truth) & ~np.isnan(score)
@@ -162,7 +185,7 @@ def ranking_curves(results: Results, systems: list[str], output: int = 0) -> Fig
             continue
         false_positive, true_positive, _ = roc_curve(truth[defined], score[defined])
         precision, recall, _ = precision_recall_curve(truth[defined], score[defined])
-        color = colors.get(system, GREEN if system == results.ceiling else RULE)
+        color = colors.get(system, PINK if system == results.ceiling else RULE)
         style = {"color": color, "lw": 2.0 if system in colors else 1.1}
         label = system if system in colors or system == results.ceiling else None
         axes[0, 0].plot(false_positive, true_positive, label=label, **style)
@@ -181,7 +204,7 @@ def _range(values: np.ndarray) -> tuple[float, float]:
     return float(low - margin), float(high + margin)
 
 
-PALETTE = (BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, GREY)
+PALETTE = (BLUE, YELLOW, PINK, SKY, INK, GREY)
 MOST_METRICS = 6
 
 
@@ -198,11 +221,9 @@ def learning_curves(history: pd.DataFrame) -> Figure | None:
         return None
     figure, axes = canvas(8.4, 3.2, 2)
     for name, color in zip(losses, (GREY, BLUE), strict=False):
-        rows = history[["epoch", name]].dropna()
-        axes[0, 0].plot(rows.epoch, rows[name], color=color, lw=1.8, marker=_marker(rows), ms=3, label=name)
+        _curve(axes[0, 0], history[["epoch", name]].dropna(), color)
     for name, color in zip(scores, PALETTE, strict=False):
-        rows = history[["epoch", name]].dropna()
-        axes[0, 1].plot(rows.epoch, rows[name], color=color, lw=1.8, marker=_marker(rows), ms=3, label=name)
+        _curve(axes[0, 1], history[["epoch", name]].dropna(), color)
     if "val/score" in history and history["val/score"].notna().any():
         rows = history[["epoch", "val/score"]].dropna()
         epoch, score = rows.to_numpy(dtype=float)[rows["val/score"].argmax()]
@@ -258,15 +279,20 @@ def _scores(history: pd.DataFrame) -> list[str]:
     return names[:MOST_METRICS] or fallback
 
 
-def _marker(rows: pd.DataFrame) -> str | None:
-    return "o" if len(rows) < 40 else None
+def _curve(one: Axes, rows: pd.DataFrame, color: str) -> None:
+    """A named value by epoch; its points are visible where they are few, and under the pointer always."""
+    name = str(rows.columns[1])
+    shown = color if len(rows) < 40 else "none"
+    markers: dict[str, Any] = {"marker": "o", "ms": 4, "markerfacecolor": shown, "markeredgecolor": shown}
+    (line,) = one.plot(rows.epoch, rows[name], color=color, lw=1.8, label=name, **markers)
+    name_points(line, [f"epoch {epoch:.0f}: {name} {number(value)}" for epoch, value in rows.to_numpy(dtype=float)])
 
 
 MOST_PANELS = 8
 
 
 def forest(evaluation: Evaluation, results: Results) -> Figure | None:
-    """A panel per compared metric: no skill dotted, the ceiling green, an arrow for a value outside the scale."""
+    """A panel per compared metric: no skill dotted, an arrow for a value outside the scale."""
     names = compared_names(evaluation)[:MOST_PANELS]
     systems = list(reversed(results.ordered))
     columns = min(len(names), 4)
@@ -338,7 +364,8 @@ def _panel(one: Axes, rows: pd.DataFrame, roles: Mapping[str, str], no_skill: fl
         else:
             if not np.isnan(start):
                 one.plot([start, stop], [place, place], color=COLORS[system_role], lw=1.8, solid_capstyle="round")
-            one.plot(value, place, "D" if system_role == "model" else "o", color=COLORS[system_role], ms=5)
+            (point,) = one.plot(value, place, "D" if system_role == "model" else "o", color=COLORS[system_role], ms=5)
+            name_points(point, [f"{system}: {number(value)} {span(start, stop)}".strip()])
     if not np.isnan(no_skill) and low <= no_skill <= high:
         one.axvline(no_skill, color=INK, lw=0.9, ls=(0, (1, 2)), zorder=0)
     one.set(xlim=(low, high), ylim=(-0.6, len(rows) - 0.4))

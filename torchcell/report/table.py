@@ -37,7 +37,7 @@ SYSTEM_WIDTH, CELL_WIDTH = 30, 20
 
 
 @dataclass(frozen=True)
-class _Block:
+class RunBlock:
     """One printed table: a row for each system and a column for each metric, with the runs and their verdict.
 
     ``over`` says what the means are over. ``compared`` are the metrics on which the model was compared with its
@@ -53,7 +53,7 @@ class _Block:
     verdict: str
 
 
-def _blocks(table: pd.DataFrame) -> Iterator[_Block]:
+def run_blocks(table: pd.DataFrame) -> Iterator[RunBlock]:
     """A block for each experiment, config, split, cell line and part; the mean over cell lines comes first."""
     table = table.assign(cell_line=table["cell_line"].fillna(""))
     keys = [key for key in KEYS if key not in ("system", "metric")]
@@ -82,7 +82,7 @@ def _blocks(table: pd.DataFrame) -> Iterator[_Block]:
         elif len(runs) and (runs["run"] == runs["run"].iloc[0]).all() and runs["verdict"].notna().all():
             verdict = f"The one run: {runs['verdict'].iloc[0]}"
         title = f"{title}: {int(group['n_runs'].max())} run(s)"
-        yield _Block(title, over, metrics, compared, rows, runs, verdict)
+        yield RunBlock(title, over, metrics, compared, rows, runs, verdict)
 
 
 def show(table: pd.DataFrame) -> None:
@@ -93,7 +93,7 @@ def show(table: pd.DataFrame) -> None:
     from torchcell.io.console import Console
 
     console = Console() if sys.stdout.isatty() else Console(width=COLLECTED_WIDTH)
-    for block in _blocks(table):
+    for block in run_blocks(table):
         title = escape(f"{block.title}, mean ± sd over {block.over} [mean 95 % interval]")
         fits = console.width >= SYSTEM_WIDTH + CELL_WIDTH * len(block.metrics)
         shown = block.metrics if fits else block.compared
@@ -113,7 +113,7 @@ def show(table: pd.DataFrame) -> None:
 def markdown(table: pd.DataFrame) -> str:
     """The blocks as Markdown, each followed by a line for each run."""
     lines: list[str] = []
-    for block in _blocks(table):
+    for block in run_blocks(table):
         lines += [f"### {_inline(block.title)}", "", f"Mean ± sd over {block.over} [mean of the 95 % intervals].", ""]
         lines += ["| system | " + " | ".join(map(_inline, block.metrics)) + " |"]
         lines += ["|---" * (len(block.metrics) + 1) + "|"]

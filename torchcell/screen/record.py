@@ -62,6 +62,11 @@ class Screen:
         return self.phenotype
 
     @property
+    def contents(self) -> dict[str, int]:
+        """What the samples hold, counts by a noun, for the report."""
+        return {"gene": len(np.unique(self.gene)), "phenotype": len(self.phenotype_names)}
+
+    @property
     def sizes(self) -> np.ndarray:
         """Number of perturbed genes per sample, int64 [n]."""
         return np.diff(self.ptr)

@@ -199,6 +199,8 @@ def report_info(
         "split_counts": data.split.counts(),
         "group": data.split.key,
         "dropped": data.dropped,
+        "contents": getattr(data.record_whole, "contents", {}),
+        "prior": OmegaConf.select(cfg, "model.prior"),
         "notes": [*data.target_notes, *data.notes()],
         "git_commit": environment["git_commit"],
         "git_dirty": environment["git_dirty"],

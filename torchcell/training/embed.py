@@ -163,7 +163,8 @@ def report_latents(
     found = embed_sets(model, PackedLoader(data.packed, order, data.eval_batch_size), device, predict=False)
     measured = {output: np.asarray(results.measured)[chosen, i] for i, output in enumerate(results.outputs)}
     first = list(found.latents.items())[:1]
-    return [latent_section(name, x_ND, measured, results.part, n, umap, seed) for name, x_ND in first]
+    names = [str(one) for one in np.asarray(results.sample_id, dtype=object)[chosen]]
+    return [latent_section(name, x_ND, measured, results.part, n, umap, seed, names) for name, x_ND in first]
 
 
 def loader(sets: Sets, batch_size: int) -> Iterable[Any]:
