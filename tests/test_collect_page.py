@@ -22,7 +22,9 @@ def _table(folder: Path) -> pd.DataFrame:
         about |= {"fold": 0, "split_hash": "a" * 64, "cell_line": None, "part": "test", "metric": "pearson"}
         about |= {"class": outcome, "verdict": line, "epochs": 3, "seconds": 1.5, "n_runs": 1, "low": 0.1, "high": 0.3}
         for level in ("run", "mean")[: 2 - seed]:
-            rows += [about | {"level": level, "system": name, "value": 0.2, "sd": None} for name in ("Net", "ridge")]
+            rows += [
+                about | {"level": level, "system": name, "value": 0.2, "sd": float("nan")} for name in ("Net", "ridge")
+            ]
     return pd.DataFrame(rows)
 
 

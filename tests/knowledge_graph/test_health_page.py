@@ -88,7 +88,7 @@ def test_the_page_is_whole_and_its_figures_lie_beside_it(x, tmp_path):
     files = write_health_page(tmp_path / "e.html", found, sections, {"file": "3 < 4", "nodes": 81})
     assert [path.name for path in files] == ["e.html", "e_cosines.png", "e_pca.png"]
     page = files[0].read_text()
-    assert page.index('<main class="bad">') < page.index('verdict">collapsed: 1 of 2') < page.index("data:image/png")
+    assert page.index('<body class="bad">') < page.index('verdict">collapsed: 1 of 2') < page.index("<svg")
     assert "<dt>file</dt><dd>3 &lt; 4</dd>" in page
     assert '<td class="flag">COLLAPSED</td>' in page
     assert "<dt>nodes</dt><dd>81</dd>" in page
