@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 import torchcell as tc
+from torchcell.api.run import Plots
 from torchcell.io.errors import InputError
 from torchcell.io.in_memory import InMemory
 from torchcell.io.tables import read_table
@@ -57,6 +58,10 @@ def test_the_api_is_typed_and_every_name_has_an_example():
         assert ">>>" in (named.__doc__ or ""), named
         for parameter in inspect.signature(named).parameters.values():
             assert parameter.annotation is not inspect.Parameter.empty, (named, parameter)
+    members = [member for kind in (tc.Run, Plots) for name, member in vars(kind).items() if not name.startswith("_")]
+    lacking = [member for member in members if callable(member) and ">>>" not in (member.__doc__ or "")]
+    lacking += [member for member in members if isinstance(member, property) and ">>>" not in (member.__doc__ or "")]
+    assert lacking == []
 
 
 class AnyOutputWhereNoneIsShown(doctest.OutputChecker):

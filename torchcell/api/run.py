@@ -88,7 +88,14 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The config that it was trained with."""
+        """The config that it was trained with.
+
+        Example:
+            >>> import torchcell as tc
+            >>> run = tc.fit("simulated_dango", "+debug=fast", "baselines=none")
+            >>> run.config["trainer"]["max_epochs"]
+            1
+        """
         from omegaconf import OmegaConf
 
         found = OmegaConf.to_container(self.checkpoint.config)
@@ -107,31 +114,72 @@ class Run:
 
     @property
     def verdict(self) -> str:
-        """The one line on whether the model beat the baselines."""
+        """The one line on whether the model beat the baselines.
+
+        Example:
+            >>> import torchcell as tc
+            >>> run = tc.fit("simulated_dango", "+debug=fast", "baselines=none")
+            >>> run.verdict.startswith("Dango: ")
+            True
+        """
         return readable(f"{self.summary['model']}: {self.summary['verdict']['text']}")
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
-        """Value and 95 % interval of every system on every metric."""
+        """Value and 95 % interval of every system on every metric.
+
+        Example:
+            >>> import torchcell as tc
+            >>> run = tc.fit("simulated_dango", "+debug=fast", "baselines=none")
+            >>> run.metrics.columns[:4].tolist()
+            ['system', 'part', 'metric', 'value']
+        """
         return self._table("metrics.csv")
 
     @cached_property
     def comparisons(self) -> pd.DataFrame:
-        """The model minus each baseline on each compared metric, with the paired 95 % interval."""
+        """The model minus each baseline on each compared metric, with the paired 95 % interval.
+
+        Example:
+            >>> import torchcell as tc
+            >>> run = tc.fit("simulated_dango", "+debug=fast", "baselines=none")
+            >>> len(run.comparisons)  # there were no baselines
+            0
+        """
         return self._table("comparisons.csv")
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        """One row an epoch, counted from 0."""
+        """One row an epoch, counted from 0.
+
+        Example:
+            >>> import torchcell as tc
+            >>> run = tc.fit("simulated_dango", "+debug=fast", "baselines=none")
+            >>> len(run.history)
+            1
+        """
         return self._table("history.csv")
 
     @property
     def plot(self) -> Plots:
-        """Figures: ``run.plot.forest()``, ``run.plot.training()``."""
+        """Figures: ``run.plot.forest()``, ``run.plot.training()``.
+
+        Example:
+            >>> import torchcell as tc
+            >>> run = tc.fit("simulated_dango", "+debug=fast", "baselines=none")
+            >>> figure = run.plot.forest("spearman")
+        """
         return Plots(self)
 
     def report(self) -> Page:
-        """The run's page, shown in a notebook; ``str(run.report())`` is its path."""
+        """The run's page, shown in a notebook; ``str(run.report())`` is its path.
+
+        Example:
+            >>> import torchcell as tc
+            >>> run = tc.fit("simulated_dango", "+debug=fast", "baselines=none")
+            >>> str(run.report()).endswith("report.html")
+            True
+        """
         return Page(self._file("report.html"))
 
     # What the model says ----------------------------------------------------------------------------
@@ -167,6 +215,13 @@ class Run:
 
         Raises:
             InputError: Rows that can't be read, names that the model does not know; all of them in one line.
+
+        Example:
+            >>> import torchcell as tc
+            >>> run = tc.fit("simulated_dango", "+debug=fast", "baselines=none")
+            >>> table = run.predict(["G0001|G0002", "G0003"])
+            >>> len(table)
+            2
         """
         from torchcell.evaluation.registry import metric_set
         from torchcell.io.in_memory import in_memory, is_cells
@@ -208,6 +263,13 @@ class Run:
 
         Raises:
             InputError: The model predicts no links, or an unknown node.
+
+        Example:
+            >>> import torchcell as tc
+            >>> run = tc.fit("simulated_hgt", "+debug=fast", "baselines=none")
+            >>> ranked = run.rank(source="Compound::0001", top=3)
+            >>> len(ranked)
+            3
         """
         from torchcell.predict import rank
 
@@ -229,6 +291,12 @@ class Run:
 
         Raises:
             InputError: The model has no such latents; data that changed since training.
+
+        Example:
+            >>> import torchcell as tc
+            >>> run = tc.fit("simulated_dango", "+debug=fast", "baselines=none")
+            >>> run.embed(["G0001|G0002"]).n_obs
+            1
         """
         from torchcell.embed import embed_graph, embed_samples
         from torchcell.io.in_memory import in_memory
@@ -322,6 +390,12 @@ class Plots:
 
         Raises:
             InputError: A metric that the run does not have.
+
+        Example:
+            >>> import torchcell as tc
+            >>> run = tc.fit("simulated_dango", "+debug=fast", "baselines=none")
+            >>> run.plot.forest().axes[0].get_title(loc="left")
+            'pearson ↑'
         """
         from torchcell.evaluation.registry import higher_is_better, is_known, learned_directions
         from torchcell.io.errors import near
@@ -338,7 +412,14 @@ class Plots:
             return literal(forest_of(rows, roles, name, higher_is_better(name)))
 
     def training(self) -> Figure | None:
-        """Learning curves; none where there are no two epochs."""
+        """Learning curves; none where there is no epoch.
+
+        Example:
+            >>> import torchcell as tc
+            >>> run = tc.fit("simulated_dango", "+debug=fast", "baselines=none")
+            >>> [axes.get_xlabel() for axes in run.plot.training().axes]
+            ['epoch', 'epoch']
+        """
         from torchcell.report.page import literal
         from torchcell.report.plots import learning_curves
 
