@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 import torchcell as tc
-from torchcell.api.run import Plots
+from torchcell.api.outcome import Outcome, Plots
 from torchcell.io.errors import InputError
 from torchcell.io.in_memory import InMemory
 from torchcell.io.tables import read_table
@@ -54,11 +54,13 @@ def test_an_unknown_name_names_those_that_are_there():
 
 def test_the_api_is_typed_and_every_name_has_an_example():
     assert (PACKAGE / "py.typed").is_file()
-    for named in (tc.fit, tc.load, tc.Run, tc.records.screen, tc.records.cells, InMemory):
+    for named in (tc.fit, tc.judge, tc.load, tc.Run, tc.records.screen, tc.records.cells, InMemory):
         assert ">>>" in (named.__doc__ or ""), named
         for parameter in inspect.signature(named).parameters.values():
             assert parameter.annotation is not inspect.Parameter.empty, (named, parameter)
-    members = [member for kind in (tc.Run, Plots) for name, member in vars(kind).items() if not name.startswith("_")]
+    members = [
+        member for kind in (tc.Run, Outcome, Plots) for name, member in vars(kind).items() if not name.startswith("_")
+    ]
     lacking = [member for member in members if callable(member) and ">>>" not in (member.__doc__ or "")]
     lacking += [member for member in members if isinstance(member, property) and ">>>" not in (member.__doc__ or "")]
     assert lacking == []
@@ -71,7 +73,10 @@ class AnyOutputWhereNoneIsShown(doctest.OutputChecker):
         return not want or super().check_output(want, got, optionflags)
 
 
-@pytest.mark.parametrize("name", ["api.start", "api.run", "api.records", "io.in_memory", "io.progress", "io.console"])
+@pytest.mark.parametrize(
+    "name",
+    ["api.start", "api.run", "api.outcome", "api.judge", "api.records", "io.in_memory", "io.progress", "io.console"],
+)
 def test_examples_are_true(name, tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.getbasetemp() / "examples"  # of all of them, so that their run is trained once
     folder.mkdir(exist_ok=True)

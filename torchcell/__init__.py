@@ -7,6 +7,7 @@ In a notebook::
     run = tc.fit("simulated_cgt", "trainer.max_epochs=5")  # an experiment and Hydra overrides
     run = tc.load("runs/simulated_cgt/0a1b2c3d-s0")        # a run's folder, or a checkpoint
     run.predict(["A|B"])                                   # a list, DataFrame or AnnData
+    tc.judge(df, benchmark="costanzo2010")                 # what another program predicted
 
 Importing the package loads nothing heavy: each name is imported when it is first used.
 """
@@ -17,15 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torchcell.api import records as records
+    from torchcell.api.judge import judge as judge
     from torchcell.api.run import Run as Run
     from torchcell.api.run import load as load
     from torchcell.api.start import fit as fit
 
 __version__ = "0.2.0"
 
-__all__ = ["Run", "__version__", "fit", "load", "records"]
+__all__ = ["Run", "__version__", "fit", "judge", "load", "records"]
 
-_HOMES = {"Run": "run", "fit": "start", "load": "run", "records": ""}
+_HOMES = {"Run": "run", "fit": "start", "judge": "judge", "load": "run", "records": ""}
 """Module of ``torchcell.api`` that holds each name; none: it is that module."""
 
 

@@ -1,18 +1,19 @@
-"""``python -m torchcell.data VERB``: list, fetch, check, import-gct, select-genes."""
+"""``python -m torchcell.data VERB``: list, fetch, check, import-gct, select-genes, export."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from torchcell.io.command import in_one_line
 from torchcell.io.errors import InputError, readable
 from torchcell.io.paths import data_home
 from torchcell.io.sources import Source, fetch, mirror, registry, source, state
 
-SELECT = "select-genes"
-"""The one verb here with Hydra's arguments, key=value."""
+SELECT, EXPORT = "select-genes", "export"
+"""The verbs here with Hydra's arguments, key=value."""
 
 
 @in_one_line
@@ -22,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[:1] == [SELECT]:
         _select_genes(given[1:])
         return 0
+    if given[:1] == [EXPORT] and not {"-h", "--help"} & set(given):
+        return _export(given[1:])
     parser = _parser()
     chosen = parser.parse_args(arguments)
     status: int | None = chosen.run(chosen)
@@ -51,6 +54,13 @@ def _parser() -> argparse.ArgumentParser:
     checking.set_defaults(run=_check)
     _add_import_gct(commands)
     commands.add_parser(SELECT, help="the genes that a run would choose, key=value arguments; see select-genes --help")
+    commands.add_parser(
+        EXPORT,
+        help="data with its split, for other programs: benchmark=NAME split.fold=0 out=FOLDER",
+        description="Writes the data of a benchmark with the column split (train, val, test): data.csv of a screen, "
+        "else data.h5ad; of cells split.csv and cell_load.toml too. Arguments: benchmark=NAME, out=FOLDER and those "
+        "of a training run, e.g. split=NAME split.fold=0. torchcell.evaluate predictions=FILE judges what comes back.",
+    )
     return parser
 
 
@@ -94,6 +104,22 @@ def _add_import_gct(commands: argparse._SubParsersAction[argparse.ArgumentParser
         "--structures", metavar="FILE", help="a table of smiles (and InChIKey) by pert_id, for files that hold none"
     )
     importing.set_defaults(run=_import_gct)
+
+
+def _export(arguments: Sequence[str]) -> int:
+    """Write the data and the split that a training run with these arguments would have."""
+    from torchcell.training.entry import composed, refuse_missing
+    from torchcell.training.judge import export
+
+    out = [one.partition("=")[2] for one in arguments if one.startswith("out=")]
+    if len(out) != 1 or not out[0]:
+        raise InputError("name the folder to write: out=FOLDER")
+    cfg = composed("config", [one for one in arguments if not one.startswith("out=")])
+    refuse_missing(cfg)
+    benchmark = next((one.partition("=")[2] for one in arguments if one.startswith("benchmark=")), str(cfg.name))
+    for path in export(cfg, Path(out[0]), benchmark):
+        print(readable(f"wrote {path}"))
+    return 0
 
 
 def _list(_: argparse.Namespace) -> None:

@@ -1,12 +1,18 @@
-"""``python -m torchcell.evaluate``: score a checkpoint beside its baselines, on the split it was trained with."""
+"""``python -m torchcell.evaluate``: score a checkpoint beside its baselines, on the split it was trained with.
+
+``predictions=FILE benchmark=NAME`` judges what another program predicted, see ``judge_command``.
+"""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
+from torchcell.io.command import in_one_line
 from torchcell.training.entry import run_entry
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from omegaconf import DictConfig
@@ -99,7 +105,7 @@ def _scored(
     if how.data_changed:
         facts["data_changed"] = True
     info = build.report_info(config, environment_facts(), datamodule, facts)
-    scored = write.write(scored, folder, info, history, model, facts)
+    scored = write.write(scored, folder, info, history, facts)
     if cfg.cell_eval_out:
         results = scored.results
         scored.files.extend(datamodule.export(how.part, results.systems[results.model], Path(cfg.cell_eval_out)))
@@ -129,5 +135,48 @@ def _folder(cfg: DictConfig, ckpt: Path, same: bool, changed: bool) -> Path:
     return ckpt.resolve().parent / f"{ckpt.stem}-evaluated"
 
 
-if __name__ == "__main__":
+OWN_KEYS = ("predictions", "name", "columns", "layer", "values", "out")
+"""Arguments of ``judge_command``; all others are the config's, as for a training run."""
+
+
+@in_one_line
+def judge_command(arguments: Sequence[str] | None = None) -> int:
+    """Judge a file of predictions: ``predictions=FILE benchmark=NAME split=NAME split.fold=0``.
+
+    Further keys: ``name=`` of the system in the table, ``columns={ours: theirs}``, ``layer=`` of an h5ad file,
+    ``values=level|change``, ``out=`` a folder.
+
+    Raises:
+        InputError: A key that can't be, a file that can't be read or matched.
+    """
+    from pathlib import Path
+
+    from omegaconf import OmegaConf
+
+    from torchcell.core.foreign import ForeignColumns
+    from torchcell.training.entry import composed, refuse_missing
+    from torchcell.training.judge import Judgment, judge
+
+    arguments = sys.argv[1:] if arguments is None else arguments
+    own = {key: value for key, _, value in (one.partition("=") for one in arguments) if key in OWN_KEYS}
+    given = OmegaConf.from_dotlist([f"columns={own.pop('columns')}"]) if "columns" in own else {}
+    cfg = composed("config", [one for one in arguments if one.partition("=")[0] not in OWN_KEYS])
+    refuse_missing(cfg)
+    columns = dict(given.get("columns") or {})
+    how = ForeignColumns(columns, own.get("layer"), own.get("values", "level"))  # type: ignore[arg-type]
+    out = Path(own["out"]) if "out" in own else None
+    benchmark = next((one.partition("=")[2] for one in arguments if one.startswith("benchmark=")), None)
+    judge(cfg, Judgment(own["predictions"], how, own.get("name", "predictions"), out, benchmark))
+    return 0
+
+
+def main() -> int | None:
+    """Judge predictions, or evaluate a checkpoint, as the command line says."""
+    if any(one.startswith("predictions=") for one in sys.argv[1:]):
+        return judge_command()
     run_entry(evaluate, "evaluate")
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

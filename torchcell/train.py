@@ -125,7 +125,7 @@ def _train(cfg: DictConfig, process: DistributedContext, folder: RunFolder, sign
         scored.sections["What memory options cost and save"] = lambda: memory.memory_sections(
             cfg, datamodule, process.device, rate
         )
-        scored = write.write(scored, folder.path, info, history, model, facts)
+        scored = write.write(scored, folder.path, info, history, facts)
         loggers.log_outcome(logs, scored.evaluation.table, scored.summary, scored.files)
         write.say(scored, started)
     return Trained(folder, model, datamodule, scored, build.best_score(trainer))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from torchcell.core.foreign import ForeignFormat
 from torchcell.core.spec import Spec
 from torchcell.core.split import SplitMethods, own_clusters
 from torchcell.evaluation.registry import BINARY, EXPRESSION, REGRESSION, MetricSet
@@ -50,6 +51,7 @@ class Task:
         splits: How samples are assigned to train, validation and test.
         inspect: Looks into a scored model; called with the model, the table of ``metrics.csv``, and a seed for samples
             that figures draw.
+        foreign: How predictions of other people's models are read; none: they are not.
 
     Example:
         >>> from torchcell.core.task import Task
@@ -62,6 +64,7 @@ class Task:
     metrics: tuple[MetricSet, ...] = (REGRESSION, BINARY, EXPRESSION)
     splits: SplitMethods = field(default_factory=lambda: SplitMethods("samples", own_clusters, {}))
     inspect: Callable[[Model, pd.DataFrame, int], Inspection] = _nothing
+    foreign: ForeignFormat | None = None
 
     @property
     def package(self) -> str:

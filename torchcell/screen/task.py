@@ -2,6 +2,7 @@
 
 from torchcell.core.task import Task
 from torchcell.evaluation.registry import BINARY, REGRESSION
+from torchcell.screen.foreign import FORMAT
 from torchcell.screen.spec import ScreenSpec
 from torchcell.screen.splits import SPLITS
 
@@ -10,4 +11,5 @@ TASK = Task(
     spec=ScreenSpec,
     metrics=(REGRESSION, BINARY),
     splits=SPLITS,
+    foreign=FORMAT,
 )

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from torchcell.core.datamodule import RecordDataModule
 from torchcell.core.model import Model
+from torchcell.core.task import Inspection
 from torchcell.evaluation.checks import (
     UNCHECKED,
     Check,
@@ -124,7 +125,7 @@ class Scored:
     evaluation: Evaluation
     summary: dict[str, Any]
     files: list[Path]
-    sections: dict[str, Callable[[], list[Section]]] = field(default_factory=dict)
+    sections: dict[str, Callable[[], Sequence[Section]]] = field(default_factory=dict)
     baselines: Baselines = field(default_factory=lambda: Baselines({}))
 
 
@@ -211,13 +212,73 @@ def score(
         return None
     # From here one process is enough; the others have returned.
     device = trainer.strategy.root_device
+    name, active = type(model).__name__, model.active_outputs()
     own = _own_baseline(model, datamodule, how.part, prediction)
+    under_test = UnderTest(
+        name,
+        predict_inputs(model, datamodule, how.part, prediction, device),
+        ablated,
+        None if active is None else active.cpu().numpy(),
+        tuple(model.collapses()),
+        partial(datamodule.TASK.inspect, model),
+        own,
+    )
+    scored = judged(under_test, datamodule, baselines, how, history, comparators)
+    latents = partial(report_latents, model, datamodule, scored.results, device, how.umap, how.seed)
+    own_sections = partial(model.report_sections, history)
+    return replace(scored, sections={"Maps of latents": latents, **scored.sections, f"What {name} adds": own_sections})
+
+
+@dataclass(frozen=True, eq=False)
+class UnderTest:
+    """A system that is judged, with its predictions.
+
+    Attributes:
+        name: Of the system.
+        predictions: What it predicts, by name as in ``evaluation_inputs``.
+        ablated: Predictions of the part [n, T] with inputs shuffled or held constant, by what was done.
+        active: Outputs that it was trained on, bool [T]; none: all.
+        collapses: A sentence for each part of it that has collapsed.
+        inspect: Looks into it, see ``Task.inspect``; none: nothing to look into.
+        own_baseline: Name of the baseline that it is itself.
+    """
+
+    name: str
+    predictions: Mapping[str, np.ndarray]
+    ablated: Mapping[str, list[np.ndarray]]
+    active: np.ndarray | None = None
+    collapses: tuple[str, ...] = ()
+    inspect: Callable[[pd.DataFrame, int], Inspection] | None = None
+    own_baseline: str | None = None
+
+
+def judged(
+    system: UnderTest,
+    datamodule: RecordDataModule,
+    baselines: Mapping[str, Any],
+    how: Scoring,
+    history: pd.DataFrame | None = None,
+    comparators: Mapping[str, Comparator] = MappingProxyType({}),
+    notes: Sequence[str] = (),
+) -> Scored:
+    """Fit the baselines, evaluate all predictions, and make the checks of the verdict; nothing is written yet.
+
+    Args:
+        system: The system under test.
+        datamodule: The data with its split.
+        baselines: Configs by name, see ``conf/baselines``.
+        how: Settings of the scoring.
+        history: One row for each epoch, if the system was trained here.
+        comparators: Other trained models by name, with their predictions.
+        notes: Further texts for the verdict's line.
+    """
+    own = system.own_baseline
     weakened = departures(baselines, datamodule.TASK.package)
     if own is not None:
         baselines = {name: config for name, config in baselines.items() if name != own}
         weakened = (*weakened, f"the baseline {own} is the model itself")
     fitted = fit_baselines(datamodule, baselines, how.part)
-    all_results = _all_results(model, datamodule, fitted, how, prediction, device, comparators)
+    all_results = _all_results(system, datamodule, fitted, how, comparators)
     has_converged = (
         None if history is None or own is not None else converged(history["val/score"].tolist(), how.min_delta)
     )
@@ -227,26 +288,25 @@ def score(
     )
     first = () if history is None else first_epoch_note(history)
     models = evaluation.table[~evaluation.table["system"].isin(all_results[0].comparators)]
-    inspected = datamodule.TASK.inspect(model, models, how.seed)
+    inspected = Inspection() if system.inspect is None else system.inspect(models, how.seed)
     evaluation = evaluation.with_checks(
-        *input_checks(all_results[0], ablated, datamodule.inputs(), how),
+        *input_checks(all_results[0], system.ablated, datamodule.inputs(), how),
         measurable_signal(datamodule.halves(how.part), all_results[0].group, how.n_boot, how.seed),
-        *map(collapse, (*model.collapses(), *inspected.collapsed)),
+        *map(collapse, (*system.collapses, *inspected.collapsed)),
         *starting_weights(how),
     ).with_evidence(
         data_changed=how.data_changed,
         max_epochs=None if history is None else 2 * len(history),
-        notes=(*weakened, *first),
+        notes=(*weakened, *first, *notes),
     )
     checks = checks_summary(evaluation, history, inspected.checks)
-    summary = _summary(model, datamodule, evaluation, checks, how, has_converged)
+    summary = _summary(system.name, datamodule, evaluation, checks, how, has_converged)
     summary["baseline_departures"] = list(weakened)
     if comparators:
         summary["comparators"] = {
             one.comparator: comparators[one.comparator].facts | one.summary() for one in evaluation.comparators
         }
-    sections: dict[str, Callable[[], list[Section]]] = {
-        "Maps of latents": partial(report_latents, model, datamodule, all_results[0], device, how.umap, how.seed),
+    sections: dict[str, Callable[[], Sequence[Section]]] = {
         **inspected.sections,
         **_what_carries(fitted, all_results[0]),
     }
@@ -298,18 +358,15 @@ def starting_weights(how: Scoring) -> list[Check]:
 
 
 def _all_results(
-    model: Model,
+    system: UnderTest,
     datamodule: RecordDataModule,
     baselines: Baselines,
     how: Scoring,
-    prediction: np.ndarray,
-    device: torch.device,
     comparators: Mapping[str, Comparator],
 ) -> list[Results]:
     """The predictions of every system for all evaluation inputs of the part."""
-    name, ceiling = type(model).__name__, datamodule.ceiling(datamodule.record(how.part))
-    own = predict_inputs(model, datamodule, how.part, prediction, device)
-    predictions = {record: {name: prediction} for record, prediction in own.items()}
+    ceiling = datamodule.ceiling(datamodule.record(how.part))
+    predictions = {record: {system.name: prediction} for record, prediction in system.predictions.items()}
     for label, comparator in comparators.items():
         for record, prediction in comparator.predictions.items():
             predictions[record][label] = prediction
@@ -317,10 +374,8 @@ def _all_results(
         predictions[record] |= by_baseline
     if ceiling is not None:
         predictions[""]["replicate_ceiling"] = ceiling
-    active = model.active_outputs()
-    mask = None if active is None else active.cpu().numpy()
-    scored = datamodule.results(how.part, predictions, name, None if ceiling is None else "replicate_ceiling")
-    return [replace(one, active=mask, comparators=tuple(comparators)) for one in scored]
+    scored = datamodule.results(how.part, predictions, system.name, None if ceiling is None else "replicate_ceiling")
+    return [replace(one, active=system.active, comparators=tuple(comparators)) for one in scored]
 
 
 def input_checks(
@@ -359,7 +414,7 @@ def checks_summary(
 
 
 def _summary(
-    model: Model,
+    name: str,
     datamodule: RecordDataModule,
     evaluation: Evaluation,
     checks: dict[str, Any],
@@ -370,7 +425,7 @@ def _summary(
     split = datamodule.split
     names = {name.rpartition("/")[2] for name in evaluation.table["metric"]}
     return {
-        "model": type(model).__name__,
+        "model": name,
         "part": how.part,
         "n_boot": how.n_boot,
         "outputs": list(evaluation.results[0].outputs[:16]),

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from torchcell.core.model import Model
 from torchcell.evaluation.comparison import to_frame
 from torchcell.evaluation.evaluate import Evaluation
 from torchcell.evaluation.results import Results
@@ -120,7 +119,6 @@ def write(
     folder: Path,
     info: Mapping[str, Any],
     history: pd.DataFrame | None,
-    model: Model,
     extra: Mapping[str, Any],
 ) -> Scored:
     """Write metrics, comparisons and predictions into ``folder``, then the report, and print the table.
@@ -132,7 +130,6 @@ def write(
         folder: The run folder.
         info: Facts of the run for the report.
         history: One row for each epoch.
-        model: The model, for its own sections.
         extra: Further keys of ``metrics.json``, e.g. epochs and seconds.
     """
     from torchcell.io.cache import atomic_write
@@ -149,7 +146,6 @@ def write(
         with atomic_write(paths[f"{name}.csv"]) as temporary:
             table.to_csv(temporary, index=False)
     write_json(paths["metrics.json"], summary)
-    further = {**scored.sections, f"What {type(model).__name__} adds": lambda: model.report_sections(history)}
     info = dict(info) if seeds is None else {**info, "notes": [*info.get("notes", ()), seeds.text]}
     pages = write_report(
         folder,
@@ -158,7 +154,7 @@ def write(
         history=history,
         info=info,
         checks=summary["checks"],
-        sections=further,
+        sections=scored.sections,
     )
     print_table(evaluation, scored.results, beside=[] if seeds is None else [seeds.text])
     if fitted:
