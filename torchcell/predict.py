@@ -95,6 +95,13 @@ class Answer:
     representation: type[RecordDataModule]
     attended: list[tuple[Tensor, Tensor]]
 
+    @property
+    def remarks(self) -> list[str]:
+        """What was left out, and what is to be known of the rows as they were read."""
+        dropped = {**getattr(self.record, "dropped", {}), **self.dropped}
+        left_out = [f"left out: {n:,} {what}" for what, n in dropped.items()]
+        return [*left_out, *(f"note: {one}" for one in getattr(self.record, "notes", ()))]
+
     def profiles(self) -> anndata.AnnData:
         """Predicted expression with the notes in ``obs``; an error for a phenotype."""
         found = self.representation.profiles(self.record, self.prediction, self.spec)
@@ -238,10 +245,8 @@ def _print(cfg: DictConfig, found: Answer, out: Path) -> None:
     from torchcell.io.console import Console
 
     console, table = Console(markup=False), found.table
-    for what, n in {**getattr(found.record, "dropped", {}), **found.dropped}.items():
-        console.print(f"left out: {n:,} {what}", highlight=False)
-    for note in getattr(found.record, "notes", ()):
-        console.print(f"note: {note}", soft_wrap=True, highlight=False)
+    for remark in found.remarks:
+        console.print(remark, soft_wrap=True, highlight=False)
     console.print(table.head(5).to_string(index=False, max_cols=MOST_COLUMNS), soft_wrap=True, highlight=False)
     if noted := summary(found.notes, len(table)):
         console.print(noted, soft_wrap=True, highlight=False)

@@ -132,8 +132,7 @@ class Run(Outcome):
         Example:
             >>> import torchcell as tc
             >>> run = tc.fit("simulated_dango", "+debug=fast", "baselines=none")
-            >>> table = run.predict(["G0001|G0002", "G0003"])
-            >>> len(table)
+            >>> len(run.predict(["G0001|G0002", "G0003"]))
             2
         """
         from torchcell.evaluation.registry import metric_set
@@ -141,9 +140,8 @@ class Run(Outcome):
         from torchcell.predict import Request, answer
 
         cells = dict(controls) if isinstance(controls, Mapping) else {"path": controls}
-        as_adata = (is_cells(perturbations) or is_cells(cells["path"])) and metric_set(
-            self.checkpoint.spec.task
-        ).per_gene
+        per_gene = metric_set(self.checkpoint.spec.task).per_gene
+        as_adata = per_gene and (is_cells(perturbations) or is_cells(cells["path"]))
         if controls is not None:
             cells["path"] = in_memory(cells["path"], (), "controls")
         wanted = Request(
@@ -157,10 +155,8 @@ class Run(Outcome):
             trust=self.trust,
         )
         found = answer(self.checkpoint, wanted)
-        for what, n in {**getattr(found.record, "dropped", {}), **found.dropped}.items():
-            warnings.warn(f"left out: {n:,} {what}", stacklevel=2)
-        for note in getattr(found.record, "notes", ()):
-            warnings.warn(note, stacklevel=2)
+        for remark in found.remarks:
+            warnings.warn(remark, stacklevel=2)
         return found.profiles() if as_adata else found.table
 
     def rank(

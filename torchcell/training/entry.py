@@ -42,14 +42,9 @@ def run_entry(task: Callable[..., Any], config_name: str) -> None:
     """
     import hydra
 
-    for variable in ("TORCHCELL_MIRROR", "TORCHCELL_DATA"):
-        if os.environ.get(variable):
-            os.environ[variable] = str(Path(os.environ[variable]).resolve())
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back to us rather than ending in Hydra's own words
-    own = Path.cwd() / "conf"
-    if own.is_dir() and own.resolve() != conf_dir() and "--config-dir" not in sys.argv:
-        sys.argv += ["--config-dir", str(own)]
+    _find_folders()
     failed: list[Exception] = []
     runs: list[str] = []
 
@@ -96,6 +91,16 @@ def run_entry(task: Callable[..., Any], config_name: str) -> None:
     except Exception as failure:
         _say_error(failed[0] if failed else failure, config_name, sys.argv[1:], wants_traceback)
         sys.exit(1)
+
+
+def _find_folders() -> None:
+    """Make the folders of data absolute, and let Hydra search a folder ``conf`` here."""
+    for variable in ("TORCHCELL_MIRROR", "TORCHCELL_DATA"):
+        if os.environ.get(variable):
+            os.environ[variable] = str(Path(os.environ[variable]).resolve())
+    own = Path.cwd() / "conf"
+    if own.is_dir() and own.resolve() != conf_dir() and "--config-dir" not in sys.argv:
+        sys.argv += ["--config-dir", str(own)]
 
 
 def _say_error(
