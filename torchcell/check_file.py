@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -100,9 +101,14 @@ def check_files(paths: Sequence[str | Path]) -> list[Finding]:
 
 
 def given(key: str, path: str | Path) -> str:
-    """``key=path`` as it can be typed: quoted for the shell and for Hydra where the path has other signs."""
-    plain = re.fullmatch(r"[\w./~-]+", str(path), flags=re.ASCII)
-    return f"{key}={path}" if plain else f"'{key}=\"{path}\"'"
+    """``key=path`` as it can be typed: quoted for the shell and for Hydra where the path has other signs.
+
+    A file's name, or a label in it, may hold what ends a quote of the shell and begins another command.
+    """
+    if re.fullmatch(r"[\w./~-]+", str(path), flags=re.ASCII):
+        return f"{key}={path}"
+    text = str(path).replace("\\", "\\\\").replace('"', '\\"') if '"' in str(path) else str(path)
+    return shlex.quote(f'{key}="{text}"')
 
 
 def _check(path: Path) -> Finding:
@@ -291,7 +297,7 @@ def _knowledge_graph(nodes: Finding, edges: Finding) -> None:
         mapped = f" {_typed('data.record.columns', columns)}" if columns else ""
         nodes.use = (
             f"python -m torchcell.train data=knowledge_graph {given('data.record.nodes', nodes.path)} "
-            f"{given('data.record.edges', edges.path)} data.record.supervised={graph.edge_types[0]}"
+            f"{given('data.record.edges', edges.path)} {given('data.record.supervised', graph.edge_types[0])}"
             f"{mapped}{_batch(graph)}"
         )
         edges.use = "with the nodes, see above"
@@ -366,7 +372,9 @@ def _split(finding: Finding, table: pd.DataFrame) -> None:
 
 
 def _structures(finding: Finding, table: pd.DataFrame) -> None:
-    finding.use = f"python -m torchcell.data import-gct PLATE.gct OUT.h5ad --structures {finding.path}"
+    finding.use = (
+        f"python -m torchcell.data import-gct PLATE.gct OUT.h5ad --structures {shlex.quote(str(finding.path))}"
+    )
 
 
 def _embeddings(finding: Finding, table: pd.DataFrame) -> None:
@@ -374,7 +382,7 @@ def _embeddings(finding: Finding, table: pd.DataFrame) -> None:
 
     embeddings = read_embeddings(finding.path)
     finding.facts.append(f"{len(embeddings):,} vectors of {embeddings.values.shape[1]:,} numbers")
-    finding.use = f"python -m torchcell.embed validate {finding.path}"
+    finding.use = f"python -m torchcell.embed validate {shlex.quote(str(finding.path))}"
 
 
 TABLES: dict[str, tuple[tuple[str, ...], Callable[[Finding, Any], None]]] = {
@@ -492,7 +500,8 @@ def _unmeasured(finding: Finding, genes: np.ndarray) -> list[str]:
     fits = {str(name): int(np.isin(lacking, texts(var[name].to_numpy())).sum()) for name in var.columns}
     best = max(fits, key=lambda name: fits[name], default="")
     if fits.get(best):
-        return [f"{note}; the column {best!r} of var has {fits[best]:,} of them: data.record.matrix.gene_column={best}"]
+        override = given("data.record.matrix.gene_column", best)
+        return [f"{note}; the column {best!r} of var has {fits[best]:,} of them: {override}"]
     return [f"{note}; the measured are called {some(genes, 3)}"]
 
 
@@ -544,7 +553,7 @@ def _typed(key: str, value: Any) -> str:
     if isinstance(value, str):
         return given(key, value) if not re.fullmatch(r"[\d.]+", value) else f"\"{key}='{value}'\""
     plain = str(value).replace("'", "").replace(", ", ",")
-    return f"'{key}={plain}'"
+    return shlex.quote(f"{key}={plain}")
 
 
 def _check_plate(finding: Finding) -> None:
@@ -552,7 +561,7 @@ def _check_plate(finding: Finding) -> None:
 
     finding.kind = "an L1000 plate"
     out = finding.path.name.removesuffix(".gz").rsplit(".", 1)[0] + ".h5ad"
-    command = f"python -m torchcell.data import-gct {finding.path} {out}"
+    command = f"python -m torchcell.data import-gct {shlex.quote(str(finding.path))} {shlex.quote(out)}"
     try:
         adata, options = import_gct(finding.path), ""
     except InputError as error:
@@ -566,7 +575,7 @@ def _check_plate(finding: Finding) -> None:
     )
     finding.facts += [f"left out: {n:,} {what}" for what, n in adata.uns["lost"].items()]
     finding.notes += list(adata.uns["notes"])
-    finding.use = f"{command}{options}; then python -m torchcell.train data=response data.record.path={out}"
+    finding.use = f"{command}{options}; then python -m torchcell.train data=response {given('data.record.path', out)}"
 
 
 def _check_vectors(finding: Finding) -> None:

@@ -22,7 +22,7 @@ from torchcell.evaluation.results import NETWORK_ALONE, Design, clusters_in
 from torchcell.io.command import in_one_line
 from torchcell.io.errors import InputError, readable, some
 from torchcell.io.paths import refuse_links, refuse_unwritable
-from torchcell.io.run_files import read_json, read_scores
+from torchcell.io.run_files import read_json, read_rows, read_scores
 from torchcell.report.table import DIFFERENCES, KEYS, LINES, markdown, show
 from torchcell.training.run_folder import config_hash, saved_config
 
@@ -207,7 +207,7 @@ def _differences(runs: pd.DataFrame) -> pd.DataFrame:
         summaries = {str(run): read_json(Path(str(run)) / "metrics.json") for run in each.index}
         if len(each) < 2 or not _can_be_pooled(summaries):
             continue
-        tables = {run: pd.read_csv(Path(run) / "comparisons.csv") for run in summaries}
+        tables = {run: read_rows(Path(run) / "comparisons.csv") for run in summaries}
         found = pd.concat([table.assign(run=run, split=each["split_hash"][run]) for run, table in tables.items()])
         part = str(group["part"].iloc[0])
         clusters = {run: _tested(Path(run), part) for run in tables}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from torchcell.io.command import in_one_line
-from torchcell.io.errors import InputError, readable
+from torchcell.io.errors import InputError, one_line, readable
 from torchcell.io.paths import data_home
 from torchcell.io.sources import Source, fetch, mirror, registry, source, state
 
@@ -163,12 +163,12 @@ def _check(chosen: argparse.Namespace) -> int:
 
     findings = check_files(chosen.file)
     for finding in findings:
-        print(readable(f"{finding.path}: {finding.kind or 'not understood'}"))
+        print(one_line(f"{finding.path}: {finding.kind or 'not understood'}"))
         for head, lines in (("", finding.facts), ("note", finding.notes), ("error", finding.wrong)):
             for line in lines:
-                print(readable(f"  {head:6}{line}"))
+                print(one_line(f"  {head:6}{line}"))
         if finding.use:
-            print(readable(f"  use   {finding.use}"))
+            print(one_line(f"  use   {finding.use}"))
     return int(any(finding.wrong for finding in findings))
 
 
@@ -200,9 +200,9 @@ def _import_gct(chosen: argparse.Namespace) -> None:
     known = adata.obs.loc[~adata.obs["is_control"], "smiles"] != ""
     print(readable(f"SMILES on {int(known.sum()):,} of {len(known):,} treated wells"))
     for what, number in adata.uns["lost"].items():
-        print(readable(f"left out: {number:,} {what}"))
+        print(one_line(f"left out: {number:,} {what}"))
     for note in adata.uns["notes"]:
-        print(readable(f"note: {note}"))
+        print(one_line(f"note: {note}"))
     print(readable(chosen.out))
 
 

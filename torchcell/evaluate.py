@@ -61,9 +61,8 @@ def _scored(
     from pathlib import Path
 
     import lightning
-    import pandas as pd
 
-    from torchcell.io.run_files import read_json
+    from torchcell.io.run_files import read_json, read_rows
     from torchcell.training import build, comparators, score, write
     from torchcell.training.distributed.placement import OneDeviceANode
     from torchcell.training.run_folder import environment_facts
@@ -75,7 +74,7 @@ def _scored(
     seen = config.init_from is not None and "starting_weights" in earlier.get("checks", {"starting_weights": "unknown"})
     how = replace(how, started_elsewhere=seen)
     others = comparators.opened(cfg.comparators, saved)
-    history = pd.read_csv(run / "history.csv") if (run / "history.csv").is_file() else None
+    history = read_rows(run / "history.csv") if (run / "history.csv").is_file() else None
     trainer = lightning.Trainer(
         accelerator="auto",
         devices=1,

@@ -28,6 +28,10 @@ NOT_COMPARED = ("seconds", "peak_mb", "samples_per_s", "comparators", "content")
 """Keys of ``metrics.json`` that are of the machine to the last bit, or of other runs that ``evaluate`` was given."""
 
 
+MOST_DEVICES = 32
+"""Processes that a config which may be a stranger's starts on a machine; nodes have 16 devices at most."""
+
+
 @dataclass(frozen=True, eq=False)
 class Reproduced:
     """What came of it.
@@ -132,15 +136,18 @@ def checked_config(run: Path, trust: Sequence[str] = (), at_commit: bool = False
         InputError: It is no config of plain values; it calls anything else; it went on from another run.
     """
     from torchcell.io.configurable import check_config
-    from torchcell.io.plain_config import parse_plain, resolved
+    from torchcell.io.plain_config import read_plain, resolved
 
     source = run / "config.yaml"
-    config = resolved(parse_plain(source.read_text(encoding="utf-8"), source), source)
+    config = resolved(read_plain(source), source)
     steps = (config.pop("logger", None) or {}).get("every_n_steps")
     for key, node in config.items():
         check_config(node, trust, key, at_commit)
     if config.get("ckpt_path") not in (None, "last", "auto"):  # with these it went on with itself
         raise InputError(f"{run} went on from {config['ckpt_path']}; a run that starts from nothing can be reproduced")
+    devices = (config.get("trainer") or {}).get("devices", 1)
+    if (isinstance(devices, int) and devices > MOST_DEVICES) or (isinstance(devices, list | str) and len(devices) > 99):
+        raise InputError(f"{source}: trainer.devices starts more processes than the {MOST_DEVICES} that a run may have")
     return {**config, "ckpt_path": None, "logger": {"_target_": None, "wandb": None, "every_n_steps": steps}}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +18,11 @@ if TYPE_CHECKING:
 COLORS = {"green": "#1a7f37", "red": "#cf222e"}
 """Of a verdict: better and worse; any other has the color of the text."""
 CEILING = "replicate_ceiling"
+POLICY = (
+    '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+    "style-src 'unsafe-inline'\">"
+)
+"""Put before a page that may be a stranger's: no image or style is fetched, which would tell others who reads it."""
 
 
 class Outcome:
@@ -44,16 +48,13 @@ class Outcome:
     @cached_property
     def summary(self) -> dict[str, Any]:
         """Content of ``metrics.json``: verdict, checks, split, hashes."""
-        content = json.loads(self._file("metrics.json").read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or not isinstance(content.get("verdict"), dict):
-            raise InputError(
-                f"{self.path / 'metrics.json'} holds no verdict; python -m torchcell.evaluate writes it again"
-            )
-        return content
+        from torchcell.io.run_files import read_summary
+
+        return read_summary(self._file("metrics.json"))
 
     @property
     def verdict(self) -> str:
-        """The one line on whether the model beat the baselines.
+        """The one line on whether the model beat the baselines, as the files say it; ``evaluate`` scores anew.
 
         Example:
             >>> import torchcell as tc
@@ -61,7 +62,7 @@ class Outcome:
             >>> run.verdict.startswith("Dango: ")
             True
         """
-        return readable(f"{self.summary['model']}: {self.summary['verdict']['text']}")
+        return readable(" ".join(f"{self.summary['model']}: {self.summary['verdict']['text']}".split()))
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
@@ -73,7 +74,9 @@ class Outcome:
             >>> run.metrics.columns[:4].tolist()
             ['system', 'part', 'metric', 'value']
         """
-        return self._table("metrics.csv")
+        from torchcell.io.run_files import read_scores
+
+        return read_scores(self._file("metrics.csv"))
 
     @cached_property
     def comparisons(self) -> pd.DataFrame:
@@ -169,12 +172,16 @@ class Outcome:
         path = self.path / name
         if not path.is_file():
             raise InputError(f"{path} is not there: the run was not scored; python -m torchcell.evaluate scores it")
+        if not path.resolve().is_relative_to(self.path.resolve()):
+            raise InputError(
+                f"{path} leads out of the run's folder, to what could be any file of yours; put a copy there"
+            )
         return path
 
     def _table(self, name: str) -> pd.DataFrame:
-        import pandas as pd
+        from torchcell.io.run_files import read_rows
 
-        return pd.read_csv(self._file(name))
+        return read_rows(self._file(name))
 
 
 @dataclass(frozen=True)
@@ -241,7 +248,7 @@ class Page(os.PathLike):
         return str(self.path)
 
     def _repr_html_(self) -> str:
-        content = html.escape(self.path.read_text(encoding="utf-8"))
+        content = html.escape(POLICY + self.path.read_text(encoding="utf-8", errors="replace"))
         return f'<iframe sandbox="" srcdoc="{content}" style="width:100%;height:40em;border:0"></iframe>'
 
 

@@ -69,7 +69,8 @@ class Records:
             else:
                 self.source.content.write_h5ad(draft)
             path = folder / f"{self.source.name}-{_hash(draft)}{ending}"
-            if not path.exists():  # else what is known of the file by its time stays known
+            # Where it is there already, what is known of the file by its time stays known.
+            if not path.is_file() or path.is_symlink() or _hash(path) != _hash(draft):
                 draft.replace(path)
         return path
 

@@ -128,7 +128,7 @@ def _read_gmt(path: Path) -> dict[str, list[str]]:
 def _read_json(path: Path) -> Mapping[str, list[str]]:
     try:
         found = json.loads(_text(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} can't be read as JSON: {error}") from error
     sets = {path.stem: found} if isinstance(found, list) else found
     odd = [name for name, genes in sets.items() if not isinstance(genes, list)] if isinstance(sets, dict) else ["it"]

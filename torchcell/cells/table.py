@@ -386,7 +386,7 @@ def _on_genes(cells: CellExpression, controls: Controls, trained: Trained, names
         )
     held = cells.on_genes([own for own in found if own is not None])
     filled: Any = np.empty((len(cells), len(wanted)), dtype=np.float32)
-    filled[:, there] = held.X.toarray() if sparse.issparse(held.X) else held.X
+    filled[:, there] = dense(held.X)
     filled[:, ~there] = np.asarray(trained.mean, dtype=np.float32)[~there]
     if not there.all():
         warnings.warn(

@@ -15,7 +15,7 @@ import pandas as pd
 
 from torchcell.io.errors import InputError, some
 from torchcell.io.paths import located
-from torchcell.io.tables import read_table, require_columns
+from torchcell.io.tables import plain_parquet, read_table, require_columns, text_column
 
 
 def assign_folds(names: np.ndarray, n_folds: int, fold: int, seed: int) -> dict[str, str]:
@@ -193,21 +193,30 @@ class Split:
         if path.suffix != ".parquet":
             frame = read_table(path)
         else:
-            import pyarrow.parquet as pq
+            import pyarrow as pa
 
-            table = pq.read_table(path)
-            about = json.loads((table.schema.metadata or {}).get(b"torchcell", b"{}"))
-            frame = table.to_pandas()
+            try:
+                table = plain_parquet(path)
+                about = dict(json.loads((table.schema.metadata or {}).get(b"torchcell", b"{}")))
+            except (pa.ArrowException, OSError, ValueError, TypeError, RecursionError) as error:
+                if isinstance(error, InputError):
+                    raise
+                raise InputError(f"{path} can't be read as a split: {' '.join(str(error).split())[:200]}") from error
+            frame = table.to_pandas(ignore_metadata=True)
         require_columns(path, frame, ("sample_id", "part"))
         group = frame["group"] if "group" in frame else frame["sample_id"]
+        for name in ("sample_id", "part"):
+            text_column(frame, name)  # refuses a text that would widen all
         ids, part = (frame[name].to_numpy(dtype=str) for name in ("sample_id", "part"))
         several = any(isinstance(cell, np.ndarray | list) for cell in group)
         groups = padded([tuple(cell) for cell in group]) if several else group.to_numpy(dtype=str)
         split = cls(ids, part, groups, "file", int(str(about.get("seed", 0))), str(about.get("key", "sample")))
         known: dict[str, Any] = {name: str(about.get(name, default)) for name, default in OPTIONAL.items()}
         split = replace(split, **known)
-        if about and about["hash"] != split.hash:
-            raise InputError(f"{path} was changed after it was written: its hash is {split.hash}, not {about['hash']}")
+        if about and about.get("hash") != split.hash:
+            raise InputError(
+                f"{path} was changed after it was written: its hash is {split.hash}, not {about.get('hash')}"
+            )
         return split
 
 

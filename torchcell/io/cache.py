@@ -22,7 +22,7 @@ import numpy as np
 from torchcell.io.ceiling import refuse_npz_bomb
 from torchcell.io.errors import InputError
 from torchcell.io.locks import locked
-from torchcell.io.paths import make_own, own_home, say_unwritable
+from torchcell.io.paths import is_own, make_own, own_home, say_unwritable
 from torchcell.io.sources import registry
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ def kept(
         make: What ``read`` would find.
         write: Writes it to a path, whole or not at all.
     """
-    if path.exists():
+    if path.exists() and is_own(path.parent):
         try:
             return read(path)
         except InputError:

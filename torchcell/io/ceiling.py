@@ -18,8 +18,8 @@ from torchcell.io.errors import InputError, some
 GB = 2**30
 VARIABLE = "TORCHCELL_MOST_GB"
 """Of the environment: the most gigabytes that one file may unpack to."""
-USUAL = GB
-"""Bytes that any file may unpack to."""
+USUAL = GB // 4
+"""Bytes that any file may unpack to; its cells as objects of Python take ten times as much."""
 RATIO = 100
 """By how much more a file may unpack than it has on disk; text is packed to a tenth, tables of zeros to a fiftieth."""
 MOST_VALUES = 10**7
@@ -47,23 +47,56 @@ def ceiling(stored: int) -> int:
         raise InputError(f"{VARIABLE}={given}: must be a number of gigabytes") from None
 
 
-def refuse_bomb(path: str | Path, wanted: int, stored: int, what: str = "what it holds") -> None:
-    """Raise where a file asks for more memory than goes with its size.
+def refuse_bomb(path: str | Path, wanted: int, stored: int, what: str = "what it holds", at_once: bool = False) -> None:
+    """Raise where a file asks for more memory than goes with its size, or than there is.
 
     Args:
         path: Of the file.
         wanted: Bytes that it asks for.
         stored: Bytes that it has on disk.
         what: Asks for them.
+        at_once: Whether they will be in memory together, as those of a text, which can't be read in parts.
 
     Raises:
         InputError: How much it is, and how to allow it.
     """
+    if at_once and wanted > max(USUAL, stored) and not os.environ.get(VARIABLE):
+        import psutil
+
+        free = psutil.virtual_memory().available
+        if wanted > free / 2:
+            raise InputError(
+                f"{path}: {what} would take {wanted / GB:,.1f} GB, and this machine has {free / GB:,.1f} GB free; "
+                f"nothing of it was read. Use a larger machine, or set {VARIABLE}={int(wanted / GB) + 1}"
+            )
     if wanted > ceiling(stored):
         raise InputError(
             f"{path}: {what} would take {wanted / GB:,.1f} GB, and the file has {stored / 2**20:,.1f} MB; a file like "
             f"this may be made to fill the memory, and nothing of it was read. If it is right, set {VARIABLE}="
             f"{int(wanted / GB) + 1}"
+        )
+
+
+LETTER = 4
+"""Bytes of a letter in an array of texts, where each text is as wide as the longest."""
+
+
+def refuse_wide(what: str, n: int, longest: int, stored: int) -> None:
+    """Raise where one long text would widen all texts of an array beyond what goes with them.
+
+    Args:
+        what: Of what the texts are, e.g. ``column 'genes'``.
+        n: Texts in the array.
+        longest: Letters of the longest.
+        stored: Bytes that they have as they are.
+
+    Raises:
+        InputError: How long it is.
+    """
+    if n * longest * LETTER > ceiling(stored):
+        raise InputError(
+            f"{what}: a text of {longest:,} letters stands among {n:,}, and all would take its room, "
+            f"{n * longest * LETTER / GB:,.1f} GB; no name is so long: shorten it, or leave its row out"
         )
 
 
@@ -78,13 +111,11 @@ def gunzip(path: str | Path) -> bytes:
 
     path, found, size = Path(path), [], 0
     stored = path.stat().st_size
-    most = ceiling(stored)
     try:
         with gzip.open(path) as file:
             while block := file.read(1 << 24):
                 size += len(block)
-                if size > most:
-                    refuse_bomb(path, max(size, most + 1), stored, "what it unpacks to")
+                refuse_bomb(path, size, stored, "what it unpacks to", at_once=True)
                 found.append(block)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} can't be decompressed: {error}; copy it again") from error
@@ -101,7 +132,7 @@ def refuse_npz_bomb(path: str | Path) -> None:
 
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
-        refuse_bomb(path, sum(member.file_size for member in members), Path(path).stat().st_size, "its arrays")
+        refuse_bomb(path, sum(member.file_size for member in members), Path(path).stat().st_size, "its arrays", True)
         for member in members:
             with archive.open(member) as file:
                 version = np.lib.format.read_magic(file)
@@ -136,11 +167,20 @@ def refuse_torch_bomb(path: str | Path, how: str = "") -> None:
                 raise zipfile.BadZipFile("no zip from its first byte on")
             packed = [member.filename for member in archive.infolist() if member.compress_type != zipfile.ZIP_STORED]
         # By torch's own reader: another one may find another member of this name.
-        values = b"" if packed else torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")
+        values, wanted = b"", 0
+        if not packed:
+            reader: Any = torch._C.PyTorchFileReader(str(path))
+            wanted = sum(reader.get_record_size(name) for name in reader.get_all_records())
+            values = reader.get_record("data.pkl") if wanted <= os.path.getsize(path) else b""
         named = [str(value) for op, value, _ in pickletools.genops(values or b".") if op.name in ("GLOBAL", "INST")]
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError) as error:
         why = str(error).split("\n")[0]
         raise InputError(f"{path} cannot be read; it is truncated or no torch file: {why}") from error
+    if wanted > os.path.getsize(path):
+        raise InputError(
+            f"{path} holds members that share their bytes and would take {wanted / GB:,.1f} GB; torch writes no "
+            "such file, and nothing of it was read"
+        )
     if packed:
         raise InputError(
             f"{path} holds compressed members ({packed[0]!r}), which torch never writes and which could fill the "

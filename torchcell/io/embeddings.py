@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from torchcell.io.cache import DAMAGE, atomic_write, plain_arrays
+from torchcell.io.ceiling import refuse_bomb
 from torchcell.io.errors import InputError, near, some
 from torchcell.io.h5ad import read_h5ad
 from torchcell.io.matrices import LARGEST, as_float32, dense, layer_of
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 ENDINGS = (".h5ad", ".parquet", ".csv", ".tsv")
 """Of the files that are written; ``.npz`` (``ids``, ``vectors``, optional ``types``) and ``.csv.gz`` are read too."""
+ID = 64
+"""Bytes of an id as text of numpy, of 16 letters."""
 ONE_TYPE = "all"
 """Type of every node of a file that tells none."""
 
@@ -193,6 +196,8 @@ def read_npz(path: Path, ids_name: str = "ids", vectors_name: str = "vectors") -
     missing = [name for name in (ids_name, vectors_name) if name not in arrays]
     if missing:
         raise InputError(f"{path} has no array {some(missing)}; it holds {sorted(arrays)}")
+    # As text an id may take many times what it has in the file.
+    refuse_bomb(path, ID * arrays[ids_name].size, path.stat().st_size, "its ids as text")
     ids, vectors = arrays[ids_name].astype(str), arrays[vectors_name]
     if "kinds" in arrays and "types" not in arrays:
         raise InputError(f"{path}: the array 'kinds' is called 'types' since torchcell 0.2; write it so")

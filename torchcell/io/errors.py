@@ -32,6 +32,22 @@ def readable(text: object) -> str:
     return _UNREADABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
 
 
+def one_line(text: object) -> str:
+    """A ``readable`` text whose ends of lines are shown too: a name could write a line under ours, as a verdict.
+
+    Example:
+        >>> one_line("TP53\\nbetter")
+        'TP53\\\\nbetter'
+    """
+    return readable(text).replace("\n", "\\n")
+
+
+LONGEST = 60
+"""Letters of a word that is looked for; to compare two takes steps by the product of theirs."""
+STEPS = 5 * 10**7
+"""Such steps at most for a word, which is some seconds: enough for 200,000 names of 15 letters."""
+
+
 class InputError(ValueError):
     """Bad input by the person at the keyboard; the message alone must be enough to mend it, and is ``readable``."""
 
@@ -71,7 +87,8 @@ def near(word: str, valid: Sequence[str], most: int = 3) -> list[str]:
         and (folded in _words(name) or name.lower().startswith(f"{first}_") or first == name.lower())
     ]
     digits = re.sub(r"\D", "", word)
-    if len(word) < 4 or ((digits or "-" in word) and len(word) < SHORT):
+    valid = valid[: STEPS // max(len(word), 1) ** 2]
+    if not 4 <= len(word) <= LONGEST or ((digits or "-" in word) and len(word) < SHORT):
         return [*same, *parts][:most]
     tail = folded.rpartition(".")[2]
     found: list[tuple[int, int, str]] = []
@@ -161,8 +178,13 @@ def texts(values: np.ndarray) -> np.ndarray:
     import numpy as np
     import pandas as pd
 
+    from torchcell.io.ceiling import refuse_wide
+
     missing = pd.isna(values).tolist()
-    return np.array(["" if none else str(value) for value, none in zip(values, missing, strict=True)], dtype=str)
+    found = ["" if none else str(value) for value, none in zip(values, missing, strict=True)]
+    lengths = [len(text) for text in found]
+    refuse_wide("the texts", len(found), max(lengths, default=0), sum(lengths))
+    return np.array(found, dtype=str)
 
 
 def flags(record: str, name: str, values: np.ndarray) -> np.ndarray:

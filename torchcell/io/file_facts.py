@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from torchcell.io.errors import InputError
-from torchcell.io.paths import make_own, own_home, say_unwritable
+from torchcell.io.paths import is_own, make_own, own_home, say_unwritable
 
 SETTLED_NS = 2 * 10**9
 """Age from which on a file's times tell whether it changed: younger ones may change again within the clock's tick."""
@@ -51,7 +51,7 @@ def remembered(path: Path, what: str, find: Callable[[], str]) -> str:
     """
     before, changed = _state(path)
     fact = own_home() / "facts" / hashlib.sha256(f"{what}\n{before}".encode()).hexdigest()[:32]
-    if not _read_again.get() and fact.is_file():
+    if not _read_again.get() and fact.is_file() and is_own(fact.parent):
         return fact.read_text()
     found = find()
     if _state(path)[0] == before and abs(time.time_ns() - changed) > SETTLED_NS:

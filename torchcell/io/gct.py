@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +101,7 @@ def _lines(path: Path) -> list[str]:
 
 def _counts(path: Path, line: str) -> tuple[int, int, int, int]:
     cells = line.split()
-    if len(cells) != 4 or not all(cell.isdigit() for cell in cells):
+    if len(cells) != 4 or not all(re.fullmatch(r"[0-9]{1,9}", cell) for cell in cells):
         raise InputError(
             f"{path}: line 2 must hold four counts (genes, wells, annotations of genes, of wells), not {line[:60]!r}"
         )

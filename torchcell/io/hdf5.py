@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchcell.io.ceiling import USUAL, refuse_bomb
+from torchcell.io.ceiling import USUAL, ceiling, refuse_bomb
 from torchcell.io.errors import InputError, some
+from torchcell.io.hdf5_texts import CELL, bytes_of_texts, has_texts
 from torchcell.io.paths import located
 
 if TYPE_CHECKING:
@@ -59,43 +60,107 @@ def check_hdf5(path: str | Path) -> Path:
     return located(path)
 
 
+N_BIT, SCALE_OFFSET = 5, 6
+"""Filters that nobody here writes, whose code in HDF5 before 2.1 writes beyond its memory (CVE-2025-2308, -44905)."""
+DEEPEST = 60
+"""Groups within groups of a file; those of AnnData have five."""
+
+
 def _refuse_foreign(file: h5py.File, path: Path) -> None:
-    foreign, wanted = [], 0
-    for name, what, size in _parts(file, "", set()):
-        wanted += size
-        if what:
-            foreign.append(f"{name} ({what})")
+    walk = _Walk()
+    foreign = [f"{name} ({what})" for name, what in walk.through(file, "")]
+    foreign += [
+        f"{name} (reference to what has no name)"
+        for name, reference in walk.references
+        if reference and _key(file[reference]) not in walk.seen
+    ]
     if foreign:
         raise InputError(
             f"{path} takes data from other files: {some(foreign)}; a file of others could so make any file of yours "
             "part of the data, and none of it was read. Copy the data into the file, e.g. by reading and writing it "
             "where it was made"
         )
-    refuse_bomb(path, wanted, path.stat().st_size, "its data sets")
+    stored = path.stat().st_size
+    refuse_bomb(path, walk.wanted, stored, "its data sets")
+    texts = 0
+    for data in walk.texts:
+        texts += bytes_of_texts(data, path, ceiling(stored))
+        refuse_bomb(path, texts, stored, f"the texts up to {data.name}")
 
 
-def _parts(group: Any, place: str, seen: set[Any]) -> Iterator[tuple[str, str, int]]:
-    """Name of each link and data set below a group, how it leads to another file if it does, and its bytes."""
+class _Walk:
+    """All that has a name below a group.
+
+    Attributes:
+        seen: What was met.
+        wanted: Bytes of all data sets.
+        texts: Data sets of texts of variable length.
+        references: Attributes that lead to an object, by name.
+    """
+
+    def __init__(self) -> None:
+        self.seen: set[Any] = set()
+        self.wanted = 0
+        self.texts: list[h5py.Dataset] = []
+        self.references: list[tuple[str, Any]] = []
+
+    def through(self, group: Any, place: str) -> Iterator[tuple[str, str]]:
+        """Name of each link and data set that leads to another file, and how."""
+        import h5py
+
+        if place.count("/") > DEEPEST:
+            raise InputError(f"{group.file.filename}: groups within groups, more than {DEEPEST} of them")
+        for name in group:
+            where, link = f"{place}/{name}", group.get(name, getlink=True)
+            if isinstance(link, h5py.ExternalLink):
+                yield where, f"external link to {link.filename}"
+                continue
+            if isinstance(link, h5py.SoftLink):  # to what is met by its own name, or to nothing
+                continue
+            found = group[name]
+            if _key(found) in self.seen:
+                continue
+            self.seen.add(_key(found))
+            self._look_at_attributes(found, where)
+            if isinstance(found, h5py.Group):
+                yield from self.through(found, where)
+            elif isinstance(found, h5py.Dataset):
+                if found.external or found.is_virtual:
+                    yield where, "external storage" if found.external else "virtual data set"
+                self._count(found)
+
+    def _look_at_attributes(self, found: Any, where: str) -> None:
+        import h5py
+
+        for name in found.attrs:
+            about = found.attrs.get_id(name)
+            if h5py.check_ref_dtype(about.dtype) is h5py.Reference:
+                values = found.attrs[name]
+                self.references += [(f"{where}@{name}", one) for one in getattr(values, "flat", [values])]
+
+    def _count(self, data: h5py.Dataset) -> None:
+        """A chunk is unpacked whole, also where the data set is smaller."""
+        if data.shape is None:
+            return
+        made = data.id.get_create_plist()
+        if {N_BIT, SCALE_OFFSET} & {made.get_filter(i)[0] for i in range(made.get_nfilters())}:
+            raise InputError(
+                f"{data.file.filename}: {data.name} is packed by n-bit or scale-offset, whose unpacking is not safe in "
+                "HDF5; write it again with gzip"
+            )
+        texts = has_texts(data.dtype)
+        cells = max(math.prod(data.shape), math.prod(data.chunks or (0,)))
+        self.wanted += cells * (max(CELL, data.dtype.itemsize) if texts else data.dtype.itemsize)
+        if texts and data.size:
+            self.texts.append(data)
+
+
+def _key(found: Any) -> tuple[int, int]:
+    """What an HDF5 object is known by."""
     import h5py
 
-    for name in group:
-        where, link = f"{place}/{name}", group.get(name, getlink=True)
-        if isinstance(link, h5py.ExternalLink):
-            yield where, f"external link to {link.filename}", 0
-            continue
-        if isinstance(link, h5py.SoftLink):  # to what is met by its own name, or to nothing
-            continue
-        found = group[name]
-        about = h5py.h5o.get_info(found.id)
-        key = (about.fileno, about.addr)
-        if key in seen:
-            continue
-        seen.add(key)
-        if isinstance(found, h5py.Group):
-            yield from _parts(found, where, seen)
-        elif isinstance(found, h5py.Dataset):
-            what = "external storage" if found.external else "virtual data set" if found.is_virtual else ""
-            yield where, what, 0 if found.shape is None else math.prod(found.shape) * found.dtype.itemsize
+    about = h5py.h5o.get_info(found.id)
+    return about.fileno, about.addr
 
 
 def open_zarr(path: str | Path) -> Any:
@@ -164,15 +229,20 @@ def _codecs(about: Any) -> Iterator[str]:
 
 
 def _size(about: Any) -> int:
-    """Bytes of the array that a description is of; 0 of a group."""
+    """Bytes of the array that a description is of, or of one of its chunks where that is larger; 0 of a group."""
     import numpy as np
 
-    shape = about.get("shape") if isinstance(about, dict) else None
-    if not isinstance(shape, list) or not all(isinstance(length, int) for length in shape):
+    if not isinstance(about, dict):
+        return 0
+    grid = about.get("chunk_grid")
+    grid = grid.get("configuration") if isinstance(grid, dict) else None
+    chunk = grid.get("chunk_shape") if isinstance(grid, dict) else about.get("chunks")
+    shapes = [one for one in (about.get("shape"), chunk) if isinstance(one, list)]
+    if not shapes or not all(isinstance(length, int) for shape in shapes for length in shape):
         return 0
     kind = about.get("dtype", about.get("data_type"))
     try:
         item = np.dtype(kind if isinstance(kind, str) else "f8").itemsize or 8
     except TypeError:
         item = 8
-    return math.prod(shape) * item
+    return max(math.prod(shape) for shape in shapes) * item

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from torchcell.io.ceiling import refuse_wide
 from torchcell.io.errors import InputError, some
 from torchcell.io.gene_names import MeasuredGenes
 from torchcell.io.table_text import BLANKS
@@ -78,8 +79,10 @@ def label_texts(values: np.ndarray | Sequence[object]) -> np.ndarray:
     import pandas as pd
 
     row, different = pd.factorize(np.asarray(values, dtype=object), use_na_sentinel=True)
-    texts = np.array([*map(_text, different.tolist()), ""], dtype=str)
-    return texts[row]  # -1, the last, where a label is missing
+    found = [*map(_text, different.tolist()), ""]
+    lengths = [len(text) for text in found]
+    refuse_wide("the labels", len(row) + len(found), max(lengths), sum(lengths))
+    return np.array(found, dtype=str)[row]  # -1, the last, where a label is missing
 
 
 def _text(value: object) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
+from torchcell.io.ceiling import refuse_bomb
 from torchcell.io.errors import InputError, some
 
 if TYPE_CHECKING:
@@ -53,8 +54,17 @@ def as_float32(matrix: Any) -> Any:
 
 
 def dense(matrix: Any) -> np.ndarray:
-    """A matrix, sparse or not, as a float32 array [n, G]."""
+    """A matrix, sparse or not, as a float32 array [n, G].
+
+    Raises:
+        InputError: A sparse one of few values that would fill the memory.
+    """
     values = as_float32(matrix)
+    if sparse.issparse(values):
+        stored = values.data.nbytes + values.indices.nbytes + values.indptr.nbytes
+        refuse_bomb(
+            "a sparse matrix", 4 * int(values.shape[0]) * int(values.shape[1]), stored, f"{values.shape} as dense"
+        )
     return np.asarray(values.toarray() if sparse.issparse(values) else values)
 
 

@@ -36,14 +36,25 @@ def own_home() -> Path:
     platform's folder is another user's too, as after ``sudo``, nothing outlives this process.
     """
     home, own = data_home(), Path(_user_cache())
-    about = _there(home).stat()
-    shared = about.st_mode & WRITABLE_BY_OTHERS and not about.st_mode & stat.S_ISVTX
+    found = _there(home)
+    about = found.stat()
+    shared = about.st_mode & WRITABLE_BY_OTHERS
+    if found != home and about.st_mode & stat.S_ISVTX:  # as in /tmp: what we make there nobody takes away
+        shared = 0
     if about.st_uid == os.getuid() and not shared:
         return home
     if _there(own).stat().st_uid == os.getuid():
         return own
     _say(own, "it is another user's")
     return _passing_home()
+
+
+def is_own(folder: Path) -> bool:
+    """Whether nobody else can write to a folder; one that is not there yet will be so made."""
+    if not folder.is_dir():
+        return True
+    about = folder.stat()
+    return about.st_uid == os.getuid() and not about.st_mode & WRITABLE_BY_OTHERS
 
 
 def _there(folder: Path) -> Path:
@@ -60,7 +71,13 @@ def _passing_home() -> Path:
 
 
 def make_own(folder: Path) -> None:
-    """Make a folder of ``own_home`` that others cannot write to, whatever the umask."""
+    """Make a folder of ``own_home`` that others cannot write to, whatever the umask.
+
+    Raises:
+        PermissionError: It is there and is another user's, or others can write to it: what it holds is not believed.
+    """
+    if not is_own(folder):
+        raise PermissionError(errno.EACCES, "others may write there", str(folder))
     for missing in reversed([one for one in (folder, *folder.parents) if not one.exists()]):
         missing.mkdir(mode=0o755 & ~WRITABLE_BY_OTHERS, exist_ok=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,28 @@ LARGEST = 2**21
 """Bytes of a config; ours have some thousands."""
 DEEPEST = 40
 """Levels of a config; ours have ten."""
-MOST = 100_000
+MOST = 40_000
 """Values of a config, also once its interpolations are filled in; ours have some hundreds, with a list of all genes
 20,000."""
+LARGEST_NUMBER = 2**64
+"""A longer one, written as 0xfff..., has no text in Python."""
 OF_HYDRA = ("defaults", "hydra")
 """Keys by which Hydra would add other files, call objects or look into other folders."""
 NODES = re.compile(r"\$\{(?P<key>[\w.-]+)\}")
 SELECT = re.compile(r"\$\{oc\.select:(?P<key>[\w.-]+)(,(?P<default>[\w.-]*))?\}")
 NODES_OF_JOB = "${oc.decode:${oc.env:SLURM_NNODES,1}}"
 """The one variable that a config of ours reads: how many nodes this job has."""
+
+
+def read_plain(path: Path) -> dict[str, Any]:
+    """The config in a file, see ``parse_plain``."""
+    try:
+        if (size := path.stat().st_size) > LARGEST:
+            raise InputError(f"{path}: a config of {size:,} bytes; torchcell writes less than {LARGEST:,}")
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no text in UTF-8 ({error.reason}); copy it again") from error
+    return parse_plain(text, path)
 
 
 def parse_plain(text: str, source: str | Path) -> dict[str, Any]:
@@ -55,7 +68,17 @@ def parse_plain(text: str, source: str | Path) -> dict[str, Any]:
         raise InputError(f"{source}: the config can't be read ({type(error).__name__}: {why})") from error
     if not isinstance(plain, dict):
         raise InputError(f"{source}: the config is a {type(plain).__name__}, not a mapping of keys")
+    if odd := [key for key, value in _leaves(plain) if isinstance(value, int) and abs(value) > LARGEST_NUMBER]:
+        raise InputError(f"{source}: numbers that are too long at {some(odd)}")
     return {str(key): value for key, value in plain.items()}
+
+
+def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict | list):
+        for name, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from _leaves(value, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, node
 
 
 def _refuse_bombs(events: Any, source: str | Path) -> None:

@@ -41,6 +41,44 @@ def _whole(text: str) -> float:
     return int(text) if len(text) <= DIGITS else float(f"{'-' if text.startswith('-') else ''}inf")
 
 
+def read_rows(path: Path) -> pd.DataFrame:
+    """Any table that a run wrote.
+
+    Raises:
+        InputError: It can't be read.
+    """
+    import pandas as pd
+
+    try:
+        return pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} can't be read ({why}); copy it again, or leave its run out") from error
+
+
+VERDICT = {"text": str, "metric": str}
+"""Keys of the verdict in ``metrics.json`` that are shown, and what they are."""
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """The content of a run's ``metrics.json`` with what is shown of it.
+
+    Raises:
+        InputError: As ``read_json``; it holds no verdict, or one of another shape.
+    """
+    content = read_json(path, "verdict", "model")
+    verdict = content["verdict"]
+    shown = isinstance(verdict, dict) and all(isinstance(verdict.get(key), kind) for key, kind in VERDICT.items())
+    parts = {"lower_is_better": list, "comparators": dict | list}
+    odd = [key for key, kind in parts.items() if content.get(key) is not None and not isinstance(content[key], kind)]
+    names = content.get("lower_is_better") or []
+    beside = verdict.get("calibration") or [] if shown else []
+    shown = shown and isinstance(beside, list) and all(isinstance(one, dict) for one in beside)
+    if not shown or odd or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{path} holds no verdict that can be shown; python -m torchcell.evaluate writes it again")
+    return content
+
+
 SCORES = ("value", "low", "high")
 """Columns of numbers in a run's ``metrics.csv``."""
 
@@ -53,10 +91,7 @@ def read_scores(path: Path) -> pd.DataFrame:
     """
     import pandas as pd
 
-    try:
-        table = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} can't be read ({error}); copy it again, or leave its run out") from error
+    table = read_rows(path)
     if missing := [name for name in ("system", "part", "metric", *SCORES) if name not in table]:
         raise InputError(f"{path} has no column {some(missing)}; torchcell did not write it")
     for name in SCORES:

@@ -161,7 +161,7 @@ def read_state(path: str | Path) -> dict[str, Any]:
     arrays = read_arrays(path)
     try:
         return unflattened(str(arrays[TREE]), arrays)
-    except (KeyError, ValueError, TypeError, IndexError) as error:
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} holds no fitted values of torchcell ({error}); delete it, then run again") from error
 
 

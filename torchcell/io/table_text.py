@@ -121,7 +121,8 @@ def _fast(body: bytes, names: list[str], separator: str) -> pa.Table | None:
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
-    blank_quote = re.compile(re.escape(separator).encode() + rb"[ \t]+\"")
+    # A blank is no separator here: of a row of tabs each would be looked through to its end.
+    blank_quote = re.compile(rb'\t +"' if separator == "\t" else re.escape(separator).encode() + rb'[ \t]+"')
     quotes = body.count(b'"')
     if quotes % 2 or (quotes and blank_quote.search(body)):
         return None

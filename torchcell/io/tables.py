@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from torchcell.io.cache import atomic_write
-from torchcell.io.ceiling import refuse_bomb
+from torchcell.io.ceiling import LETTER, ceiling, refuse_bomb, refuse_wide
 from torchcell.io.errors import InputError, near, some
 from torchcell.io.in_memory import InMemory
 from torchcell.io.matrices import LARGEST
@@ -81,6 +81,15 @@ def read_table(path: str | Path | InMemory, expected: Sequence[str] = (), commen
 
 def _parse_parquet(path: Path) -> tuple[list[str], pa.Table]:
     """Names and columns; text is text, however it was stored, and an index with a name is a column."""
+    return _texts_joined(plain_parquet(path))
+
+
+def plain_parquet(path: Path) -> pa.Table:
+    """The content of a parquet file, once it is known to go with its size.
+
+    Raises:
+        InputError: It holds more; pyarrow's errors for a damaged one.
+    """
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
@@ -88,13 +97,13 @@ def _parse_parquet(path: Path) -> tuple[list[str], pa.Table]:
     groups = [about.row_group(i) for i in range(about.num_row_groups)]
     chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
     size = sum(max(chunk.total_uncompressed_size, chunk.num_values * 8) for chunk in chunks)
-    refuse_bomb(path, size, path.stat().st_size, f"its {about.num_rows:,} rows")
+    refuse_bomb(path, size, path.stat().st_size, f"its {about.num_rows:,} rows", at_once=True)
     # A text that stands in a thousand rows is stored once. It is read so too, and looked up before it is copied.
     texts = sorted({chunk.path_in_schema for chunk in chunks if chunk.physical_type == "BYTE_ARRAY"})
     with pq.ParquetFile(path, read_dictionary=texts) as file:
         table = file.read()
-    refuse_bomb(path, sum(map(_bytes, table.columns)), path.stat().st_size, "its texts")
-    return _texts_joined(table)
+    refuse_bomb(path, sum(map(_bytes, table.columns)), path.stat().st_size, "its texts", at_once=True)
+    return table
 
 
 def _texts_joined(table: pa.Table) -> tuple[list[str], pa.Table]:
@@ -111,7 +120,8 @@ def _texts_joined(table: pa.Table) -> tuple[list[str], pa.Table]:
         elif (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_string(_stored(kind.value_type)):
             joined = pc.binary_join(column.cast(pa.list_(pa.string())), "|")
             table = table.set_column(i, field.name, joined)
-    return [name.strip(BLANKS) for name in table.column_names], table
+    # As of a text table: an end of line in a name could write a line of its own under ours.
+    return [re.sub(r"\s*[\r\n]+\s*", " ", name.strip(BLANKS)) for name in table.column_names], table
 
 
 def _stored(kind: pa.DataType) -> pa.DataType:
@@ -260,10 +270,21 @@ def text_column(table: pd.DataFrame, column: str) -> pa.Array:
     cells = table[column]
     if isinstance(cells.dtype, pd.ArrowDtype) and pa.types.is_string(cells.dtype.pyarrow_dtype):
         held = pa.chunked_array(cells.array.__arrow_array__())
-        return held.combine_chunks().fill_null("")
+        return _narrow(held.combine_chunks().fill_null(""), column)
     there = cells.notna()
     texts = [str(cell).strip(BLANKS) if known else "" for cell, known in zip(cells, there, strict=True)]
-    return pa.array(texts, pa.string())
+    return _narrow(pa.array(texts, pa.string()), column)
+
+
+def _narrow(cells: pa.Array, column: str) -> pa.Array:
+    """The cells, none of whose names widens an array of all; cells of several names have ``|`` between them."""
+    import pyarrow.compute as pc
+
+    longest = pc.max(pc.utf8_length(cells)).as_py() or 0
+    if len(cells) * longest * LETTER > ceiling(cells.nbytes):
+        names = pc.split_pattern(cells, "|").flatten()
+        refuse_wide(f"column {column!r}", len(names), pc.max(pc.utf8_length(names)).as_py(), cells.nbytes)
+    return cells
 
 
 def text_cells(table: pd.DataFrame, column: str) -> list[str]:

@@ -210,7 +210,7 @@ def saved_baseline(saved: Checkpoint, name: str, trust: tuple[str, ...] = ()) ->
     try:
         graph = saved.datamodule_class(trust).graph_of(saved.spec)
         predictor: Predictor = instantiate(configs[name]).load_state_dict(content["state"], graph)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise InputError(
             f"{file} was written by torchcell {about.get('version', '?')}, and this version can't read it "
             f"({type(error).__name__}: {error}); {again}"

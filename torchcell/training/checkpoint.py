@@ -29,6 +29,7 @@ from torchcell.io.gene_features import read_gene_features
 from torchcell.io.paths import REMEDIES, located, refuse_links
 from torchcell.io.plain_config import parse_plain
 from torchcell.nn.residual import ResidualOptions
+from torchcell.training.build_limits import no_larger_than
 from torchcell.training.data_changes import other_indices, other_names, other_values
 from torchcell.training.standard_baselines import prior_config
 
@@ -140,7 +141,7 @@ class Checkpoint:
         graph = representation.graph_of(self.spec)
         try:
             return Prior.from_plain(self.prior_plain, lambda: instantiate(config), graph)
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
             raise InputError(
                 f"{self.path} was written by torchcell {self.version}, and this version can't read its prior "
                 f"({type(error).__name__}: {error}); install that version, or train again"
@@ -160,7 +161,8 @@ class Checkpoint:
             raise InputError(f"{self.path}: its model {name!r} is no model of torchcell; nothing of it was run")
         self._check_arguments(config)
         try:
-            model = built(config, spec or self.spec)
+            with no_larger_than(self.path, self.state):
+                model = built(config, spec or self.spec)
         except (TypeError, InstantiationException) as error:
             raise InputError(
                 f"{self.path} was written by torchcell {self.version}, and this version can't build its model "

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from torchcell.io.command import INTERRUPTED, say_interrupted
-from torchcell.io.errors import InputError, near, readable
+from torchcell.io.errors import InputError, near, one_line, readable
 from torchcell.io.paths import unwritable
 from torchcell.io.progress import say
 from torchcell.training.choices import REGISTERED, register
@@ -119,7 +119,7 @@ def _in_one_line(show: Callable[..., None]) -> Callable[..., None]:
 
     def shown(message: Warning | str, category: type[Warning], filename: str, *more: Any, **rest: Any) -> None:
         if category is UserWarning and Path(filename).is_relative_to(Path(__file__).resolve().parents[1]):
-            print(readable(f"note: {message}"), file=sys.stderr)
+            print(one_line(f"note: {message}"), file=sys.stderr)
         else:
             show(message, category, filename, *more, **rest)
 

@@ -21,7 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from torchcell.io.cache import atomic_write, write_json
 from torchcell.io.errors import InputError, some
-from torchcell.io.plain_config import parse_plain
+from torchcell.io.paths import refuse_links
+from torchcell.io.plain_config import read_plain
+from torchcell.io.run_files import read_rows
 from torchcell.training.lock import NAME as LOCK
 from torchcell.training.lock import FolderLock, refuse_locked
 
@@ -55,8 +57,7 @@ def _hashed(cfg: Any) -> dict[Any, Any]:
 
 def saved_config(run: Path) -> DictConfig:
     """The config of a run's folder, which may be a stranger's: plain values, nothing of which is called."""
-    path = run / "config.yaml"
-    return OmegaConf.create(parse_plain(path.read_text(encoding="utf-8"), path))
+    return OmegaConf.create(read_plain(run / "config.yaml"))
 
 
 def run_path(cfg: DictConfig) -> Path:
@@ -69,12 +70,10 @@ def run_path(cfg: DictConfig) -> Path:
 
 def finished_score(cfg: DictConfig) -> float | None:
     """Best validation score of the run of ``cfg`` where ``ckpt_path=auto`` finds it finished; otherwise none."""
-    import pandas as pd
-
     path = run_path(cfg)
     if cfg.ckpt_path != "auto" or not (path / "report.html").is_file():  # the report is written last
         return None
-    return float(pd.read_csv(path / "history.csv")["val/score"].max())
+    return float(read_rows(path / "history.csv")["val/score"].max())
 
 
 def refuse_running(cfg: DictConfig) -> None:
@@ -109,11 +108,13 @@ class RunFolder:
             first: Whether this is the first process; the others find the folder as it has left it.
 
         Raises:
-            InputError: The folder is held by a living run, whatever the config says. It holds a run that has ended,
+            InputError: The folder is or holds a link that leads elsewhere. It is held by a living run, whatever the
+                config says. It holds a run that has ended,
                 and neither ``ckpt_path=last``, ``overwrite=true`` nor a requeued job says what to do with it. It can't
                 be written.
         """
         path = run_path(cfg)
+        refuse_links(path, named=False)  # else others' files would be overwritten, or deleted by overwrite=true
         last = path / "checkpoints" / "last.ckpt"
         if not first:
             return cls(path, cls._resume(cfg, last))
