@@ -16,6 +16,8 @@ NOT_VALUES = ("name", "dropped", "notes", "control_words")
 """Fields of a record that no result depends on: names of it and of its controls, what was left out and assumed."""
 CHUNK_VALUES = 2**22
 """Values that are converted at a time."""
+BLOCK = 2**14
+"""Texts that are hashed at a time, so that they stay in the processor's cache."""
 
 
 def record_fingerprint(record: Any, leave_out: tuple[str, ...] = NOT_VALUES) -> str:
@@ -152,8 +154,10 @@ def text_hashes(texts: np.ndarray) -> UInt64[np.ndarray, " n"]:
         return np.zeros(len(texts), dtype=np.uint64)
     letters = texts.view(np.uint32).reshape(len(texts), -1)
     found = np.zeros(len(texts), dtype=np.uint64)
-    for letter in letters.T:
-        found = _mixed(found + letter)
+    for start in range(0, len(texts), BLOCK):
+        own = found[start : start + BLOCK]
+        for letter in letters[start : start + BLOCK].T:
+            own[:] = _mixed(own + letter)
     return found
 
 
@@ -163,11 +167,10 @@ def sums_of_hashes(members: Int[np.ndarray, " M"], ptr: Int[np.ndarray, " n1"]) 
     return total[ptr[1:]] - total[ptr[:-1]]  # sums go round at 2^64, and so do their differences
 
 
-def may_repeat(hashes: UInt64[np.ndarray, " n"]) -> bool:
+def may_repeat(hashes: UInt64[np.ndarray, " n"] | Int[np.ndarray, " n"]) -> bool:
     """Whether two are equal; if not, neither are what they are hashes of."""
-    import pandas as pd
-
-    return len(pd.unique(hashes)) < len(hashes)
+    ordered = np.sort(hashes)
+    return bool((ordered[1:] == ordered[:-1]).any())
 
 
 def _mixed(values: np.ndarray) -> np.ndarray:

@@ -69,7 +69,9 @@ class Screen:
     @property
     def owner(self) -> np.ndarray:
         """The sample that each member belongs to, int64 [M]."""
-        return np.repeat(np.arange(len(self)), self.sizes)
+        sizes = self.sizes
+        alike = len(sizes) and (sizes == sizes[0]).all()  # then ten times as fast
+        return np.repeat(np.arange(len(self)), int(sizes[0]) if alike else sizes)
 
     def sets(self) -> list[tuple[str, ...]]:
         """Gene names per sample, in stored order."""
@@ -102,11 +104,30 @@ class Screen:
         return replace(self, phenotype=np.full_like(self.phenotype, np.nan), replicates=None, truth=None)
 
     def duplicate_keys(self) -> np.ndarray:
-        """A text per sample [n], the same for two samples that perturb the same genes in the same way."""
-        names = np.char.add(self.genes.astype(str), ":")[self.gene]
-        members = np.char.add(names, self.kind.astype(str)).tolist()
-        pairs = zip(self.ptr[:-1].tolist(), self.ptr[1:].tolist(), strict=True)
-        return np.array(["|".join(sorted(members[a:b])) for a, b in pairs])
+        """A number per sample, the same for two samples that perturb the same genes in the same way, int64 [n].
+
+        They are in the order of the texts that the sorted members, ``gene:kind``, would make joined by ``|``, since
+        random folds are assigned in that order.
+        """
+        member, sizes = self.gene * len(KINDS) + self.kind, self.sizes
+        used = np.flatnonzero(np.bincount(member, minlength=1))
+        names = [f"{self.genes[item // len(KINDS)]}:{item % len(KINDS)}" for item in used.tolist()]
+        names, number = sorted(names), np.argsort(np.argsort(np.array(names, dtype=object)))
+        # A member behind which nothing stands is before the same one with another behind it.
+        texts = np.array([*names, *(f"{name}|" for name in names)], dtype=object)
+        token = (np.argsort(np.argsort(texts)) + 1).astype(np.int32)
+        last, inner = token[: len(names)], token[len(names) :]
+        number_of = np.zeros(member.max(initial=0) + 1, dtype=np.int32)
+        number_of[used] = number
+        member = number_of[member]
+        if len(sizes) and (sizes == sizes[0]).all():
+            member = np.sort(member.reshape(len(sizes), sizes[0]), axis=1).ravel()
+        else:
+            member = np.sort(self.owner * len(used) + member) % max(len(used), 1)
+        end = self.ptr[1:][sizes > 0] - 1
+        found = inner[member]
+        found[end] = last[member[end]]
+        return _keys_of_rows(found, self.ptr, len(texts) + 1)
 
     def fingerprint(self) -> str:
         """A hash over all values and names, see ``torchcell.io.fingerprint``; not over ``name`` and ``dropped``."""
@@ -172,3 +193,26 @@ class Screen:
             own[here] = ordered[self.ptr[:-1][here] + place] + 1
             key = pd.factorize(key * (n_members + 1) + own)[0]
         return np.flatnonzero(pd.Series(key).duplicated())
+
+
+def _keys_of_rows(token: np.ndarray, ptr: np.ndarray, base: int) -> np.ndarray:
+    """Numbers that order rows of tokens [M] as words are ordered by their letters, int64 [n].
+
+    Args:
+        token: From 1 to ``base`` - 1; 0 stands for the end of a row.
+        ptr: Row i is ``token[ptr[i]:ptr[i + 1]]``.
+        base: Above all tokens.
+    """
+    sizes = np.diff(ptr)
+    key, bound = np.zeros(len(sizes), dtype=np.int64), 1
+    for position in range(sizes.max(initial=0)):
+        if bound * base > np.iinfo(np.int64).max:
+            different, key = np.unique(key, return_inverse=True)
+            bound = len(different)
+        bound, here = bound * base, sizes > position
+        key *= base
+        if here.all():
+            key += token[ptr[:-1] + position]
+        else:
+            key[here] += token[ptr[:-1][here] + position]
+    return key
