@@ -163,8 +163,14 @@ def text_hashes(texts: np.ndarray) -> UInt64[np.ndarray, " n"]:
 
 def sums_of_hashes(members: Int[np.ndarray, " M"], ptr: Int[np.ndarray, " n1"]) -> UInt64[np.ndarray, " n"]:
     """A hash of each set of members, whatever their order; set i is ``members[ptr[i]:ptr[i + 1]]``."""
-    total = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(_mixed(members.astype(np.uint64)))])
-    return total[ptr[1:]] - total[ptr[:-1]]  # sums go round at 2^64, and so do their differences
+    found = np.empty(len(ptr) - 1, dtype=np.uint64)
+    for start in range(0, len(found), BLOCK):
+        ends = ptr[start : start + BLOCK + 1]
+        total = np.zeros(ends[-1] - ends[0] + 1, dtype=np.uint64)
+        np.cumsum(_mixed(members[ends[0] : ends[-1]].astype(np.uint64)), out=total[1:])
+        ends = ends - ends[0]
+        found[start : start + BLOCK] = total[ends[1:]] - total[ends[:-1]]  # sums go round at 2^64, as differences do
+    return found
 
 
 def may_repeat(hashes: UInt64[np.ndarray, " n"] | Int[np.ndarray, " n"]) -> bool:

@@ -138,7 +138,10 @@ class Screen:
         self._validate_shapes()
         ids, sizes = self.sample_id, self.sizes
         refuse(self.name, ids[sizes == 0], "an empty gene set", "name at least one gene")
-        member = np.sort(self.owner * len(self.genes) + self.gene)
+        member = self.owner
+        member *= len(self.genes)
+        member += self.gene
+        member.sort()
         twice = np.unique(member[1:][member[1:] == member[:-1]])
         refuse(self.name, ids[twice // max(len(self.genes), 1)], "a gene named twice", "name each gene once")
         huge = (np.abs(self.phenotype) > LARGEST).any(1)
