@@ -383,7 +383,7 @@ class RecordDataModule(lightning.LightningDataModule):
 
     def write(self, folder: Path) -> None:
         """Write ``split.parquet`` and the further tables into a run folder."""
-        replace(self.split, data_fingerprint=self.spec.data_fingerprint).save(folder / "split.parquet")
+        self.split.save(folder / "split.parquet", self.spec.data_fingerprint)
         for name, table in self.tables().items():
             write_table(table, folder / name)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from torchcell.io.errors import InputError, some
+from torchcell.io.file_facts import known_by
 from torchcell.io.fingerprint import may_repeat, text_hashes
 from torchcell.io.paths import located
 from torchcell.io.tables import read_table, require_columns
@@ -193,8 +195,8 @@ class Split:
         """The split of some of the samples, in their order, with its assignment hash; ``validate`` it afterwards."""
         return replace(self.aligned(sample_id), assignment_hash=self.assignment_hash or self.hash)
 
-    def save(self, path: str | Path) -> None:
-        """Write ``sample_id, part, group`` as parquet, hash and method in the file's metadata."""
+    def save(self, path: str | Path, data_fingerprint: str | None = None) -> None:
+        """Write ``sample_id, part, group`` as parquet, hash, method and fingerprint in the file's metadata."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -208,8 +210,9 @@ class Split:
         else:
             columns["group"] = arrow_texts(self.group)
         table = pa.table(columns)
+        known = self.data_fingerprint if data_fingerprint is None else data_fingerprint
         about = {"method": self.method, "seed": self.seed, "key": self.key, "hash": self.hash}
-        about |= {"name": self.name, "assignment_hash": self.assignment_hash, "data_fingerprint": self.data_fingerprint}
+        about |= {"name": self.name, "assignment_hash": self.assignment_hash, "data_fingerprint": known}
         with atomic_write(Path(path)) as temporary:
             pq.write_table(table.replace_schema_metadata({"torchcell": json.dumps(about)}), temporary)
 
@@ -278,32 +281,40 @@ class SplitMethods:
         Raises:
             InputError: An unknown method or fold, or a split that does not fit the record.
         """
-        duplicates = record.duplicate_keys() if hasattr(record, "duplicate_keys") else None
         if method == "file":
-            return self._from_file(record, file, duplicates)
+            return self._from_file(record, file)
         if method not in ("random", *self.methods):
             names = ["random", *self.methods, "file"]
             raise InputError(f"no split method {method!r} for {self.samples}; split= takes {', '.join(names)}")
         if n_folds < 3 or not 0 <= fold < n_folds:
             raise InputError(f"split.fold={fold} of split.n_folds={n_folds}: needs at least 3 folds, numbered from 0")
-        made = self.methods.get(method) or partial(self._random, duplicates)
+        made = self.methods.get(method, self._random)
         part, group, key = made(record, n_folds, fold, seed)
         name = f"{method}-{fold}of{n_folds}-s{seed}"
         split = Split(record.sample_id, part, group, method, seed, key, name, n_folds=n_folds)
-        return split.validate(record.sample_id, duplicates)
 
-    def _random(
-        self, duplicates: np.ndarray | None, record: Any, n_folds: int, fold: int, seed: int
-    ) -> tuple[np.ndarray, np.ndarray, str]:
+        def checked() -> str:
+            return split.validate(record.sample_id, _duplicates(record)).hash
+
+        known = getattr(record, "known_as", "")
+        if known:  # then its splits are checked and hashed once
+            code = [Path(str(inspect.getsourcefile(code))).read_text() for code in (made, Split)]
+            split.__dict__["hash"] = known_by("\n".join(["split", known, name, *code]), checked)
+        else:
+            checked()
+        return split
+
+    def _random(self, record: Any, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
         """Assign samples at random, duplicates together."""
+        duplicates = _duplicates(record)
         keys = record.sample_id if duplicates is None else duplicates
         part = parts_of_keys(keys, n_folds, fold, seed)
         return part, *self.clusters(record)
 
-    def _from_file(self, record: Any, file: str | Path | None, duplicates: np.ndarray | None) -> Split:
+    def _from_file(self, record: Any, file: str | Path | None) -> Split:
         if file is None:
             raise InputError("split=file needs split.file=PATH, e.g. a run's split.parquet")
-        split = Split.load(file).validate(record.sample_id, duplicates).aligned(record.sample_id)
+        split = Split.load(file).validate(record.sample_id, _duplicates(record)).aligned(record.sample_id)
         if not np.array_equal(split.group, split.sample_id):
             return split
         # The file names no clusters, and samples that share a gene are not independent.
@@ -311,7 +322,11 @@ class SplitMethods:
         return replace(split, group=group, key=key)
 
 
+def _duplicates(record: Any) -> np.ndarray | None:
+    return record.duplicate_keys() if hasattr(record, "duplicate_keys") else None
+
+
 def own_clusters(record: Any) -> tuple[np.ndarray, str]:
     """Each sample and its duplicates are a cluster."""
-    duplicates = record.duplicate_keys() if hasattr(record, "duplicate_keys") else record.sample_id
-    return duplicates.astype(str), "sample"
+    duplicates = _duplicates(record)
+    return (record.sample_id if duplicates is None else duplicates).astype(str), "sample"

@@ -124,6 +124,7 @@ def _mended(
     except OSError as error:
         say_unwritable(path.parent, error)
         return made
+    del made  # not twice in memory
     return read(path)
 
 
@@ -211,10 +212,18 @@ def cached_record(
     )
 
 
-def save_record(record: ParsedRecord, path: str | Path) -> None:
-    """Write a record with all its columns to an ``.npz`` file, atomically and without pickles."""
+def save_record(record: ParsedRecord, path: str | Path, about: Mapping[str, Any] | None = None) -> None:
+    """Write a record with all its columns to an ``.npz`` file, atomically and without pickles.
+
+    Args:
+        record: A dataclass of arrays, texts and numbers.
+        path: The file.
+        about: What is known of the record besides, in terms of JSON; see ``load_about``.
+    """
     arrays: dict[str, np.ndarray] = {}
     plain: dict[str, Any] = {"format": FORMAT, "record": type(record).__name__}
+    if about is not None:
+        plain["about"] = dict(about)
     for field in fields(record):
         value = getattr(record, field.name)
         if isinstance(value, np.ndarray):
@@ -241,6 +250,11 @@ def load_record(kind: type[Record], path: str | Path) -> Record:
     Raises:
         InputError: No such file, or it is truncated or another kind of file.
     """
+    return load_about(kind, path)[0]
+
+
+def load_about(kind: type[Record], path: str | Path) -> tuple[Record, dict[str, Any]]:
+    """The same, and what ``save_record`` was given about it."""
     arrays: dict[str, Any] = dict(read_arrays(path))
     try:
         plain = json.loads(str(arrays.pop("plain")))
@@ -248,9 +262,10 @@ def load_record(kind: type[Record], path: str | Path) -> Record:
         raise InputError(f"{path} is damaged or no record of torchcell ({error}); delete it, then run again") from error
     if plain.pop("record", None) != kind.__name__ or plain.pop("format", None) != FORMAT:
         raise InputError(f"{path} holds no {kind.__name__} of format {FORMAT}; delete it, then run again")
+    about = plain.pop("about", {})
     columns = {name.removeprefix("columns/"): arrays.pop(name) for name in list(arrays) if "/" in name}
     if columns:
         plain["columns"] = columns
     # JSON knows no tuples
     plain = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
-    return kind(**arrays, **plain)
+    return kind(**arrays, **plain), about

@@ -131,10 +131,27 @@ class Screen:
 
     def fingerprint(self) -> str:
         """A hash over all values and names, see ``torchcell.io.fingerprint``; not over ``name`` and ``dropped``."""
-        return record_fingerprint(self)
+        return self.known_as or record_fingerprint(self)
+
+    @property
+    def known_as(self) -> str:
+        """The fingerprint of a record that was looked up in the cache; empty for others."""
+        found: str = self.__dict__.get("_known_as", "")
+        return found
+
+    def known(self, fingerprint: str) -> Screen:
+        """The record itself, valid and of this fingerprint; its arrays can't be written any more. No copy is known."""
+        values = [getattr(self, f.name) for f in fields(self)]
+        for value in (*values, *self.columns.values()):
+            if isinstance(value, np.ndarray):
+                value.flags.writeable = False
+        self.__dict__["_known_as"] = fingerprint
+        return self
 
     def validate(self) -> Screen:
         """Return self, or raise one ``InputError`` that names the offending samples."""
+        if self.known_as:
+            return self
         self._validate_shapes()
         ids, sizes = self.sample_id, self.sizes
         refuse(self.name, ids[sizes == 0], "an empty gene set", "name at least one gene")

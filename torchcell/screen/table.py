@@ -15,6 +15,7 @@ from torchcell.core.prediction_notes import Notes, between, by_owner, is_outside
 from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError, near, some
 from torchcell.io.labels import genes_of
+from torchcell.io.parsed_files import parsed_file
 from torchcell.io.table_text import BLANKS
 from torchcell.io.tables import (
     MISSING,
@@ -70,16 +71,22 @@ def read_screen(
             another number of levels than of genes, an infinite or too large phenotype or none at all, an id or a set
             that stands twice. Or the columns at fault: a phenotype with one value only, a name that is nearly a role's.
     """
+    chosen = [phenotypes] if isinstance(phenotypes, str) else list(phenotypes or ())
+    name = name or Path(path).stem
+    recipe = {"phenotypes": chosen, "task": task, "name": name}
+    return parsed_file(Screen, path, recipe, Path(__file__), lambda: _read_screen(path, chosen, task, name))
+
+
+def _read_screen(path: str | Path, chosen: list[str], task: Literal["regression", "binary"], name: str) -> Screen:
     table = _table(path)
     named = list(table.columns)
     members = _members(table, path)
-    chosen = [phenotypes] if isinstance(phenotypes, str) else list(phenotypes or ())
     values, measured = _measured(table, path, chosen, named)
     _drop(table, [column for column, numbers in values.items() if numbers is not None])
     phenotype = np.column_stack([numbers for column in measured if (numbers := values[column]) is not None])
     screen = replace(
         members,
-        name=name or Path(path).stem,
+        name=name,
         phenotype=single_precision(path, phenotype, measured),
         phenotype_names=tuple(measured),
         task=task,
