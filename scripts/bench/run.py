@@ -22,6 +22,7 @@ BENCHES = (
     "startup",
     "loader",
     "screen_table",
+    "screen_scale",
     "training_step",
     "ddp",
     "representations",
