@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchcell.core.predictor import Predictor, one_thread, validation_score
 from torchcell.graph.cell_graph import CellGraph, unit_rows
 from torchcell.graph.neighborhood import adjacencies, neighborhoods, rows_of
-from torchcell.screen.baselines import AdditiveRidge, measured, of_unknown_genes, over_genes
+from torchcell.screen.baselines import MOST_SAMPLES, AdditiveRidge, measured, of_unknown_genes, over_genes
 from torchcell.screen.baselines_fitted import Items, SetPairs
 from torchcell.screen.record import KINDS, Screen
 
@@ -50,6 +50,7 @@ class EmbeddingSumMLP(Predictor):
     """
 
     name = "embedding_sum_mlp"
+    most_samples = MOST_SAMPLES
     items: Items
     binary: bool
     center_T: np.ndarray
@@ -241,6 +242,7 @@ class GradientBoosting(Predictor):
     """
 
     name = "gradient_boosting"
+    most_samples = MOST_SAMPLES
     n_outputs: int
     genes: np.ndarray
     degree: np.ndarray

@@ -12,7 +12,7 @@ from torchcell.core.predictor import Folds, Predictor
 from torchcell.core.prior import FOLDS
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.io.errors import InputError
-from torchcell.screen.baselines import measured
+from torchcell.screen.baselines import MOST_SAMPLES, measured
 from torchcell.screen.baselines_fitted import Items
 from torchcell.screen.experts import Experts, Learned, Likeness, Sources, fit_experts, refuse_leaks
 from torchcell.screen.record import Screen
@@ -45,6 +45,7 @@ class Stack(Predictor):
     """
 
     name = "stack"
+    most_samples = MOST_SAMPLES
     items: Items
     inner_nT: np.ndarray
     fitted: list[_Fitted | None]
