@@ -75,10 +75,14 @@ def test_other_arguments_another_file_and_a_full_check_parse_again(tmp_path, par
     write(path, 0.25)
     assert read_screen(path).phenotype[1, 0] == np.float32(0.25)
     assert len(parsed) == 3
+    assert len(list(data_folder.rglob("file-*.npz"))) == 3, "another run may still look at what was kept before"
+    monkeypatch.setattr(parsed_files, "UNUSED_S", -60.0)
+    write(path, 0.125)
+    assert read_screen(path).phenotype[1, 0] == np.float32(0.125)
     assert len(list(data_folder.rglob("file-*.npz"))) == 2, "what was kept of the file before is removed"
     with verifying("full"):
         read_screen(path)
-    assert len(parsed) == 4
+    assert len(parsed) == 5
 
 
 @pytest.mark.filterwarnings("ignore:.*counts the rows")

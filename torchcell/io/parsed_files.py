@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
-from torchcell.io.cache import ParsedRecord, kept, load_about, save_record
+from torchcell.io.cache import ParsedRecord, kept, load_about, mapped_arrays, save_record
 from torchcell.io.file_facts import reads_again, settled_state
 from torchcell.io.in_memory import InMemory
 from torchcell.io.paths import located, own_home
 
 LARGE = 2**24
 """Bytes from which on reading a file takes seconds, and a copy of what it holds is worth its place."""
+UNUSED_S = 7 * 24 * 3600.0
+"""Age from which on what was kept of an earlier state of a file is removed; runs may look at a younger one."""
 
 
 class KnownRecord(ParsedRecord, Protocol):
@@ -38,8 +41,9 @@ def parsed_file(
 ) -> Record:
     """The valid record that ``build`` parses of a file, from the cache where this file was parsed before.
 
-    However many processes ask at a time, one parses and the others wait for it. Warnings are said again. What was kept
-    of an earlier state of the file is removed. ``data.verify=full`` parses again.
+    However many processes ask at a time, one parses and the others wait for it; all map what was kept, so that it is in
+    memory once. Warnings are said again. What was kept of an earlier state of the file is removed after a week.
+    ``data.verify=full`` parses again.
 
     Args:
         kind: Class of the record.
@@ -68,10 +72,10 @@ def parsed_file(
     def write(at: Path, made: tuple[Record, dict[str, Any]]) -> None:
         save_record(made[0], at, made[1])
         for earlier in place.glob(f"{stem}-*.npz"):
-            if earlier != at:
+            if earlier != at and time.time() - earlier.stat().st_mtime > UNUSED_S:
                 earlier.unlink(missing_ok=True)
 
-    record, about = kept(kept_at, lambda at: load_about(kind, at), make, write)
+    record, about = kept(kept_at, lambda at: load_about(kind, at, mapped_arrays), make, write)
     for text in about["warnings"]:
         warnings.warn(text, stacklevel=4)
     return record.known(about["fingerprint"])
