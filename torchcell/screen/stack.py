@@ -18,6 +18,9 @@ from torchcell.screen.experts import Experts, Learned, Likeness, Sources, fit_ex
 from torchcell.screen.record import Screen
 from torchcell.screen.splits import SPLITS
 
+AT_ONCE = 2**18
+"""Samples whose columns are in memory at once in ``predict``."""
+
 
 class _Fitted(NamedTuple):
     """One phenotype: experts of the whole training part, and the weights of their columns."""
@@ -168,6 +171,9 @@ class Stack(Predictor):
 
     def predict(self, record: Screen) -> np.ndarray:
         """See ``Predictor``; NaN for a phenotype without a training value."""
+        if len(record) > AT_ONCE:
+            parts = np.split(np.arange(len(record)), np.arange(AT_ONCE, len(record), AT_ONCE))
+            return np.concatenate([self.predict(record.subset(part)) for part in parts])
         prediction = np.full((len(record), len(self.fitted)), np.nan, dtype=np.float32)
         for t, (fitted, experts) in enumerate(zip(self.fitted, self.experts, strict=True)):
             if fitted is not None and experts is not None:
