@@ -22,7 +22,6 @@ BENCHES = (
     "startup",
     "loader",
     "screen_table",
-    "screen_scale",
     "training_step",
     "ddp",
     "representations",
