@@ -20,6 +20,7 @@ BODIES = {
     "quotes behind blanks": [*ROWS, 'a, "b",1'],
     "surplus empty cells": [f"{row},," for row in ROWS],
     "Latin-1": [*ROWS, "Sørensen,a,1"],
+    "a long row": [f"s,{'A|' * 200}B,1", *ROWS],
     "one carriage return a line": ["\r".join(ROWS)],
 }
 
@@ -31,7 +32,9 @@ def write(folder: Path, rows: list[str], header: str = "sample_id,genes,y") -> P
 
 
 @pytest.mark.parametrize("body", list(BODIES))
-@pytest.mark.parametrize("header", ["sample_id,genes,y", "sep=,\n\nsample_id,genes,y\n\n"])
+@pytest.mark.parametrize(
+    "header", ["sample_id,genes,y", "sep=,\n\nsample_id,genes,y\n\n", "\n" * 200 + "sample_id,genes,y"]
+)
 @pytest.mark.filterwarnings("ignore:.*Latin-1")
 def test_by_blocks_and_at_once_are_the_same_table(tmp_path, body, header, monkeypatch):
     path = write(tmp_path, BODIES[body], header)
@@ -56,6 +59,7 @@ def test_by_blocks_and_at_once_refuse_rows_in_the_same_words(tmp_path, rows, mon
 
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
     path, parse = write(tmp_path, ROWS), table_text._fast
+    monkeypatch.setattr(table_text, "BLOCK", 128)
 
     def grows(*arguments):
         path.write_text(path.read_text() + "late,row,1\n")

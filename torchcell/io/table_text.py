@@ -46,6 +46,9 @@ def parse_text(path: Path, expected: Sequence[str] = (), comment: str = "") -> t
     before, streamed = _state(path), _is_large_and_plain(path)
     text = _head(path) if streamed else _utf8(path)
     header = _first_line(text, comment)
+    if streamed and header is None:  # a block of empty lines or of comments
+        text, streamed = _utf8(path), False
+        header = _first_line(text, comment)
     if header is None:
         raise InputError(f"{path} is empty")
     start, end = _whole_header(text, *header)
@@ -68,7 +71,7 @@ def parse_text(path: Path, expected: Sequence[str] = (), comment: str = "") -> t
     if table is None:
         text = _utf8(path) if streamed else text
         table = _slow(path, text[begin:].decode(), names, separator, text.count(b"\n", 0, begin) + 1)
-    if _state(path) != before:
+    if streamed and _state(path) != before:
         raise InputError(f"{path} was changed while it was read; run again once it is whole")
     return names, table
 
