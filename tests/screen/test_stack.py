@@ -131,6 +131,13 @@ def test_its_state_is_a_file_of_plain_arrays_that_predicts_the_same(held_out, tm
     assert again.out_of_fold().tobytes() == stack.out_of_fold().tobytes()
 
 
+def test_many_samples_are_predicted_by_blocks(held_out, monkeypatch):
+    stack, test, _ = held_out
+    whole = stack.predict(test)
+    monkeypatch.setattr("torchcell.screen.stack.AT_ONCE", 37)
+    np.testing.assert_allclose(stack.predict(test), whole, rtol=1e-5, atol=1e-6)
+
+
 def test_without_folds_that_hold_values_it_says_what_to_do():
     train, val, _ = assign_folds(mixed())
     nobody = np.zeros(len(train), dtype=bool)

@@ -225,6 +225,10 @@ class RecordDataModule(lightning.LightningDataModule):
         """Names of the T predicted values."""
         return tuple(record.phenotype_names)
 
+    def training_values(self) -> Any:
+        """The training part for the spec; of millions of samples a task leaves out names, which no spec reads."""
+        return self.record("train")
+
     def make_spec(self, base: Spec, train: Any) -> Spec:
         """The spec of the task: the fields of ``base``, and those that the task fits on the training part."""
         return base
@@ -327,7 +331,7 @@ class RecordDataModule(lightning.LightningDataModule):
     # What is the same for all ----------------------------------------------------------------------
 
     def _spec(self) -> Spec:
-        train, task = self.record("train"), self.task(self.record_whole)
+        train, task = self.training_values(), self.task(self.record_whole)
         target = np.asarray(train.target, dtype=np.float32)
         center, scale = fit_scaler(torch.from_numpy(target), task)
         self.target_notes = self._constant_notes(target, task)
@@ -383,7 +387,7 @@ class RecordDataModule(lightning.LightningDataModule):
 
     def write(self, folder: Path) -> None:
         """Write ``split.parquet`` and the further tables into a run folder."""
-        replace(self.split, data_fingerprint=self.spec.data_fingerprint).save(folder / "split.parquet")
+        self.split.save(folder / "split.parquet", self.spec.data_fingerprint)
         for name, table in self.tables().items():
             write_table(table, folder / name)
 

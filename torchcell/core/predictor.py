@@ -45,6 +45,9 @@ class Predictor(ABC):
     reads_levels: ClassVar[bool] = False
     """Whether it uses doses and expression levels of perturbed genes."""
 
+    most_samples: ClassVar[int | None] = None
+    """Training samples that a run fits it to at most, where more would take hours and teach it little; none: all."""
+
     @abstractmethod
     def fit(self, train: Any, val: Any, graph: Any) -> Self:
         """Fit to the training part.

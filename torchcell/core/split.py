@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +14,11 @@ import numpy as np
 import pandas as pd
 
 from torchcell.io.errors import InputError, some
+from torchcell.io.file_facts import known_by
+from torchcell.io.fingerprint import may_repeat, text_hashes
 from torchcell.io.paths import located
 from torchcell.io.tables import plain_parquet, read_table, require_columns, text_column
+from torchcell.io.text_arrays import arrow_texts, sorted_lines_hash
 
 
 def assign_folds(names: np.ndarray, n_folds: int, fold: int, seed: int) -> dict[str, str]:
@@ -25,9 +28,17 @@ def assign_folds(names: np.ndarray, n_folds: int, fold: int, seed: int) -> dict[
         name -> ``test`` for fold ``fold``, ``val`` for the next, else ``train``.
     """
     names = np.unique(names)
-    order = np.random.default_rng(seed).permutation(len(names))
-    part_of_fold = {fold: "test", (fold + 1) % n_folds: "val"}
-    return {str(names[place]): part_of_fold.get(i % n_folds, "train") for i, place in enumerate(order.tolist())}
+    return dict(zip(map(str, names.tolist()), parts_of_keys(names, n_folds, fold, seed).tolist(), strict=True))
+
+
+def parts_of_keys(keys: np.ndarray, n_folds: int, fold: int, seed: int) -> np.ndarray:
+    """The same for keys [n] that may stand several times, texts or numbers: the part of each [n]."""
+    distinct, number = np.unique(keys, return_inverse=True)
+    part = np.full(n_folds, "train")
+    part[fold], part[(fold + 1) % n_folds] = "test", "val"
+    part_of = np.empty(len(distinct), dtype=part.dtype)
+    part_of[np.random.default_rng(seed).permutation(len(distinct))] = part[np.arange(len(distinct)) % n_folds]
+    return part_of[number]
 
 
 def padded(clusters: Sequence[tuple[str, ...]]) -> np.ndarray:
@@ -36,10 +47,25 @@ def padded(clusters: Sequence[tuple[str, ...]]) -> np.ndarray:
     Args:
         clusters: Names of each sample's clusters; they are sorted here, so that their order plays no part.
     """
-    widest = max(map(len, clusters), default=1)
-    rows = [(*sorted(names), *[""] * (widest - len(names))) for names in clusters]
-    table = np.array(rows, dtype=str).reshape(len(clusters), widest)
-    return table[:, 0] if widest == 1 else table
+    sizes = np.array([len(names) for names in clusters], dtype=np.int64)
+    return padded_rows(np.array([name for names in clusters for name in names], dtype=str), sizes)
+
+
+def padded_rows(names: np.ndarray, sizes: np.ndarray, number: np.ndarray | None = None) -> np.ndarray:
+    """The same for names that stand in a row.
+
+    Args:
+        names: Of the clusters of all samples one after the other [M]; with ``number`` those that it refers to [N].
+        sizes: How many clusters each sample has [n].
+        number: Of each name [M].
+    """
+    names, place = np.unique(names, return_inverse=True)
+    number = place if number is None else place[number]
+    table = np.full((len(sizes), max(sizes.max(initial=0), 1)), len(names), dtype=np.int32)
+    table[np.arange(table.shape[1]) < sizes[:, None]] = number
+    table.sort(axis=1)
+    texts = np.append(names, "").astype(names.dtype).take(table)
+    return texts[:, 0] if table.shape[1] == 1 else texts
 
 
 PARTS = ("train", "val", "test", "unused")
@@ -80,8 +106,7 @@ class Split:
     @cached_property
     def hash(self) -> str:
         """sha256 over the sorted ids with their parts, whatever the order of the rows."""
-        lines = sorted(f"{i}\t{p}" for i, p in zip(self.sample_id.tolist(), self.part.tolist(), strict=True))
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        return sorted_lines_hash(self.sample_id, self.part)
 
     def index(self, part: str) -> np.ndarray:
         """Positions of the samples in ``part``, int64."""
@@ -101,21 +126,16 @@ class Split:
             duplicates: A key per sample of the record; samples with the same key are the same measurement and must be
                 in one part.
         """
-        named = set(self.sample_id.tolist())
-        if len(named) < len(self.sample_id):
+        if may_repeat(text_hashes(self.sample_id)):
             unique, counts = np.unique(self.sample_id, return_counts=True)
-            raise InputError(f"the split names samples more than once: {some(unique[counts > 1])}")
-        odd = sorted(set(self.part.tolist()) - set(PARTS))
-        if odd:
+            if (counts > 1).any():
+                raise InputError(f"the split names samples more than once: {some(unique[counts > 1])}")
+        known = np.logical_or.reduce([self.part == part for part in PARTS])
+        if not known.all():
+            odd = np.unique(self.part[~known]).tolist()
             raise InputError(f"the split has parts {some(odd)}; they must be among {PARTS}")
-        expected = set(np.asarray(sample_id).tolist())
-        missing, extra = expected - named, named - expected
-        if missing or extra:
-            raise InputError(
-                f"the split does not fit the data: {len(missing)} sample(s) without a part: "
-                f"{some(sorted(missing))}; {len(extra)} unknown sample(s): {some(sorted(extra))}. "
-                "Use the split of the same data, or make a new one"
-            )
+        if not np.array_equal(self.sample_id, sample_id):
+            self._refuse_other_samples(np.asarray(sample_id))
         empty = [part for part in PARTS[:3] if not (self.part == part).any()]
         if empty:
             raise InputError(f"the split leaves {some(empty)} empty ({self.counts()}); use other folds or more data")
@@ -123,15 +143,28 @@ class Split:
             self._refuse_separated(np.asarray(sample_id), duplicates)
         return self
 
+    def _refuse_other_samples(self, sample_id: np.ndarray) -> None:
+        named, expected = set(self.sample_id.tolist()), set(sample_id.tolist())
+        missing, extra = expected - named, named - expected
+        if missing or extra:
+            raise InputError(
+                f"the split does not fit the data: {len(missing)} sample(s) without a part: "
+                f"{some(sorted(missing))}; {len(extra)} unknown sample(s): {some(sorted(extra))}. "
+                "Use the split of the same data, or make a new one"
+            )
+
     def _refuse_separated(self, sample_id: np.ndarray, duplicates: np.ndarray) -> None:
         part = self.aligned(sample_id).part
-        used = part != "unused"
-        table = pd.DataFrame({"key": duplicates[used], "part": part[used], "id": sample_id[used]})
-        spread = table.groupby("key", sort=False)["part"].transform("nunique") > 1
+        if not may_repeat(duplicates if duplicates.dtype.kind in "iu" else text_hashes(duplicates)):
+            return
+        used = np.flatnonzero(part != "unused")
+        key = pd.factorize(duplicates[used])[0]
+        first = part[used][np.unique(key, return_index=True)[1]]
+        spread = np.isin(key, key[part[used] != first[key]])
         if spread.any():
             raise InputError(
                 f"leak: {int(spread.sum())} samples have a duplicate (the same perturbation) in another part: "
-                f"{some(table['id'][spread])}; put duplicates in one part, or merge them"
+                f"{some(sample_id[used][spread])}; put duplicates in one part, or merge them"
             )
 
     def aligned(self, sample_id: Sequence[str] | np.ndarray) -> Split:
@@ -162,22 +195,24 @@ class Split:
         """The split of some of the samples, in their order, with its assignment hash; ``validate`` it afterwards."""
         return replace(self.aligned(sample_id), assignment_hash=self.assignment_hash or self.hash)
 
-    def save(self, path: str | Path) -> None:
-        """Write ``sample_id, part, group`` as parquet, hash and method in the file's metadata."""
+    def save(self, path: str | Path, data_fingerprint: str | None = None) -> None:
+        """Write ``sample_id, part, group`` as parquet, hash, method and fingerprint in the file's metadata."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         from torchcell.io.cache import atomic_write
 
-        columns = {"sample_id": pa.array(self.sample_id.astype(str)), "part": pa.array(self.part.astype(str))}
+        columns: dict[str, pa.Array] = {name: arrow_texts(getattr(self, name)) for name in ("sample_id", "part")}
         if self.group.ndim == 2:
-            clusters = [[name for name in row if name] for row in self.group.tolist()]
-            columns["group"] = pa.array(clusters, pa.list_(pa.string()))
+            given = self.group != ""
+            ends = np.concatenate([[0], np.cumsum(given.sum(1))]).astype(np.int32)
+            columns["group"] = pa.ListArray.from_arrays(ends, arrow_texts(self.group[given]))
         else:
-            columns["group"] = pa.array(self.group.astype(str))
+            columns["group"] = arrow_texts(self.group)
         table = pa.table(columns)
+        known = self.data_fingerprint if data_fingerprint is None else data_fingerprint
         about = {"method": self.method, "seed": self.seed, "key": self.key, "hash": self.hash}
-        about |= {"name": self.name, "assignment_hash": self.assignment_hash, "data_fingerprint": self.data_fingerprint}
+        about |= {"name": self.name, "assignment_hash": self.assignment_hash, "data_fingerprint": known}
         with atomic_write(Path(path)) as temporary:
             pq.write_table(table.replace_schema_metadata({"torchcell": json.dumps(about)}), temporary)
 
@@ -255,30 +290,40 @@ class SplitMethods:
         Raises:
             InputError: An unknown method or fold, or a split that does not fit the record.
         """
-        duplicates = record.duplicate_keys() if hasattr(record, "duplicate_keys") else None
         if method == "file":
-            return self._from_file(record, file, duplicates)
+            return self._from_file(record, file)
         if method not in ("random", *self.methods):
             names = ["random", *self.methods, "file"]
             raise InputError(f"no split method {method!r} for {self.samples}; split= takes {', '.join(names)}")
         if n_folds < 3 or not 0 <= fold < n_folds:
             raise InputError(f"split.fold={fold} of split.n_folds={n_folds}: needs at least 3 folds, numbered from 0")
-        part, group, key = self.methods.get(method, self._random)(record, n_folds, fold, seed)
+        made = self.methods.get(method, self._random)
+        part, group, key = made(record, n_folds, fold, seed)
         name = f"{method}-{fold}of{n_folds}-s{seed}"
         split = Split(record.sample_id, part, group, method, seed, key, name, n_folds=n_folds)
-        return split.validate(record.sample_id, duplicates)
+
+        def checked() -> str:
+            return split.validate(record.sample_id, _duplicates(record)).hash
+
+        known = getattr(record, "known_as", "")
+        if known:  # then its splits are checked and hashed once
+            code = [Path(str(inspect.getsourcefile(code))).read_text() for code in (made, Split)]
+            split.__dict__["hash"] = known_by("\n".join(["split", known, name, *code]), checked)
+        else:
+            checked()
+        return split
 
     def _random(self, record: Any, n_folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
         """Assign samples at random, duplicates together."""
-        duplicates = record.duplicate_keys() if hasattr(record, "duplicate_keys") else record.sample_id
-        part_of = assign_folds(duplicates.astype(str), n_folds, fold, seed)
-        part = np.array([part_of[key] for key in duplicates.astype(str).tolist()])
+        duplicates = _duplicates(record)
+        keys = record.sample_id if duplicates is None else duplicates
+        part = parts_of_keys(keys, n_folds, fold, seed)
         return part, *self.clusters(record)
 
-    def _from_file(self, record: Any, file: str | Path | None, duplicates: np.ndarray | None) -> Split:
+    def _from_file(self, record: Any, file: str | Path | None) -> Split:
         if file is None:
             raise InputError("split=file needs split.file=PATH, e.g. a run's split.parquet")
-        split = Split.load(file).validate(record.sample_id, duplicates).aligned(record.sample_id)
+        split = Split.load(file).validate(record.sample_id, _duplicates(record)).aligned(record.sample_id)
         if not np.array_equal(split.group, split.sample_id):
             return split
         # The file names no clusters, and samples that share a gene are not independent.
@@ -286,7 +331,11 @@ class SplitMethods:
         return replace(split, group=group, key=key)
 
 
+def _duplicates(record: Any) -> np.ndarray | None:
+    return record.duplicate_keys() if hasattr(record, "duplicate_keys") else None
+
+
 def own_clusters(record: Any) -> tuple[np.ndarray, str]:
     """Each sample and its duplicates are a cluster."""
-    duplicates = record.duplicate_keys() if hasattr(record, "duplicate_keys") else record.sample_id
-    return duplicates.astype(str), "sample"
+    duplicates = _duplicates(record)
+    return (record.sample_id if duplicates is None else duplicates).astype(str), "sample"

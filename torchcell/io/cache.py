@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, TypeVar
+from typing import IO, Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 
 from torchcell.io.ceiling import refuse_npz_bomb
 from torchcell.io.errors import InputError
+from torchcell.io.file_facts import remembered
 from torchcell.io.locks import locked
 from torchcell.io.paths import is_own, make_own, own_home, say_unwritable
 from torchcell.io.sources import registry
@@ -74,6 +75,52 @@ def plain_arrays(path: str | Path) -> dict[str, np.ndarray]:
         return {name: archive[name] for name in archive.files}
 
 
+def mapped_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of ``read_arrays`` as they lie in the file: read-only, in memory once for all processes that map them,
+    and only where they are looked at. Checksums are compared once for each state of the file.
+
+    Raises:
+        InputError: As ``read_arrays``, or a file with compressed members.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no such file: {path}")
+    try:
+        remembered(path, "checksums of its arrays", lambda: _right_checksums(path))
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            return {member.filename.removesuffix(".npy"): _mapped(path, file, member) for member in archive.infolist()}
+    except DAMAGE as error:
+        if isinstance(error, InputError):
+            raise
+        why = str(error).split("\n")[0] or type(error).__name__
+        raise InputError(f"{path} is damaged or no file of plain arrays ({why}); delete it, then run again") from error
+
+
+def _right_checksums(path: Path) -> str:
+    refuse_npz_bomb(path)
+    with zipfile.ZipFile(path) as archive:
+        if wrong := archive.testzip():
+            raise zipfile.BadZipFile(f"another checksum of {wrong}")
+    return "right"
+
+
+def _mapped(path: Path, file: IO[bytes], member: zipfile.ZipInfo) -> np.ndarray:
+    """One array of an ``.npz`` that is not compressed."""
+    if member.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{member.filename} can't be mapped")
+    file.seek(member.header_offset)
+    name, extra = struct.unpack("<26x2H", file.read(30))  # lengths of what stands between this header and the array
+    file.seek(name + extra, os.SEEK_CUR)
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, turned, dtype = read(file)
+    if dtype.hasobject or turned:
+        raise ValueError(f"{member.filename} can't be mapped")
+    if 0 in shape or shape == ():
+        return np.frombuffer(file.read(dtype.itemsize if shape == () else 0), dtype).reshape(shape)
+    return np.asarray(np.memmap(path, dtype, "r", file.tell(), shape))
+
+
 WAIT_S = 3600.0
 """Longest time that a process waits for another one to make a file of the cache; then it makes its own."""
 
@@ -124,6 +171,7 @@ def _mended(
     except OSError as error:
         say_unwritable(path.parent, error)
         return made
+    del made  # not twice in memory
     return read(path)
 
 
@@ -211,10 +259,18 @@ def cached_record(
     )
 
 
-def save_record(record: ParsedRecord, path: str | Path) -> None:
-    """Write a record with all its columns to an ``.npz`` file, atomically and without pickles."""
+def save_record(record: ParsedRecord, path: str | Path, about: Mapping[str, Any] | None = None) -> None:
+    """Write a record with all its columns to an ``.npz`` file, atomically and without pickles.
+
+    Args:
+        record: A dataclass of arrays, texts and numbers.
+        path: The file.
+        about: What is known of the record besides, in terms of JSON; see ``load_about``.
+    """
     arrays: dict[str, np.ndarray] = {}
     plain: dict[str, Any] = {"format": FORMAT, "record": type(record).__name__}
+    if about is not None:
+        plain["about"] = dict(about)
     for field in fields(record):
         value = getattr(record, field.name)
         if isinstance(value, np.ndarray):
@@ -241,16 +297,24 @@ def load_record(kind: type[Record], path: str | Path) -> Record:
     Raises:
         InputError: No such file, or it is truncated or another kind of file.
     """
-    arrays: dict[str, Any] = dict(read_arrays(path))
+    return load_about(kind, path)[0]
+
+
+def load_about(
+    kind: type[Record], path: str | Path, read: Callable[[str | Path], dict[str, np.ndarray]] = read_arrays
+) -> tuple[Record, dict[str, Any]]:
+    """The same, and what ``save_record`` was given about it; ``read`` may map the arrays."""
+    arrays: dict[str, Any] = dict(read(path))
     try:
         plain = json.loads(str(arrays.pop("plain")))
     except (ValueError, KeyError) as error:
         raise InputError(f"{path} is damaged or no record of torchcell ({error}); delete it, then run again") from error
     if plain.pop("record", None) != kind.__name__ or plain.pop("format", None) != FORMAT:
         raise InputError(f"{path} holds no {kind.__name__} of format {FORMAT}; delete it, then run again")
+    about = plain.pop("about", {})
     columns = {name.removeprefix("columns/"): arrays.pop(name) for name in list(arrays) if "/" in name}
     if columns:
         plain["columns"] = columns
     # JSON knows no tuples
     plain = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
-    return kind(**arrays, **plain)
+    return kind(**arrays, **plain), about

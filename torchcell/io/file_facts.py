@@ -50,13 +50,31 @@ def remembered(path: Path, what: str, find: Callable[[], str]) -> str:
         find: Reads the file. What it raises is not remembered.
     """
     before, changed = _state(path)
-    fact = own_home() / "facts" / hashlib.sha256(f"{what}\n{before}".encode()).hexdigest()[:32]
+    return known_by(
+        f"{what}\n{before}", find, lambda: _state(path)[0] == before and abs(time.time_ns() - changed) > SETTLED_NS
+    )
+
+
+def known_by(key: str, find: Callable[[], str], lasts: Callable[[], bool] = lambda: True) -> str:
+    """The text that ``find`` returns, found once for a key; it is kept if it ``lasts``."""
+    fact = own_home() / "facts" / hashlib.sha256(key.encode()).hexdigest()[:32]
     if not _read_again.get() and fact.is_file() and is_own(fact.parent):
         return fact.read_text()
     found = find()
-    if _state(path)[0] == before and abs(time.time_ns() - changed) > SETTLED_NS:
+    if lasts():
         _keep(fact, found)
     return found
+
+
+def reads_again() -> bool:
+    """Whether nothing that is remembered counts, see ``verifying``."""
+    return _read_again.get()
+
+
+def settled_state(path: Path) -> str:
+    """Path, inode, size and times of a file; empty where it changed so lately that it may change unseen."""
+    state, changed = _state(path)
+    return state if abs(time.time_ns() - changed) > SETTLED_NS else ""
 
 
 def _state(path: Path) -> tuple[str, int]:

@@ -16,6 +16,8 @@ NOT_VALUES = ("name", "dropped", "notes", "control_words")
 """Fields of a record that no result depends on: names of it and of its controls, what was left out and assumed."""
 CHUNK_VALUES = 2**22
 """Values that are converted at a time."""
+BLOCK = 2**14
+"""Texts that are hashed at a time, so that they stay in the processor's cache."""
 
 
 def record_fingerprint(record: Any, leave_out: tuple[str, ...] = NOT_VALUES) -> str:
@@ -152,22 +154,29 @@ def text_hashes(texts: np.ndarray) -> UInt64[np.ndarray, " n"]:
         return np.zeros(len(texts), dtype=np.uint64)
     letters = texts.view(np.uint32).reshape(len(texts), -1)
     found = np.zeros(len(texts), dtype=np.uint64)
-    for letter in letters.T:
-        found = _mixed(found + letter)
+    for start in range(0, len(texts), BLOCK):
+        own = found[start : start + BLOCK]
+        for letter in letters[start : start + BLOCK].T:
+            own[:] = _mixed(own + letter)
     return found
 
 
 def sums_of_hashes(members: Int[np.ndarray, " M"], ptr: Int[np.ndarray, " n1"]) -> UInt64[np.ndarray, " n"]:
     """A hash of each set of members, whatever their order; set i is ``members[ptr[i]:ptr[i + 1]]``."""
-    total = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(_mixed(members.astype(np.uint64)))])
-    return total[ptr[1:]] - total[ptr[:-1]]  # sums go round at 2^64, and so do their differences
+    found = np.empty(len(ptr) - 1, dtype=np.uint64)
+    for start in range(0, len(found), BLOCK):
+        ends = ptr[start : start + BLOCK + 1]
+        total = np.zeros(ends[-1] - ends[0] + 1, dtype=np.uint64)
+        np.cumsum(_mixed(members[ends[0] : ends[-1]].astype(np.uint64)), out=total[1:])
+        ends = ends - ends[0]
+        found[start : start + BLOCK] = total[ends[1:]] - total[ends[:-1]]  # sums go round at 2^64, as differences do
+    return found
 
 
-def may_repeat(hashes: UInt64[np.ndarray, " n"]) -> bool:
+def may_repeat(hashes: UInt64[np.ndarray, " n"] | Int[np.ndarray, " n"]) -> bool:
     """Whether two are equal; if not, neither are what they are hashes of."""
-    import pandas as pd
-
-    return len(pd.unique(hashes)) < len(hashes)
+    ordered = np.sort(hashes)
+    return bool((ordered[1:] == ordered[:-1]).any())
 
 
 def _mixed(values: np.ndarray) -> np.ndarray:

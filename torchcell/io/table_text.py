@@ -22,6 +22,9 @@ GZIP, ZIP = b"\x1f\x8b", b"PK\x03\x04"
 """First bytes of a compressed file, and of an Excel file."""
 BLANKS = "".join(chr(i) for i in range(0x3001) if chr(i).isspace()) + "\u200b\u2060\ufeff"
 """What surrounds a name without being part of it; the last three have no width."""
+MARKS = (GZIP, ZIP, codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+"""First bytes of a file that is no plain text in UTF-8."""
+_END_OF_LINES, _SOMETHING = re.compile(rb"[\r\n]*"), re.compile(rb"\S")
 BLOCK = 1 << 24
 """Bytes that pyarrow parses at a time; a longer row goes the slow way."""
 
@@ -40,8 +43,12 @@ def parse_text(path: Path, expected: Sequence[str] = (), comment: str = "") -> t
     Raises:
         InputError: The file is empty, is no text, has no rows, or has rows with more or fewer cells than the header.
     """
-    text = _utf8(path)
+    before, streamed = _state(path), _is_large_and_plain(path)
+    text = _head(path) if streamed else _utf8(path)
     header = _first_line(text, comment)
+    if streamed and header is None:  # a block of empty lines or of comments
+        text, streamed = _utf8(path), False
+        header = _first_line(text, comment)
     if header is None:
         raise InputError(f"{path} is empty")
     start, end = _whole_header(text, *header)
@@ -55,12 +62,48 @@ def parse_text(path: Path, expected: Sequence[str] = (), comment: str = "") -> t
     if expected and not set(expected) <= set(names):
         names = [*expected, *(f"column {i + 1}" for i in range(len(expected), len(names)))]
         end = start
-    body = text[end:].lstrip(b"\r\n") if end else text
-    if not body.strip():
+    begin = _END_OF_LINES.match(text, end).end() if end else 0  # type: ignore[union-attr]
+    if streamed and not _SOMETHING.search(text, begin):  # a row of a block and more
+        text, streamed = _utf8(path), False
+    if not _SOMETHING.search(text, begin):
         raise InputError(f"{path} has no rows")
-    first_row = text[: len(text) - len(body)].count(b"\n") + 1
-    table = _fast(body, names, separator)
-    return names, _slow(path, body.decode(), names, separator, first_row) if table is None else table
+    table = _fast(path if streamed else text, begin, names, separator)
+    if table is None:
+        text = _utf8(path) if streamed else text
+        table = _slow(path, text[begin:].decode(), names, separator, text.count(b"\n", 0, begin) + 1)
+    if streamed and _state(path) != before:
+        raise InputError(f"{path} was changed while it was read; run again once it is whole")
+    return names, table
+
+
+def _state(path: Path) -> tuple[int, int]:
+    about = path.stat()
+    return about.st_size, about.st_mtime_ns
+
+
+def _is_large_and_plain(path: Path) -> bool:
+    """Whether a file is of several blocks, in UTF-8 as it is, and without quotation marks: it is never held whole."""
+    if path.stat().st_size <= BLOCK:
+        return False
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with path.open("rb") as file:
+        try:
+            for number, block in enumerate(iter(lambda: file.read(BLOCK), b"")):
+                if number == 0 and (block.startswith(MARKS) or b"\0" in block[:4096] or b"\n" not in block):
+                    return False
+                if b'"' in block:
+                    return False
+                if decoder.getstate()[0] or not block.isascii():
+                    decoder.decode(block)
+        except UnicodeDecodeError:
+            return False
+    return not decoder.getstate()[0]
+
+
+def _head(path: Path) -> bytes:
+    """The whole lines of the first block of a file."""
+    with path.open("rb") as file:
+        return file.read(BLOCK).rpartition(b"\n")[0]
 
 
 def _utf8(path: Path) -> bytes:
@@ -116,16 +159,24 @@ def _separator(header: str, path: Path) -> str:
     return max((usual, ",", "\t", ";"), key=bare.count)
 
 
-def _fast(body: bytes, names: list[str], separator: str) -> pa.Table | None:
-    """The cells by pyarrow; none where a row is uneven or the quotes are unusual."""
+def _fast(source: Path | bytes, begin: int, names: list[str], separator: str) -> pa.Table | None:
+    """The cells behind position ``begin`` by pyarrow; none where a row is uneven or the quotes are unusual.
+
+    Args:
+        source: The content; or a file without quotes, which is read by blocks.
+        begin: Where the rows begin.
+        names: Of the columns.
+        separator: Of the cells.
+    """
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
-    # A blank is no separator here: of a row of tabs each would be looked through to its end.
-    blank_quote = re.compile(rb'\t +"' if separator == "\t" else re.escape(separator).encode() + rb'[ \t]+"')
-    quotes = body.count(b'"')
-    if quotes % 2 or (quotes and blank_quote.search(body)):
-        return None
+    quotes = source.count(b'"', begin) if isinstance(source, bytes) else 0
+    if quotes and isinstance(source, bytes):
+        # A blank is no separator here: of a row of tabs each would be looked through to its end.
+        blank_quote = re.compile(rb'\t +"' if separator == "\t" else re.escape(separator).encode() + rb'[ \t]+"')
+        if quotes % 2 or blank_quote.search(source, begin):
+            return None
     uneven = []
 
     def note(row: object) -> str:
@@ -133,9 +184,11 @@ def _fast(body: bytes, names: list[str], separator: str) -> pa.Table | None:
         return "skip"
 
     numbered = [str(i) for i in range(len(names))]
+    stream = pa.BufferReader(source) if isinstance(source, bytes) else pa.OSFile(str(source))
+    stream.seek(begin)
     try:
         table = arrow_csv.read_csv(
-            pa.BufferReader(body),
+            stream,
             read_options=arrow_csv.ReadOptions(column_names=numbered, block_size=BLOCK),
             parse_options=arrow_csv.ParseOptions(
                 delimiter=separator,

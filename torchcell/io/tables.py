@@ -6,7 +6,7 @@ import re
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from torchcell.io.in_memory import InMemory
 from torchcell.io.matrices import LARGEST
 from torchcell.io.paths import located
 from torchcell.io.table_text import BLANKS, parse_text
+from torchcell.io.text_arrays import may_have_blanks, numpy_texts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +61,6 @@ def read_table(path: str | Path | InMemory, expected: Sequence[str] = (), commen
             columns without a name or with the same name.
     """
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     if isinstance(path, InMemory):
         names, cells = _texts_joined(path.to_arrow())
@@ -73,9 +73,10 @@ def read_table(path: str | Path | InMemory, expected: Sequence[str] = (), commen
             names, cells = _parse_parquet(path) if kind == "parquet" else parse_text(path, expected, comment)
         except (pa.ArrowException, OSError, UnicodeError) as error:
             raise InputError(f"{path} can't be read as {kind}: {error}") from error
+    pa.default_memory_pool().release_unused()  # what a parser of many rows has left
     if not cells.num_rows:
         raise InputError(f"{path} has no rows")
-    columns = [pc.utf8_trim(column, BLANKS) if pa.types.is_string(column.type) else column for column in cells]
+    columns = [_trimmed(column) if pa.types.is_string(column.type) else column for column in cells]
     return _frame({names[i]: columns[i] for i in _named(path, names, columns)})
 
 
@@ -104,6 +105,16 @@ def plain_parquet(path: Path) -> pa.Table:
         table = file.read()
     refuse_bomb(path, sum(map(_bytes, table.columns)), path.stat().st_size, "its texts", at_once=True)
     return table
+
+
+def _trimmed(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Cells without blanks around them; chunks that have none stay as they are."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return pa.chunked_array(
+        [pc.utf8_trim(chunk, BLANKS) if may_have_blanks(chunk) else chunk for chunk in column.chunks], column.type
+    )
 
 
 def _texts_joined(table: pa.Table) -> tuple[list[str], pa.Table]:
@@ -260,29 +271,29 @@ def require_columns(path: str | Path, table: pd.DataFrame, wanted: Iterable[str]
         )
 
 
-def text_column(table: pd.DataFrame, column: str) -> pa.Array:
+def text_column(table: pd.DataFrame, column: str) -> pa.ChunkedArray:
     """A column as Arrow's text [n] without blanks around it, empty where a cell or the column is missing."""
     import pandas as pd
     import pyarrow as pa
 
     if column not in table:
-        return pa.array([""] * len(table), pa.string())
+        return pa.chunked_array([[""] * len(table)], pa.string())
     cells = table[column]
     if isinstance(cells.dtype, pd.ArrowDtype) and pa.types.is_string(cells.dtype.pyarrow_dtype):
-        held = pa.chunked_array(cells.array.__arrow_array__())
-        return _narrow(held.combine_chunks().fill_null(""), column)
+        texts: pa.ChunkedArray = pa.chunked_array(cells.array.__arrow_array__())
+        return _narrow(texts.fill_null("") if texts.null_count else texts, column)
     there = cells.notna()
-    texts = [str(cell).strip(BLANKS) if known else "" for cell, known in zip(cells, there, strict=True)]
-    return _narrow(pa.array(texts, pa.string()), column)
+    words = [str(cell).strip(BLANKS) if known else "" for cell, known in zip(cells, there, strict=True)]
+    return _narrow(pa.chunked_array([words], pa.string()), column)
 
 
-def _narrow(cells: pa.Array, column: str) -> pa.Array:
+def _narrow(cells: pa.ChunkedArray, column: str) -> pa.ChunkedArray:
     """The cells, none of whose names widens an array of all; cells of several names have ``|`` between them."""
     import pyarrow.compute as pc
 
     longest = pc.max(pc.utf8_length(cells)).as_py() or 0
     if len(cells) * longest * LETTER > ceiling(cells.nbytes):
-        names = pc.split_pattern(cells, "|").flatten()
+        names = pc.list_flatten(pc.split_pattern(cells, "|"))
         refuse_wide(f"column {column!r}", len(names), pc.max(pc.utf8_length(names)).as_py(), cells.nbytes)
     return cells
 
@@ -305,18 +316,18 @@ def number_cells(
         return column.to_numpy(dtype=np.float64, na_value=np.nan)
     if column.dtype.kind == "b":
         return None
-    numbers, text, stray = _numbers(column)
-    if not len(stray):
-        return numbers
+    found = _numbers(column)
+    if not len(found.stray):
+        return found.numbers
     if lenient:
         return None
-    if all(_DECIMAL_COMMA.fullmatch(text[i]) for i in stray):
-        words = [f"row {i + 2}: {text[i]}" for i in stray]
+    if all(_DECIMAL_COMMA.fullmatch(word) for word in found.words):
         raise InputError(
-            f"{path}: column {name!r} has commas in its numbers: {some(words)}; write a decimal point and no other sign"
+            f"{path}: column {name!r} has commas in its numbers: {some(found.named())}; write a decimal point and no "
+            "other sign"
         )
-    if len(stray) < sum(cell.lower() not in MISSING for cell in text) / 2:
-        _refuse_stray(path, name, text, stray, mend)
+    if len(found.stray) < found.n_given / 2:
+        _refuse_stray(path, name, found, mend)
     return None
 
 
@@ -324,10 +335,11 @@ def truth_values(column: pd.Series) -> np.ndarray | None:
     """A column of truth values, or of ``TRUE`` and ``FALSE`` in any case, as 1 and 0, float64 [n]; else None."""
     if column.dtype.kind in "iuf":
         return None
-    values = np.full(len(column), np.nan)
-    words = np.char.lower(np.array(text_cells(column.to_frame("cells"), "cells"), dtype=str))
-    values[words == "true"], values[words == "false"] = 1, 0
-    return values if np.isin(words[np.isnan(values)], MISSING).all() and not np.isnan(values).all() else None
+    words, number = distinct_cells(column.to_frame("cells"), "cells")
+    words = np.char.lower(words)
+    values = np.select([words == "true", words == "false"], [1.0, 0.0], np.nan)
+    known = ~np.isnan(values)
+    return values[number] if np.isin(words[~known], MISSING).all() and known.any() else None
 
 
 def required_numbers(table: pd.DataFrame, name: str, path: str | Path) -> np.ndarray:
@@ -339,36 +351,69 @@ def required_numbers(table: pd.DataFrame, name: str, path: str | Path) -> np.nda
     mend = "give a number there"
     numbers = number_cells(table[name], name, path, lenient=False, mend=mend)
     if numbers is None:
-        _, text, stray = _numbers(table[name])
-        _refuse_stray(path, name, text, stray, mend)
+        _refuse_stray(path, name, _numbers(table[name]), mend)
     assert numbers is not None
     return numbers
 
 
-def _refuse_stray(path: str | Path, name: str, text: list[str], stray: list[int], mend: str) -> None:
-    words = [f"row {i + 2}: {text[i]}" for i in stray]
-    raise InputError(f"{path}: column {name!r} holds numbers but for {some(words)}; {mend}")
+class _Numbers(NamedTuple):
+    """A column as numbers [n], NaN where a cell holds none; how many are not missing; the rows with other words."""
+
+    numbers: np.ndarray
+    n_given: int
+    stray: np.ndarray
+    cells: pa.ChunkedArray
+    words: list[str]
+
+    def named(self) -> list[str]:
+        """The rows with other words, and the words."""
+        texts = self.cells.take(self.stray).to_pylist()
+        return [f"row {i + 2}: {text}" for i, text in zip(self.stray.tolist(), texts, strict=True)]
 
 
-def _numbers(column: pd.Series) -> tuple[np.ndarray, list[str], list[int]]:
-    """The numbers of a column of text [n], and, where some cells hold none, all as text and the rows of these."""
+def _refuse_stray(path: str | Path, name: str, found: _Numbers, mend: str) -> None:
+    raise InputError(f"{path}: column {name!r} holds numbers but for {some(found.named())}; {mend}")
+
+
+def _numbers(column: pd.Series) -> _Numbers:
+    """The numbers of a column of text or truth values."""
     import pandas as pd
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    cells = text_column(column.to_frame("cells"), "cells")
+    table = column.to_frame("cells")
+    cells, none = text_column(table, "cells"), np.empty(0, dtype=np.int64)
     try:
-        return pc.cast(cells, pa.float64()).to_numpy(), [], []
+        return _Numbers(pc.cast(cells, pa.float64()).to_numpy(), len(cells), none, cells, [])
     except pa.ArrowInvalid:
         missing = pc.is_in(pc.utf8_lower(cells), pa.array(MISSING))
-    try:
-        return pc.cast(pc.if_else(missing, "nan", cells), pa.float64()).to_numpy(), [], []
-    except pa.ArrowInvalid:
-        text = cells.to_pylist()
     given = ~missing.to_numpy(zero_copy_only=False)
-    numbers = pd.to_numeric(pd.Series(text, dtype=object).where(given, "nan"), errors="coerce").to_numpy(np.float64)
-    odd = np.flatnonzero(np.isnan(numbers) & given)
-    return numbers, text, [int(i) for i in odd if text[i].lower() != "nan"]
+    try:
+        numbers = pc.cast(pc.if_else(missing, "nan", cells), pa.float64()).to_numpy()
+        return _Numbers(numbers, int(given.sum()), none, cells, [])
+    except pa.ArrowInvalid:
+        words, number = distinct_cells(table, "cells")
+    known = ~np.isin(np.char.lower(words), (*MISSING, "nan"))
+    values = pd.to_numeric(pd.Series(words.tolist(), dtype=object).where(known, "nan"), errors="coerce")
+    odd = np.isnan(values.to_numpy(np.float64)) & known
+    return _Numbers(
+        values.to_numpy(np.float64)[number],
+        int(given.sum()),
+        np.flatnonzero(odd[number]),
+        cells,
+        words[odd].tolist(),
+    )
+
+
+def distinct_cells(table: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
+    """The different cells of a column as text [K], and the number of each row's own [n]."""
+    import pyarrow.compute as pc
+
+    parts = pc.dictionary_encode(text_column(table, column)).unify_dictionaries().chunks
+    if not parts:
+        return np.empty(0, dtype=str), np.empty(0, dtype=np.int64)
+    number = np.concatenate([part.indices.to_numpy() for part in parts])
+    return numpy_texts(parts[-1].dictionary), number
 
 
 def single_precision(

@@ -14,6 +14,9 @@ from torchcell.core.predictor import Predictor, one_thread, validation_score
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.screen.record import KINDS, Screen
 
+MOST_SAMPLES = 500_000
+"""Training samples of what is fitted by steps or trees, or again for each inner fold; more than any benchmark has."""
+
 
 def incidence(record: Screen) -> sp.csr_matrix:
     """One-hot table of what was perturbed and how, [n, n_genes * n_kinds]; levels are not used."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchcell.core.predictor import Predictor, one_thread, validation_score
 from torchcell.graph.cell_graph import CellGraph, unit_rows
 from torchcell.graph.neighborhood import adjacencies, neighborhoods, rows_of
-from torchcell.screen.baselines import AdditiveRidge, measured, of_unknown_genes, over_genes
+from torchcell.screen.baselines import MOST_SAMPLES, AdditiveRidge, measured, of_unknown_genes, over_genes
 from torchcell.screen.baselines_fitted import Items, SetPairs
 from torchcell.screen.record import KINDS, Screen
 
@@ -50,6 +50,7 @@ class EmbeddingSumMLP(Predictor):
     """
 
     name = "embedding_sum_mlp"
+    most_samples = MOST_SAMPLES
     items: Items
     binary: bool
     center_T: np.ndarray
@@ -94,7 +95,7 @@ class EmbeddingSumMLP(Predictor):
         optimizer = torch.optim.AdamW(self.net.parameters(), lr=self.lr, weight_decay=self.weight_decay)
         best_score, waited = -np.inf, 0
         best = {name: value.clone() for name, value in self.net.state_dict().items()}
-        item, ptr = self._members(train), torch.from_numpy(train.ptr)
+        item, ptr = self._members(train), torch.tensor(train.ptr)
         for _ in range(self.max_epochs):
             self.net.train()
             for index in torch.randperm(len(train)).split(self.batch_size):
@@ -145,7 +146,7 @@ class EmbeddingSumMLP(Predictor):
             prediction[~unknown] = self.predict(record.subset(~unknown))
             return prediction
         self.net.eval()
-        raw = self.net(self._members(record), torch.from_numpy(record.ptr))
+        raw = self.net(self._members(record), torch.tensor(record.ptr))
         prediction = raw.sigmoid().numpy() if self.binary else raw.numpy() * self.scale_T + self.center_T
         prediction[record.owner[self.items.position[record.kind] < 0]] = np.nan
         return prediction
@@ -241,6 +242,7 @@ class GradientBoosting(Predictor):
     """
 
     name = "gradient_boosting"
+    most_samples = MOST_SAMPLES
     n_outputs: int
     genes: np.ndarray
     degree: np.ndarray

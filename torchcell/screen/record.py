@@ -74,7 +74,9 @@ class Screen:
     @property
     def owner(self) -> np.ndarray:
         """The sample that each member belongs to, int64 [M]."""
-        return np.repeat(np.arange(len(self)), self.sizes)
+        sizes = self.sizes
+        alike = len(sizes) and (sizes == sizes[0]).all()  # then ten times as fast
+        return np.repeat(np.arange(len(self)), int(sizes[0]) if alike else sizes)
 
     def sets(self) -> list[tuple[str, ...]]:
         """Gene names per sample, in stored order."""
@@ -107,22 +109,61 @@ class Screen:
         return replace(self, phenotype=np.full_like(self.phenotype, np.nan), replicates=None, truth=None)
 
     def duplicate_keys(self) -> np.ndarray:
-        """A text per sample [n], the same for two samples that perturb the same genes in the same way."""
-        names = np.char.add(self.genes.astype(str), ":")[self.gene]
-        members = np.char.add(names, self.kind.astype(str)).tolist()
-        pairs = zip(self.ptr[:-1].tolist(), self.ptr[1:].tolist(), strict=True)
-        return np.array(["|".join(sorted(members[a:b])) for a, b in pairs])
+        """A number per sample, the same for two samples that perturb the same genes in the same way, int64 [n].
+
+        They are in the order of the texts that the sorted members, ``gene:kind``, would make joined by ``|``, since
+        random folds are assigned in that order.
+        """
+        member, sizes = self.gene * len(KINDS) + self.kind, self.sizes
+        used = np.flatnonzero(np.bincount(member, minlength=1))
+        names = [f"{self.genes[item // len(KINDS)]}:{item % len(KINDS)}" for item in used.tolist()]
+        names, number = sorted(names), np.argsort(np.argsort(np.array(names, dtype=object)))
+        # A member behind which nothing stands is before the same one with another behind it.
+        texts = np.array([*names, *(f"{name}|" for name in names)], dtype=object)
+        token = (np.argsort(np.argsort(texts)) + 1).astype(np.int32)
+        last, inner = token[: len(names)], token[len(names) :]
+        number_of = np.zeros(member.max(initial=0) + 1, dtype=np.int32)
+        number_of[used] = number
+        member = number_of[member]
+        if len(sizes) and (sizes == sizes[0]).all():
+            member = np.sort(member.reshape(len(sizes), sizes[0]), axis=1).ravel()
+        else:
+            member = np.sort(self.owner * len(used) + member) % max(len(used), 1)
+        end = self.ptr[1:][sizes > 0] - 1
+        found = inner[member]
+        found[end] = last[member[end]]
+        return _keys_of_rows(found, self.ptr, len(texts) + 1)
 
     def fingerprint(self) -> str:
         """A hash over all values and names, see ``torchcell.io.fingerprint``; not over ``name`` and ``dropped``."""
-        return record_fingerprint(self)
+        return self.known_as or record_fingerprint(self)
+
+    @property
+    def known_as(self) -> str:
+        """The fingerprint of a record that was looked up in the cache; empty for others."""
+        found: str = self.__dict__.get("_known_as", "")
+        return found
+
+    def known(self, fingerprint: str) -> Screen:
+        """The record itself, valid and of this fingerprint; its arrays can't be written any more. No copy is known."""
+        values = [getattr(self, f.name) for f in fields(self)]
+        for value in (*values, *self.columns.values()):
+            if isinstance(value, np.ndarray):
+                value.flags.writeable = False
+        self.__dict__["_known_as"] = fingerprint
+        return self
 
     def validate(self) -> Screen:
         """Return self, or raise one ``InputError`` that names the offending samples."""
+        if self.known_as:
+            return self
         self._validate_shapes()
         ids, sizes = self.sample_id, self.sizes
         refuse(self.name, ids[sizes == 0], "an empty gene set", "name at least one gene")
-        member = np.sort(self.owner * len(self.genes) + self.gene)
+        member = self.owner
+        member *= len(self.genes)
+        member += self.gene
+        member.sort()
         twice = np.unique(member[1:][member[1:] == member[:-1]])
         refuse(self.name, ids[twice // max(len(self.genes), 1)], "a gene named twice", "name each gene once")
         huge = (np.abs(self.phenotype) > LARGEST).any(1)
@@ -177,3 +218,26 @@ class Screen:
             own[here] = ordered[self.ptr[:-1][here] + place] + 1
             key = pd.factorize(key * (n_members + 1) + own)[0]
         return np.flatnonzero(pd.Series(key).duplicated())
+
+
+def _keys_of_rows(token: np.ndarray, ptr: np.ndarray, base: int) -> np.ndarray:
+    """Numbers that order rows of tokens [M] as words are ordered by their letters, int64 [n].
+
+    Args:
+        token: From 1 to ``base`` - 1; 0 stands for the end of a row.
+        ptr: Row i is ``token[ptr[i]:ptr[i + 1]]``.
+        base: Above all tokens.
+    """
+    sizes = np.diff(ptr)
+    key, bound = np.zeros(len(sizes), dtype=np.int64), 1
+    for position in range(sizes.max(initial=0)):
+        if bound * base > np.iinfo(np.int64).max:
+            different, key = np.unique(key, return_inverse=True)
+            bound = len(different)
+        bound, here = bound * base, sizes > position
+        key *= base
+        if here.all():
+            key += token[ptr[:-1] + position]
+        else:
+            key[here] += token[ptr[:-1][here] + position]
+    return key

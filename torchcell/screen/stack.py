@@ -12,11 +12,14 @@ from torchcell.core.predictor import Folds, Predictor
 from torchcell.core.prior import FOLDS
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.io.errors import InputError
-from torchcell.screen.baselines import measured
+from torchcell.screen.baselines import MOST_SAMPLES, measured
 from torchcell.screen.baselines_fitted import Items
 from torchcell.screen.experts import Experts, Learned, Likeness, Sources, fit_experts, refuse_leaks
 from torchcell.screen.record import Screen
 from torchcell.screen.splits import SPLITS
+
+AT_ONCE = 2**18
+"""Samples whose columns are in memory at once in ``predict``."""
 
 
 class _Fitted(NamedTuple):
@@ -45,6 +48,7 @@ class Stack(Predictor):
     """
 
     name = "stack"
+    most_samples = MOST_SAMPLES
     items: Items
     inner_nT: np.ndarray
     fitted: list[_Fitted | None]
@@ -167,6 +171,9 @@ class Stack(Predictor):
 
     def predict(self, record: Screen) -> np.ndarray:
         """See ``Predictor``; NaN for a phenotype without a training value."""
+        if len(record) > AT_ONCE:
+            parts = np.split(np.arange(len(record)), np.arange(AT_ONCE, len(record), AT_ONCE))
+            return np.concatenate([self.predict(record.subset(part)) for part in parts])
         prediction = np.full((len(record), len(self.fitted)), np.nan, dtype=np.float32)
         for t, (fitted, experts) in enumerate(zip(self.fitted, self.experts, strict=True)):
             if fitted is not None and experts is not None:

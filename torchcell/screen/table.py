@@ -15,9 +15,11 @@ from torchcell.core.prediction_notes import Notes, between, by_owner, is_outside
 from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError, near, some
 from torchcell.io.labels import genes_of
+from torchcell.io.parsed_files import parsed_file
 from torchcell.io.table_text import BLANKS
 from torchcell.io.tables import (
     MISSING,
+    distinct_cells,
     number_cells,
     read_table,
     require_columns,
@@ -27,6 +29,7 @@ from torchcell.io.tables import (
     truth_values,
     write_table,
 )
+from torchcell.io.text_arrays import numpy_texts
 from torchcell.screen.record import KINDS, Screen
 from torchcell.screen.spec import ScreenSpec
 
@@ -68,19 +71,27 @@ def read_screen(
             another number of levels than of genes, an infinite or too large phenotype or none at all, an id or a set
             that stands twice. Or the columns at fault: a phenotype with one value only, a name that is nearly a role's.
     """
-    table = _table(path)
-    members = _members(table, path)
     chosen = [phenotypes] if isinstance(phenotypes, str) else list(phenotypes or ())
-    values, measured = _measured(table, path, chosen)
+    name = name or Path(path).stem
+    recipe = {"phenotypes": chosen, "task": task, "name": name}
+    return parsed_file(Screen, path, recipe, Path(__file__), lambda: _read_screen(path, chosen, task, name))
+
+
+def _read_screen(path: str | Path, chosen: list[str], task: Literal["regression", "binary"], name: str) -> Screen:
+    table = _table(path)
+    named = list(table.columns)
+    members = _members(table, path)
+    values, measured = _measured(table, path, chosen, named)
+    _drop(table, [column for column, numbers in values.items() if numbers is not None])
     phenotype = np.column_stack([numbers for column in measured if (numbers := values[column]) is not None])
     screen = replace(
         members,
-        name=name or Path(path).stem,
+        name=name,
         phenotype=single_precision(path, phenotype, measured),
         phenotype_names=tuple(measured),
         task=task,
-        columns=_columns(table, values, measured),
     ).validate()
+    screen = replace(screen, columns=_columns(table, values, measured))
     constant = [
         f"{column} has one value only ({np.fmin.reduce(numbers):g})"
         for column, numbers in zip(measured, phenotype.T, strict=True)
@@ -101,8 +112,17 @@ def _table(path: str | Path) -> pd.DataFrame:
     return table.rename(columns={"types": "kinds"})
 
 
+def _drop(table: pd.DataFrame, columns: list[str]) -> None:
+    """Give back the memory of columns that are read; of millions of rows each takes a tenth of a gigabyte."""
+    import pyarrow as pa
+
+    for column in columns:
+        del table[column]
+    pa.default_memory_pool().release_unused()
+
+
 def _measured(
-    table: pd.DataFrame, path: str | Path, chosen: list[str]
+    table: pd.DataFrame, path: str | Path, chosen: list[str], named: list[str]
 ) -> tuple[dict[str, np.ndarray | None], list[str]]:
     """The cells of each column that is no role, none where they are text, and the columns that hold phenotypes."""
     others = [column for column in table.columns if column not in ROLES]
@@ -127,7 +147,7 @@ def _measured(
         hint = "".join(
             f"; {column!r} holds no numbers{said}" for column in others if (said := _no_numbers(table, column))
         )
-        raise InputError(f"{path} has no column of numbers to learn from; it has {list(table.columns)}{hint}")
+        raise InputError(f"{path} has no column of numbers to learn from; it has {named}{hint}")
     return values, measured
 
 
@@ -179,7 +199,7 @@ def _is_constant(numbers: np.ndarray) -> bool:
 
 def _no_numbers(table: pd.DataFrame, column: str) -> str:
     """What to do about a column of yes and no, or of percents; nothing for others."""
-    words = np.unique(np.char.lower(_texts(table, column)))
+    words = np.unique(np.char.lower(distinct_cells(table, column)[0]))
     known = words[~np.isin(words, MISSING)]
     if len(known) and np.isin(known, ("yes", "no", "y", "n")).all():
         return f" but {some(known)}: write 1 and 0"
@@ -238,14 +258,35 @@ class _Parts:
     sizes: np.ndarray
 
     @classmethod
-    def of(cls, cells: pa.Array) -> _Parts:
+    def of(cls, cells: pa.ChunkedArray) -> _Parts:
+        import pyarrow as pa
         import pyarrow.compute as pc
 
-        lists = pc.split_pattern(cells, "|")
-        parts = lists.flatten().dictionary_encode()
-        trimmed = np.array(pc.utf8_trim(parts.dictionary, BLANKS).to_pylist(), dtype=str)
-        names, code = np.unique(trimmed, return_inverse=True)
-        return cls(names, code[parts.indices.to_numpy()].astype(np.int64), pc.list_value_length(lists).to_numpy())
+        parts, sizes = [], [np.empty(0, dtype=np.int32)]
+        for chunk in cells.chunks:
+            lists = pc.split_pattern(chunk, "|")
+            parts.append(lists.flatten().dictionary_encode())
+            sizes.append(pc.list_value_length(lists).to_numpy())
+        held = [pc.utf8_trim(part.dictionary, BLANKS) for part in parts]
+        names, number = np.unique(numpy_texts(pa.chunked_array(held, pa.string())), return_inverse=True)
+        first = np.cumsum([0, *map(len, held)])
+        code = np.empty(sum(map(len, parts)), dtype=np.int64)
+        place = 0
+        for part, start in zip(parts, first[:-1].tolist(), strict=True):
+            code[place : place + len(part)] = number[start:][part.indices.to_numpy()]
+            place += len(part)
+        return cls(names, code, np.concatenate(sizes))
+
+    def owner(self) -> np.ndarray:
+        """The row of each part [M]."""
+        return np.repeat(np.arange(len(self.sizes)), self.sizes)
+
+    def rows(self, chosen: np.ndarray) -> np.ndarray:
+        """The rows of all parts whose names [N] are chosen."""
+        if not chosen.any():
+            return np.empty(0, dtype=np.int64)
+        rows: np.ndarray = self.owner()[chosen[self.code]]
+        return rows
 
     def with_default(self, sizes: np.ndarray, default: str) -> _Parts:
         """One part a gene: an empty cell stands for the default of every gene, as an empty part does for its own."""
@@ -269,7 +310,7 @@ def _members(table: pd.DataFrame, path: str | Path) -> Screen:
     _refuse_near_roles(table, path)
     n, given = len(table), text_column(table, "sample_id") if "sample_id" in table else None
     genes = _Parts.of(text_column(table, "genes"))
-    owner = np.repeat(np.arange(n), genes.sizes)
+    _drop(table, [column for column in ("genes", "sample_id") if column in table])
     problems = []
 
     def find(bad: np.ndarray, what: str, by_row: bool = given is None) -> None:
@@ -278,14 +319,14 @@ def _members(table: pd.DataFrame, path: str | Path) -> Screen:
             named = [f"row {i + 2}" if by_row or given is None else given[i].as_py() for i in rows.tolist()]
             problems.append(f"{len(rows)} row(s) with {what}: {some(named)}")
 
-    find(owner[(genes.names == "")[genes.code]], "an empty gene set or gene name")
+    find(genes.rows(genes.names == ""), "an empty gene set or gene name")
     if given is not None:
         find(np.flatnonzero(pc.equal(given, "").to_numpy(zero_copy_only=False)), "no sample id", by_row=True)
-    problems += _odd_genes(genes, owner)
+    problems += _odd_genes(genes)
     parts: dict[str, _Parts | None] = {}
     for column, default in (("kinds", "absent"), ("levels", "")):
         if column not in table:
-            parts[column] = _Parts(np.array([default]), np.zeros(len(owner), dtype=np.int64), genes.sizes)
+            parts[column] = _Parts(np.array([default]), np.broadcast_to(0, len(genes.code)), genes.sizes)
             continue
         found = _Parts.of(text_column(table, column))
         uneven = found.uneven(genes.sizes)
@@ -293,15 +334,16 @@ def _members(table: pd.DataFrame, path: str | Path) -> Screen:
         parts[column] = None if uneven.any() else found.with_default(genes.sizes, default)
     kinds, levels = parts["kinds"], parts["levels"]
     if kinds is not None:
-        unknown = ~np.isin(kinds.names, KINDS)
-        find(owner[unknown[kinds.code]], f"a kind that is none of {', '.join(KINDS)}")
+        find(kinds.rows(~np.isin(kinds.names, KINDS)), f"a kind that is none of {', '.join(KINDS)}")
     if levels is not None:
         numbers = np.array([_number(name) for name in levels.names.tolist()])
         wrong = ~np.isfinite(numbers) & ~np.isin(np.char.lower(levels.names), MISSING)
-        find(owner[wrong[levels.code]], "a level that is no finite number")
+        find(levels.rows(wrong), "a level that is no finite number")
     if problems or kinds is None or levels is None:
         raise InputError(f"{path}: {'; '.join(problems)}")
-    level = single_precision(path, numbers[levels.code][:, None], ["levels"], owner)[:, 0]
+    level = None
+    if not np.isnan(numbers).all():
+        level = single_precision(path, numbers[levels.code][:, None], ["levels"], levels.owner())[:, 0]
     return Screen(
         name=Path(path).stem,
         genes=genes.names,
@@ -310,8 +352,8 @@ def _members(table: pd.DataFrame, path: str | Path) -> Screen:
         kind=np.array([KINDS.index(kind) for kind in kinds.names.tolist()], dtype=np.int8)[kinds.code],
         phenotype=np.zeros((n, 0), dtype=np.float32),
         phenotype_names=(),
-        sample_id=_made_ids(genes, kinds, levels) if given is None else np.array(given.to_pylist(), dtype=str),
-        level=None if np.isnan(level).all() else level,
+        sample_id=_made_ids(genes, kinds, levels) if given is None else numpy_texts(given),
+        level=level,
     )
 
 
@@ -331,15 +373,16 @@ def _singular(name: str) -> str:
     return re.sub(r"ies$", "y", plain).removesuffix("s")
 
 
-def _odd_genes(genes: _Parts, owner: np.ndarray) -> list[str]:
+def _odd_genes(genes: _Parts) -> list[str]:
     """What is wrong with names: a spreadsheet spoiled them, or the genes of a set are joined by another sign."""
     names = genes.names.tolist()
     problems = []
     if spoiled_names("genes", names):
-        problems.append(spoiled_names("genes", genes.names[genes.code].tolist(), owner))
-    several = np.array(["," in name or ";" in name or len(genes_of(name)) > 1 for name in names])[genes.code]
+        problems.append(spoiled_names("genes", genes.names[genes.code].tolist(), genes.owner()))
+    several = np.array(["," in name or ";" in name or len(genes_of(name)) > 1 for name in names])
     if several.any():
-        words = [f"row {i + 2}: {names[k]}" for i, k in zip(owner[several], genes.code[several], strict=True)]
+        odd = genes.code[several[genes.code]]
+        words = [f"row {i + 2}: {names[k]}" for i, k in zip(genes.rows(several), odd, strict=True)]
         problems.append(
             f"{len(words):,} gene name(s) with ',', ';' or '+' in them: {some(words)}; genes of a set are joined by "
             "'|', as in A|B"
@@ -355,12 +398,18 @@ def _odd_genes(genes: _Parts, owner: np.ndarray) -> list[str]:
 
 def _made_ids(genes: _Parts, kinds: _Parts, levels: _Parts) -> np.ndarray:
     """Ids from the sets [n]: genes joined by ``|``, with kind and level where they are not the default."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     kind = np.where(kinds.names == "absent", "", np.char.add(":", kinds.names))
     level = np.where(levels.names == "", "", np.char.add("=", levels.names))
-    parts = (genes.names[genes.code], kind[kinds.code], level[levels.code])
-    made = np.char.add(np.char.add(parts[0], parts[1]), parts[2]).tolist()
-    ends = np.cumsum(genes.sizes).tolist()
-    return np.array(["|".join(made[a:b]) for a, b in zip([0, *ends[:-1]], ends, strict=True)], dtype=str)
+    parts = [
+        pa.array(names.tolist(), pa.string()).take(pa.array(code))
+        for names, code in ((genes.names, genes.code), (kind, kinds.code), (level, levels.code))
+    ]
+    members = pc.binary_join_element_wise(*parts, "")
+    ends = np.concatenate([[0], np.cumsum(genes.sizes)]).astype(np.int32)
+    return numpy_texts(pc.binary_join(pa.ListArray.from_arrays(ends, members), "|"))
 
 
 def _number(text: str) -> float:
@@ -377,13 +426,14 @@ def _columns(table: pd.DataFrame, values: dict[str, np.ndarray | None], measured
         if name in measured:
             continue
         text = _texts(table, name) if numbers is None else np.empty(0, dtype=str)
-        truth = numbers is None and np.isin(text, ("True", "False")).all()
+        truth = numbers is None and bool(((text == "True") | (text == "False")).all())
         kept[name] = numbers if numbers is not None else (text == "True" if truth else text)
     return kept
 
 
 def _texts(table: pd.DataFrame, column: str) -> np.ndarray:
-    return np.array(text_column(table, column).to_pylist(), dtype=str)
+    words, number = distinct_cells(table, column)
+    return words.take(number) if 2 * len(words) < len(number) else numpy_texts(text_column(table, column))
 
 
 def screen_notes(record: Screen, spec: ScreenSpec, reads_levels: bool) -> Notes:

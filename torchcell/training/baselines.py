@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 
 import torchcell
 import torchcell.core
-from torchcell.core.datamodule import RecordDataModule
+from torchcell.core.datamodule import RecordDataModule, drawn
 from torchcell.core.predictor import Predictor
 from torchcell.io.cache import atomic_write, kept, read_arrays, write_arrays
 from torchcell.io.console import Console
@@ -37,6 +37,8 @@ MODEL = "model"
 """Name of the trained model in ``system=NAME``."""
 FORMAT = 2
 """Version of the cached files."""
+MANY = 500_000
+"""Samples from which on a baseline may take more than a minute, and says so."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +50,14 @@ class Baselines:
         files: Files of the cache with the fitted states, by name.
         states: States of the baselines that the cache could not keep, by name.
         contributions: What sources add to the predictions of those that are sums, see ``Predictor.contributions``.
+        notes: Which of them were fitted to a part of the training samples, see ``Predictor.most_samples``.
     """
 
     predictions: dict[str, dict[str, np.ndarray]]
     files: dict[str, Path] = field(default_factory=dict)
     states: dict[str, dict[str, Any]] = field(default_factory=dict)
     contributions: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def write(self, folder: Path) -> list[Path]:
         """Write ``baselines/NAME.npz`` into a run folder, for ``predict system=NAME``.
@@ -85,16 +89,24 @@ def fit_baselines(datamodule: RecordDataModule, configs: Mapping[str, Any], part
         part: Part of the split to predict.
     """
     used = {name: config for name, config in configs.items() if config is not None}
+    most = {name: most_samples(config, datamodule) for name, config in used.items()}
     inputs = datamodule.evaluation_inputs(part)
-    baselines = Baselines({record: {} for record in inputs})
+    n = len(datamodule.split.index("train"))
+    said = [
+        f"{name} was fitted to {few:,} of the {n:,} training samples, drawn by chance"
+        for name, few in most.items()
+        if few
+    ]
+    baselines = Baselines({record: {} for record in inputs}, notes=tuple(said))
     if not used:
         return baselines
     values = data_hash(datamodule)
     keys = {key: "\n".join([values, part, key, _input_hash(datamodule, make)]) for key, make in inputs.items()}
     for number, (name, config) in enumerate(used.items(), 1):
         text = json.dumps(OmegaConf.to_container(config, resolve=True), sort_keys=True) + code_hash(config)
+        text += f"{most[name]:,} samples" if most[name] else ""
         label = f"baseline {number} of {len(used)}, {name}"
-        fit = Fit(name, label, config, datamodule, cache_file("fitted", name, values, text))
+        fit = Fit(name, label, config, datamodule, cache_file("fitted", name, values, text), most[name])
         path = cache_file("baselines", name, *keys.values(), text, str(FORMAT))
         make = partial(fit.predictions, inputs, part)
         with stage(label):
@@ -111,6 +123,12 @@ def fit_baselines(datamodule: RecordDataModule, configs: Mapping[str, Any], part
     return baselines
 
 
+def most_samples(config: Any, datamodule: RecordDataModule) -> int | None:
+    """How many of the training samples a baseline is fitted to; none: all."""
+    most: int | None = getattr(get_object(config["_target_"]), "most_samples", None)
+    return most if most is not None and most < len(datamodule.split.index("train")) else None
+
+
 class Fit:
     """One baseline, fitted when first needed, or read from the cache.
 
@@ -120,9 +138,19 @@ class Fit:
         config: Its ``_target_`` config.
         datamodule: The data with its split.
         path: File of the cache.
+        most: Training samples to fit it to, see ``most_samples``.
     """
 
-    def __init__(self, name: str, label: str, config: Any, datamodule: RecordDataModule, path: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        label: str,
+        config: Any,
+        datamodule: RecordDataModule,
+        path: Path,
+        most: int | None = None,
+    ) -> None:
+        self.most = most
         self.name, self.label, self.config, self.datamodule, self.path = name, label, config, datamodule, path
         self.console = Console(stderr=True, markup=False)
         self.fitted: Predictor | None = None
@@ -140,10 +168,12 @@ class Fit:
         return self.cached
 
     def _make(self) -> dict[str, Any]:
-        self.console.print(f"{self.label} ...", highlight=False)  # a whole line, since a bar may follow
         data, start = self.datamodule, time.perf_counter()
+        train = drawn(data.record("train"), self.most, {"seed": data.split.seed})
+        size = "" if len(train) < MANY else f", on {len(train):,} samples (baselines.{self.name}=null leaves it out)"
+        self.console.print(f"{self.label}{size} ...", highlight=False)  # a whole line, since a bar may follow
         unfitted = instantiate(self.config).with_folds(data.inner_folds)
-        self.fitted = unfitted.fit(data.record("train"), data.record("val"), data.graph)
+        self.fitted = unfitted.fit(train, data.record("val"), data.graph)
         self.console.print(f"{self.label}: {time.perf_counter() - start:.1f} s", highlight=False)
         about = {
             "format": FORMAT,

@@ -278,6 +278,7 @@ def judged(
         baselines = {name: config for name, config in baselines.items() if name != own}
         weakened = (*weakened, f"the baseline {own} is the model itself")
     fitted = fit_baselines(datamodule, baselines, how.part)
+    weakened = (*weakened, *fitted.notes)
     all_results = _all_results(system, datamodule, fitted, how, comparators)
     has_converged = (
         None if history is None or own is not None else converged(history["val/score"].tolist(), how.min_delta)
