@@ -20,6 +20,7 @@ from torchcell.drug_response.molecules import Molecules, Morgan
 from torchcell.drug_response.simulate import simulate_response
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.io import file_facts
+from torchcell.io.categorical import Categorical
 from torchcell.io.errors import InputError
 from torchcell.io.file_facts import remembered, verifying
 from torchcell.io.fingerprint import NOT_VALUES, fingerprint, matrix_fingerprint
@@ -83,6 +84,8 @@ def other(value):
         else:
             changed[at] = 7 if np.isnan(changed[at]) else changed[at] + 1
         return changed
+    if isinstance(value, Categorical):
+        return Categorical.of(other(np.asarray(value)))
     if sparse.issparse(value):
         changed = value.copy()
         changed.data[-1] += 1

@@ -17,7 +17,6 @@ from torchcell.cells.curriculum import describe_phases, entry_phase, find_phases
 from torchcell.cells.gene_selection import GeneSelection, Responsive, chosen
 from torchcell.cells.metrics import CellPairs, CellsContext, own_columns, significant_genes
 from torchcell.cells.pseudobulk import Pseudobulk
-from torchcell.cells.record import moments
 from torchcell.cells.spec import CellsSpec, NetworkGenes, PhaseSources, TrainedPerturbations
 from torchcell.cells.table import (
     Controls,
@@ -149,7 +148,7 @@ class CellSetDataModule(RecordDataModule):
 
     def make_spec(self, base: Spec, train: Pseudobulk) -> CellsSpec:
         """Groups, the control's and the change's scale per gene, features and neighbors of genes, and their order."""
-        center, variance = moments(train.cells.X, train.control_cells())
+        center, variance, _ = train.control_moments()
         change = train.target - train.input_control
         # A gene that control cells don't express and a perturbation induces varies by its changes alone; in units of
         # the control cells' spread it would be all that a loss sees.

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from torchcell.cells.backed import LIBRARY, BackedMatrix, lognormalized, matrix_fingerprints
+from torchcell.io.categorical import Categorical
 from torchcell.io.errors import (
     InputError,
     as_positions,
@@ -20,6 +21,7 @@ from torchcell.io.errors import (
     refuse_repeats,
     refuse_shapes,
     some,
+    table_column,
     texts,
 )
 from torchcell.io.fingerprint import NOT_VALUES, fingerprint, record_fingerprint
@@ -64,12 +66,12 @@ class CellExpression:
         name: Short name, e.g. ``papalexi2021``.
         X: Expression [n, G]: a float array, a SciPy matrix, which stays sparse (CSR, a place's entries summed), or a
             ``BackedMatrix`` on disk.
-        perturbation: Label of each cell's perturbation [n].
+        perturbation: Label of each cell's perturbation [n]; given as texts in any form, kept as ``Categorical``.
         is_control: Whether a cell is an unperturbed control, bool [n].
         genes: Gene names [G], each once.
         sample_id: Unique names of the cells [n].
         scale: ``counts`` (checked: non-negative integers) or ``lognorm`` (checked: not all integers).
-        covariates: Name -> value per cell [n], as text, e.g. ``cell_line``, ``batch``.
+        covariates: Name -> value per cell [n], likewise, e.g. ``cell_line``, ``batch``.
         dropped: What parsing left out and how many of each.
         counts: Raw counts beside a log-normalized ``X``, where they are known [n, G]; some ways to choose genes
             need them.
@@ -80,12 +82,12 @@ class CellExpression:
 
     name: str
     X: Any
-    perturbation: np.ndarray
+    perturbation: Categorical
     is_control: np.ndarray
     genes: np.ndarray
     sample_id: np.ndarray
     scale: Scale
-    covariates: Mapping[str, np.ndarray] = field(default_factory=dict)
+    covariates: Mapping[str, Categorical] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
     counts: Any = None
     library: float | int | None = None
@@ -95,6 +97,9 @@ class CellExpression:
     def __post_init__(self) -> None:
         for name in ("X", "counts"):  # every step after this one may take an entry for the value of its place
             object.__setattr__(self, name, summed(getattr(self, name)))
+        object.__setattr__(self, "perturbation", Categorical.of(self.perturbation))
+        covariates = {name: Categorical.of(values) for name, values in self.covariates.items()}
+        object.__setattr__(self, "covariates", covariates)
 
     def __len__(self) -> int:
         return len(self.sample_id)
@@ -147,12 +152,15 @@ class CellExpression:
         Args:
             names: Aliases; none: names are compared without case.
         """
-        labels = as_measured(self.perturbation, MeasuredGenes(self.genes, names))
-        perturbed = np.flatnonzero(~self.is_control)
-        refuse_twice(self.name, self.sample_id[perturbed], self.perturbation[perturbed], labels[perturbed])
-        changed = ~self.is_control & (labels != self.perturbation)
-        told = {"labels that gave way to the name of the measured gene": len(np.unique(self.perturbation[changed]))}
-        labels = ordered(np.where(changed, labels, self.perturbation))
+        given, measured = self.perturbation, MeasuredGenes(self.genes, names)
+        found = [*map(str, as_measured(given.names, measured).tolist())]
+        of_perturbed = given[~self.is_control]
+        twice = Categorical.coded(found, np.searchsorted(given.names, of_perturbed.names)[of_perturbed.codes])
+        refuse_twice(self.name, self.sample_id[~self.is_control], of_perturbed, twice)
+        changed = ~self.is_control & (np.array(found, dtype=str) != given.names)[given.codes]
+        told = {"labels that gave way to the name of the measured gene": len(given[changed].names)}
+        codes = given.codes + np.int32(len(found)) * changed
+        labels = ordered(Categorical.coded([*given.names, *found], codes))
         return replace(self, perturbation=labels, dropped={**self.dropped, **(told if changed.any() else {})})
 
     def lognorm(self, library: float | int = LIBRARY) -> CellExpression:
@@ -196,7 +204,7 @@ class CellExpression:
         for name, values in self.covariates.items():
             refuse(self.name, ids[values == ""], f"no {name}", "fill the covariate or drop the cells")
         if not self.is_control.any():
-            labels = some(np.unique(self.perturbation))
+            labels = some(self.perturbation.names)
             raise InputError(f"{self.name}: no control cells; the labels are {labels}: name the control's")
         self._validate_values()
         return self
@@ -251,7 +259,8 @@ class CellExpression:
         import anndata
         import pandas as pd
 
-        columns = {"perturbation": self.perturbation, "is_control": self.is_control, **self.covariates}
+        covariates = {name: np.asarray(values) for name, values in self.covariates.items()}
+        columns = {"perturbation": np.asarray(self.perturbation), "is_control": self.is_control, **covariates}
         obs, var = pd.DataFrame(columns, index=self.sample_id), pd.DataFrame(index=self.genes)
         return anndata.AnnData(self.X[:], obs=obs, var=var, uns={"scale": self.scale})
 
@@ -304,12 +313,12 @@ class CellExpression:
         known = {"perturbation", "is_control", *covariates}
         if set(columns) - known:
             raise InputError(f"{name}: nothing reads columns {some(set(columns) - known)}; known: {sorted(known)}")
-        found = {part: column(name, obs, columns.get(part, part)) for part in ("perturbation", *covariates)}
+        found = {part: table_column(name, obs, columns.get(part, part)) for part in ("perturbation", *covariates)}
         labels, ids, flagged = label_texts(found["perturbation"]), obs.index.to_numpy().astype(str), None
         if control is None:
             flagged = flags(name, "is_control", column(name, obs, columns.get("is_control", "is_control")))
-            own = {label.casefold() for label in np.unique(labels[~flagged]).tolist()}
-            idle = control_words(np.unique(labels[flagged]).tolist()) - own  # a gene, whatever control cells are called
+            own = {label.casefold() for label in labels[~flagged].names.tolist()}
+            idle = control_words(labels[flagged].names.tolist()) - own  # a gene, whatever control cells are called
         else:
             idle = control_words(control)
         perturbed, is_control, lost = read_labels(name, ids, labels, idle, flagged)
@@ -321,10 +330,21 @@ class CellExpression:
             genes=texts(genes),
             sample_id=ids,
             scale=scale,
-            covariates={part: texts(found[part]) for part in covariates},
+            covariates={part: covariate(found[part]) for part in covariates},
             dropped=lost,
             control_words=tuple(sorted(idle)),
         )
+
+
+def covariate(values: Any) -> Categorical:
+    """A column of ``obs`` as text; a missing value becomes the empty text."""
+    import pandas as pd
+
+    column = pd.Series(values) if not isinstance(values, pd.Series) else values
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        names = [*texts(column.cat.categories.to_numpy()), ""]
+        return Categorical.coded(names, np.where(column.cat.codes < 0, len(names) - 1, column.cat.codes))
+    return Categorical.of(texts(column.to_numpy()))
 
 
 def sums(values: Any) -> np.ndarray:

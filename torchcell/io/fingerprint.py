@@ -12,8 +12,11 @@ import numpy as np
 from jaxtyping import Int, UInt64
 from scipy import sparse
 
-NOT_VALUES = ("name", "dropped", "notes", "control_words")
-"""Fields of a record that no result depends on: names of it and of its controls, what was left out and assumed."""
+from torchcell.io.categorical import Categorical
+
+NOT_VALUES = ("name", "dropped", "notes", "control_words", "known", "checked")
+"""Fields of a record that no result depends on: names of it and of its controls, what was left out, assumed, or found
+out about the other fields."""
 CHUNK_VALUES = 2**22
 """Values that are converted at a time."""
 
@@ -98,6 +101,8 @@ def _feed(digest: Any, value: Any) -> None:
         _tag(digest, "matrix", matrix_fingerprint(value))
     elif isinstance(value, np.ndarray):
         _feed_array(digest, value)
+    elif isinstance(value, Categorical):
+        _feed_array(digest, np.asarray(value))
     else:
         raise TypeError(f"no fingerprint of a {type(value).__name__}: give it a method fingerprint()")
 
