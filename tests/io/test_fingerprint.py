@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from torchcell.cells import scan
 from torchcell.cells.backed import BackedMatrix
 from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.simulate import simulate_cells
@@ -214,8 +215,8 @@ def test_cells_on_disk_are_known_as_the_same_cells_in_memory(path):
 
 
 def test_a_large_file_is_read_once_until_it_changes_and_again_where_that_is_wished(path, monkeypatch):
-    reads, read = [], BackedMatrix._read_fingerprints
-    monkeypatch.setattr(BackedMatrix, "_read_fingerprints", lambda self: reads.append(1) or read(self))
+    reads, read = [], scan.scan
+    monkeypatch.setattr(scan, "scan", lambda *given: reads.append(1) or read(*given))
 
     def known() -> str:
         return cells_file(path, "counts", covariates=("cell_line",), matrix=MatrixOptions(backed=True)).fingerprint()

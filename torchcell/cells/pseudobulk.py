@@ -10,8 +10,9 @@ from typing import Literal
 
 import numpy as np
 
-from torchcell.cells.record import CHUNK, CellExpression, sums
+from torchcell.cells.record import CellExpression, sums
 from torchcell.cells.sums import LazySums, SetSums, set_of_rows
+from torchcell.cells.values import CHUNK
 from torchcell.io.categorical import Categorical
 from torchcell.io.errors import InputError, as_positions, near, refuse, refuse_repeats, some
 from torchcell.io.fingerprint import record_fingerprint
@@ -205,9 +206,10 @@ class Pseudobulk:
     @property
     def sums(self) -> SetSums:
         """Sums over the conditions' cells and either half of the controls, over all records of the same cells once."""
-        return self._known().sums.get()
+        return self.own_sums.sums.get()
 
-    def _known(self) -> KnownSums:
+    @property
+    def own_sums(self) -> KnownSums:
         """What is known of these cells; were other ones put in their place, nothing is."""
         if self.known is None or self.known.sums.X is not self.cells.X:
             n, halves = len(self), len(self.control_ptr) - 1
@@ -222,7 +224,7 @@ class Pseudobulk:
     @cached_property
     def target(self) -> np.ndarray:
         """Mean expression of each condition's cells, float32 [n, G]; NaN in a blind record."""
-        return self.sums.mean(self._known().condition).astype(np.float32)
+        return self.sums.mean(self.own_sums.condition).astype(np.float32)
 
     @cached_property
     def eval_control(self) -> np.ndarray:
@@ -235,16 +237,16 @@ class Pseudobulk:
         return self._control_mean(0)
 
     def _control_mean(self, half: int) -> np.ndarray:
-        return self.sums.mean(self._known().half[half::2]).astype(np.float32)[self.controls]
+        return self.sums.mean(self.own_sums.half[half::2]).astype(np.float32)[self.controls]
 
     def moments(self, condition: int) -> tuple[np.ndarray, np.ndarray, int]:
         """Mean and variance over the cells of one condition, float64 [G] each, and how many they are."""
-        return self.sums.moments(self._known().condition[condition : condition + 1])
+        return self.sums.moments(self.own_sums.condition[condition : condition + 1])
 
     def control_moments(self, conditions: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, int]:
         """The same over all control cells of these conditions' groups, each once; none: of all conditions."""
         used = np.unique(self.controls if conditions is None else self.controls[conditions])
-        return self.sums.moments(self._known().half[np.stack([2 * used, 2 * used + 1], 1).ravel()])
+        return self.sums.moments(self.own_sums.half[np.stack([2 * used, 2 * used + 1], 1).ravel()])
 
     def members(self, condition: int) -> np.ndarray:
         """Positions of one condition's cells, int64."""
@@ -302,7 +304,7 @@ class Pseudobulk:
         """The conditions at ``index`` (integers or a mask), in that order; the cells stay whole."""
         at = as_positions(index)
         ptr, member = take_rows(self.ptr, self.member, at)
-        known = self._known()
+        known = self.own_sums
         return replace(
             self,
             sample_id=self.sample_id[at],
@@ -338,7 +340,7 @@ class Pseudobulk:
         """
         controls, control_ptr, control_member, halves = self._used_controls()
         kept = np.unique(np.concatenate([self.member, control_member]))
-        cells, known = self.cells.subset(kept), self._known()
+        cells, known = self.cells.subset(kept), self.own_sums
         condition = np.full_like(known.condition, -1) if blind else known.condition
         return replace(
             self,
@@ -377,7 +379,7 @@ class Pseudobulk:
 
     def on_genes(self, genes: Sequence[str] | np.ndarray) -> Pseudobulk:
         """The same conditions over ``genes`` in that order; a gene that is not measured is an error."""
-        cells, known = self.cells.on_genes(genes), self._known()
+        cells, known = self.cells.on_genes(genes), self.own_sums
         place = {gene: i for i, gene in enumerate(self.genes.tolist())}
         at = np.array([place[gene] for gene in cells.genes.tolist()], dtype=np.int64)
         return replace(self, cells=cells, known=replace(known, sums=known.sums.on(cells.X, at)))
@@ -432,10 +434,21 @@ class Pseudobulk:
         Raises:
             InputError: Unknown covariates, groups without control cells, conditions with too few cells.
         """
+        return cls.grouped(cells.validate().named_as_measured(), covariates, min_cells, few_cells, seed)
+
+    @classmethod
+    def grouped(
+        cls,
+        cells: CellExpression,
+        covariates: Sequence[str],
+        min_cells: int,
+        few_cells: Literal["error", "drop"],
+        seed: int,
+    ) -> Pseudobulk:
+        """The same of cells whose names are valid, without a look at their values."""
         if few_cells not in ("error", "drop"):
             raise InputError(f"few_cells={few_cells!r}: must be error or drop")
         min_cells = max(min_cells, 2)
-        cells = cells.validate().named_as_measured()
         group = groups_of(cells, covariates)
         label = Categorical.coded(["", *cells.perturbation.names], (cells.perturbation.codes + 1) * ~cells.is_control)
         keys = joined(label, group)

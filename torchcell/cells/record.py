@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
 
 from torchcell.cells.backed import LIBRARY, BackedMatrix, lognormalized, matrix_fingerprints
+from torchcell.cells.values import CHUNK, Scale, ValueChecks
 from torchcell.io.categorical import Categorical
 from torchcell.io.errors import (
     InputError,
@@ -44,20 +45,6 @@ if TYPE_CHECKING:
     from torchcell.io.gene_names import GeneNames
 
 
-Scale = Literal["counts", "lognorm"]
-"""What the values are: raw UMI counts, or log of normalized counts."""
-HIGHEST_LOG = 30.0
-"""No log of a count is higher."""
-HIGHEST_COUNT = 2.0**31
-"""No count of a gene in a cell is higher."""
-CHUNK = 4096
-"""Cells that are read from disk at a time."""
-
-
-class ScaleError(InputError):
-    """The values are not what ``scale`` says; another matrix of the file may be."""
-
-
 @dataclass(frozen=True, eq=False)
 class CellExpression:
     """Cells with their perturbations; n cells, G genes.
@@ -78,6 +65,7 @@ class CellExpression:
         library: Counts a cell that ``lognorm`` scaled to; none: it did not.
         totals: Counts of each cell that ``lognorm`` divided by, float64 [n]; none: it did not, or they stay on disk.
         control_words: Parts of a label that name no gene but a control, in small letters; empty where not known.
+        checked: The ``X`` whose values were found valid, and for which scale; others are looked at anew.
     """
 
     name: str
@@ -93,6 +81,7 @@ class CellExpression:
     library: float | int | None = None
     totals: np.ndarray | None = None
     control_words: tuple[str, ...] = ()
+    checked: tuple[Any, Scale] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("X", "counts"):  # every step after this one may take an entry for the value of its place
@@ -122,9 +111,11 @@ class CellExpression:
     def subset(self, index: np.ndarray) -> CellExpression:
         """The cells at ``index`` (integers or a mask), in that order; the gene list stays whole."""
         at = as_positions(index)
+        X = _on_rows(self.X, at)
         return replace(
             self,
-            X=_on_rows(self.X, at),
+            X=X,
+            checked=(X, self.scale) if self.is_checked else None,
             perturbation=self.perturbation[at],
             is_control=self.is_control[at],
             sample_id=self.sample_id[at],
@@ -144,7 +135,9 @@ class CellExpression:
                 + (f"the nearest to the first are {hint}" if hint else "name them as the file's genes are named")
             )
         at = np.array([place[gene] for gene in wanted], dtype=np.int64)
-        return replace(self, genes=self.genes[at], X=_on_columns(self.X, at), counts=_on_columns(self.counts, at))
+        X = _on_columns(self.X, at)
+        checked = (X, self.scale) if self.is_checked else None
+        return replace(self, genes=self.genes[at], X=X, counts=_on_columns(self.counts, at), checked=checked)
 
     def named_as_measured(self, names: GeneNames | None = None) -> CellExpression:
         """The same cells, perturbed genes bearing the names of the measured ones that they are, in their order.
@@ -171,7 +164,8 @@ class CellExpression:
             X, totals = replace(self.X, library=library), None
         else:
             X, totals = lognormalized(self.X, library), np.asarray(self.X.sum(1, dtype=np.float64)).ravel()
-        return replace(self, X=X, counts=self.X, scale="lognorm", library=library, totals=totals)
+        now: dict[str, Any] = {"scale": "lognorm", "checked": (X, "lognorm") if self.is_checked else None}
+        return replace(self, X=X, counts=self.X, library=library, totals=totals, **now)
 
     def fingerprint(self) -> str:
         """A hash over all values and names, see ``torchcell.io.fingerprint``; not over ``name`` and ``dropped``.
@@ -187,6 +181,11 @@ class CellExpression:
 
     def validate(self) -> CellExpression:
         """Return self, or raise one ``InputError`` that names the offending cells or genes."""
+        self.validate_names()._validate_values()
+        return self
+
+    def validate_names(self) -> CellExpression:
+        """The same without a look at the values."""
         n, ids = len(self.sample_id), self.sample_id
         shapes = {"X": (n, len(self.genes)), "perturbation": (n,), "is_control": (n,)}
         shapes["counts"] = shapes["X"]
@@ -206,48 +205,22 @@ class CellExpression:
         if not self.is_control.any():
             labels = some(self.perturbation.names)
             raise InputError(f"{self.name}: no control cells; the labels are {labels}: name the control's")
-        self._validate_values()
         return self
 
     def _validate_values(self) -> None:
         """Look at every stored value once; a sparse zero is never odd."""
-        odd: dict[str, list[str]] = {"infinite": [], "negative": [], "huge": [], "fraction": []}
-        highest, where, whole = 0.0, "", True
+        if self.is_checked:
+            return
+        checks = ValueChecks(self.name, self.scale, self.sample_id, self.genes)
         for start, chunk in self.chunks():
-            entries = chunk.tocoo() if sparse.issparse(chunk) else None
-            values = np.asarray(chunk).ravel() if entries is None else entries.data
-            finite, fraction = np.isfinite(values), values != np.floor(values)
-            for what, found in (
-                ("infinite", ~finite), ("negative", values < 0), ("huge", values > HIGHEST_COUNT),
-                ("fraction", fraction & finite & (self.scale == "counts")),
-            ):  # fmt: skip
-                odd[what] += self._named(start, entries, values, np.flatnonzero(found))
-            if (most := values[finite].max(initial=0.0)) > highest:
-                (where,) = self._named(start, entries, values, np.flatnonzero(values == most)[:1])
-            highest, whole = max(highest, most), whole and not fraction[finite].any()
-        refuse(self.name, odd["infinite"], "values that are not finite in float32", "mend them")
-        refuse(self.name, odd["negative"], "negative values", f"{self.scale} has none")
-        few = len(odd["fraction"]) < len(self) / 2
-        if self.scale == "counts" and whole:
-            refuse(self.name, odd["huge"], f"values above {HIGHEST_COUNT:.2g}, which no count is", "mend them")
-        elif self.scale == "counts" and (few or highest <= HIGHEST_LOG):
-            told = f"{len(odd['fraction'])} sample(s) with values that are no integers: {some(odd['fraction'])}"
-            raise ScaleError(f"{self.name}: {told}; give raw counts, or declare scale=lognorm")
-        elif self.scale == "lognorm" and whole and highest > 1:
-            raise ScaleError(f"{self.name}: declared log-normalized, but all values are integers: declare scale=counts")
-        elif highest > HIGHEST_LOG:
-            raise ScaleError(
-                f"{self.name}: the values are neither counts nor logs (highest {highest:.4g}, {where}); scale each "
-                "cell to one total where that was not done, take the logarithm (np.log1p) and declare scale=lognorm, "
-                "or give raw counts"
-            )
+            checks.add(start, chunk)
+        checks.finish()
+        object.__setattr__(self, "checked", (self.X, self.scale))
 
-    def _named(self, start: int, entries: Any, values: np.ndarray, at: np.ndarray) -> list[str]:
-        """Cell, gene and value of the values at these places of a chunk from cell ``start`` on; a cell once."""
-        cell, gene = divmod(at, len(self.genes)) if entries is None else (entries.row[at], entries.col[at])
-        once = np.unique(cell, return_index=True)[1]
-        named = zip(self.sample_id[cell[once] + start], self.genes[gene[once]], values[at[once]], strict=True)
-        return [f"{one} ({name}: {value:g})" for one, name, value in named]
+    @property
+    def is_checked(self) -> bool:
+        """Whether these very values were found to be what ``scale`` says."""
+        return self.checked is not None and self.checked[0] is self.X and self.checked[1] == self.scale
 
     def chunks(self) -> Iterator[tuple[int, Any]]:
         """Position of the first cell and expression, a few thousand cells at a time."""

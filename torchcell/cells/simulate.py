@@ -9,7 +9,8 @@ from scipy import sparse
 
 from torchcell.cells.backed import LIBRARY
 from torchcell.cells.pseudobulk import Pseudobulk
-from torchcell.cells.record import CellExpression, Scale
+from torchcell.cells.record import CellExpression
+from torchcell.cells.values import Scale
 from torchcell.graph.network import Network
 from torchcell.io.categorical import Categorical
 from torchcell.io.configurable import configurable

@@ -10,10 +10,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import sparse
 
+from torchcell.cells.values import CHUNK
 from torchcell.io.matrices import summed
-
-CHUNK = 4096
-"""Cells that are read at a time."""
 
 
 @dataclass(frozen=True, eq=False)

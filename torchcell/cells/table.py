@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,8 +15,10 @@ from scipy import sparse
 
 from torchcell.cells.backed import LIBRARY, expression, keys_of, layers_of, matrix_at, opened
 from torchcell.cells.pseudobulk import BAR, Pseudobulk, groups_of, joined, stratified
-from torchcell.cells.record import CellExpression, Scale, ScaleError, covariate
+from torchcell.cells.record import CellExpression, covariate
+from torchcell.cells.scan import scanned
 from torchcell.cells.spec import CellsSpec
+from torchcell.cells.values import Scale, ScaleError
 from torchcell.core.prediction_notes import Notes, by_owner, unless_known, unlike_sizes
 from torchcell.io.categorical import Categorical
 from torchcell.io.configurable import configurable
@@ -120,10 +123,10 @@ def cells_file(
         keys = joined(cells.perturbation, groups_of(cells, covariates))
         kept = stratified(keys.codes, keep.max_cells, keep.seed)
         cells = _thinned(cells, keys, kept, max(keep.min_cells, 2), keep.few_cells)
-    if not matrix.backed:
-        cells = replace(cells, X=cells.X[:])
-    cells = validated(cells, path, matrix.layer).lognorm(matrix.library)
-    return Pseudobulk.from_cells(cells, covariates, keep.min_cells, keep.few_cells, keep.seed)
+    cells = cells.validate_names()
+    record = Pseudobulk.grouped(cells, covariates, keep.min_cells, keep.few_cells, keep.seed)
+    with naming_counts(path, matrix.layer):
+        return scanned(record, matrix.library, in_memory=not matrix.backed)
 
 
 def read_cells(
@@ -149,9 +152,16 @@ def read_cells(
 
 
 def validated(cells: CellExpression, path: str | Path, layer: str | None) -> CellExpression:
-    """The cells, checked; where they are not what ``scale`` says, the error names the matrices that hold counts."""
-    try:
+    """The cells, checked."""
+    with naming_counts(path, layer):
         return cells.validate()
+
+
+@contextmanager
+def naming_counts(path: str | Path, layer: str | None) -> Iterator[None]:
+    """Where values are not what ``scale`` says, the error names the matrices that hold counts."""
+    try:
+        yield
     except ScaleError as error:
         every = dict.fromkeys((*layers_of(path), RAW, None))
         choices = [one for one in every if one != layer and _holds_counts(path, one)]

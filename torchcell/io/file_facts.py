@@ -49,17 +49,32 @@ def remembered(path: Path, what: str, find: Callable[[], str]) -> str:
         what: Which fact; part of the key.
         find: Reads the file. What it raises is not remembered.
     """
-    before, changed = _state(path)
-    fact = own_home() / "facts" / hashlib.sha256(f"{what}\n{before}".encode()).hexdigest()[:32]
-    if not _read_again.get() and fact.is_file():
+    before = state_of(path)
+    fact = place_of(what, before[0])
+    if not reads_again() and fact.is_file():
         return fact.read_text()
     found = find()
-    if _state(path)[0] == before and abs(time.time_ns() - changed) > SETTLED_NS:
+    if state_of(path)[0] == before[0] and is_settled(before):
         _keep(fact, found)
     return found
 
 
-def _state(path: Path) -> tuple[str, int]:
+def place_of(what: str, state: str) -> Path:
+    """Where a fact about a file in this state is kept."""
+    return own_home() / "facts" / hashlib.sha256(f"{what}\n{state}".encode()).hexdigest()[:32]
+
+
+def reads_again() -> bool:
+    """Whether nothing that is remembered counts, see ``verifying``."""
+    return _read_again.get()
+
+
+def is_settled(state: tuple[str, int]) -> bool:
+    """Whether the file's times are old enough to tell of a change."""
+    return abs(time.time_ns() - state[1]) > SETTLED_NS
+
+
+def state_of(path: Path) -> tuple[str, int]:
     """Path, inode, size and times of a file, or of all files of a folder, as text; and the latest of the times."""
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     stats = [(str(file.resolve()), file.stat()) for file in files]

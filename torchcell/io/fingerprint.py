@@ -53,13 +53,28 @@ def matrix_fingerprint(matrix: Any) -> str:
 
 def chunks_fingerprint(chunks: Iterator[Any], shape: tuple[int, ...]) -> str:
     """The same for a matrix that comes in chunks of rows, of any size; each dense or sparse."""
-    parts = [hashlib.sha256() for _ in range(3)]
+    digest = MatrixDigest()
     for chunk in chunks:
+        digest.add(chunk)
+    return digest.fingerprint(shape)
+
+
+class MatrixDigest:
+    """The same for a matrix whose rows pass by."""
+
+    def __init__(self) -> None:
+        self._parts = [hashlib.sha256() for _ in range(3)]
+
+    def add(self, chunk: Any) -> None:
+        """The next rows, dense or sparse."""
         rows = _canonical(chunk)
         stored = (np.diff(rows.indptr), rows.indices, _doubles(rows.data))
-        for digest, values, kind in zip(parts, stored, ("<i8", "<i8", "<f8"), strict=True):
+        for digest, values, kind in zip(self._parts, stored, ("<i8", "<i8", "<f8"), strict=True):
             digest.update(np.ascontiguousarray(values, dtype=kind).data)
-    return fingerprint([*shape, *(digest.hexdigest() for digest in parts)])
+
+    def fingerprint(self, shape: tuple[int, ...]) -> str:
+        """Of all rows that came."""
+        return fingerprint([*shape, *(digest.hexdigest() for digest in self._parts)])
 
 
 def row_chunks(matrix: Any) -> Iterator[Any]:
