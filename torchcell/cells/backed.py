@@ -129,9 +129,9 @@ class BackedMatrix:
     def __getitem__(self, index: Any) -> Any:
         """The rows at ``index`` (integers, a mask or a slice), in that order, float32: CSR, or dense where it is."""
         at = np.arange(len(self))[index] if isinstance(index, slice) else as_positions(index)
-        return self._shown(self._stored(at))
+        return self._shown(self.stored(at))
 
-    def _stored(self, at: np.ndarray) -> Any:
+    def stored(self, at: np.ndarray) -> Any:
         """Our rows ``at`` over all columns of the file, as they stand there."""
         wanted, place = np.unique(self.rows[at], return_inverse=True)  # the file is read in its own order, a row once
         with _damage(self.path, self.key):
@@ -160,7 +160,7 @@ class BackedMatrix:
 
         def chunks() -> Iterator[Any]:
             for start in range(0, len(self), CHUNK):
-                stored = self._stored(np.arange(start, min(start + CHUNK, len(self))))
+                stored = self.stored(np.arange(start, min(start + CHUNK, len(self))))
                 totals.append(np.asarray(stored.sum(1, dtype=np.float64)).ravel())
                 yield self._shown(stored)
 
@@ -330,6 +330,8 @@ def _damage(path: Path | str, key: str) -> Iterator[None]:
     """What HDF5 and zarr raise over a damaged matrix, as one error that says so."""
     try:
         yield
+    except InputError:
+        raise
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"{path} is damaged: its {key} can't be read ({error}); copy it again") from error
 

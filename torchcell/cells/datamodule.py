@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from torchcell.cells.batch import ConditionSets, SetOrder, TrainingSets
+from torchcell.cells.batch import ConditionSets, Sampling, SetOrder, TrainingSets
 from torchcell.cells.curriculum import describe_phases, entry_phase, find_phases
 from torchcell.cells.gene_selection import GeneSelection, Responsive, chosen
 from torchcell.cells.metrics import CellPairs, CellsContext, own_columns, significant_genes
@@ -103,6 +103,7 @@ class CellSetDataModule(RecordDataModule):
         max_cells: Keep so many cells, for trials; the same ones whatever the seed.
         sets: Which cells a batch holds.
         genes: Which genes are worked on, and what is known of each.
+        sampling: ``rows``: a set holds any cells of its condition; ``blocks``: neighbors, which are read together.
         base: Batch sizes, ``subset``, ``unknown_genes`` and ``seed``, see ``RecordDataModule``; 64 sets a batch.
     """
 
@@ -121,8 +122,12 @@ class CellSetDataModule(RecordDataModule):
         max_cells: int | None = None,
         sets: SetOptions | None = None,
         genes: GeneOptions | None = None,
+        sampling: Sampling = "rows",
         **base: Any,
     ) -> None:
+        if sampling not in ("rows", "blocks"):
+            raise InputError(f"data.sampling={sampling!r}: must be rows or blocks")
+        self.sampling = sampling
         self.sets, self.gene_options, self.networks = sets or SetOptions(), genes or GeneOptions(), graph
         self.features: GeneFeatures | None = None
         how: dict[str, Any] = {"n_genes": n_genes, "max_cells": max_cells, "subset": base.get("subset")}
@@ -214,10 +219,11 @@ class CellSetDataModule(RecordDataModule):
         return own, NetworkGenes(tuple(further), torch.from_numpy(of_further))
 
     def training_loader(self, shuffle: bool, rank: int, world: int, batch_size: int) -> PackedLoader:
-        """Sets of cells, dealt anew each epoch."""
+        """Sets of cells, drawn anew each epoch."""
         index = self.split.index("train")
         prior = self.packed.prior_of(torch.from_numpy(index))
-        sets = TrainingSets(self.record("train"), self.spec, index, self.seed, self.sets.pseudobulk, prior)
+        how = (self.seed, self.sets.pseudobulk, prior, self.sampling)
+        sets = TrainingSets(self.record("train"), self.spec, index, *how)
         return PackedLoader(sets, SetOrder(sets, shuffle, self.seed, rank, world), batch_size)
 
     def residual_spec(self, train: Pseudobulk, prediction: np.ndarray) -> CellsSpec:

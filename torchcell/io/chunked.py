@@ -158,8 +158,8 @@ class _Shards(Chunked):
 def _crc32c(data: bytes) -> int:
     from numcodecs.checksum32 import CRC32C
 
-    encoded: bytes = CRC32C().encode(data)
-    return int(struct.unpack("<I", encoded[:4])[0])
+    encoded = bytes(CRC32C(location="end").encode(data))
+    return int(struct.unpack("<I", encoded[-4:])[0])
 
 
 def _plain_shards(about: dict[str, Any]) -> tuple[int, int, int, np.dtype] | None:
