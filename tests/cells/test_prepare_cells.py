@@ -116,6 +116,23 @@ def test_a_folder_that_another_command_began_is_begun_anew(file: Path, tmp_path:
 
 
 @pytest.mark.usefixtures("small_shards")
+def test_a_begun_folder_that_leads_elsewhere_is_not_written_to(file: Path, tmp_path: Path, monkeypatch) -> None:
+    """Who can write beside the file could make us write over any other."""
+    part, other = tmp_path / "cells.zarr.part", tmp_path / "precious"
+    other.write_text("precious")
+    monkeypatch.setattr(module._Writer, "finish", lambda *_: (_ for _ in ()).throw(OSError("killed")))
+    with pytest.raises(InputError, match="killed"):
+        prepare(file, tmp_path / "cells.zarr", ["perturbation"])
+    begun = json.loads((part / PROGRESS).read_text())
+    (part / PROGRESS).write_text(json.dumps(begun | {"values": 0}))
+    (part / "X" / "data" / "c" / "0").unlink()
+    (part / "X" / "data" / "c" / "0").symlink_to(other)
+    with pytest.raises(InputError, match="links to other files: '0'"):
+        prepare(file, tmp_path / "cells.zarr", ["perturbation"])
+    assert other.read_text() == "precious"
+
+
+@pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize("damage", ["gone", "cut", "empty", "index", "longer"])
 def test_a_damaged_shard_is_one_error_that_names_it(file: Path, tmp_path: Path, damage: str) -> None:
     prepare(file, tmp_path / "cells.zarr", ["perturbation"])

@@ -79,6 +79,7 @@ class BackedMatrix:
         width: Columns in the file.
         library: Log-normalize what is read to this many counts a cell, over all columns of the file; none: as it is.
         known: What ``fingerprints`` would find, where a pass over the file has found it.
+        state: Inode, size and time of the file when it was opened; read later, another file is an error.
     """
 
     path: Path
@@ -88,6 +89,7 @@ class BackedMatrix:
     columns: np.ndarray | None = None
     library: float | int | None = None
     known: tuple[str, str] | None = None
+    state: tuple[int, ...] | None = None
 
     @classmethod
     def open(cls, path: str | Path, key: str = "X") -> BackedMatrix:
@@ -105,7 +107,7 @@ class BackedMatrix:
             )
         _refuse_gaps(path, key)
         n, width = matrix.shape
-        return cls(Path(path), key, np.arange(n), width)
+        return cls(Path(path), key, np.arange(n), width, state=_signature(path)[:3])
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -121,6 +123,16 @@ class BackedMatrix:
         return len(self.rows)
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that are read."""
+        return (self.path,)
+
+    @property
+    def seen(self) -> list[Any]:
+        """Which values of the files are shown, for what is kept about them."""
+        return [self.key, self.rows, self.columns, self.library]
+
+    @property
     def n_values(self) -> int | None:
         """Stored values of our rows over all columns of the file; none of a dense matrix."""
         on_disk = _stored_rows(self.path, self.key)
@@ -133,6 +145,8 @@ class BackedMatrix:
 
     def stored(self, at: np.ndarray) -> Any:
         """Our rows ``at`` over all columns of the file, as they stand there."""
+        if self.state is not None and _signature(self.path)[:3] != self.state:
+            raise InputError(f"{self.path} changed while it was read: wait until it is whole, then start again")
         wanted, place = np.unique(self.rows[at], return_inverse=True)  # the file is read in its own order, a row once
         with _damage(self.path, self.key):
             on_disk = _stored_rows(self.path, self.key)
@@ -151,8 +165,8 @@ class BackedMatrix:
         """
         if self.known is not None:
             return self.known
-        seen = fingerprint([self.key, self.rows, self.columns, self.library])
-        values, totals = remembered(self.path, f"summed matrix {seen}", self._read_fingerprints).split()
+        seen = f"summed matrix {fingerprint(self.seen)}"
+        values, totals = remembered(self.files, seen, self._read_fingerprints).split()
         return values, totals
 
     def _read_fingerprints(self) -> str:

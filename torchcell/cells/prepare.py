@@ -1,6 +1,6 @@
 """``data prepare``: cells of an h5ad file or zarr folder as a zarr folder that is read fast, grouped by condition.
 
-AnnData's own format (zarr v3, CSR, in shards), so that others read it too. Chunks are not compressed: a row is mapped
+AnnData's own format (zarr v3, CSR, in shards), so that others read it too. Chunks are not compressed: a row is read
 where it lies. Counts are stored in one or two bytes and genes in two, which makes the folder smaller than the file.
 """
 
@@ -24,12 +24,13 @@ from torchcell.io.cache import write_json
 from torchcell.io.errors import InputError, table_column
 from torchcell.io.file_facts import state_of
 from torchcell.io.fingerprint import fingerprint
+from torchcell.io.hdf5 import writable_zarr
 from torchcell.io.labels import label_texts, ordered
 from torchcell.io.locks import alone
 from torchcell.io.paths import located
 from torchcell.io.progress import track
 
-CHUNK, SHARD = 2**16, 2**23
+CHUNK, SHARD = 2**16, 2**26
 """Values of a chunk and of a shard, which is a file."""
 BLOCK = 4096
 """Cells that are looked at at a time."""
@@ -74,15 +75,16 @@ def prepare(path: str | Path, out: str | Path, by: Sequence[str], layer: str | N
     path, out = located(path), Path(out)
     if out.suffix != ".zarr":
         raise InputError(f"{out}: the folder to write must end in .zarr")
-    if out.exists():
-        raise InputError(f"{out} exists; remove it first, or choose another name")
+    part = out.with_name(f"{out.name}.part")
+    if out.exists() or part.is_symlink():
+        there = out if out.exists() else part
+        raise InputError(f"{there} exists; remove it first, or choose another name")
     key, about_genes = keys_of(path, layer)
     X, obs, var = BackedMatrix.open(path, key), annotation(path, "obs"), annotation(path, about_genes)
     codes = [ordered(label_texts(table_column(str(path), obs, name))).codes for name in by]
     order = np.lexsort(codes[::-1]) if codes else np.arange(len(obs))
     before = state_of(path)[0]
     plan = fingerprint([before, key, order, CHUNK, SHARD])
-    part = out.with_name(f"{out.name}.part")
     part.mkdir(parents=True, exist_ok=True)
     with _one_writer(part), _full_disk(part):
         written = _Writer(part, X, order, plan)
@@ -138,7 +140,7 @@ class _Writer:
         """Write all values that are not there yet, shard by shard."""
         done, total = self._begun(), int(self.ptr[-1])
         shard = min(SHARD, -(-max(total, 1) // CHUNK) * CHUNK)
-        arrays = {name: self.root[f"X/{name}"] for name in self.kinds}
+        arrays: dict[str, Any] = {name: self.root[f"X/{name}"] for name in self.kinds}
         pending = {name: np.empty(0, dtype=kind) for name, kind in self.kinds.items()}
         first = max(int(np.searchsorted(self.ptr, done, side="right")) - 1, 0)
         skip = done - int(self.ptr[first])
@@ -166,11 +168,9 @@ class _Writer:
 
     def _begun(self) -> int:
         """Values that the same command has written before; makes the folder anew where it was another one."""
-        import zarr
-
         progress = self.part / PROGRESS
         if progress.is_file() and (about := json.loads(progress.read_text())).get("plan") == self.plan:
-            self.root = zarr.open_group(self.part, mode="a", zarr_format=3)
+            self.root = writable_zarr(self.part, begun=True)
             return int(about["values"])
         for one in self.part.iterdir():
             shutil.rmtree(one) if one.is_dir() else one.unlink()
@@ -180,15 +180,15 @@ class _Writer:
                 f"{self.part}: {needed / 1e9:,.1f} GB are needed, and {free / 1e9:,.1f} GB are free; make room, or "
                 "write elsewhere"
             )
-        self.root = zarr.open_group(self.part, mode="w", zarr_format=3)
+        self.root = writable_zarr(self.part, begun=False)
         total = int(self.ptr[-1])
-        pieces = {"chunks": (CHUNK,), "shards": (min(SHARD, -(-max(total, 1) // CHUNK) * CHUNK),)}
+        pieces: Any = {"chunks": (CHUNK,), "shards": (min(SHARD, -(-max(total, 1) // CHUNK) * CHUNK),)}
         group = self.root.create_group("X")
         group.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": [*self.X.shape]})
         whole: Any = {"compressors": None, "config": {"write_empty_chunks": True}}
         for name, kind in self.kinds.items():
             group.create_array(name, shape=(total,), dtype=kind, **pieces, **whole)
-        group.create_array("indptr", shape=self.ptr.shape, dtype="int64", chunks=(2**20,))[:] = self.ptr
+        group.create_array("indptr", data=self.ptr, chunks=(2**20,))
         write_json(progress, {"plan": self.plan, "values": 0})
         return 0
 

@@ -42,8 +42,8 @@ def scanned(record: Pseudobulk, library: float | int, in_memory: bool) -> Pseudo
     raw = cells.X
     if isinstance(raw, BackedMatrix):
         known = record.own_sums
-        sets = [known.sums.set_of, known.sums.n_sets, cells.scale, library, raw.key, raw.rows]
-        found = arrays_about(raw.path, f"cells {FORMAT} {fingerprint(sets)}", lambda: scan(record, library, held))
+        sets = [known.sums.set_of, known.sums.n_sets, cells.scale, library, raw.seen]
+        found = arrays_about(raw.files, f"cells {FORMAT} {fingerprint(sets)}", lambda: scan(record, library, held))
         raw = replace(raw, known=(str(found["values"]), str(found["totals"])))
     else:
         found = scan(record, library, held)
@@ -103,13 +103,12 @@ class Held:
     def __init__(self, X: Any) -> None:
         self.shape, self.full = X.shape, False
         n_values = X.n_values if isinstance(X, BackedMatrix) else getattr(X, "nnz", None)
+        self._dense, self._rows = None if n_values is not None else np.empty(self.shape, dtype=np.float32), 0
         if n_values is None:
-            self._dense, self._rows = np.empty(self.shape, dtype=np.float32), 0
             return
-        self._dense = None
         kind = np.int32 if max(n_values, *self.shape) < 2**31 else np.int64
         self._values, self._genes = np.empty(n_values, dtype=np.float32), np.empty(n_values, dtype=kind)
-        self._ptr, self._rows = np.zeros(self.shape[0] + 1, dtype=kind), 0
+        self._ptr = np.zeros(self.shape[0] + 1, dtype=kind)
 
     def add(self, chunk: Any) -> None:
         """The next rows."""

@@ -14,6 +14,7 @@ import pandas as pd
 from scipy import sparse
 
 from torchcell.cells.backed import LIBRARY, expression, keys_of, layers_of, matrix_at, opened
+from torchcell.cells.joined import files_of, joined_cells
 from torchcell.cells.pseudobulk import BAR, Pseudobulk, groups_of, joined, stratified
 from torchcell.cells.record import CellExpression, covariate
 from torchcell.cells.scan import scanned
@@ -90,10 +91,10 @@ class ConditionOptions:
 
 @configurable
 def cells_file(
-    path: str | Path,
+    path: str | Path | Sequence[str | Path],
     scale: Scale,
     control: ControlLabels | None = None,
-    columns: Mapping[str, str] | None = None,
+    columns: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None,
     covariates: Sequence[str] = (),
     matrix: MatrixOptions | None = None,
     conditions: ConditionOptions | None = None,
@@ -102,12 +103,15 @@ def cells_file(
     """Read cells, log-normalize counts, and group the cells by perturbation and covariates.
 
     Args:
-        path: The h5ad file or zarr folder.
+        path: The h5ad file or zarr folder; or several, as a list or a pattern such as ``plates/*.h5ad``, of which the
+            genes that all of them have are taken.
         scale: What its values are, ``counts`` or ``lognorm``; checked, never guessed.
         control: Label of the control cells, or several, whatever their case; without it ``obs`` must hold the flag
             ``is_control``.
-        columns: Internal name (``perturbation``, ``is_control``, or one of ``covariates``) -> name in ``obs``.
-        covariates: What a perturbed cell and its controls share, e.g. ``[cell_line, batch]``; none: nothing.
+        columns: Internal name (``perturbation``, ``is_control``, or one of ``covariates``) -> name in ``obs``; a list
+            has one such map a file.
+        covariates: What a perturbed cell and its controls share, e.g. ``[cell_line, batch]``; none: nothing. Of
+            several files ``file`` is one: the name of the file.
         matrix: Where the values and the genes' names are; none: in ``X`` and the names of ``var``.
         conditions: Which cells are kept; none: all, and a condition of fewer than 10 is an error.
         name: Of the record; by default the file's.
@@ -117,7 +121,18 @@ def cells_file(
             a condition with too few cells, a group without control cells.
     """
     matrix, keep = matrix or MatrixOptions(), conditions or ConditionOptions()
-    cells = read_cells(path, scale, control, columns, covariates, matrix, name)
+    files = files_of(path)
+    if len(files) == 1:
+        cells = read_cells(files[0], scale, control, columns, covariates, matrix, name)  # type: ignore[arg-type]
+    else:
+        on_disk = replace(matrix, backed=True)
+        cells = joined_cells(
+            files,
+            columns,
+            covariates,
+            name or "cells",
+            lambda file, named, kept: read_cells(file, scale, control, named, kept, on_disk),
+        )
     cells = cells.named_as_measured(alias_table(matrix.aliases))
     if keep.max_cells is not None:
         keys = joined(cells.perturbation, groups_of(cells, covariates))
@@ -125,7 +140,7 @@ def cells_file(
         cells = _thinned(cells, keys, kept, max(keep.min_cells, 2), keep.few_cells)
     cells = cells.validate_names()
     record = Pseudobulk.grouped(cells, covariates, keep.min_cells, keep.few_cells, keep.seed)
-    with naming_counts(path, matrix.layer):
+    with naming_counts(files[0], matrix.layer):
         return scanned(record, matrix.library, in_memory=not matrix.backed)
 
 

@@ -128,11 +128,11 @@ def _mended(
     return read(path)
 
 
-def arrays_about(path: Path, what: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def arrays_about(path: Path | Sequence[Path], what: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Arrays that are found by reading all of a file; once for its path, inode, size and times, by one process.
 
     Args:
-        path: The file, or a folder with all that is in it.
+        path: The file, or a folder with all that is in it; or several.
         what: Which arrays; part of the key.
         make: Reads the file.
 
@@ -144,7 +144,8 @@ def arrays_about(path: Path, what: str, make: Callable[[], dict[str, Any]]) -> d
     def made() -> dict[str, Any]:
         found = make()
         if state_of(path)[0] != before[0]:
-            raise InputError(f"{path} changed while it was read: wait until it is whole, then start again")
+            named = path if isinstance(path, Path) else ", ".join(map(str, path))
+            raise InputError(f"{named} changed while it was read: wait until it is whole, then start again")
         return found
 
     if reads_again() or not is_settled(before):

@@ -1,17 +1,17 @@
 """One-dimensional arrays on disk as the chunks that they lie in: many short pieces are read at the cost of memory.
 
-Chunks without compression, which is how anndata writes h5ad files and ``data prepare`` zarr folders, are mapped: no
-library stands between a row and its bytes. All others are decoded by their library, a chunk at a time.
+Of chunks without compression, which is how anndata writes h5ad files and ``data prepare`` zarr folders, the bytes of a
+row are read where they lie, without a library. All others are decoded by their library, a chunk at a time.
 """
 
 from __future__ import annotations
 
 import json
-import mmap
+import os
 import struct
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -35,9 +35,6 @@ class Chunked(ABC):
     dtype: np.dtype
 
     @abstractmethod
-    def chunk(self, k: int) -> np.ndarray:
-        """The values from ``k * step`` on; the last chunk may reach beyond the array."""
-
     def take(self, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
         """Pieces one after the other.
 
@@ -45,17 +42,6 @@ class Chunked(ABC):
             start: First value of each piece, rising [k].
             stop: Where each piece ends [k]; no piece begins before the last one ended.
         """
-        found = np.empty(int((stop - start).sum()), dtype=self.dtype)
-        step, at, loaded, first, values = self.step, 0, -1, 0, found
-        for one, end in zip(start.tolist(), stop.tolist(), strict=True):
-            while one < end:
-                k = one // step
-                if k != loaded:
-                    values, loaded, first = self.chunk(k), k, k * step
-                until = min(end, first + step)
-                found[at : at + until - one] = values[one - first : until - first]
-                at, one = at + until - one, until
-        return found
 
 
 def hdf5_chunks(dataset: Any) -> Chunked:
@@ -64,7 +50,7 @@ def hdf5_chunks(dataset: Any) -> Chunked:
     packed = packed or dataset.fletcher32 or dataset.id.get_create_plist().get_nfilters() > 0
     plain = not packed and dataset.dtype.kind in "fiu" and dataset.dtype.isnative
     if plain and dataset.chunks is None and dataset.id.get_offset() is not None:
-        return _Mapped(dataset, [dataset.id.get_offset()], dataset.shape[0])
+        return _InHdf5(dataset, [dataset.id.get_offset()], dataset.shape[0])
     if plain and dataset.chunks is not None:
         offsets = np.full(-(-dataset.shape[0] // dataset.chunks[0]), -1, dtype=np.int64)
 
@@ -73,7 +59,7 @@ def hdf5_chunks(dataset: Any) -> Chunked:
 
         dataset.id.chunk_iter(note)
         if (offsets >= 0).all():
-            return _Mapped(dataset, offsets.tolist(), dataset.chunks[0])
+            return _InHdf5(dataset, offsets.tolist(), dataset.chunks[0])
     return _Library(dataset)
 
 
@@ -86,73 +72,101 @@ def zarr_chunks(array: Any, folder: Path) -> Chunked:
     """
     about = folder / "zarr.json"
     if about.is_file() and (shards := _plain_shards(json.loads(about.read_text()))):
-        return _Shards(folder, *shards)
+        return _InShards(folder, *shards)
     return _Library(array)
 
 
 class _Library(Chunked):
-    """Chunks that their library decodes."""
+    """Chunks that their library decodes, each once for all pieces in it."""
 
     def __init__(self, array: Any) -> None:
         self._array, self.size, self.dtype = array, array.shape[0], array.dtype
         self.step = array.chunks[0] if array.chunks else max(self.size, 1)
 
-    def chunk(self, k: int) -> np.ndarray:
-        found: np.ndarray = self._array[k * self.step : (k + 1) * self.step]
+    def take(self, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
+        found = np.empty(int((stop - start).sum()), dtype=self.dtype)
+        step, at, loaded, first, values = self.step, 0, -1, 0, found
+        for one, end in zip(start.tolist(), stop.tolist(), strict=True):
+            while one < end:
+                k = one // step
+                if k != loaded:
+                    values, loaded, first = self._array[k * step : (k + 1) * step], k, k * step
+                until = min(end, first + step)
+                found[at : at + until - one] = values[one - first : until - first]
+                at, one = at + until - one, until
         return found
 
 
-class _Mapped(Chunked):
-    """Chunks of an HDF5 file as they lie in it."""
+class _Plain(Chunked):
+    """Chunks without compression, read where they lie. They are not mapped: a file that is cut meanwhile is an error
+    then, and a mapped one would end the process.
+    """
+
+    @abstractmethod
+    def place(self, k: int) -> tuple[int, int]:
+        """Descriptor of the file of chunk k, and the byte where the chunk begins."""
+
+    def take(self, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
+        found = np.empty(int((stop - start).sum()), dtype=self.dtype)
+        into, step, width, at, loaded, file, begin = memoryview(found).cast("B"), self.step, found.itemsize, 0, -1, 0, 0
+        for one, end in zip(start.tolist(), stop.tolist(), strict=True):
+            while one < end:
+                k = one // step
+                if k != loaded:
+                    (file, begin), loaded = self.place(k), k
+                until = min(end, (k + 1) * step)
+                n = (until - one) * width
+                if os.preadv(file, [into[at : at + n]], begin + (one - k * step) * width) != n:
+                    raise OSError(f"the file ends before value {until:,}")
+                at, one = at + n, until
+        return found
+
+
+class _InHdf5(_Plain):
+    """Chunks of an HDF5 file."""
 
     def __init__(self, dataset: Any, offsets: list[int], step: int) -> None:
         self.size, self.step, self.dtype, self._offsets = dataset.shape[0], max(step, 1), dataset.dtype, offsets
-        with open(dataset.file.filename, "rb") as file:
-            self._file = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        end = (max(offsets) if offsets else 0) + min(self.step, self.size) * self.dtype.itemsize
-        if end > len(self._file):
-            raise OSError(f"{dataset.name} ends {end - len(self._file):,} bytes beyond the file")
+        self._file = open(dataset.file.filename, "rb")  # noqa: SIM115  closed with this object
 
-    def chunk(self, k: int) -> np.ndarray:
-        return np.frombuffer(self._file, self.dtype, min(self.step, self.size - k * self.step), self._offsets[k])
+    def place(self, k: int) -> tuple[int, int]:
+        return self._file.fileno(), self._offsets[k]
 
 
-class _Shards(Chunked):
-    """Chunks of zarr shards without compression: a file of chunks and, at its end, where each of them begins."""
+class _InShards(_Plain):
+    """Chunks of zarr shards: a file of chunks and, at its end, where each of them begins."""
 
     def __init__(self, folder: Path, size: int, shard: int, step: int, dtype: np.dtype) -> None:
         self.size, self.step, self.dtype = size, step, dtype
-        self._folder, self._of_shard, self._open = folder, shard // step, {}
-        self._open: dict[int, tuple[mmap.mmap, np.ndarray]] = {}
+        self._folder, self._of_shard = folder, shard // step
+        self._shards: dict[int, tuple[BinaryIO, list[int]]] = {}
 
-    def chunk(self, k: int) -> np.ndarray:
+    def place(self, k: int) -> tuple[int, int]:
         shard, at = divmod(k, self._of_shard)
-        if shard not in self._open:
-            self._open[shard] = self._opened(shard)
-        file, offsets = self._open[shard]
-        offset = int(offsets[at])
-        if offset == NO_CHUNK:
+        if shard not in self._shards:
+            self._shards[shard] = self._opened(shard)
+        file, offsets = self._shards[shard]
+        if offsets[at] == NO_CHUNK:
             raise OSError(f"chunk {k} is not there")
-        return np.frombuffer(file, self.dtype, self.step, offset)
+        return file.fileno(), offsets[at]
 
-    def _opened(self, shard: int) -> tuple[mmap.mmap, np.ndarray]:
-        path = self._folder / "c" / str(shard)
+    def _opened(self, shard: int) -> tuple[BinaryIO, list[int]]:
+        path, tail = self._folder / "c" / str(shard), 16 * self._of_shard
         try:
-            with path.open("rb") as file:
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} is missing or empty ({error}); copy the folder again") from error
-        tail, n = 16 * self._of_shard, len(mapped)
-        index = np.frombuffer(mapped, "<u8", 2 * self._of_shard, n - tail - 4) if n >= tail + 4 else np.zeros(0, "u8")
-        known = struct.unpack("<I", mapped[-4:])[0] if n >= 4 else 0
-        if not len(index) or _crc32c(index.tobytes()) != known:
+            file = path.open("rb")
+        except OSError as error:
+            raise InputError(f"{path} is missing or can't be read ({error}); copy the folder again") from error
+        n = file.seek(0, os.SEEK_END)
+        file.seek(max(n - tail - 4, 0))
+        end = file.read()
+        if n < tail + 4 or _crc32c(end[:tail]) != struct.unpack("<I", end[tail:])[0]:
             raise InputError(f"{path} is half-written or damaged: its index does not add up; copy the folder again")
-        offsets, sizes = index[::2], index[1::2]
+        offsets, sizes = np.frombuffer(end, "<u8", 2 * self._of_shard).reshape(-1, 2).T
         there = offsets != NO_CHUNK
         ends = offsets[there] + sizes[there]
         if (sizes[there] != self.step * self.dtype.itemsize).any() or (ends > n - tail - 4).any():
             raise InputError(f"{path} is half-written or damaged: its index does not fit; copy the folder again")
-        return mapped, offsets
+        return file, offsets.tolist()
 
 
 def _crc32c(data: bytes) -> int:

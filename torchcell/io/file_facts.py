@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -39,13 +39,13 @@ def verifying(mode: str) -> Iterator[None]:
         _read_again.reset(token)
 
 
-def remembered(path: Path, what: str, find: Callable[[], str]) -> str:
+def remembered(path: Path | Sequence[Path], what: str, find: Callable[[], str]) -> str:
     """The text that ``find`` returns about a file or folder, found once for its path, inode, size and times.
 
     It is kept in the user's own cache, since whoever can write there can say what they like of a file.
 
     Args:
-        path: The file, or a folder with all that is in it.
+        path: The file, or a folder with all that is in it; or several.
         what: Which fact; part of the key.
         find: Reads the file. What it raises is not remembered.
     """
@@ -74,9 +74,10 @@ def is_settled(state: tuple[str, int]) -> bool:
     return abs(time.time_ns() - state[1]) > SETTLED_NS
 
 
-def state_of(path: Path) -> tuple[str, int]:
+def state_of(path: Path | Sequence[Path]) -> tuple[str, int]:
     """Path, inode, size and times of a file, or of all files of a folder, as text; and the latest of the times."""
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    given = [path] if isinstance(path, Path) else path
+    files = [file for one in given for file in (sorted(one.rglob("*")) if one.is_dir() else [one])]
     stats = [(str(file.resolve()), file.stat()) for file in files]
     lines = [f"{name}|{s.st_dev}|{s.st_ino}|{s.st_size}|{s.st_mtime_ns}|{s.st_ctime_ns}" for name, s in stats]
     return "\n".join(lines), max((max(s.st_mtime_ns, s.st_ctime_ns) for _, s in stats), default=0)
