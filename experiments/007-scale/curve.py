@@ -33,6 +33,7 @@ def main() -> None:
                     "store": ending if on_disk else f"{ending} in memory",
                     "sampling": sampling,
                     "cells_per_cpu_s": round(warm["speed"]),
+                    "first_epoch_cells_per_cpu_s": round(warm["first_epoch"]),
                     "first_start_cpu_s": round(cold["start"], 1),
                     "passes_at_first_start": round(cold["passes"], 2),
                     "warm_start_cpu_s": round(warm["start"], 1),

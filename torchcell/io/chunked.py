@@ -108,7 +108,7 @@ class _Plain(Chunked):
 
     def take(self, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
         found = np.empty(int((stop - start).sum()), dtype=self.dtype)
-        into, step, width, at, loaded, file, begin = memoryview(found).cast("B"), self.step, found.itemsize, 0, -1, 0, 0
+        into, step, width, at, loaded, file, begin = found.view(np.uint8).data, self.step, found.itemsize, 0, -1, 0, 0
         for one, end in zip(start.tolist(), stop.tolist(), strict=True):
             while one < end:
                 k = one // step
