@@ -523,6 +523,22 @@ def _perturbation_column(finding: Finding, obs: pd.DataFrame) -> str | None:
     return None
 
 
+def perturbation_column(path: str | Path) -> str:
+    """The column of ``obs`` that holds what was done to a cell.
+
+    Raises:
+        InputError: No column, or several, may be it.
+    """
+    from torchcell.cells.table import annotation
+
+    finding = Finding(located(path))
+    found = _perturbation_column(finding, annotation(path, "obs"))
+    if found is None:
+        why = finding.wrong[-1].replace("data.record.columns={perturbation: NAME}", "--by NAME")
+        raise InputError(f"{path}: {why}")
+    return found
+
+
 def _control(finding: Finding, obs: pd.DataFrame, column: str) -> list[str] | None:
     """Labels of the control cells; empty where a flag marks them, none where they are unknown."""
     if "is_control" in obs:

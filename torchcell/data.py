@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     checking.add_argument("file", nargs="+", metavar="FILE")
     checking.set_defaults(run=_check)
     _add_import_gct(commands)
+    _add_prepare(commands)
     commands.add_parser(SELECT, help="the genes that a run would choose, key=value arguments; see select-genes --help")
     commands.add_parser(
         EXPORT,
@@ -104,6 +105,27 @@ def _add_import_gct(commands: argparse._SubParsersAction[argparse.ArgumentParser
         "--structures", metavar="FILE", help="a table of smiles (and InChIKey) by pert_id, for files that hold none"
     )
     importing.set_defaults(run=_import_gct)
+
+
+def _add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    preparing = commands.add_parser(
+        "prepare",
+        help="cells of an h5ad file as a zarr folder that is read fast, grouped by condition",
+        description="Writes AnnData's zarr v3 in shards, with the cells of a condition together. The file is only "
+        "read; a command that was stopped goes on where it was.",
+    )
+    preparing.add_argument("file", metavar="FILE", help="an .h5ad file or a .zarr folder")
+    preparing.add_argument("out", metavar="OUT", help="the .zarr folder to write")
+    preparing.add_argument(
+        "--by",
+        nargs="+",
+        default=[],
+        metavar="COLUMN",
+        help="columns of obs to group by: the perturbation, then what a cell and its controls share, e.g. cell_type "
+        "(default: the column of perturbations)",
+    )
+    preparing.add_argument("--layer", metavar="NAME", help="take the values of this layer, not X; raw: adata.raw")
+    preparing.set_defaults(run=_prepare)
 
 
 def _export(arguments: Sequence[str]) -> int:
@@ -204,6 +226,18 @@ def _import_gct(chosen: argparse.Namespace) -> None:
     for note in adata.uns["notes"]:
         print(one_line(f"note: {note}"))
     print(readable(chosen.out))
+
+
+def _prepare(chosen: argparse.Namespace) -> None:
+    from torchcell.cells.prepare import prepare
+    from torchcell.check_file import given, perturbation_column
+    from torchcell.io.paths import refuse_unwritable
+
+    refuse_unwritable(chosen.out, "the folder to write")
+    made = prepare(chosen.file, chosen.out, chosen.by or [perturbation_column(chosen.file)], chosen.layer)
+    print(readable(f"{made.n_cells:,} cells x {made.n_genes:,} genes, {made.n_bytes / 1e6:,.0f} MB of expression"))
+    use = f"python -m torchcell.train benchmark=cells {given('data.record.path', made.path)} data.sampling=blocks"
+    print(readable(f"use   {use} data.record.matrix.backed=true"))
 
 
 def _select_genes(arguments: Sequence[str]) -> None:

@@ -32,6 +32,7 @@ BENCHES = (
     "chemoe",
     "gene_attention",
     "cells",
+    "cells_on_disk",
 )
 """Modules beside this one, each with a function ``run``."""
 

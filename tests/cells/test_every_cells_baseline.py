@@ -216,10 +216,10 @@ def test_fake_perturbations_are_means_of_as_many_control_cells_as_a_condition_ha
 def test_a_single_control_cell_leaves_nothing_to_draw_a_fake_perturbation_from(record):
     """The row was that of no_change under another name."""
     lone = record.group == "L1"
-    half = record.control_half.copy()
-    own = np.unique(np.concatenate([record.input_cells(i) for i in np.flatnonzero(lone)]))
-    half[own[1:]] = True
-    left = replace(record, control_half=half)
+    first = 2 * int(record.controls[lone][0])
+    ptr = record.control_ptr.copy()
+    ptr[first + 1] = ptr[first] + 1
+    left = replace(record, control_ptr=ptr, known=None)
     found = fitted("fake_perturbation", left).predict(left.blind())
     assert np.isnan(found[lone]).all()
     assert np.isfinite(found[~lone]).all()

@@ -37,7 +37,7 @@ def test_five_doubles_have_both_singles_in_their_own_line() -> None:
 def test_lines_are_chosen_by_name_and_controls_are_of_the_line() -> None:
     record = norman_mcfaline(["A172", "T98G"]).validate()
     assert len(record) == 18
-    assert np.diff(record.control_ptr).tolist() == [100] * 18
+    assert np.diff(record.control_ptr).tolist() == [50] * 4  # two halves of each line
     assert len(norman_mcfaline()) == 60
     with pytest.raises(InputError, match="no cell line 'HELA'; the lines are A172, K562"):
         norman_mcfaline("HELA")

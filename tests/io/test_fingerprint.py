@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from torchcell.cells import scan
 from torchcell.cells.backed import BackedMatrix
 from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.simulate import simulate_cells
@@ -20,6 +21,7 @@ from torchcell.drug_response.molecules import Molecules, Morgan
 from torchcell.drug_response.simulate import simulate_response
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.io import file_facts
+from torchcell.io.categorical import Categorical
 from torchcell.io.errors import InputError
 from torchcell.io.file_facts import remembered, verifying
 from torchcell.io.fingerprint import NOT_VALUES, fingerprint, matrix_fingerprint
@@ -83,6 +85,8 @@ def other(value):
         else:
             changed[at] = 7 if np.isnan(changed[at]) else changed[at] + 1
         return changed
+    if isinstance(value, Categorical):
+        return Categorical.of(other(np.asarray(value)))
     if sparse.issparse(value):
         changed = value.copy()
         changed.data[-1] += 1
@@ -211,8 +215,8 @@ def test_cells_on_disk_are_known_as_the_same_cells_in_memory(path):
 
 
 def test_a_large_file_is_read_once_until_it_changes_and_again_where_that_is_wished(path, monkeypatch):
-    reads, read = [], BackedMatrix._read_fingerprints
-    monkeypatch.setattr(BackedMatrix, "_read_fingerprints", lambda self: reads.append(1) or read(self))
+    reads, read = [], scan.scan
+    monkeypatch.setattr(scan, "scan", lambda *given: reads.append(1) or read(*given))
 
     def known() -> str:
         return cells_file(path, "counts", covariates=("cell_line",), matrix=MatrixOptions(backed=True)).fingerprint()

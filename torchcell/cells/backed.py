@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from torchcell.io.chunked import Chunked, hdf5_chunks, zarr_chunks
 from torchcell.io.errors import InputError, as_positions
 from torchcell.io.file_facts import remembered
 from torchcell.io.fingerprint import chunks_fingerprint, fingerprint, matrix_fingerprint
@@ -41,9 +42,25 @@ def lognormalized(X: Any, library: float | int = LIBRARY) -> Any:
     factor = library / np.where(total > 0, total, 1.0)
     if not sparse.issparse(X):
         return np.log1p(np.asarray(X) * factor[:, None]).astype(np.float32)
-    scaled = sparse.csr_matrix(summed(X), dtype=np.float32, copy=True)
-    scaled.data = np.log1p(scaled.data * np.repeat(factor, np.diff(scaled.indptr))).astype(np.float32)
-    return scaled
+    rows = sparse.csr_matrix(summed(X))
+    values = _log1p(rows.data.astype(np.float32, copy=False), factor, np.diff(rows.indptr))
+    return sparse.csr_matrix((values, rows.indices.copy(), rows.indptr.copy()), shape=rows.shape)
+
+
+FEW = 8
+"""Counts below this, which most are, are looked up: the logarithm is what reading cells costs most."""
+
+
+def _log1p(values: np.ndarray, factor: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """ln(1 + value x factor), float32 [E]; row i has the factor ``factor[i]`` and ``count[i]`` values."""
+    table = np.log1p(factor[:, None] * np.arange(FEW)).astype(np.float32)
+    with np.errstate(invalid="ignore"):  # what is no count is none of those looked up
+        whole = np.clip(values, 0, FEW - 1).astype(np.int32)
+    row = np.repeat(np.arange(0, len(count) * FEW, FEW, dtype=np.int32), count)
+    found = table.ravel().take(row + whole)
+    rest = np.flatnonzero(whole != values)
+    found[rest] = np.log1p(values[rest] * factor[row[rest] // FEW])
+    return found
 
 
 CHUNK = 4096
@@ -61,6 +78,8 @@ class BackedMatrix:
         columns: Column in the file of each of our columns, int64 [G]; none: all of them.
         width: Columns in the file.
         library: Log-normalize what is read to this many counts a cell, over all columns of the file; none: as it is.
+        known: What ``fingerprints`` would find, where a pass over the file has found it.
+        state: Inode, size and time of the file when it was opened; read later, another file is an error.
     """
 
     path: Path
@@ -69,6 +88,8 @@ class BackedMatrix:
     width: int
     columns: np.ndarray | None = None
     library: float | int | None = None
+    known: tuple[str, str] | None = None
+    state: tuple[int, ...] | None = None
 
     @classmethod
     def open(cls, path: str | Path, key: str = "X") -> BackedMatrix:
@@ -86,7 +107,7 @@ class BackedMatrix:
             )
         _refuse_gaps(path, key)
         n, width = matrix.shape
-        return cls(Path(path), key, np.arange(n), width)
+        return cls(Path(path), key, np.arange(n), width, state=_signature(path)[:3])
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -101,17 +122,35 @@ class BackedMatrix:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that are read."""
+        return (self.path,)
+
+    @property
+    def seen(self) -> list[Any]:
+        """Which values of the files are shown, for what is kept about them."""
+        return [self.key, self.rows, self.columns, self.library]
+
+    @property
+    def n_values(self) -> int | None:
+        """Stored values of our rows over all columns of the file; none of a dense matrix."""
+        on_disk = _stored_rows(self.path, self.key)
+        return None if on_disk is None else int(np.diff(on_disk.indptr)[self.rows].sum())
+
     def __getitem__(self, index: Any) -> Any:
         """The rows at ``index`` (integers, a mask or a slice), in that order, float32: CSR, or dense where it is."""
         at = np.arange(len(self))[index] if isinstance(index, slice) else as_positions(index)
-        return self._shown(self._stored(at))
+        return self._shown(self.stored(at))
 
-    def _stored(self, at: np.ndarray) -> Any:
+    def stored(self, at: np.ndarray) -> Any:
         """Our rows ``at`` over all columns of the file, as they stand there."""
+        if self.state is not None and _signature(self.path)[:3] != self.state:
+            raise InputError(f"{self.path} changed while it was read: wait until it is whole, then start again")
         wanted, place = np.unique(self.rows[at], return_inverse=True)  # the file is read in its own order, a row once
         with _damage(self.path, self.key):
-            read = matrix_at(self.path, self.key)[_as_slice(wanted)]
-        values = as_float32(read)
+            on_disk = _stored_rows(self.path, self.key)
+            values = as_float32(on_disk.rows(wanted) if on_disk else matrix_at(self.path, self.key)[_as_slice(wanted)])
         return values if np.array_equal(place, np.arange(len(wanted))) else values[place]
 
     def _shown(self, stored: Any) -> Any:
@@ -124,8 +163,10 @@ class BackedMatrix:
 
         The file is read in chunks, once: what was found is remembered until it changes, see ``file_facts``.
         """
-        seen = fingerprint([self.key, self.rows, self.columns, self.library])
-        values, totals = remembered(self.path, f"summed matrix {seen}", self._read_fingerprints).split()
+        if self.known is not None:
+            return self.known
+        seen = f"summed matrix {fingerprint(self.seen)}"
+        values, totals = remembered(self.files, seen, self._read_fingerprints).split()
         return values, totals
 
     def _read_fingerprints(self) -> str:
@@ -133,7 +174,7 @@ class BackedMatrix:
 
         def chunks() -> Iterator[Any]:
             for start in range(0, len(self), CHUNK):
-                stored = self._stored(np.arange(start, min(start + CHUNK, len(self))))
+                stored = self.stored(np.arange(start, min(start + CHUNK, len(self))))
                 totals.append(np.asarray(stored.sum(1, dtype=np.float64)).ravel())
                 yield self._shown(stored)
 
@@ -142,12 +183,61 @@ class BackedMatrix:
 
     def on_rows(self, index: np.ndarray) -> BackedMatrix:
         """The same file seen through these of our rows; nothing is read."""
-        return replace(self, rows=self.rows[as_positions(index)])
+        return replace(self, rows=self.rows[as_positions(index)], known=None)
 
     def on_columns(self, columns: np.ndarray) -> BackedMatrix:
         """The same file seen through these of our columns; nothing is read."""
         at = np.asarray(columns, dtype=np.int64)
-        return replace(self, columns=at if self.columns is None else self.columns[at])
+        return replace(self, columns=at if self.columns is None else self.columns[at], known=None)
+
+
+@dataclass(frozen=True, eq=False)
+class StoredRows:
+    """A sparse matrix on disk, stored by rows.
+
+    Attributes:
+        indptr: Row i has the values ``indptr[i]`` to ``indptr[i + 1]``, int64 [n + 1].
+        indices: Column of each value.
+        data: The values.
+        width: Columns.
+    """
+
+    indptr: np.ndarray
+    indices: Chunked
+    data: Chunked
+    width: int
+
+    def rows(self, at: np.ndarray) -> sparse.csr_matrix:
+        """The rows at these positions, which rise, each once."""
+        start, stop = self.indptr[at], self.indptr[at + 1]
+        ptr = np.concatenate([[0], np.cumsum(stop - start)])
+        apart = np.flatnonzero(start[1:] != stop[:-1])  # rows that follow one another are one piece
+        pieces = start[np.r_[0, apart + 1]], stop[np.r_[apart, len(at) - 1]]
+        pieces = pieces if len(at) else (start, stop)
+        indices = self.indices.take(*pieces).astype(np.int32, copy=False)
+        if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < self.width:
+            raise ValueError(f"a value stands in column {int(indices.max()):,} of {self.width:,}")
+        return sparse.csr_matrix((self.data.take(*pieces), indices, ptr), shape=(len(at), self.width), copy=False)
+
+
+def _stored_rows(path: Path, key: str) -> StoredRows | None:
+    """The sparse matrix of a file; none where it is dense."""
+    return _rows_of(path, key, os.getpid(), _signature(path))
+
+
+@lru_cache(maxsize=32)
+def _rows_of(path: Path, key: str, process: int, state: tuple[int, ...]) -> StoredRows | None:
+    found = opened(path)[key]
+    if not hasattr(found, "keys"):
+        return None
+    parts = {}
+    for name in ("indices", "data"):
+        on_disk = path.is_file()
+        parts[name] = hdf5_chunks(found[name]) if on_disk else zarr_chunks(found[name], path / key / name)
+    indptr, width = np.asarray(found["indptr"][:], dtype=np.int64), int(matrix_at(path, key).shape[1])
+    if (np.diff(indptr) < 0).any() or indptr[0] != 0 or indptr[-1] > min(part.size for part in parts.values()):
+        raise ValueError("indptr does not fit its values")
+    return StoredRows(indptr, **parts, width=width)
 
 
 def matrix_fingerprints(X: Any) -> tuple[str, str | None]:
@@ -180,8 +270,12 @@ def opened(path: str | Path | InMemory) -> Any:
     if isinstance(path, InMemory):
         return path.root
     path = located(path)
+    return _opened(path, os.getpid(), _signature(path))
+
+
+def _signature(path: Path) -> tuple[int, ...]:
     stat = path.stat()
-    return _opened(path, os.getpid(), (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+    return (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
 @lru_cache(maxsize=8)
@@ -250,6 +344,8 @@ def _damage(path: Path | str, key: str) -> Iterator[None]:
     """What HDF5 and zarr raise over a damaged matrix, as one error that says so."""
     try:
         yield
+    except InputError:
+        raise
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"{path} is damaged: its {key} can't be read ({error}); copy it again") from error
 

@@ -7,7 +7,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from scipy import sparse
 from torch import Tensor
 
+from torchcell.cells.backed import BackedMatrix
 from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.spec import CellsSpec
 from torchcell.core.batch import EVALUATION_ONLY, Batch, BatchOrder, SharedRows
@@ -272,6 +273,11 @@ class ConditionSets:
     """A batch and no more: its cells are many."""
     prior: Tensor | None = None
 
+    @property
+    def read_ahead(self) -> bool:
+        """Whether the next batch is read while one is used: where cells are on disk."""
+        return isinstance(self.record.cells.X, BackedMatrix)
+
     def __init__(self, record: Pseudobulk, spec: CellsSpec) -> None:
         self.record, self.spec = record, spec
         place = {name: i for i, name in enumerate(spec.genes)}
@@ -332,10 +338,23 @@ class ConditionSets:
         return twin
 
 
+Sampling = Literal["rows", "blocks"]
+"""Cells of a set: any of a condition (``rows``), or those of a stretch of the condition's list (``blocks``)."""
+BLOCK = 128
+"""Cells of a stretch. Where a condition's cells lie together, as ``data prepare`` writes them, it is one read."""
+WINDOW = 32_768
+"""Cells of the sets that are shuffled among each other in ``blocks``; they come from some hundred blocks."""
+BUFFER = 2**26
+"""Bytes of cells that are read from disk at a time."""
+
+
 class TrainingSets:
-    """Sets of perturbed cells with control cells of their group, dealt anew each epoch.
+    """Sets of perturbed cells with control cells of their group, drawn anew each epoch.
 
     Each cell of a condition comes once an epoch; the last set of a condition is filled up with cells drawn again.
+    With ``blocks`` the cells of a set come from ``BLOCK`` neighbors in the condition's list, and its controls from
+    neighbors in theirs; the list begins elsewhere in each epoch. What is drawn depends on the lists and the seed alone,
+    never on where the cells are stored.
 
     Args:
         record: The training conditions.
@@ -344,9 +363,8 @@ class TrainingSets:
         seed: Of the deal, with the epoch.
         pseudobulk: The target is the mean of the condition, not of the set.
         prior: See ``Batch``, of the training conditions [n, G].
+        sampling: See ``Sampling``.
     """
-
-    gathered_at_once = 1
 
     def __init__(
         self,
@@ -356,14 +374,34 @@ class TrainingSets:
         seed: int = 0,
         pseudobulk: bool = False,
         prior: Tensor | None = None,
+        sampling: Sampling = "rows",
     ) -> None:
+        self.sampling = sampling
         self.sets, self.record, self.seed, self.pseudobulk = ConditionSets(record, spec), record, seed, pseudobulk
         self.sets.prior = prior
         self.sample = torch.from_numpy(np.asarray(sample, dtype=np.int64))
         self.size, self.n_inputs = spec.set_size, spec.input_cells
         counts = -(-np.diff(record.ptr) // self.size)
         self.condition = torch.from_numpy(np.repeat(np.arange(len(record)), counts))
+        self.of_block = max(BLOCK // self.size, 1)
+        within = np.arange(len(self.condition)) - np.repeat(np.cumsum(counts) - counts, counts)
+        self.block = np.cumsum(within % self.of_block == 0) - 1
         self.assign_folds(0)
+
+    @property
+    def read_ahead(self) -> bool:
+        """Whether the next sets are read while some are used: where cells are on disk."""
+        return self.sets.read_ahead
+
+    @property
+    def gathered_at_once(self) -> int:
+        """Sets that are read at a time from disk, in the order of the file; a batch and no more in memory."""
+        X = self.record.cells.X
+        if not isinstance(X, BackedMatrix):
+            return 1
+        a_cell = 4 * X.shape[1] if X.n_values is None else 8 * X.n_values / max(len(X), 1)
+        cells = min(BUFFER / max(a_cell, 1), WINDOW)
+        return max(int(cells / (self.size + self.n_inputs)), 1)
 
     def __len__(self) -> int:
         return len(self.condition)
@@ -371,16 +409,36 @@ class TrainingSets:
     def assign_folds(self, epoch: int) -> None:
         """Shuffle each condition's cells into its sets; a pure function of seed and epoch."""
         rng = np.random.default_rng([self.seed, epoch])
+        deal = self._rows if self.sampling == "rows" else self._blocks
+        drawn = [deal(rng, self.record.members(i), self.record.input_cells(i)) for i in range(len(self.record))]
+        self.cells, self.controls = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
+
+    def _rows(self, rng: np.random.Generator, members: np.ndarray, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Sets of a condition's cells [m, S], and control cells for each of them [m, C]."""
+        n_sets = -(-len(members) // self.size)
+        order = rng.permutation(members)
+        filled = np.concatenate([order, rng.choice(members, n_sets * self.size - len(members))])
+        controls = np.stack([draw(rng, inputs, self.n_inputs) for _ in range(n_sets)])
+        return filled.reshape(n_sets, self.size), controls
+
+    def _blocks(
+        self, rng: np.random.Generator, members: np.ndarray, inputs: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The same, of stretches of both lists."""
+        begun = np.roll(members, int(rng.integers(len(members))))
         cells, controls = [], []
-        for i in range(len(self.record)):
-            members = self.record.members(i)
-            n_sets = -(-len(members) // self.size)
-            order = rng.permutation(members)
-            filled = np.concatenate([order, rng.choice(members, n_sets * self.size - len(members))])
-            cells.append(filled.reshape(n_sets, self.size))
-            inputs = self.record.input_cells(i)
-            controls.append(np.stack([draw(rng, inputs, self.n_inputs) for _ in range(n_sets)]))
-        self.cells, self.controls = np.concatenate(cells), np.concatenate(controls)
+        for start in range(0, len(begun), self.of_block * self.size):
+            own = rng.permutation(begun[start : start + self.of_block * self.size])
+            n_sets = -(-len(own) // self.size)
+            own = np.concatenate([own, rng.choice(own, n_sets * self.size - len(own))])
+            cells.append(own.reshape(n_sets, self.size))
+            n = n_sets * self.n_inputs
+            near = inputs[(int(rng.integers(len(inputs))) + np.arange(min(n, len(inputs)))) % len(inputs)]
+            if len(near) == n:
+                controls.append(rng.permutation(near).reshape(n_sets, self.n_inputs))
+            else:
+                controls.append(np.stack([draw(rng, near, self.n_inputs) for _ in range(n_sets)]))
+        return np.concatenate(cells), np.concatenate(controls)
 
     def __getitem__(self, index: Tensor) -> CellSetBatch:
         condition = self.condition[index]
@@ -394,11 +452,31 @@ class TrainingSets:
 
 
 class SetOrder(BatchOrder):
-    """The order of training sets, which are dealt anew with each epoch."""
+    """The order of training sets, which are drawn anew with each epoch.
+
+    With ``blocks`` whole blocks are shuffled and given to processes, then the sets within each window of blocks.
+    """
 
     def __init__(self, sets: TrainingSets, shuffle: bool, seed: int = 0, rank: int = 0, world: int = 1) -> None:
-        super().__init__(torch.arange(len(sets)), shuffle, seed, rank, world)
+        stretch = 1 if sets.sampling == "rows" else sets.of_block
+        super().__init__(torch.arange(len(sets)), shuffle, seed, rank, world, stretch=stretch)
         self.sets = sets
+
+    def permuted(self, generator: torch.Generator) -> Tensor:
+        """See ``BatchOrder``."""
+        if self.sets.sampling == "rows":
+            return super().permuted(generator)
+        rank = torch.randperm(int(self.sets.block[-1]) + 1, generator=generator)[torch.from_numpy(self.sets.block)]
+        return rank.argsort(stable=True)
+
+    def draw(self) -> Tensor:
+        """See ``BatchOrder``."""
+        index = super().draw()
+        if self.sets.sampling == "rows" or not self.shuffle:
+            return index
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        size = max(WINDOW // (self.sets.size + self.sets.n_inputs), 1)
+        return torch.cat([part[torch.randperm(len(part), generator=generator)] for part in index.split(size)])
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the trainer before each epoch."""

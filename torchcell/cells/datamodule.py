@@ -12,12 +12,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from torchcell.cells.batch import ConditionSets, SetOrder, TrainingSets
+from torchcell.cells.batch import ConditionSets, Sampling, SetOrder, TrainingSets
 from torchcell.cells.curriculum import describe_phases, entry_phase, find_phases
 from torchcell.cells.gene_selection import GeneSelection, Responsive, chosen
 from torchcell.cells.metrics import CellPairs, CellsContext, own_columns, significant_genes
 from torchcell.cells.pseudobulk import Pseudobulk
-from torchcell.cells.record import moments
 from torchcell.cells.spec import CellsSpec, NetworkGenes, PhaseSources, TrainedPerturbations
 from torchcell.cells.table import (
     Controls,
@@ -104,6 +103,7 @@ class CellSetDataModule(RecordDataModule):
         max_cells: Keep so many cells, for trials; the same ones whatever the seed.
         sets: Which cells a batch holds.
         genes: Which genes are worked on, and what is known of each.
+        sampling: ``rows``: a set holds any cells of its condition; ``blocks``: neighbors, which are read together.
         base: Batch sizes, ``subset``, ``unknown_genes`` and ``seed``, see ``RecordDataModule``; 64 sets a batch.
     """
 
@@ -122,8 +122,12 @@ class CellSetDataModule(RecordDataModule):
         max_cells: int | None = None,
         sets: SetOptions | None = None,
         genes: GeneOptions | None = None,
+        sampling: Sampling = "rows",
         **base: Any,
     ) -> None:
+        if sampling not in ("rows", "blocks"):
+            raise InputError(f"data.sampling={sampling!r}: must be rows or blocks")
+        self.sampling = sampling
         self.sets, self.gene_options, self.networks = sets or SetOptions(), genes or GeneOptions(), graph
         self.features: GeneFeatures | None = None
         how: dict[str, Any] = {"n_genes": n_genes, "max_cells": max_cells, "subset": base.get("subset")}
@@ -149,7 +153,7 @@ class CellSetDataModule(RecordDataModule):
 
     def make_spec(self, base: Spec, train: Pseudobulk) -> CellsSpec:
         """Groups, the control's and the change's scale per gene, features and neighbors of genes, and their order."""
-        center, variance = moments(train.cells.X, train.control_cells())
+        center, variance, _ = train.control_moments()
         change = train.target - train.input_control
         # A gene that control cells don't express and a perturbation induces varies by its changes alone; in units of
         # the control cells' spread it would be all that a loss sees.
@@ -215,10 +219,11 @@ class CellSetDataModule(RecordDataModule):
         return own, NetworkGenes(tuple(further), torch.from_numpy(of_further))
 
     def training_loader(self, shuffle: bool, rank: int, world: int, batch_size: int) -> PackedLoader:
-        """Sets of cells, dealt anew each epoch."""
+        """Sets of cells, drawn anew each epoch."""
         index = self.split.index("train")
         prior = self.packed.prior_of(torch.from_numpy(index))
-        sets = TrainingSets(self.record("train"), self.spec, index, self.seed, self.sets.pseudobulk, prior)
+        how = (self.seed, self.sets.pseudobulk, prior, self.sampling)
+        sets = TrainingSets(self.record("train"), self.spec, index, *how)
         return PackedLoader(sets, SetOrder(sets, shuffle, self.seed, rank, world), batch_size)
 
     def residual_spec(self, train: Pseudobulk, prediction: np.ndarray) -> CellsSpec:

@@ -13,7 +13,6 @@ import numpy as np
 
 from torchcell.cells.curriculum import Phase, entry_phase
 from torchcell.cells.pseudobulk import Pseudobulk
-from torchcell.cells.record import moments
 from torchcell.cells.splits import SPLITS
 from torchcell.core.datamodule import drawn
 from torchcell.io.configurable import configurable
@@ -237,8 +236,8 @@ class Responsive:
         known: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         for i, group in enumerate(train.group.tolist()):
             if group not in known:
-                known[group] = _moments(train, train.control_member[train.control_ptr[i] : train.control_ptr[i + 1]])
-            mean, error = _moments(train, train.members(i))
+                known[group] = _with_error(*train.control_moments(np.array([i])))
+            mean, error = _with_error(*train.moments(i))
             spread = error + known[group][1]
             total += np.divide((mean - known[group][0]) ** 2, spread, out=np.zeros_like(mean), where=spread > 0)
         return train.genes[np.lexsort((train.genes, -total))].tolist()
@@ -265,13 +264,12 @@ class Perturbed:
 
 def _cells_of(train: Pseudobulk) -> np.ndarray:
     """Positions of the conditions' cells and of their controls, sorted, each once."""
-    return np.unique(np.concatenate([train.member, train.control_member]))
+    return np.unique(np.concatenate([train.member, train.control_cells()]))
 
 
-def _moments(train: Pseudobulk, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and squared standard error over the cells ``at``, each float64 [G]."""
-    mean, variance = moments(train.cells.X, at)
-    return mean, variance / max(len(at) - 1, 1)
+def _with_error(mean: np.ndarray, variance: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and squared standard error over n cells, each float64 [G]."""
+    return mean, variance / max(n - 1, 1)
 
 
 Entry = tuple[str, str, int]

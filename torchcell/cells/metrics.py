@@ -82,9 +82,8 @@ def write_cell_eval(folder: Path, record: Pseudobulk, prediction: np.ndarray) ->
 
 def _controls(record: Pseudobulk, half: bool) -> list[tuple[object, np.ndarray, bool]]:
     """Expression of one half of each group's controls, a condition that they belong to, and that they are controls."""
-    ptr, member = record.controls(half)
     first = np.unique(record.group, return_index=True)[1]
-    cells = [member[ptr[i] : ptr[i + 1]] for i in first.tolist()]
+    cells = [record.eval_cells(i) if half else record.input_cells(i) for i in first.tolist()]
     return [(record.cells.X[at], np.full(len(at), i), True) for i, at in zip(first.tolist(), cells, strict=True)]
 
 
@@ -429,12 +428,12 @@ def rank_sum(conditions: Pseudobulk) -> np.ndarray:
     Normal approximation, corrected for ties and continuity (Mann and Whitney 1947), as in
     ``scipy.stats.mannwhitneyu(method="asymptotic")``.
     """
-    X, (ptr, member) = conditions.cells.X, conditions.controls(True)
+    X = conditions.cells.X
     found = np.ones((len(conditions), len(conditions.genes)))
     for key in np.unique(conditions.group):
         rows = np.flatnonzero(conditions.group == key)
         own = [X[conditions.members(i)] for i in rows.tolist()]
-        control = X[member[ptr[rows[0]] : ptr[rows[0] + 1]]]
+        control = X[conditions.eval_cells(rows[0])]
         for start in range(0, found.shape[1], GENES):
             genes = slice(start, start + GENES)
             # Only values and where a condition ends matter, so that each condition's cells may be sorted by gene.

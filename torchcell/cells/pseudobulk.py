@@ -10,7 +10,10 @@ from typing import Literal
 
 import numpy as np
 
-from torchcell.cells.record import CHUNK, CellExpression, sums
+from torchcell.cells.record import CellExpression, sums
+from torchcell.cells.sums import LazySums, SetSums, set_of_rows
+from torchcell.cells.values import CHUNK
+from torchcell.io.categorical import Categorical
 from torchcell.io.errors import InputError, as_positions, near, refuse, refuse_repeats, some
 from torchcell.io.fingerprint import record_fingerprint
 from torchcell.io.labels import genes_of, ordered
@@ -21,7 +24,7 @@ EVERYWHERE = "all"
 """The one group where controls are not paired."""
 
 
-def groups_of(cells: CellExpression, covariates: Sequence[str]) -> np.ndarray:
+def groups_of(cells: CellExpression, covariates: Sequence[str]) -> Categorical:
     """Values of the covariates of each cell joined by ``|`` [n], or ``all``.
 
     Raises:
@@ -31,22 +34,33 @@ def groups_of(cells: CellExpression, covariates: Sequence[str]) -> np.ndarray:
     if unknown:
         hint = near(unknown[0], list(cells.covariates)) or list(cells.covariates)
         raise InputError(f"{cells.name}: no covariate {some(unknown)} to pair controls by; the nearest are {hint}")
-    if not covariates:
-        return np.full(len(cells), EVERYWHERE)
-    columns = {name: cells.covariates[name].astype(str).tolist() for name in covariates}
-    for name, values in columns.items():
-        if barred := sorted({value for value in values if BAR in value}):
+    for name in covariates:
+        if barred := [value for value in cells.covariates[name].names.tolist() if BAR in value]:
             raise InputError(
                 f"{cells.name}: {len(barred)} value(s) of the covariate {name} hold '{BAR}', which joins the values of "
                 f"a group: {some(barred)}; rename them in obs"
             )
-    return np.array([BAR.join(values) for values in zip(*columns.values(), strict=True)])
+    if not covariates:
+        return Categorical(np.array([EVERYWHERE]), np.zeros(len(cells), dtype=np.int32))
+    first, *rest = (cells.covariates[name] for name in covariates)
+    for values in rest:
+        first = joined(first, values)
+    return first
+
+
+def joined(first: Categorical, second: Categorical) -> Categorical:
+    """Two texts of each cell with ``|`` between them [n]."""
+    pair = first.codes.astype(np.int64) * len(second.names) + second.codes
+    different, codes = np.unique(pair, return_inverse=True)
+    one, other = np.divmod(different, max(len(second.names), 1))
+    texts = [f"{a}{BAR}{b}" for a, b in zip(first.names[one].tolist(), second.names[other].tolist(), strict=True)]
+    return Categorical.coded(texts, codes)
 
 
 def refuse_lone_groups(
     name: str, own: np.ndarray, of_group: Mapping[str, np.ndarray], covariates: Sequence[str]
 ) -> None:
-    """Raise if a group has no control cells, or one only, which can't be dealt to two halves."""
+    """Raise if a group has no control cells, or one only, which can't be split into two halves."""
     lone = [group for group in np.unique(own).tolist() if len(of_group.get(group, ())) < 2]
     if lone:
         by = ", ".join(covariates) or "nothing"
@@ -65,13 +79,17 @@ def refuse_few(name: str, conditions: np.ndarray, count: np.ndarray, min_cells: 
     )
 
 
-def halves(n: int, of_group: Mapping[str, np.ndarray], seed: int) -> np.ndarray:
-    """Deal each group's control cells to two halves, bool [n]: true for the truth's."""
-    half = np.zeros(n, dtype=bool)
+def halved(of_group: Mapping[str, np.ndarray], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Each group's control cells in two halves: pointer [2m + 1] and members, the half for predictions before the
+    truth's; cells of a half stay in their order.
+    """
+    parts = []
     for group, at in of_group.items():
         rng = np.random.default_rng([seed, zlib.crc32(group.encode())])
-        half[at[rng.permutation(len(at))[: (len(at) + 1) // 2]]] = True
-    return half
+        truth = np.zeros(len(at), dtype=bool)
+        truth[rng.permutation(len(at))[: (len(at) + 1) // 2]] = True
+        parts += [at[~truth], at[truth]]
+    return np.cumsum([0, *map(len, parts)]).astype(np.int64), np.concatenate([np.empty(0, np.int64), *parts])
 
 
 def stratified(keys: np.ndarray, n: int, seed: int) -> np.ndarray:
@@ -94,15 +112,31 @@ def stratified(keys: np.ndarray, n: int, seed: int) -> np.ndarray:
 
 def take_rows(ptr: np.ndarray, member: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pointer and members of the rows ``at`` of a ragged table."""
-    rows = [member[ptr[i] : ptr[i + 1]] for i in at.tolist()]
-    new_ptr = np.cumsum([0, *map(len, rows)]).astype(np.int64)
-    return new_ptr, np.concatenate([np.empty(0, dtype=np.int64), *rows]).astype(np.int64)
+    count = np.diff(ptr)[at]
+    new_ptr = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
+    place = np.repeat(ptr[:-1][at] - new_ptr[:-1], count) + np.arange(new_ptr[-1])
+    return new_ptr, member[place].astype(np.int64)
 
 
 def keep_members(ptr: np.ndarray, member: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pointer and members of a ragged table without the members that are not ``kept`` (bool per cell)."""
     stays = kept[member]
     return np.concatenate([[0], np.cumsum(stays)])[ptr].astype(np.int64), member[stays]
+
+
+@dataclass(frozen=True, eq=False)
+class KnownSums:
+    """Sums, and which of them are whose.
+
+    Attributes:
+        sums: Of all sets.
+        condition: The set of each condition, -1 for one without cells [n].
+        half: The set of each half of the controls [2m].
+    """
+
+    sums: LazySums
+    condition: np.ndarray
+    half: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,12 +151,14 @@ class Pseudobulk:
         group: Values of the pairing covariates joined by ``|``, or ``all`` [n].
         ptr: Condition i has the cells ``member[ptr[i]:ptr[i + 1]]``, int64 [n + 1].
         member: Positions in ``cells``, int64.
-        control_ptr: The same for the control cells of its group, int64 [n + 1].
+        controls: Set of control cells that each condition is paired with, int64 [n].
+        control_ptr: Set j has two halves: ``control_member[control_ptr[2 * j]:control_ptr[2 * j + 1]]``, which a
+            prediction starts from, and from there to ``control_ptr[2 * j + 2]`` those that the truth's change is taken
+            against; int64 [2m + 1].
         control_member: Positions in ``cells``, int64.
-        control_half: Whether a cell is a control of the half that the truth's change is taken against, bool
-            [n_cells]; the prediction's change is taken against the other half.
         covariates: The pairing covariates.
         dropped: What was left out and how many of each.
+        known: Sums of a record that this one was taken from; not of other cells.
     """
 
     name: str
@@ -132,11 +168,12 @@ class Pseudobulk:
     group: np.ndarray
     ptr: np.ndarray
     member: np.ndarray
+    controls: np.ndarray
     control_ptr: np.ndarray
     control_member: np.ndarray
-    control_half: np.ndarray
     covariates: tuple[str, ...] = ()
     dropped: Mapping[str, int] = field(default_factory=dict)
+    known: KnownSums | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.sample_id)
@@ -177,24 +214,50 @@ class Pseudobulk:
         """Cells of each condition, int64 [n]."""
         return np.diff(self.ptr)
 
+    @property
+    def sums(self) -> SetSums:
+        """Sums over the conditions' cells and either half of the controls, over all records of the same cells once."""
+        return self.own_sums.sums.get()
+
+    @property
+    def own_sums(self) -> KnownSums:
+        """What is known of these cells; were other ones put in their place, nothing is."""
+        if self.known is None or self.known.sums.X is not self.cells.X:
+            n, halves = len(self), len(self.control_ptr) - 1
+            set_of = set_of_rows(len(self.cells), self.ptr, self.member)
+            of_control = set_of_rows(len(self.cells), self.control_ptr, self.control_member, n)
+            set_of = np.where(of_control >= 0, of_control, set_of)
+            lazy = LazySums(self.cells.X, set_of, n + halves)
+            object.__setattr__(self, "known", KnownSums(lazy, np.arange(n), np.arange(n, n + halves)))
+        assert self.known is not None
+        return self.known
+
     @cached_property
     def target(self) -> np.ndarray:
         """Mean expression of each condition's cells, float32 [n, G]; NaN in a blind record."""
-        return self.mean(self.ptr, self.member)
+        return self.sums.mean(self.own_sums.condition).astype(np.float32)
 
     @cached_property
     def eval_control(self) -> np.ndarray:
         """Mean of the truth's half of the group's control cells, which its change is taken from, float32 [n, G]."""
-        return self.mean(*self.controls(True))
+        return self._control_mean(1)
 
     @cached_property
     def input_control(self) -> np.ndarray:
         """Mean of the other half of the group's control cells, which predictions start from, float32 [n, G]."""
-        return self.mean(*self.controls(False))
+        return self._control_mean(0)
 
-    def controls(self, half: bool) -> tuple[np.ndarray, np.ndarray]:
-        """``ptr`` and ``member`` of the control cells of one half: the truth's, or the other."""
-        return keep_members(self.control_ptr, self.control_member, self.control_half == half)
+    def _control_mean(self, half: int) -> np.ndarray:
+        return self.sums.mean(self.own_sums.half[half::2]).astype(np.float32)[self.controls]
+
+    def moments(self, condition: int) -> tuple[np.ndarray, np.ndarray, int]:
+        """Mean and variance over the cells of one condition, float64 [G] each, and how many they are."""
+        return self.sums.moments(self.own_sums.condition[condition : condition + 1])
+
+    def control_moments(self, conditions: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, int]:
+        """The same over all control cells of these conditions' groups, each once; none: of all conditions."""
+        used = np.unique(self.controls if conditions is None else self.controls[conditions])
+        return self.sums.moments(self.own_sums.half[np.stack([2 * used, 2 * used + 1], 1).ravel()])
 
     def members(self, condition: int) -> np.ndarray:
         """Positions of one condition's cells, int64."""
@@ -202,12 +265,32 @@ class Pseudobulk:
 
     def input_cells(self, condition: int) -> np.ndarray:
         """Positions of the control cells that a prediction starts from: the half that truth is not taken against."""
-        at = self.control_member[self.control_ptr[condition] : self.control_ptr[condition + 1]]
-        return at[~self.control_half[at]]
+        return self._half(2 * int(self.controls[condition]))
+
+    def eval_cells(self, condition: int) -> np.ndarray:
+        """Positions of the control cells that the truth's change is taken against."""
+        return self._half(2 * int(self.controls[condition]) + 1)
+
+    def _half(self, row: int) -> np.ndarray:
+        return self.control_member[self.control_ptr[row] : self.control_ptr[row + 1]]
+
+    @property
+    def control_half(self) -> np.ndarray:
+        """Whether a cell is a control that the truth's change is taken against, bool [n_cells]."""
+        found = np.zeros(len(self.cells), dtype=bool)
+        halves = np.arange(1, len(self.control_ptr) - 1, 2)
+        found[take_rows(self.control_ptr, self.control_member, halves)[1]] = True
+        return found
 
     def control_cells(self) -> np.ndarray:
         """Positions of all control cells of these conditions' groups, sorted, each once, int64."""
-        return np.unique(self.control_member)
+        return np.sort(self._used_controls()[2])
+
+    def _used_controls(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """``controls``, ``control_ptr`` and ``control_member`` of used sets; rows of their halves."""
+        used, controls = np.unique(self.controls, return_inverse=True)
+        halves = np.stack([2 * used, 2 * used + 1], 1).ravel()
+        return controls.astype(np.int64), *take_rows(self.control_ptr, self.control_member, halves), halves
 
     def mean(self, ptr: np.ndarray, member: np.ndarray) -> np.ndarray:
         """Mean expression of sets of cells, float32 [len(ptr) - 1, G]; NaN for an empty set.
@@ -232,7 +315,7 @@ class Pseudobulk:
         """The conditions at ``index`` (integers or a mask), in that order; the cells stay whole."""
         at = as_positions(index)
         ptr, member = take_rows(self.ptr, self.member, at)
-        control_ptr, control_member = take_rows(self.control_ptr, self.control_member, at)
+        known = self.own_sums
         return replace(
             self,
             sample_id=self.sample_id[at],
@@ -240,8 +323,8 @@ class Pseudobulk:
             group=self.group[at],
             ptr=ptr,
             member=member,
-            control_ptr=control_ptr,
-            control_member=control_member,
+            controls=self.controls[at],
+            known=replace(known, condition=known.condition[at]),
         )
 
     def exchanged(self, what: str, order: np.ndarray) -> Pseudobulk:
@@ -254,56 +337,63 @@ class Pseudobulk:
         """
         if what != "cell_line":
             return replace(self, perturbation=self.perturbation[order])
-        ptr, member = take_rows(self.control_ptr, self.control_member, order)
-        return replace(self, group=self.group[order], control_ptr=ptr, control_member=member)
+        return replace(self, group=self.group[order], controls=self.controls[order])
 
     def blind(self) -> Pseudobulk:
         """The same conditions with nothing but control cells: what was measured after perturbation is not there."""
-        kept, control_member = np.unique(self.control_member, return_inverse=True)
-        return replace(
-            self,
-            cells=self.cells.subset(kept),
-            ptr=np.zeros_like(self.ptr),
-            member=np.empty(0, dtype=np.int64),
-            control_member=control_member.astype(np.int64),
-            control_half=self.control_half[kept],
-        )
+        return replace(self, ptr=np.zeros_like(self.ptr), member=self.member[:0]).reachable(blind=True)
 
-    def reachable(self) -> Pseudobulk:
-        """The same conditions over the cells that they name, their own and their controls; all others are gone."""
-        kept = np.unique(np.concatenate([self.member, self.control_member]))
+    def reachable(self, blind: bool = False) -> Pseudobulk:
+        """The same conditions over the cells that they name, their own and their controls; all others are gone.
+
+        Args:
+            blind: Whether to forget what is known of the conditions' own cells.
+        """
+        controls, control_ptr, control_member, halves = self._used_controls()
+        kept = np.unique(np.concatenate([self.member, control_member]))
+        cells, known = self.cells.subset(kept), self.own_sums
+        condition = np.full_like(known.condition, -1) if blind else known.condition
         return replace(
             self,
-            cells=self.cells.subset(kept),
+            cells=cells,
             member=np.searchsorted(kept, self.member),
-            control_member=np.searchsorted(kept, self.control_member),
-            control_half=self.control_half[kept],
+            controls=controls,
+            control_ptr=control_ptr,
+            control_member=np.searchsorted(kept, control_member),
+            known=KnownSums(known.sums.on(cells.X), condition, known.half[halves]),
         )
 
     def limited(self, max_cells: int, seed: int = 0) -> Pseudobulk:
         """The same conditions with so many cells in all, drawn at random; each keeps its share, and so do controls."""
-        owner = np.full(len(self.cells), "", dtype=object)
-        owner[self.control_member] = np.char.add("control|", self.group.repeat(np.diff(self.control_ptr)).astype(str))
-        owner[self.control_half & (owner != "")] += "|half"
-        owner[self.member] = self.sample_id.repeat(self.sizes)
-        used = np.flatnonzero(owner != "")
+        group = np.full(len(self.control_ptr) // 2, "", dtype=object)
+        group[self.controls] = self.group
+        halves = [text for name in group for text in (f"control|{name}", f"control|{name}|half")]
+        controls, ptr, member, used_halves = self._used_controls()
+        owner = set_of_rows(len(self.cells), self.ptr, self.member)
+        of_control = set_of_rows(len(self.cells), ptr, member, len(self))
+        owner = np.where(of_control >= 0, of_control, owner)
+        used = np.flatnonzero(owner >= 0)
         if max_cells >= len(used):
             return self
+        names = [*self.sample_id.tolist(), *(halves[i] for i in used_halves.tolist())]
         kept = np.zeros(len(owner), dtype=bool)
-        kept[used[stratified(owner[used].astype(str), max_cells, seed)]] = True
-        ptr, member = keep_members(self.ptr, self.member, kept)
-        control_ptr, control_member = keep_members(self.control_ptr, self.control_member, kept)
-        limits = {"ptr": ptr, "member": member, "control_ptr": control_ptr, "control_member": control_member}
-        if (few := (np.diff(ptr) < 2) | (np.diff(control_ptr) < 2)).any():
-            told = some(self.sample_id[few])
+        kept[used[stratified(Categorical.coded(names, owner[used]).codes, max_cells, seed)]] = True
+        own = keep_members(self.ptr, self.member, kept)
+        control_ptr, control_member = keep_members(ptr, member, kept)
+        if (few := (np.diff(own[0]) < 2) | (np.diff(control_ptr[::2])[controls] < 2)).any():
             raise InputError(
-                f"{self.name}: {max_cells} cells leave less than two for {told}; set data.max_cells higher"
+                f"{self.name}: {max_cells} cells leave less than two for {some(self.sample_id[few])}; set "
+                "data.max_cells higher"
             )
-        return replace(self, **limits).reachable()  # type: ignore[arg-type]
+        few_controls = {"controls": controls, "control_ptr": control_ptr, "control_member": control_member}
+        return replace(self, ptr=own[0], member=own[1], **few_controls, known=None).reachable()  # type: ignore[arg-type]
 
     def on_genes(self, genes: Sequence[str] | np.ndarray) -> Pseudobulk:
         """The same conditions over ``genes`` in that order; a gene that is not measured is an error."""
-        return replace(self, cells=self.cells.on_genes(genes))
+        cells, known = self.cells.on_genes(genes), self.own_sums
+        place = {gene: i for i, gene in enumerate(self.genes.tolist())}
+        at = np.array([place[gene] for gene in cells.genes.tolist()], dtype=np.int64)
+        return replace(self, cells=cells, known=replace(known, sums=known.sums.on(cells.X, at)))
 
     def column(self, covariate: str) -> np.ndarray:
         """Value of one pairing covariate for each condition [n]."""
@@ -315,7 +405,7 @@ class Pseudobulk:
 
     def duplicate_keys(self) -> np.ndarray:
         """A text per condition [n], the same for two that perturb the same genes in the same group."""
-        return np.char.add(np.char.add(ordered(self.perturbation), BAR), self.group.astype(str))
+        return np.char.add(np.char.add(np.asarray(ordered(self.perturbation)), BAR), self.group.astype(str))
 
     def fingerprint(self) -> str:
         """A hash over the cells, their conditions and the halves of the controls, not over ``name`` and ``dropped``."""
@@ -328,9 +418,8 @@ class Pseudobulk:
             raise InputError(f"{self.name}: the cells are {self.cells.scale}; log-normalize them first (library)")
         refuse_repeats(self.name, self.sample_id, "sample ids")
         refuse(self.name, self.sample_id[self.sizes == 0], "no cells", "drop them")
-        for half in (True, False):
-            empty = self.sample_id[np.diff(self.controls(half)[0]) == 0]
-            refuse(self.name, empty, "no control cells in a half", "pair by fewer covariates")
+        empty = (np.diff(self.control_ptr).reshape(-1, 2) == 0).any(1)[self.controls]
+        refuse(self.name, self.sample_id[empty], "no control cells in a half", "pair by fewer covariates")
         odd = self.cells.is_control[self.member] | ~np.isfinite(self.target).all(1).repeat(self.sizes)
         refuse(self.name, self.cells.sample_id[self.member[odd]], "control cells as perturbed", "mend is_control")
         return self
@@ -356,41 +445,56 @@ class Pseudobulk:
         Raises:
             InputError: Unknown covariates, groups without control cells, conditions with too few cells.
         """
+        return cls.grouped(cells.validate().named_as_measured(), covariates, min_cells, few_cells, seed)
+
+    @classmethod
+    def grouped(
+        cls,
+        cells: CellExpression,
+        covariates: Sequence[str],
+        min_cells: int,
+        few_cells: Literal["error", "drop"],
+        seed: int,
+    ) -> Pseudobulk:
+        """The same of cells whose names are valid, without a look at their values."""
         if few_cells not in ("error", "drop"):
             raise InputError(f"few_cells={few_cells!r}: must be error or drop")
         min_cells = max(min_cells, 2)
-        cells = cells.validate().named_as_measured()
         group = groups_of(cells, covariates)
-        label = np.where(cells.is_control, "", cells.perturbation.astype(str))
-        keys = np.char.add(np.char.add(label, "|"), group)
-        names, first, row, count = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
+        label = Categorical.coded(["", *cells.perturbation.names], (cells.perturbation.codes + 1) * ~cells.is_control)
+        keys = joined(label, group)
+        first, count = np.empty(len(keys.names), dtype=np.int64), np.bincount(keys.codes, minlength=len(keys.names))
+        first[keys.codes[::-1]] = np.arange(len(cells))[::-1]
         perturbed = ~cells.is_control[first]
         few = perturbed & (count < min_cells)
         lost = dict(cells.dropped)
         if few.any() and few_cells == "error":
-            refuse_few(cells.name, names[few], count[few], min_cells)
+            refuse_few(cells.name, keys.names[few], count[few], min_cells)
         if few.any():
             lost[f"conditions with fewer than {min_cells} cells"] = int(few.sum())
         kept = np.flatnonzero(perturbed & ~few)
         if not len(kept):
             raise InputError(f"{cells.name}: no perturbed cells to make conditions of: all labels are the control's")
-        order, start = np.argsort(row, kind="stable"), np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
-        of_group = {str(group[first[i]]): order[start[i] : start[i + 1]] for i in np.flatnonzero(~perturbed).tolist()}
-        own = group[first[kept]]
+        order = np.argsort(keys.codes, kind="stable")
+        start = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
+        idle = np.flatnonzero(~perturbed).tolist()
+        of_group = {str(group[int(first[i])]): order[start[i] : start[i + 1]] for i in idle}
+        own = group[first[kept]].astype(str)
         refuse_lone_groups(cells.name, own, of_group, covariates)
+        paired = {name: of_group[name] for name in np.unique(own).tolist()}
         ptr, member = take_rows(start, order, kept)
-        controls = [of_group[name] for name in own.tolist()]
+        control_ptr, control_member = halved(paired, seed)
         return cls(
             name=cells.name,
             cells=cells,
-            sample_id=names[kept],
-            perturbation=cells.perturbation[first[kept]],
+            sample_id=keys.names[kept],
+            perturbation=cells.perturbation[first[kept]].astype(str),
             group=own,
             ptr=ptr,
             member=member,
-            control_ptr=np.cumsum([0, *map(len, controls)]).astype(np.int64),
-            control_member=np.concatenate(controls).astype(np.int64),
-            control_half=halves(len(cells), of_group, seed),
+            controls=np.searchsorted(np.array(list(paired)), own).astype(np.int64),
+            control_ptr=control_ptr,
+            control_member=control_member,
             covariates=tuple(covariates),
             dropped=lost,
         )

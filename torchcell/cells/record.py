@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
 
 from torchcell.cells.backed import LIBRARY, BackedMatrix, lognormalized, matrix_fingerprints
+from torchcell.cells.values import CHUNK, Scale, ValueChecks
+from torchcell.io.categorical import Categorical
 from torchcell.io.errors import (
     InputError,
     as_positions,
@@ -20,6 +22,7 @@ from torchcell.io.errors import (
     refuse_repeats,
     refuse_shapes,
     some,
+    table_column,
     texts,
 )
 from torchcell.io.fingerprint import NOT_VALUES, fingerprint, record_fingerprint
@@ -42,20 +45,6 @@ if TYPE_CHECKING:
     from torchcell.io.gene_names import GeneNames
 
 
-Scale = Literal["counts", "lognorm"]
-"""What the values are: raw UMI counts, or log of normalized counts."""
-HIGHEST_LOG = 30.0
-"""No log of a count is higher."""
-HIGHEST_COUNT = 2.0**31
-"""No count of a gene in a cell is higher."""
-CHUNK = 4096
-"""Cells that are read from disk at a time."""
-
-
-class ScaleError(InputError):
-    """The values are not what ``scale`` says; another matrix of the file may be."""
-
-
 @dataclass(frozen=True, eq=False)
 class CellExpression:
     """Cells with their perturbations; n cells, G genes.
@@ -64,37 +53,42 @@ class CellExpression:
         name: Short name, e.g. ``papalexi2021``.
         X: Expression [n, G]: a float array, a SciPy matrix, which stays sparse (CSR, a place's entries summed), or a
             ``BackedMatrix`` on disk.
-        perturbation: Label of each cell's perturbation [n].
+        perturbation: Label of each cell's perturbation [n]; given as texts in any form, kept as ``Categorical``.
         is_control: Whether a cell is an unperturbed control, bool [n].
         genes: Gene names [G], each once.
         sample_id: Unique names of the cells [n].
         scale: ``counts`` (checked: non-negative integers) or ``lognorm`` (checked: not all integers).
-        covariates: Name -> value per cell [n], as text, e.g. ``cell_line``, ``batch``.
+        covariates: Name -> value per cell [n], likewise, e.g. ``cell_line``, ``batch``.
         dropped: What parsing left out and how many of each.
         counts: Raw counts beside a log-normalized ``X``, where they are known [n, G]; some ways to choose genes
             need them.
         library: Counts a cell that ``lognorm`` scaled to; none: it did not.
         totals: Counts of each cell that ``lognorm`` divided by, float64 [n]; none: it did not, or they stay on disk.
         control_words: Parts of a label that name no gene but a control, in small letters; empty where not known.
+        checked: The ``X`` whose values were found valid, and for which scale; others are looked at anew.
     """
 
     name: str
     X: Any
-    perturbation: np.ndarray
+    perturbation: Categorical
     is_control: np.ndarray
     genes: np.ndarray
     sample_id: np.ndarray
     scale: Scale
-    covariates: Mapping[str, np.ndarray] = field(default_factory=dict)
+    covariates: Mapping[str, Categorical] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
     counts: Any = None
     library: float | int | None = None
     totals: np.ndarray | None = None
     control_words: tuple[str, ...] = ()
+    checked: tuple[Any, Scale] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("X", "counts"):  # every step after this one may take an entry for the value of its place
             object.__setattr__(self, name, summed(getattr(self, name)))
+        object.__setattr__(self, "perturbation", Categorical.of(self.perturbation))
+        covariates = {name: Categorical.of(values) for name, values in self.covariates.items()}
+        object.__setattr__(self, "covariates", covariates)
 
     def __len__(self) -> int:
         return len(self.sample_id)
@@ -117,9 +111,11 @@ class CellExpression:
     def subset(self, index: np.ndarray) -> CellExpression:
         """The cells at ``index`` (integers or a mask), in that order; the gene list stays whole."""
         at = as_positions(index)
+        X = _on_rows(self.X, at)
         return replace(
             self,
-            X=_on_rows(self.X, at),
+            X=X,
+            checked=(X, self.scale) if self.is_checked else None,
             perturbation=self.perturbation[at],
             is_control=self.is_control[at],
             sample_id=self.sample_id[at],
@@ -139,7 +135,9 @@ class CellExpression:
                 + (f"the nearest to the first are {hint}" if hint else "name them as the file's genes are named")
             )
         at = np.array([place[gene] for gene in wanted], dtype=np.int64)
-        return replace(self, genes=self.genes[at], X=_on_columns(self.X, at), counts=_on_columns(self.counts, at))
+        X = _on_columns(self.X, at)
+        checked = (X, self.scale) if self.is_checked else None
+        return replace(self, genes=self.genes[at], X=X, counts=_on_columns(self.counts, at), checked=checked)
 
     def named_as_measured(self, names: GeneNames | None = None) -> CellExpression:
         """The same cells, perturbed genes bearing the names of the measured ones that they are, in their order.
@@ -147,12 +145,15 @@ class CellExpression:
         Args:
             names: Aliases; none: names are compared without case.
         """
-        labels = as_measured(self.perturbation, MeasuredGenes(self.genes, names))
-        perturbed = np.flatnonzero(~self.is_control)
-        refuse_twice(self.name, self.sample_id[perturbed], self.perturbation[perturbed], labels[perturbed])
-        changed = ~self.is_control & (labels != self.perturbation)
-        told = {"labels that gave way to the name of the measured gene": len(np.unique(self.perturbation[changed]))}
-        labels = ordered(np.where(changed, labels, self.perturbation))
+        given, measured = self.perturbation, MeasuredGenes(self.genes, names)
+        found = [*map(str, as_measured(given.names, measured).tolist())]
+        of_perturbed = given[~self.is_control]
+        twice = Categorical.coded(found, np.searchsorted(given.names, of_perturbed.names)[of_perturbed.codes])
+        refuse_twice(self.name, self.sample_id[~self.is_control], of_perturbed, twice)
+        changed = ~self.is_control & (np.array(found, dtype=str) != given.names)[given.codes]
+        told = {"labels that gave way to the name of the measured gene": len(given[changed].names)}
+        codes = given.codes + np.int32(len(found)) * changed
+        labels = ordered(Categorical.coded([*given.names, *found], codes))
         return replace(self, perturbation=labels, dropped={**self.dropped, **(told if changed.any() else {})})
 
     def lognorm(self, library: float | int = LIBRARY) -> CellExpression:
@@ -163,7 +164,8 @@ class CellExpression:
             X, totals = replace(self.X, library=library), None
         else:
             X, totals = lognormalized(self.X, library), np.asarray(self.X.sum(1, dtype=np.float64)).ravel()
-        return replace(self, X=X, counts=self.X, scale="lognorm", library=library, totals=totals)
+        now: dict[str, Any] = {"scale": "lognorm", "checked": (X, "lognorm") if self.is_checked else None}
+        return replace(self, X=X, counts=self.X, library=library, totals=totals, **now)
 
     def fingerprint(self) -> str:
         """A hash over all values and names, see ``torchcell.io.fingerprint``; not over ``name`` and ``dropped``.
@@ -179,6 +181,11 @@ class CellExpression:
 
     def validate(self) -> CellExpression:
         """Return self, or raise one ``InputError`` that names the offending cells or genes."""
+        self.validate_names()._validate_values()
+        return self
+
+    def validate_names(self) -> CellExpression:
+        """The same without a look at the values."""
         n, ids = len(self.sample_id), self.sample_id
         shapes = {"X": (n, len(self.genes)), "perturbation": (n,), "is_control": (n,)}
         shapes["counts"] = shapes["X"]
@@ -196,50 +203,24 @@ class CellExpression:
         for name, values in self.covariates.items():
             refuse(self.name, ids[values == ""], f"no {name}", "fill the covariate or drop the cells")
         if not self.is_control.any():
-            labels = some(np.unique(self.perturbation))
+            labels = some(self.perturbation.names)
             raise InputError(f"{self.name}: no control cells; the labels are {labels}: name the control's")
-        self._validate_values()
         return self
 
     def _validate_values(self) -> None:
         """Look at every stored value once; a sparse zero is never odd."""
-        odd: dict[str, list[str]] = {"infinite": [], "negative": [], "huge": [], "fraction": []}
-        highest, where, whole = 0.0, "", True
+        if self.is_checked:
+            return
+        checks = ValueChecks(self.name, self.scale, self.sample_id, self.genes)
         for start, chunk in self.chunks():
-            entries = chunk.tocoo() if sparse.issparse(chunk) else None
-            values = np.asarray(chunk).ravel() if entries is None else entries.data
-            finite, fraction = np.isfinite(values), values != np.floor(values)
-            for what, found in (
-                ("infinite", ~finite), ("negative", values < 0), ("huge", values > HIGHEST_COUNT),
-                ("fraction", fraction & finite & (self.scale == "counts")),
-            ):  # fmt: skip
-                odd[what] += self._named(start, entries, values, np.flatnonzero(found))
-            if (most := values[finite].max(initial=0.0)) > highest:
-                (where,) = self._named(start, entries, values, np.flatnonzero(values == most)[:1])
-            highest, whole = max(highest, most), whole and not fraction[finite].any()
-        refuse(self.name, odd["infinite"], "values that are not finite in float32", "mend them")
-        refuse(self.name, odd["negative"], "negative values", f"{self.scale} has none")
-        few = len(odd["fraction"]) < len(self) / 2
-        if self.scale == "counts" and whole:
-            refuse(self.name, odd["huge"], f"values above {HIGHEST_COUNT:.2g}, which no count is", "mend them")
-        elif self.scale == "counts" and (few or highest <= HIGHEST_LOG):
-            told = f"{len(odd['fraction'])} sample(s) with values that are no integers: {some(odd['fraction'])}"
-            raise ScaleError(f"{self.name}: {told}; give raw counts, or declare scale=lognorm")
-        elif self.scale == "lognorm" and whole and highest > 1:
-            raise ScaleError(f"{self.name}: declared log-normalized, but all values are integers: declare scale=counts")
-        elif highest > HIGHEST_LOG:
-            raise ScaleError(
-                f"{self.name}: the values are neither counts nor logs (highest {highest:.4g}, {where}); scale each "
-                "cell to one total where that was not done, take the logarithm (np.log1p) and declare scale=lognorm, "
-                "or give raw counts"
-            )
+            checks.add(start, chunk)
+        checks.finish()
+        object.__setattr__(self, "checked", (self.X, self.scale))
 
-    def _named(self, start: int, entries: Any, values: np.ndarray, at: np.ndarray) -> list[str]:
-        """Cell, gene and value of the values at these places of a chunk from cell ``start`` on; a cell once."""
-        cell, gene = divmod(at, len(self.genes)) if entries is None else (entries.row[at], entries.col[at])
-        once = np.unique(cell, return_index=True)[1]
-        named = zip(self.sample_id[cell[once] + start], self.genes[gene[once]], values[at[once]], strict=True)
-        return [f"{one} ({name}: {value:g})" for one, name, value in named]
+    @property
+    def is_checked(self) -> bool:
+        """Whether these very values were found to be what ``scale`` says."""
+        return self.checked is not None and self.checked[0] is self.X and self.checked[1] == self.scale
 
     def chunks(self) -> Iterator[tuple[int, Any]]:
         """Position of the first cell and expression, a few thousand cells at a time."""
@@ -251,7 +232,8 @@ class CellExpression:
         import anndata
         import pandas as pd
 
-        columns = {"perturbation": self.perturbation, "is_control": self.is_control, **self.covariates}
+        covariates = {name: np.asarray(values) for name, values in self.covariates.items()}
+        columns = {"perturbation": np.asarray(self.perturbation), "is_control": self.is_control, **covariates}
         obs, var = pd.DataFrame(columns, index=self.sample_id), pd.DataFrame(index=self.genes)
         return anndata.AnnData(self.X[:], obs=obs, var=var, uns={"scale": self.scale})
 
@@ -304,12 +286,12 @@ class CellExpression:
         known = {"perturbation", "is_control", *covariates}
         if set(columns) - known:
             raise InputError(f"{name}: nothing reads columns {some(set(columns) - known)}; known: {sorted(known)}")
-        found = {part: column(name, obs, columns.get(part, part)) for part in ("perturbation", *covariates)}
+        found = {part: table_column(name, obs, columns.get(part, part)) for part in ("perturbation", *covariates)}
         labels, ids, flagged = label_texts(found["perturbation"]), obs.index.to_numpy().astype(str), None
         if control is None:
             flagged = flags(name, "is_control", column(name, obs, columns.get("is_control", "is_control")))
-            own = {label.casefold() for label in np.unique(labels[~flagged]).tolist()}
-            idle = control_words(np.unique(labels[flagged]).tolist()) - own  # a gene, whatever control cells are called
+            own = {label.casefold() for label in labels[~flagged].names.tolist()}
+            idle = control_words(labels[flagged].names.tolist()) - own  # a gene, whatever control cells are called
         else:
             idle = control_words(control)
         perturbed, is_control, lost = read_labels(name, ids, labels, idle, flagged)
@@ -321,10 +303,21 @@ class CellExpression:
             genes=texts(genes),
             sample_id=ids,
             scale=scale,
-            covariates={part: texts(found[part]) for part in covariates},
+            covariates={part: covariate(found[part]) for part in covariates},
             dropped=lost,
             control_words=tuple(sorted(idle)),
         )
+
+
+def covariate(values: Any) -> Categorical:
+    """A column of ``obs`` as text; a missing value becomes the empty text."""
+    import pandas as pd
+
+    column = pd.Series(values) if not isinstance(values, pd.Series) else values
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        names = [*texts(column.cat.categories.to_numpy()), ""]
+        return Categorical.coded(names, np.where(column.cat.codes < 0, len(names) - 1, column.cat.codes))
+    return Categorical.of(texts(column.to_numpy()))
 
 
 def sums(values: Any) -> np.ndarray:

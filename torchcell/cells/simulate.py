@@ -9,8 +9,10 @@ from scipy import sparse
 
 from torchcell.cells.backed import LIBRARY
 from torchcell.cells.pseudobulk import Pseudobulk
-from torchcell.cells.record import CellExpression, Scale
+from torchcell.cells.record import CellExpression
+from torchcell.cells.values import Scale
 from torchcell.graph.network import Network
+from torchcell.io.categorical import Categorical
 from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError
 from torchcell.io.labels import JOIN
@@ -80,14 +82,14 @@ def simulate_cells(
     cells = CellExpression(
         name="simulated_cells",
         X=sparse.csr_matrix(counts),
-        perturbation=np.array([*labels, CONTROL])[condition],
+        perturbation=Categorical.coded([*labels, CONTROL], condition),
         is_control=condition < 0,
         genes=genes,
         sample_id=np.array([f"cell{i:05d}" for i in range(len(condition))]),
         scale=scale,
         covariates={
-            "cell_line": np.array(cell_lines)[line],
-            "batch": np.array(["B1", "B2"])[batch],
+            "cell_line": Categorical.coded(cell_lines, line),
+            "batch": Categorical.coded(["B1", "B2"], batch),
         },
     ).validate()
     return SimulatedCells(cells, labels, effect)
@@ -252,12 +254,15 @@ def _measured(
     cells = CellExpression(
         name="simulated_perturbseq",
         X=sparse.vstack(counts, format="csr"),
-        perturbation=perturbation,
+        perturbation=Categorical.of(perturbation),
         is_control=perturbation == CONTROL,
         genes=genes,
         sample_id=np.array([f"cell{i:06d}" for i in range(len(label))]),
         scale="counts",
-        covariates={"cell_line": np.array(line), "batch": np.array(["B1", "B2"])[rng.integers(0, 2, len(label))]},
+        covariates={
+            "cell_line": Categorical.of(line),
+            "batch": Categorical.coded(["B1", "B2"], rng.integers(0, 2, len(label))),
+        },
     )
     return cells.validate()
 

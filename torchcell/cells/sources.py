@@ -10,6 +10,7 @@ import numpy as np
 from torchcell.cells.pseudobulk import Pseudobulk
 from torchcell.cells.record import CellExpression
 from torchcell.cells.table import read_cells
+from torchcell.io.categorical import Categorical
 from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError, flags, some
 from torchcell.io.h5ad import read_h5ad
@@ -30,7 +31,7 @@ def kang_cells() -> CellExpression:
     (path,) = fetch("kang2018").values()
     columns = {"perturbation": "condition"}
     cells = read_cells(path, "lognorm", "control", columns, ("cell_type",), name="kang2018")
-    label = np.where(cells.is_control, "control", STIMULUS)
+    label = Categorical.of(np.where(cells.is_control, "control", STIMULUS))
     return replace(cells, X=cells.X[:], perturbation=label).validate()
 
 
@@ -84,12 +85,12 @@ def norman_mcfaline(
         seed: Of the halves of the controls.
     """
     cells = norman_mcfaline_cells()
-    held = np.unique(cells.covariates["cell_line"]).tolist()
+    held = cells.covariates["cell_line"].names.tolist()
     wanted = held if cell_lines is None else [cell_lines] if isinstance(cell_lines, str) else list(cell_lines)
     lacking = [line for line in wanted if line not in held]
     if lacking or not wanted:
         raise InputError(f"{cells.name}: no cell line {some(lacking)}; the lines are {', '.join(held)}")
-    cells = cells.subset(np.isin(cells.covariates["cell_line"], wanted))
+    cells = cells.subset(cells.covariates["cell_line"].isin(wanted))
     return Pseudobulk.from_cells(cells, covariates, min_cells, "drop", seed)
 
 
@@ -145,4 +146,5 @@ def papalexi2021(
 
 def non_targeting(cells: CellExpression) -> np.ndarray:
     """The guides of the control cells, sorted."""
-    return np.unique(cells.covariates["guide"][cells.is_control])
+    guides: np.ndarray = cells.covariates["guide"][cells.is_control].names
+    return guides

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,12 +14,16 @@ import pandas as pd
 from scipy import sparse
 
 from torchcell.cells.backed import LIBRARY, expression, keys_of, layers_of, matrix_at, opened
-from torchcell.cells.pseudobulk import BAR, Pseudobulk, groups_of, stratified
-from torchcell.cells.record import CellExpression, Scale, ScaleError
+from torchcell.cells.joined import files_of, joined_cells
+from torchcell.cells.pseudobulk import BAR, Pseudobulk, groups_of, joined, stratified
+from torchcell.cells.record import CellExpression, covariate
+from torchcell.cells.scan import scanned
 from torchcell.cells.spec import CellsSpec
+from torchcell.cells.values import Scale, ScaleError
 from torchcell.core.prediction_notes import Notes, by_owner, unless_known, unlike_sizes
+from torchcell.io.categorical import Categorical
 from torchcell.io.configurable import configurable
-from torchcell.io.errors import InputError, column, flags, near, refuse, refuse_repeats, some, texts
+from torchcell.io.errors import InputError, column, flags, near, refuse, refuse_repeats, some, table_column, texts
 from torchcell.io.gene_features import GeneFeatures
 from torchcell.io.gene_names import GeneNames, MeasuredGenes, alias_table
 from torchcell.io.labels import ControlLabels, label_texts, read_request_labels
@@ -86,10 +91,10 @@ class ConditionOptions:
 
 @configurable
 def cells_file(
-    path: str | Path,
+    path: str | Path | Sequence[str | Path],
     scale: Scale,
     control: ControlLabels | None = None,
-    columns: Mapping[str, str] | None = None,
+    columns: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None,
     covariates: Sequence[str] = (),
     matrix: MatrixOptions | None = None,
     conditions: ConditionOptions | None = None,
@@ -98,12 +103,15 @@ def cells_file(
     """Read cells, log-normalize counts, and group the cells by perturbation and covariates.
 
     Args:
-        path: The h5ad file or zarr folder.
+        path: The h5ad file or zarr folder; or several, as a list or a pattern such as ``plates/*.h5ad``, of which the
+            genes that all of them have are taken.
         scale: What its values are, ``counts`` or ``lognorm``; checked, never guessed.
         control: Label of the control cells, or several, whatever their case; without it ``obs`` must hold the flag
             ``is_control``.
-        columns: Internal name (``perturbation``, ``is_control``, or one of ``covariates``) -> name in ``obs``.
-        covariates: What a perturbed cell and its controls share, e.g. ``[cell_line, batch]``; none: nothing.
+        columns: Internal name (``perturbation``, ``is_control``, or one of ``covariates``) -> name in ``obs``; a list
+            has one such map a file.
+        covariates: What a perturbed cell and its controls share, e.g. ``[cell_line, batch]``; none: nothing. Of
+            several files ``file`` is one: the name of the file.
         matrix: Where the values and the genes' names are; none: in ``X`` and the names of ``var``.
         conditions: Which cells are kept; none: all, and a condition of fewer than 10 is an error.
         name: Of the record; by default the file's.
@@ -113,16 +121,27 @@ def cells_file(
             a condition with too few cells, a group without control cells.
     """
     matrix, keep = matrix or MatrixOptions(), conditions or ConditionOptions()
-    cells = read_cells(path, scale, control, columns, covariates, matrix, name)
+    files = files_of(path)
+    if len(files) == 1:
+        cells = read_cells(files[0], scale, control, columns, covariates, matrix, name)  # type: ignore[arg-type]
+    else:
+        on_disk = replace(matrix, backed=True)
+        cells = joined_cells(
+            files,
+            columns,
+            covariates,
+            name or "cells",
+            lambda file, named, kept: read_cells(file, scale, control, named, kept, on_disk),
+        )
     cells = cells.named_as_measured(alias_table(matrix.aliases))
     if keep.max_cells is not None:
-        keys = np.char.add(np.char.add(cells.perturbation.astype(str), "|"), groups_of(cells, covariates))
-        kept = stratified(keys, keep.max_cells, keep.seed)
+        keys = joined(cells.perturbation, groups_of(cells, covariates))
+        kept = stratified(keys.codes, keep.max_cells, keep.seed)
         cells = _thinned(cells, keys, kept, max(keep.min_cells, 2), keep.few_cells)
-    if not matrix.backed:
-        cells = replace(cells, X=cells.X[:])
-    cells = validated(cells, path, matrix.layer).lognorm(matrix.library)
-    return Pseudobulk.from_cells(cells, covariates, keep.min_cells, keep.few_cells, keep.seed)
+    cells = cells.validate_names()
+    record = Pseudobulk.grouped(cells, covariates, keep.min_cells, keep.few_cells, keep.seed)
+    with naming_counts(files[0], matrix.layer):
+        return scanned(record, matrix.library, in_memory=not matrix.backed)
 
 
 def read_cells(
@@ -148,9 +167,16 @@ def read_cells(
 
 
 def validated(cells: CellExpression, path: str | Path, layer: str | None) -> CellExpression:
-    """The cells, checked; where they are not what ``scale`` says, the error names the matrices that hold counts."""
-    try:
+    """The cells, checked."""
+    with naming_counts(path, layer):
         return cells.validate()
+
+
+@contextmanager
+def naming_counts(path: str | Path, layer: str | None) -> Iterator[None]:
+    """Where values are not what ``scale`` says, the error names the matrices that hold counts."""
+    try:
+        yield
     except ScaleError as error:
         every = dict.fromkeys((*layers_of(path), RAW, None))
         choices = [one for one in every if one != layer and _holds_counts(path, one)]
@@ -170,10 +196,10 @@ def _holds_counts(path: str | Path, layer: str | None) -> bool:
 
 
 def _thinned(
-    cells: CellExpression, keys: np.ndarray, kept: np.ndarray, min_cells: int, few_cells: Literal["error", "drop"]
+    cells: CellExpression, keys: Categorical, kept: np.ndarray, min_cells: int, few_cells: Literal["error", "drop"]
 ) -> CellExpression:
     """The cells at ``kept``; a condition (``keys`` [n]) that thereby has too few is refused, or dropped and counted."""
-    names, row, count = np.unique(keys, return_inverse=True, return_counts=True)
+    names, row, count = keys.names, keys.codes, np.bincount(keys.codes, minlength=len(keys.names))
     left = np.bincount(row[kept], minlength=len(names))
     thin = (count >= min_cells) & (left < min_cells)
     thin[row[cells.is_control]] = False
@@ -290,11 +316,12 @@ def read_cells_request(path: str | Path, controls: Controls, trained: Trained) -
     names = alias_table(controls.aliases)
     cells = _control_cells(controls, trained, names)
     group = groups_of(cells, trained.covariates)
-    members = {name: np.flatnonzero(group == name) for name in np.unique(group).tolist()}
+    groups = group.names.tolist()
     table = read_table(path)
     asked = _labels(path, table, MeasuredGenes(trained.known, names), trained.control_words)
-    row, of_group = _rows(path, table, list(members), trained.covariates)
-    own = [members[name] for name in of_group]
+    row, of_group = _rows(path, table, groups, trained.covariates)
+    members = [np.flatnonzero(group == name) for name in groups]
+    halves = [half for own in members for half in (own, own[:0])]  # all controls are for the prediction
     given = text_cells(table, "sample_id")
     times = np.bincount(row, minlength=len(table))
     ids = np.array(
@@ -312,9 +339,9 @@ def read_cells_request(path: str | Path, controls: Controls, trained: Trained) -
         group=np.array(of_group),
         ptr=np.zeros(len(row) + 1, dtype=np.int64),
         member=np.empty(0, dtype=np.int64),
-        control_ptr=np.cumsum([0, *map(len, own)]).astype(np.int64),
-        control_member=np.concatenate(own).astype(np.int64),
-        control_half=np.zeros(len(cells), dtype=bool),
+        controls=np.array([groups.index(name) for name in of_group], dtype=np.int64),
+        control_ptr=np.cumsum([0, *map(len, halves)]).astype(np.int64),
+        control_member=np.concatenate(halves).astype(np.int64),
         covariates=tuple(trained.covariates),
         dropped=cells.dropped,
     )
@@ -333,10 +360,10 @@ def _control_cells(controls: Controls, trained: Trained, names: GeneNames | None
     obs, var = annotation(controls.path, "obs"), annotation(controls.path, about_genes)
     genes = var.index.to_numpy() if controls.gene_column is None else column(name, var, controls.gene_column)
     X = expression(controls.path, key)[:]
-    covariates = {part: texts(column(name, obs, columns.get(part, part))) for part in trained.covariates}
+    covariates = {part: covariate(table_column(name, obs, columns.get(part, part))) for part in trained.covariates}
     every = np.ones(len(obs), dtype=bool)
     is_control = flags(name, "is_control", obs["is_control"].to_numpy()) if "is_control" in obs else every
-    ids, label = obs.index.to_numpy().astype(str), np.full(len(obs), "control")
+    ids, label = obs.index.to_numpy().astype(str), Categorical.of(np.full(len(obs), "control"))
     cells = CellExpression(name, X, label, is_control, texts(genes), ids, scale, covariates)
     cells = validated(cells, controls.path, controls.layer)
     dropped = {} if is_control.all() else {"cells that are no controls": int((~is_control).sum())}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -87,7 +90,8 @@ def _blank(value: Any) -> Any:
 class Packed(Protocol):
     """All samples of a record as tensors: indexing with an int64 tensor gathers a batch.
 
-    Where samples are large, ``gathered_at_once`` says how many may be gathered beyond a batch; else ``CHUNK``.
+    Where samples are large, ``gathered_at_once`` says how many may be gathered beyond a batch; else ``CHUNK``. Where
+    they are on disk, ``read_ahead`` is true, and the next ones are gathered in a thread.
     """
 
     def __len__(self) -> int: ...
@@ -142,12 +146,16 @@ class BatchOrder:
         n_slots = -(-self.n_stretches // self.world) * self.world if self.pad else self.n_stretches
         return torch.arange(self.rank, n_slots, self.world) % max(self.n_stretches, 1)
 
+    def permuted(self, generator: torch.Generator) -> Tensor:
+        """Positions in ``index`` in a random order."""
+        return torch.randperm(len(self.index), generator=generator)
+
     def draw(self) -> Tensor:
         """This process's samples of the epoch, int64 [len(self)]."""
         index = self.index
         if self.shuffle:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-            index = index.index_select(0, torch.randperm(len(index), generator=generator))
+            index = index.index_select(0, self.permuted(generator))
         if self.world > 1:
             position = (self._stretches()[:, None] * self.stretch + torch.arange(self.stretch)).flatten()
             index = index.index_select(0, position[position < len(index)])
@@ -184,11 +192,54 @@ class PackedLoader:
         self._given, self._skipped = self._skipped, 0
         remaining = self.sampler.draw()[self._given * self.batch_size :]
         at_once = getattr(self.packed, "gathered_at_once", CHUNK)
-        for chunk in remaining.split(self.batch_size * max(1, at_once // self.batch_size)):
-            gathered = self.packed[chunk]
-            for start in range(0, len(chunk), self.batch_size):
+        chunks = remaining.split(self.batch_size * max(1, at_once // self.batch_size))
+        several = (self.packed[chunk] for chunk in chunks)
+        for gathered in made_ahead(several) if getattr(self.packed, "read_ahead", False) else several:
+            for start in range(0, len(gathered), self.batch_size):
                 self._given += 1
-                yield gathered.narrow(start, min(start + self.batch_size, len(chunk)))
+                yield gathered.narrow(start, min(start + self.batch_size, len(gathered)))
+
+
+T = TypeVar("T")
+
+
+def made_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The items of an iterator, made in a thread, so that the next one is ready when one was used.
+
+    What making one raises, is raised here. The thread ends with the iteration, also with one that is left early.
+    """
+    ready: queue.Queue[tuple[bool, Any]] = queue.Queue(1)
+    over = threading.Event()
+
+    def give(is_last: bool, item: Any) -> None:
+        while not over.is_set():
+            with suppress(queue.Full):
+                ready.put((is_last, item), timeout=0.1)
+                return
+
+    def work() -> None:
+        try:
+            for item in items:
+                give(False, item)
+                if over.is_set():
+                    return
+            give(True, None)
+        except BaseException as error:
+            give(True, error)
+
+    thread = threading.Thread(target=work, name="torchcell-read-ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            is_last, item = ready.get()
+            if is_last and item is not None:
+                raise item
+            if is_last:
+                return
+            yield item
+    finally:
+        over.set()
+        thread.join()
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ import numpy as np
 
 from torchcell.io.ceiling import refuse_npz_bomb
 from torchcell.io.errors import InputError
-from torchcell.io.file_facts import remembered
+from torchcell.io.file_facts import is_settled, place_of, reads_again, remembered, state_of
 from torchcell.io.locks import locked
 from torchcell.io.paths import is_own, make_own, own_home, say_unwritable
 from torchcell.io.sources import registry
@@ -173,6 +173,32 @@ def _mended(
         return made
     del made  # not twice in memory
     return read(path)
+
+
+def arrays_about(path: Path | Sequence[Path], what: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Arrays that are found by reading all of a file; once for its path, inode, size and times, by one process.
+
+    Args:
+        path: The file, or a folder with all that is in it; or several.
+        what: Which arrays; part of the key.
+        make: Reads the file.
+
+    Raises:
+        InputError: The file changed while it was read.
+    """
+    before = state_of(path)
+
+    def made() -> dict[str, Any]:
+        found = make()
+        if state_of(path)[0] != before[0]:
+            named = path if isinstance(path, Path) else ", ".join(map(str, path))
+            raise InputError(f"{named} changed while it was read: wait until it is whole, then start again")
+        return found
+
+    if reads_again() or not is_settled(before):
+        return made()
+    kept_at = place_of(what, before[0]).with_suffix(".npz")
+    return kept(kept_at, read_arrays, made, lambda file, arrays: write_arrays(file, **arrays))
 
 
 class ParsedRecord(Protocol):

@@ -12,8 +12,11 @@ import numpy as np
 from jaxtyping import Int, UInt64
 from scipy import sparse
 
-NOT_VALUES = ("name", "dropped", "notes", "control_words")
-"""Fields of a record that no result depends on: names of it and of its controls, what was left out and assumed."""
+from torchcell.io.categorical import Categorical
+
+NOT_VALUES = ("name", "dropped", "notes", "control_words", "known", "checked")
+"""Fields of a record that no result depends on: names of it and of its controls, what was left out, assumed, or found
+out about the other fields."""
 CHUNK_VALUES = 2**22
 """Values that are converted at a time."""
 BLOCK = 2**14
@@ -52,13 +55,28 @@ def matrix_fingerprint(matrix: Any) -> str:
 
 def chunks_fingerprint(chunks: Iterator[Any], shape: tuple[int, ...]) -> str:
     """The same for a matrix that comes in chunks of rows, of any size; each dense or sparse."""
-    parts = [hashlib.sha256() for _ in range(3)]
+    digest = MatrixDigest()
     for chunk in chunks:
+        digest.add(chunk)
+    return digest.fingerprint(shape)
+
+
+class MatrixDigest:
+    """The same for a matrix whose rows pass by."""
+
+    def __init__(self) -> None:
+        self._parts = [hashlib.sha256() for _ in range(3)]
+
+    def add(self, chunk: Any) -> None:
+        """The next rows, dense or sparse."""
         rows = _canonical(chunk)
         stored = (np.diff(rows.indptr), rows.indices, _doubles(rows.data))
-        for digest, values, kind in zip(parts, stored, ("<i8", "<i8", "<f8"), strict=True):
+        for digest, values, kind in zip(self._parts, stored, ("<i8", "<i8", "<f8"), strict=True):
             digest.update(np.ascontiguousarray(values, dtype=kind).data)
-    return fingerprint([*shape, *(digest.hexdigest() for digest in parts)])
+
+    def fingerprint(self, shape: tuple[int, ...]) -> str:
+        """Of all rows that came."""
+        return fingerprint([*shape, *(digest.hexdigest() for digest in self._parts)])
 
 
 def row_chunks(matrix: Any) -> Iterator[Any]:
@@ -100,6 +118,8 @@ def _feed(digest: Any, value: Any) -> None:
         _tag(digest, "matrix", matrix_fingerprint(value))
     elif isinstance(value, np.ndarray):
         _feed_array(digest, value)
+    elif isinstance(value, Categorical):
+        _feed_array(digest, np.asarray(value))
     else:
         raise TypeError(f"no fingerprint of a {type(value).__name__}: give it a method fingerprint()")
 

@@ -195,6 +195,23 @@ def open_zarr(path: str | Path) -> Any:
     return zarr.open_group(str(path), mode="r")
 
 
+def writable_zarr(path: Path, begun: bool) -> Any:
+    """A zarr folder's root group, open for writing, version 3.
+
+    Args:
+        path: The folder.
+        begun: Go on with what is there, once it is known to be as ``open_zarr`` wants it; else it is made anew.
+
+    Raises:
+        InputError: As of ``open_zarr``.
+    """
+    import zarr
+
+    if begun:
+        open_zarr(path)
+    return zarr.open_group(str(path), mode="a" if begun else "w", zarr_format=3)
+
+
 def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from torchcell.io.categorical import Categorical
 from torchcell.io.ceiling import refuse_wide
 from torchcell.io.errors import InputError, some
 from torchcell.io.gene_names import MeasuredGenes
@@ -70,19 +71,24 @@ def control_words(control: ControlLabels) -> frozenset[str]:
 
 def controls_in(values: pd.Series) -> list[str]:
     """The labels of a column that are what control cells are called in public data sets."""
-    labels = np.unique(label_texts(np.asarray(values.drop_duplicates(), dtype=object)))
+    labels = label_texts(np.asarray(values.drop_duplicates(), dtype=object)).names
     return [label for label in labels.tolist() if label.casefold() in CONTROL_WORDS]
 
 
-def label_texts(values: np.ndarray | Sequence[object]) -> np.ndarray:
+def label_texts(values: Any) -> Categorical:
     """Labels as text [n]: bytes decoded, whole numbers without a fraction, blanks around them gone, none as empty."""
     import pandas as pd
 
-    row, different = pd.factorize(np.asarray(values, dtype=object), use_na_sentinel=True)
-    found = [*map(_text, different.tolist()), ""]
-    lengths = [len(text) for text in found]
-    refuse_wide("the labels", len(row) + len(found), max(lengths), sum(lengths))
-    return np.array(found, dtype=str)[row]  # -1, the last, where a label is missing
+    if isinstance(getattr(values, "dtype", None), pd.CategoricalDtype):
+        column = pd.Categorical(values)
+        row, different = column.codes, column.categories.to_numpy().astype(object)
+    else:
+        row, different = pd.factorize(np.asarray(values, dtype=object), use_na_sentinel=True)
+    missing = len(different)  # -1 where a label is missing
+    texts = ["" if value is None or value != value else _text(value) for value in different.tolist()]
+    lengths = [len(text) for text in texts]
+    refuse_wide("the labels", len(texts) + 1, max(lengths, default=0), sum(lengths))
+    return Categorical.coded([*texts, ""], np.where(row < 0, missing, row))
 
 
 def _text(value: object) -> str:
@@ -94,8 +100,8 @@ def _text(value: object) -> str:
 
 
 def read_labels(
-    name: str, ids: np.ndarray, labels: np.ndarray, controls: Collection[str], is_control: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+    name: str, ids: np.ndarray, labels: Any, controls: Collection[str], is_control: np.ndarray | None = None
+) -> tuple[Categorical, np.ndarray, dict[str, int]]:
     """Labels as one names perturbations here: without controls, genes in order.
 
     Args:
@@ -111,7 +117,8 @@ def read_labels(
     Raises:
         InputError: Samples without a label, a label that names a gene twice, a date for a gene; all at once.
     """
-    different, row = np.unique(labels.astype(str), return_inverse=True)
+    labels = Categorical.of(labels)
+    different, row = labels.names, labels.codes
     parts = [genes_of(label) for label in different.tolist()]
     left = [tuple(gene for gene in each if gene.casefold() not in controls) for each in parts]
     idle = np.array([not rest or label.casefold() in controls for rest, label in zip(left, different, strict=True)])
@@ -130,7 +137,7 @@ def read_labels(
         "labels with the genes of another one in another order": len(plain) - len(set(changed[perturbed])),
         "labels that write a control's in another case": len(words) - len({word.casefold() for word in words}),
     }
-    return changed[row].astype(str), control, {what: n for what, n in counts.items() if n}
+    return Categorical.coded(changed, row), control, {what: n for what, n in counts.items() if n}
 
 
 def _refuse_odd(
@@ -163,7 +170,7 @@ def _oddity(label: str, genes: tuple[str, ...]) -> str:
 
 
 def read_request_labels(
-    name: str, rows: np.ndarray, labels: np.ndarray, known: MeasuredGenes, trained: Collection[str] = ()
+    name: str, rows: np.ndarray, labels: Any, known: MeasuredGenes, trained: Collection[str] = ()
 ) -> list[str]:
     """Labels of a request by the names that a model knows, read as those of training are [n].
 
@@ -185,15 +192,17 @@ def read_request_labels(
     return [in_order(label) for label in found.tolist()]
 
 
-def as_measured(labels: np.ndarray, measured: MeasuredGenes) -> np.ndarray:
+def as_measured(labels: Any, measured: MeasuredGenes) -> Categorical:
     """Labels [n] whose genes bear the names under which they are measured; a gene that is not measured keeps its."""
-    return _each(labels, lambda label: JOIN.join(measured.find(gene) or gene for gene in genes_of(label)))
+    return Categorical.of(labels).renamed(
+        lambda label: JOIN.join(measured.find(gene) or gene for gene in genes_of(label))
+    )
 
 
-def refuse_twice(name: str, ids: np.ndarray, labels: np.ndarray, found: np.ndarray) -> None:
+def refuse_twice(name: str, ids: np.ndarray, labels: Any, found: Categorical) -> None:
     """Refuse labels two of whose names turned out to be one gene's; ``found`` has the genes' names [n]."""
-    twice = [label for label in np.unique(found).tolist() if len(set(genes_of(label))) < len(genes_of(label))]
-    odd = np.isin(found, twice)
+    twice = [label for label in found.names.tolist() if len(set(genes_of(label))) < len(genes_of(label))]
+    odd = found.isin(twice)
     if odd.any():
         raise InputError(
             f"{name}: {int(odd.sum()):,} sample(s) with a label that names a gene twice, {some(np.unique(labels[odd]))}"
@@ -201,17 +210,11 @@ def refuse_twice(name: str, ids: np.ndarray, labels: np.ndarray, found: np.ndarr
         )
 
 
-def ordered(labels: np.ndarray) -> np.ndarray:
+def ordered(labels: Any) -> Categorical:
     """Labels [n] with their genes in the order of the alphabet, in which ``A+B`` and ``B+A`` are one perturbation."""
-    return _each(labels, in_order)
+    return Categorical.of(labels).renamed(in_order)
 
 
 def in_order(label: str) -> str:
     """One label with its genes in the order of the alphabet."""
     return JOIN.join(sorted(genes_of(label)))
-
-
-def _each(labels: np.ndarray, change: Callable[[str], str]) -> np.ndarray:
-    """Labels changed one by one, a repeated one once [n]."""
-    different, row = np.unique(labels.astype(str), return_inverse=True)
-    return np.array([change(label) for label in different.tolist()], dtype=str)[row]
