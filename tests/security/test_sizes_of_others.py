@@ -38,7 +38,7 @@ from torchcell.io.labels import label_texts
 from torchcell.io.tables import read_table
 from torchcell.knowledge_graph.embed import main as validate
 from torchcell.screen.table import read_screen
-from torchcell.training import build_limits, checkpoint
+from torchcell.training import build, build_limits, checkpoint
 
 LEGACY = {"encoding-type": "dataframe", "encoding-version": "0.1.0"}
 TEXTS = {"encoding-type": "string-array", "encoding-version": "0.2.0"}
@@ -330,6 +330,23 @@ def test_a_model_is_not_built_larger_than_its_weights(change, verbs, finished, t
     monkeypatch.setattr(build_limits, "TIMES", 10**6)
     with pytest.raises(InputError, match="do not fit the model"):  # it was built first: the payload is stale else
         verbs["predict"](path)
+
+
+def endless(config: Config, _: Path) -> None:
+    config["data"]["record"]["n_genes"] = 2 * 10**9
+    config["graph"]["networks"] = [{"_target_": "torchcell.screen.simulate_large.synthetic_networks", "n_edges": 1e12}]
+
+
+def test_a_simulation_without_an_end_is_not_begun(verbs, finished, tmp_path, monkeypatch):
+    path = edited_checkpoint(finished, tmp_path / "run", endless, tmp_path / "marker")
+    with pytest.raises(InputError, match=r"data.record.n_genes=2e\+09', 'graph.networks.0.n_edges=1e\+12"):
+        verbs["evaluate"](path)
+    begun: list[int] = []
+    monkeypatch.setattr(build, "refuse_endless", lambda *_: None)
+    monkeypatch.setattr(build, "datamodule", lambda config: begun.append(config.data.record.n_genes) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        verbs["evaluate"](path)
+    assert begun == [2 * 10**9], "the payload is stale"
 
 
 # What takes long by its letters ------------------------------------------------------------------------

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -19,7 +20,7 @@ from torchcell.core.datamodule import RecordDataModule
 from torchcell.core.model import Model
 from torchcell.core.spec import Spec
 from torchcell.io.console import Console
-from torchcell.io.errors import InputError
+from torchcell.io.errors import InputError, some
 from torchcell.io.file_facts import verifying
 from torchcell.io.paths import looking_in
 from torchcell.io.progress import stage
@@ -70,6 +71,10 @@ def datamodule(cfg: DictConfig) -> RecordDataModule:
         return instantiate(data, _partial_=True)(graph=graph, split=split, seed=cfg.seed)
 
 
+SIMULATED = {"n_sets": 10**8, "n_edges": 10**9, "scale": 100}
+"""Largest sizes of a simulation in a checkpoint's config; of all others a million."""
+
+
 def datamodule_of(saved: Checkpoint, trust: Sequence[str] = (), data_changed: str = "error") -> RecordDataModule:
     """The data that a checkpoint was trained on, rebuilt from the config in it.
 
@@ -83,12 +88,45 @@ def datamodule_of(saved: Checkpoint, trust: Sequence[str] = (), data_changed: st
     """
     for key in ("data", "graph"):
         saved.checked(key, trust)
+    refuse_endless({key: OmegaConf.select(saved.config, key) for key in ("data", "graph")}, saved.path)
     data = datamodule(saved.config)
     saved.check_data(data.spec, data_changed)
     prior = saved.prior(trust)
     if prior is not None:
         data.use_prior(prior, data.predicted_by(prior))
     return data
+
+
+def refuse_endless(parts: Mapping[str, Any], path: Path) -> None:
+    """Raise where a simulation in a config that may be a stranger's is too large to end.
+
+    Args:
+        parts: Parts of the config of a checkpoint, by key.
+        path: Of the checkpoint, for the message.
+
+    Raises:
+        InputError: All such sizes.
+    """
+    found = [
+        f"{key}.{name}={value:g}"
+        for part, config in parts.items()
+        for key, node in _nodes(config, part)
+        if ".simulate" in str(node.get("_target_", ""))
+        for name, value in node.items()
+        if type(value) in (int, float) and name != "seed" and not abs(value) <= SIMULATED.get(name, 10**6)
+    ]
+    if found:
+        raise InputError(f"{path}: simulations that would not end: {some(found)}; data of that size come from a file")
+
+
+def _nodes(node: Any, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every mapping within a config, with its name."""
+    plain: Any = OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
+    if isinstance(plain, dict):
+        yield name, plain
+    inner = plain.items() if isinstance(plain, dict) else enumerate(plain) if isinstance(plain, list) else ()
+    for key, value in inner:
+        yield from _nodes(value, f"{name}.{key!s}")
 
 
 def trainer(
