@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from torchcell.core.linear_prior import LinearPrior, fit_linear
 from torchcell.core.predictor import Folds
-from torchcell.core.prior import FOLDS
+from torchcell.core.prior import FOLDS, InnerPart
 from torchcell.io.errors import InputError
 from torchcell.knowledge_graph.baselines import Choice, LinkBaseline, Steps
 from torchcell.knowledge_graph.experts import LinkExperts, blocks
@@ -116,12 +116,40 @@ class Stack(LinkBaseline):
 
     def score(self, edge_type: str, fitted: _Fitted, source: np.ndarray, target: np.ndarray) -> np.ndarray:
         """See ``LinkBaseline``; log-odds."""
-        if edge_type not in self.experts:
-            self.experts[edge_type] = LinkExperts(self.steps, edge_type, fitted.paths, self.damping, fitted.unit)
-        found = np.empty(len(source))
+        experts, found = self._experts_of(edge_type), np.empty(len(source))
         for at in blocks(source, target):
-            found[at] = fitted.prior.predict(self.experts[edge_type].columns(source[at], target[at]))
+            found[at] = fitted.prior.predict(experts.columns(source[at], target[at]))
         return found
+
+    def columns(self, record: Links) -> np.ndarray:
+        """See ``Predictor``; those of each edge type side by side, NaN for candidates of other types."""
+        return self._columns(record, self.steps, {name: self._experts_of(name) for name in self.supervised})
+
+    def columns_out_of_fold(self, parts: Sequence[InnerPart], val: Links, graph: Any) -> Iterator[np.ndarray]:
+        """See ``Predictor``; the same metapaths on the graph of each fold."""
+        for part in parts:
+            steps = Steps.of(part.train)
+            experts = {
+                name: LinkExperts(steps, name, self.fitted[name].paths, self.damping) for name in self.supervised
+            }
+            yield self._columns(part.held_out, steps, experts)
+
+    def _columns(self, record: Links, steps: Steps, experts: Mapping[str, LinkExperts]) -> np.ndarray:
+        source, target = steps.places(record)
+        widths = [len(self.fitted[name].prior.names) for name in self.supervised]
+        found = np.full((len(record), sum(widths)), np.nan, dtype=np.float32)
+        for name, width, stop in zip(self.supervised, widths, np.cumsum(widths), strict=True):
+            at = np.flatnonzero(record.edge_type == name)
+            columns = _in_blocks(experts[name], source[at], target[at])
+            found[at, stop - width : stop] = self.fitted[name].prior.standardized(columns)
+        return found
+
+    def _experts_of(self, edge_type: str) -> LinkExperts:
+        """Experts on the whole training graph."""
+        if edge_type not in self.experts:
+            fitted = self.fitted[edge_type]
+            self.experts[edge_type] = LinkExperts(self.steps, edge_type, fitted.paths, self.damping, fitted.unit)
+        return self.experts[edge_type]
 
     def contributions(self) -> list[dict[str, float]]:
         """See ``Predictor``; on the logistic scale, the same for both outputs of an edge type."""
