@@ -266,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "over seeds and folds, then those over cell lines, and whether the model beat its best baseline over all seeds "
         "and folds together. Runs of different splits are never ranked together.",
     )
-    parser.add_argument("runs", nargs="+", type=Path, help="run folders, folders that hold them at any depth, or RUNS/BENCHMARK")
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders, folders of them, or RUNS/BENCHMARK")
     parser.add_argument("-o", "--out", type=Path, required=True, help="table to write: .csv, .parquet or .md")
     given = parser.parse_args(arguments)
     if given.out.suffix not in (".csv", ".parquet", ".md"):
@@ -276,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     missing = [folder for folder, found in folders.items() if not found]
     if missing:
         raise InputError(f"no such folder: {some(missing)}")
-    table = collect(sum(folders.values(), []))
+    table = collect([folder for found in folders.values() for folder in found])
     _write(table, given.out)
     show(table)
     print(readable(f"wrote {len(table):,} rows to {given.out}"))

@@ -103,9 +103,11 @@ def test_a_batch_has_its_candidates_and_what_their_edges_are_ranked_among(networ
     flat = torch.arange(len(batch) * batch.target.shape[1]).reshape(batch.target.shape)
     row, column = batch.lists.clamp(min=0) // flat.shape[1], batch.lists[:, 0] % flat.shape[1]
     assert (column == data.spec.outputs.index("CtD_uniform")).all()
-    assert (batch.target[row[:, 0]] == 1).all()
+    assert (batch.target[row[:, 0], 1] == 1).all()
     listed = torch.isnan(batch.target).all(1)
-    assert listed[32:].all() and not listed[:32].any()
+    assert listed[32:].all()
+    assert torch.isnan(batch.target[:, 0]).all(), "how matched non-edges were drawn is not learned"
+    assert (batch.target[:32, 1] == 0).any()
     assert listed[row[:, 1:][batch.lists[:, 1:] >= 0]].all()
     same = (batch.source_node[row] == batch.source_node[row[:, :1]]) | (
         batch.target_node[row] == batch.target_node[row[:, :1]]
@@ -120,15 +122,17 @@ def test_a_batch_has_its_candidates_and_what_their_edges_are_ranked_among(networ
     torch.testing.assert_close(test.prior, data.prior.predict(data.record("test")))
 
 
-def test_labels_of_the_test_part_reach_no_prior_of_training(data):
+def test_labels_of_the_test_part_reach_no_prior_of_training(data, monkeypatch, tmp_path):
     """Nor do the calibration, the lists and the columns that a network reads."""
     made = []
     for label in (1.0, 0.0):
+        monkeypatch.setenv("TORCHCELL_DATA", str(tmp_path / str(label)))  # nothing is answered from the cache
         twin = build.datamodule(small())
         at = twin.split.index("test")
         twin.record_whole.label[at] = np.where(np.isnan(twin.record_whole.label[at]), np.nan, label)
         prior, _ = fit_prior(twin, small("model=stack_network"))
         made.append((twin.listed.packed.prior.numpy().tobytes(), np.concatenate(prior.calibration).tobytes()))
+        assert list((tmp_path / str(label)).rglob("*.npz"))
     assert made[0] == made[1]
 
 
@@ -147,7 +151,9 @@ def test_network_prior_and_both_have_rows_and_add_up(network):
     assert {"HGTEmbedder", "network_alone", "stack", "degree_product"} <= set(table["system"])
     history = pd.read_csv(network.folder.path / "history.csv")
     assert {"val/weight/network", "val/weight/prior", "val/lists/MRR", "train/loss/target"} <= set(history)
-    assert not [name for name in history if name.startswith("val/CtD_tail")], "ranks of the network alone choose nothing"
+    assert not [name for name in history if name.startswith("val/CtD_tail")], (
+        "ranks of the network alone choose nothing"
+    )
     model, data = network.model.eval(), network.datamodule
     batch = next(iter(data.test_dataloader())).blind()
     with torch.no_grad():
@@ -163,8 +169,10 @@ def test_network_prior_and_both_have_rows_and_add_up(network):
 def test_predict_says_what_the_run_said(run, request, tmp_path):
     trained = request.getfixturevalue(run)
     record = trained.datamodule.record("test")
-    ends = {end: record.node_id[index] for end, index in zip(("source", "target"), (record.source_index, record.target_index))}
-    pd.DataFrame(ends).to_csv(tmp_path / "asked.csv", index=False)
+    ends = {"source": record.source_index, "target": record.target_index}
+    pd.DataFrame({end: record.node_id[index] for end, index in ends.items()}).to_csv(
+        tmp_path / "asked.csv", index=False
+    )
     keys = [f"ckpt={trained.folder.best}", f"perturbations={tmp_path / 'asked.csv'}", f"out={tmp_path / 'out.csv'}"]
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         found = predict(compose("predict", keys)).set_index("sample_id")["score"]
@@ -196,5 +204,8 @@ def test_scores_become_log_odds_and_keep_their_ranks():
 def test_a_checkpoint_with_the_metapath_pair_says_the_version_and_what_to_do(network):
     saved = checkpoint.load(network.folder.best)
     saved.config.model.decoder.metapath_pairs = 1000000
-    with pytest.raises(InputError, match=r"written by torchcell \S+, whose HGTEmbedder took .*metapath_pairs \(model.prior=stack now\).*train again"):
+    with pytest.raises(
+        InputError,
+        match=r"written by torchcell \S+, whose HGTEmbedder took .*metapath_pairs \(model.prior=stack now\).*train again",
+    ):
         saved.model()

@@ -15,7 +15,7 @@ from torchcell.evaluation.registry import metric_set, streaming_metrics
 from torchcell.evaluation.streaming import ScoreName
 from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError
-from torchcell.nn.losses import list_loss, log_cosh, reciprocal_ranks
+from torchcell.nn.losses import list_loss, listed, log_cosh, reciprocal_ranks
 from torchcell.nn.mixing import StackingWeights
 from torchcell.nn.residual import Residual, ResidualOptions
 
@@ -211,7 +211,8 @@ class Model(lightning.LightningModule):
         self.stacking = self.stacking or StackingWeights(metric_set(self.spec.task).labels)
         self.has_prior, self.learns_residual = True, not averaged
         if residual is not None:
-            self.column_network = Residual(self.spec.n_columns, len(self.spec.outputs), residual)
+            n_outputs = 1 if self.spec.LISTED else len(self.spec.outputs)  # lists compare one number a sample
+            self.column_network = Residual(self.spec.n_columns, n_outputs, residual)
 
     @property
     def is_prior_alone(self) -> bool:
@@ -305,6 +306,9 @@ class Model(lightning.LightningModule):
         if self.stacking is not None:
             start_BT, *parts = self._parts
             self.stacking.observe(*(part / self.scale for part in (*parts, batch.target - start_BT)))
+            if batch.lists is not None:
+                network_LK, prior_LK = (listed(part, batch.lists, 0.0) for part in parts)
+                self.stacking.observe_lists(network_LK, prior_LK, batch.lists >= 0)
         self._add("val/loss", self.phenotype_loss(prediction, batch.target), int((~torch.isnan(batch.target)).sum()))
         self._observe("val", batch, prediction)
         if batch.lists is not None and len(batch.lists):

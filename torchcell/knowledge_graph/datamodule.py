@@ -22,7 +22,7 @@ from torchcell.evaluation.results import Results
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.io.errors import InputError, some
 from torchcell.knowledge_graph.lists import Lists
-from torchcell.knowledge_graph.record import NEGATIVES, KnowledgeGraph, Links
+from torchcell.knowledge_graph.record import KnowledgeGraph, Links
 from torchcell.knowledge_graph.spec import KnowledgeGraphSpec
 from torchcell.knowledge_graph.table import link_notes, read_links
 from torchcell.knowledge_graph.task import TASK
@@ -259,20 +259,21 @@ class PackedLinks:
         return LinkBatch(self.target.index_select(0, index), index, *inputs, prior=prior)
 
     def exchanged(self, index: Tensor, source: Tensor, prior: Tensor | None) -> PackedLinks:
-        """The same candidates and labels, but those at ``index`` have the source nodes of those at ``source``, and what
-        a prior says of such pairs.
+        """The same candidates and labels, but those at ``index`` have the source nodes of those at ``source``; ``prior``
+        is what one says of all of them then.
         """
         twin = copy.copy(self)
         twin.source_node = self.source_node.clone()
         twin.source_node[index] = self.source_node[source]
-        if self.prior is not None:
-            twin.prior = self.prior.clone()
-            twin.prior[index] = prior[index]
+        if prior is not None:
+            twin.prior = prior
         return twin
 
 
 class ListedLinks:
     """Candidates whose batches also hold the pairs that their edges are ranked among, after the candidates.
+
+    Labels against matched non-edges are left out: a model beside a prior would learn how those were drawn.
 
     Args:
         packed: All candidates, then those of the lists.
@@ -289,6 +290,7 @@ class ListedLinks:
         self.row[torch.from_numpy(lists.edge)] = torch.arange(len(lists.edge))
         self.others = torch.from_numpy(np.where(lists.others < 0, -1, lists.others + n))
         self.column = torch.from_numpy(lists.column)
+        self.matched = torch.tensor([name.endswith("_matched") for name in lists.links.outputs])
 
     def __len__(self) -> int:
         return self.n
@@ -303,7 +305,8 @@ class ListedLinks:
         place[there] = torch.arange(len(index), len(drawn))
         rows_E2K = torch.cat([at[:, None, None].expand(-1, 2, 1), place], dim=2)
         lists = torch.where(rows_E2K < 0, -1, rows_E2K * self.packed.target.shape[1] + column_E[:, None, None])
-        return replace(self.packed[drawn], lists=lists.flatten(0, 1))
+        batch = self.packed[drawn]
+        return replace(batch, target=batch.target.masked_fill(self.matched, torch.nan), lists=lists.flatten(0, 1))
 
 
 class LinkDataModule(RecordDataModule):
@@ -417,7 +420,7 @@ class LinkDataModule(RecordDataModule):
         return [len(self.record_whole) + others[others >= 0]]
 
     def calibration_labels(self, part: str) -> np.ndarray:
-        """Edges against uniform non-edges in both outputs of an edge type: how matched ones were drawn is not learned."""
+        """Edges against uniform non-edges in both outputs of an edge type: how others were drawn is not learned."""
         labels = np.array(super().calibration_labels(part))
         for number, name in enumerate(self.spec.outputs):
             labels[:, number] = labels[:, self.spec.outputs.index(f"{name.rpartition('_')[0]}_uniform")]
@@ -459,8 +462,8 @@ class LinkDataModule(RecordDataModule):
     def to_table(record: Links, prediction: np.ndarray, spec: KnowledgeGraphSpec) -> pd.DataFrame:
         """Sample id, edge type, ids and names of both ends, and ``score``.
 
-        The score is that of the edge type's output for uniform non-edges, by which candidates are ranked. It is no probability of a
-        link: training drew its non-links, and did not meet all pairs.
+        The score is that of the edge type's output for uniform non-edges, by which candidates are ranked. It is no
+        probability of a link: training drew its non-links, and did not meet all pairs.
         """
         table = pd.DataFrame({"sample_id": record.sample_id, "edge_type": record.edge_type})
         for end, index in (("source", record.source_index), ("target", record.target_index)):
@@ -491,7 +494,7 @@ class LinkDataModule(RecordDataModule):
         if all(order is None for order in orders):
             return None
         prior = None
-        if self.prior is not None:
+        if self.prior is not None and packed.prior is not None:
             record = self.record_whole
             place = record.source_index.copy()
             place[index.numpy()] = record.source_index[source.numpy()]

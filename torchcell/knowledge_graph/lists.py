@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
-from torchcell.knowledge_graph.record import NEGATIVES, KnowledgeGraph, Links, pair_keys
+from torchcell.knowledge_graph.record import KnowledgeGraph, Links, pair_keys
 
 OTHERS = 150
 """Nodes at either end that an edge is ranked among; a smaller node type is taken whole, as Hetionet's 136 diseases."""
 MOST = {"train": 1_000, "val": 100}
 """Edges an edge type that have lists: their priors, and columns, are in memory."""
+
+
+class _Drawn(NamedTuple):
+    """Edges of one type and part [E], the pairs that each could be ranked among [E, 2, K, 2], and which of them do not
+    count [E, 2, K].
+    """
+
+    edge_type: str
+    edge: np.ndarray
+    pairs: np.ndarray
+    out: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,36 +57,28 @@ class Lists:
             seed: Of the draw.
         """
         found = list(cls._each(record, parts, seen, np.random.default_rng(seed)))
-        pairs = np.concatenate([one[2].reshape(-1, 2) for one in found])
-        width = max(one[2].shape[2] for one in found)
-        others, start = [], 0
-        for *_, out in found:
-            at = start + np.arange(out.size).reshape(out.shape)
-            at = np.where(out, -1, at)
+        width, others, start = max(one.out.shape[2] for one in found), [], 0
+        for one in found:
+            count: np.ndarray = np.cumsum(~one.out.ravel()).reshape(one.out.shape)
+            at = np.where(one.out, -1, start + count - 1)
             others.append(np.pad(at, ((0, 0), (0, 0), (0, width - at.shape[2])), constant_values=-1))
-            start += out.size
-        edge = np.concatenate([one[0] for one in found])
-        place, members = np.concatenate(others), np.unique(np.concatenate([one.ravel() for one in others]))
-        members = members[members >= 0]  # the others are taken out: known edges need no prior
-        place = np.where(place < 0, -1, np.searchsorted(members, place))
-        of_pair = np.concatenate([np.repeat(one[0], out.size // max(len(out), 1)) for *one, out in found])[members]
+            start += int((~one.out).sum())
+        pairs = np.concatenate([one.pairs[~one.out] for one in found])
         links = replace(
             record,
-            edge_type=record.edge_type[of_pair],
-            source_index=pairs[members, 0],
-            target_index=pairs[members, 1],
-            label=np.broadcast_to(np.float32(np.nan), (len(members), len(record.outputs))),
-            positive=np.broadcast_to(np.False_, len(members)),
+            edge_type=np.concatenate([np.full(int((~one.out).sum()), one.edge_type) for one in found]),
+            source_index=pairs[:, 0],
+            target_index=pairs[:, 1],
+            label=np.broadcast_to(np.float32(np.nan), (len(pairs), len(record.outputs))),
+            positive=np.broadcast_to(np.False_, len(pairs)),
         )
-        return cls(edge, np.concatenate([one[1] for one in found]), place, links)
+        columns = [np.full(len(one.edge), record.outputs.index(f"{one.edge_type}_uniform")) for one in found]
+        return cls(np.concatenate([one.edge for one in found]), np.concatenate(columns), np.concatenate(others), links)
 
     @staticmethod
-    def _each(
-        record: Links, parts: np.ndarray, seen: KnowledgeGraph, rng: np.random.Generator
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-        """Of each edge type and part: the edges [E], their column [E], pairs [E, 2, K, 2], and which do not count."""
+    def _each(record: Links, parts: np.ndarray, seen: KnowledgeGraph, rng: np.random.Generator) -> Iterator[_Drawn]:
         n_nodes, whole = len(record.node_id), record.graph
-        for number, edge_type in enumerate(record.supervised):
+        for edge_type in record.supervised:
             of_type = seen.edge_type == edge_type
             either_way = edge_type in whole.symmetric
             known = pair_keys(seen.source_index[of_type], seen.target_index[of_type], n_nodes, either_way)
@@ -87,17 +91,17 @@ class Lists:
                 if len(edges) > most:
                     edges = np.sort(rng.choice(edges, most, replace=False))
                     source, target = record.source_index[edges], record.target_index[edges]
-                tails, heads = (_drawn(one, len(edges), rng) for one in (nodes[1], nodes[0]))
+                tails, heads = (drawn(one, len(edges), rng) for one in (nodes[1], nodes[0]))
                 width = max(tails.shape[1], heads.shape[1])
                 pairs = np.full((len(edges), 2, width, 2), -1)
                 pairs[:, 0, : tails.shape[1]] = np.stack(np.broadcast_arrays(source[:, None], tails), axis=-1)
                 pairs[:, 1, : heads.shape[1]] = np.stack(np.broadcast_arrays(heads, target[:, None]), axis=-1)
                 key = pair_keys(pairs[..., 0], pairs[..., 1], n_nodes, either_way)
                 out = (pairs[..., 0] == pairs[..., 1]) | (pairs[..., 0] < 0) | np.isin(key, known)
-                yield edges, np.full(len(edges), len(NEGATIVES) * number + NEGATIVES.index("uniform")), pairs, out
+                yield _Drawn(edge_type, edges, pairs, out)
 
 
-def _drawn(nodes: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+def drawn(nodes: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
     """Nodes for each of n lists [n, K], at random; all of them where there are no more."""
     if len(nodes) <= OTHERS:
         return np.tile(nodes, (n, 1))

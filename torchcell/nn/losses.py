@@ -33,21 +33,22 @@ def list_loss(score_BT: Float[Tensor, "B T"], lists_LK: Int[Tensor, "L K"]) -> F
         score_BT: Scores.
         lists_LK: Positions in the flattened scores, see ``Batch.lists``.
     """
-    score_LK = _listed(score_BT, lists_LK)
+    score_LK = listed(score_BT, lists_LK)
     return (score_LK.logsumexp(1) - score_LK[:, 0]).sum() / max(len(lists_LK), 1)
 
 
 def reciprocal_ranks(score_BT: Float[Tensor, "B T"], lists_LK: Int[Tensor, "L K"]) -> Float[Tensor, " L"]:
     """1 / rank of the first one in its list; ties count half. Arguments are those of ``list_loss``."""
-    score_LK = _listed(score_BT, lists_LK)
+    score_LK = listed(score_BT, lists_LK)
     first_L1 = score_LK[:, :1]
     return 1 / (1 + (score_LK > first_L1).sum(1) + ((score_LK == first_L1).sum(1) - 1) / 2)
 
 
-def _listed(score_BT: Tensor, lists_LK: Tensor) -> Tensor:
-    """The scores of lists, minus infinity where a list is shorter than others."""
-    found_LK = score_BT.flatten()[lists_LK.clamp(min=0)]
-    return found_LK.masked_fill(lists_LK < 0, -torch.inf)
+def listed(
+    score_BT: Float[Tensor, "B T"], lists_LK: Int[Tensor, "L K"], absent: float = -math.inf
+) -> Float[Tensor, "L K"]:
+    """The scores of lists, ``absent`` where a list is shorter than others."""
+    return score_BT.flatten()[lists_LK.clamp(min=0)].masked_fill(lists_LK < 0, absent)
 
 
 @dataclass(frozen=True)

@@ -163,9 +163,9 @@ class Checkpoint:
         if gone := unknown_arguments(config, "model."):
             now = [f"{key} ({' or '.join(new)} now)" if (new := new_names(key, ())) else key for key in gone]
             raise InputError(
-                f"{self.path} was written by torchcell {self.version}, whose {name.rpartition('.')[2]} took {some(now)}, "
-                "and this version's does not; install that version to go on with it, or train again with this one: the "
-                "same experiment and overrides but for these"
+                f"{self.path} was written by torchcell {self.version}, whose {name.rpartition('.')[2]} took "
+                f"{some(now)}, and this version's does not; install that version to go on with it, or train again with "
+                "this one: the same experiment and overrides but for these"
             )
         try:
             model = built(config, spec or self.spec)

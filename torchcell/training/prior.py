@@ -51,8 +51,8 @@ def fit_prior(datamodule: RecordDataModule, cfg: DictConfig) -> tuple[Prior | No
     config = prior_config(name, cfg.get("baselines") or {}, datamodule.TASK.package)
     if not datamodule.takes_prior:
         raise InputError(
-            f"model.prior={name}: {type(datamodule).__name__} puts no prior into its batches (takes_prior is False), as "
-            "the datamodules of torchcell's own tasks do; set model.prior=null"
+            f"model.prior={name}: {type(datamodule).__name__} puts no prior into its batches (takes_prior is False), "
+            "as the datamodules of torchcell's own tasks do; set model.prior=null"
         )
     values = data_hash(datamodule)
     text = json.dumps(OmegaConf.to_container(config, resolve=True), sort_keys=True) + code_hash(config)
