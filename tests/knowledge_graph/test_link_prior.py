@@ -20,6 +20,7 @@ from torchcell.train import Trained, train
 from torchcell.training import build, checkpoint
 from torchcell.training.entry import conf_dir
 from torchcell.training.prior import fit_prior
+from torchcell.training.renamed import new_names
 
 SMALL = (
     "benchmark=simulated_knowledge_graph", "data.record.n_genes=60", "data.record.n_compounds=40", "logger=csv",
@@ -202,6 +203,7 @@ def test_scores_become_log_odds_and_keep_their_ranks():
 
 
 def test_a_checkpoint_with_the_metapath_pair_says_the_version_and_what_to_do(network):
+    assert new_names("model.decoder.metapath_pairs", ()) == ["model.prior=stack"]
     saved = checkpoint.load(network.folder.best)
     saved.config.model.decoder.metapath_pairs = 1000000
     with pytest.raises(

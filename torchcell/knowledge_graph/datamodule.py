@@ -259,8 +259,9 @@ class PackedLinks:
         return LinkBatch(self.target.index_select(0, index), index, *inputs, prior=prior)
 
     def exchanged(self, index: Tensor, source: Tensor, prior: Tensor | None) -> PackedLinks:
-        """The same candidates and labels, but those at ``index`` have the source nodes of those at ``source``; ``prior``
-        is what one says of all of them then.
+        """The same candidates and labels, but those at ``index`` have the source nodes of those at ``source``.
+
+        ``prior`` is what a prior says of all candidates then.
         """
         twin = copy.copy(self)
         twin.source_node = self.source_node.clone()
