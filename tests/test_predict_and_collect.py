@@ -11,7 +11,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from torchcell.collect import collect, _folders, main
+from torchcell.collect import _folders, collect, main
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.io.errors import InputError
 from torchcell.io.gene_features import GeneFeatures
