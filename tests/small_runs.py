@@ -49,7 +49,7 @@ MODELS: dict[str, tuple[str, ...]] = {
     "hgt_embedder": (
         "+experiment=simulated_hgt", "data.record.n_genes=60", "data.record.n_compounds=40",
         "data.record.n_diseases=30", "data.record.n_communities=5", "model.encoder.embedding_dim=16",
-        "model.encoder.dim=16", "model.encoder.heads=1", "model.decoder.metapath_pairs=10000", "model.sampling.edges=50",
+        "model.encoder.dim=16", "model.encoder.heads=1", "model.prior=path_features", "model.sampling.edges=50",
         "data.batch_size=16",
     ),
     # With one expert a sample and few samples a batch, some expert is idle in most steps.

@@ -11,7 +11,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from torchcell.collect import collect, main
+from torchcell.collect import _folders, collect, main
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.io.errors import InputError
 from torchcell.io.gene_features import GeneFeatures
@@ -411,3 +411,13 @@ def test_collect_says_which_runs_have_not_finished(tmp_path, capsys):
     assert "1 run(s) have not finished" in capsys.readouterr().err
     assert main([str(tmp_path / "nowhere"), "-o", str(tmp_path / "t.csv")]) == 1
     assert "no such folder" in capsys.readouterr().err
+
+
+def test_collect_takes_a_benchmark_for_its_runs_with_any_model(tmp_path):
+    """The command that trains says ``benchmark=hetionet``, and its runs are in ``hetionet_MODEL``."""
+    for name in ("hetionet_stack", "hetionet_hgt_embedder", "hetionet_5k_stack", "hetionet_of_mine"):
+        (tmp_path / name).mkdir()
+    found = [folder.name for folder in _folders(tmp_path / "hetionet")]
+    assert found == ["hetionet_hgt_embedder", "hetionet_stack"]
+    assert _folders(tmp_path / "hetionet_of_mine") == [tmp_path / "hetionet_of_mine"]
+    assert _folders(tmp_path / "nothing") == []

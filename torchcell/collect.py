@@ -24,6 +24,8 @@ from torchcell.io.errors import InputError, readable, some
 from torchcell.io.paths import refuse_links, refuse_unwritable
 from torchcell.io.run_files import read_json, read_rows, read_scores
 from torchcell.report.table import DIFFERENCES, KEYS, LINES, markdown, show
+from torchcell.training.choices import model_folders
+from torchcell.training.entry import conf_dir
 from torchcell.training.run_folder import config_hash, saved_config
 
 LOWER = "lower_is_better"
@@ -264,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "over seeds and folds, then those over cell lines, and whether the model beat its best baseline over all seeds "
         "and folds together. Runs of different splits are never ranked together.",
     )
-    parser.add_argument("runs", nargs="+", type=Path, help="run folders, or folders that hold them at any depth")
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders, folders of them, or RUNS/BENCHMARK")
     parser.add_argument(
         "-o", "--out", type=Path, required=True, help="what to write: .csv, .parquet, .md, or .html: a page of all runs"
     )
@@ -272,14 +274,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.out.suffix not in (".csv", ".parquet", ".md", ".html"):
         raise InputError(f"-o {given.out}: the name must end in .csv, .parquet, .md or .html")
     refuse_unwritable(given.out, "-o")
-    missing = [folder for folder in given.runs if not folder.is_dir()]
+    folders = {folder: _folders(folder) for folder in given.runs}
+    missing = [folder for folder, found in folders.items() if not found]
     if missing:
         raise InputError(f"no such folder: {some(missing)}")
-    table = collect(given.runs)
+    table = collect([folder for found in folders.values() for folder in found])
     _write(table, given.out)
     show(table)
     print(readable(f"wrote {len(table):,} rows to {given.out}"))
     return 0
+
+
+def _folders(given: Path) -> list[Path]:
+    """The folder, and where it has the name of a benchmark those of its models, e.g. ``runs/hetionet_stack`` of
+    ``runs/hetionet``, which itself holds predictions that were judged.
+    """
+    found = [given] if given.is_dir() else []
+    if not (conf_dir() / "benchmark" / f"{given.name}.yaml").is_file():
+        return found
+    models = {path.stem for folder in model_folders(conf_dir()) for path in folder.glob("*.yaml")}
+    named = [given.parent / f"{given.name}_{model}" for model in sorted(models)]
+    return [*found, *(folder for folder in named if folder.is_dir())]
 
 
 def _write(table: pd.DataFrame, out: Path) -> None:

@@ -9,7 +9,7 @@ if wanted simulated; then
         for seed in $SEEDS; do echo "simulated +experiment=simulated_hgt seed=$seed"; done
         # Two faults seen elsewhere, on purpose: what does the report call them?
         constant=model._target_=torchcell.knowledge_graph.models.hgt_embedder.model.ConstantInputHGT
-        echo "bce +experiment=simulated_hgt model.losses.links=bce model.decoder.metapath_pairs=0 name=simulated_hgt_bce"
+        echo "bce +experiment=simulated_hgt model.losses.links=bce model.prior=null name=simulated_hgt_bce"
         echo "collapse +experiment=simulated_hgt $constant name=simulated_hgt_constant_inputs"
         echo "collapse +experiment=simulated_hgt model.encoder.residual=0.0 model.encoder.degrees=false name=simulated_hgt_no_residual"
         echo "collapse +experiment=simulated_hgt $constant model.encoder.residual=0.0 model.encoder.degrees=false name=simulated_hgt_both"

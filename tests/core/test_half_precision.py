@@ -118,7 +118,7 @@ OPTIONS: dict[str, list[str]] = {
     ],
     "hgt_embedder": [
         f"model._target_={CONSTANT} model.encoder.degrees=false model.decoder.node_bias=false",
-        "model.losses.links=bce model.losses.variance=true model.decoder.metapath_pairs=0",
+        "model.losses.links=bce model.losses.variance=true model.prior=null",
         "model.encoder.jump=true model.encoder.recompute=true",
         "model.sampling.fan_outs=[4,4] model.encoder.recompute=true",
         "model.sampling.edges=0 model.losses.similar_types=[] ~model.loss_weights.contrastive",

@@ -80,7 +80,6 @@ def part(batch: LinkBatch, index: torch.Tensor) -> LinkBatch:
         {},
         {"supervised": ("CtD", "GiG"), "losses.links": "bce", "encoder.jump": True, "losses.variance": True},
         {"sampling.fan_outs": [3, 3], "encoder.recompute": True, "encoder.degrees": False},
-        {"supervised": ("CtD", "GiG"), "decoder.metapath_pairs": 1000},
     ],
     ids=str,
 )
@@ -195,35 +194,11 @@ def test_sampled_steps_with_wide_fans_equal_whole_ones():
     torch.testing.assert_close(*terms)
 
 
-def test_metapaths_are_read_where_the_pairs_are_few_and_never_over_the_asked_links():
-    both, options = ("CtD", "GiG"), {"decoder.metapath_pairs": 600, "encoder.dropout": 0.0, "sampling.edges": 0}
-    model, batch = made(make_spec(supervised=both), **options), make_batch(both)
-    code = NODES.edge_types.index("CtD")
-    assert list(model.metapaths) == [str(code)]  # 30 x 20 pairs, but 60 x 60 of genes
-    assert list(model.losses(batch, model(batch))) == ["phenotype", "target", "metapath", "contrastive"]
-    torch.nn.init.ones_(model.metapaths[str(code)].straight[0].weight)
-    positive = (batch.target == 1).any(1) & (batch.edge_type == code)
-    model(part(batch, positive.nonzero()[:, 0]))
-    bare = NODES.csrs(NODES.weights_without(*_numbered(batch, positive, code)))
-    torch.testing.assert_close(model._drawn.scores.metapaths[code].score_AB, model.metapaths[str(code)](bare))
-    model.eval()
-    with torch.no_grad():
-        z_ND, scores = model.encode()
-        torch.testing.assert_close(scores.metapaths[code].score_AB, model.metapaths[str(code)](NODES.csrs()))
-        ends = (z_ND[batch.source_node], z_ND[batch.target_node], batch.edge_type, batch.source_node, batch.target_node)
-        torch.testing.assert_close(model(batch)[:, 0], scores(*ends))
-
-
-def _numbered(batch, positive, code):
-    number = NODES.edge_number("CtD", batch.source_node[positive], batch.target_node[positive])
-    return torch.full_like(number, code), number
-
-
 def test_the_watched_score_sees_ranks_which_are_those_of_the_evaluator_without_test_edges():
     """AUROC alone is flat long before the true disease has come to the top; nothing may know of test edges here."""
     record = simulated_links("CtD", n_genes=60, n_compounds=30, n_diseases=20, n_communities=4)
     data = LinkDataModule(record, {"method": "edges", "n_folds": 5}, batch_size=64, eval_batch_size=50)
-    model = made(data.spec, **{"decoder.metapath_pairs": 1000})
+    model = made(data.spec)
     model.optimizer = torch.optim.AdamW
     quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "accelerator": "cpu"}
     trainer = lightning.Trainer(max_epochs=1, num_sanity_val_steps=0, enable_model_summary=False, **quiet)
@@ -261,7 +236,6 @@ def test_bad_choices_are_refused():
     for options, said in (
         ({"losses.links": "hinge"}, "model.losses.links is 'bce' or 'softmax', not 'hinge'"),
         ({"losses.temperature": 0}, "model.losses.temperature=0 must be above 0"),
-        ({"decoder.metapath_steps": 0}, "model.decoder.metapath_steps=0: must be 1 or more"),
         ({"sampling.edge_fraction": 2}, "model.sampling.edge_fraction=2: must lie in 0 to 1"),
         ({"sampling.fan_outs": [4, 0]}, r"model.sampling.fan_outs\[1\]=0: must be 1 or more"),
     ):

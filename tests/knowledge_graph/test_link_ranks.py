@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.knowledge_graph.test_link_negatives import sample_links
-from torchcell.knowledge_graph.models.hgt_embedder.model import DistMult, LinkScores
+from torchcell.knowledge_graph.models.hgt_embedder.model import DistMult
 from torchcell.knowledge_graph.models.hgt_embedder.ranking import link_ranks
 
 
@@ -23,8 +23,7 @@ def test_ranks_equal_a_naive_count_with_ties_and_filtering(code, ties):
     (first, last), (other_first, other_last) = known.ranges[code]
     given = {(first, other_last - 1), (first + 3, other_last - 1), (first, other_last - 2), (last - 2, other_first)}
     pairs = torch.tensor(sorted(given))
-    scores = LinkScores(decoder, {}, decoder.weight)
-    ranks = link_ranks(z_ND, scores, known, code, pairs[:, 0], pairs[:, 1])
+    ranks = link_ranks(z_ND, decoder, known, code, pairs[:, 0], pairs[:, 1])
 
     def score(i, j):
         i, j = torch.tensor([i]), torch.tensor([j])

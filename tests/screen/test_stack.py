@@ -10,6 +10,7 @@ import scipy.sparse as sp
 
 from tests.screen.planted import assign_folds, mixed, ring, screen
 from torchcell.core.linear_prior import CLIP
+from torchcell.core.prior import InnerPart
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.io.errors import InputError
 from torchcell.io.state import read_state, write_state
@@ -182,15 +183,16 @@ def test_the_columns_of_training_samples_are_out_of_fold_also_after_it_was_saved
     record, _ = modules()
     train, val, _ = parts(record, "gene_disjoint_any")
     write_state(tmp_path / "stack.npz", stack.state_dict())
-    fold = list(inner("gene_disjoint_any")(train))[1:2]
-    again = Stack(**SMALL).with_folds(lambda _: iter(fold)).load_state_dict(read_state(tmp_path / "stack.npz"), graph)
-    honest = again.columns_out_of_fold(train, val, graph)
-    other, held = train.phenotype.copy(), fold[0][1]
+    fitted_on, held = list(inner("gene_disjoint_any")(train))[1]
+    again = Stack(**SMALL).load_state_dict(read_state(tmp_path / "stack.npz"), graph)
+    other = train.phenotype.copy()
     other[held] *= -1
-    turned = again.columns_out_of_fold(replace(train, phenotype=other), val, graph)
+    honest, turned = (
+        next(again.columns_out_of_fold([InnerPart(one.subset(fitted_on), one.subset(held), held)], val, graph))
+        for one in (train, replace(train, phenotype=other))
+    )
     assert honest.dtype == np.float32
-    assert honest.shape == again.columns(train.blind()).shape
-    assert honest[held].tobytes() == turned[held].tobytes()
-    assert np.isnan(honest[~held]).all(), "no fold predicts them"
-    by_columns = honest[held] @ again.fitted[0].prior.weight_F
+    assert honest.shape == again.columns(train.subset(held).blind()).shape
+    assert honest.tobytes() == turned.tobytes()
+    by_columns = honest @ again.fitted[0].prior.weight_F
     assert np.corrcoef(train.phenotype[held, 0], by_columns)[0, 1] > 0.5

@@ -72,11 +72,14 @@ class Memory(Predictor):
 def test_no_training_sample_meets_a_prior_that_was_fitted_to_it(split):
     data = build.datamodule(small(f"split={split}"))
     part = data.record("train")
-    folds = list(data.inner_folds(part))
+    folds, n = list(data.inner_parts()), len(data.record_whole)
     assert len(folds) == FOLDS
-    assert np.isnan(out_of_fold(Memory, part, data.record("val"), None, iter(folds))).all()
-    tested = np.sum([held_out for _, held_out in folds], axis=0)
-    assert (tested >= 1).all(), "and each is predicted"
+    assert np.isnan(out_of_fold(Memory, folds, data.record("val"), None, (n, 1))).all()
+    tested = np.unique(np.concatenate([one.at for one in folds]))
+    np.testing.assert_array_equal(tested, data.split.index("train"), "and each is predicted")
+    for one in folds:
+        np.testing.assert_array_equal(data.sample_id[one.at], one.held_out.sample_id)
+        assert set(one.train.sample_id) <= set(part.sample_id) - set(one.held_out.sample_id)
 
 
 @pytest.mark.parametrize("split", ["query_disjoint", "gene_disjoint_any", "random"])
@@ -251,7 +254,7 @@ def test_a_checkpoint_holds_plain_values_only_and_knows_its_prior(trained):
             "model.prior=ridge: no baseline of these data has this name; there are mean, additive_ridge",
         ),
         (("+model.prior_use=never",), "model.prior_use=never: choose one of residual, average"),
-        (("data.record.task=binary",), "takes no prior yet"),
+        (("data.record.task=binary",), "puts no prior into its batches"),
     ],
 )
 def test_what_can_be_no_prior_is_refused(overrides, said, tmp_path):

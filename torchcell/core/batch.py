@@ -35,11 +35,14 @@ class Batch:
         sample: Positions in the datamodule's sample ids, int64 [B].
         prior: Prediction of a prior in the target's units, NaN where it has none, then its columns where a network
             reads them, float32 [B, T + F]; none: the model has no prior.
+        lists: Predictions that are compared with each other, as positions in the flattened ones [B, T]: the true one
+            first, then others, then -1 where a list is shorter, int64 [L, 1 + K]; none: there are no lists.
     """
 
     target: Tensor = field(metadata=EVALUATION_ONLY)
     sample: Tensor
     prior: Tensor | None = field(default=None, kw_only=True)
+    lists: Tensor | None = field(default=None, kw_only=True)
 
     def _present(self) -> dict[str, Any]:
         """The fields that are not None, by name."""

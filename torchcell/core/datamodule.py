@@ -16,7 +16,7 @@ from torch import Tensor
 from torchcell.core.batch import BatchOrder, Packed, PackedLoader
 from torchcell.core.constant_targets import constant_notes
 from torchcell.core.prediction_notes import Notes
-from torchcell.core.prior import FOLDS, Prior
+from torchcell.core.prior import FOLDS, InnerPart, Prior
 from torchcell.core.spec import Spec, fit_scaler
 from torchcell.core.split import Split
 from torchcell.core.task import Task
@@ -357,6 +357,20 @@ class RecordDataModule(lightning.LightningDataModule):
             targets |= {part: values[self.split.index(part)] for part in ("val", "test")}
         return constant_notes(targets, self.outputs(self.record_whole), used.labels, used.per_gene)
 
+    def inner_parts(self) -> Iterator[InnerPart]:
+        """The inner folds of the training part: to fit on, to predict, and where that stands in ``predicted_by``."""
+        train, at = self.record("train"), self.split.index("train")
+        for fitted_on, held_out in self.inner_folds(train):
+            yield InnerPart(train.subset(fitted_on), train.subset(held_out), at[held_out])
+
+    def learned_from(self) -> np.ndarray:
+        """Which of the samples of ``predicted_by`` a network learns from: their prior must be out of fold."""
+        return self.split.index("train")
+
+    def calibration_labels(self, part: str) -> np.ndarray:
+        """Labels of a part [n, T] by which scores of a prior become log-odds; NaN is left out."""
+        return np.asarray(self.record(part).target, dtype=np.float32)
+
     def residual_spec(self, train: Any, prediction: np.ndarray) -> Spec:
         """The spec of a network that learns the residual of a prior: ``scale`` is that of the residual.
 
@@ -364,6 +378,8 @@ class RecordDataModule(lightning.LightningDataModule):
             train: The training part.
             prediction: Out-of-fold prediction of it [n, T]; NaN where there is none.
         """
+        if metric_set(self.spec.task).labels:
+            return self.spec
         center = self.spec.center.double().numpy()
         residual = np.asarray(train.target, dtype=np.float64) - np.where(np.isnan(prediction), center, prediction)
         scale = torch.from_numpy(residual).square().nanmean(0).sqrt().clamp(min=1e-8).float()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -113,6 +114,97 @@ def fit_linear(
             rows = fold_n == fold
             inner[rows] = fitted(best.penalty, fold).predict(columns_nF[rows])
     return best, inner
+
+
+class ListColumns(NamedTuple):
+    """Columns of L true samples and of the K that each is ranked among.
+
+    Attributes:
+        columns_LKF: The true sample first, float32 [L, 1 + K, F].
+        out_LK: Which of them take no part, bool [L, 1 + K].
+    """
+
+    columns_LKF: np.ndarray
+    out_LK: np.ndarray
+
+
+def fit_lists(
+    names: Sequence[str],
+    columns_nF: np.ndarray,
+    label_n: np.ndarray,
+    lists: Sequence[ListColumns],
+    val: tuple[np.ndarray, Callable[[np.ndarray], float]],
+    penalties: Sequence[float],
+) -> LinearPrior:
+    r"""Log-odds that also rank: the least cross-entropy + -log of the true ones' shares of their lists + L2.
+
+    .. math::
+        \sum_i \log(1 + e^{-y_i s_i}) - \sum_l \log \frac{e^{s_{l0}}}{\sum_k e^{s_{lk}}} + \frac{p}{2} |w|^2
+
+    Args:
+        names: Of the columns, ``source: what``.
+        columns_nF: Of samples with labels, none of which an expert was fitted to.
+        label_n: Bool.
+        lists: Likewise; what a list has in common adds nothing to it (McFadden's conditional logit, 1974).
+        val: Columns, and what a prediction of theirs costs, which chooses the penalty.
+        penalties: p, to choose from, in samples.
+
+    Returns:
+        The fit; its prediction is log-odds.
+    """
+    mean_F, scale_F = columns_nF.mean(0, dtype=np.float64), columns_nF.std(0, dtype=np.float64)
+    scale_F = np.where(scale_F > 1e-6 * np.maximum(np.abs(mean_F), 1e-6), scale_F, 0)
+    sources = list(dict.fromkeys(name.split(": ")[0] for name in names))
+    empty = LinearPrior(list(names), mean_F, scale_F, np.zeros(len(names)), 0.0, 0.0, False, sources, np.empty(0))
+    with one_thread():
+        z_nF, held = empty.standardized(columns_nF), empty.standardized(val[0])
+        listed = [
+            (empty.standardized(one.columns_LKF.reshape(-1, len(names))).reshape(one.columns_LKF.shape), one.out_LK)
+            for one in lists
+        ]
+        found, best, least = np.zeros(len(names) + 1), empty, np.inf
+        for penalty in sorted(penalties, reverse=True):
+            found = _least(z_nF, label_n, listed, penalty, found)
+            error = val[1](held @ found[:-1] + found[-1]) if len(held) else 0.0
+            if error < least or best is empty:
+                least, best = error, replace(empty, weight_F=found[:-1], intercept=float(found[-1]), penalty=penalty)
+        place = np.array([sources.index(name.split(": ")[0]) for name in names])
+        each = [float(np.std(z_nF @ np.where(place == i, best.weight_F, 0))) for i in range(len(sources))]
+    return replace(best, spread_S=np.array(each))
+
+
+def _least(
+    z_nF: np.ndarray,
+    label_n: np.ndarray,
+    lists: Sequence[tuple[np.ndarray, np.ndarray]],
+    penalty: float,
+    start: np.ndarray,
+) -> np.ndarray:
+    """Weights and, last, the intercept of the least loss of ``fit_lists``, from those of another penalty."""
+    import torch
+
+    z, label = torch.from_numpy(z_nF), torch.from_numpy(label_n.astype(np.float32))
+    listed = [(torch.from_numpy(columns), torch.from_numpy(out)) for columns, out in lists]
+    w = torch.tensor(start, dtype=torch.float32, requires_grad=True)
+    # float32 rounds the loss at its seventh digit: a tighter stop is never met
+    solver = torch.optim.LBFGS([w], max_iter=100, history_size=20, line_search_fn="strong_wolfe", tolerance_grad=1e-3)
+
+    def loss() -> torch.Tensor:
+        odds = z @ w[:-1] + w[-1]
+        total = (torch.nn.functional.softplus(odds) - label * odds).sum() + penalty / 2 * w[:-1].square().sum()
+        for columns, out in listed:
+            score = (columns @ w[:-1]).masked_fill(out, -torch.inf)
+            total = total + (score.logsumexp(1) - score[:, 0]).sum()
+        return total
+
+    def step() -> torch.Tensor:
+        solver.zero_grad()
+        value = loss()
+        value.backward()
+        return value
+
+    solver.step(step)
+    return w.detach().double().numpy()
 
 
 def _error(truth: np.ndarray, score: np.ndarray, binary: bool) -> float:

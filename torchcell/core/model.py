@@ -12,9 +12,10 @@ from torch import Tensor, distributed, nn
 
 from torchcell.core.spec import Spec
 from torchcell.evaluation.registry import metric_set, streaming_metrics
+from torchcell.evaluation.streaming import ScoreName
 from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError
-from torchcell.nn.losses import log_cosh
+from torchcell.nn.losses import list_loss, listed, log_cosh, reciprocal_ranks
 from torchcell.nn.mixing import StackingWeights
 from torchcell.nn.residual import Residual, ResidualOptions
 
@@ -64,6 +65,9 @@ def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
     groups: list[dict[str, Any]] = [{"params": decayed}, {"params": not_decayed, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
+
+LISTS = ScoreName("lists", "MRR")
+"""Mean of 1 / rank over the lists of the validation batches, see ``Batch.lists``."""
 
 LossWeights = Mapping[str, float] | Callable[[int, int], Mapping[str, float]]
 """Fixed weights by term, or a pure function of (epoch, max_epochs) that gives them."""
@@ -144,8 +148,11 @@ class Model(lightning.LightningModule):
         raise NotImplementedError("a model must define forward")
 
     def losses(self, batch: Any, prediction: Tensor) -> dict[str, Tensor]:
-        """Named scalar terms of the objective, unweighted."""
-        return {"phenotype": self.phenotype_loss(prediction, batch.target)}
+        """Named scalar terms of the objective, unweighted; ``lists`` where the batch has some, see ``Batch.lists``."""
+        terms = {"phenotype": self.phenotype_loss(prediction, batch.target)}
+        if self.learns_residual and batch.lists is not None:
+            terms["lists"] = list_loss(prediction, batch.lists)
+        return terms
 
     def diagnostics(self, batch: Any) -> dict[str, Tensor]:
         """Diagnostic values on one batch, logged after each epoch as ``val_sample/<name>``."""
@@ -201,10 +208,11 @@ class Model(lightning.LightningModule):
 
         A subclass that sets ``stacking`` by itself has its network weighed also without a prior: q - p is then 0.
         """
-        self.stacking = self.stacking or StackingWeights()
+        self.stacking = self.stacking or StackingWeights(metric_set(self.spec.task).labels)
         self.has_prior, self.learns_residual = True, not averaged
         if residual is not None:
-            self.column_network = Residual(self.spec.n_columns, len(self.spec.outputs), residual)
+            n_outputs = 1 if self.spec.LISTED else len(self.spec.outputs)  # lists compare one number a sample
+            self.column_network = Residual(self.spec.n_columns, n_outputs, residual)
 
     @property
     def is_prior_alone(self) -> bool:
@@ -298,8 +306,13 @@ class Model(lightning.LightningModule):
         if self.stacking is not None:
             start_BT, *parts = self._parts
             self.stacking.observe(*(part / self.scale for part in (*parts, batch.target - start_BT)))
+            if batch.lists is not None:
+                network_LK, prior_LK = (listed(part, batch.lists, 0.0) for part in parts)
+                self.stacking.observe_lists(network_LK, prior_LK, batch.lists >= 0)
         self._add("val/loss", self.phenotype_loss(prediction, batch.target), int((~torch.isnan(batch.target)).sum()))
         self._observe("val", batch, prediction)
+        if batch.lists is not None and len(batch.lists):
+            self._add(f"val/{LISTS}", reciprocal_ranks(prediction, batch.lists).mean(), len(batch.lists))
         if batch_idx == 0:
             for name, value in self.diagnostics(batch).items():
                 self._add(f"val_sample/{name}", value)
@@ -353,21 +366,27 @@ class Model(lightning.LightningModule):
     @property
     def watched(self) -> tuple[str, ...]:
         """Metrics whose mean over outputs is ``val/score``."""
-        return self.score_metrics or (("AUROC",) if metric_set(self.spec.task).labels else ("Pearson",))
+        if self.score_metrics:
+            return self.score_metrics
+        if not metric_set(self.spec.task).labels:
+            return ("Pearson",)
+        return ("AUROC", LISTS.metric) if self.spec.LISTED and self.has_prior else ("AUROC",)
 
     def on_validation_epoch_end(self) -> None:
         """Log loss, metrics and ``val/score``, which early stopping watches; fit the stacking weights of a prior."""
         if self.stacking is not None and self.trainer.sanity_checking:
-            self.stacking.product_M.zero_()
+            self.stacking.forget()
         elif self.stacking is not None:
             chosen = self.stacking.choose(lambda sums: self.trainer.strategy.reduce(sums, reduce_op="sum"))
             self.log_dict({f"val/weight/{name}": value for name, value in chosen.items()})
-        scores = self._scores("val") | self.held_out_scores()
+        drained = self._drain("val/")
+        listed = {LISTS: drained.pop(f"val/{LISTS}")} if f"val/{LISTS}" in drained else {}
+        scores = self._scores("val") | self.held_out_scores() | listed
         watched = [value for name, value in scores.items() if getattr(name, "metric", None) in self.watched]
         # The mean over the outputs with a defined value; the worst score where there is none.
         score = torch.nan_to_num(torch.stack(watched).nanmean(), nan=-1.0)
         named = {f"val/{name}": value for name, value in scores.items()}
-        self.log_dict(self._drain("val/") | self._drain("val_sample/") | named)
+        self.log_dict(drained | self._drain("val_sample/") | named)
         self.log("val/score", score, prog_bar=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import scipy.linalg
@@ -16,6 +16,9 @@ from threadpoolctl import threadpool_limits
 from torchcell.io.configurable import configurable
 from torchcell.io.errors import InputError
 from torchcell.io.state import annotated, plain_of, restored
+
+if TYPE_CHECKING:
+    from torchcell.core.prior import InnerPart
 
 Folds = Callable[[Any], Iterable[tuple[np.ndarray, np.ndarray]]]
 """A training record -> which of its samples to fit on and which to predict, masks [n], a fold each."""
@@ -84,11 +87,11 @@ class Predictor(ABC):
         """The columns that its predictions are linear in, standardized, float32 [n, F]; None: there are none."""
         return None
 
-    def columns_out_of_fold(self, train: Any, val: Any, graph: Any) -> np.ndarray | None:
-        """``columns`` of each training sample [n, F] by what was fitted without it, after ``fit`` and ``with_folds``;
-        NaN for a sample that no fold predicts.
+    def columns_out_of_fold(self, parts: Sequence[InnerPart], val: Any, graph: Any) -> Iterator[np.ndarray]:
+        """``columns`` of the held-out samples of each inner fold [m, F] by what is fitted to the rest, after ``fit`` or
+        ``load_state_dict``; NaN where that says nothing.
         """
-        return None
+        return iter(())
 
     def contributions(self) -> list[dict[str, float]]:
         """Of each output, what each named source adds to predictions: standard deviation over training samples.

@@ -57,6 +57,9 @@ class Spec:
     WORDS: ClassVar[str] = "any data"
     """Name of such data in messages."""
 
+    LISTED: ClassVar[bool] = False
+    """Whether batches beside a prior have lists, see ``Batch.lists``."""
+
     task: str
     outputs: tuple[str, ...] = field(metadata=WEIGHTS)
     genes: tuple[str, ...] = field(metadata=WEIGHTS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -13,14 +13,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from torchcell.core.batch import Batch, Packed
+from torchcell.core.batch import Batch, Packed, PackedLoader
 from torchcell.core.datamodule import RecordDataModule, derangement
 from torchcell.core.prediction_notes import Notes
+from torchcell.core.prior import InnerPart, Prior
 from torchcell.core.spec import Spec
 from torchcell.evaluation.results import Results
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.io.errors import InputError, some
-from torchcell.knowledge_graph.record import NEGATIVES, KnowledgeGraph, Links
+from torchcell.knowledge_graph.lists import Lists
+from torchcell.knowledge_graph.record import KnowledgeGraph, Links
 from torchcell.knowledge_graph.spec import KnowledgeGraphSpec
 from torchcell.knowledge_graph.table import link_notes, read_links
 from torchcell.knowledge_graph.task import TASK
@@ -109,8 +111,8 @@ class LinkRanking:
 
         Args:
             edge_type: One that is supervised.
-            score: Of its candidates in every output [n, T]; the edge type's first output is read. A candidate without
-                a score (NaN) stands below all others.
+            score: Of its candidates in every output [n, T]; the edge type's output for uniform non-edges is read. A
+                candidate without a score (NaN) stands below all others.
 
         Returns:
             Ranks, 1 is best and ties count half, float32 [edges of the edge type, 2]; NaN where the edge has no score.
@@ -118,7 +120,7 @@ class LinkRanking:
         edge = self.edge[self._rows(edge_type)]
         source, target = self.links.source_index[edge], self.links.target_index[edge]
         true_source, true_target = self._true_pairs(edge_type)
-        column = score[:, len(NEGATIVES) * self.links.supervised.index(edge_type)]
+        column = score[:, self.links.outputs.index(f"{edge_type}_uniform")]
         tail, head = self._blocks[edge_type]
         of_target = _ranks(tail.table(column), tail.source, tail.target, source, target, (true_source, true_target))
         of_source = _ranks(head.table(column).T, head.target, head.source, target, source, (true_target, true_source))
@@ -215,6 +217,10 @@ class LinkBatch(Batch):
     target_node: Tensor
     edge_type: Tensor
 
+    def narrow(self, start: int, stop: int) -> LinkBatch:
+        """See ``Batch``; one with lists is only taken whole."""
+        return super().narrow(start, stop) if self.lists is None else self
+
 
 class PackedLinks:
     """All candidates of a record as tensors; indexing with a tensor gathers a batch.
@@ -222,7 +228,12 @@ class PackedLinks:
     Args:
         record: The candidates.
         spec: Its ``knowledge_graph`` says where each node stands.
+
+    Attributes:
+        prior: See ``Batch``, of all candidates; none unless it is set.
     """
+
+    prior: Tensor | None = None
 
     def __init__(self, record: Links, spec: KnowledgeGraphSpec) -> None:
         graph = spec.knowledge_graph
@@ -244,14 +255,59 @@ class PackedLinks:
 
     def __getitem__(self, index: Tensor) -> LinkBatch:
         inputs = (tensor.index_select(0, index) for tensor in (self.source_node, self.target_node, self.edge_type))
-        return LinkBatch(self.target.index_select(0, index), index, *inputs)
+        prior = None if self.prior is None else self.prior.index_select(0, index)
+        return LinkBatch(self.target.index_select(0, index), index, *inputs, prior=prior)
 
-    def exchanged(self, index: Tensor, source: Tensor) -> PackedLinks:
-        """The same candidates and labels, but those at ``index`` have the source nodes of those at ``source``."""
+    def exchanged(self, index: Tensor, source: Tensor, prior: Tensor | None) -> PackedLinks:
+        """The same candidates and labels, but those at ``index`` have the source nodes of those at ``source``.
+
+        ``prior`` is what a prior says of all candidates then.
+        """
         twin = copy.copy(self)
         twin.source_node = self.source_node.clone()
         twin.source_node[index] = self.source_node[source]
+        if prior is not None:
+            twin.prior = prior
         return twin
+
+
+class ListedLinks:
+    """Candidates whose batches also hold the pairs that their edges are ranked among, after the candidates.
+
+    Labels against matched non-edges are left out: a model beside a prior would learn how those were drawn.
+
+    Args:
+        packed: All candidates, then those of the lists.
+        lists: Of edges among the candidates.
+        n: Candidates that are no pairs of lists.
+    """
+
+    gathered_at_once = 1
+    """A batch is gathered as a whole: what its edges are ranked among is no row of one of them."""
+
+    def __init__(self, packed: PackedLinks, lists: Lists, n: int) -> None:
+        self.packed, self.n = packed, n
+        self.row = torch.full((n,), -1)
+        self.row[torch.from_numpy(lists.edge)] = torch.arange(len(lists.edge))
+        self.others = torch.from_numpy(np.where(lists.others < 0, -1, lists.others + n))
+        self.column = torch.from_numpy(lists.column)
+        self.matched = torch.tensor([name.endswith("_matched") for name in lists.links.outputs])
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, index: Tensor) -> LinkBatch:
+        row = self.row[index]
+        at = (row >= 0).nonzero()[:, 0]
+        others_E2K, column_E = self.others[row[at]], self.column[row[at]]
+        there = others_E2K >= 0
+        drawn = torch.cat([index, others_E2K[there]])
+        place = torch.full_like(others_E2K, -1)
+        place[there] = torch.arange(len(index), len(drawn))
+        rows_E2K = torch.cat([at[:, None, None].expand(-1, 2, 1), place], dim=2)
+        lists = torch.where(rows_E2K < 0, -1, rows_E2K * self.packed.target.shape[1] + column_E[:, None, None])
+        batch = self.packed[drawn]
+        return replace(batch, target=batch.target.masked_fill(self.matched, torch.nan), lists=lists.flatten(0, 1))
 
 
 class LinkDataModule(RecordDataModule):
@@ -264,6 +320,7 @@ class LinkDataModule(RecordDataModule):
     """
 
     TASK = TASK
+    takes_prior = True
     request_columns = ("source", "target")
     spec: KnowledgeGraphSpec
 
@@ -284,6 +341,7 @@ class LinkDataModule(RecordDataModule):
             raise InputError(f"data.rank_edges={rank_edges}: must be 1 or more, or null for all edges")
         self.rank_edges = rank_edges
         self._rankings: dict[str, LinkRanking] = {}
+        self.listed: ListedLinks | None = None
         super().__init__(record, split, None, batch_size, eval_batch_size, subset, seed=seed)
 
     @staticmethod
@@ -331,6 +389,61 @@ class LinkDataModule(RecordDataModule):
         graph = TypedGraph.from_knowledge_graph(self.message_graph)
         return KnowledgeGraphSpec(**vars(base), knowledge_graph=graph.to_plain(), supervised=tuple(train.supervised))
 
+    @cached_property
+    def lists(self) -> Lists:
+        """What edges of training and validation are ranked among beside a prior."""
+        return Lists.of(self.record_whole, self.split.part, self.message_graph, self.split.seed)
+
+    def predicted_by(self, prior: Prior) -> Tensor:
+        """Of all candidates, then of the pairs of ``lists``."""
+        return torch.cat([prior.predict(self.record_whole), prior.predict(self.lists.links)])
+
+    def learned_from(self) -> np.ndarray:
+        """The training candidates, and the pairs that their edges are ranked among."""
+        index = self.split.index("train")
+        return np.concatenate([index, *self._pairs_of(np.isin(self.lists.edge, index))])
+
+    def inner_parts(self) -> Iterator[InnerPart]:
+        """An inner fold's edges leave the graph; the pairs that they are ranked among are predicted with them."""
+        train, index = self.record("train"), self.split.index("train")
+        for fitted_on, held_out in self.inner_folds(train):
+            (pairs,) = self._pairs_of(np.isin(self.lists.edge, index[held_out]))
+            links = self.lists.links.subset(pairs - len(self.record_whole))
+            yield InnerPart(
+                train.hiding(held_out).subset(fitted_on),
+                train.subset(held_out).joined(links),
+                np.concatenate([index[held_out], pairs]),
+            )
+
+    def _pairs_of(self, listed: np.ndarray) -> list[np.ndarray]:
+        """Where the pairs stand in ``predicted_by`` that some of the edges with lists are ranked among."""
+        others = self.lists.others[listed].ravel()
+        return [len(self.record_whole) + others[others >= 0]]
+
+    def calibration_labels(self, part: str) -> np.ndarray:
+        """Edges against uniform non-edges in both outputs of an edge type: how others were drawn is not learned."""
+        labels = np.array(super().calibration_labels(part))
+        for number, name in enumerate(self.spec.outputs):
+            labels[:, number] = labels[:, self.spec.outputs.index(f"{name.rpartition('_')[0]}_uniform")]
+        return labels
+
+    def use_prior(self, prior: Prior, prediction: Tensor) -> None:
+        """See ``RecordDataModule``; batches of training and validation then have lists."""
+        n = len(self.record_whole)
+        super().use_prior(prior, prediction[:n])
+        whole = self.pack(self.record_whole.joined(self.lists.links), self.spec)
+        whole.prior = prediction
+        self.listed = ListedLinks(whole, self.lists, n)
+
+    def training_loader(self, shuffle: bool, rank: int, world: int, batch_size: int) -> PackedLoader:
+        """See ``RecordDataModule``."""
+        loader = super().training_loader(shuffle, rank, world, batch_size)
+        return loader if self.listed is None else PackedLoader(self.listed, loader.sampler, batch_size)
+
+    def val_dataloader(self) -> PackedLoader:
+        """See ``RecordDataModule``."""
+        return self.loader("val", packed=self.listed, pad=False)
+
     @staticmethod
     def pack(record: Links, spec: KnowledgeGraphSpec) -> PackedLinks:
         """The candidates as tensors."""
@@ -350,13 +463,13 @@ class LinkDataModule(RecordDataModule):
     def to_table(record: Links, prediction: np.ndarray, spec: KnowledgeGraphSpec) -> pd.DataFrame:
         """Sample id, edge type, ids and names of both ends, and ``score``.
 
-        The score is that of the edge type's first output, by which candidates are ranked. It is no probability of a
-        link: training drew its non-links, and did not meet all pairs.
+        The score is that of the edge type's output for uniform non-edges, by which candidates are ranked. It is no
+        probability of a link: training drew its non-links, and did not meet all pairs.
         """
         table = pd.DataFrame({"sample_id": record.sample_id, "edge_type": record.edge_type})
         for end, index in (("source", record.source_index), ("target", record.target_index)):
             table[end], table[f"{end}_name"] = record.node_id[index], record.graph.node_name[index]
-        column = {name: len(NEGATIVES) * i for i, name in enumerate(spec.supervised)}
+        column = {name: spec.outputs.index(f"{name}_uniform") for name in spec.supervised}
         own = np.array([column[name] for name in record.edge_type.tolist()], dtype=np.int64)
         return table.assign(score=prediction[np.arange(len(record)), own])
 
@@ -379,7 +492,16 @@ class LinkDataModule(RecordDataModule):
             at = torch.nonzero(packed.edge_type[index] == code).flatten()
             orders.append(derangement(packed.source_node[index[at]], generator))
             source[at] = index[at] if orders[-1] is None else index[at[orders[-1]]]
-        return None if all(order is None for order in orders) else packed.exchanged(index, source)
+        if all(order is None for order in orders):
+            return None
+        prior = None
+        if self.prior is not None and packed.prior is not None:
+            record = self.record_whole
+            place = record.source_index.copy()
+            place[index.numpy()] = record.source_index[source.numpy()]
+            prior = packed.prior.clone()
+            prior[index] = self.prior.predict(replace(record, source_index=place).subset(index.numpy()))
+        return packed.exchanged(index, source, prior)
 
     def ranking(self, part: str) -> LinkRanking:
         """How the edges of a part are ranked; which of them are chosen depends on the split's seed alone."""

@@ -590,6 +590,12 @@ class Links:
         names = ("edge_type", "source_index", "target_index", "label", "positive")
         return replace(self, **{name: getattr(self, name)[at] for name in names})
 
+    def joined(self, other: Links) -> Links:
+        """These candidates, then those of another record on the same nodes; the graph is this one's."""
+        names = ("edge_type", "source_index", "target_index", "label", "positive")
+        both: dict[str, Any] = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in names}
+        return replace(self, **both)
+
     def blind(self) -> Links:
         """The same candidates without labels: what a baseline may see of a test part."""
         nothing = np.broadcast_to(np.float32(np.nan), self.label.shape)

@@ -57,6 +57,7 @@ class KnowledgeGraphSpec(Spec):
     """
 
     WORDS: ClassVar[str] = "knowledge graphs"
+    LISTED: ClassVar[bool] = True
 
     knowledge_graph: PlainGraph = field(metadata=INDICES)
     supervised: tuple[str, ...] = field(metadata=INDICES)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from torchcell.io.configurable import configurable
@@ -24,6 +24,31 @@ def log_cosh(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """
     size = x.abs()
     return size + torch.nn.functional.softplus(-2 * size) - math.log(2)
+
+
+def list_loss(score_BT: Float[Tensor, "B T"], lists_LK: Int[Tensor, "L K"]) -> Float[Tensor, ""]:
+    """Mean over lists of -log of the first one's share of exp(score) among its list; log K at constant scores.
+
+    Args:
+        score_BT: Scores.
+        lists_LK: Positions in the flattened scores, see ``Batch.lists``.
+    """
+    score_LK = listed(score_BT, lists_LK)
+    return (score_LK.logsumexp(1) - score_LK[:, 0]).sum() / max(len(lists_LK), 1)
+
+
+def reciprocal_ranks(score_BT: Float[Tensor, "B T"], lists_LK: Int[Tensor, "L K"]) -> Float[Tensor, " L"]:
+    """1 / rank of the first one in its list; ties count half. Arguments are those of ``list_loss``."""
+    score_LK = listed(score_BT, lists_LK)
+    first_L1 = score_LK[:, :1]
+    return 1 / (1 + (score_LK > first_L1).sum(1) + ((score_LK == first_L1).sum(1) - 1) / 2)
+
+
+def listed(
+    score_BT: Float[Tensor, "B T"], lists_LK: Int[Tensor, "L K"], absent: float = -math.inf
+) -> Float[Tensor, "L K"]:
+    """The scores of lists, ``absent`` where a list is shorter than others."""
+    return score_BT.flatten()[lists_LK.clamp(min=0)].masked_fill(lists_LK < 0, absent)
 
 
 @dataclass(frozen=True)

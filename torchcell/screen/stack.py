@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from torchcell.core.linear_prior import LinearPrior, fit_linear
 from torchcell.core.predictor import Folds, Predictor
-from torchcell.core.prior import FOLDS
+from torchcell.core.prior import FOLDS, InnerPart
 from torchcell.graph.cell_graph import CellGraph
 from torchcell.io.errors import InputError
 from torchcell.screen.baselines import MOST_SAMPLES, measured
@@ -145,15 +145,22 @@ class Stack(Predictor):
         ]
         return np.concatenate(made, axis=1)
 
-    def columns_out_of_fold(self, train: Screen, val: Screen, graph: CellGraph | None) -> np.ndarray:
+    def columns_out_of_fold(
+        self, parts: Sequence[InnerPart], val: Screen, graph: CellGraph | None
+    ) -> Iterator[np.ndarray]:
         """See ``Predictor``."""
-        self.large = bool((train.sizes > 2).any())
-        folds, made = list(self.folds(train)), []
-        for t, one in enumerate(self.fitted):
-            if one is not None:
-                columns, fold_n = self._out_of_fold(train, val, folds, t)
-                made.append(np.where(fold_n[:, None] < 0, np.nan, one.prior.standardized(columns)))
-        return np.concatenate(made, axis=1, dtype=np.float32)
+        self.large = any(bool((record.sizes > 2).any()) for part in parts for record in part[:2])
+        for part in parts:
+            made = []
+            for t, one in enumerate(self.fitted):
+                if one is None:
+                    continue
+                columns = np.full((len(part.held_out), len(one.prior.names)), np.nan, dtype=np.float32)
+                if measured(part.train, t).any() and measured(part.held_out, t).any():
+                    columns = self._experts(part.train, val, t).columns(part.held_out.blind())
+                    columns = one.prior.standardized(columns)
+                made.append(columns)
+            yield np.concatenate(made, axis=1)
 
     def contributions(self) -> list[dict[str, float]]:
         """See ``Predictor``; those of a binary task are on the logistic scale."""

@@ -31,6 +31,7 @@ from torchcell.io.plain_config import parse_plain
 from torchcell.nn.residual import ResidualOptions
 from torchcell.training.build_limits import no_larger_than
 from torchcell.training.data_changes import other_indices, other_names, other_values
+from torchcell.training.renamed import new_names
 from torchcell.training.standard_baselines import prior_config
 
 KEY = "torchcell"
@@ -160,6 +161,13 @@ class Checkpoint:
         if not (isinstance(found, type) and issubclass(found, Model)):
             raise InputError(f"{self.path}: its model {name!r} is no model of torchcell; nothing of it was run")
         self._check_arguments(config)
+        if gone := unknown_arguments(config, "model."):
+            now = [f"{key} ({' or '.join(new)} now)" if (new := new_names(key, ())) else key for key in gone]
+            raise InputError(
+                f"{self.path} was written by torchcell {self.version}, whose {name.rpartition('.')[2]} took "
+                f"{some(now)}, and this version's does not; install that version to go on with it, or train again with "
+                "this one: the same experiment and overrides but for these"
+            )
         try:
             with no_larger_than(self.path, self.state):
                 model = built(config, spec or self.spec)
@@ -286,8 +294,7 @@ def built(config: Any, spec: Spec) -> Model:
     """
     given = config.copy()
     with open_dict(given):
-        prior, use = given.pop("prior", None), given.pop("prior_use", "residual")
-        residual = given.pop("residual", None)
+        prior, use, residual = (given.pop(key, None) for key in OF_EVERY)
     model: Model = instantiate(given, _partial_=True)(spec=spec)
     if prior is not None:
         options = None if residual is None else ResidualOptions(**residual)
@@ -295,6 +302,8 @@ def built(config: Any, spec: Spec) -> Model:
     return model
 
 
+OF_EVERY = ("prior", "prior_use", "residual")
+"""Keys of a model's config that ``built`` takes."""
 GIVEN = "given"
 """Of an argument whose value stands in the config."""
 
@@ -316,6 +325,23 @@ def arguments_of(config: Any, place: str = "") -> dict[str, str]:
     for name, node in config.items():
         if isinstance(node, DictConfig):
             found |= arguments_of(node, f"{place}{name}.")
+    return found
+
+
+def unknown_arguments(config: Any, place: str) -> list[str]:
+    """Keys that a model's class, or that of what it is made of, does not take; arguments are those of ``arguments_of``.
+
+    Keys of every model, such as ``prior``, are none of them.
+    """
+    found: list[str] = []
+    if config is None or config.get("_target_") is None:
+        return found
+    taken = inspect.signature(get_object(str(config._target_))).parameters
+    if all(one.kind is not inspect.Parameter.VAR_KEYWORD for one in taken.values()):
+        found = [f"{place}{key}" for key in config if key not in taken and key not in OF_EVERY and key[0] != "_"]
+    for name, node in config.items():
+        if isinstance(node, DictConfig):
+            found += unknown_arguments(node, f"{place}{name}.")
     return found
 
 

@@ -36,8 +36,7 @@ def fit_prior(datamodule: RecordDataModule, cfg: DictConfig) -> tuple[Prior | No
         The prior, and the spec for the network.
 
     Raises:
-        InputError: No such baseline or use; data without priors; a binary task; ``model.residual`` on a prior without
-            columns.
+        InputError: No such baseline or use; data without priors; ``model.residual`` on a prior without columns.
     """
     name, use = (OmegaConf.select(cfg, f"model.{key}") for key in ("prior", "prior_use"))
     if use not in (None, *USES):
@@ -50,29 +49,39 @@ def fit_prior(datamodule: RecordDataModule, cfg: DictConfig) -> tuple[Prior | No
     if reads_columns and use == "average":
         raise InputError("model.residual needs model.prior_use=residual: averaged, the network never meets the prior")
     config = prior_config(name, cfg.get("baselines") or {}, datamodule.TASK.package)
-    if not datamodule.takes_prior or metric_set(datamodule.spec.task).labels:
-        data = type(datamodule).__name__ if not datamodule.takes_prior else f"a {datamodule.spec.task} task"
-        raise InputError(f"model.prior={name}: {data} takes no prior yet; leave it out")
-    train, values = datamodule.record("train"), data_hash(datamodule)
+    if not datamodule.takes_prior:
+        raise InputError(
+            f"model.prior={name}: {type(datamodule).__name__} puts no prior into its batches (takes_prior is False), "
+            "as the datamodules of torchcell's own tasks do; set model.prior=null"
+        )
+    values = data_hash(datamodule)
     text = json.dumps(OmegaConf.to_container(config, resolve=True), sort_keys=True) + code_hash(config)
     with stage(f"prior, {name}"):
         fit = Fit(name, f"prior, {name}", config, datamodule, cache_file("fitted", name, values, text))
         prior = Prior(name, fit.predictor(), reads_columns)
         prediction = datamodule.predicted_by(prior)
         spec, n_outputs = datamodule.spec, len(datamodule.spec.outputs)
+        index = datamodule.split.index("train")
         if use != "average":
-            inner = prior.predictor.out_of_fold()
+            at = datamodule.learned_from()
+            inner = prior.predictor.out_of_fold() if len(at) == len(index) else None
             if inner is None:
                 path = cache_file("priors", name, values, text, str(FOLDS))
-                inner = _kept(path, partial(_out_of_fold, datamodule, train, config))
-            at = torch.from_numpy(datamodule.split.index("train"))
-            prediction[at, :n_outputs] = torch.from_numpy(inner)
-            spec = datamodule.residual_spec(train, inner)
+                inner = _kept(path, partial(_out_of_fold, datamodule, config, len(prediction)))[at]
+            prediction[torch.from_numpy(at), :n_outputs] = torch.from_numpy(inner)
+            spec = datamodule.residual_spec(datamodule.record("train"), prediction[index, :n_outputs].numpy())
             if reads_columns:
-                path = cache_file("columns", name, values, text, str(FOLDS))
-                columns = _kept(path, partial(_columns_out_of_fold, datamodule, train, prior.predictor))
-                prediction[at, n_outputs:] = torch.from_numpy(columns)
-                spec = replace(spec, n_columns=columns.shape[1])
+                path, n_columns = cache_file("columns", name, values, text, str(FOLDS)), prediction.shape[1] - n_outputs
+                shape = len(prediction), n_columns
+                columns = _kept(path, partial(_columns_out_of_fold, datamodule, prior.predictor, shape))
+                prediction[torch.from_numpy(at), n_outputs:] = torch.from_numpy(columns[at])
+                spec = replace(spec, n_columns=n_columns)
+        if metric_set(datamodule.spec.task).labels:
+            part = "val" if use == "average" else "train"
+            said = prediction[datamodule.split.index(part), :n_outputs].numpy()
+            prior = prior.calibrated(said, datamodule.calibration_labels(part))
+            assert prior.calibration is not None
+            prediction[:, :n_outputs] = torch.from_numpy(prior.calibration(prediction[:, :n_outputs].numpy()))
     datamodule.use_prior(prior, prediction)
     return prior, spec
 
@@ -83,19 +92,18 @@ def _kept(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
     return np.asarray(arrays["values"])
 
 
-def _columns_out_of_fold(datamodule: RecordDataModule, train: Any, predictor: Predictor) -> np.ndarray:
-    found = predictor.with_folds(datamodule.inner_folds).columns_out_of_fold(
-        train, datamodule.record("val"), datamodule.graph
-    )
-    assert found is not None  # a predictor that has columns has them out of fold
+def _columns_out_of_fold(datamodule: RecordDataModule, predictor: Predictor, shape: tuple[int, int]) -> np.ndarray:
+    found, parts = np.full(shape, np.nan, dtype=np.float32), list(datamodule.inner_parts())
+    made = predictor.columns_out_of_fold(parts, datamodule.record("val"), datamodule.graph)
+    for part, columns in zip(parts, made, strict=True):
+        found[part.at] = columns
     return found
 
 
-def _out_of_fold(datamodule: RecordDataModule, train: Any, config: Any) -> np.ndarray:
-    folds = datamodule.inner_folds(train)
-
+def _out_of_fold(datamodule: RecordDataModule, config: Any, n: int) -> np.ndarray:
     def make() -> Predictor:
         unfitted: Predictor = instantiate(config)
         return unfitted.with_folds(datamodule.inner_folds)
 
-    return out_of_fold(make, train, datamodule.record("val"), datamodule.graph, folds)
+    shape = n, len(datamodule.spec.outputs)
+    return out_of_fold(make, datamodule.inner_parts(), datamodule.record("val"), datamodule.graph, shape)

@@ -344,7 +344,8 @@ def _own_baseline(model: Model, datamodule: RecordDataModule, part: str, predict
     if not model.is_prior_alone or datamodule.prior is None:
         return None
     packed: Any = datamodule.packed
-    said = packed.prior[torch.from_numpy(datamodule.split.index(part)), : prediction.shape[1]].numpy()
+    said = packed.prior[torch.from_numpy(datamodule.split.index(part)), : prediction.shape[1]]
+    said = model.tabulate(said).numpy()
     known = ~np.isnan(said)
     same = known.any() and np.allclose(prediction[known], said[known], rtol=1e-4, atol=1e-6)
     return datamodule.prior.name if same else None

@@ -131,7 +131,7 @@ Look = Callable[[Tensor], Tensor]
 
 
 class LinkScorer:
-    """What gives links log-odds: ``DistMult`` alone, or with metapaths (``LinkScores``).
+    """What gives links log-odds: ``DistMult``.
 
     A call takes source_PD, target_PD, edge types, source and target numbers [P], and gives [P]; ``grid`` gives those
     of one edge type between each of P sources and each of K targets [P, K].

@@ -27,7 +27,6 @@ from torchcell.knowledge_graph.models.hgt_embedder.losses import (
     similar_nodes,
     variance_hinge,
 )
-from torchcell.knowledge_graph.models.hgt_embedder.metapaths import MetapathTable, metapath_scores
 from torchcell.knowledge_graph.models.hgt_embedder.ranking import StreamingLinks, link_ranks
 from torchcell.knowledge_graph.models.hgt_embedder.sampling import LinkNegatives, StepGraph, draw_edges
 from torchcell.knowledge_graph.spec import KnowledgeGraphSpec
@@ -89,19 +88,9 @@ class DecoderOptions:
 
     Attributes:
         node_bias: Whether there is a bias a node, edge type and end.
-        metapath_pairs: Supervised edge types of at most so many pairs of nodes are scored by metapaths too; 0: none.
-        metapath_steps: Steps of a metapath at most.
-        metapath_dim: Width of the perceptron that reads metapaths.
     """
 
     node_bias: bool = True
-    metapath_pairs: int = 0
-    metapath_steps: int = 3
-    metapath_dim: int = 16
-
-    def __post_init__(self) -> None:
-        _at_least(0, "decoder", metapath_pairs=self.metapath_pairs)
-        _at_least(1, "decoder", metapath_steps=self.metapath_steps, metapath_dim=self.metapath_dim)
 
 
 @dataclass(frozen=True)
@@ -436,54 +425,6 @@ class DistMult(nn.Module, LinkScorer):
         return f"{self.features}, edge_types={self.n_edge_types}, node_biases={self.node_bias is not None}"
 
 
-class LinkScores(LinkScorer):
-    """The sum of decoder and metapaths, for a list of links or for a grid of them; calls are those of ``DistMult``.
-
-    Args:
-        decoder: Reads vectors; none: metapaths alone count.
-        metapaths: Code of an edge type -> its table; others have none.
-        weight: Any parameter: of its place and type is the 0 of an edge type without a table.
-    """
-
-    def __init__(self, decoder: DistMult | None, metapaths: Mapping[int, MetapathTable], weight: Tensor) -> None:
-        self.decoder, self.metapaths, self.weight = decoder, metapaths, weight
-
-    def __call__(
-        self,
-        source_PD: Float[Tensor, "P D"],
-        target_PD: Float[Tensor, "P D"],
-        edge_type_P: Int[Tensor, " P"],
-        source_P: Int[Tensor, " P"],
-        target_P: Int[Tensor, " P"],
-    ) -> Float[Tensor, " P"]:
-        """Log-odds of P links [P]; see ``DistMult.forward``."""
-        score_P = self.weight.new_zeros(len(source_P))
-        if self.decoder is not None:
-            score_P = self.decoder(source_PD, target_PD, edge_type_P, source_P, target_P)
-        for code, (score_AB, first_source, first_target) in self.metapaths.items():
-            at = (edge_type_P == code).nonzero()[:, 0]
-            path_p = score_AB[source_P[at] - first_source, target_P[at] - first_target]
-            score_P = score_P.index_add(0, at, path_p.to(score_P.dtype))
-        return score_P
-
-    def grid(
-        self,
-        source_PD: Float[Tensor, "P D"],
-        target_KD: Float[Tensor, "K D"],
-        code: int,
-        source_P: Int[Tensor, " P"],
-        target_K: Int[Tensor, " K"],
-    ) -> Float[Tensor, "P K"]:
-        """Log-odds of one edge type between each of P sources and each of K targets [P, K]."""
-        score_PK = self.weight.new_zeros(len(source_P), len(target_K))
-        if self.decoder is not None:
-            score_PK = self.decoder.grid(source_PD, target_KD, code, source_P, target_K)
-        if code not in self.metapaths:
-            return score_PK
-        score_AB, first_source, first_target = self.metapaths[code]
-        return score_PK + score_AB.index_select(0, source_P - first_source).index_select(1, target_K - first_target)
-
-
 # The model ----------------------------------------------------------------------------------------------
 
 
@@ -521,7 +462,6 @@ class _Step:
     look: Callable[[Tensor], Tensor]
     z_MD: Tensor
     bounds: Sequence[int]
-    scores: LinkScores
 
 
 class HGTEmbedder(WildTypeModel):
@@ -539,15 +479,14 @@ class HGTEmbedder(WildTypeModel):
                              over messages                           |
                                                                      | rows i and j
         links (i, m, j) [B] --> DistMult: sum_d w_md z_id z_jd ------+
-                            --> biases of m, of i and j in m         |
-                            --> metapaths from i to j, MLP           v
-                                where m has few pairs ---------> sum: log-odds [B] -> [B, T]
+                            --> biases of m, of i and j in m         v
+                                                                sum: log-odds [B] -> [B, T]
 
-    Embeddings hold nothing of the metapaths. A training step takes its links out of the messages, so none is read off
-    the graph: the positives of its batch and ``sampling.edges`` further edges. Terms: ``phenotype``, BCE on the
-    batch's candidates; ``target``, its positives against shared negatives; ``metapath``, the same by metapaths alone;
-    ``link``, the further edges of all edge types; ``contrastive``, InfoNCE over nodes with alike training neighbors;
-    with ``losses.variance`` the hinge on spread. A term of no parts is left out.
+    A training step takes its links out of the messages, so none is read off the graph: the positives of its batch and
+    ``sampling.edges`` further edges. Terms: ``phenotype``, BCE on the batch's candidates; ``target``, its positives
+    against shared negatives, beside a prior against their lists; ``link``, the further edges of all edge types;
+    ``contrastive``, InfoNCE over nodes with alike training neighbors; with ``losses.variance`` the hinge on spread. A
+    term of no parts is left out.
 
     Args:
         spec: With the message graph and the supervised edge types.
@@ -591,7 +530,6 @@ class HGTEmbedder(WildTypeModel):
             raise InputError(
                 f"model.sampling.fan_outs={list(fan_outs)} for model.encoder.layers={encoder.layers}: "
                 "give one number a layer, or null"
-                "layer, or null"
             )
         self.sampling, self.variance, self.health = sampling, losses.variance, encoder.health
         self.bounds = [int(bound) for bound in nodes.bounds]
@@ -610,9 +548,6 @@ class HGTEmbedder(WildTypeModel):
             sampling.matched_fraction,
         )
         self.link_term = LinkTerm(known, sampling.negatives, losses.links)
-        self.metapaths = metapath_scores(
-            nodes, spec.supervised, decoder.metapath_pairs, decoder.metapath_steps, decoder.metapath_dim
-        )
         self.step_graph = StepGraph(nodes, fan_outs)
         similar = similar_types(nodes, losses.similar_types, spec.supervised)
         self._firsts = [self.bounds[number] for number in similar]
@@ -623,34 +558,33 @@ class HGTEmbedder(WildTypeModel):
         self.val_links = StreamingLinks()
         self._drawn: _Step | None = None
 
-    def encode(self) -> tuple[Float[Tensor, "N D"], LinkScores]:
-        """Vectors of all nodes from the whole message graph [N, D], and what scores links on it."""
+    def encode(self) -> Float[Tensor, "N D"]:
+        """Vectors of all nodes from the whole message graph [N, D]."""
         csrs = self.nodes.csrs()
-        return self.encoder(csrs, self.bounds, self.encoder.degrees(csrs)), self._scores_on(csrs)
+        z_ND: Tensor = self.encoder(csrs, self.bounds, self.encoder.degrees(csrs))
+        return z_ND
 
     def forward(self, batch: LinkBatch) -> Float[Tensor, "B T"]:
         """Log-odds, the same in every column: the outputs differ in their negatives only."""
         if self.training:
             self._drawn = self._draw(batch)
-            look, scores = self._drawn.look, self._drawn.scores
+            look = self._drawn.look
         else:
-            z_ND, scores = self.wild_type()
-            look = z_ND.__getitem__
+            look = self.wild_type().__getitem__
         source, target = batch.source_node, batch.target_node
-        score_B = scores(look(source), look(target), batch.edge_type, source, target)
+        score_B = self.decoder(look(source), look(target), batch.edge_type, source, target)
         return score_B[:, None].expand(-1, len(self.spec.outputs))
 
     def losses(self, batch: LinkBatch, prediction: Tensor) -> dict[str, Tensor]:
         """The terms, from the encoding that gave the prediction."""
         step, self._drawn = self._drawn or self._draw(batch), None
         terms = super().losses(batch, prediction)
-        terms["target"] = self.link_term(step.look, step.scores, step.targets)
-        if self.metapaths:
-            alone = LinkScores(None, step.scores.metapaths, step.scores.weight)
-            of_paths = [draw for draw in step.targets if draw.code in alone.metapaths]
-            terms["metapath"] = self.link_term(step.look, alone, of_paths)
+        if "lists" in terms:
+            terms["target"] = terms.pop("lists")
+        else:
+            terms["target"] = self.link_term(step.look, self.decoder, step.targets)
         if step.links:
-            terms["link"] = self.link_term(step.look, step.scores, step.links)
+            terms["link"] = self.link_term(step.look, self.decoder, step.links)
         if step.similar:
             terms["contrastive"] = self._contrastive(step)
         if self.variance:
@@ -669,24 +603,29 @@ class HGTEmbedder(WildTypeModel):
     def validation_step(self, batch: LinkBatch, batch_idx: int) -> None:
         """See ``Model``; the links are kept, to be ranked when all are seen."""
         super().validation_step(batch, batch_idx)
+        if self.has_prior:
+            return
         at = (batch.target == 1).any(1)
         self.val_links.update(batch.edge_type[at], batch.source_node[at], batch.target_node[at])
 
     def held_out_scores(self) -> dict[str, Tensor]:
         """``<edge_type>_tail/MRR`` and ``_head``, of at most ``RANKED`` links an edge type.
 
-        Those of the evaluator, but that test links stay in the lists: the model does not know of them.
+        Those of the evaluator, but that test links stay in the lists: the model does not know of them. Beside a prior
+        there are none: the lists of the batches have it.
         """
         found: dict[str, Tensor] = {}
+        if self.has_prior:
+            return found
         links_n3 = self.val_links.compute()
         self.val_links.reset()
-        (z_ND, scores), known = self.wild_type(), self.link_term.negatives
+        z_ND, known = self.wild_type(), self.link_term.negatives
         for name in self.spec.supervised:
             code = self.nodes.edge_types.index(name)
             source_P, target_P = links_n3[links_n3[:, 0] == code, 1:].T
             chosen = torch.randperm(len(source_P), generator=torch.Generator().manual_seed(0))[:RANKED]
             chosen = chosen.to(source_P.device)
-            rank_P2 = link_ranks(z_ND, scores, known, code, source_P[chosen], target_P[chosen])
+            rank_P2 = link_ranks(z_ND, self.decoder, known, code, source_P[chosen], target_P[chosen])
             for k, end in enumerate(("tail", "head")):
                 found[ScoreName(f"{name}_{end}", "MRR")] = (1 / rank_P2[:, k]).mean()
         return found
@@ -697,21 +636,13 @@ class HGTEmbedder(WildTypeModel):
         was = self.training
         self.eval()
         try:
-            return self.encode()[0]
+            return self.encode()
         finally:
             self.train(was)
 
     def _span(self, node_type: int) -> tuple[int, int]:
         """Where the nodes of a type stand."""
         return self.bounds[node_type], self.bounds[node_type + 1]
-
-    def _scores_on(self, csrs: Sequence[CSR]) -> LinkScores:
-        """What scores links on a graph."""
-        tables = {}
-        for code, metapaths in self.metapaths.items():
-            source, target = self.nodes.ends[self.nodes.edge_types[int(code)]]
-            tables[int(code)] = MetapathTable(metapaths(csrs), self.bounds[source], self.bounds[target])
-        return LinkScores(self.decoder, tables, self.decoder.weight)
 
     def _contrastive(self, step: _Step) -> Tensor:
         """Mean over node types of InfoNCE."""
@@ -729,7 +660,8 @@ class HGTEmbedder(WildTypeModel):
             at = (batch.edge_type == code).nonzero()[:, 0]
             number = known.edge_number(code, batch.source_node[at], batch.target_node[at])
             at, number = at[number >= 0], number[number >= 0]  # edges of the graph: no label is read
-            targets.append(self.link_term.draw(code, batch.source_node[at], batch.target_node[at]))
+            if batch.lists is None:
+                targets.append(self.link_term.draw(code, batch.source_node[at], batch.target_node[at]))
             numbers.append(number)
             codes.append(torch.full_like(numbers[-1], code))
         drawn = draw_edges(known.n_edges, sampling.edges, sampling.edge_balance, sampling.edge_fraction, self.device)
@@ -753,8 +685,7 @@ class HGTEmbedder(WildTypeModel):
         row_N = part.row_N
         z_nD = z_MD[row_N[named_n]]
         row_N[named_n] = torch.arange(len(named_n), device=row_N.device)
-        scores = self._scores_on(part.whole)
-        return _Step(links, targets, similar, lambda node: z_nD[row_N[node]], z_MD, part.bounds, scores)
+        return _Step(links, targets, similar, lambda node: z_nD[row_N[node]], z_MD, part.bounds)
 
 
 class ConstantInputHGT(HGTEmbedder):
