@@ -379,7 +379,7 @@ def test_a_row_of_tabs_is_looked_through_once(tmp_path):
     assert table["genes"].tolist() == ["A", ""]
     (tmp_path / "b.tsv").write_bytes(b'genes\tfitness\n"A\tB"\t1\nC\t "2"\n')
     assert read_table(tmp_path / "b.tsv")["genes"].tolist() == ["A\tB", "C"]
-    assert table_text._fast(b'a\t "b"\n', ["x", "y"], "\t") is None
+    assert table_text._fast(b'a\t "b"\n', 0, ["x", "y"], "\t") is None
 
 
 @pytest.mark.parametrize("count", ["9" * 5000, "²"])
