@@ -55,7 +55,9 @@ def test_the_truth_with_noise_is_better_than_the_mean_and_uses_its_input(screen,
     summary = json.loads((folder / "metrics.json").read_text())
     assert summary["model"] == "theirs"
     assert summary["checks"]["perturbation_shuffled"]["status"] == "ok"
-    assert (folder / "report.html").is_file()
+    page = (folder / "report.html").read_text()
+    assert "torchcell.reproduce" not in page, "there is nothing to run again"
+    assert "predictions of each, judged" in page
     assert "predictions are for samples of other parts, and were left out" in capsys.readouterr().out
 
 

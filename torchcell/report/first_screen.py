@@ -73,10 +73,10 @@ def next_steps(evaluation: Evaluation, results: Results, folder: Path, info: Map
 
 def _after_verdict(evaluation: Evaluation, results: Results, folder: Path, info: Mapping[str, Any]) -> Iterator[Step]:
     verdict, baseline = evaluation.verdict, evaluation.verdict.primary.baseline
-    folds = results.design.n_folds
+    folds, trained = results.design.n_folds, (folder / "checkpoints" / "best.ckpt").exists()
     if verdict.kind == NO_VERDICT:
         yield Step(f"Get a verdict. What stands in its way: {verdict.reason}.")
-    elif verdict.kind != BETTER and baseline is not None:
+    elif verdict.kind != BETTER and baseline is not None and trained:
         better = "predicts better" if verdict.kind == WORSE else "is as good, and simpler"
         yield Step(f"Predict with {baseline}, which {better}:", _predict(folder, f"system={baseline} "))
         if info.get("prior") is None and "stack" in results.baselines:
@@ -85,8 +85,9 @@ def _after_verdict(evaluation: Evaluation, results: Results, folder: Path, info:
             )
     if verdict.kind != NO_VERDICT and folds:
         every = ",".join(map(str, range(folds)))
+        how = f"the same command with -m split.fold={every}" if trained else "predictions of each, judged"
         yield Step(
-            f"Confirm it on all {folds} folds: the same command with -m split.fold={every}, then",
+            f"Confirm it on all {folds} folds: {how}, then",
             f"python -m torchcell.collect {folder.parent} -o folds.html",
         )
     if results.design.split == "random":
@@ -98,7 +99,7 @@ def _after_verdict(evaluation: Evaluation, results: Results, folder: Path, info:
 def _use(folder: Path) -> Iterator[Step]:
     if command := _predict(folder):
         yield Step("Predict perturbations of your own:", command)
-    if (folder / "config.yaml").exists():
+    if (folder / "environment.json").exists():
         yield Step("Run it again and compare:", f"python -m torchcell.reproduce {folder}")
 
 
