@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, redirect_stderr, suppress
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -54,7 +54,7 @@ def spoilt(folder: Path, how: str) -> Iterator[bool]:
         yield True
         folder.chmod(0o755)
         return
-    options = {"full": "size=4k", "read-only": "ro"}[how]
+    options = {"full": "size=4k", "read-only": "ro"}[how] + ",mode=755"  # by default all may write there
     command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
     try:
         made = subprocess.run(command, capture_output=True, check=False).returncode == 0
@@ -126,19 +126,20 @@ def no_room(folder: Path) -> Outcome:
         if closed:
             checks |= {f"read-only cache: {name}": fine for name, fine in _cache(folder / "closed").items()}
             tries += 1
-    anothers = mock.patch.object(paths.os, "getuid", return_value=os.getuid() + 1)
-    with anothers, mock.patch.object(paths, "_user_cache", return_value=str(folder / "full")):
-        checks |= {f"another user's cache: {name}": fine for name, fine in _cache(folder / "full").items()}
+    with mock.patch.object(paths, "_user_cache", return_value=str(folder / "full")):
+        anothers = mock.patch.object(paths.os, "getuid", return_value=os.getuid() + 1)
+        checks |= {f"another user's cache: {name}": fine for name, fine in _cache(folder / "full", anothers).items()}
     lost = "what a cache would have kept" if made and closed else "what a cache would have kept (no mounts here)"
     return judged("full runs folder; full, read-only, another user's cache", tries + 1, lost, checks)
 
 
-def _cache(home: Path) -> dict[str, bool]:
-    """Whether work goes on without a cache, and one line says so."""
+def _cache(home: Path, seen_as: AbstractContextManager[Any] | None = None) -> dict[str, bool]:
+    """Whether work goes on without a cache, and one line says so; the folder is looked for within ``seen_as``."""
     paths._say.cache_clear()
     content = {"x": np.arange(10_000)}
     with mock.patch.dict(os.environ, {"TORCHCELL_DATA": str(home)}), warned() as said:
-        place = paths.own_home() / "parsed"
+        with seen_as or nullcontext():
+            place = paths.own_home() / "parsed"
         found = [kept(place / name, read_arrays, lambda: content, _write) for name in ("a.npz", "b.npz")]
     return {
         "other numbers": all(np.array_equal(one["x"], content["x"]) for one in found),
