@@ -185,7 +185,7 @@ def test_links_tell_of_nodes_without_edges_and_of_edge_types_that_were_not_train
     compounds, disease = [name for name in ids if name.startswith("Compound")], next(n for n in ids if "Disease" in n)
     spec = lonely(spec, compounds[3])
     content[checkpoint.KEY]["spec"] = spec.to_plain()
-    content["state_dict"] = instantiate(composed(*MODELS["hgt_embedder"]).model, _partial_=True)(spec=spec).state_dict()
+    content["state_dict"] = checkpoint.built(composed(*MODELS["hgt_embedder"]).model, spec).state_dict()
     torch.save(content, ckpt)
     found = ask(ckpt, pd.DataFrame({"source": compounds[2:4], "target": [disease, disease]}))
     assert list(found) == ["sample_id", "edge_type", "source", "source_name", "target", "target_name", "score", "note"]

@@ -331,7 +331,8 @@ def rank(
     if held_out and isinstance(saved.spec, KnowledgeGraphSpec):
         data = build.datamodule_of(saved, **trusted)
         links = held_out_links(data.record_whole, data.split.part)
-    return ranked_links(model, edge_type, source, target, top, links, batch_size or RecordDataModule.request_batch)
+    prior, at_once = saved.prior(trusted.get("trust", ())), batch_size or RecordDataModule.request_batch
+    return ranked_links(model, edge_type, source, target, top, links, at_once, prior)
 
 
 def ranked(cfg: DictConfig, out: Path) -> pd.DataFrame:

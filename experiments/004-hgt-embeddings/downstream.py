@@ -61,7 +61,8 @@ def main() -> None:
     graph = TypedGraph.from_plain(saved.spec.knowledge_graph)
     ends = [graph.position_of(pairs["test"].node_id[at].tolist()) for at in ends_of(pairs["test"])]
     with torch.inference_mode():
-        systems = {"gradient boosting": scores, type(model).__name__: link_scores(model, edge_type, *ends)}
+        own = link_scores(model, edge_type, *ends, prior=saved.prior())
+        systems = {"gradient boosting": scores, type(model).__name__: own}
     systems["degree product"] = degree_product(pairs["train"], pairs["test"])
     found = compare(data, pairs["test"], systems, given.n_boot)
     given.out.mkdir(parents=True, exist_ok=True)

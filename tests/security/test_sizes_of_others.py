@@ -237,8 +237,11 @@ def test_one_long_text_does_not_widen_all(tmp_path, monkeypatch):
     )
     many.to_csv(tmp_path / "sets.csv", index=False)
     assert sets(tmp_path / "sets.csv") == 501, "a long list of short names is fine"
+    assert len(label_texts(np.array(["a"] * 500 + [long], dtype=object)).names) == 2, (
+        "labels are codes: each stands once"
+    )
     with pytest.raises(InputError, match="the labels: a text of 3,000 letters"):
-        label_texts(np.array(["a"] * 500 + [long], dtype=object))
+        label_texts(np.array([*(f"a{i}" for i in range(500)), long], dtype=object))
     with pytest.raises(InputError, match="the texts: a text of 3,000 letters"):
         errors.texts(np.array(["a"] * 500 + [long], dtype=object))
     names = pd.DataFrame(index=[*(f"c{i}" for i in range(500)), long])

@@ -16,6 +16,7 @@ from torchcell.core.batch import BatchOrder, PackedLoader
 from torchcell.core.datamodule import RecordDataModule
 from torchcell.core.model import Model
 from torchcell.core.prediction_notes import joined
+from torchcell.core.prior import Prior
 from torchcell.core.task import Inspection
 from torchcell.evaluation.bootstrap import Weights
 from torchcell.evaluation.metrics import auroc
@@ -29,7 +30,7 @@ from torchcell.knowledge_graph.embedding_health import TRAINING, LinkSkill, Type
 from torchcell.knowledge_graph.metrics import dirichlet_energies
 from torchcell.knowledge_graph.report import health_sections, health_table, relation_sections, write_health_page
 from torchcell.knowledge_graph.spec import KnowledgeGraphSpec
-from torchcell.knowledge_graph.table import link_notes
+from torchcell.knowledge_graph.table import link_notes, pairs_of
 from torchcell.knowledge_graph.typed_graph import TypedGraph
 from torchcell.report.sections import Section
 
@@ -345,6 +346,7 @@ def ranked_links(
     top: int | None = 20,
     held_out: pd.DataFrame | None = None,
     batch_size: int = 8192,
+    prior: Prior | None = None,
 ) -> pd.DataFrame:
     """All candidates for the other end of a link, best first.
 
@@ -356,6 +358,7 @@ def ranked_links(
         top: How many are listed; none for all of them. Ranks are among all.
         held_out: Links that the model's graph does not have, from ``held_out_links``.
         batch_size: Candidates at once.
+        prior: The model's, if it has one.
 
     Returns:
         ``rank, source, source_name, edge_type, target, target_name, score, known, note``. The score is no probability
@@ -380,7 +383,7 @@ def ranked_links(
     candidates = candidates[candidates != node]
     fixed = np.full_like(candidates, node)
     ends = (fixed, candidates) if side == 0 else (candidates, fixed)
-    score = link_scores(model, edge_type, *ends, batch_size)
+    score = link_scores(model, edge_type, *ends, batch_size, prior)
     order = np.argsort(-score, kind="stable")[:top]
     first, second = ends[0][order], ends[1][order]
     table: dict[str, Any] = {
@@ -398,9 +401,15 @@ def ranked_links(
 
 
 def link_scores(
-    model: Model, edge_type: str, source_P: np.ndarray, target_P: np.ndarray, batch_size: int = 8192
+    model: Model,
+    edge_type: str,
+    source_P: np.ndarray,
+    target_P: np.ndarray,
+    batch_size: int = 8192,
+    prior: Prior | None = None,
 ) -> np.ndarray:
-    """Log-odds of P pairs of nodes, float32 [P]; probabilities would tie the surest ones.
+    """Log-odds of P pairs of nodes, float32 [P], by the output for uniform non-edges; probabilities would tie the
+    surest ones.
 
     Args:
         model: One of links; its mode is as before when this returns.
@@ -408,7 +417,15 @@ def link_scores(
         source_P: Positions among the nodes of the spec's knowledge graph.
         target_P: Likewise.
         batch_size: Pairs at once.
+        prior: The model's, if it has one; of an edge type that was not trained it says nothing.
     """
+    own, said = f"{edge_type}_uniform", None
+    if prior is not None:
+        said = torch.zeros(len(source_P), len(model.spec.outputs) + model.spec.n_columns)
+        said[:, : len(model.spec.outputs)] = torch.nan
+        if own in model.spec.outputs:
+            said = prior.predict(pairs_of(_spec_of(model), edge_type, source_P, target_P))
+    column = model.spec.outputs.index(own) if own in model.spec.outputs else 0
     code = sorted(_spec_of(model).knowledge_graph.ends).index(edge_type)
     n_outputs = len(model.spec.outputs)
     trained, parts = model.training, []
@@ -422,8 +439,9 @@ def link_scores(
                 source_node=source,
                 target_node=target,
                 edge_type=torch.full_like(source, code),
+                prior=None if said is None else said[start : start + len(source)],
             ).to(model.device)
-            parts.append(model(batch)[:, 0].float().cpu())
+            parts.append(model(batch)[:, column].float().cpu())
     model.train(trained)
     return torch.cat(parts).numpy() if parts else np.empty(0, dtype=np.float32)
 

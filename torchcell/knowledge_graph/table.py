@@ -213,6 +213,28 @@ def read_links(path: str, spec: KnowledgeGraphSpec) -> Links:
     )
 
 
+def pairs_of(spec: KnowledgeGraphSpec, edge_type: str, source_P: np.ndarray, target_P: np.ndarray) -> Links:
+    """P pairs of nodes as candidates without labels, as ``read_links`` makes them of a file.
+
+    Args:
+        spec: Of a model of links, with its graph.
+        edge_type: Of all pairs.
+        source_P: Positions among the nodes of the spec's knowledge graph.
+        target_P: Likewise.
+    """
+    graph, ids = _nodes(spec), np.array(spec.knowledge_graph.node_id, dtype=str)
+    return Links(
+        name="pairs",
+        graph=graph,
+        edge_type=np.full(len(source_P), edge_type),
+        source_index=graph.index(ids[source_P]),
+        target_index=graph.index(ids[target_P]),
+        label=np.broadcast_to(np.float32(np.nan), (len(source_P), len(spec.outputs))),
+        outputs=spec.outputs,
+        positive=np.broadcast_to(np.False_, len(source_P)),
+    )
+
+
 def _nodes(spec: KnowledgeGraphSpec) -> KnowledgeGraph:
     """The nodes of the model's graph, without edges."""
     plain = spec.knowledge_graph
