@@ -14,6 +14,7 @@ import pytest
 from torchcell.collect import collect
 from torchcell.core.foreign import Foreign, ForeignColumns, matched
 from torchcell.data import main as data_command
+from torchcell.drug_response.foreign import others as response_others
 from torchcell.evaluate import judge_command
 from torchcell.io.errors import InputError
 from torchcell.io.in_memory import InMemory
@@ -59,6 +60,16 @@ def test_the_truth_with_noise_is_better_than_the_mean_and_uses_its_input(screen,
     assert "torchcell.reproduce" not in page, "there is nothing to run again"
     assert "predictions of each, judged" in page
     assert "predictions are for samples of other parts, and were left out" in capsys.readouterr().out
+
+
+def test_a_copy_of_the_measured_values_gets_no_verdict_alone_or_pooled(screen, tmp_path):
+    for fold in (0, 1):
+        scored, _ = _judge(_table(screen), tmp_path, f"split.fold={fold}")
+        assert scored.evaluation.verdict.kind == "no verdict"
+        assert "its predictions are the measured values of the part 'test'" in scored.evaluation.verdict.text
+    (line,) = collect([tmp_path]).query("level == 'difference'")["verdict"].unique()
+    assert "its predictions are the measured values" in line
+    assert "predictions of others: training not seen" in line
 
 
 def test_a_constant_gets_no_verdict(screen, tmp_path):
@@ -126,7 +137,9 @@ def test_the_command_says_what_is_wrong(tmp_path, capsys, monkeypatch):
 
 
 def test_a_name_of_a_baseline_is_refused(screen, tmp_path):
-    with pytest.raises(InputError, match="name=mean: 'mean', 'replicate_ceiling' are systems of the table"):
+    with pytest.raises(
+        InputError, match="name=mean: 'mean', 'network_alone', 'replicate_ceiling' are systems of the table"
+    ):
         _judge(_table(screen), tmp_path, name="mean")
 
 
@@ -219,3 +232,24 @@ def test_predicted_treatments_are_matched_by_line_drug_dose_and_time(tmp_path):
     twice.obs_names_make_unique()
     with pytest.raises(InputError, match="1 perturbations have two rows or more"):
         judge(cfg, Judgment(InMemory(twice, "treatments"), PLAIN, "theirs"))
+
+
+def test_what_a_line_alone_predicts_is_not_taken_for_use_of_the_drug(tmp_path):
+    """Exchanged among all samples, the change of a line went to other lines, and the score fell though no drug was read."""
+    from hydra.utils import instantiate
+
+    overrides = ["benchmark=simulated_response", "evaluation.n_boot=60", "baselines=none", "data.record.n_drugs=40"]
+    cfg = composed("config", [*overrides, f"paths.runs={tmp_path}"])
+    record = instantiate(cfg.data.record)
+    obs = pd.DataFrame({"drug": record.drug, "cell_line": record.cell_line, "dose_value": record.dose_value})
+    obs["time"] = record.time
+    mean = np.stack([record.treated[record.cell_line == line].mean(axis=0) for line in record.cell_line])
+    first = ~obs.duplicated()
+    adata = anndata.AnnData(mean[first], obs[first].astype({"drug": str}), pd.DataFrame(index=record.genes))
+    adata.obs_names = [f"t{i}" for i in range(adata.n_obs)]
+    scored, folder = judge(cfg, Judgment(InMemory(adata, "treatments"), PLAIN, "lines"))
+    assert "input ignored (drug with dose)" in scored.evaluation.verdict.text
+    everyone = json.loads((folder / "metrics.json").read_text())["checks"]["drug_with_dose_shuffled"]
+    assert everyone["status"] == "failed"
+    assert len(set(response_others(record, "drug_with_dose").tolist())) == len(set(record.cell_line.tolist()))
+    assert len(set(response_others(record, "line_with_basal").tolist())) > 40

@@ -7,6 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from torchcell.core.datamodule import drawn
+from torchcell.core.prior import Prior
 from torchcell.screen.baselines import Mean
 from torchcell.screen.datamodule import PerturbationDataModule
 from torchcell.training import baselines
@@ -38,3 +39,13 @@ def test_a_part_is_drawn_by_chance_and_said_and_kept_apart_from_all(data, monkey
         assert said in capsys.readouterr().err
     monkeypatch.setattr(Mean, "most_samples", n)
     assert fit_baselines(data, CONFIGS, "test").notes == (), "all of them are no part"
+
+
+def test_the_baseline_that_is_the_models_prior_is_fitted_to_all_samples_as_the_prior_is(data, monkeypatch):
+    """A prior of all samples beside its own baseline of a part would make a model look better by their difference."""
+    monkeypatch.setattr(Mean, "most_samples", 100)
+    prior = Prior("mean", Mean().fit(data.record("train"), data.record("val"), None))
+    data.use_prior(prior, data.predicted_by(prior))
+    fitted = fit_baselines(data, CONFIGS, "test")
+    assert fitted.notes == ()
+    assert fitted.predictions[""]["mean"][0, 0] == mean_of(data, None) != mean_of(data, 100)

@@ -30,6 +30,11 @@ def keys(record: Pseudobulk) -> np.ndarray:
     return record.sample_id
 
 
+def others(record: Pseudobulk, name: str) -> np.ndarray:
+    """The perturbation beside the cell line, the group beside the perturbation."""
+    return np.asarray(record.perturbation if name == "cell_line" else record.group).astype(str)
+
+
 def read(path: str | Path | InMemory, record: Pseudobulk, how: ForeignColumns) -> Foreign:
     """Read predicted cells; those of a condition are averaged, as the measured ones are.
 
@@ -136,4 +141,4 @@ def _toml(record: Pseudobulk, part: np.ndarray, folder: Path, name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-FORMAT = ForeignFormat(keys, read, export)
+FORMAT = ForeignFormat(keys, others, lambda record: record.input_control, read, export)

@@ -151,10 +151,10 @@ class CellExpression:
         twice = Categorical.coded(found, np.searchsorted(given.names, of_perturbed.names)[of_perturbed.codes])
         refuse_twice(self.name, self.sample_id[~self.is_control], of_perturbed, twice)
         changed = ~self.is_control & (np.array(found, dtype=str) != given.names)[given.codes]
-        told = {"labels that gave way to the name of the measured gene": len(given[changed].names)}
+        renamed = {"labels that gave way to the name of the measured gene": len(given[changed].names)}
         codes = given.codes + np.int32(len(found)) * changed
         labels = ordered(Categorical.coded([*given.names, *found], codes))
-        return replace(self, perturbation=labels, dropped={**self.dropped, **(told if changed.any() else {})})
+        return replace(self, perturbation=labels, dropped={**self.dropped, **(renamed if changed.any() else {})})
 
     def lognorm(self, library: float | int = LIBRARY) -> CellExpression:
         """Counts as ln(1 + counts / total x ``library``), the counts kept beside; log-normalized cells as they are."""

@@ -73,7 +73,7 @@ class SetSums:
 
 @dataclass(eq=False)
 class LazySums:
-    """The sums over disjoint sets of the rows of a matrix, made when first asked for and never twice.
+    """The sums over disjoint sets of the rows of a matrix, made when first needed and never twice.
 
     Attributes:
         X: The matrix [n, G]; whoever has another one needs other sums.

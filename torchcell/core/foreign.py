@@ -60,12 +60,18 @@ class ForeignFormat:
 
     Attributes:
         keys: What a prediction is matched by, a text for each sample of a record [n]; replicates share it.
+        others: What a sample has beside a named input (see ``RecordDataModule.inputs``), a text each [n]; whether that
+            input is used is seen by exchanging predictions among samples that share all else.
+        start: What an unperturbed sample has, the same for all of one cell line [n, T]: a prediction that goes to
+            another line takes its distance from it along; none: nothing, of scalar phenotypes.
         read: Reads a file for a record: the file, the record, how.
         export: Writes a record with its split, for other programs to train on: the record, the part of each sample [n],
             an empty folder, the name of the data; returns the files.
     """
 
     keys: Callable[[Any], np.ndarray]
+    others: Callable[[Any, str], np.ndarray]
+    start: Callable[[Any], np.ndarray | None]
     read: Callable[[str | Path | InMemory, Any, ForeignColumns], Foreign]
     export: Callable[[Any, np.ndarray, Path, str], list[Path]]
 

@@ -24,6 +24,22 @@ def keys(record: Response) -> np.ndarray:
     return np.array([f"{line}|{drug}|{dose:g}|{time:g}" for line, drug, dose, time in parts], dtype=str)
 
 
+def others(record: Response, name: str) -> np.ndarray:
+    """Time, and those of drug, dose and line that are not among the inputs that ``name`` joins."""
+    from torchcell.drug_response.datamodule import JOINED
+
+    known = {"drug": record.drug, "dose": record.dose_value, "line": record.cell_line}
+    rest = [values for one, values in known.items() if one not in name.split(JOINED)]
+    return np.array(["|".join(map(str, one)) for one in zip(record.time, *rest, strict=True)], dtype=str)
+
+
+def start(record: Response) -> np.ndarray:
+    """Mean control of each sample's line [n, G]: a prediction for a line and a drug knows no plate."""
+    _, row = np.unique(record.cell_line, return_inverse=True)
+    means = np.stack([record.control[row == line].mean(axis=0) for line in range(row.max() + 1)])
+    return np.asarray(means[row])
+
+
 def read(path: str | Path | InMemory, record: Response, how: ForeignColumns) -> Foreign:
     """Read predicted treatments: ``obs`` as ``predict`` takes it, ``X`` or a layer their expression, or its change.
 
@@ -68,4 +84,4 @@ def export(record: Response, part: np.ndarray, folder: Path, name: str) -> list[
     return [path]
 
 
-FORMAT = ForeignFormat(keys, read, export)
+FORMAT = ForeignFormat(keys, others, start, read, export)

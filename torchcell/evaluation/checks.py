@@ -23,6 +23,8 @@ IGNORED_ABOVE = 0.99
 RETRIEVAL = "replicate_retrieval"
 UNCHECKED = "input_use"
 """Name of the check for data that do not say how inputs are shuffled: the verdict must mention it."""
+MEASURED = "measured_values"
+"""Name of the check for predictions that are a copy of what was measured."""
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 Status = Literal["ok", "failed", "not shown", "not applicable"]
 

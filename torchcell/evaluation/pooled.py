@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from torchcell.evaluation.bootstrap import Interval, student_quantile
-from torchcell.evaluation.checks import UNCHECKED, Check, collapse, input_check, signal_check
+from torchcell.evaluation.checks import MEASURED, UNCHECKED, Check, collapse, input_check, signal_check
 from torchcell.evaluation.comparison import MIN_COVERAGE, Comparison, Role
 from torchcell.evaluation.registry import higher_is_better
 from torchcell.evaluation.results import Design
@@ -56,7 +56,7 @@ def _mean(found: pd.DataFrame, clusters: Mapping[str, Set[str]]) -> tuple[Interv
     return Interval(mean, mean - half_width, mean + half_width, 0, se), n_samples, n_clusters
 
 
-CARRIED = ("starting_weights", UNCHECKED)
+CARRIED = ("starting_weights", MEASURED, UNCHECKED)
 """Checks of one run that hold for all runs it is pooled with."""
 
 
@@ -112,9 +112,10 @@ def _carried(summaries: Sequence[Mapping[str, Any]]) -> list[Check]:
 
 
 def _notes(summaries: Sequence[Mapping[str, Any]], rising: int) -> Iterator[str]:
-    """How baselines of any run differ from the standard ones, and how many runs had not converged."""
-    for one in summaries:
-        yield from one.get("baseline_departures", ())
+    """How baselines of any run differ from the standard ones, remarks, and how many runs had not converged."""
+    for key in ("baseline_departures", "remarks"):
+        for one in summaries:
+            yield from one.get(key, ())
     if rising:
         yield f"{rising} of {len(summaries)} runs not converged"
 

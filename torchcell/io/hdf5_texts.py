@@ -1,7 +1,7 @@
 """How many bytes the texts of an HDF5 data set take, counted before any of them is read.
 
 A text of variable length stands once in a file, and any number of cells may point at it, 16 bytes each: a file of some
-megabytes can so ask for terabytes. Each cell tells the length of its text, and only these are looked at.
+megabytes can so need terabytes. Each cell holds the length of its text, and only these are looked at.
 """
 
 from __future__ import annotations

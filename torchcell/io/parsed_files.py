@@ -22,7 +22,7 @@ UNUSED_S = 7 * 24 * 3600.0
 
 
 class KnownRecord(ParsedRecord, Protocol):
-    """A record that can be told what its values are known by."""
+    """A record that takes over what its values are known by."""
 
     def fingerprint(self) -> str:
         """A hash over its values."""

@@ -31,6 +31,11 @@ def keys(record: Screen) -> np.ndarray:
     return np.array(["|".join(sorted(described[a:b])) for a, b in bounds], dtype=str)
 
 
+def others(record: Screen, name: str) -> np.ndarray:
+    """Nothing: a sample is its perturbation."""
+    return np.full(len(record), "")
+
+
 def read(path: str | Path | InMemory, record: Screen, how: ForeignColumns) -> Foreign:
     """Read a table with ``genes`` (joined by ``|``), at will ``kinds`` and ``levels``, and a column a phenotype.
 
@@ -51,7 +56,7 @@ def read(path: str | Path | InMemory, record: Screen, how: ForeignColumns) -> Fo
     if lacking := [name for name in outputs if name not in table]:
         raise InputError(f"{path} has no column {some(lacking)}; it has {some(map(str, table.columns), 12)}")
     given: pd.DataFrame = table[[name for name in ("genes", "kinds", "levels") if name in table]]
-    # Rows are told apart by their numbers, so that a set that stands twice is called that.
+    # Rows have their numbers for names, so that a set that stands twice is called that.
     rows = [f"row {i + 2}" for i in range(len(given))]
     source: Any = InMemory(given.assign(sample_id=rows), path.name if isinstance(path, InMemory) else str(path))
     key = keys(read_perturbations(source))
@@ -69,4 +74,4 @@ def export(record: Screen, part: np.ndarray, folder: Path, name: str) -> list[Pa
     return [path]
 
 
-FORMAT = ForeignFormat(keys, read, export)
+FORMAT = ForeignFormat(keys, others, lambda _: None, read, export)

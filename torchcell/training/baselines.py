@@ -90,6 +90,8 @@ def fit_baselines(datamodule: RecordDataModule, configs: Mapping[str, Any], part
     """
     used = {name: config for name, config in configs.items() if config is not None}
     most = {name: most_samples(config, datamodule) for name, config in used.items()}
+    if datamodule.prior is not None:  # which was fitted to all of them: the model must beat no less
+        most[datamodule.prior.name] = None
     inputs = datamodule.evaluation_inputs(part)
     n = len(datamodule.split.index("train"))
     said = [

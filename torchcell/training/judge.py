@@ -14,6 +14,8 @@ from omegaconf import OmegaConf
 
 from torchcell.core.datamodule import RecordDataModule, derangement
 from torchcell.core.foreign import ForeignColumns, matched
+from torchcell.evaluation.checks import MEASURED, Check
+from torchcell.evaluation.results import NETWORK_ALONE
 from torchcell.io.errors import InputError, readable, some
 from torchcell.io.in_memory import InMemory
 from torchcell.training.predict import ENOUGH, SHUFFLES
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from torchcell.training.score import Scored
 
 
+SAME = 1e-4
+"""Share of the variance of measured changes up to which predictions are taken for a copy of them."""
 UNRANKED = (
     "every pair of nodes is ranked, which no file of predictions holds; write the model as one of torchcell's "
     "(python -m torchcell.new NAME)"
@@ -70,7 +74,7 @@ def judge(cfg: DictConfig, wanted: Judgment) -> tuple[Scored, Path]:
     started = time.perf_counter()
     if not wanted.name or wanted.name != readable(wanted.name):
         raise InputError(f"name={wanted.name!r}: must be a text that can be shown")
-    if wanted.name in (taken := {*cfg.baselines, "replicate_ceiling"}):
+    if wanted.name in (taken := {*cfg.baselines, "replicate_ceiling", NETWORK_ALONE}):
         raise InputError(
             f"name={wanted.name}: {some(sorted(taken), len(taken))} are systems of the table; choose another"
         )
@@ -82,9 +86,14 @@ def judge(cfg: DictConfig, wanted: Judgment) -> tuple[Scored, Path]:
     folder = wanted.out or place
     how = score.scoring_of(cfg)
     predicted, notes = _predictions(datamodule, wanted, how.part)
-    inputs = dict.fromkeys(datamodule.evaluation_inputs(how.part), predicted)
-    system = score.UnderTest(wanted.name, inputs, _exchanged(datamodule, predicted, how.part, how.seed))
-    scored = score.judged(system, datamodule, cfg.baselines, how, notes=("predictions of others: training not seen",))
+    system = score.UnderTest(
+        wanted.name,
+        dict.fromkeys(datamodule.evaluation_inputs(how.part), predicted),
+        _exchanged(datamodule, predicted, how.part, how.seed),
+        checks=_copied(datamodule, predicted, how.part),
+        remarks=("predictions of others: training not seen",),
+    )
+    scored = score.judged(system, datamodule, cfg.baselines, how)
     info = build.report_info(cfg, environment_facts(), datamodule, {"predictions": str(wanted.predictions)})
     info["notes"] = [*info["notes"], *notes]
     with FolderLock(folder):
@@ -146,26 +155,43 @@ def _predictions(datamodule: RecordDataModule, wanted: Judgment, part: str) -> t
     return matched(found, known.keys(record), datamodule.split.index(part), wanted.predictions)
 
 
+def _copied(datamodule: RecordDataModule, predicted: np.ndarray, part: str) -> tuple[Check, ...]:
+    """A failed check where the predictions are the measured values, which the exported data hold."""
+    record = datamodule.record(part)
+    control, measured = datamodule.input_control(record), np.asarray(record.target, dtype=np.float64)
+    start = np.nanmean(measured, axis=0) if control is None else control
+    known = np.isfinite(measured) & np.isfinite(predicted)
+    left = np.square(measured - predicted)[known].sum() / max(np.square(measured - start)[known].sum(), 1e-30)
+    if left > SAME:
+        return ()
+    text = f"its predictions are the measured values of the part {part!r} (they differ by {left:.0e} of the variance)"
+    return (Check(MEASURED, "failed", text, text),)
+
+
 def _exchanged(
     datamodule: RecordDataModule, predicted: np.ndarray, part: str, seed: int
 ) -> Mapping[str, list[np.ndarray]]:
     """Predictions with the perturbations exchanged among samples, as a model that reads nothing else would give them.
 
-    Of expression the predicted changes are exchanged, each on the control of its new sample. Other inputs can't be
-    exchanged: the file does not say what the model would have answered.
+    They are exchanged among samples that share all else, so that what a model makes of a cell line is not taken for use
+    of the drug. Of expression the distances from what an unperturbed sample of the line has are exchanged.
     """
     known, names = datamodule.TASK.foreign, datamodule.inputs()
     if known is None or not names:
         return {}
     record = datamodule.record(part)
     _, number = np.unique(known.keys(record), return_inverse=True)
+    _, stratum = np.unique(known.others(record, names[0]), return_inverse=True)
+    alike = [np.flatnonzero(stratum == one) for one in range(stratum.max() + 1)]
     generator = torch.Generator().manual_seed(seed)
-    control = datamodule.input_control(record)
-    change = predicted if control is None else predicted - control
+    start = known.start(record)
+    change = predicted if start is None else predicted - start
     draws = []
     for _ in range(max(1, min(SHUFFLES, ENOUGH // len(predicted)))):
-        order = derangement(torch.from_numpy(number), generator)
-        if order is not None:
-            moved = change[order.numpy()]
-            draws.append(moved if control is None else moved + control)
+        order = np.arange(len(predicted))
+        for at in alike:
+            if (turned := derangement(torch.from_numpy(number[at]), generator)) is not None:
+                order[at] = at[turned.numpy()]
+        if (number[order] != number).any():
+            draws.append(change[order] if start is None else change[order] + start)
     return {f"{names[0]}_shuffled": draws}

@@ -241,6 +241,8 @@ class UnderTest:
         collapses: A sentence for each part of it that has collapsed.
         inspect: Looks into it, see ``Task.inspect``; none: nothing to look into.
         own_baseline: Name of the baseline that it is itself.
+        checks: Further checks of it.
+        remarks: Texts for the verdict's line, and for that of several runs together.
     """
 
     name: str
@@ -250,6 +252,8 @@ class UnderTest:
     collapses: tuple[str, ...] = ()
     inspect: Callable[[pd.DataFrame, int], Inspection] | None = None
     own_baseline: str | None = None
+    checks: tuple[Check, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def judged(
@@ -259,7 +263,6 @@ def judged(
     how: Scoring,
     history: pd.DataFrame | None = None,
     comparators: Mapping[str, Comparator] = MappingProxyType({}),
-    notes: Sequence[str] = (),
 ) -> Scored:
     """Fit the baselines, evaluate all predictions, and make the checks of the verdict; nothing is written yet.
 
@@ -270,7 +273,6 @@ def judged(
         how: Settings of the scoring.
         history: One row for each epoch, if the system was trained here.
         comparators: Other trained models by name, with their predictions.
-        notes: Further texts for the verdict's line.
     """
     own = system.own_baseline
     weakened = departures(baselines, datamodule.TASK.package)
@@ -295,14 +297,15 @@ def judged(
         measurable_signal(datamodule.halves(how.part), all_results[0].group, how.n_boot, how.seed),
         *map(collapse, (*system.collapses, *inspected.collapsed)),
         *starting_weights(how),
+        *system.checks,
     ).with_evidence(
         data_changed=how.data_changed,
         max_epochs=None if history is None else 2 * len(history),
-        notes=(*weakened, *first, *notes),
+        notes=(*weakened, *first, *system.remarks),
     )
     checks = checks_summary(evaluation, history, inspected.checks)
     summary = _summary(system.name, datamodule, evaluation, checks, how, has_converged)
-    summary["baseline_departures"] = list(weakened)
+    summary |= {"baseline_departures": list(weakened), "remarks": list(system.remarks)}
     if comparators:
         summary["comparators"] = {
             one.comparator: comparators[one.comparator].facts | one.summary() for one in evaluation.comparators
