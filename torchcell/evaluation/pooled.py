@@ -115,7 +115,8 @@ def _notes(summaries: Sequence[Mapping[str, Any]], rising: int) -> Iterator[str]
     """How baselines of any run differ from the standard ones, remarks, and how many runs had not converged."""
     for key in ("baseline_departures", "remarks"):
         for one in summaries:
-            yield from one.get(key, ())
+            texts = one.get(key)
+            yield from map(str, texts if isinstance(texts, list) else ())
     if rising:
         yield f"{rising} of {len(summaries)} runs not converged"
 
